@@ -1,0 +1,140 @@
+//! The map (shard → owner and standby) and what nodes report of themselves.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::shard::ShardId;
+
+/// Which map is newer: the higher term, then the higher version within it (I9).
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+pub struct MapVersion {
+    /// Rises with every take-over of the coordinator's lead.
+    pub term: u64,
+    /// Rises with every map of one term.
+    pub version: u64,
+}
+
+/// One version of the map, for the whole cluster. JSON in Redis under `keys::MAP`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterMap {
+    #[serde(flatten)]
+    pub version: MapVersion,
+    /// Node ids; `shards` refers to them by place.
+    pub nodes: Vec<String>,
+    /// Relay address (`host:port`) per node, same order as `nodes`.
+    pub relay_addrs: Vec<String>,
+    /// Per shard: places of owner and standby in `nodes`.
+    pub shards: Vec<Assignment>,
+}
+
+/// Who serves a shard. Both absent while no node accepts shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Assignment {
+    #[serde(rename = "o")]
+    pub owner: Option<u16>,
+    #[serde(rename = "s")]
+    pub standby: Option<u16>,
+}
+
+impl ClusterMap {
+    pub fn owner(&self, shard: ShardId) -> Option<&str> {
+        self.node(self.shards.get(usize::from(shard.0))?.owner)
+    }
+
+    pub fn standby(&self, shard: ShardId) -> Option<&str> {
+        self.node(self.shards.get(usize::from(shard.0))?.standby)
+    }
+
+    /// Relay address of a node of this map.
+    pub fn relay_addr(&self, node: &str) -> Option<&str> {
+        let place = self.nodes.iter().position(|id| id == node)?;
+        self.relay_addrs.get(place).map(String::as_str)
+    }
+
+    fn node(&self, place: Option<u16>) -> Option<&str> {
+        self.nodes.get(usize::from(place?)).map(String::as_str)
+    }
+}
+
+/// Whether a node takes shards, as operators set it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    #[default]
+    Active,
+    /// Keeps what it has, gets nothing new.
+    Cordoned,
+    /// Gives everything away.
+    Draining,
+}
+
+/// What a gateway writes of itself to Redis every `keys::NODE_HEARTBEAT_MS`: one JSON
+/// value under `keys::node(id)`, expiring after `keys::NODE_TTL_MS`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub id: String,
+    /// New on every start of the process.
+    pub boot_id: String,
+    /// `host:port` other gateways reach its relay at.
+    pub relay_addr: String,
+    /// URL clients reach it at directly, for operators.
+    pub gateway_url: String,
+    /// True once the process is leaving: it gets no shards any more.
+    pub stopping: bool,
+    pub map: MapVersion,
+    pub sessions: u64,
+    pub realms_owned: u64,
+    /// Dispatches sent in the last second.
+    pub dispatches_per_s: u64,
+    /// Milliseconds since the Unix epoch at the node.
+    pub at_ms: u64,
+}
+
+/// Live nodes by id.
+pub type Nodes = BTreeMap<String, NodeStatus>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_term_beats_a_higher_version() {
+        let old = MapVersion {
+            term: 3,
+            version: 900,
+        };
+        let new = MapVersion {
+            term: 4,
+            version: 1,
+        };
+        assert!(new > old);
+    }
+
+    #[test]
+    fn the_map_survives_json() {
+        let map = ClusterMap {
+            version: MapVersion {
+                term: 1,
+                version: 2,
+            },
+            nodes: vec!["a".into(), "b".into()],
+            relay_addrs: vec!["127.0.0.1:1".into(), "127.0.0.1:2".into()],
+            shards: vec![
+                Assignment {
+                    owner: Some(1),
+                    standby: Some(0),
+                },
+                Assignment::default(),
+            ],
+        };
+        let again: ClusterMap =
+            serde_json::from_str(&serde_json::to_string(&map).unwrap()).unwrap();
+        assert_eq!(again, map);
+        assert_eq!(again.owner(ShardId(0)), Some("b"));
+        assert_eq!(again.owner(ShardId(1)), None);
+        assert_eq!(again.relay_addr("b"), Some("127.0.0.1:2"));
+    }
+}

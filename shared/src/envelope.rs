@@ -1,0 +1,365 @@
+//! The envelope: one event on its way from the API to the gateways.
+//!
+//! Binary, little-endian, a version byte first:
+//! `ver u8 | durability u8 | realm u64 | era u32 | seq u64 | kind u16 | vis | at_ms u64 |
+//! trace u128 | body | alt?`, where byte strings and lists carry a u32 count before them.
+//! `vis`, `body` and `alt` are also what `realm_event` keeps, in the same form.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use crate::{
+    Permissions,
+    gateway::{EventKind, Intents},
+    id::{
+        Id,
+        marker::{Channel, Realm, User},
+    },
+    shard::Position,
+};
+
+const VERSION: u8 = 1;
+
+/// One event. `body` is the JSON of `d`, made once by whoever caused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    pub realm: Id<Realm>,
+    pub durability: Durability,
+    pub kind: EventKind,
+    pub vis: Visibility,
+    /// When it was stored, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Follows one request through the cluster's logs; 0 for none.
+    pub trace: u128,
+    pub body: Bytes,
+    pub alt: Option<Alt>,
+}
+
+/// Whether an event is numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Numbered in its realm and stored: delivered exactly once, in order.
+    Durable(Position),
+    /// Typing, presence: best effort, never replayed.
+    Ephemeral,
+}
+
+/// Who gets an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Visibility {
+    pub scope: Scope,
+    /// Any of these lets it through to a bot; empty: none needed.
+    pub intents: Intents,
+    /// These users get it whatever their intents (a member's own update).
+    pub regardless: Vec<Id<User>>,
+    /// These users never get it.
+    pub except: Vec<Id<User>>,
+}
+
+/// The users an event is for, before intents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// Everyone in the realm.
+    Realm,
+    /// Those who may view the channel.
+    Channel(Id<Channel>),
+    /// These, if they are in the realm.
+    Users(Vec<Id<User>>),
+    /// Those who hold any of the permissions, in the channel if one is given, else in the guild.
+    Permissions {
+        any_of: Permissions,
+        channel: Option<Id<Channel>>,
+    },
+}
+
+/// The variant for sessions without the MESSAGE_CONTENT intent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alt {
+    /// These users get the full body all the same (author, mentioned users).
+    pub full_for: Vec<Id<User>>,
+    pub body: Bytes,
+}
+
+/// Bytes that are no envelope of a version we know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed envelope: {0}")]
+pub struct Malformed(&'static str);
+
+impl Visibility {
+    /// For everyone in the realm who has one of `intents`.
+    pub fn realm(intents: Intents) -> Self {
+        Self::of(Scope::Realm, intents)
+    }
+
+    /// For those who may view `channel` and have one of `intents`.
+    pub fn channel(channel: Id<Channel>, intents: Intents) -> Self {
+        Self::of(Scope::Channel(channel), intents)
+    }
+
+    /// For `users` alone, whatever their intents.
+    pub fn users(users: Vec<Id<User>>) -> Self {
+        Self::of(Scope::Users(users), Intents::empty())
+    }
+
+    pub fn of(scope: Scope, intents: Intents) -> Self {
+        Self {
+            scope,
+            intents,
+            regardless: Vec::new(),
+            except: Vec::new(),
+        }
+    }
+
+    /// As stored in `realm_event.vis`.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        match &self.scope {
+            Scope::Realm => out.put_u8(0),
+            Scope::Channel(channel) => {
+                out.put_u8(1);
+                out.put_u64_le(channel.get());
+            }
+            Scope::Users(users) => {
+                out.put_u8(2);
+                put_ids(out, users);
+            }
+            Scope::Permissions { any_of, channel } => {
+                out.put_u8(3);
+                out.put_u64_le(any_of.bits());
+                out.put_u64_le(channel.map_or(0, Id::get));
+            }
+        }
+        out.put_u32_le(self.intents.bits());
+        put_ids(out, &self.regardless);
+        put_ids(out, &self.except);
+    }
+
+    pub fn decode(input: &mut impl Buf) -> Result<Self, Malformed> {
+        let scope = match get(input, Buf::get_u8)? {
+            0 => Scope::Realm,
+            1 => Scope::Channel(get_id(input)?),
+            2 => Scope::Users(get_ids(input)?),
+            3 => Scope::Permissions {
+                any_of: Permissions::from_bits_truncate(get(input, Buf::get_u64_le)?),
+                channel: match get(input, Buf::get_u64_le)? {
+                    0 => None,
+                    id => Some(Id::new(id).ok_or(Malformed("channel id"))?),
+                },
+            },
+            _ => return Err(Malformed("scope")),
+        };
+        Ok(Self {
+            scope,
+            intents: Intents::from_bits_truncate(get(input, Buf::get_u32_le)?),
+            regardless: get_ids(input)?,
+            except: get_ids(input)?,
+        })
+    }
+}
+
+impl Alt {
+    /// As stored in `realm_event.alt`.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        put_ids(out, &self.full_for);
+        put_bytes(out, &self.body);
+    }
+
+    pub fn decode(input: &mut Bytes) -> Result<Self, Malformed> {
+        Ok(Self {
+            full_for: get_ids(input)?,
+            body: get_bytes(input)?,
+        })
+    }
+}
+
+impl Envelope {
+    /// The position of a durable event.
+    pub fn position(&self) -> Option<Position> {
+        match self.durability {
+            Durability::Durable(position) => Some(position),
+            Durability::Ephemeral => None,
+        }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        let alt = self.alt.as_ref().map_or(0, |alt| alt.body.len() + 64);
+        let mut out = BytesMut::with_capacity(128 + self.body.len() + alt);
+        self.encode_into(&mut out);
+        out.freeze()
+    }
+
+    pub fn encode_into(&self, out: &mut impl BufMut) {
+        let (durability, Position { era, seq }) = match self.durability {
+            Durability::Durable(position) => (0, position),
+            Durability::Ephemeral => (1, Position { era: 0, seq: 0 }),
+        };
+        out.put_u8(VERSION);
+        out.put_u8(durability);
+        out.put_u64_le(self.realm.get());
+        out.put_u32_le(era);
+        out.put_u64_le(seq);
+        out.put_u16_le(self.kind.number());
+        self.vis.encode(out);
+        out.put_u64_le(self.at_ms);
+        out.put_u128_le(self.trace);
+        put_bytes(out, &self.body);
+        match &self.alt {
+            None => out.put_u8(0),
+            Some(alt) => {
+                out.put_u8(1);
+                alt.encode(out);
+            }
+        }
+    }
+
+    /// Bodies of the result share `input`'s memory.
+    pub fn decode(mut input: Bytes) -> Result<Self, Malformed> {
+        let input = &mut input;
+        if get(input, Buf::get_u8)? != VERSION {
+            return Err(Malformed("version"));
+        }
+        let durability = get(input, Buf::get_u8)?;
+        let realm = get_id(input)?;
+        let position = Position {
+            era: get(input, Buf::get_u32_le)?,
+            seq: get(input, Buf::get_u64_le)?,
+        };
+        let durability = match durability {
+            0 if position.seq > 0 => Durability::Durable(position),
+            1 => Durability::Ephemeral,
+            _ => return Err(Malformed("durability")),
+        };
+        let kind = EventKind::from_number(get(input, Buf::get_u16_le)?).ok_or(Malformed("kind"))?;
+        let vis = Visibility::decode(input)?;
+        let at_ms = get(input, Buf::get_u64_le)?;
+        let trace = get(input, Buf::get_u128_le)?;
+        let body = get_bytes(input)?;
+        let alt = match get(input, Buf::get_u8)? {
+            0 => None,
+            1 => Some(Alt::decode(input)?),
+            _ => return Err(Malformed("alt")),
+        };
+        if input.has_remaining() {
+            return Err(Malformed("trailing bytes"));
+        }
+        Ok(Self {
+            realm,
+            durability,
+            kind,
+            vis,
+            at_ms,
+            trace,
+            body,
+            alt,
+        })
+    }
+}
+
+fn put_ids<T>(out: &mut impl BufMut, ids: &[Id<T>]) {
+    out.put_u32_le(ids.len() as u32);
+    for id in ids {
+        out.put_u64_le(id.get());
+    }
+}
+
+fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+/// Reads one fixed-size value, if that many bytes are left.
+fn get<B: Buf, T>(input: &mut B, read: impl FnOnce(&mut B) -> T) -> Result<T, Malformed> {
+    if input.remaining() < size_of::<T>() {
+        return Err(Malformed("too short"));
+    }
+    Ok(read(input))
+}
+
+fn get_id<T>(input: &mut impl Buf) -> Result<Id<T>, Malformed> {
+    Id::new(get(input, Buf::get_u64_le)?).ok_or(Malformed("id"))
+}
+
+fn get_ids<T>(input: &mut impl Buf) -> Result<Vec<Id<T>>, Malformed> {
+    let count = get(input, Buf::get_u32_le)? as usize;
+    if input.remaining() / size_of::<u64>() < count {
+        return Err(Malformed("too short"));
+    }
+    (0..count).map(|_| get_id(input)).collect()
+}
+
+fn get_bytes(input: &mut Bytes) -> Result<Bytes, Malformed> {
+    let len = get(input, Buf::get_u32_le)? as usize;
+    if input.remaining() < len {
+        return Err(Malformed("too short"));
+    }
+    Ok(input.split_to(len))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id<T>() -> impl Strategy<Value = Id<T>> {
+        (1..=i64::MAX as u64).prop_map(|id| Id::new(id).unwrap())
+    }
+
+    prop_compose! {
+        fn visibility()(
+            scope in prop_oneof![
+                Just(Scope::Realm),
+                id().prop_map(Scope::Channel),
+                prop::collection::vec(id(), 0..4).prop_map(Scope::Users),
+                (any::<u64>(), prop::option::of(id())).prop_map(|(bits, channel)| Scope::Permissions {
+                    any_of: Permissions::from_bits_truncate(bits),
+                    channel,
+                }),
+            ],
+            intents in any::<u32>(),
+            regardless in prop::collection::vec(id(), 0..3),
+            except in prop::collection::vec(id(), 0..3),
+        ) -> Visibility {
+            Visibility { scope, intents: Intents::from_bits_truncate(intents), regardless, except }
+        }
+    }
+
+    prop_compose! {
+        fn envelope()(
+            realm in id(),
+            position in prop::option::of((any::<u32>(), 1..u64::MAX)),
+            kind in prop::sample::select(EventKind::ALL),
+            vis in visibility(),
+            at_ms in any::<u64>(),
+            trace in any::<u128>(),
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            alt in prop::option::of((prop::collection::vec(id(), 0..3), prop::collection::vec(any::<u8>(), 0..50))),
+        ) -> Envelope {
+            Envelope {
+                realm,
+                durability: position.map_or(Durability::Ephemeral, |(era, seq)| Durability::Durable(Position { era, seq })),
+                kind,
+                vis,
+                at_ms,
+                trace,
+                body: body.into(),
+                alt: alt.map(|(full_for, body)| Alt { full_for, body: body.into() }),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_goes_in_comes_out(envelope in envelope()) {
+            prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));
+        }
+
+        #[test]
+        fn cut_or_altered_bytes_never_panic(envelope in envelope(), cut in any::<prop::sample::Index>(), at in any::<prop::sample::Index>(), byte: u8) {
+            let bytes = envelope.encode();
+            prop_assert!(Envelope::decode(bytes.slice(..cut.index(bytes.len()))).is_err());
+            let mut altered = bytes.to_vec();
+            let at = at.index(altered.len());
+            altered[at] = byte;
+            let _ = Envelope::decode(altered.into());
+        }
+    }
+}

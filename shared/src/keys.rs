@@ -1,0 +1,34 @@
+//! Names of everything kept in Redis. All of it can vanish at any time (design: Redis keys).
+
+use crate::shard::ShardId;
+
+/// Stream and sharded channel of a shard's envelopes (one name, two key spaces).
+pub fn shard_events(shard: ShardId) -> String {
+    format!("{{s{shard}}}:ev")
+}
+
+/// Hash of a live node, see `cluster_map::NodeStatus`. Expires after [`NODE_TTL_MS`].
+pub fn node(id: &str) -> String {
+    format!("{{ctl}}:node:{id}")
+}
+
+/// Pattern that finds all [`node`] keys.
+pub const NODES_PATTERN: &str = "{ctl}:node:*";
+
+/// The cluster map: `cluster_map::ClusterMap` as JSON; string and channel.
+pub const MAP: &str = "{ctl}:map";
+
+/// Rate-limit bucket.
+pub fn rate_limit(bucket: &str) -> String {
+    format!("rl:{{{bucket}}}")
+}
+
+/// A node's key lives this long after its last heartbeat.
+pub const NODE_TTL_MS: u64 = 6_000;
+/// Time between heartbeats.
+pub const NODE_HEARTBEAT_MS: u64 = 2_000;
+
+/// Entries a shard's stream is trimmed to, roughly.
+pub const STREAM_LENGTH_MAX: usize = 2_000;
+/// Field of a stream entry that holds the envelope.
+pub const STREAM_FIELD: &str = "e";

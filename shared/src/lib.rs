@@ -1,0 +1,20 @@
+//! What crosses a wire between Guildhall's processes and its clients.
+//!
+//! Pure: no I/O, no async, no clock of its own (`now` is passed in).
+
+pub mod cluster_map;
+pub mod envelope;
+pub mod error_code;
+pub mod gateway;
+pub mod id;
+pub mod keys;
+pub mod model;
+pub mod permissions;
+pub mod shard;
+pub mod snowflake;
+pub mod timestamp;
+pub mod token;
+
+pub use id::Id;
+pub use permissions::Permissions;
+pub use timestamp::Timestamp;

@@ -1,0 +1,69 @@
+//! Invites. Spec: objects.md › Invite.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ChannelKind, User};
+use crate::{
+    Timestamp,
+    id::{Id, marker},
+};
+
+/// An invite to a guild (type 0).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Invite {
+    #[serde(rename = "type")]
+    pub kind: u8,
+    pub code: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inviter: Option<User>,
+    /// Null: never.
+    pub expires_at: Option<Timestamp>,
+    pub guild_id: Id<marker::Guild>,
+    pub guild: InviteGuild,
+    pub channel: InviteChannel,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approximate_member_count: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approximate_presence_count: Option<u64>,
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<InviteMetadata>,
+}
+
+/// What only those who manage invites see.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteMetadata {
+    pub uses: u32,
+    /// 0: no limit.
+    pub max_uses: u32,
+    /// Seconds; 0: never expires.
+    pub max_age: u32,
+    pub temporary: bool,
+    pub created_at: Timestamp,
+}
+
+/// The guild of an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteGuild {
+    pub id: Id<marker::Guild>,
+    pub name: String,
+    pub splash: Option<String>,
+    pub banner: Option<String>,
+    pub description: Option<String>,
+    pub icon: Option<String>,
+    pub features: Vec<String>,
+    pub verification_level: u8,
+    pub vanity_url_code: Option<String>,
+    pub nsfw_level: u8,
+    pub nsfw: bool,
+    pub premium_subscription_count: u32,
+    pub premium_tier: u8,
+}
+
+/// The channel of an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InviteChannel {
+    pub id: Id<marker::Channel>,
+    #[serde(rename = "type")]
+    pub kind: ChannelKind,
+    pub name: String,
+}

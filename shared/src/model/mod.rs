@@ -1,0 +1,29 @@
+//! Wire objects, as REST answers and gateway events carry them. Spec: objects.md.
+//!
+//! Arrays are never null; a field without `skip_serializing_if` is always written.
+
+mod application;
+mod channel;
+mod guild;
+mod invite;
+mod member;
+mod message;
+mod user;
+
+pub use application::Application;
+pub use channel::{Channel, ChannelKind, ChannelSettings};
+pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
+pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
+pub use member::{Member, Role, RoleColors, RoleTags};
+pub use message::{Message, MessageKind, MessageReference};
+pub use user::{CurrentUser, User};
+
+/// Reads a field that may be absent (`None`), null (`Some(None)`) or there (`Some(Some(_))`).
+/// Goes with `#[serde(default)]`.
+pub fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: serde::Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
+}
