@@ -1,1 +1,49 @@
+//! Postgres rows as the wire's types, and the queries that several processes ask.
+//!
+//! Only reads: whoever changes a row also numbers the event, which is the API's work.
+//! Never decides what somebody may see or do.
 
+pub mod account;
+pub mod events;
+pub mod guild;
+
+use guildhall_shared::{
+    envelope::Malformed,
+    id::{Id, marker},
+};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why a read failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    /// A stored event that this version cannot read.
+    #[error("event {seq} of realm {realm}: {source}")]
+    Event {
+        realm: Id<marker::Realm>,
+        seq: i64,
+        source: Malformed,
+    },
+    /// A stored event of a kind that this version does not know.
+    #[error("event {seq} of realm {realm} has the unknown kind {kind}")]
+    EventKind {
+        realm: Id<marker::Realm>,
+        seq: i64,
+        kind: i16,
+    },
+}
+
+/// Statement that opens a snapshot: every query after it sees one moment.
+pub(crate) const SNAPSHOT: &str = "begin isolation level repeatable read read only";
+
+/// Ids as a `bigint[]` parameter.
+pub fn ids_to_db<T>(ids: &[Id<T>]) -> Vec<i64> {
+    ids.iter().map(|id| id.to_db()).collect()
+}
+
+/// Ids from a `bigint[]` column.
+pub fn ids_from_db<T>(ids: Vec<i64>) -> Vec<Id<T>> {
+    ids.into_iter().map(Id::from_db).collect()
+}

@@ -1,0 +1,157 @@
+//! Accounts: who a token belongs to, and what IDENTIFY needs to know of them.
+
+use guildhall_shared::{
+    id::{Id, marker},
+    model::{CurrentUser, User},
+    shard::{Position, realm},
+    token::TokenHash,
+};
+use sqlx::{PgExecutor, PgPool};
+
+use crate::Result;
+
+/// Columns of `account` that make a [`User`]. Select them as `a.user_id, a.username, …`.
+#[derive(Debug)]
+pub struct UserRow {
+    pub user_id: i64,
+    pub username: String,
+    pub discriminator: String,
+    pub global_name: Option<String>,
+    pub avatar: Option<String>,
+    pub banner: Option<String>,
+    pub accent_color: Option<i32>,
+    pub bot: bool,
+    pub public_flags: i64,
+}
+
+impl From<UserRow> for User {
+    fn from(row: UserRow) -> Self {
+        Self {
+            id: Id::from_db(row.user_id),
+            username: row.username,
+            discriminator: row.discriminator,
+            global_name: row.global_name,
+            avatar: row.avatar,
+            bot: row.bot,
+            public_flags: row.public_flags as u64,
+            // Private flags are for nobody's eyes; the public ones go out under both names.
+            flags: row.public_flags as u64,
+            banner: row.banner,
+            accent_color: row.accent_color.map(|color| color as u32),
+            avatar_decoration_data: None,
+            collectibles: None,
+            primary_guild: None,
+        }
+    }
+}
+
+/// The account behind a token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Account {
+    pub user: CurrentUser,
+    /// A bot's application and its flags.
+    pub application: Option<(Id<marker::Application>, u64)>,
+    /// Number of the newest event of the user's realm that changed what the token
+    /// may do: the account read here is the current one while the realm's head still
+    /// says so (USER_UPDATE and revoked tokens raise it).
+    pub state_seq: u64,
+}
+
+/// What IDENTIFY reads, all at one moment: events of the user's realm after `position`
+/// are changes to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Identity {
+    pub user: CurrentUser,
+    /// A bot's application and its flags.
+    pub application: Option<(Id<marker::Application>, u64)>,
+    pub position: Position,
+    /// Ascending.
+    pub guilds: Vec<Id<marker::Guild>>,
+}
+
+/// The account of a token; `None` if the token is unknown or revoked.
+pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Option<Account>> {
+    let row = sqlx::query!(
+        r#"select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
+                  a.accent_color, a.bot, a.public_flags, a.locale, a.verified, a.email, a.bio,
+                  a.pronouns, p.application_id as "application_id?", p.flags as "application_flags?",
+                  h.state_seq
+           from auth_token t
+           join account a using (user_id)
+           join realm_head h on h.realm_id = a.user_id
+           left join application p on p.application_id = a.user_id
+           where t.token_hash = $1"#,
+        token.0.as_slice(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Account {
+        application: application(row.application_id, row.application_flags),
+        state_seq: row.state_seq as u64,
+        user: CurrentUser {
+            user: UserRow {
+                user_id: row.user_id,
+                username: row.username,
+                discriminator: row.discriminator,
+                global_name: row.global_name,
+                avatar: row.avatar,
+                banner: row.banner,
+                accent_color: row.accent_color,
+                bot: row.bot,
+                public_flags: row.public_flags,
+            }
+            .into(),
+            mfa_enabled: false,
+            locale: row.locale,
+            verified: row.verified,
+            email: row.email,
+            premium_type: 0,
+            bio: row.bio,
+            pronouns: row.pronouns,
+        },
+    }))
+}
+
+/// What a session that identifies with this token starts from.
+pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>> {
+    let mut tx = db.begin_with(crate::SNAPSHOT).await?;
+    let Some(account) = by_token(&mut *tx, token).await? else {
+        return Ok(None);
+    };
+    let id = account.user.user.id;
+    let head = sqlx::query!(
+        "select era, seq from realm_head where realm_id = $1",
+        realm(id).to_db(),
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    let guilds = guild_ids(&mut *tx, id).await?;
+    tx.commit().await?;
+    Ok(Some(Identity {
+        user: account.user,
+        application: account.application,
+        position: Position {
+            era: head.era as u32,
+            seq: head.seq as u64,
+        },
+        guilds,
+    }))
+}
+
+/// The guilds a user is in, ascending.
+pub async fn guild_ids(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+) -> Result<Vec<Id<marker::Guild>>> {
+    let ids = sqlx::query_scalar!(
+        "select guild_id from member where user_id = $1 order by guild_id",
+        user.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(crate::ids_from_db(ids))
+}
+
+fn application(id: Option<i64>, flags: Option<i64>) -> Option<(Id<marker::Application>, u64)> {
+    Some((Id::from_db(id?), flags? as u64))
+}

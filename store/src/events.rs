@@ -1,0 +1,142 @@
+//! The event log, read back (I1): what a realm's newest number is, and what came after another.
+
+use std::time::Duration;
+
+use guildhall_shared::{
+    envelope::{Alt, Durability, Envelope, Visibility},
+    gateway::EventKind,
+    id::{Id, marker::Realm},
+    shard::{Position, ShardId},
+};
+use sqlx::PgExecutor;
+use time::OffsetDateTime;
+
+use crate::{Error, Result};
+
+/// A realm's newest number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    pub realm: Id<Realm>,
+    pub position: Position,
+}
+
+/// The heads of these realms, in no order; a realm that does not exist is left out.
+pub async fn heads(db: impl PgExecutor<'_>, realms: &[Id<Realm>]) -> Result<Vec<Head>> {
+    let rows = sqlx::query!(
+        "select realm_id, era, seq from realm_head where realm_id = any($1)",
+        &crate::ids_to_db(realms),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Head {
+            realm: Id::from_db(row.realm_id),
+            position: position(row.era, row.seq),
+        })
+        .collect())
+}
+
+/// A realm's events after `after`, oldest first, at most `limit`.
+///
+/// Only events of `after`'s era: a reader whose era has passed gets none, sees it by
+/// the head's era, and starts from a snapshot. Events older than the log's retention
+/// are gone: the first one returned is then not `after.seq + 1`.
+pub async fn since(
+    db: impl PgExecutor<'_>,
+    realm: Id<Realm>,
+    after: Position,
+    limit: u32,
+) -> Result<Vec<Envelope>> {
+    let rows = sqlx::query_as!(
+        EventRow,
+        "select realm_id, seq, era, at, kind, vis, body, alt from realm_event
+         where realm_id = $1 and seq > $2 and era = $3
+         order by seq limit $4",
+        realm.to_db(),
+        // A seq beyond i64 is after everything.
+        i64::try_from(after.seq).unwrap_or(i64::MAX),
+        i32::try_from(after.era).unwrap_or(i32::MAX),
+        i64::from(limit),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Envelope::try_from).collect()
+}
+
+/// The heads of the realms of `shards` that got an event within `window` before now, by
+/// the database's clock. A transaction may commit a while after its events' time (3 s at
+/// most), so windows of calls must overlap by more than that.
+pub async fn newer_in_shards(
+    db: impl PgExecutor<'_>,
+    shards: &[ShardId],
+    window: Duration,
+) -> Result<Vec<Head>> {
+    let shards: Vec<i32> = shards.iter().map(|shard| i32::from(shard.0)).collect();
+    let rows = sqlx::query!(
+        "select h.realm_id, h.era, h.seq
+         from (select distinct realm_id from realm_event
+               where shard = any($1) and at > now() - make_interval(secs => $2)) e
+         join realm_head h using (realm_id)",
+        &shards,
+        window.as_secs_f64(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Head {
+            realm: Id::from_db(row.realm_id),
+            position: position(row.era, row.seq),
+        })
+        .collect())
+}
+
+struct EventRow {
+    realm_id: i64,
+    seq: i64,
+    era: i32,
+    at: OffsetDateTime,
+    kind: i16,
+    vis: Vec<u8>,
+    body: Vec<u8>,
+    alt: Option<Vec<u8>>,
+}
+
+impl TryFrom<EventRow> for Envelope {
+    type Error = Error;
+
+    fn try_from(row: EventRow) -> Result<Self> {
+        let realm = Id::from_db(row.realm_id);
+        let malformed = |source| Error::Event {
+            realm,
+            seq: row.seq,
+            source,
+        };
+        let kind = EventKind::from_number(row.kind as u16).ok_or(Error::EventKind {
+            realm,
+            seq: row.seq,
+            kind: row.kind,
+        })?;
+        Ok(Self {
+            realm,
+            durability: Durability::Durable(position(row.era, row.seq)),
+            kind,
+            vis: Visibility::decode(&mut row.vis.as_slice()).map_err(malformed)?,
+            at_ms: (row.at.unix_timestamp_nanos() / 1_000_000) as u64,
+            trace: 0,
+            body: row.body.into(),
+            alt: row
+                .alt
+                .map(|alt| Alt::decode(&mut alt.into()).map_err(malformed))
+                .transpose()?,
+        })
+    }
+}
+
+fn position(era: i32, seq: i64) -> Position {
+    Position {
+        era: era as u32,
+        seq: seq as u64,
+    }
+}
