@@ -348,3 +348,298 @@ impl Rank {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW_MS: u64 = 1_767_323_045_678;
+    const GUILD: u64 = 1000;
+    const USER: u64 = 77;
+
+    /// A guild as the tests draw it: bits as plain numbers, roles by index.
+    #[derive(Debug, Clone)]
+    struct World {
+        is_owner: bool,
+        everyone: u64,
+        roles: Vec<u64>,
+        /// Indices into `roles`.
+        held: Vec<usize>,
+        timeout_ms: Option<i64>,
+        overwrites: Vec<DrawnOverwrite>,
+        class: ChannelClass,
+    }
+
+    #[derive(Debug, Clone)]
+    struct DrawnOverwrite {
+        target: Whom,
+        allow: u64,
+        deny: u64,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Whom {
+        Everyone,
+        Role(usize),
+        Me,
+        Stranger,
+        /// A member overwrite that happens to carry a role's id, and the other way round.
+        MemberWithRoleId(usize),
+        RoleWithMyId,
+    }
+
+    fn role_id(index: usize) -> u64 {
+        2000 + index as u64
+    }
+
+    fn bits() -> impl Strategy<Value = u64> {
+        // Sparse sets, and the bits that change the course of the computation.
+        (
+            any::<u64>(),
+            any::<u64>(),
+            prop::sample::subsequence(vec![3u32, 10, 11, 16, 17, 20, 38], 0..4),
+        )
+            .prop_map(|(a, b, special)| {
+                let known = Permissions::all().bits();
+                special
+                    .iter()
+                    .fold(a & b & known & !(1 << 3), |set, bit| set | 1 << bit)
+            })
+    }
+
+    prop_compose! {
+        fn world()(
+            is_owner in prop::bool::weighted(0.1),
+            everyone in bits(),
+            roles in prop::collection::vec(bits(), 0..5),
+            held in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            timeout_ms in prop::option::of(-5000..5000i64),
+            overwrites in prop::collection::vec((0..6u8, any::<prop::sample::Index>(), bits(), bits()), 0..8),
+            class in prop::sample::select(vec![
+                ChannelClass::Text, ChannelClass::Thread, ChannelClass::Voice, ChannelClass::Plain,
+            ]),
+        ) -> World {
+            let pick = |index: &prop::sample::Index| (!roles.is_empty()).then(|| index.index(roles.len()));
+            let mut drawn: Vec<DrawnOverwrite> = Vec::new();
+            for (what, index, allow, deny) in overwrites {
+                let target = match (what, pick(&index)) {
+                    (0, _) => Whom::Everyone,
+                    (1, Some(role)) => Whom::Role(role),
+                    (2, _) => Whom::Me,
+                    (3, Some(role)) => Whom::MemberWithRoleId(role),
+                    (4, _) => Whom::RoleWithMyId,
+                    _ => Whom::Stranger,
+                };
+                // One overwrite per target, as the API keeps them.
+                if drawn.iter().all(|overwrite| overwrite.target != target) {
+                    drawn.push(DrawnOverwrite { target, allow, deny });
+                }
+            }
+            let mut held: Vec<usize> = held.iter().filter_map(pick).collect();
+            held.sort_unstable();
+            held.dedup();
+            World { is_owner, everyone, roles, held, timeout_ms, overwrites: drawn, class }
+        }
+    }
+
+    impl World {
+        fn fast(&self) -> (Permissions, Permissions) {
+            let guild = Id::new(GUILD).unwrap();
+            let held: Vec<Id<Role>> = self
+                .held
+                .iter()
+                .map(|&i| Id::new(role_id(i)).unwrap())
+                .collect();
+            let member = MemberAccess {
+                user: Id::new(USER).unwrap(),
+                is_owner: self.is_owner,
+                roles: &held,
+                communication_disabled_until: self
+                    .timeout_ms
+                    .map(|ms| Timestamp::from_unix_ms(NOW_MS.saturating_add_signed(ms))),
+            };
+            let now = Timestamp::from_unix_ms(NOW_MS);
+            let permissions = |role: Id<Role>| {
+                if role.get() == GUILD {
+                    return Some(Permissions::from_bits_truncate(self.everyone));
+                }
+                let index = role.get().checked_sub(role_id(0))? as usize;
+                self.roles
+                    .get(index)
+                    .map(|&bits| Permissions::from_bits_truncate(bits))
+            };
+            let overwrites: Vec<Overwrite> = self
+                .overwrites
+                .iter()
+                .map(|drawn| {
+                    let (kind, id) = match drawn.target {
+                        Whom::Everyone => (OverwriteKind::Role, GUILD),
+                        Whom::Role(role) => (OverwriteKind::Role, role_id(role)),
+                        Whom::Me => (OverwriteKind::Member, USER),
+                        Whom::Stranger => (OverwriteKind::Member, USER + 1),
+                        Whom::MemberWithRoleId(role) => (OverwriteKind::Member, role_id(role)),
+                        Whom::RoleWithMyId => (OverwriteKind::Role, USER),
+                    };
+                    Overwrite {
+                        id: Id::new(id).unwrap(),
+                        kind,
+                        allow: Permissions::from_bits_truncate(drawn.allow),
+                        deny: Permissions::from_bits_truncate(drawn.deny),
+                    }
+                })
+                .collect();
+            let base = base(guild, member, permissions, now);
+            (
+                base,
+                in_channel(base, guild, member, &overwrites, self.class, now),
+            )
+        }
+
+        // The reference: decides bit by bit, by the words of permissions.md, on plain numbers.
+
+        fn is_unlimited(&self) -> bool {
+            let administrator = |set: u64| set & 0x8 != 0;
+            self.is_owner
+                || administrator(self.everyone)
+                || self
+                    .held
+                    .iter()
+                    .any(|&role| administrator(self.roles[role]))
+        }
+
+        fn survives_timeout(&self, bit: u32) -> bool {
+            let timed_out = self.timeout_ms.is_some_and(|ms| ms > 0);
+            !timed_out || bit == 10 || bit == 16
+        }
+
+        fn slow_base(&self, bit: u32) -> bool {
+            if self.is_unlimited() {
+                return true;
+            }
+            let granted = self.everyone >> bit & 1 == 1
+                || self
+                    .held
+                    .iter()
+                    .any(|&role| self.roles[role] >> bit & 1 == 1);
+            granted && self.survives_timeout(bit)
+        }
+
+        /// The bit before implicit denials: the most specific overwrite that mentions it decides.
+        fn slow_explicit(&self, bit: u32) -> bool {
+            let says = |wanted: &dyn Fn(Whom) -> bool| -> Option<bool> {
+                let about = self
+                    .overwrites
+                    .iter()
+                    .filter(|overwrite| wanted(overwrite.target));
+                let (mut allowed, mut denied) = (false, false);
+                for overwrite in about {
+                    allowed |= overwrite.allow >> bit & 1 == 1;
+                    denied |= overwrite.deny >> bit & 1 == 1;
+                }
+                if allowed {
+                    Some(true)
+                } else if denied {
+                    Some(false)
+                } else {
+                    None
+                }
+            };
+            let decided = says(&|target| target == Whom::Me)
+                .or_else(|| {
+                    says(&|target| matches!(target, Whom::Role(role) if self.held.contains(&role)))
+                })
+                .or_else(|| says(&|target| target == Whom::Everyone))
+                .unwrap_or_else(|| self.slow_base(bit));
+            decided && self.survives_timeout(bit)
+        }
+
+        fn slow_channel(&self, bit: u32) -> bool {
+            if self.is_unlimited() {
+                return true;
+            }
+            const VIEW: u32 = 10;
+            const NEEDS_SENDING: [u32; 6] = [12, 14, 15, 17, 46, 49];
+            if !self.slow_explicit(VIEW) {
+                return false;
+            }
+            let denied = match self.class {
+                ChannelClass::Plain => false,
+                ChannelClass::Voice => bit != VIEW && !self.slow_explicit(20),
+                ChannelClass::Text => NEEDS_SENDING.contains(&bit) && !self.slow_explicit(11),
+                ChannelClass::Thread => NEEDS_SENDING.contains(&bit) && !self.slow_explicit(38),
+            };
+            self.slow_explicit(bit) && !denied
+        }
+    }
+
+    fn collect(has: impl Fn(u32) -> bool) -> Permissions {
+        let known = Permissions::all().bits();
+        let bits = (0..64).filter(|&bit| known >> bit & 1 == 1 && has(bit));
+        Permissions::from_bits_truncate(bits.fold(0, |set, bit| set | 1 << bit))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn the_computation_agrees_with_a_slow_reference(world in world()) {
+            let (base, channel) = world.fast();
+            prop_assert_eq!(base, collect(|bit| world.slow_base(bit)));
+            prop_assert_eq!(channel, collect(|bit| world.slow_channel(bit)));
+        }
+
+        #[test]
+        fn the_order_of_overwrites_and_roles_does_not_matter(world in world()) {
+            let mut turned = world.clone();
+            turned.overwrites.reverse();
+            turned.held.reverse();
+            prop_assert_eq!(world.fast(), turned.fast());
+        }
+
+        #[test]
+        fn any_number_reads_as_known_bits_and_comes_back(bits: u64) {
+            for json in [bits.to_string(), format!("\"{bits}\"")] {
+                let read: Permissions = serde_json::from_str(&json).unwrap();
+                prop_assert_eq!(read.bits(), bits & Permissions::all().bits());
+                let written = serde_json::to_string(&read).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Permissions>(&written).unwrap(), read);
+            }
+        }
+    }
+
+    #[test]
+    fn all_is_the_documented_number() {
+        assert_eq!(Permissions::all().bits(), 8_866_461_766_385_663);
+        assert_eq!(Permissions::ADMINISTRATOR.bits(), 8);
+    }
+
+    #[test]
+    fn what_is_no_set_of_permissions_is_refused() {
+        for bad in [
+            "-1",
+            "1.5",
+            "\"x\"",
+            "\"-1\"",
+            "true",
+            "[]",
+            "\"99999999999999999999\"",
+        ] {
+            assert!(serde_json::from_str::<Permissions>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(
+            serde_json::from_str::<Permissions>("null").unwrap(),
+            Permissions::empty()
+        );
+    }
+
+    #[test]
+    fn of_equal_positions_the_smaller_id_outranks() {
+        let rank = |position, id| Rank::role(position, Id::new(id).unwrap());
+        assert!(rank(1, 5) > rank(1, 6));
+        assert!(rank(2, 6) > rank(1, 5));
+        assert!(Rank::Owner > rank(i32::MAX, 1));
+        assert!(rank(0, 9) > Rank::Everyone);
+    }
+}
