@@ -1,0 +1,198 @@
+//! A private Redis (or Valkey): one port, one random password, nothing on disk.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::binaries::Binaries;
+use super::scratch::scratch_folder;
+use super::{random_secret, write_private};
+use crate::interrupt;
+use crate::ports;
+use crate::process::{Launch, Service, wait_ready};
+
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+const STOP_GRACE: Duration = Duration::from_secs(5);
+const START_ATTEMPTS: u32 = 3;
+
+/// How a [`Redis`] is set up.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// For its configuration; made if missing. The data is in memory only.
+    pub folder: PathBuf,
+    /// `None`: a free one.
+    pub port: Option<u16>,
+    pub password: String,
+    pub log: PathBuf,
+    pub pid_file: Option<PathBuf>,
+    /// See [`Launch::dies_with_parent`]: only for callers whose starting thread lives on.
+    pub dies_with_parent: bool,
+}
+
+/// A running private Redis. Dropping it stops it.
+#[derive(Debug)]
+pub struct Redis {
+    program: PathBuf,
+    options: RedisOptions,
+    port: u16,
+    service: Option<Service>,
+    remove_folder: bool,
+}
+
+impl Redis {
+    /// An empty server for a test; its folder is removed when dropped.
+    pub fn temporary(binaries: &Binaries) -> Result<Self> {
+        let folder = scratch_folder("redis")?;
+        let options = RedisOptions {
+            log: folder.join("redis.log"),
+            folder: folder.clone(),
+            port: None,
+            password: random_secret()?,
+            pid_file: None,
+            dies_with_parent: false,
+        };
+        match Self::start(binaries, options) {
+            Ok(mut server) => {
+                server.remove_folder = true;
+                Ok(server)
+            }
+            Err(error) => {
+                let _ = fs::remove_dir_all(folder);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts an empty server; returns when it answers.
+    pub fn start(binaries: &Binaries, options: RedisOptions) -> Result<Self> {
+        fs::create_dir_all(&options.folder)
+            .with_context(|| format!("cannot make {}", options.folder.display()))?;
+        let mut server = Self {
+            program: binaries.redis.clone(),
+            options,
+            port: 0,
+            service: None,
+            remove_folder: false,
+        };
+        server.run()?;
+        Ok(server)
+    }
+
+    /// `redis://` address with the password in it.
+    pub fn url(&self) -> String {
+        format!("redis://:{}@127.0.0.1:{}", self.options.password, self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// While it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.service.as_ref().map(Service::pid)
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.options.log
+    }
+
+    /// The process, for a supervisor.
+    pub fn service(&mut self) -> Option<&mut Service> {
+        self.service.as_mut()
+    }
+
+    /// Clean stop; everything in it is gone. Does nothing if stopped.
+    pub fn stop(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.stop(STOP_GRACE);
+        }
+    }
+
+    /// kill -9; everything in it is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.kill();
+        }
+    }
+
+    /// Starts it again, empty, with the same port and password.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.kill();
+        self.options.port = Some(self.port);
+        self.run()
+    }
+
+    /// FLUSHALL: everything in it is gone, connections stay.
+    pub fn flush(&self) -> Result<()> {
+        let reply = self
+            .command("FLUSHALL")
+            .context("redis did not answer FLUSHALL")?;
+        anyhow::ensure!(
+            reply.contains("+OK\r\n+OK"),
+            "redis answered {reply:?} to FLUSHALL"
+        );
+        Ok(())
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            let fixed = self.options.port;
+            self.port = fixed.map_or_else(ports::free, Ok)?;
+            let configuration = self.options.folder.join("redis.conf");
+            write_private(&configuration, &self.configuration())?;
+            let mut launch = Launch::new("redis", &self.program, &self.options.log);
+            launch.arguments = vec![configuration.display().to_string()];
+            launch.folder.clone_from(&self.options.folder);
+            launch.pid_file.clone_from(&self.options.pid_file);
+            launch.dies_with_parent = self.options.dies_with_parent;
+            let mut service = launch.start()?;
+            match wait_ready(&mut service, START_TIMEOUT, || {
+                self.command("PING")
+                    .is_ok_and(|reply| reply.contains("+PONG"))
+            }) {
+                Ok(()) => {
+                    self.service = Some(service);
+                    return Ok(());
+                }
+                Err(_) if attempt < START_ATTEMPTS && !interrupt::requested() => attempt += 1, // the port was taken
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "bind 127.0.0.1\nport {}\nrequirepass {}\ndaemonize no\nsave \"\"\nappendonly no\n\
+             maxmemory-policy noeviction\n",
+            self.port, self.options.password,
+        )
+    }
+
+    /// AUTH and one command; the raw replies.
+    fn command(&self, command: &str) -> std::io::Result<String> {
+        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(
+            socket,
+            "AUTH {}\r\n{command}\r\nQUIT\r\n",
+            self.options.password
+        )?;
+        let mut reply = String::new();
+        socket.read_to_string(&mut reply)?;
+        Ok(reply)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+        if self.remove_folder {
+            let _ = fs::remove_dir_all(&self.options.folder);
+        }
+    }
+}
