@@ -1,0 +1,289 @@
+//! What a core and its node say to each other.
+//!
+//! A *core* is a thread that owns sockets and sessions (the edge role). The *node* is the
+//! one thread of this process that talks to the rest of the cluster: Postgres, Redis, the
+//! cluster map, other gateways (the owner role and the relay). Cores never do any of that;
+//! the node never touches a socket of a client.
+//!
+//! Both directions are bounded. A core whose inbox is full loses what does not fit and
+//! notices by itself: the next durable event of a realm leaves a gap, and the core
+//! subscribes again from the position it has. Requests to the node wait for room.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::{CloseCode, Intents},
+    id::marker::{Channel, Guild, Realm, User},
+    shard::Position,
+    token::{Token, TokenHash},
+};
+use tokio::sync::Notify;
+
+/// Messages a core's inbox holds; what does not fit is dropped and fetched again.
+pub const INBOX_MESSAGES_MAX: usize = 65_536;
+/// Time an owner has to answer a subscription before another one is asked.
+pub const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Which core of this process, 0-based.
+pub type CoreId = u16;
+/// A session's place in its core. Reused: goes with a generation.
+pub type SessionSlot = u32;
+
+/// A session of one core; stale keys point at nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionKey {
+    pub slot: SessionSlot,
+    pub generation: u32,
+}
+
+/// From a core to the node.
+#[derive(Debug)]
+pub enum ToNode {
+    /// A client sent IDENTIFY; answered by [`ToCore::Identified`].
+    Identify {
+        core: CoreId,
+        session: SessionKey,
+        request: IdentifyRequest,
+    },
+    /// A client sent RESUME with a token that is not the session's;
+    /// answered by [`ToCore::TokenChecked`].
+    CheckToken {
+        core: CoreId,
+        session: SessionKey,
+        token: Token,
+    },
+    /// This core has sessions that need these realms; each is answered by
+    /// [`ToCore::Subscribed`] or [`ToCore::Unavailable`]. A subscription of a realm the core
+    /// already has replaces its position and adds the users.
+    Subscribe {
+        core: CoreId,
+        subscriptions: Vec<Subscription>,
+    },
+    /// This core's last session of these users in this realm is gone.
+    Unsubscribe {
+        core: CoreId,
+        realm: Id<Realm>,
+        users: Vec<Id<User>>,
+    },
+}
+
+/// What IDENTIFY needs checked against the database.
+#[derive(Debug, Clone)]
+pub struct IdentifyRequest {
+    pub token: Token,
+    /// `None`: not given, as user clients do.
+    pub intents: Option<Intents>,
+    /// Bot shard `(id, count)`, already checked for `id < count`.
+    pub shard: (u32, u32),
+}
+
+/// One realm a core wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscription {
+    pub realm: Id<Realm>,
+    /// Events after this position; `None`: from the snapshot on.
+    pub from: Option<Position>,
+    pub users: Vec<Subscriber>,
+}
+
+/// One user of a core in a realm. In a user's own realm it is that user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subscriber {
+    pub user: Id<User>,
+    /// Snapshots to make for sessions of this user; empty for a mere change of position.
+    pub snapshots: Vec<SnapshotRequest>,
+}
+
+/// One GUILD_CREATE (or one guild of a user's READY) for one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    pub session: SessionKey,
+    /// Members above which a guild is large: 50 to 250.
+    pub large_threshold: u16,
+    /// Whether all members may be listed (GUILD_PRESENCES, or GUILD_MEMBERS: see gateway.md 5).
+    pub members: bool,
+    /// `unavailable` of the guild: `Some(false)` for the initial load, `None` for a new guild.
+    pub unavailable: Option<bool>,
+}
+
+/// From the node to a core.
+#[derive(Debug)]
+pub enum ToCore {
+    /// A freshly accepted connection.
+    Socket(std::net::TcpStream),
+    /// A connection that asked to resume a session of this core, from the core that accepted it.
+    Handover(Box<Handover>),
+    Identified {
+        session: SessionKey,
+        result: Result<Box<Identity>, Refused>,
+    },
+    TokenChecked {
+        session: SessionKey,
+        valid: bool,
+    },
+    Subscribed(Box<Subscribed>),
+    /// No owner could be reached; the core says so to its clients and asks again later.
+    Unavailable {
+        realm: Id<Realm>,
+    },
+    /// An event of a realm. Durable ones arrive dense and in order, or the core subscribes again.
+    Event(Arc<Envelope>),
+    /// Who sees what has changed; in order with the events of its realm.
+    View {
+        realm: Id<Realm>,
+        change: ViewChange,
+    },
+    /// The process is leaving: send RECONNECT to every session, then close.
+    Drain,
+}
+
+/// A connection on its way to the core that has its session.
+#[derive(Debug)]
+pub struct Handover {
+    pub socket: std::net::TcpStream,
+    pub resume: crate::codec::Resume,
+    /// What was read from the socket after the RESUME and not used yet.
+    pub unread: Vec<u8>,
+}
+
+/// Who identified.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub user: guildhall_shared::model::CurrentUser,
+    pub token: TokenHash,
+    /// For bots: id and flags of the application.
+    pub application: Option<(Id<guildhall_shared::id::marker::Application>, u64)>,
+    /// The user's realm stands here; guild joins and leaves after it follow as its events.
+    pub position: Position,
+    /// Guilds of this bot shard (all of them for users).
+    pub guilds: Vec<Id<Guild>>,
+}
+
+/// Why an IDENTIFY was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    Close(CloseCode),
+    /// Op 9, `d: false`: too many identifies in this bucket; the client waits and tries again.
+    TryLater,
+}
+
+/// A subscription stands.
+#[derive(Debug, Clone)]
+pub struct Subscribed {
+    pub realm: Id<Realm>,
+    /// Events after this one follow.
+    pub position: Position,
+    /// The realm as all local users of this core see it: replaces what the core knew.
+    pub view: ViewChange,
+    /// Durable events after the position that was asked for, up to `position`, dense.
+    pub replay: Vec<Arc<Envelope>>,
+    /// `replay` could not be made complete (era changed, events gone): sessions that were
+    /// live need a fresh snapshot.
+    pub lost: bool,
+    /// `d` of GUILD_CREATE per session that asked.
+    pub snapshots: Vec<(SessionKey, Bytes)>,
+}
+
+/// Channels whose visibility is equal form a class; a class is named by a number that is
+/// good until the next full view of its realm.
+pub type ClassId = u16;
+
+/// What changed in who sees what, for the local users of one node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ViewChange {
+    /// The class of these channels, `None` for one that is gone.
+    pub channels: Vec<(Id<Channel>, Option<ClassId>)>,
+    /// All classes these users see now; `None`: no longer in the realm.
+    pub users: Vec<(Id<User>, Option<Vec<ClassId>>)>,
+}
+
+/// The sending side of a core's inbox; shared by everyone who talks to that core.
+#[derive(Debug, Clone)]
+pub struct CoreHandle {
+    inbox: Sender<ToCore>,
+    bell: Arc<Bell>,
+}
+
+/// Rings a core's loop awake, but only when it sleeps.
+#[derive(Debug, Default)]
+pub struct Bell {
+    sleeping: AtomicBool,
+    notify: Notify,
+    /// Connections of the core, for the accept path.
+    pub connections: AtomicU64,
+}
+
+/// The core's own side of its inbox.
+#[derive(Debug)]
+pub struct Inbox {
+    pub messages: Receiver<ToCore>,
+    pub bell: Arc<Bell>,
+}
+
+/// A bounded inbox for one core.
+pub fn inbox() -> (CoreHandle, Inbox) {
+    let (sender, messages) = crossbeam_channel::bounded(INBOX_MESSAGES_MAX);
+    let bell = Arc::new(Bell::default());
+    (
+        CoreHandle {
+            inbox: sender,
+            bell: bell.clone(),
+        },
+        Inbox { messages, bell },
+    )
+}
+
+impl CoreHandle {
+    /// Puts a message into the inbox; gives it back if the inbox is full or the core is gone.
+    pub fn send(&self, message: ToCore) -> Result<(), ToCore> {
+        match self.inbox.try_send(message) {
+            Ok(()) => {
+                self.bell.ring();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Connections this core holds.
+    pub fn connections(&self) -> u64 {
+        self.bell.connections.load(Ordering::Relaxed)
+    }
+}
+
+impl Bell {
+    fn ring(&self) {
+        if self.sleeping.swap(false, Ordering::AcqRel) {
+            self.notify.notify_one();
+        }
+    }
+}
+
+impl Inbox {
+    /// Waits until there may be messages.
+    pub async fn wait(&self) {
+        loop {
+            if !self.messages.is_empty() {
+                return;
+            }
+            self.bell.sleeping.store(true, Ordering::Release);
+            // A message put in before the store above rang no bell.
+            std::sync::atomic::fence(Ordering::SeqCst);
+            if !self.messages.is_empty() {
+                self.bell.sleeping.store(false, Ordering::Release);
+                return;
+            }
+            self.bell.notify.notified().await;
+        }
+    }
+}

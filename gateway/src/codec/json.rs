@@ -1,0 +1,298 @@
+//! JSON commands. Frames are small (4096 bytes) and their buffer is ours to scribble in,
+//! which is what simd-json wants.
+
+use guildhall_shared::{
+    gateway::{CloseCode, Intents, Opcode},
+    token::Token,
+};
+use simd_json::{
+    OwnedValue,
+    prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
+};
+
+use super::{Command, Identify, Resume};
+
+/// How deep a command may nest.
+const DEPTH_MAX: u32 = 32;
+const LARGE_THRESHOLD: std::ops::RangeInclusive<i64> = 50..=250;
+
+/// Op 9. `resumable` is `d`.
+pub fn invalid_session(resumable: bool) -> String {
+    format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#)
+}
+
+/// Reads one command; `text` is overwritten.
+///
+/// Errors: 4002 for what is not a JSON object of the right shape, 4001 for an unknown
+/// opcode, 4004 for a token without a token's form, 4010 for a bad `shard`, 4013 for bad `intents`.
+pub fn parse(text: &mut [u8]) -> Result<Command, CloseCode> {
+    if depth(text) > DEPTH_MAX {
+        return Err(CloseCode::DecodeError);
+    }
+    let value = simd_json::to_owned_value(text).map_err(|_| CloseCode::DecodeError)?;
+    if value.as_object().is_none() {
+        return Err(CloseCode::DecodeError);
+    }
+    let op = value
+        .get("op")
+        .and_then(ValueAsScalar::as_u64)
+        .ok_or(CloseCode::DecodeError)?;
+    let null = OwnedValue::Static(simd_json::StaticNode::Null);
+    let d = value.get("d").unwrap_or(&null);
+    match op {
+        op if op == Opcode::Heartbeat as u64 || op == Opcode::QosHeartbeat as u64 => {
+            Ok(Command::Heartbeat)
+        }
+        op if op == Opcode::Identify as u64 => {
+            identify(d).map(|identify| Command::Identify(Box::new(identify)))
+        }
+        op if op == Opcode::Resume as u64 => {
+            resume(d).map(|resume| Command::Resume(Box::new(resume)))
+        }
+        // Presence, voice, members, subscriptions, and what official clients send unasked.
+        3..=5 | 8 | 13 | 14 | 18..=22 | 28..=31 | 34..=39 | 41..=43 => {
+            if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
+                Ok(Command::Other)
+            } else {
+                Err(CloseCode::DecodeError)
+            }
+        }
+        _ => Err(CloseCode::UnknownOpcode),
+    }
+}
+
+fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
+    let token = d
+        .get("token")
+        .and_then(ValueAsScalar::as_str)
+        .ok_or(CloseCode::DecodeError)?;
+    if d.get("properties")
+        .is_none_or(|properties| properties.as_object().is_none())
+    {
+        return Err(CloseCode::DecodeError);
+    }
+    // In the order of the protocol's checks: the token's form, the shard, the intents.
+    let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
+    let shard = match d.get("shard") {
+        None => None,
+        Some(shard) if shard.is_null() => None,
+        Some(shard) => Some(bot_shard(shard).ok_or(CloseCode::InvalidShard)?),
+    };
+    let intents = match d.get("intents") {
+        None => None,
+        Some(intents) if intents.is_null() => None,
+        Some(intents) => Some(
+            intents
+                .as_u64()
+                .and_then(|bits| u32::try_from(bits).ok())
+                .and_then(Intents::from_bits)
+                .ok_or(CloseCode::InvalidIntents)?,
+        ),
+    };
+    let large_threshold = match d.get("large_threshold") {
+        None => None,
+        Some(value) if value.is_null() => None,
+        Some(value) => {
+            let value = value.as_i64().ok_or(CloseCode::DecodeError)?;
+            Some(value.clamp(*LARGE_THRESHOLD.start(), *LARGE_THRESHOLD.end()) as u16)
+        }
+    };
+    Ok(Identify {
+        token,
+        intents,
+        shard,
+        large_threshold,
+    })
+}
+
+fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
+    let [id, count] = value.as_array()?.as_slice() else {
+        return None;
+    };
+    let (id, count) = (
+        u32::try_from(id.as_u64()?).ok()?,
+        u32::try_from(count.as_u64()?).ok()?,
+    );
+    (id < count).then_some((id, count))
+}
+
+fn resume(d: &OwnedValue) -> Result<Resume, CloseCode> {
+    let text = |key: &str| {
+        d.get(key)
+            .and_then(ValueAsScalar::as_str)
+            .ok_or(CloseCode::DecodeError)
+    };
+    let (token, session_id) = (text("token")?, text("session_id")?);
+    let seq = d
+        .get("seq")
+        .and_then(ValueAsScalar::as_u64)
+        .ok_or(CloseCode::DecodeError)?;
+    let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
+    Ok(Resume {
+        token,
+        session_id: session_id.to_owned(),
+        seq,
+    })
+}
+
+/// Deepest nesting of brackets outside of strings; cheap, and right for any valid JSON.
+fn depth(text: &[u8]) -> u32 {
+    let (mut depth, mut deepest, mut in_string, mut escaped) = (0u32, 0, false, false);
+    for &byte in text {
+        if in_string {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = true,
+                b'"' => in_string = false,
+                _ => {}
+            }
+            continue;
+        }
+        match byte {
+            b'"' => in_string = true,
+            b'{' | b'[' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: serde_json::Value) -> Result<Command, CloseCode> {
+        parse(&mut value.to_string().into_bytes())
+    }
+
+    fn identify_with(extra: serde_json::Value) -> Result<Command, CloseCode> {
+        let mut d = json!({"token": "MQ.b.c", "properties": {"os": "linux"}, "intents": 1});
+        d.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        read(json!({"op": 2, "d": d}))
+    }
+
+    #[test]
+    fn every_fault_has_its_code() {
+        for bad in [
+            "",
+            "{",
+            "[]",
+            "1",
+            "null",
+            "\"x\"",
+            "{\"op\":\"1\"}",
+            "{\"op\":1.5}",
+            "{}",
+            "{\"op\":null}",
+        ] {
+            assert_eq!(
+                parse(&mut bad.as_bytes().to_vec()).unwrap_err(),
+                CloseCode::DecodeError,
+                "{bad}"
+            );
+        }
+        assert_eq!(
+            read(json!({"op": 12, "d": null})).unwrap_err(),
+            CloseCode::UnknownOpcode
+        );
+        assert_eq!(
+            read(json!({"op": 99})).unwrap_err(),
+            CloseCode::UnknownOpcode
+        );
+        assert_eq!(
+            read(json!({"op": 3, "d": 7})).unwrap_err(),
+            CloseCode::DecodeError
+        );
+        for (extra, code) in [
+            (json!({"token": 5}), CloseCode::DecodeError),
+            (json!({"properties": null}), CloseCode::DecodeError),
+            (json!({"large_threshold": "many"}), CloseCode::DecodeError),
+            (
+                json!({"token": "nonsense"}),
+                CloseCode::AuthenticationFailed,
+            ),
+            (json!({"shard": [1, 1]}), CloseCode::InvalidShard),
+            (json!({"shard": [0, 0]}), CloseCode::InvalidShard),
+            (json!({"shard": [0]}), CloseCode::InvalidShard),
+            (json!({"shard": ["0", "1"]}), CloseCode::InvalidShard),
+            (json!({"shard": [-1, 1]}), CloseCode::InvalidShard),
+            (json!({"intents": 1 << 17}), CloseCode::InvalidIntents),
+            (json!({"intents": "1"}), CloseCode::InvalidIntents),
+            (json!({"intents": -1}), CloseCode::InvalidIntents),
+            (json!({"intents": 1u64 << 40}), CloseCode::InvalidIntents),
+        ] {
+            assert_eq!(identify_with(extra.clone()).unwrap_err(), code, "{extra}");
+        }
+        let resume = json!({"op": 6, "d": {"token": "MQ.b.c", "session_id": "x", "seq": "1"}});
+        assert_eq!(read(resume).unwrap_err(), CloseCode::DecodeError);
+        let deep = format!(
+            "{{\"op\":3,\"d\":{}{}}}",
+            "[".repeat(1000),
+            "]".repeat(1000)
+        );
+        assert_eq!(
+            parse(&mut deep.into_bytes()).unwrap_err(),
+            CloseCode::DecodeError
+        );
+    }
+
+    #[test]
+    fn what_libraries_send_is_read() {
+        for heartbeat in [
+            json!({"op": 1, "d": null}),
+            json!({"op": 1, "d": 251}),
+            json!({"op": 40, "d": {"seq": 1, "qos": {}}}),
+        ] {
+            assert!(matches!(read(heartbeat), Ok(Command::Heartbeat)));
+        }
+        let Ok(Command::Identify(identify)) = identify_with(
+            json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null}),
+        ) else {
+            panic!("a valid IDENTIFY");
+        };
+        assert_eq!(identify.shard, Some((1, 2)));
+        assert_eq!(identify.large_threshold, Some(250));
+        assert_eq!(identify.intents, Some(Intents::GUILDS));
+        let Ok(Command::Resume(resume)) =
+            read(json!({"op": 6, "d": {"token": "Bot MQ.b.c", "session_id": "x", "seq": 7}}))
+        else {
+            panic!("a valid RESUME");
+        };
+        assert_eq!(resume.seq, 7);
+        assert!(matches!(
+            read(json!({"op": 3, "d": {"status": "online"}})),
+            Ok(Command::Other)
+        ));
+        assert!(matches!(
+            read(json!({"op": 4, "d": {"guild_id": null}})),
+            Ok(Command::Other)
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&mut bytes);
+        }
+
+        /// simd-json and serde_json agree on what is JSON and on the opcode in it.
+        #[test]
+        fn agrees_with_serde_json(op in any::<u8>(), text in "[ -~]{0,40}", cut in any::<prop::sample::Index>()) {
+            let whole = json!({"d": {"text": text, "list": [1, null, {"x": text}]}, "op": op}).to_string();
+            let known = parse(&mut whole.clone().into_bytes());
+            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6));
+            let part = &whole[..cut.index(whole.len())];
+            prop_assert!(serde_json::from_str::<serde_json::Value>(part).is_err());
+            prop_assert_eq!(parse(&mut part.as_bytes().to_vec()).unwrap_err(), CloseCode::DecodeError);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Bytes from clients to commands, and the payloads that are not dispatches.
+
+mod json;
+
+pub use json::{invalid_session, parse};
+
+use guildhall_shared::{gateway::Intents, token::Token};
+
+/// HELLO with the customary interval. All four keys are there, `t`, `s`, `op` before `d`:
+/// some libraries index `s` of every payload, one finds the keys by their first occurrence.
+pub const HELLO: &str =
+    r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250,"_trace":[]}}"#;
+pub const HEARTBEAT_ACK: &str = r#"{"t":null,"s":null,"op":11,"d":null}"#;
+pub const RECONNECT: &str = r#"{"t":null,"s":null,"op":7,"d":null}"#;
+
+/// A payload from a client. Spec: gateway.md › Opcodes.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Op 1 and 40.
+    Heartbeat,
+    Identify(Box<Identify>),
+    Resume(Box<Resume>),
+    /// Known, legal once READY was sent, and without effect here.
+    Other,
+}
+
+/// Op 2 as it came; what only the database can tell is not checked yet.
+#[derive(Debug, Clone)]
+pub struct Identify {
+    pub token: Token,
+    /// `None`: not given. Unknown bits are refused before this is made.
+    pub intents: Option<Intents>,
+    /// `(id, count)`, `id < count`; `None`: not given.
+    pub shard: Option<(u32, u32)>,
+    /// 50 to 250.
+    pub large_threshold: Option<u16>,
+}
+
+/// Op 6.
+#[derive(Debug, Clone)]
+pub struct Resume {
+    pub token: Token,
+    pub session_id: String,
+    pub seq: u64,
+}

@@ -1,0 +1,486 @@
+//! The realms that sessions of this core are in, and who of them gets an event.
+//!
+//! Keeps, per realm, the position up to which events were delivered: a repeat is dropped, a
+//! gap is reported so that the core subscribes again. Permissions are never computed here:
+//! the owner says which user sees which class of channels, in order with the events.
+
+use guildhall_shared::{
+    Id,
+    envelope::{Durability, Envelope, Scope},
+    gateway::Intents,
+    id::marker::{Channel, Realm, User},
+    shard::Position,
+};
+use rustc_hash::FxHashMap;
+
+use crate::bus::{ClassId, SessionSlot, ViewChange};
+
+/// All realms of a core.
+#[derive(Debug, Default)]
+pub struct Hub {
+    realms: FxHashMap<Id<Realm>, RealmHub>,
+}
+
+/// One realm: its position and its listeners.
+#[derive(Debug, Default)]
+pub struct RealmHub {
+    /// Events up to here were delivered; `None` until the owner answered for the first time.
+    position: Option<Position>,
+    /// A gap was found, and a subscription from `position` is under way.
+    syncing: bool,
+    channels: FxHashMap<Id<Channel>, ClassId>,
+    users: FxHashMap<Id<User>, LocalUser>,
+    everyone: Vec<Listener>,
+    classes: FxHashMap<ClassId, Vec<Listener>>,
+}
+
+/// A user of this core in a realm.
+#[derive(Debug, Default)]
+struct LocalUser {
+    /// Sessions that get events, and those that wait for their snapshot.
+    listeners: Vec<Listener>,
+    waiting: Vec<SessionSlot>,
+    classes: Vec<ClassId>,
+}
+
+/// A session in a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Listener {
+    slot: SessionSlot,
+    intents: u32,
+    /// Its snapshot was taken here: only later events are for it (I6).
+    after: u64,
+}
+
+/// What to do with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Deliver,
+    /// Delivered before, or nobody here is in the realm.
+    Drop,
+    /// Events after this position are missing.
+    Gap(Position),
+}
+
+/// Which body a session gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    Full,
+    WithoutContent,
+}
+
+/// Intents of a user's session, which names none: everything but presences and members,
+/// of which users get what they subscribe to.
+pub fn user_intents() -> Intents {
+    Intents::all().difference(Intents::GUILD_PRESENCES.union(Intents::GUILD_MEMBERS))
+}
+
+impl Hub {
+    pub fn get(&self, realm: Id<Realm>) -> Option<&RealmHub> {
+        self.realms.get(&realm)
+    }
+
+    pub fn get_mut(&mut self, realm: Id<Realm>) -> Option<&mut RealmHub> {
+        self.realms.get_mut(&realm)
+    }
+
+    pub fn realms(&self) -> usize {
+        self.realms.len()
+    }
+
+    /// A session wants to be in a realm; it hears nothing until [`RealmHub::attach`].
+    pub fn join(&mut self, realm: Id<Realm>, user: Id<User>, slot: SessionSlot) {
+        let user = self
+            .realms
+            .entry(realm)
+            .or_default()
+            .users
+            .entry(user)
+            .or_default();
+        if !user.waiting.contains(&slot) {
+            user.waiting.push(slot);
+        }
+    }
+
+    /// A session is no longer in a realm. True if it was the user's last one here.
+    pub fn leave(&mut self, realm: Id<Realm>, user: Id<User>, slot: SessionSlot) -> bool {
+        let Some(hub) = self.realms.get_mut(&realm) else {
+            return false;
+        };
+        let Some(local) = hub.users.get_mut(&user) else {
+            return false;
+        };
+        local.waiting.retain(|&waiting| waiting != slot);
+        local.listeners.retain(|listener| listener.slot != slot);
+        hub.everyone.retain(|listener| listener.slot != slot);
+        for class in &local.classes {
+            if let Some(listeners) = hub.classes.get_mut(class) {
+                listeners.retain(|listener| listener.slot != slot);
+            }
+        }
+        let last = local.listeners.is_empty() && local.waiting.is_empty();
+        if last {
+            hub.users.remove(&user);
+            if hub.users.is_empty() {
+                self.realms.remove(&realm);
+            }
+        }
+        last
+    }
+
+    /// Whether an event is the next one of its realm; if so the realm's position moves.
+    pub fn accept(&mut self, event: &Envelope) -> Verdict {
+        let Some(hub) = self.realms.get_mut(&event.realm) else {
+            return Verdict::Drop;
+        };
+        let Some(have) = hub.position else {
+            return Verdict::Drop;
+        };
+        let Durability::Durable(at) = event.durability else {
+            return Verdict::Deliver;
+        };
+        if at.era == have.era && at.seq == have.seq + 1 {
+            hub.position = Some(at);
+            Verdict::Deliver
+        } else if at <= have || hub.syncing {
+            Verdict::Drop
+        } else {
+            hub.syncing = true;
+            Verdict::Gap(have)
+        }
+    }
+
+    /// Calls `each` for every session of this core that gets the event.
+    pub fn recipients(&self, event: &Envelope, mut each: impl FnMut(SessionSlot, Variant)) {
+        let Some(hub) = self.realms.get(&event.realm) else {
+            return;
+        };
+        let vis = &event.vis;
+        let seq = event.position().map_or(u64::MAX, |position| position.seq);
+        let mask = vis.intents.bits();
+        let needs_content = event.alt.is_some();
+        // Few and rare: looked up once per event instead of once per session.
+        let slots_of = |users: &[Id<User>]| -> Vec<SessionSlot> {
+            let users = users.iter().filter_map(|user| hub.users.get(user));
+            users
+                .flat_map(|user| &user.listeners)
+                .map(|listener| listener.slot)
+                .collect()
+        };
+        let (regardless, except) = (slots_of(&vis.regardless), slots_of(&vis.except));
+        let full_for = event
+            .alt
+            .as_ref()
+            .map_or_else(Vec::new, |alt| slots_of(&alt.full_for));
+        let mut offer = |listener: &Listener| {
+            let slot = listener.slot;
+            let wanted = mask == 0 || listener.intents & mask != 0;
+            if seq <= listener.after
+                || !wanted && !regardless.contains(&slot)
+                || except.contains(&slot)
+            {
+                return;
+            }
+            let blank = needs_content
+                && listener.intents & Intents::MESSAGE_CONTENT.bits() == 0
+                && !full_for.contains(&slot);
+            each(
+                slot,
+                if blank {
+                    Variant::WithoutContent
+                } else {
+                    Variant::Full
+                },
+            );
+        };
+        match &vis.scope {
+            Scope::Realm => hub.everyone.iter().for_each(offer),
+            Scope::Channel(channel) => {
+                let listeners = hub
+                    .channels
+                    .get(channel)
+                    .and_then(|class| hub.classes.get(class));
+                listeners.into_iter().flatten().for_each(offer);
+            }
+            Scope::Users(users) => {
+                for user in users {
+                    let listeners = hub.users.get(user).map(|user| &user.listeners);
+                    listeners.into_iter().flatten().for_each(&mut offer);
+                }
+            }
+            // The owner names the users; what arrives unresolved is for nobody.
+            Scope::Permissions { .. } => {}
+        }
+    }
+}
+
+impl RealmHub {
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    pub fn set_position(&mut self, position: Position) {
+        self.position = Some(position);
+    }
+
+    /// A subscription from the realm's position is under way (again).
+    pub fn set_syncing(&mut self, syncing: bool) {
+        self.syncing = syncing;
+    }
+
+    pub fn is_syncing(&self) -> bool {
+        self.syncing
+    }
+
+    /// Users with sessions here.
+    pub fn users(&self) -> impl Iterator<Item = Id<User>> {
+        self.users.keys().copied()
+    }
+
+    /// Sessions that get events of the realm.
+    pub fn sessions(&self) -> Vec<SessionSlot> {
+        self.everyone.iter().map(|listener| listener.slot).collect()
+    }
+
+    /// From now on a session that joined gets the events after `after`.
+    pub fn attach(&mut self, user: Id<User>, slot: SessionSlot, intents: Intents, after: u64) {
+        let Some(local) = self.users.get_mut(&user) else {
+            return;
+        };
+        local.waiting.retain(|&waiting| waiting != slot);
+        let listener = Listener {
+            slot,
+            intents: intents.bits(),
+            after,
+        };
+        local.listeners.push(listener);
+        self.everyone.push(listener);
+        for &class in &local.classes {
+            self.classes.entry(class).or_default().push(listener);
+        }
+    }
+
+    /// Makes a session wait for a new snapshot: it gets no events until it is attached again.
+    pub fn detach(&mut self, user: Id<User>, slot: SessionSlot) {
+        let Some(local) = self.users.get_mut(&user) else {
+            return;
+        };
+        local.listeners.retain(|listener| listener.slot != slot);
+        local.waiting.push(slot);
+        self.everyone.retain(|listener| listener.slot != slot);
+        for class in &local.classes {
+            if let Some(listeners) = self.classes.get_mut(class) {
+                listeners.retain(|listener| listener.slot != slot);
+            }
+        }
+    }
+
+    /// Replaces everything known about who sees what.
+    pub fn replace_view(&mut self, view: ViewChange) {
+        self.channels.clear();
+        self.classes.clear();
+        for user in self.users.values_mut() {
+            user.classes.clear();
+        }
+        self.change_view(view);
+    }
+
+    /// Users that are no longer in the realm stop hearing it at once; their sessions
+    /// are told by an event of the user's own realm.
+    pub fn change_view(&mut self, change: ViewChange) {
+        for (channel, class) in change.channels {
+            match class {
+                Some(class) => self.channels.insert(channel, class),
+                None => self.channels.remove(&channel),
+            };
+        }
+        for (id, classes) in change.users {
+            let Some(user) = self.users.get_mut(&id) else {
+                continue;
+            };
+            let slots: Vec<SessionSlot> = user
+                .listeners
+                .iter()
+                .map(|listener| listener.slot)
+                .collect();
+            for class in user.classes.drain(..) {
+                if let Some(listeners) = self.classes.get_mut(&class) {
+                    listeners.retain(|listener| !slots.contains(&listener.slot));
+                }
+            }
+            match classes {
+                Some(classes) => {
+                    for &class in &classes {
+                        self.classes
+                            .entry(class)
+                            .or_default()
+                            .extend(&user.listeners);
+                    }
+                    user.classes = classes;
+                }
+                None => {
+                    self.everyone
+                        .retain(|listener| !slots.contains(&listener.slot));
+                    user.waiting
+                        .extend(user.listeners.drain(..).map(|listener| listener.slot));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use guildhall_shared::{
+        envelope::{Alt, Visibility},
+        gateway::EventKind,
+    };
+
+    use super::*;
+
+    fn id<T>(id: u64) -> Id<T> {
+        Id::new(id).unwrap()
+    }
+
+    fn event(seq: u64, vis: Visibility) -> Envelope {
+        Envelope {
+            realm: id(1),
+            durability: Durability::Durable(Position { era: 1, seq }),
+            kind: EventKind::MessageCreate,
+            vis,
+            at_ms: 0,
+            trace: 0,
+            body: Bytes::new(),
+            alt: None,
+        }
+    }
+
+    fn recipients(hub: &Hub, event: &Envelope) -> Vec<(SessionSlot, Variant)> {
+        let mut all = Vec::new();
+        hub.recipients(event, |slot, variant| all.push((slot, variant)));
+        all.sort_by_key(|&(slot, _)| slot);
+        all
+    }
+
+    /// Users 10 (slots 0, 1) and 20 (slot 2); channel 5 is class 0, seen by both; channel 6 is
+    /// class 1, seen by user 10.
+    fn hub() -> Hub {
+        let mut hub = Hub::default();
+        for (user, slot) in [(10, 0), (10, 1), (20, 2)] {
+            hub.join(id(1), id(user), slot);
+        }
+        let realm = hub.get_mut(id(1)).unwrap();
+        realm.set_position(Position { era: 1, seq: 7 });
+        realm.replace_view(ViewChange {
+            channels: vec![(id(5), Some(0)), (id(6), Some(1))],
+            users: vec![(id(10), Some(vec![0, 1])), (id(20), Some(vec![0]))],
+        });
+        realm.attach(id(10), 0, Intents::GUILDS | Intents::GUILD_MESSAGES, 7);
+        realm.attach(id(10), 1, Intents::GUILDS, 7);
+        realm.attach(id(20), 2, user_intents(), 7);
+        hub
+    }
+
+    #[test]
+    fn repeats_are_dropped_and_a_gap_is_reported_once() {
+        let mut hub = hub();
+        let next = |seq| event(seq, Visibility::realm(Intents::empty()));
+        assert_eq!(hub.accept(&next(7)), Verdict::Drop);
+        assert_eq!(hub.accept(&next(8)), Verdict::Deliver);
+        assert_eq!(hub.accept(&next(8)), Verdict::Drop);
+        assert_eq!(
+            hub.accept(&next(10)),
+            Verdict::Gap(Position { era: 1, seq: 8 })
+        );
+        assert_eq!(hub.accept(&next(11)), Verdict::Drop);
+        assert_eq!(hub.accept(&next(9)), Verdict::Deliver);
+    }
+
+    #[test]
+    fn intents_and_classes_decide() {
+        let hub = hub();
+        let shared = event(8, Visibility::channel(id(5), Intents::GUILD_MESSAGES));
+        assert_eq!(
+            recipients(&hub, &shared),
+            [(0, Variant::Full), (2, Variant::Full)]
+        );
+        let private = event(8, Visibility::channel(id(6), Intents::GUILD_MESSAGES));
+        assert_eq!(recipients(&hub, &private), [(0, Variant::Full)]);
+        let everyone = event(8, Visibility::realm(Intents::GUILDS));
+        assert_eq!(recipients(&hub, &everyone).len(), 3);
+        let own = event(
+            8,
+            Visibility {
+                regardless: vec![id(10)],
+                ..Visibility::realm(Intents::GUILD_MEMBERS)
+            },
+        );
+        assert_eq!(
+            recipients(&hub, &own),
+            [(0, Variant::Full), (1, Variant::Full)]
+        );
+        let others = event(
+            8,
+            Visibility {
+                except: vec![id(10)],
+                ..Visibility::realm(Intents::empty())
+            },
+        );
+        assert_eq!(recipients(&hub, &others), [(2, Variant::Full)]);
+        let before = event(7, Visibility::realm(Intents::empty()));
+        assert_eq!(recipients(&hub, &before), []);
+    }
+
+    #[test]
+    fn content_is_for_those_who_may_read_it() {
+        let hub = hub();
+        let mut message = event(8, Visibility::channel(id(5), Intents::GUILD_MESSAGES));
+        message.alt = Some(Alt {
+            full_for: vec![],
+            body: Bytes::new(),
+        });
+        assert_eq!(
+            recipients(&hub, &message),
+            [(0, Variant::WithoutContent), (2, Variant::Full)]
+        );
+        message.alt = Some(Alt {
+            full_for: vec![id(10)],
+            body: Bytes::new(),
+        });
+        assert_eq!(
+            recipients(&hub, &message),
+            [(0, Variant::Full), (2, Variant::Full)]
+        );
+    }
+
+    #[test]
+    fn a_view_change_holds_for_the_next_event() {
+        let mut hub = hub();
+        let private = event(8, Visibility::channel(id(6), Intents::GUILD_MESSAGES));
+        let change = |users| ViewChange {
+            channels: vec![],
+            users,
+        };
+        hub.get_mut(id(1)).unwrap().change_view(change(vec![
+            (id(10), Some(vec![0])),
+            (id(20), Some(vec![0, 1])),
+        ]));
+        assert_eq!(recipients(&hub, &private), [(2, Variant::Full)]);
+        hub.get_mut(id(1))
+            .unwrap()
+            .change_view(change(vec![(id(20), None)]));
+        assert_eq!(recipients(&hub, &private), []);
+        let everyone = event(8, Visibility::realm(Intents::empty()));
+        assert_eq!(recipients(&hub, &everyone).len(), 2);
+    }
+
+    #[test]
+    fn the_last_session_takes_the_realm_with_it() {
+        let mut hub = hub();
+        assert!(!hub.leave(id(1), id(10), 0));
+        assert!(hub.leave(id(1), id(10), 1));
+        assert!(hub.leave(id(1), id(20), 2));
+        assert!(hub.get(id(1)).is_none());
+    }
+}

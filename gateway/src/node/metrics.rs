@@ -1,0 +1,78 @@
+//! What the node counts. Labels never hold ids.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+/// The node's counters, registered once per process.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    /// Events that reached the owner, however they came.
+    pub(crate) events_in: IntCounter,
+    /// Events that had come before.
+    pub(crate) repeats: IntCounter,
+    /// Gaps asked for, by source: `stream`, `postgres`.
+    pub(crate) gap_fetches: IntCounterVec,
+    /// Milliseconds between an event's storing and its arrival at the owner.
+    pub(crate) feed_lag_ms: Histogram,
+    /// Pushes of Redis that found the queue full; fetched again later.
+    pub(crate) pushes_dropped: IntCounter,
+    pub(crate) realms_open: IntGauge,
+    /// Links to and from other nodes.
+    pub(crate) links: IntGauge,
+    /// Realms turned to another owner, and cores that had to catch up.
+    pub(crate) resubscriptions: IntCounter,
+    /// Messages that found a core's inbox full.
+    pub(crate) inbox_full: IntCounter,
+    pub(crate) identifies: IntCounterVec,
+}
+
+impl Metrics {
+    /// Errors: a name is registered already.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            events_in: IntCounter::new("node_events_total", "Events that reached the owner")?,
+            repeats: IntCounter::new("node_repeats_total", "Events that had come before")?,
+            gap_fetches: IntCounterVec::new(
+                Opts::new("node_gap_fetches_total", "Gaps asked for, by source"),
+                &["source"],
+            )?,
+            feed_lag_ms: Histogram::with_opts(
+                HistogramOpts::new(
+                    "node_feed_lag_ms",
+                    "Milliseconds from storing an event to its owner",
+                )
+                .buckets(vec![
+                    1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 5000.0,
+                ]),
+            )?,
+            pushes_dropped: IntCounter::new(
+                "node_pushes_dropped_total",
+                "Redis pushes that found the queue full",
+            )?,
+            realms_open: IntGauge::new("node_realms_open", "Realms this node serves")?,
+            links: IntGauge::new("node_links", "Links to and from other nodes")?,
+            resubscriptions: IntCounter::new(
+                "node_resubscriptions_total",
+                "Subscriptions made again: another owner, or a core that fell behind",
+            )?,
+            inbox_full: IntCounter::new(
+                "node_inbox_full_total",
+                "Messages that found a core's inbox full",
+            )?,
+            identifies: IntCounterVec::new(
+                Opts::new("node_identifies_total", "IDENTIFYs, by result"),
+                &["result"],
+            )?,
+        };
+        registry.register(Box::new(metrics.events_in.clone()))?;
+        registry.register(Box::new(metrics.repeats.clone()))?;
+        registry.register(Box::new(metrics.gap_fetches.clone()))?;
+        registry.register(Box::new(metrics.feed_lag_ms.clone()))?;
+        registry.register(Box::new(metrics.pushes_dropped.clone()))?;
+        registry.register(Box::new(metrics.realms_open.clone()))?;
+        registry.register(Box::new(metrics.links.clone()))?;
+        registry.register(Box::new(metrics.resubscriptions.clone()))?;
+        registry.register(Box::new(metrics.inbox_full.clone()))?;
+        registry.register(Box::new(metrics.identifies.clone()))?;
+        Ok(metrics)
+    }
+}

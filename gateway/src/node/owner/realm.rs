@@ -1,0 +1,482 @@
+//! One realm at its owner: its state, the edges that listen, and what each is sent.
+//!
+//! Pure: events go in, [`Effect`]s come out in the order in which they must be sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id, Timestamp,
+    envelope::{Durability, Envelope, Scope, Visibility},
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Realm as RealmMarker, User},
+    shard::Position,
+};
+
+use super::{
+    guild::{GuildState, Touched, Unreadable},
+    intake::Intake,
+    snapshot,
+};
+use crate::bus::{ClassId, SessionKey, Subscriber, ViewChange};
+
+/// Newest events a realm keeps for edges that were away for a moment; older ones are
+/// read from Postgres.
+pub(crate) const RECENT_MAX: usize = 256;
+/// How long they are kept.
+pub(crate) const RECENT_AGE: Duration = Duration::from_secs(15);
+
+/// An edge node as an owner knows it: one link, or this process itself.
+pub(crate) type EdgeId = u64;
+
+/// Something to send, in order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Effect {
+    /// To every edge of the realm.
+    Event(Arc<Envelope>),
+    /// To one edge.
+    EventTo(EdgeId, Arc<Envelope>),
+    View(EdgeId, ViewChange),
+}
+
+/// The users of one edge, with the classes it believes they see.
+type EdgeUsers = BTreeMap<Id<User>, Option<Vec<ClassId>>>;
+
+#[derive(Debug)]
+pub(crate) struct Realm {
+    id: Id<RealmMarker>,
+    pub(crate) intake: Intake,
+    /// `None` for a user's realm, and for a guild that is gone.
+    guild: Option<GuildState>,
+    /// Whether everyone who subscribes belongs to it: a user's own realm.
+    own: bool,
+    edges: BTreeMap<EdgeId, EdgeUsers>,
+    recent: VecDeque<(Instant, Arc<Envelope>)>,
+}
+
+/// Channels that users gained and lost by one event.
+#[derive(Debug, Default)]
+struct Moves {
+    gained: BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
+    lost: BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
+}
+
+impl Realm {
+    /// A guild's realm; without a state if the guild is gone.
+    pub(crate) fn guild(
+        id: Id<RealmMarker>,
+        position: Position,
+        guild: Option<GuildState>,
+    ) -> Self {
+        Self {
+            id,
+            intake: Intake::new(position),
+            guild,
+            own: false,
+            edges: BTreeMap::new(),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// A user's realm: it has no state but its position.
+    pub(crate) fn user(id: Id<RealmMarker>, position: Position) -> Self {
+        Self {
+            own: true,
+            ..Self::guild(id, position, None)
+        }
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.intake.position()
+    }
+
+    pub(crate) fn is_own(&self) -> bool {
+        self.own
+    }
+
+    pub(crate) fn has_edges(&self) -> bool {
+        !self.edges.is_empty()
+    }
+
+    pub(crate) fn edges(&self) -> impl Iterator<Item = EdgeId> {
+        self.edges.keys().copied()
+    }
+
+    /// Takes the listeners of a realm that is replaced by this one, fresh from the
+    /// database; returns what each has to know anew.
+    pub(crate) fn take_over(
+        &mut self,
+        edges: Vec<(EdgeId, Vec<Id<User>>)>,
+    ) -> Vec<(EdgeId, ViewChange)> {
+        edges
+            .into_iter()
+            .map(|(edge, users)| {
+                let view = self.subscribe(edge, users);
+                (edge, view)
+            })
+            .collect()
+    }
+
+    /// The listeners with their users, for [`Realm::take_over`].
+    pub(crate) fn listeners(&self) -> Vec<(EdgeId, Vec<Id<User>>)> {
+        self.edges
+            .iter()
+            .map(|(&edge, users)| (edge, users.keys().copied().collect()))
+            .collect()
+    }
+
+    /// Adds an edge's users; the realm as they see it.
+    pub(crate) fn subscribe(
+        &mut self,
+        edge: EdgeId,
+        users: impl IntoIterator<Item = Id<User>>,
+    ) -> ViewChange {
+        let now = Timestamp::now();
+        let known = self.edges.entry(edge).or_default();
+        let users = users
+            .into_iter()
+            .map(|user| {
+                let seen = match &self.guild {
+                    Some(guild) => guild.seen_by(user, now),
+                    None => (self.own && user.cast() == self.id).then(Vec::new),
+                };
+                known.insert(user, seen.clone());
+                (user, seen)
+            })
+            .collect();
+        let channels = match &self.guild {
+            Some(guild) => guild
+                .classes
+                .channels()
+                .into_iter()
+                .map(|(channel, class)| (channel, Some(class)))
+                .collect(),
+            None => Vec::new(),
+        };
+        ViewChange { channels, users }
+    }
+
+    /// Removes an edge's users, and the edge with the last of them.
+    pub(crate) fn unsubscribe(&mut self, edge: EdgeId, users: &[Id<User>]) {
+        if let Some(known) = self.edges.get_mut(&edge) {
+            for user in users {
+                known.remove(user);
+            }
+            if known.is_empty() {
+                self.edges.remove(&edge);
+            }
+        }
+    }
+
+    pub(crate) fn drop_edge(&mut self, edge: EdgeId) {
+        self.edges.remove(&edge);
+    }
+
+    /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members.
+    pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
+        let Some(guild) = &self.guild else {
+            return Vec::new();
+        };
+        let now = Timestamp::now();
+        let mut snapshots = Vec::new();
+        for subscriber in subscribers.iter().filter(|user| !user.snapshots.is_empty()) {
+            let Some(classes) = guild.seen_by(subscriber.user, now) else {
+                continue;
+            };
+            for request in &subscriber.snapshots {
+                let d = snapshot::guild_create(guild, subscriber.user, &classes, request);
+                snapshots.extend(d.map(|d| (request.session, d)));
+            }
+        }
+        snapshots
+    }
+
+    /// The kept events after `after`, up to the position; `None` if they do not reach back so far.
+    pub(crate) fn recent_after(&self, after: u64) -> Option<Vec<Arc<Envelope>>> {
+        let lacking = self.position().seq.checked_sub(after)?;
+        let lacking = usize::try_from(lacking).ok()?;
+        let skipped = self.recent.len().checked_sub(lacking)?;
+        Some(
+            self.recent
+                .iter()
+                .skip(skipped)
+                .map(|(_, event)| event.clone())
+                .collect(),
+        )
+    }
+
+    /// Forgets kept events that are too old.
+    pub(crate) fn prune(&mut self, now: Instant) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|(at, _)| now.duration_since(*at) > RECENT_AGE)
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// An event as the edges get it: permissions are resolved to users here, because no
+    /// edge computes any.
+    pub(crate) fn resolve(&self, event: &Arc<Envelope>) -> Arc<Envelope> {
+        let Scope::Permissions { any_of, channel } = event.vis.scope else {
+            return event.clone();
+        };
+        let now = Timestamp::now();
+        let users: BTreeSet<Id<User>> = self
+            .edges
+            .values()
+            .flat_map(BTreeMap::keys)
+            .copied()
+            .filter(|&user| {
+                let guild = self.guild.as_ref();
+                guild.is_some_and(|guild| guild.holds(user, any_of, channel, now))
+            })
+            .collect();
+        let mut resolved = Envelope::clone(event);
+        resolved.vis.scope = Scope::Users(users.into_iter().collect());
+        Arc::new(resolved)
+    }
+
+    /// Passes an ephemeral event on.
+    pub(crate) fn pass(&self, event: &Arc<Envelope>, out: &mut Vec<Effect>) {
+        out.push(Effect::Event(self.resolve(event)));
+    }
+
+    /// Takes the next event in order over and says what to send.
+    ///
+    /// Errors: the state cannot follow and must be read again; nothing is sent.
+    pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        event: Arc<Envelope>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Unreadable> {
+        let Some(guild) = &mut self.guild else {
+            self.send(now, event, out);
+            return Ok(());
+        };
+        if !event.kind.changes_access() {
+            guild.apply(&event)?;
+            self.send(now, event, out);
+            return Ok(());
+        }
+        let places = guild.classes.channels();
+        match event.kind {
+            EventKind::GuildDelete => {
+                self.guild = None;
+                self.send(now, event, out);
+                self.review(Touched::Everybody, &places, out);
+            }
+            EventKind::ChannelDelete => {
+                guild.apply(&event)?;
+                // Still by the old view: who could see the channel must hear of its end.
+                self.send(now, event, out);
+                self.review(Touched::Everybody, &places, out);
+            }
+            _ => match guild.apply(&event)? {
+                Touched::Nobody => self.send(now, event, out),
+                touched => self.change_views(now, event, touched, &places, out),
+            },
+        }
+        Ok(())
+    }
+
+    /// The views first, so that a revocation holds at this very event; then what the event
+    /// means for those who gained a channel, the event itself, and for those who lost one.
+    fn change_views(
+        &mut self,
+        now: Instant,
+        event: Arc<Envelope>,
+        touched: Touched,
+        places: &[(Id<Channel>, ClassId)],
+        out: &mut Vec<Effect>,
+    ) {
+        let about = channel_of(&event);
+        let before = self.believed(touched);
+        self.review(touched, places, out);
+        let moves = self.moves(touched, &before, places);
+        for (&channel, users) in &moves.gained {
+            // A channel that is new announces itself.
+            if event.kind != EventKind::ChannelCreate || about != Some(channel) {
+                self.synthesize(EventKind::ChannelCreate, channel, users, None, out);
+            }
+        }
+        let update = (event.kind == EventKind::ChannelUpdate).then(|| event.body.clone());
+        self.send(now, event, out);
+        for (&channel, users) in &moves.lost {
+            if update.is_some() && about == Some(channel) {
+                self.synthesize(
+                    EventKind::ChannelUpdate,
+                    channel,
+                    users,
+                    update.clone(),
+                    out,
+                );
+            }
+            self.synthesize(EventKind::ChannelDelete, channel, users, None, out);
+        }
+    }
+
+    fn send(&mut self, now: Instant, event: Arc<Envelope>, out: &mut Vec<Effect>) {
+        out.push(Effect::Event(self.resolve(&event)));
+        self.recent.push_back((now, event));
+        if self.recent.len() > RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.prune(now);
+    }
+
+    /// What the edges believe that these users see.
+    fn believed(&self, touched: Touched) -> BTreeMap<Id<User>, Option<Vec<ClassId>>> {
+        let of_edge = |known: &EdgeUsers| match touched {
+            Touched::Nobody => EdgeUsers::new(),
+            Touched::Member(user) => known
+                .get(&user)
+                .map(|seen| (user, seen.clone()))
+                .into_iter()
+                .collect(),
+            Touched::Everybody => known.clone(),
+        };
+        self.edges.values().flat_map(of_edge).collect()
+    }
+
+    /// Sends every edge what these users of it see differently now. `places` are the classes of
+    /// the channels before the change.
+    fn review(
+        &mut self,
+        touched: Touched,
+        places: &[(Id<Channel>, ClassId)],
+        out: &mut Vec<Effect>,
+    ) {
+        let now = Timestamp::now();
+        let mut channels: BTreeMap<Id<Channel>, Option<ClassId>> = BTreeMap::new();
+        if let Some(guild) = &self.guild {
+            let placed = guild.classes.channels();
+            let before: BTreeMap<_, _> = places.iter().copied().collect();
+            for (channel, class) in &placed {
+                if before.get(channel) != Some(class) {
+                    channels.insert(*channel, Some(*class));
+                }
+            }
+            for channel in before.into_keys() {
+                if guild.classes.of(channel).is_none() {
+                    channels.insert(channel, None);
+                }
+            }
+        }
+        for (&edge, known) in &mut self.edges {
+            let mut users = Vec::new();
+            for (&user, believed) in known {
+                if let Touched::Member(only) = touched
+                    && only != user
+                {
+                    continue;
+                }
+                let seen = match &self.guild {
+                    Some(guild) => guild.seen_by(user, now),
+                    None => None,
+                };
+                if *believed != seen {
+                    believed.clone_from(&seen);
+                    users.push((user, seen));
+                }
+            }
+            if !channels.is_empty() || !users.is_empty() {
+                let channels = channels.clone().into_iter().collect();
+                out.push(Effect::View(edge, ViewChange { channels, users }));
+            }
+        }
+    }
+
+    /// Which channels members gained and lost; those who came or left do not count, they
+    /// get the whole guild or lose it.
+    fn moves(
+        &self,
+        touched: Touched,
+        before: &BTreeMap<Id<User>, Option<Vec<ClassId>>>,
+        places: &[(Id<Channel>, ClassId)],
+    ) -> Moves {
+        let mut moves = Moves::default();
+        let Some(guild) = &self.guild else {
+            return moves;
+        };
+        let after = self.believed(touched);
+        let places: BTreeMap<_, _> = places.iter().copied().collect();
+        let placed = guild.classes.channels();
+        for (user, saw) in before {
+            let (Some(saw), Some(Some(sees))) = (saw, after.get(user)) else {
+                continue;
+            };
+            for (channel, class) in &placed {
+                let had = places
+                    .get(channel)
+                    .is_some_and(|class| saw.binary_search(class).is_ok());
+                let has = sees.binary_search(class).is_ok();
+                if had != has {
+                    let side = if has {
+                        &mut moves.gained
+                    } else {
+                        &mut moves.lost
+                    };
+                    side.entry(*channel).or_default().insert(*user);
+                }
+            }
+        }
+        moves
+    }
+
+    /// An event that no change stands for: this user's view of a channel began or ended.
+    fn synthesize(
+        &self,
+        kind: EventKind,
+        channel: Id<Channel>,
+        users: &BTreeSet<Id<User>>,
+        body: Option<Bytes>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(body) = body.or_else(|| {
+            let channel = self.guild.as_ref()?.channels.get(&channel)?;
+            serde_json::to_vec(channel).ok().map(Bytes::from)
+        }) else {
+            return;
+        };
+        let event = Arc::new(Envelope {
+            realm: self.id,
+            durability: Durability::Ephemeral,
+            kind,
+            vis: Visibility::of(
+                Scope::Users(users.iter().copied().collect()),
+                Intents::GUILDS,
+            ),
+            at_ms: 0,
+            trace: 0,
+            body,
+            alt: None,
+        });
+        for (&edge, known) in &self.edges {
+            if users.iter().any(|user| known.contains_key(user)) {
+                out.push(Effect::EventTo(edge, event.clone()));
+            }
+        }
+    }
+}
+
+/// The channel a CHANNEL_* event is about.
+fn channel_of(event: &Envelope) -> Option<Id<Channel>> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        id: Id<Channel>,
+    }
+    matches!(
+        event.kind,
+        EventKind::ChannelCreate | EventKind::ChannelUpdate | EventKind::ChannelDelete
+    )
+    .then(|| serde_json::from_slice::<Body>(&event.body).ok())
+    .flatten()
+    .map(|body| body.id)
+}

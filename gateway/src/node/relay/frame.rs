@@ -1,0 +1,388 @@
+//! Frames between gateways: `length u32 LE | type u8 | payload`, the length counting type
+//! and payload.
+//!
+//! An event travels as the bytes of its envelope; everything else is postcard. Nothing here
+//! trusts the other side: any bytes give a frame or [`BadFrame`].
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    id::marker::{Realm, User},
+    shard::Position,
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::bus::{SessionKey, Subscriber, ViewChange};
+
+/// Largest frame; a larger one resets the link.
+pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest frame of a peer that has not proven itself.
+pub(crate) const HELLO_BYTES_MAX: usize = 1024;
+/// Realms per [`Frame::Sub`].
+pub(crate) const SUBS_MAX: usize = 1000;
+
+/// The bytes are no frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("bad frame: {0}")]
+pub(crate) struct BadFrame(pub(crate) &'static str);
+
+/// One edge wants one realm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sub {
+    /// Comes back with the answer; never 0.
+    pub(crate) id: u64,
+    pub(crate) realm: Id<Realm>,
+    /// Events after this one; `None`: from the snapshot on.
+    pub(crate) from: Option<Position>,
+    pub(crate) users: Vec<Subscriber>,
+}
+
+/// The owner's answer to a [`Sub`]; events after `position` follow it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SubOk {
+    /// The [`Sub`]'s id; 0 when the owner had to read the realm again and tells all.
+    pub(crate) id: u64,
+    pub(crate) realm: Id<Realm>,
+    pub(crate) position: Position,
+    /// All channels, and the users of the [`Sub`] (of the edge, if `id` is 0).
+    pub(crate) view: ViewChange,
+    pub(crate) replay: Vec<Arc<Envelope>>,
+    pub(crate) lost: bool,
+    pub(crate) snapshots: Vec<(SessionKey, Bytes)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireSubOk {
+    id: u64,
+    realm: Id<Realm>,
+    position: Position,
+    view: ViewChange,
+    replay: Vec<Bytes>,
+    lost: bool,
+    snapshots: Vec<(SessionKey, Bytes)>,
+}
+
+/// From the listening side, first thing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Challenge {
+    pub(crate) node: String,
+    pub(crate) nonce: [u8; 32],
+}
+
+/// From the connecting side: who it is, and that it knows the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) node: String,
+    pub(crate) nonce: [u8; 32],
+    pub(crate) proof: [u8; 32],
+}
+
+/// Everything that crosses a link.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Frame {
+    Challenge(Challenge),
+    Hello(Hello),
+    /// The listening side knows the key too.
+    Proof([u8; 32]),
+    Sub(Vec<Sub>),
+    Unsub { realm: Id<Realm>, users: Vec<Id<User>> },
+    SubOk(Box<SubOk>),
+    /// The owner cannot serve the realm now (its database is away).
+    Refused { id: u64, realm: Id<Realm> },
+    Ev(Arc<Envelope>),
+    View { realm: Id<Realm>, change: ViewChange },
+    Ping,
+    Pong,
+}
+
+const CHALLENGE: u8 = 1;
+const HELLO: u8 = 2;
+const PROOF: u8 = 3;
+const SUB: u8 = 4;
+const UNSUB: u8 = 5;
+const SUB_OK: u8 = 6;
+const REFUSED: u8 = 7;
+const EV: u8 = 8;
+const VIEW: u8 = 9;
+const PING: u8 = 10;
+const PONG: u8 = 11;
+
+impl Frame {
+    /// The whole frame with its length; longer than [`FRAME_BYTES_MAX`] must not be sent.
+    pub(crate) fn encode(&self) -> Bytes {
+        match self {
+            Self::Challenge(challenge) => encode(CHALLENGE, challenge),
+            Self::Hello(hello) => encode(HELLO, hello),
+            Self::Proof(proof) => encode(PROOF, proof),
+            Self::Sub(subs) => encode(SUB, subs),
+            Self::Unsub { realm, users } => encode(UNSUB, &(realm, users)),
+            Self::SubOk(ok) => encode(
+                SUB_OK,
+                &WireSubOk {
+                    id: ok.id,
+                    realm: ok.realm,
+                    position: ok.position,
+                    view: ok.view.clone(),
+                    replay: ok.replay.iter().map(|event| event.encode()).collect(),
+                    lost: ok.lost,
+                    snapshots: ok.snapshots.clone(),
+                },
+            ),
+            Self::Refused { id, realm } => encode(REFUSED, &(id, realm)),
+            Self::Ev(event) => {
+                let mut out = BytesMut::with_capacity(256 + event.body.len() * 2);
+                out.put_u32_le(0);
+                out.put_u8(EV);
+                event.encode_into(&mut out);
+                finish(out)
+            }
+            Self::View { realm, change } => encode(VIEW, &(realm, change)),
+            Self::Ping => encode(PING, &()),
+            Self::Pong => encode(PONG, &()),
+        }
+    }
+
+    /// A frame without its length. An event's body shares the memory of `payload`.
+    pub(crate) fn decode(mut payload: Bytes) -> Result<Self, BadFrame> {
+        if !payload.has_remaining() {
+            return Err(BadFrame("empty"));
+        }
+        Ok(match payload.get_u8() {
+            CHALLENGE => Self::Challenge(decode(&payload)?),
+            HELLO => Self::Hello(decode(&payload)?),
+            PROOF => Self::Proof(decode(&payload)?),
+            SUB => {
+                let subs: Vec<Sub> = decode(&payload)?;
+                if subs.len() > SUBS_MAX {
+                    return Err(BadFrame("too many subscriptions"));
+                }
+                Self::Sub(subs)
+            }
+            UNSUB => {
+                let (realm, users) = decode(&payload)?;
+                Self::Unsub { realm, users }
+            }
+            SUB_OK => {
+                let ok: WireSubOk = decode(&payload)?;
+                let replay: Result<_, _> = ok.replay.into_iter().map(event).collect();
+                Self::SubOk(Box::new(SubOk {
+                    id: ok.id,
+                    realm: ok.realm,
+                    position: ok.position,
+                    view: ok.view,
+                    replay: replay?,
+                    lost: ok.lost,
+                    snapshots: ok.snapshots,
+                }))
+            }
+            REFUSED => {
+                let (id, realm) = decode(&payload)?;
+                Self::Refused { id, realm }
+            }
+            EV => Self::Ev(event(payload)?),
+            VIEW => {
+                let (realm, change) = decode(&payload)?;
+                Self::View { realm, change }
+            }
+            PING => Self::Ping,
+            PONG => Self::Pong,
+            _ => return Err(BadFrame("type")),
+        })
+    }
+}
+
+/// Cuts the next whole frame off `buffer`, without its length; `None`: more bytes are needed.
+///
+/// Errors: the frame is longer than `bytes_max`.
+pub(crate) fn cut(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, BadFrame> {
+    let Some(length) = buffer.first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let length = u32::from_le_bytes(*length) as usize;
+    if length > bytes_max {
+        return Err(BadFrame("too long"));
+    }
+    if buffer.len() < 4 + length {
+        buffer.reserve(4 + length - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(4);
+    Ok(Some(buffer.split_to(length).freeze()))
+}
+
+fn event(bytes: Bytes) -> Result<Arc<Envelope>, BadFrame> {
+    Envelope::decode(bytes)
+        .map(Arc::new)
+        .map_err(|_| BadFrame("envelope"))
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BadFrame> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((value, [])) => Ok(value),
+        Ok(_) => Err(BadFrame("trailing bytes")),
+        Err(_) => Err(BadFrame("payload")),
+    }
+}
+
+fn encode(kind: u8, payload: &impl Serialize) -> Bytes {
+    let start = vec![0, 0, 0, 0, kind];
+    let out = postcard::to_extend(payload, start).expect("every frame's types have known lengths");
+    finish(BytesMut::from(&out[..]))
+}
+
+fn finish(mut out: BytesMut) -> Bytes {
+    let length = (out.len() - 4) as u32;
+    out[..4].copy_from_slice(&length.to_le_bytes());
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::{
+        envelope::{Durability, Visibility},
+        gateway::{EventKind, Intents},
+    };
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bus::SnapshotRequest;
+
+    fn id<T>() -> impl Strategy<Value = Id<T>> {
+        (1..=i64::MAX as u64).prop_map(|id| Id::new(id).unwrap())
+    }
+
+    fn position() -> impl Strategy<Value = Position> {
+        (any::<u32>(), 1u64..u64::MAX).prop_map(|(era, seq)| Position { era, seq })
+    }
+
+    fn key() -> impl Strategy<Value = SessionKey> {
+        (any::<u32>(), any::<u32>()).prop_map(|(slot, generation)| SessionKey { slot, generation })
+    }
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from)
+    }
+
+    prop_compose! {
+        fn envelope()(realm in id(), at in position(), body in bytes()) -> Arc<Envelope> {
+            Arc::new(Envelope {
+                realm,
+                durability: Durability::Durable(at),
+                kind: EventKind::MessageCreate,
+                vis: Visibility::realm(Intents::GUILDS),
+                at_ms: 7,
+                trace: 0,
+                body,
+                alt: None,
+            })
+        }
+    }
+
+    prop_compose! {
+        fn view()(
+            channels in prop::collection::vec((id(), prop::option::of(any::<u16>())), 0..4),
+            users in prop::collection::vec(
+                (id(), prop::option::of(prop::collection::vec(any::<u16>(), 0..4))), 0..4),
+        ) -> ViewChange {
+            ViewChange { channels, users }
+        }
+    }
+
+    prop_compose! {
+        fn sub()(
+            number in 1u64..,
+            realm in id(),
+            from in prop::option::of(position()),
+            user in id(),
+            session in key(),
+            large_threshold in 50u16..250,
+            unavailable in any::<Option<bool>>(),
+        ) -> Sub {
+            let snapshots = vec![SnapshotRequest { session, large_threshold, members: true, unavailable }];
+            Sub { id: number, realm, from, users: vec![Subscriber { user, snapshots }] }
+        }
+    }
+
+    fn frame() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            (any::<[u8; 32]>(), ".{0,20}")
+                .prop_map(|(nonce, node)| Frame::Challenge(Challenge { node, nonce })),
+            (any::<[u8; 32]>(), any::<[u8; 32]>())
+                .prop_map(|(nonce, proof)| Frame::Hello(Hello { node: "a".into(), nonce, proof })),
+            any::<[u8; 32]>().prop_map(Frame::Proof),
+            prop::collection::vec(sub(), 0..3).prop_map(Frame::Sub),
+            (id(), prop::collection::vec(id(), 0..3))
+                .prop_map(|(realm, users)| Frame::Unsub { realm, users }),
+            (
+                any::<u64>(),
+                id(),
+                position(),
+                view(),
+                prop::collection::vec(envelope(), 0..3),
+                any::<bool>(),
+                prop::collection::vec((key(), bytes()), 0..3),
+            )
+                .prop_map(|(number, realm, position, view, replay, lost, snapshots)| {
+                    Frame::SubOk(Box::new(SubOk {
+                        id: number,
+                        realm,
+                        position,
+                        view,
+                        replay,
+                        lost,
+                        snapshots,
+                    }))
+                }),
+            (any::<u64>(), id()).prop_map(|(id, realm)| Frame::Refused { id, realm }),
+            envelope().prop_map(Frame::Ev),
+            (id(), view()).prop_map(|(realm, change)| Frame::View { realm, change }),
+            Just(Frame::Ping),
+            Just(Frame::Pong),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_the_wire_in_any_pieces(
+            frames in prop::collection::vec(frame(), 1..5),
+            piece in 1usize..40,
+        ) {
+            let wire: Vec<u8> = frames.iter().flat_map(|frame| frame.encode()).collect();
+            let (mut buffer, mut got) = (BytesMut::new(), Vec::new());
+            for piece in wire.chunks(piece) {
+                buffer.extend_from_slice(piece);
+                while let Some(payload) = cut(&mut buffer, FRAME_BYTES_MAX).unwrap() {
+                    got.push(Frame::decode(payload).unwrap());
+                }
+            }
+            prop_assert_eq!(got, frames);
+            prop_assert!(buffer.is_empty());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..13) {
+            let _ = Frame::decode(bytes.clone().into());
+            let mut typed = vec![kind];
+            typed.extend_from_slice(&bytes);
+            let _ = Frame::decode(typed.into());
+            let _ = cut(&mut BytesMut::from(&bytes[..]), HELLO_BYTES_MAX);
+        }
+
+        #[test]
+        fn altered_frames_never_panic(frame in frame(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut bytes = frame.encode().slice(4..).to_vec();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let _ = Frame::decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_frame_too_long_is_refused_before_it_is_read() {
+        let mut buffer = BytesMut::from(&u32::MAX.to_le_bytes()[..]);
+        assert_eq!(cut(&mut buffer, FRAME_BYTES_MAX), Err(BadFrame("too long")));
+    }
+}

@@ -1,0 +1,145 @@
+//! What a session was sent lately, kept for RESUME and for a socket that is behind.
+
+use std::{
+    collections::VecDeque,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use crate::dispatch::Dispatch;
+
+/// A session may be resumed this long after its socket broke, and dispatches are kept this long.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(180);
+
+/// The newest dispatches of a session. Bodies are shared with all other sessions; only the
+/// references are the session's own.
+#[derive(Debug, Default)]
+pub struct Replay {
+    dispatches: VecDeque<Rc<Dispatch>>,
+    /// Sum of the bodies' lengths.
+    bytes: usize,
+    /// `s` of the newest dispatch; 0 before the first.
+    last_s: u64,
+}
+
+impl Replay {
+    /// Numbers a dispatch and keeps it. When more than `bytes_max` of bodies or more than
+    /// [`RESUME_WINDOW`] of time are held, the oldest go.
+    pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize) {
+        self.last_s += 1;
+        self.bytes += dispatch.body.len();
+        let now = dispatch.at;
+        self.dispatches.push_back(dispatch);
+        while self.bytes > bytes_max && self.dispatches.len() > 1 {
+            self.drop_oldest();
+        }
+        self.expire(now);
+    }
+
+    /// Lets go of what is too old to be asked for, but never of dispatches after `keep_after`
+    /// (not written to the socket yet). Gives memory back when little is left.
+    pub fn sweep(&mut self, now: Instant, keep_after: u64) {
+        while self.first_s() <= keep_after && self.front_is_old(now) {
+            self.drop_oldest();
+        }
+        if self.dispatches.capacity() > 64 && self.dispatches.len() < self.dispatches.capacity() / 4
+        {
+            self.dispatches.shrink_to_fit();
+        }
+    }
+
+    /// `s` of the newest dispatch.
+    pub fn last_s(&self) -> u64 {
+        self.last_s
+    }
+
+    /// `s` of the oldest dispatch held; one after the newest if none is.
+    pub fn first_s(&self) -> u64 {
+        self.last_s + 1 - self.dispatches.len() as u64
+    }
+
+    /// Bytes of all bodies held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All dispatches after `s`, oldest first; `None` if some of them are gone or `s` was never reached.
+    pub fn after(&self, s: u64) -> Option<impl ExactSizeIterator<Item = &Rc<Dispatch>> + Clone> {
+        if s > self.last_s || s + 1 < self.first_s() {
+            return None;
+        }
+        let skip = (s + 1 - self.first_s()) as usize;
+        Some(self.dispatches.range(skip..))
+    }
+
+    fn expire(&mut self, now: Instant) {
+        // The newest one stays whatever its age: `push` just added it.
+        while self.dispatches.len() > 1 && self.front_is_old(now) {
+            self.drop_oldest();
+        }
+    }
+
+    fn front_is_old(&self, now: Instant) -> bool {
+        self.dispatches
+            .front()
+            .is_some_and(|oldest| now.duration_since(oldest.at) > RESUME_WINDOW)
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(dispatch) = self.dispatches.pop_front() {
+            self.bytes -= dispatch.body.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::gateway::EventKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_replayed_is_exactly_what_followed(
+            sizes in prop::collection::vec((0usize..400, 0u64..30), 1..60),
+            bytes_max in 100usize..4000,
+            ask in 0u64..70,
+        ) {
+            let mut now = Instant::now();
+            let (mut replay, mut all) = (Replay::default(), Vec::new());
+            for (size, seconds) in sizes {
+                now += Duration::from_secs(seconds);
+                let dispatch = Dispatch::new(EventKind::MessageCreate, &vec![b'x'; size], now);
+                all.push(dispatch.clone());
+                replay.push(dispatch, bytes_max);
+                prop_assert!(replay.bytes() <= bytes_max.max(400));
+            }
+            prop_assert_eq!(replay.last_s(), all.len() as u64);
+            match replay.after(ask) {
+                Some(rest) => {
+                    let expected = &all[ask as usize..];
+                    prop_assert_eq!(rest.len(), expected.len());
+                    prop_assert!(rest.zip(expected).all(|(a, b)| Rc::ptr_eq(a, b)));
+                }
+                None => prop_assert!(ask > replay.last_s() || ask + 1 < replay.first_s()),
+            }
+        }
+    }
+
+    #[test]
+    fn old_dispatches_go_but_not_unwritten_ones() {
+        let t0 = Instant::now();
+        let mut replay = Replay::default();
+        for _ in 0..3 {
+            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", t0), 1000);
+        }
+        let late = t0 + RESUME_WINDOW * 2;
+        replay.sweep(late, 1);
+        assert_eq!(replay.first_s(), 2);
+        replay.sweep(late, 3);
+        assert_eq!(replay.first_s(), 4);
+        assert!(replay.after(3).is_some_and(|rest| rest.len() == 0));
+        assert!(replay.after(2).is_none());
+    }
+}
