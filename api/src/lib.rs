@@ -1,1 +1,18 @@
+//! The API tier: REST in front of Postgres.
+//!
+//! Every change is stored together with the number of its event; nothing here waits for
+//! Redis or a gateway. Never talks to clients' sockets: that is the gateway.
 
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod error;
+mod events;
+mod extract;
+mod form;
+pub mod housekeeping;
+pub mod http;
+mod rate_limit;
+mod routes;
+mod snowflakes;
+pub mod telemetry;

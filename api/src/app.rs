@@ -1,0 +1,150 @@
+//! What handlers share.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::{Passwords, TokenCache},
+    config::Config,
+    error::Result,
+    events::Publisher,
+    rate_limit::Limiter,
+    snowflakes::Snowflakes,
+    telemetry::Metrics,
+};
+
+/// A transaction or statement that takes longer is cut off: the owners' periodic look at the
+/// event log reaches back further than this (design: path of one event, step 4).
+const STATEMENT_TIMEOUT: &str = "3000";
+/// A request that waits longer for a connection is answered 503.
+const CONNECTION_WAIT: Duration = Duration::from_secs(3);
+
+/// The state of one API process; cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Shared>);
+
+/// What [`App`] points to.
+pub struct Shared {
+    pub config: Config,
+    pub(crate) db: PgPool,
+    pub(crate) redis: ConnectionManager,
+    pub(crate) snowflakes: Snowflakes,
+    pub(crate) publisher: Publisher,
+    pub(crate) metrics: Metrics,
+    pub(crate) limiter: Limiter,
+    pub(crate) tokens: TokenCache,
+    pub(crate) passwords: Passwords,
+    /// Background work that ends when the process does.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Why the process cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("REDIS_URL: {0}")]
+    RedisUrl(redis::RedisError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("the database has no schema, or an older one: run `guildhall-api migrate` first")]
+    NotMigrated,
+    #[error("CLUSTER_SHARDS is {own}, but this cluster was created with {cluster}")]
+    OtherShards { own: u16, cluster: String },
+    #[error("DATABASE_URL: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("migrations: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("{0}")]
+    Request(#[from] crate::error::Error),
+    #[error("API_LISTEN: {0}")]
+    Listen(std::io::Error),
+}
+
+impl App {
+    /// Leases a worker number and starts the background tasks.
+    ///
+    /// The schema must be there; Redis need not be.
+    pub async fn start(config: Config, db: PgPool) -> Result<Self, StartError> {
+        let metrics = Metrics::new()?;
+        let client =
+            redis::Client::open(config.redis_url.reveal()).map_err(StartError::RedisUrl)?;
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(Duration::from_millis(500)))
+            .set_response_timeout(Some(Duration::from_millis(500)))
+            .set_number_of_retries(1);
+        let redis = ConnectionManager::new_lazy_with_config(client, settings)
+            .map_err(StartError::RedisUrl)?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let publisher = Publisher::start(
+            redis.clone(),
+            config.cluster_shards,
+            metrics.clone(),
+            &tasks,
+            stop.clone(),
+        );
+        let app = Self(Arc::new(Shared {
+            snowflakes: Snowflakes::lease(&db).await?,
+            limiter: Limiter::new(config.rate_limits, redis.clone(), metrics.clone()),
+            tokens: TokenCache::default(),
+            passwords: Passwords::new(),
+            config,
+            db,
+            redis,
+            publisher,
+            metrics,
+            tasks,
+            stop,
+        }));
+        let keeper = app.clone();
+        app.tasks.spawn(async move {
+            keeper
+                .snowflakes
+                .keep(&keeper.db, keeper.stop.clone())
+                .await
+        });
+        let keeper = app.clone();
+        app.tasks
+            .spawn(async move { crate::housekeeping::run(&keeper.db, keeper.stop.clone()).await });
+        Ok(app)
+    }
+
+    /// Shards of the cluster.
+    pub(crate) fn shards(&self) -> u16 {
+        self.config.cluster_shards
+    }
+
+    /// Ends the background tasks, the event queue emptied first. Call when no request is left.
+    pub async fn shut_down(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Connections with the cut-off times every writer to the event log needs.
+pub fn pool(config: &Config) -> Result<PgPool, StartError> {
+    let options: PgConnectOptions = config.database_url.reveal().parse()?;
+    let options = options.options([
+        ("statement_timeout", STATEMENT_TIMEOUT),
+        ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
+        ("application_name", "guildhall-api"),
+    ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.db_connections_max)
+        .acquire_timeout(CONNECTION_WAIT)
+        .connect_lazy_with(options))
+}

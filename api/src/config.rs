@@ -1,0 +1,153 @@
+//! Settings of the API server. Read once, in `main`; a bad value stops the start by name.
+
+use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
+
+/// A setting that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for its one use.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(secret: String) -> Self {
+        Self(secret)
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(secret: &str) -> Result<Self, Infallible> {
+        Ok(Self(secret.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Whether replies carry rate limits and requests above them are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RateLimits {
+    On,
+    /// No limit and no header: clients treat every route as unlimited.
+    Off,
+}
+
+/// Whether strangers may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Registration {
+    Open,
+    Closed,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Settings of `guildhall-api`; every one is also an environment variable.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Postgres, as postgres://user:password@host:port/database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Redis 7 or later, as redis://host:port. The API serves without it; events then arrive later.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// Address and port to serve on.
+    #[arg(long, env = "API_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Where clients reach this API, without a trailing slash.
+    #[arg(
+        long,
+        env = "API_PUBLIC_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_parser = base_url
+    )]
+    pub public_url: String,
+
+    /// Where clients reach the gateway; what `GET /gateway` answers.
+    #[arg(long, env = "GATEWAY_URL", value_parser = base_url)]
+    pub gateway_url: String,
+
+    /// Postgres connections of this replica; the sum stays below `max_connections`.
+    #[arg(
+        long,
+        env = "API_DB_CONNECTIONS_MAX",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u32).range(2..)
+    )]
+    pub db_connections_max: u32,
+
+    /// Shards of the cluster, fixed when it is created.
+    #[arg(
+        long,
+        env = "CLUSTER_SHARDS",
+        default_value_t = guildhall_shared::shard::SHARDS_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub cluster_shards: u16,
+
+    /// Secret shared by all processes of the cluster, at least 32 characters; signs operator tokens.
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true, value_parser = cluster_key)]
+    pub cluster_key: Secret,
+
+    /// Rate limits for clients.
+    #[arg(long, env = "RATE_LIMITS", value_enum, default_value = "on")]
+    pub rate_limits: RateLimits,
+
+    /// Whether anyone may register an account.
+    #[arg(long, env = "REGISTRATION", value_enum, default_value = "open")]
+    pub registration: Registration,
+
+    /// Reverse proxies before this server: a client's address is taken that many places
+    /// from the right of `X-Forwarded-For`. 0: the peer's address.
+    #[arg(long, env = "API_PROXIES", default_value_t = 0)]
+    pub proxies: u8,
+}
+
+/// An URL without a trailing slash.
+fn base_url(text: &str) -> Result<String, String> {
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    if !matches!(scheme, Some("http" | "https" | "ws" | "wss")) {
+        return Err("must start with http://, https://, ws:// or wss://".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+fn cluster_key(text: &str) -> Result<Secret, String> {
+    if text.len() < 32 {
+        return Err("must have at least 32 characters".to_owned());
+    }
+    Ok(Secret(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_print_as_stars() {
+        let secret = Secret::from("postgres://me:hunter2@db".to_owned());
+        assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn urls_lose_their_trailing_slash_and_need_a_scheme() {
+        assert_eq!(base_url("ws://a:1/"), Ok("ws://a:1".to_owned()));
+        assert!(base_url("a:1").is_err());
+    }
+}

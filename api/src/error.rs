@@ -1,0 +1,140 @@
+//! Why a request failed, and what the client is told. Spec: limits-and-errors › Errors.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use guildhall_shared::error_code::ErrorCode;
+use serde_json::{Value, json};
+
+use crate::form::FormErrors;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request failed. Status, code and message are the wire contract.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{}", .0.message())]
+    Code(ErrorCode),
+    #[error("Invalid Form Body")]
+    Form(FormErrors),
+    /// 20016: the channel's slowmode; not a rate limit of ours.
+    #[error("{}", ErrorCode::SlowmodeRateLimit.message())]
+    Slowmode { retry_after: Duration },
+    /// The storage did not answer in time or is away: the client may try again.
+    #[error("503: Service Unavailable")]
+    Unavailable(&'static str),
+    #[error("500: Internal Server Error")]
+    Database(sqlx::Error),
+    #[error("500: Internal Server Error")]
+    Internal(String),
+}
+
+impl From<ErrorCode> for Error {
+    fn from(code: ErrorCode) -> Self {
+        Self::Code(code)
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    /// A database that is away, full or overrun is 503, as it will be back; anything else is our fault.
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
+                Self::Unavailable("the database does not answer")
+            }
+            sqlx::Error::Database(db) => match db.code().as_deref() {
+                // serialization_failure, deadlock_detected, lock_not_available, query_canceled
+                // (statement_timeout), admin_shutdown and friends, idle transaction cut off, too
+                // many connections, read-only replica.
+                Some(
+                    "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "25P03"
+                    | "53300" | "25006",
+                ) => Self::Unavailable("the database refused for now"),
+                _ => Self::Database(error),
+            },
+            _ => Self::Database(error),
+        }
+    }
+}
+
+impl From<guildhall_store::Error> for Error {
+    fn from(error: guildhall_store::Error) -> Self {
+        match error {
+            guildhall_store::Error::Database(error) => error.into(),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Error {
+    /// Of something we wrote or stored ourselves.
+    fn from(error: serde_json::Error) -> Self {
+        Self::Internal(format!("own JSON: {error}"))
+    }
+}
+
+impl Error {
+    /// The code behind it. No `_` arm: a new variant does not compile before it has its code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Code(code) => *code,
+            Self::Form(_) => ErrorCode::InvalidFormBody,
+            Self::Slowmode { .. } => ErrorCode::SlowmodeRateLimit,
+            Self::Unavailable(_) => ErrorCode::ServiceUnavailable,
+            Self::Database(_) | Self::Internal(_) => ErrorCode::InternalServerError,
+        }
+    }
+
+    fn body(&self) -> Value {
+        let code = self.code();
+        let mut body = json!({ "message": code.message(), "code": code.code() });
+        match self {
+            Self::Form(form) => body["errors"] = form.to_json(),
+            Self::Slowmode { retry_after } => {
+                body["retry_after"] = json!(retry_after.as_secs_f64())
+            }
+            Self::Code(_) | Self::Unavailable(_) | Self::Database(_) | Self::Internal(_) => {}
+        }
+        body
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let code = self.code();
+        let status =
+            StatusCode::from_u16(code.status()).expect("error codes hold valid HTTP statuses");
+        if status.is_server_error() {
+            tracing::error!(error = ?self, "request failed"); // logged once, here
+        }
+        let mut response = json_response(status, &self.body());
+        if let Self::Slowmode { retry_after } = self {
+            crate::rate_limit::add_retry_headers(response.headers_mut(), retry_after, "user");
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+/// A reply with exactly `Content-Type: application/json`: discord.py compares the whole value.
+pub(crate) fn json_response(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    let bytes = match serde_json::to_vec(body) {
+        Ok(bytes) => bytes,
+        Err(error) => return Error::from(error).into_response(),
+    };
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    response
+}

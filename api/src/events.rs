@@ -1,0 +1,214 @@
+//! Events: numbered in the transaction of their change, then handed to Redis.
+//!
+//! Never retries and keeps no outbox: an event that is stored but not published is found
+//! by the shard's owner, who misses its number (design: path of one event).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id, Timestamp,
+    envelope::{Alt, Durability, Envelope, Visibility},
+    gateway::EventKind,
+    keys,
+    shard::{self, Position, ShardId},
+};
+use redis::aio::ConnectionManager;
+use serde::Serialize;
+use sqlx::PgConnection;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{error::Result, http, telemetry::Metrics};
+
+/// Events waiting for Redis; more are dropped, and repaired by the owners.
+const QUEUE_EVENTS_MAX: usize = 16_384;
+/// Events of one pipeline.
+const BATCH_EVENTS_MAX: usize = 256;
+/// A pipeline that takes longer is given up; the owners have read its events elsewhere by then.
+const PIPELINE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Gives a new guild or user its event numbers, starting at 0. Once, with its row.
+pub(crate) async fn create_realm<T>(
+    db: &mut PgConnection,
+    realm: Id<T>,
+    shards: u16,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into realm_head (realm_id, shard) values ($1, $2)",
+        realm.to_db(),
+        i32::from(ShardId::of(realm, shards).0),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Numbers and stores one event of a realm (a guild or a user), as the last step of the
+/// transaction that makes the change. `body` is the dispatch's `d`.
+///
+/// From here to the commit the realm's head row is locked: of several realms, append to
+/// the smaller id first.
+pub(crate) async fn append<T>(
+    db: &mut PgConnection,
+    realm: Id<T>,
+    kind: EventKind,
+    vis: Visibility,
+    body: &impl Serialize,
+    alt: Option<Alt>,
+) -> Result<Envelope> {
+    let body = Bytes::from(serde_json::to_vec(body)?);
+    append_bytes(db, realm, kind, vis, body, alt).await
+}
+
+/// [`append`] of a body that is JSON already.
+pub(crate) async fn append_bytes<T>(
+    db: &mut PgConnection,
+    realm: Id<T>,
+    kind: EventKind,
+    vis: Visibility,
+    body: Bytes,
+    alt: Option<Alt>,
+) -> Result<Envelope> {
+    let mut vis_bytes = Vec::new();
+    vis.encode(&mut vis_bytes);
+    let alt_bytes = alt.as_ref().map(|alt| {
+        let mut bytes = Vec::new();
+        alt.encode(&mut bytes);
+        bytes
+    });
+    let row = sqlx::query!(
+        r#"with head as (
+             update realm_head
+             set seq = seq + 1, state_seq = case when $2 then seq + 1 else state_seq end
+             where realm_id = $1
+             returning shard, era, seq
+           )
+           insert into realm_event (realm_id, seq, shard, era, kind, vis, body, alt)
+           select $1, seq, shard, era, $3, $4, $5, $6 from head
+           returning era, seq, at"#,
+        realm.to_db(),
+        kind.changes_access(),
+        kind.number() as i16,
+        vis_bytes,
+        &body[..],
+        alt_bytes,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Envelope {
+        realm: shard::realm(realm),
+        durability: Durability::Durable(Position {
+            era: row.era as u32,
+            seq: row.seq as u64,
+        }),
+        kind,
+        vis,
+        at_ms: (row.at.unix_timestamp_nanos() / 1_000_000) as u64,
+        trace: http::trace(),
+        body,
+        alt,
+    })
+}
+
+/// Hands events to Redis in the background.
+#[derive(Debug, Clone)]
+pub(crate) struct Publisher {
+    queue: mpsc::Sender<Envelope>,
+    metrics: Metrics,
+}
+
+impl Publisher {
+    /// Starts the background task. It ends, the queue emptied, when all publishers are
+    /// gone or `stop` is cancelled.
+    pub(crate) fn start(
+        redis: ConnectionManager,
+        shards: u16,
+        metrics: Metrics,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
+        tasks.spawn(run(redis, shards, events, metrics.clone(), stop));
+        Self { queue, metrics }
+    }
+
+    /// Publishes committed events, in this order. Never waits: what does not fit is
+    /// dropped and found by the owner of its shard.
+    pub(crate) fn publish(&self, events: impl IntoIterator<Item = Envelope>) {
+        for event in events {
+            if self.queue.try_send(event).is_err() {
+                self.metrics.events_unpublished.inc();
+            }
+        }
+    }
+
+    /// Publishes an event that has no number (typing): lost if anything is in its way.
+    pub(crate) fn publish_ephemeral<T>(
+        &self,
+        realm: Id<T>,
+        kind: EventKind,
+        vis: Visibility,
+        body: &impl Serialize,
+    ) -> Result<()> {
+        let now = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
+        self.publish([Envelope {
+            realm: shard::realm(realm),
+            durability: Durability::Ephemeral,
+            kind,
+            vis,
+            at_ms: now as u64,
+            trace: http::trace(),
+            body: serde_json::to_vec(body)?.into(),
+            alt: None,
+        }]);
+        Ok(())
+    }
+}
+
+async fn run(
+    mut redis: ConnectionManager,
+    shards: u16,
+    mut events: mpsc::Receiver<Envelope>,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::new();
+    loop {
+        let count = tokio::select! {
+            biased;
+            count = events.recv_many(&mut batch, BATCH_EVENTS_MAX) => count,
+            () = stop.cancelled() => 0,
+        };
+        if count == 0 {
+            return;
+        }
+        let mut pipeline = redis::pipe();
+        for event in batch.drain(..) {
+            add_to(&mut pipeline, shards, &event);
+        }
+        let sent = pipeline.query_async::<()>(&mut redis);
+        match tokio::time::timeout(PIPELINE_TIMEOUT, sent).await {
+            Ok(Ok(())) => metrics.events_published.inc_by(count as u64),
+            Ok(Err(_)) | Err(_) => metrics.events_unpublished.inc_by(count as u64),
+        }
+    }
+}
+
+fn add_to(pipeline: &mut redis::Pipeline, shards: u16, event: &Envelope) {
+    let key = keys::shard_events(ShardId::of(event.realm, shards));
+    let bytes = event.encode();
+    if event.durability != Durability::Ephemeral {
+        pipeline
+            .cmd("XADD")
+            .arg(&key)
+            .arg("MAXLEN")
+            .arg("~")
+            .arg(keys::STREAM_LENGTH_MAX)
+            .arg("*")
+            .arg(keys::STREAM_FIELD)
+            .arg(&bytes[..])
+            .ignore();
+    }
+    pipeline.cmd("SPUBLISH").arg(&key).arg(&bytes[..]).ignore();
+}

@@ -1,0 +1,230 @@
+//! Form errors: which fields of a request are wrong, and how. Spec: limits-and-errors › Errors.
+//!
+//! Never decides what a field may hold; handlers and the body extractor do.
+
+use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+
+/// What is wrong with one field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    Required,
+    BadLength {
+        min: usize,
+        max: usize,
+    },
+    Min(i64),
+    Max(i64),
+    Choices(&'static str),
+    NotSnowflake(String),
+    NotInt(String),
+    NotFloat(String),
+    NotBool,
+    NotString,
+    NotList,
+    NotObject,
+    NotEnum(String),
+    NotTimestamp(String),
+    NotMatching,
+    /// A fault with its own code: a rule of one endpoint.
+    Other(&'static str, Cow<'static, str>),
+}
+
+impl Fault {
+    /// Inner code and message.
+    fn wire(&self) -> (&'static str, Cow<'static, str>) {
+        match self {
+            Self::Required => ("BASE_TYPE_REQUIRED", "This field is required".into()),
+            Self::BadLength { min: 0, max } => (
+                "BASE_TYPE_MAX_LENGTH",
+                format!("Must be {max} or fewer in length.").into(),
+            ),
+            Self::BadLength { min, max } => (
+                "BASE_TYPE_BAD_LENGTH",
+                format!("Must be between {min} and {max} in length.").into(),
+            ),
+            Self::Min(min) => (
+                "NUMBER_TYPE_MIN",
+                format!("int value should be greater than or equal to {min}.").into(),
+            ),
+            Self::Max(max) => (
+                "NUMBER_TYPE_MAX",
+                format!("int value should be less than or equal to {max}.").into(),
+            ),
+            Self::Choices(choices) => (
+                "BASE_TYPE_CHOICES",
+                format!("Value must be one of {{{choices}}}.").into(),
+            ),
+            Self::NotSnowflake(value) => (
+                "NUMBER_TYPE_COERCE",
+                format!("Value \"{value}\" is not snowflake.").into(),
+            ),
+            Self::NotInt(value) => (
+                "NUMBER_TYPE_COERCE",
+                format!("Value \"{value}\" is not int.").into(),
+            ),
+            Self::NotFloat(value) => (
+                "NUMBER_TYPE_COERCE",
+                format!("Value \"{value}\" is not float.").into(),
+            ),
+            Self::NotBool => (
+                "BOOLEAN_TYPE_CONVERT",
+                "Must be either true or false.".into(),
+            ),
+            Self::NotString => (
+                "STRING_TYPE_CONVERT",
+                "Could not interpret as string.".into(),
+            ),
+            Self::NotList => (
+                "LIST_TYPE_CONVERT",
+                "Only iterables may be used in a ListType".into(),
+            ),
+            Self::NotObject => (
+                "MODEL_TYPE_CONVERT",
+                "Only dictionaries may be used in a ModelType".into(),
+            ),
+            Self::NotEnum(value) => (
+                "ENUM_TYPE_COERCE",
+                format!("Value \"{value}\" is not a valid enum value.").into(),
+            ),
+            Self::NotTimestamp(value) => (
+                "DATE_TIME_TYPE_PARSE",
+                format!("Could not parse {value}. Should be ISO8601.").into(),
+            ),
+            Self::NotMatching => (
+                "STRING_TYPE_REGEX",
+                "String value did not match validation regex.".into(),
+            ),
+            Self::Other(code, message) => (code, message.clone()),
+        }
+    }
+}
+
+/// The faults found so far, by the path of their field: `embeds.0.title`; the empty
+/// path is the whole body. A field keeps its first fault only.
+#[derive(Debug, Default)]
+pub struct FormErrors {
+    faults: BTreeMap<String, Fault>,
+}
+
+impl FormErrors {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An error about one field.
+    pub fn one(path: &str, fault: Fault) -> Error {
+        let mut form = Self::new();
+        form.add(path, fault);
+        Error::Form(form)
+    }
+
+    pub fn add(&mut self, path: impl Into<String>, fault: Fault) {
+        self.faults.entry(path.into()).or_insert(fault);
+    }
+
+    /// A field that is not there, unless it was there with faults inside.
+    pub(crate) fn add_missing(&mut self, path: String) {
+        let inside = format!("{path}.");
+        if !self.faults.keys().any(|known| known.starts_with(&inside)) {
+            self.add(path, Fault::Required);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// `Err` if there is any fault.
+    pub fn finish(self) -> Result<()> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Form(self))
+        }
+    }
+
+    /// A required field; the value if it is there.
+    pub fn required<'a, T>(&mut self, path: &str, value: &'a Option<T>) -> Option<&'a T> {
+        if value.is_none() {
+            self.add(path, Fault::Required);
+        }
+        value.as_ref()
+    }
+
+    /// Length in code points after trimming. Empty text where some is needed is a missing field.
+    pub fn length(&mut self, path: &str, text: &str, allowed: RangeInclusive<usize>) {
+        let (min, max) = (*allowed.start(), *allowed.end());
+        let length = text.trim().chars().count();
+        if length == 0 && min > 0 {
+            self.add(path, Fault::Required);
+        } else if !allowed.contains(&length) {
+            self.add(path, Fault::BadLength { min, max });
+        }
+    }
+
+    pub fn range(&mut self, path: &str, value: i64, allowed: RangeInclusive<i64>) {
+        if value < *allowed.start() {
+            self.add(path, Fault::Min(*allowed.start()));
+        } else if value > *allowed.end() {
+            self.add(path, Fault::Max(*allowed.end()));
+        }
+    }
+
+    /// `errors` of the reply.
+    pub fn to_json(&self) -> Value {
+        let mut root = Map::new();
+        for (path, fault) in &self.faults {
+            let mut node = &mut root;
+            for key in path.split('.').filter(|key| !key.is_empty()) {
+                let child = node.entry(key).or_insert_with(|| Value::Object(Map::new()));
+                node = child
+                    .as_object_mut()
+                    .expect("only objects are put under keys other than _errors");
+            }
+            let (code, message) = fault.wire();
+            node.insert(
+                "_errors".to_owned(),
+                json!([{ "code": code, "message": message }]),
+            );
+        }
+        Value::Object(root)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_nest_by_path_and_the_first_of_a_field_stays() {
+        let mut form = FormErrors::new();
+        form.add("embeds.0.title", Fault::Required);
+        form.add("embeds.0.title", Fault::NotBool);
+        form.length("name", &"x".repeat(101), 2..=100);
+        form.range("limit", 0, 1..=100);
+        form.add("", Fault::NotObject);
+        assert_eq!(
+            form.to_json(),
+            json!({
+                "_errors": [{ "code": "MODEL_TYPE_CONVERT", "message": "Only dictionaries may be used in a ModelType" }],
+                "embeds": { "0": { "title": { "_errors": [{ "code": "BASE_TYPE_REQUIRED", "message": "This field is required" }] } } },
+                "limit": { "_errors": [{ "code": "NUMBER_TYPE_MIN", "message": "int value should be greater than or equal to 1." }] },
+                "name": { "_errors": [{ "code": "BASE_TYPE_BAD_LENGTH", "message": "Must be between 2 and 100 in length." }] },
+            })
+        );
+    }
+
+    #[test]
+    fn length_counts_code_points_after_trimming() {
+        let mut form = FormErrors::new();
+        form.length("a", " ßß ", 2..=2);
+        form.length("b", "", 0..=2);
+        assert!(form.is_empty());
+        form.length("c", "  ", 1..=2);
+        assert!(matches!(form.finish(), Err(Error::Form(_))));
+    }
+}

@@ -1,0 +1,157 @@
+//! Snowflakes of this process: a worker number leased in Postgres, renewed in the background.
+//!
+//! Two processes never hold one number: ids stop (503) before the lease can have ended.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use guildhall_shared::{Id, Timestamp, snowflake};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+
+const LEASE: Duration = Duration::from_secs(30);
+/// Ids stop this long before the database would give the number away.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+const RENEW_INTERVAL: Duration = Duration::from_secs(8);
+
+/// Makes ids for as long as the lease holds.
+#[derive(Debug)]
+pub(crate) struct Snowflakes {
+    /// Names this process in `snowflake_worker`.
+    holder: String,
+    lease: Mutex<Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    worker: u16,
+    ids: snowflake::Snowflakes,
+    until: Instant,
+}
+
+impl Lease {
+    fn new(worker: u16, asked_at: Instant) -> Self {
+        Self {
+            worker,
+            ids: snowflake::Snowflakes::new(worker),
+            until: asked_at + LEASE - LEASE_MARGIN,
+        }
+    }
+}
+
+impl Snowflakes {
+    /// Takes a free worker number. Errors: 503 when all 1024 are held.
+    pub(crate) async fn lease(db: &PgPool) -> Result<Self> {
+        let holder = format!("{:032x}", rand::random::<u128>());
+        let asked_at = Instant::now();
+        let worker = take_worker(db, &holder).await?;
+        let lease = Mutex::new(Lease::new(worker, asked_at));
+        Ok(Self { holder, lease })
+    }
+
+    /// The next id. Errors: 503 while no lease is held.
+    pub(crate) fn next<T>(&self) -> Result<Id<T>> {
+        let now_ms = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
+        let mut lease = self.lock();
+        if Instant::now() >= lease.until {
+            return Err(Error::Unavailable("the snowflake lease is lost"));
+        }
+        Ok(lease.ids.next(now_ms as u64))
+    }
+
+    /// Whether [`Self::next`] works now.
+    pub(crate) fn is_leased(&self) -> bool {
+        Instant::now() < self.lock().until
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lease> {
+        self.lease.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renews the lease until `stop`, then gives the number back.
+    pub(crate) async fn keep(&self, db: &PgPool, stop: CancellationToken) {
+        while stop
+            .run_until_cancelled(tokio::time::sleep(RENEW_INTERVAL))
+            .await
+            .is_some()
+        {
+            if let Err(error) = self.renew(db).await {
+                tracing::warn!(?error, "the snowflake lease was not renewed; trying again");
+            }
+        }
+        let worker = {
+            let mut lease = self.lock();
+            lease.until = Instant::now();
+            i32::from(lease.worker)
+        };
+        let released = sqlx::query!(
+            "update snowflake_worker set until = now() where worker_id = $1 and holder = $2",
+            worker,
+            self.holder,
+        )
+        .execute(db)
+        .await;
+        if let Err(error) = released {
+            tracing::warn!(%error, "the snowflake lease stays until it runs out");
+        }
+    }
+
+    /// Renews the number that is held, or takes another if it was lost.
+    async fn renew(&self, db: &PgPool) -> Result<()> {
+        let asked_at = Instant::now();
+        let worker = self.lock().worker;
+        let renewed = sqlx::query!(
+            "update snowflake_worker set until = now() + $3::float8 * interval '1 second'
+             where worker_id = $1 and holder = $2",
+            i32::from(worker),
+            self.holder,
+            LEASE.as_secs_f64(),
+        )
+        .execute(db)
+        .await?;
+        if renewed.rows_affected() == 1 {
+            self.lock().until = asked_at + LEASE - LEASE_MARGIN;
+            return Ok(());
+        }
+        let worker = take_worker(db, &self.holder).await?;
+        tracing::warn!(
+            worker,
+            "the snowflake lease was lost; another one is held now"
+        );
+        *self.lock() = Lease::new(worker, asked_at);
+        Ok(())
+    }
+}
+
+/// Takes a number nobody ever held, else the one free for longest: a clock that is late
+/// on this machine then does not repeat ids of the one before.
+async fn take_worker(db: &PgPool, holder: &str) -> Result<u16> {
+    const ATTEMPTS_MAX: usize = 20;
+    for _ in 0..ATTEMPTS_MAX {
+        let taken = sqlx::query_scalar!(
+            "insert into snowflake_worker (worker_id, holder, until)
+             select n, $1, now() + $2::float8 * interval '1 second'
+             from generate_series(0, 1023) n
+             left join snowflake_worker held on held.worker_id = n
+             where held.until is null or held.until < now()
+             order by held.until nulls first, random()
+             limit 1
+             on conflict (worker_id) do update
+             set holder = excluded.holder, until = excluded.until
+             where snowflake_worker.until < now()
+             returning worker_id",
+            holder,
+            LEASE.as_secs_f64(),
+        )
+        .fetch_optional(db)
+        .await?;
+        if let Some(worker) = taken {
+            return Ok(worker as u16);
+        }
+    }
+    Err(Error::Unavailable("no snowflake worker number is free"))
+}

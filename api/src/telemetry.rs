@@ -1,0 +1,86 @@
+//! Logs and metrics. Never a token, a message or a user's id in either.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::LogFormat;
+
+/// Sends logs to stderr; `RUST_LOG` chooses what, default `info`.
+pub fn init(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Everything this process counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Registry,
+    /// By method, route template and status.
+    pub(crate) requests: IntCounterVec,
+    /// Seconds, by method and route template.
+    pub(crate) request_seconds: HistogramVec,
+    pub(crate) events_published: IntCounter,
+    /// Stored but not handed to Redis; the owners find them in Postgres.
+    pub(crate) events_unpublished: IntCounter,
+    /// Requests refused by a rate limit.
+    pub(crate) rate_limited: IntCounter,
+    /// Rate-limit decisions made without Redis.
+    pub(crate) rate_limit_fallbacks: IntCounter,
+}
+
+impl Metrics {
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new("guildhall_api_requests_total", "Requests answered"),
+                &["method", "route", "status"],
+            )?,
+            request_seconds: HistogramVec::new(
+                HistogramOpts::new("guildhall_api_request_seconds", "Time to the reply's head")
+                    .buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?),
+                &["method", "route"],
+            )?,
+            events_published: IntCounter::new(
+                "guildhall_api_events_published_total",
+                "Events handed to Redis",
+            )?,
+            events_unpublished: IntCounter::new(
+                "guildhall_api_events_unpublished_total",
+                "Events stored or made but not handed to Redis",
+            )?,
+            rate_limited: IntCounter::new(
+                "guildhall_api_rate_limited_total",
+                "Requests refused by a rate limit",
+            )?,
+            rate_limit_fallbacks: IntCounter::new(
+                "guildhall_api_rate_limit_fallbacks_total",
+                "Rate-limit decisions made without Redis",
+            )?,
+            registry,
+        };
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.request_seconds.clone()))?;
+        registry.register(Box::new(metrics.events_published.clone()))?;
+        registry.register(Box::new(metrics.events_unpublished.clone()))?;
+        registry.register(Box::new(metrics.rate_limited.clone()))?;
+        registry.register(Box::new(metrics.rate_limit_fallbacks.clone()))?;
+        Ok(metrics)
+    }
+
+    /// In Prometheus' text format.
+    pub(crate) fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
