@@ -2,7 +2,101 @@
 
 use std::process::ExitCode;
 
-/// Runs the command named by the arguments.
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::interrupt::{self, Interrupted};
+use crate::{bench, sqlx, test, up, wrapper};
+
+/// Commands of the Guildhall repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a cluster here: Postgres, Redis, one API, one coordinator, two gateways, a demo guild.
+    ///
+    /// `DATABASE_URL` and `REDIS_URL` are used if set; otherwise private servers are
+    /// started, with their data in `.guildhall/`. Ctrl-C stops everything.
+    Up {
+        /// Throw away the private database and the demo guild first.
+        #[arg(long)]
+        fresh: bool,
+        /// Build and run optimised binaries.
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run all tests on private servers of their own; ends with `N passed, M failed`.
+    Test {
+        /// For `cargo test`, such as `-p guildhall-shared` or a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Renew `.sqlx`, the description of every query, from the migrations.
+    Sqlx {
+        /// Change nothing; fail if `.sqlx` is not what the code and the migrations give.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Measure on an optimised private cluster.
+    Bench {
+        scenario: Scenario,
+        /// For the load generator; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+}
+
+/// A binary of the package `load-tests`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// The gateway's CPU per delivery against a bare send loop.
+    Fanout,
+    /// Message creates through REST against pgbench's single-row inserts.
+    Post,
+}
+
+/// Runs the command named by the arguments. Failures are printed; exit code 130 is Ctrl-C.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    if let Some(code) = wrapper::run_if_asked() {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) if error.is::<Interrupted>() => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    interrupt::listen()?;
+    match command {
+        Command::Up { fresh, release } => up::run(fresh, release),
+        Command::Test { arguments } => test::run(&arguments),
+        Command::Sqlx { check } => sqlx::run(check),
+        Command::Bench {
+            scenario,
+            arguments,
+        } => bench::run(scenario, &arguments),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

@@ -11,3 +11,15 @@ pub mod interrupt;
 pub mod ports;
 pub mod process;
 pub mod servers;
+
+mod bench;
+mod cargo;
+mod cluster;
+mod http;
+mod install;
+mod layout;
+mod seed;
+mod sqlx;
+mod test;
+mod up;
+mod wrapper;

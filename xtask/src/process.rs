@@ -284,6 +284,22 @@ pub(crate) fn stop_leftover(pid_file: &Path, signal: Signal, grace: Duration) ->
     true
 }
 
+/// SIGTERM to a child that has no [`Service`], and its end; kill -9 after ten seconds.
+pub(crate) fn ask_to_stop(child: &mut Child) {
+    if let Some(pid) = Pid::from_raw(child.id().cast_signed()) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let end = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < end {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// Is there a process with this pid (perhaps of another user)?
 pub(crate) fn exists(pid: u32) -> bool {
     Pid::from_raw(pid.cast_signed())

@@ -33,6 +33,9 @@ pub use binaries::Binaries;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions};
 pub use scratch::scratch_root;
+pub(crate) use scratch::{
+    can_enter, checkout, checkout_hash, postgres_account, scratch_folder, sweep, target_folder,
+};
 
 /// 128 random bits in hex: a password that needs no quoting anywhere.
 pub fn random_secret() -> Result<String> {

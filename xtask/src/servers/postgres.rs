@@ -54,19 +54,28 @@ pub struct Postgres {
 impl Postgres {
     /// An empty server for a test: not durable, folder removed when dropped.
     pub fn temporary(binaries: &Binaries) -> Result<Self> {
+        Self::temporary_with(binaries, false, false)
+    }
+
+    /// The same for a command of `xtask`: ends with it even by kill -9; durable where that is measured.
+    pub(crate) fn temporary_with(
+        binaries: &Binaries,
+        durable: bool,
+        dies_with_parent: bool,
+    ) -> Result<Self> {
         let folder = scratch_folder("postgres")?;
         let options = PostgresOptions {
             log: folder.join("postgres.log"),
             folder: folder.clone(),
             port: None,
             password: random_secret()?,
-            durable: false,
+            durable,
             connections_max: 500,
-            pid_file: None,
-            dies_with_parent: false,
+            pid_file: Some(folder.join("postgres.pid")),
+            dies_with_parent,
         };
         // The log and the folder around the data stay ours; only the data is given away.
-        let started = Self::start(binaries, options);
+        let started = Self::start(&binaries.postgres, options);
         match started {
             Ok(mut server) => {
                 server.remove_folder = true;
@@ -81,12 +90,13 @@ impl Postgres {
 
     /// Starts the server of `options.folder`, first making its data if there is none,
     /// with an empty database `guildhall` in it. Returns when it takes connections.
+    /// `programs` is the folder of `postgres` and `initdb`.
     ///
     /// As root it runs as the user `postgres`, which must be able to enter the folder.
-    pub fn start(binaries: &Binaries, options: PostgresOptions) -> Result<Self> {
+    pub fn start(programs: &Path, options: PostgresOptions) -> Result<Self> {
         let account = postgres_account()?;
         let mut server = Self {
-            programs: binaries.postgres.clone(),
+            programs: programs.to_owned(),
             account,
             port: 0,
             service: None,

@@ -46,16 +46,21 @@ pub struct Redis {
 impl Redis {
     /// An empty server for a test; its folder is removed when dropped.
     pub fn temporary(binaries: &Binaries) -> Result<Self> {
+        Self::temporary_with(binaries, false)
+    }
+
+    /// The same for a command of `xtask`: ends with it even by kill -9.
+    pub(crate) fn temporary_with(binaries: &Binaries, dies_with_parent: bool) -> Result<Self> {
         let folder = scratch_folder("redis")?;
         let options = RedisOptions {
             log: folder.join("redis.log"),
             folder: folder.clone(),
             port: None,
             password: random_secret()?,
-            pid_file: None,
-            dies_with_parent: false,
+            pid_file: Some(folder.join("redis.pid")),
+            dies_with_parent,
         };
-        match Self::start(binaries, options) {
+        match Self::start(&binaries.redis, options) {
             Ok(mut server) => {
                 server.remove_folder = true;
                 Ok(server)
@@ -68,11 +73,11 @@ impl Redis {
     }
 
     /// Starts an empty server; returns when it answers.
-    pub fn start(binaries: &Binaries, options: RedisOptions) -> Result<Self> {
+    pub fn start(program: &Path, options: RedisOptions) -> Result<Self> {
         fs::create_dir_all(&options.folder)
             .with_context(|| format!("cannot make {}", options.folder.display()))?;
         let mut server = Self {
-            program: binaries.redis.clone(),
+            program: program.to_owned(),
             options,
             port: 0,
             service: None,

@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
@@ -112,6 +113,38 @@ pub(crate) fn scratch_folder(kind: &str) -> Result<PathBuf> {
 pub(crate) fn checkout() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// cargo's target folder.
+pub(crate) fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || checkout().join("target"),
+        |folder| checkout().join(folder),
+    )
+}
+
+/// Ends and removes what killed runs left below [`scratch_root`]: servers and folders of processes that are gone.
+pub(crate) fn sweep() -> Result<()> {
+    for entry in fs::read_dir(scratch_root()?)
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.split('-').nth(1).and_then(|pid| pid.parse().ok());
+        if owner.is_some_and(|pid| !crate::process::exists(pid)) {
+            for kind in ["postgres", "redis"] {
+                let pid_file = entry.path().join(kind).with_extension("pid");
+                crate::process::stop_leftover(
+                    &pid_file,
+                    crate::process::Signal::KILL,
+                    Duration::ZERO,
+                );
+            }
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// Tells checkouts of one machine apart (FNV-1a of the path, stable over compilers).

@@ -1,0 +1,80 @@
+//! Running cargo from within cargo.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::{env, thread};
+
+use anyhow::{Context, Result, bail};
+
+use crate::interrupt::{self, POLL_INTERVAL};
+use crate::servers::{checkout, target_folder};
+
+/// The three servers, as cargo packages; their binaries bear the same names.
+pub(crate) const SERVERS: [&str; 3] = ["guildhall-api", "guildhall-gateway", "shard-coordinator"];
+
+/// Which of cargo's profiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Debug,
+    Release,
+}
+
+impl Profile {
+    /// Where cargo puts the binaries of this profile.
+    pub(crate) fn folder(self) -> PathBuf {
+        target_folder().join(match self {
+            Self::Debug => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
+/// cargo in the repository's root, without what `cargo run` set for *this* program:
+/// build scripts that look at those variables would run again each time.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command.current_dir(checkout());
+    command
+}
+
+/// Builds the binaries of `packages`, showing cargo's own progress.
+pub(crate) fn build(packages: &[&str], profile: Profile) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--bins"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let status = run(command)?;
+    if !status.success() {
+        bail!("the build failed");
+    }
+    Ok(())
+}
+
+/// Runs to the end; a stop asked for ends the child too.
+pub(crate) fn run(mut command: Command) -> Result<ExitStatus> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start {name}"))?;
+    loop {
+        if let Some(status) = child.try_wait().with_context(|| format!("lost {name}"))? {
+            interrupt::check()?;
+            return Ok(status);
+        }
+        if let Err(stop) = interrupt::check() {
+            crate::process::ask_to_stop(&mut child);
+            return Err(stop);
+        }
+        thread::sleep(POLL_INTERVAL);
+    }
+}

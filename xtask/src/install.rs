@@ -1,0 +1,207 @@
+//! Programs the machine lacks: installed with its package manager, or named.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo;
+use crate::process::in_path;
+use crate::servers::Binaries;
+
+/// Something we need from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Postgres,
+    Redis,
+    Node,
+}
+
+/// How a system installs packages.
+struct Manager {
+    program: &'static str,
+    /// Run first, if the package lists may be missing.
+    refresh: &'static [&'static str],
+    install: &'static [&'static str],
+    /// brew refuses root, the others require it.
+    as_root: bool,
+    package: fn(Need) -> &'static [&'static str],
+}
+
+const MANAGERS: &[Manager] = &[
+    Manager {
+        program: "apt-get",
+        refresh: &["update", "-qq"],
+        install: &["install", "-y", "-qq", "--no-install-recommends"],
+        as_root: true,
+        package: |need| match need {
+            Need::Postgres => &["postgresql"],
+            Need::Redis => &["redis-server"],
+            Need::Node => &["nodejs", "npm"],
+        },
+    },
+    Manager {
+        program: "dnf",
+        refresh: &[],
+        install: &["install", "-y"],
+        as_root: true,
+        package: |need| match need {
+            Need::Postgres => &["postgresql-server", "postgresql-contrib"],
+            Need::Redis => &["valkey"],
+            Need::Node => &["nodejs", "npm"],
+        },
+    },
+    Manager {
+        program: "pacman",
+        refresh: &[],
+        install: &["-S", "--noconfirm", "--needed"],
+        as_root: true,
+        package: |need| match need {
+            Need::Postgres => &["postgresql"],
+            Need::Redis => &["valkey"],
+            Need::Node => &["nodejs", "npm"],
+        },
+    },
+    Manager {
+        program: "apk",
+        refresh: &[],
+        install: &["add"],
+        as_root: true,
+        package: |need| match need {
+            Need::Postgres => &["postgresql"],
+            Need::Redis => &["redis"],
+            Need::Node => &["nodejs", "npm"],
+        },
+    },
+    Manager {
+        program: "brew",
+        refresh: &[],
+        install: &["install"],
+        as_root: false,
+        package: |need| match need {
+            Need::Postgres => &["postgresql@17"],
+            Need::Redis => &["valkey"],
+            Need::Node => &["node"],
+        },
+    },
+];
+
+/// Postgres and Redis, installed if need be.
+///
+/// Errors: what is missing cannot be installed from here; the text says what to run.
+pub(crate) fn databases() -> Result<Binaries> {
+    let missing = [
+        Binaries::find_postgres()
+            .is_none()
+            .then_some(Need::Postgres),
+        Binaries::find_redis().is_none().then_some(Need::Redis),
+    ];
+    install(&missing.into_iter().flatten().collect::<Vec<_>>())?;
+    Ok(Binaries {
+        postgres: postgres()?,
+        redis: redis()?,
+    })
+}
+
+/// The folder of Postgres' programs.
+pub(crate) fn postgres() -> Result<PathBuf> {
+    if Binaries::find_postgres().is_none() {
+        install(&[Need::Postgres])?;
+    }
+    Binaries::find_postgres().context("Postgres is still missing after its installation")
+}
+
+/// The Redis or Valkey server.
+pub(crate) fn redis() -> Result<PathBuf> {
+    if Binaries::find_redis().is_none() {
+        install(&[Need::Redis])?;
+    }
+    Binaries::find_redis().context("Redis is still missing after its installation")
+}
+
+/// Node and npm, for the tests that run discord.js.
+pub(crate) fn node() -> Result<()> {
+    let missing = || in_path("node").is_none() || in_path("npm").is_none();
+    if missing() {
+        install(&[Need::Node])?;
+        if missing() {
+            bail!("node and npm are still missing after their installation");
+        }
+    }
+    Ok(())
+}
+
+fn install(needs: &[Need]) -> Result<()> {
+    if needs.is_empty() {
+        return Ok(());
+    }
+    let Some(manager) = MANAGERS
+        .iter()
+        .find(|manager| in_path(manager.program).is_some())
+    else {
+        bail!("{needs:?} not found, and no package manager known here: install them and try again");
+    };
+    let packages: Vec<&str> = needs
+        .iter()
+        .flat_map(|need| (manager.package)(*need))
+        .copied()
+        .collect();
+    let prefix = match privilege(manager) {
+        Some(prefix) => prefix,
+        None => bail!(
+            "{needs:?} not found, and installing needs root. Run\n\n    sudo {} {} {}\n\nand try again",
+            manager.program,
+            manager.install.join(" "),
+            packages.join(" "),
+        ),
+    };
+    println!(
+        "  installing {} with {}",
+        packages.join(", "),
+        manager.program
+    );
+    if !manager.refresh.is_empty() {
+        // Fails on a machine with one bad source; the installation then shows whether it mattered.
+        cargo::run(command(prefix, manager, manager.refresh))?;
+    }
+    let mut command = command(prefix, manager, manager.install);
+    command.args(&packages);
+    if !cargo::run(command)?.success() {
+        bail!(
+            "{} could not install {}",
+            manager.program,
+            packages.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn command(prefix: &[&str], manager: &Manager, arguments: &[&str]) -> Command {
+    let mut words = prefix.iter().copied().chain([manager.program]);
+    let mut command = Command::new(words.next().unwrap_or(manager.program));
+    command.args(words).args(arguments);
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .current_dir(Path::new("/"))
+        .stdin(Stdio::null());
+    command
+}
+
+/// What to put before the package manager; `None`: it may not be used.
+fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
+    if !manager.as_root || rustix::process::geteuid().is_root() {
+        return Some(&[]);
+    }
+    let sudo = Command::new("sudo")
+        .args(["-n", "true"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    sudo.is_ok_and(|status| status.success()).then_some(&[
+        "sudo",
+        "-n",
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+    ])
+}

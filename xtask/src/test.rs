@@ -1,0 +1,205 @@
+//! `cargo xtask test`: every test of the workspace, on servers of its own.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::{self, Profile, cargo};
+use crate::install;
+use crate::interrupt;
+use crate::servers::{Postgres, Redis, checkout, sweep};
+
+/// Runs `cargo test` with `arguments`; the last line printed is `N passed, M failed[, K skipped]`.
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
+    sweep()?;
+    let binaries = install::databases()?;
+    install_discord_js()?;
+    build(arguments)?;
+    let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
+    let mut redis = Redis::temporary_with(&binaries, true)?;
+
+    let mut command = cargo();
+    command.args(["test", "--no-fail-fast"]);
+    if !names_packages(arguments) {
+        command.arg("--workspace");
+    }
+    command
+        .args(arguments)
+        .env("DATABASE_URL", postgres.url("guildhall"))
+        .env("REDIS_URL", redis.url())
+        .env("GUILDHALL_PG_BIN", &binaries.postgres)
+        .env("GUILDHALL_REDIS_BIN", &binaries.redis)
+        .env("GUILDHALL_BIN_DIR", Profile::Debug.folder());
+    let outcome = stream(command);
+    redis.stop();
+    postgres.stop();
+    let (mut counts, success) = outcome?;
+    if !success && counts.failed == 0 {
+        // Code that does not compile, or a test process that died without its closing line.
+        eprintln!("error: cargo test failed outside of a test, see above");
+        counts.failed = 1;
+    }
+    println!("{counts}");
+    Ok(if counts.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Builds what the tests need in the very shape `cargo test` wants it, so nothing is built twice.
+fn build(arguments: &[String]) -> Result<()> {
+    if names_packages(arguments) {
+        return cargo::build(&cargo::SERVERS, Profile::Debug);
+    }
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--bins", "--tests"]);
+    if !cargo::run(command)?.success() {
+        bail!("the build failed");
+    }
+    Ok(())
+}
+
+fn names_packages(arguments: &[String]) -> bool {
+    arguments
+        .iter()
+        .take_while(|argument| *argument != "--")
+        .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+}
+
+/// `npm ci` for the tests that run discord.js, unless it was done for this lock file.
+fn install_discord_js() -> Result<()> {
+    let folder = checkout().join("e2e/discordjs");
+    let wanted = folder.join("package-lock.json");
+    if !wanted.is_file() {
+        return Ok(());
+    }
+    install::node()?;
+    if modified(&folder.join("node_modules/.package-lock.json")) >= modified(&wanted) {
+        return Ok(());
+    }
+    println!("  installing discord.js for the end-to-end tests");
+    let mut command = Command::new("npm");
+    command
+        .args(["ci", "--no-audit", "--no-fund"])
+        .current_dir(&folder)
+        .stdin(Stdio::null());
+    if !cargo::run(command)?.success() {
+        bail!("npm ci failed in {}", folder.display());
+    }
+    Ok(())
+}
+
+/// `None`, which is less than any time: there is no such file.
+fn modified(file: &Path) -> Option<SystemTime> {
+    fs::metadata(file)
+        .and_then(|metadata| metadata.modified())
+        .ok()
+}
+
+/// Passes the output on and adds up the closing lines of all test binaries.
+fn stream(mut command: Command) -> Result<(Counts, bool)> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo test")?;
+    let mut lines = BufReader::new(child.stdout.take().context("cargo test has no output")?);
+    let mut counts = Counts::default();
+    let mut line = Vec::new();
+    while lines
+        .read_until(b'\n', &mut line)
+        .context("lost the output of cargo test")?
+        > 0
+    {
+        std::io::stdout()
+            .write_all(&line)
+            .and_then(|()| std::io::stdout().flush())
+            .context("cannot print")?;
+        counts.add(&String::from_utf8_lossy(&line));
+        line.clear();
+        if interrupt::requested() {
+            crate::process::ask_to_stop(&mut child);
+            interrupt::check()?;
+        }
+    }
+    let status = child.wait().context("lost cargo test")?;
+    interrupt::check()?;
+    Ok((counts, status.success()))
+}
+
+/// Sum of all closing lines.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Counts {
+    /// `test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`
+    fn add(&mut self, line: &str) {
+        let Some((_, counts)) = line.split_once("test result: ") else {
+            return;
+        };
+        let Some((_, counts)) = counts.split_once(". ") else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.trim().split_once(' ') else {
+                continue;
+            };
+            let Ok(number) = number.parse::<u64>() else {
+                continue;
+            };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.skipped += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn closing_lines_add_up() {
+        let mut counts = Counts::default();
+        counts.add("test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.26s\n");
+        counts.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n");
+        counts.add("test the_result ... ok\n");
+        assert_eq!(
+            counts,
+            Counts {
+                passed: 6,
+                failed: 3,
+                skipped: 1
+            }
+        );
+        assert_eq!(counts.to_string(), "6 passed, 3 failed, 1 skipped");
+    }
+
+    #[test]
+    fn a_package_is_named_only_before_the_test_arguments() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(names_packages(&words("-p guildhall-shared ids")));
+        assert!(!names_packages(&words("ids -- -p")));
+    }
+}
