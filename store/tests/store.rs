@@ -18,11 +18,14 @@ const BOT: u64 = 11;
 const HALL: u64 = 100;
 
 fn id<T>(value: u64) -> Id<T> {
-    Id::new(value).unwrap()
+    Id::new(value).expect("test ids are not zero")
 }
 
 async fn run(db: &PgPool, sql: &'static str) {
-    sqlx::raw_sql(sql).execute(db).await.unwrap();
+    sqlx::raw_sql(sql)
+        .execute(db)
+        .await
+        .expect("the set-up is valid SQL");
 }
 
 /// Alice, who owns Hall, and a bot in it.
