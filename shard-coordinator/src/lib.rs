@@ -1,1 +1,58 @@
+//! Guildhall's shard coordinator: says which gateway owns which shard.
+//!
+//! One of several coordinators leads, by a term in Postgres. Each second it looks at the live
+//! gateways and what operators set, plans, and publishes the map if it changed. It carries no
+//! event and serves no client: while none leads, everything runs and only placement stands
+//! still (I11).
 
+mod apply;
+mod cli;
+mod config;
+mod error;
+mod http;
+mod leader;
+pub mod node;
+mod observe;
+pub mod placement;
+mod reconcile;
+mod ring;
+mod telemetry;
+
+pub use cli::{Cli, Command, print_map, print_nodes};
+pub use config::{Config, LogFormat, Secret};
+pub use error::{Error, Result};
+pub use telemetry::log_to_stderr;
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a coordinator until `stop`, then gives up the lead.
+///
+/// Fails at the start only: on a bad setting, an occupied address, an unreachable Postgres,
+/// or a cluster created with another number of shards.
+pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
+    let db = config.connect_postgres()?;
+    let redis = config.connect_redis()?;
+    observe::check_shards(&db, config.shards).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|source| Error::Listen {
+            addr: config.listen,
+            source,
+        })?;
+
+    let metrics = Arc::new(telemetry::Metrics::new());
+    let (leader, lead) = leader::Leader::new(db.clone(), &config.id, Arc::clone(&metrics));
+    let mut reconciler =
+        reconcile::Reconciler::new(db, redis, config.shards, lead, Arc::clone(&metrics));
+    tracing::info!(coordinator.id = config.id, listen = %config.listen, "coordinator started");
+    tokio::join!(
+        leader.run(&stop),
+        reconciler.run(&stop),
+        http::serve(listener, metrics, &stop),
+    );
+    leader.release().await;
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Settings, read once at the start, and the connections they describe.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use guildhall_shared::shard::SHARDS_DEFAULT;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::error::{Error, Result};
+
+/// Longest wait for any answer of Redis. Shorter than `leader::MARGIN`, so that a write
+/// begun under a lease does not outlast it.
+pub(crate) const REDIS_ANSWER_MAX: Duration = Duration::from_millis(800);
+/// Longest wait for any answer of Postgres.
+pub(crate) const POSTGRES_ANSWER_MAX: Duration = Duration::from_millis(1_500);
+/// The lease, a round, and one to spare.
+const DB_CONNECTIONS_MAX: u32 = 3;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// Postgres: terms, node settings and pins
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Redis: heartbeats and the map
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// Address of /health, /ready, /metrics and /version; not meant for the public
+    #[arg(long, env = "COORDINATOR_LISTEN", default_value = "127.0.0.1:8090")]
+    pub listen: SocketAddr,
+
+    /// Name of this coordinator in logs and in cluster_term
+    #[arg(long, env = "COORDINATOR_ID", default_value = "coordinator")]
+    pub id: String,
+
+    /// Shards of the cluster, fixed when it is created
+    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = SHARDS_DEFAULT,
+          value_parser = clap::value_parser!(u16).range(1..=16_384))]
+    pub shards: u16,
+
+    /// Form of the log lines on stderr
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// What is logged, as in info,shard_coordinator=debug
+    #[arg(long = "log", env = "RUST_LOG", default_value = "info")]
+    pub log_filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A setting that may hold a password: prints as `***`.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Config {
+    /// A pool that connects on first use.
+    ///
+    /// Errors: a `DATABASE_URL` that is none.
+    pub(crate) fn connect_postgres(&self) -> Result<PgPool> {
+        let options = PgConnectOptions::from_str(&self.database_url.0)
+            .map_err(|error| Error::setting("DATABASE_URL", error))?
+            .application_name("shard-coordinator");
+        Ok(PgPoolOptions::new()
+            .max_connections(DB_CONNECTIONS_MAX)
+            .acquire_timeout(POSTGRES_ANSWER_MAX)
+            .connect_lazy_with(options))
+    }
+
+    /// A connection that is made on first use and again when it broke.
+    ///
+    /// Errors: a `REDIS_URL` that is none.
+    pub(crate) fn connect_redis(&self) -> Result<ConnectionManager> {
+        let bad = |error| Error::setting("REDIS_URL", error);
+        let client = redis::Client::open(self.redis_url.0.as_str()).map_err(bad)?;
+        let config = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(REDIS_ANSWER_MAX))
+            .set_response_timeout(Some(REDIS_ANSWER_MAX))
+            .set_max_delay(Duration::from_millis(200))
+            .set_number_of_retries(2); // each round tries again
+        ConnectionManager::new_lazy_with_config(client, config).map_err(bad)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::Cli;
+
+    fn parse(more: &[&str]) -> Result<Cli, clap::Error> {
+        let base = ["shard-coordinator", "--database-url", "postgres://u:pw@h/d"];
+        let redis = ["--redis-url", "redis://:pw@h"];
+        Cli::try_parse_from(base.iter().chain(&redis).chain(more))
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let cli = parse(&[]).unwrap();
+        let printed = format!("{:?}", cli.config);
+        assert!(!printed.contains("pw"), "{printed}");
+        assert!(printed.contains("***"), "{printed}");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_by_name() {
+        for (flag, value) in [
+            ("--shards", "0"),
+            ("--shards", "70000"),
+            ("--listen", "nowhere"),
+            ("--log-format", "xml"),
+        ] {
+            let error = parse(&[flag, value]).unwrap_err().to_string();
+            assert!(error.contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_by_name_without_its_password() {
+        let mut config = parse(&[]).unwrap().config;
+        config.database_url = Secret("postgres//u:hunter2@h".to_owned());
+        config.redis_url = Secret("redis//u:hunter2@h".to_owned());
+        let errors = [
+            config.connect_postgres().map(drop).unwrap_err().to_string(),
+            config.connect_redis().map(drop).unwrap_err().to_string(),
+        ];
+        assert!(errors[0].starts_with("DATABASE_URL"), "{}", errors[0]);
+        assert!(errors[1].starts_with("REDIS_URL"), "{}", errors[1]);
+        assert!(errors.iter().all(|error| !error.contains("hunter2")));
+    }
+}

@@ -1,0 +1,235 @@
+//! Terms, take-over, and the map's way through joins, deaths and a flushed Redis.
+
+use std::time::Duration;
+
+use guildhall_shared::cluster_map::{ClusterMap, MapVersion};
+use guildhall_shared::keys;
+use guildhall_shared::shard::ShardId;
+use sqlx::PgPool;
+
+use crate::harness::{SHARDS, TestCluster};
+
+/// A first map: the lead, and time to hear every node.
+const START: Duration = Duration::from_secs(6);
+/// Design: the next leader acts within 8 s; its first round follows.
+const TAKE_OVER: Duration = Duration::from_secs(10);
+/// A change that waits for a heartbeat to expire and a round.
+const CHANGE: Duration = Duration::from_secs(5);
+
+fn owned(map: &ClusterMap, node: &str) -> usize {
+    let shards = (0..SHARDS).map(ShardId);
+    shards
+        .filter(|shard| map.owner(*shard) == Some(node))
+        .count()
+}
+
+fn all_owned_by(map: &ClusterMap, nodes: &[&str]) -> bool {
+    let owned: usize = nodes.iter().map(|node| owned(map, node)).sum();
+    owned == usize::from(SHARDS) && nodes.iter().all(|node| owned_some(map, node))
+}
+
+fn owned_some(map: &ClusterMap, node: &str) -> bool {
+    owned(map, node) > 0
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn one_of_two_leads_and_the_other_takes_over(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 12).await;
+    let _gateways = [
+        cluster.start_gateway("gateway-1", "127.0.0.1:1"),
+        cluster.start_gateway("gateway-2", "127.0.0.1:2"),
+    ];
+    let one = cluster.start_coordinator("one");
+    let two = cluster.start_coordinator("two");
+    let first = cluster
+        .map_with(START, "the first map", |map| {
+            all_owned_by(map, &["gateway-1", "gateway-2"])
+        })
+        .await;
+    assert_eq!(cluster.term().await, 1);
+    assert_eq!(first.version.term, 1);
+    let (leader, follower) = match (one.leads().await, two.leads().await) {
+        (true, false) => (one, two),
+        (false, true) => (two, one),
+        both => panic!("exactly one leads, not {both:?}"),
+    };
+    for coordinator in [&leader, &follower] {
+        assert!(coordinator.get("/ready").await.starts_with("HTTP/1.1 200"));
+        assert!(coordinator.get("/health").await.starts_with("HTTP/1.1 200"));
+    }
+    let published = follower.get("/metrics").await;
+    assert!(
+        published.contains("coordinator_maps_published_total 0"),
+        "{published}"
+    );
+
+    leader.kill().await;
+    let second = cluster
+        .map_with(TAKE_OVER, "a map of the next term", |map| {
+            map.version.term > 1
+        })
+        .await;
+    assert_eq!(
+        second.version,
+        MapVersion {
+            term: 2,
+            ..first.version
+        }
+    );
+    assert_eq!(second.shards, first.shards, "a take-over moves nothing");
+    assert!(follower.leads().await);
+
+    // One that stops says so: the next need not wait for the lease to run out.
+    let third = cluster.start_coordinator("three");
+    follower.stop().await;
+    let released = cluster.map_with(CHANGE, "a map after the release", |map| {
+        map.version.term > 2
+    });
+    assert_eq!(
+        released.await.version,
+        MapVersion {
+            term: 3,
+            ..first.version
+        }
+    );
+    third.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_flushed_redis_has_its_map_again_within_two_seconds(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 13).await;
+    let _gateway = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    let coordinator = cluster.start_coordinator("one");
+    let before = cluster.map_with(START, "the first map", |_| true).await;
+    for _ in 0..3 {
+        cluster.flush().await;
+        let within = Duration::from_secs(2);
+        let again = cluster
+            .map_with(within, "the map after the flush", |_| true)
+            .await;
+        assert_eq!(again, before);
+    }
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_map_follows_joins_deaths_restarts_and_operators(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 14).await;
+    assert!(
+        !cluster.run(&["map"]).status.success(),
+        "there is no map yet"
+    );
+    let coordinator = cluster.start_coordinator("one");
+    let one = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    let alone = cluster.map_with(START, "the first map", |_| true).await;
+    assert_eq!(owned(&alone, "gateway-1"), usize::from(SHARDS));
+    assert_eq!(alone.standby(ShardId(0)), None);
+
+    let two = cluster.start_gateway("gateway-2", "127.0.0.1:2");
+    let both = |map: &ClusterMap| all_owned_by(map, &["gateway-1", "gateway-2"]);
+    let shared = cluster.map_with(CHANGE, "two share", both).await;
+    assert!(owned(&shared, "gateway-1") <= 134, "128 and 5 %");
+    let next = |map: &ClusterMap| MapVersion {
+        version: map.version.version + 1,
+        ..map.version
+    };
+    assert_eq!(shared.version, next(&alone));
+
+    let map = cluster.run(&["map", "--json"]);
+    let map: serde_json::Value = serde_json::from_slice(&map.stdout).unwrap();
+    assert_eq!(map["map"]["version"], shared.version.version);
+    assert_eq!(map["loads"][1]["owner"], owned(&shared, "gateway-2"));
+    let nodes = cluster.run(&["nodes"]);
+    let nodes = String::from_utf8(nodes.stdout).unwrap();
+    assert!(nodes.contains("gateway-2  active  1"), "{nodes}");
+
+    drop(two);
+    let two = cluster.start_gateway("gateway-2", "127.0.0.1:22");
+    let restarted = cluster
+        .map_with(CHANGE, "the new address", |map| {
+            map.relay_addr("gateway-2") == Some("127.0.0.1:22")
+        })
+        .await;
+    assert_eq!(restarted.version, next(&shared));
+    assert_eq!(restarted.shards, shared.shards);
+
+    sqlx::query(
+        "insert into cluster_pin (shard, node_id) values (0, 'gateway-1'), (1, 'gateway-2')",
+    )
+    .execute(&cluster.db)
+    .await
+    .unwrap();
+    let pins_hold = |map: &ClusterMap| {
+        map.owner(ShardId(0)) == Some("gateway-1") && map.owner(ShardId(1)) == Some("gateway-2")
+    };
+    let pinned = cluster.map_with(CHANGE, "pins", pins_hold).await;
+
+    sqlx::query("insert into cluster_node (node_id, state) values ('gateway-1', 'draining')")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+    let drained = cluster
+        .map_with(CHANGE, "the drain", |map| all_owned_by(map, &["gateway-2"]))
+        .await;
+    assert_eq!(drained.version, next(&pinned));
+
+    sqlx::query("delete from cluster_node")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+    cluster.map_with(CHANGE, "the end of the drain", both).await;
+    drop(two);
+    let survivor = cluster
+        .map_with(CHANGE, "the death", |map| all_owned_by(map, &["gateway-1"]))
+        .await;
+    assert_eq!(survivor.nodes, ["gateway-1"]);
+    drop(one);
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 15).await;
+    let later = ClusterMap {
+        version: MapVersion {
+            term: 70,
+            version: 5,
+        },
+        nodes: vec!["long-gone".to_owned()],
+        relay_addrs: vec!["127.0.0.1:1".to_owned()],
+        shards: vec![Default::default(); usize::from(SHARDS)],
+    };
+    let () = redis::cmd("SET")
+        .arg(keys::MAP)
+        .arg(serde_json::to_string(&later).unwrap())
+        .query_async(&mut cluster.redis)
+        .await
+        .unwrap();
+    let _gateway = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    let coordinator = cluster.start_coordinator("one");
+    let map = cluster
+        .map_with(TAKE_OVER, "a map above the old one", |map| *map != later)
+        .await;
+    assert_eq!(
+        map.version,
+        MapVersion {
+            term: 71,
+            version: 6
+        }
+    );
+    assert_eq!(cluster.term().await, 71);
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_cluster_of_another_number_of_shards_is_refused(db: PgPool) {
+    let cluster = TestCluster::new(db, 11).await;
+    sqlx::query("insert into cluster_setting (key, value) values ('shards', '4096')")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+    let refused = cluster.run(&["serve"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("CLUSTER_SHARDS"), "{error}");
+}
