@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use guildhall_shared::cluster_map::{Assignment, ClusterMap};
+use guildhall_shared::cluster_map::{Assignment, ClusterMap, MapVersion};
 use guildhall_shared::shard::ShardId;
 
 use crate::node::{Node, Standing};
@@ -36,6 +36,22 @@ pub struct Layout {
     pub relay_addrs: Vec<String>,
     /// Per shard, places in `nodes`.
     pub shards: Vec<Assignment>,
+}
+
+impl Layout {
+    pub fn into_map(self, version: MapVersion) -> ClusterMap {
+        ClusterMap {
+            version,
+            nodes: self.nodes,
+            relay_addrs: self.relay_addrs,
+            shards: self.shards,
+        }
+    }
+
+    /// True if the map says the same, whatever its version.
+    pub fn is_that_of(&self, map: &ClusterMap) -> bool {
+        self.nodes == map.nodes && self.relay_addrs == map.relay_addrs && self.shards == map.shards
+    }
 }
 
 /// Decides owner and standby of every shard.

@@ -202,23 +202,14 @@ fn next_map(
     if let Some(known) = known.filter(|known| known.version.term > term) {
         return Err(Error::LaterTerm(known.version));
     }
-    let same = known.is_some_and(|known| {
-        known.nodes == layout.nodes
-            && known.relay_addrs == layout.relay_addrs
-            && known.shards == layout.shards
-    });
+    let same = known.is_some_and(|known| layout.is_that_of(known));
     let before = known.map_or(0, |known| known.version.version);
     let version = if same { before } else { before + 1 };
     let version = MapVersion { term, version };
     if same && in_redis == Some(version) {
         return Ok(None);
     }
-    Ok(Some(ClusterMap {
-        version,
-        nodes: layout.nodes,
-        relay_addrs: layout.relay_addrs,
-        shards: layout.shards,
-    }))
+    Ok(Some(layout.into_map(version)))
 }
 
 /// Shards with another owner than before.
@@ -251,13 +242,7 @@ mod tests {
     }
 
     fn map(version: MapVersion, relay: &str) -> ClusterMap {
-        let layout = layout(relay);
-        ClusterMap {
-            version,
-            nodes: layout.nodes,
-            relay_addrs: layout.relay_addrs,
-            shards: layout.shards,
-        }
+        layout(relay).into_map(version)
     }
 
     /// Version of the map to publish, for a layout at this relay address.

@@ -1,6 +1,5 @@
 //! Properties of `plan` (I9, I10), over clusters that joined, left and drained before.
 
-use guildhall_shared::cluster_map::MapVersion;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -31,12 +30,7 @@ fn seen(shards: u16, nodes: Vec<Node>) -> Observed {
 }
 
 fn as_map(layout: Layout) -> ClusterMap {
-    ClusterMap {
-        version: MapVersion::default(),
-        nodes: layout.nodes,
-        relay_addrs: layout.relay_addrs,
-        shards: layout.shards,
-    }
+    layout.into_map(MapVersion::default())
 }
 
 /// The same cluster after this plan came true.
