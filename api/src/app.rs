@@ -10,10 +10,12 @@ use sqlx::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::AccessCache,
     auth::{Passwords, TokenCache},
     config::Config,
     error::Result,
     events::Publisher,
+    message_writer::MessageWriter,
     rate_limit::Limiter,
     snowflakes::Snowflakes,
     telemetry::Metrics,
@@ -36,6 +38,8 @@ pub struct Shared {
     pub(crate) redis: ConnectionManager,
     pub(crate) snowflakes: Snowflakes,
     pub(crate) publisher: Publisher,
+    pub(crate) message_writer: MessageWriter,
+    pub(crate) access: AccessCache,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
     pub(crate) tokens: TokenCache,
@@ -101,6 +105,8 @@ impl App {
             limiter: Limiter::new(config.rate_limits, redis.clone(), metrics.clone()),
             tokens: TokenCache::default(),
             passwords: Passwords::new(),
+            message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
+            access: AccessCache::default(),
             config,
             db,
             redis,

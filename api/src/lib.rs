@@ -3,6 +3,7 @@
 //! Every change is stored together with the number of its event; nothing here waits for
 //! Redis or a gateway. Never talks to clients' sockets: that is the gateway.
 
+mod access;
 pub mod app;
 pub mod auth;
 pub mod config;
@@ -12,6 +13,8 @@ mod extract;
 mod form;
 pub mod housekeeping;
 pub mod http;
+pub mod migrate;
+mod message_writer;
 mod rate_limit;
 mod routes;
 mod snowflakes;
