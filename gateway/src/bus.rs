@@ -40,7 +40,7 @@ pub type CoreId = u16;
 pub type SessionSlot = u32;
 
 /// A session of one core; stale keys point at nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct SessionKey {
     pub slot: SessionSlot,
     pub generation: u32,
@@ -97,7 +97,7 @@ pub struct Subscription {
 }
 
 /// One user of a core in a realm. In a user's own realm it is that user.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Subscriber {
     pub user: Id<User>,
     /// Snapshots to make for sessions of this user; empty for a mere change of position.
@@ -105,7 +105,7 @@ pub struct Subscriber {
 }
 
 /// One GUILD_CREATE (or one guild of a user's READY) for one session.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SnapshotRequest {
     pub session: SessionKey,
     /// Members above which a guild is large: 50 to 250.
@@ -161,6 +161,8 @@ pub struct Handover {
 pub struct Identity {
     pub user: guildhall_shared::model::CurrentUser,
     pub token: TokenHash,
+    /// As asked for and allowed; of users whatever they sent.
+    pub intents: Intents,
     /// For bots: id and flags of the application.
     pub application: Option<(Id<guildhall_shared::id::marker::Application>, u64)>,
     /// The user's realm stands here; guild joins and leaves after it follow as its events.

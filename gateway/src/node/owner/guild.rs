@@ -49,13 +49,17 @@ pub(crate) enum Touched {
 
 impl Touched {
     fn everybody_if(changed: bool) -> Self {
-        if changed { Self::Everybody } else { Self::Nobody }
+        if changed {
+            Self::Everybody
+        } else {
+            Self::Nobody
+        }
     }
 }
 
 #[derive(Deserialize)]
-struct WithId<T> {
-    id: Id<T>,
+struct WithId {
+    id: Id<marker::Any>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +74,7 @@ struct WithRoleId {
 
 #[derive(Deserialize)]
 struct WithUser {
-    user: WithId<marker::User>,
+    user: WithId,
 }
 
 impl GuildState {
@@ -100,11 +104,7 @@ impl GuildState {
     }
 
     /// The classes a user sees now; `None` for one who is no member.
-    pub(crate) fn seen_by(
-        &self,
-        user: Id<marker::User>,
-        now: Timestamp,
-    ) -> Option<Vec<ClassId>> {
+    pub(crate) fn seen_by(&self, user: Id<marker::User>, now: Timestamp) -> Option<Vec<ClassId>> {
         let access = self.access(user)?;
         let base = self.base(access, now);
         Some(self.classes.seen_by(self.guild.id, base, access, now))
@@ -176,13 +176,19 @@ impl GuildState {
             }
             EventKind::ChannelDelete => {
                 let WithId { id } = serde_json::from_slice(body)?;
+                let id = id.cast();
                 self.classes.remove(id);
                 self.channels.remove(&id);
                 Touched::Everybody
             }
             EventKind::GuildRoleCreate | EventKind::GuildRoleUpdate => {
                 let WithRole { role } = serde_json::from_slice(body)?;
-                match self.guild.roles.iter_mut().find(|known| known.id == role.id) {
+                match self
+                    .guild
+                    .roles
+                    .iter_mut()
+                    .find(|known| known.id == role.id)
+                {
                     Some(known) => *known = role,
                     None => self.guild.roles.push(role),
                 }
@@ -206,17 +212,18 @@ impl GuildState {
             EventKind::GuildMemberUpdate => self.update_member(body)?,
             EventKind::GuildMemberRemove => {
                 let WithUser { user } = serde_json::from_slice(body)?;
-                if self.members.remove(&user.id).is_some() {
+                let user = user.id.cast();
+                if self.members.remove(&user).is_some() {
                     self.member_count = self.member_count.saturating_sub(1);
                 }
-                Touched::Member(user.id)
+                Touched::Member(user)
             }
             EventKind::MessageCreate => {
                 if let guildhall_shared::envelope::Scope::Channel(channel) = event.vis.scope
                     && let Some(channel) = self.channels.get_mut(&channel)
                 {
                     let WithId { id } = serde_json::from_slice(body)?;
-                    channel.last_message_id = Some(Some(id));
+                    channel.last_message_id = Some(Some(id.cast()));
                 }
                 Touched::Nobody
             }
@@ -228,7 +235,8 @@ impl GuildState {
     fn update_member(&mut self, body: &[u8]) -> Result<Touched, serde_json::Error> {
         let change: Value = serde_json::from_slice(body)?;
         let WithUser { user } = WithUser::deserialize(&change)?;
-        let Some(member) = self.members.get_mut(&user.id) else {
+        let user = user.id.cast();
+        let Some(member) = self.members.get_mut(&user) else {
             // Its GUILD_MEMBER_REMOVE came before: nothing to change.
             return Ok(Touched::Nobody);
         };
@@ -240,7 +248,7 @@ impl GuildState {
         let changed = after.roles != member.roles;
         *member = after;
         Ok(if changed {
-            Touched::Member(user.id)
+            Touched::Member(user)
         } else {
             Touched::Nobody
         })

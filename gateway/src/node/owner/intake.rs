@@ -109,6 +109,13 @@ impl Intake {
         Taken::Early
     }
 
+    /// What seemed to be lacking does not exist.
+    pub(crate) fn forget(&mut self) {
+        self.early.clear();
+        self.head = self.position.seq;
+        self.due = None;
+    }
+
     /// Whether an event is known to exist that has not come.
     pub(crate) fn is_lacking(&self) -> bool {
         self.head > self.position.seq

@@ -82,7 +82,11 @@ impl Classes {
 
     /// Every channel with its class, by channel id.
     pub(crate) fn channels(&self) -> Vec<(Id<Channel>, ClassId)> {
-        let mut channels: Vec<_> = self.by_channel.iter().map(|(&id, &class)| (id, class)).collect();
+        let mut channels: Vec<_> = self
+            .by_channel
+            .iter()
+            .map(|(&id, &class)| (id, class))
+            .collect();
         channels.sort_unstable();
         channels
     }

@@ -88,12 +88,21 @@ pub(crate) enum Frame {
     /// The listening side knows the key too.
     Proof([u8; 32]),
     Sub(Vec<Sub>),
-    Unsub { realm: Id<Realm>, users: Vec<Id<User>> },
+    Unsub {
+        realm: Id<Realm>,
+        users: Vec<Id<User>>,
+    },
     SubOk(Box<SubOk>),
     /// The owner cannot serve the realm now (its database is away).
-    Refused { id: u64, realm: Id<Realm> },
+    Refused {
+        id: u64,
+        realm: Id<Realm>,
+    },
     Ev(Arc<Envelope>),
-    View { realm: Id<Realm>, change: ViewChange },
+    View {
+        realm: Id<Realm>,
+        change: ViewChange,
+    },
     Ping,
     Pong,
 }
@@ -310,8 +319,11 @@ mod tests {
         prop_oneof![
             (any::<[u8; 32]>(), ".{0,20}")
                 .prop_map(|(nonce, node)| Frame::Challenge(Challenge { node, nonce })),
-            (any::<[u8; 32]>(), any::<[u8; 32]>())
-                .prop_map(|(nonce, proof)| Frame::Hello(Hello { node: "a".into(), nonce, proof })),
+            (any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(nonce, proof)| Frame::Hello(Hello {
+                node: "a".into(),
+                nonce,
+                proof
+            })),
             any::<[u8; 32]>().prop_map(Frame::Proof),
             prop::collection::vec(sub(), 0..3).prop_map(Frame::Sub),
             (id(), prop::collection::vec(id(), 0..3))
@@ -325,17 +337,19 @@ mod tests {
                 any::<bool>(),
                 prop::collection::vec((key(), bytes()), 0..3),
             )
-                .prop_map(|(number, realm, position, view, replay, lost, snapshots)| {
-                    Frame::SubOk(Box::new(SubOk {
-                        id: number,
-                        realm,
-                        position,
-                        view,
-                        replay,
-                        lost,
-                        snapshots,
-                    }))
-                }),
+                .prop_map(
+                    |(number, realm, position, view, replay, lost, snapshots)| {
+                        Frame::SubOk(Box::new(SubOk {
+                            id: number,
+                            realm,
+                            position,
+                            view,
+                            replay,
+                            lost,
+                            snapshots,
+                        }))
+                    }
+                ),
             (any::<u64>(), id()).prop_map(|(id, realm)| Frame::Refused { id, realm }),
             envelope().prop_map(Frame::Ev),
             (id(), view()).prop_map(|(realm, change)| Frame::View { realm, change }),

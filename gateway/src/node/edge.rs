@@ -1,0 +1,742 @@
+//! The edge role: which realms this node's cores want, and which owner serves each.
+//!
+//! Turns to the owner the map names, else to its standby, else to this node itself: any
+//! node that reaches Postgres may serve any realm. A new owner is subscribed before the old
+//! one is left. Computes no permissions and keeps no events.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    id::marker::{Realm, User},
+    shard::{Position, ShardId},
+};
+use rustc_hash::FxBuildHasher;
+use tokio::time::sleep;
+
+use super::{
+    map::MapWatch,
+    metrics::Metrics,
+    owner::{EdgeId, FromOwner, Owner},
+    relay::{
+        frame::{Frame, SUBS_MAX, Sub, SubOk},
+        link::Links,
+    },
+};
+use crate::bus::{
+    CoreHandle, CoreId, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed, Subscriber, Subscription,
+    ToCore, ViewChange,
+};
+
+/// Time between looks for late answers and cores that fell behind.
+const TICK: Duration = Duration::from_millis(100);
+/// Pause before another owner is asked after one refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// Owners asked before a core is told that the realm is unavailable.
+const ATTEMPTS_MAX: u32 = 4;
+/// Realms moved to the owner of a new map at once; the rest follows with the next look.
+const MOVES_MAX: usize = 2000;
+
+/// Who serves a realm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// This node.
+    Local,
+    /// Another one, over its link.
+    Node(Rc<str>),
+}
+
+pub(crate) struct Edge {
+    node: String,
+    shards: u16,
+    cores: Vec<CoreHandle>,
+    map: Rc<MapWatch>,
+    owner: Rc<Owner>,
+    /// This edge's number at its own owner.
+    local: EdgeId,
+    links: Rc<Links>,
+    metrics: Metrics,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    realms: HashMap<Id<Realm>, RealmSub, FxBuildHasher>,
+    /// Subscriptions without an answer yet, by their id.
+    pending: HashMap<u64, Pending, FxBuildHasher>,
+    last_id: u64,
+}
+
+#[derive(Default)]
+struct RealmSub {
+    /// Whose events are passed on; `None` before the first answer and after its loss.
+    serving: Option<Server>,
+    cores: Vec<CoreSub>,
+}
+
+struct CoreSub {
+    core: CoreId,
+    /// Users with sessions on this core.
+    users: BTreeSet<Id<User>>,
+    /// It gets events: its last subscription stands and its inbox took everything since.
+    live: bool,
+    /// Newest durable event it was given.
+    position: Option<Position>,
+    pending: Option<u64>,
+    /// Asked for while a subscription was pending; sent when that one is answered.
+    queued: Option<Ask>,
+}
+
+/// What a subscription is for.
+#[derive(Debug, Clone, Default)]
+struct Ask {
+    /// `None`: from where the core stands, without repeats; if it stands nowhere, from the
+    /// snapshot on.
+    from: Option<Position>,
+    snapshots: Vec<(Id<User>, SnapshotRequest)>,
+}
+
+struct Pending {
+    realm: Id<Realm>,
+    core: CoreId,
+    server: Server,
+    ask: Ask,
+    attempt: u32,
+    /// When another owner is asked.
+    until: Instant,
+}
+
+/// Frames to send once the state is no longer borrowed.
+type Outgoing = Vec<(Server, Message)>;
+
+enum Message {
+    Sub(Sub),
+    Unsub(Id<Realm>, Vec<Id<User>>),
+}
+
+impl Edge {
+    pub(crate) fn new(
+        node: String,
+        shards: u16,
+        cores: Vec<CoreHandle>,
+        map: Rc<MapWatch>,
+        owner: Rc<Owner>,
+        links: Rc<Links>,
+        metrics: Metrics,
+    ) -> Rc<Self> {
+        Rc::new_cyclic(|edge: &std::rc::Weak<Self>| {
+            let from_local = edge.clone();
+            let local = owner.edge_up(super::owner::Peer::Local(Box::new(move |message| {
+                if let Some(edge) = from_local.upgrade() {
+                    edge.receive(&Server::Local, message);
+                }
+            })));
+            Self {
+                node,
+                shards,
+                cores,
+                map,
+                owner,
+                local,
+                links,
+                metrics,
+                state: RefCell::default(),
+            }
+        })
+    }
+
+    /// A core wants realms, or users added to them.
+    pub(crate) fn subscribe(&self, core: CoreId, subscriptions: Vec<Subscription>) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            for Subscription { realm, from, users } in subscriptions {
+                let entry = state.realms.entry(realm).or_default();
+                let place = entry.core(core);
+                let sub = &mut entry.cores[place];
+                let mut ask = Ask {
+                    from,
+                    snapshots: Vec::new(),
+                };
+                for Subscriber { user, snapshots } in users {
+                    sub.users.insert(user);
+                    ask.snapshots
+                        .extend(snapshots.into_iter().map(|request| (user, request)));
+                }
+                sub.queue(ask);
+                self.next(&mut state, realm, core, &mut out);
+            }
+        }
+        self.send(out);
+    }
+
+    /// A core's last sessions of these users are gone.
+    pub(crate) fn unsubscribe(&self, core: CoreId, realm: Id<Realm>, users: &[Id<User>]) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let Some(entry) = state.realms.get_mut(&realm) else {
+                return;
+            };
+            if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) {
+                for user in users {
+                    sub.users.remove(user);
+                }
+                if let Some(queued) = &mut sub.queued {
+                    queued.snapshots.retain(|(user, _)| !users.contains(user));
+                }
+            }
+            entry.cores.retain(|sub| !sub.users.is_empty());
+            let gone: Vec<Id<User>> = users
+                .iter()
+                .copied()
+                .filter(|user| !entry.cores.iter().any(|sub| sub.users.contains(user)))
+                .collect();
+            let mut servers: Vec<Server> = entry.serving.iter().cloned().collect();
+            for pending in state.pending.values().filter(|one| one.realm == realm) {
+                if !servers.contains(&pending.server) {
+                    servers.push(pending.server.clone());
+                }
+            }
+            let cores = &entry.cores;
+            state.pending.retain(|_, pending| {
+                pending.realm != realm || cores.iter().any(|sub| sub.core == pending.core)
+            });
+            if entry.cores.is_empty() {
+                state.realms.remove(&realm);
+            }
+            if !gone.is_empty() {
+                for server in servers {
+                    out.push((server, Message::Unsub(realm, gone.clone())));
+                }
+            }
+        }
+        self.send(out);
+    }
+
+    /// What an owner says.
+    pub(crate) fn receive(&self, server: &Server, message: FromOwner) {
+        match message {
+            FromOwner::Event(event) => self.event(server, &event),
+            FromOwner::View { realm, change } => self.view(server, realm, &change),
+            FromOwner::SubOk(ok) => self.answered(server, *ok),
+            FromOwner::Refused { id, .. } => {
+                if let Some(pending) = self.state.borrow_mut().pending.get_mut(&id) {
+                    pending.until = Instant::now() + REFUSED_PAUSE;
+                }
+            }
+        }
+    }
+
+    /// A link broke: its realms are subscribed elsewhere at once.
+    pub(crate) fn link_down(&self, node: &Rc<str>) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let now = Instant::now();
+            let mut lost = Vec::new();
+            for (&realm, entry) in &mut state.realms {
+                if entry.serving == Some(Server::Node(node.clone())) {
+                    entry.serving = None;
+                    lost.push(realm);
+                }
+            }
+            for pending in state.pending.values_mut() {
+                if pending.server == Server::Node(node.clone()) {
+                    pending.until = now;
+                }
+            }
+            self.retry(state, &mut out);
+            for realm in lost {
+                self.resubscribe(state, realm, &mut out);
+            }
+        }
+        self.send(out);
+    }
+
+    /// Turns to the owners of the present map where another node serves now.
+    pub(crate) fn rebalance(&self) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let moved: Vec<Id<Realm>> = state
+                .realms
+                .iter()
+                .filter(|(realm, entry)| {
+                    entry.serving.is_some()
+                        && entry.serving != self.candidates(**realm).into_iter().next()
+                })
+                .map(|(&realm, _)| realm)
+                .take(MOVES_MAX)
+                .collect();
+            for realm in moved {
+                self.resubscribe(&mut state, realm, &mut out);
+            }
+        }
+        self.send(out);
+    }
+
+    /// Looks after late answers and cores that fell behind, as long as the task lives.
+    pub(crate) async fn tend(self: Rc<Self>) {
+        loop {
+            sleep(TICK).await;
+            let mut out = Outgoing::new();
+            {
+                let mut state = self.state.borrow_mut();
+                self.retry(&mut state, &mut out);
+                let behind: Vec<(Id<Realm>, CoreId)> = state
+                    .realms
+                    .iter()
+                    .flat_map(|(&realm, entry)| entry.cores.iter().map(move |sub| (realm, sub)))
+                    .filter(|(_, sub)| sub.pending.is_none() && sub.queued.is_some())
+                    .map(|(realm, sub)| (realm, sub.core))
+                    .collect();
+                for (realm, core) in behind {
+                    self.metrics.resubscriptions.inc();
+                    self.next(&mut state, realm, core, &mut out);
+                }
+            }
+            self.send(out);
+        }
+    }
+
+    fn event(&self, server: &Server, event: &Arc<Envelope>) {
+        let mut state = self.state.borrow_mut();
+        let Some(entry) = state.realms.get_mut(&event.realm) else {
+            return;
+        };
+        if entry.serving.as_ref() != Some(server) {
+            return;
+        }
+        let at = event.position();
+        for sub in entry.cores.iter_mut().filter(|sub| sub.live) {
+            if at.is_some_and(|at| Some(at) <= sub.position) {
+                continue;
+            }
+            if self.give(sub, ToCore::Event(event.clone())) && at.is_some() {
+                sub.position = at;
+            }
+        }
+    }
+
+    fn view(&self, server: &Server, realm: Id<Realm>, change: &ViewChange) {
+        let mut state = self.state.borrow_mut();
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        if entry.serving.as_ref() != Some(server) {
+            return;
+        }
+        for sub in entry.cores.iter_mut().filter(|sub| sub.live) {
+            let change = sub.own_part(change);
+            if !change.channels.is_empty() || !change.users.is_empty() {
+                self.give(sub, ToCore::View { realm, change });
+            }
+        }
+    }
+
+    fn answered(&self, server: &Server, ok: SubOk) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            if ok.id == 0 {
+                self.read_again(&mut state, server, &ok);
+            } else if let Some(pending) = state.pending.remove(&ok.id) {
+                self.subscribed(&mut state, server, pending, ok, &mut out);
+            }
+        }
+        self.send(out);
+    }
+
+    /// The owner had to read a realm anew: everyone who listens starts from there.
+    fn read_again(&self, state: &mut State, server: &Server, ok: &SubOk) {
+        let Some(entry) = state.realms.get_mut(&ok.realm) else {
+            return;
+        };
+        if entry.serving.as_ref() != Some(server) {
+            return;
+        }
+        for sub in entry.cores.iter_mut().filter(|sub| sub.live) {
+            let subscribed = Subscribed {
+                realm: ok.realm,
+                position: ok.position,
+                view: sub.own_part(&ok.view),
+                replay: Vec::new(),
+                lost: true,
+                snapshots: Vec::new(),
+            };
+            if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {
+                sub.position = Some(ok.position);
+            }
+        }
+    }
+
+    fn subscribed(
+        &self,
+        state: &mut State,
+        server: &Server,
+        pending: Pending,
+        ok: SubOk,
+        out: &mut Outgoing,
+    ) {
+        let realm = pending.realm;
+        let best = self.candidate(realm, 0);
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        let mut full = None;
+        if entry
+            .serving
+            .as_ref()
+            .is_some_and(|now| now != server && *now == best)
+        {
+            // An answer from before the realm moved to its owner: asked again there.
+            out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
+                sub.pending = None;
+                sub.queue(pending.ask);
+            }
+            return self.next(state, realm, pending.core, out);
+        }
+        if entry.serving.as_ref() != Some(server) {
+            if let Some(old) = entry.serving.replace(server.clone()) {
+                let users = entry.users();
+                out.push((old, Message::Unsub(realm, users)));
+            }
+            // From here on only the new owner's word counts, which the other cores have not
+            // heard yet: they get nothing until it has answered them too.
+            for sub in entry.cores.iter_mut().filter(|sub| sub.live) {
+                if sub.core != pending.core {
+                    sub.live = false;
+                    if sub.pending.is_none() {
+                        sub.catch_up();
+                    }
+                }
+            }
+        }
+        if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
+            sub.pending = None;
+            let mut replay = ok.replay;
+            let mut position = ok.position;
+            if pending.ask.from.is_none() && !ok.lost {
+                replay.retain(|event| event.position() > sub.position);
+                position = sub.position.map_or(position, |had| had.max(position));
+            }
+            let subscribed = Subscribed {
+                realm,
+                position,
+                view: ok.view,
+                replay,
+                lost: ok.lost,
+                snapshots: ok.snapshots,
+            };
+            sub.live = true;
+            if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {
+                sub.position = Some(position);
+            } else {
+                // Asked for again, snapshots and all, when there is room.
+                sub.queue(pending.ask);
+                full = Some(pending.core);
+            }
+        }
+        let cores: Vec<CoreId> = entry.cores.iter().map(|sub| sub.core).collect();
+        for core in cores {
+            // One whose inbox is full is asked for again by `tend`, after a pause.
+            if full != Some(core) {
+                self.next(state, realm, core, out);
+            }
+        }
+    }
+
+    /// Puts a message into a core's inbox. A core that has no room gets nothing more of this
+    /// realm until it has subscribed again from what it got.
+    fn give(&self, sub: &mut CoreSub, message: ToCore) -> bool {
+        let Some(core) = self.cores.get(usize::from(sub.core)) else {
+            return false;
+        };
+        if core.send(message).is_ok() {
+            return true;
+        }
+        self.metrics.inbox_full.inc();
+        sub.live = false;
+        sub.catch_up();
+        false
+    }
+
+    /// Subscribes a core for what is queued, unless an answer is still to come.
+    fn next(&self, state: &mut State, realm: Id<Realm>, core: CoreId, out: &mut Outgoing) {
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+            return;
+        };
+        if sub.pending.is_some() {
+            return;
+        }
+        let Some(ask) = sub.queued.take() else {
+            return;
+        };
+        // All cores of a realm stay with one owner; `rebalance` moves them together.
+        let server = match &entry.serving {
+            Some(Server::Node(node)) if !self.links.is_usable(node) => None,
+            serving => serving.clone(),
+        };
+        let server = server.unwrap_or_else(|| self.candidate(realm, 0));
+        self.ask(state, realm, core, server, ask, 0, out);
+    }
+
+    /// Subscribes all cores of a realm at the owner it should have.
+    fn resubscribe(&self, state: &mut State, realm: Id<Realm>, out: &mut Outgoing) {
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        let mut asks = Vec::new();
+        for sub in &mut entry.cores {
+            if sub.pending.is_none() {
+                sub.catch_up();
+                asks.extend(sub.queued.take().map(|ask| (sub.core, ask)));
+            }
+        }
+        for (core, ask) in asks {
+            self.metrics.resubscriptions.inc();
+            let server = self.candidate(realm, 0);
+            self.ask(state, realm, core, server, ask, 0, out);
+        }
+    }
+
+    /// Turns to the next owner where the one asked has not answered in time.
+    fn retry(&self, state: &mut State, out: &mut Outgoing) {
+        let now = Instant::now();
+        let late: Vec<u64> = state
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.until <= now)
+            .map(|(&id, _)| id)
+            .collect();
+        for id in late {
+            let Some(pending) = state.pending.remove(&id) else {
+                continue;
+            };
+            let (realm, core) = (pending.realm, pending.core);
+            let Some(entry) = state.realms.get_mut(&realm) else {
+                continue;
+            };
+            let serving = entry.serving.clone();
+            let shared = state
+                .pending
+                .values()
+                .any(|other| other.realm == realm && other.server == pending.server);
+            if serving.as_ref() != Some(&pending.server) && !shared {
+                // A late answer of that owner must not leave a listener behind.
+                let users = entry.users();
+                out.push((pending.server.clone(), Message::Unsub(realm, users)));
+            }
+            let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+                continue;
+            };
+            sub.pending = None;
+            let attempt = pending.attempt + 1;
+            if attempt >= ATTEMPTS_MAX {
+                let served = serving.is_some() && sub.live;
+                if served && pending.ask.from.is_none() && pending.ask.snapshots.is_empty() {
+                    // The owner of before goes on; the next look tries again.
+                    continue;
+                }
+                tracing::warn!(realm.id = %realm, "no owner answers");
+                sub.live = false;
+                if self.give(sub, ToCore::Unavailable { realm }) {
+                    sub.queued = None;
+                }
+                continue;
+            }
+            let server = self.candidate(realm, attempt);
+            self.ask(state, realm, core, server, pending.ask, attempt, out);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one private step of its callers")]
+    fn ask(
+        &self,
+        state: &mut State,
+        realm: Id<Realm>,
+        core: CoreId,
+        server: Server,
+        ask: Ask,
+        attempt: u32,
+        out: &mut Outgoing,
+    ) {
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+            return;
+        };
+        state.last_id += 1;
+        let id = state.last_id;
+        sub.pending = Some(id);
+        let mut users: BTreeMap<Id<User>, Vec<SnapshotRequest>> =
+            sub.users.iter().map(|&user| (user, Vec::new())).collect();
+        for (user, request) in &ask.snapshots {
+            if let Some(snapshots) = users.get_mut(user) {
+                snapshots.push(request.clone());
+            }
+        }
+        out.push((
+            server.clone(),
+            Message::Sub(Sub {
+                id,
+                realm,
+                from: ask.from.or(sub.position),
+                users: users
+                    .into_iter()
+                    .map(|(user, snapshots)| Subscriber { user, snapshots })
+                    .collect(),
+            }),
+        ));
+        state.pending.insert(
+            id,
+            Pending {
+                realm,
+                core,
+                server,
+                ask,
+                attempt,
+                until: Instant::now() + SUBSCRIBE_TIMEOUT,
+            },
+        );
+    }
+
+    /// The owners to ask, best first: never empty.
+    fn candidates(&self, realm: Id<Realm>) -> Vec<Server> {
+        let map = self.map.current();
+        let shard = ShardId::of(realm, self.shards);
+        let mut servers = Vec::with_capacity(3);
+        for node in [map.owner(shard), map.standby(shard)].into_iter().flatten() {
+            if node == self.node {
+                servers.push(Server::Local);
+            } else if self.links.is_usable(node) {
+                servers.push(Server::Node(node.into()));
+            }
+        }
+        if !servers.contains(&Server::Local) {
+            servers.push(Server::Local);
+        }
+        servers
+    }
+
+    fn candidate(&self, realm: Id<Realm>, attempt: u32) -> Server {
+        let mut servers = self.candidates(realm);
+        let place = attempt as usize % servers.len();
+        servers.swap_remove(place)
+    }
+
+    /// Hands messages to the owners, in order, subscriptions of one link together.
+    fn send(&self, out: Outgoing) {
+        let mut batch: Vec<(Server, Vec<Sub>)> = Vec::new();
+        for (server, message) in out {
+            match message {
+                Message::Sub(sub) => match batch.iter_mut().find(|(to, _)| *to == server) {
+                    Some((_, subs)) => subs.push(sub),
+                    None => batch.push((server, vec![sub])),
+                },
+                Message::Unsub(realm, users) => {
+                    // Never behind a later subscription of the same realm.
+                    self.send_subs(&mut batch);
+                    match &server {
+                        Server::Local => self.owner.unsubscribe(self.local, realm, &users),
+                        Server::Node(node) => {
+                            self.links.send_if_up(node, &Frame::Unsub { realm, users });
+                        }
+                    }
+                }
+            }
+        }
+        self.send_subs(&mut batch);
+    }
+
+    fn send_subs(&self, batch: &mut Vec<(Server, Vec<Sub>)>) {
+        for (server, mut subs) in batch.drain(..) {
+            match server {
+                Server::Local => self.owner.subscribe(self.local, subs),
+                Server::Node(node) => {
+                    while !subs.is_empty() {
+                        let rest = subs.split_off(subs.len().min(SUBS_MAX));
+                        self.links.send(&node, &Frame::Sub(subs));
+                        subs = rest;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RealmSub {
+    fn core(&mut self, core: CoreId) -> usize {
+        if let Some(place) = self.cores.iter().position(|sub| sub.core == core) {
+            return place;
+        }
+        self.cores.push(CoreSub {
+            core,
+            users: BTreeSet::new(),
+            live: false,
+            position: None,
+            pending: None,
+            queued: None,
+        });
+        self.cores.len() - 1
+    }
+
+    fn users(&self) -> Vec<Id<User>> {
+        let mut users: Vec<Id<User>> = self
+            .cores
+            .iter()
+            .flat_map(|sub| sub.users.iter().copied())
+            .collect();
+        users.sort_unstable();
+        users.dedup();
+        users
+    }
+}
+
+impl CoreSub {
+    /// Adds to what the next subscription is for: the earlier position, all snapshots.
+    fn queue(&mut self, ask: Ask) {
+        match &mut self.queued {
+            None => self.queued = Some(ask),
+            Some(queued) => {
+                queued.from = match (queued.from, ask.from) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+                queued.snapshots.extend(ask.snapshots);
+            }
+        }
+    }
+
+    /// The core has everything up to its position and needs what came after.
+    fn catch_up(&mut self) {
+        self.queue(Ask::default());
+    }
+
+    fn own_part(&self, change: &ViewChange) -> ViewChange {
+        ViewChange {
+            channels: change.channels.clone(),
+            users: change
+                .users
+                .iter()
+                .filter(|(user, _)| self.users.contains(user))
+                .cloned()
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! IDENTIFY: who is it, may they, and not too often. Spec: gateway.md › IDENTIFY, in its
+//! order of checks from the token on.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use guildhall_shared::{
+    Id,
+    gateway::{CloseCode, Intents},
+    id::marker::{Guild, User},
+    keys,
+    shard::bot_shard,
+    token::Token,
+};
+use guildhall_store::account;
+use redis::{RedisResult, aio::ConnectionManager};
+use sqlx::PgPool;
+use tokio::time::sleep;
+
+use super::{database, metrics::Metrics};
+use crate::bus::{IdentifyRequest, Identity, Refused};
+
+/// Guilds a bot may have on one of its shards.
+const GUILDS_PER_SHARD_MAX: usize = 2500;
+/// One identify per bot and bucket in this time.
+const BUCKET_PERIOD: Duration = Duration::from_secs(5);
+/// Reads of one IDENTIFY before the client is asked to come again.
+const ATTEMPTS: u32 = 2;
+/// Pause between them.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// IDENTIFYs at work at once. When full, further ones are asked to come again.
+const AT_WORK_MAX: usize = 4096;
+/// Buckets remembered while Redis is away. When full, nobody may identify.
+const BUCKETS_MAX: usize = 65_536;
+
+pub(crate) struct Identifier {
+    db: PgPool,
+    commands: ConnectionManager,
+    concurrency: u32,
+    metrics: Metrics,
+    at_work: Cell<usize>,
+    /// Stands in for Redis: when a bucket is free again.
+    buckets: RefCell<HashMap<(Id<User>, u32), Instant>>,
+}
+
+impl Identifier {
+    pub(crate) fn new(
+        db: PgPool,
+        commands: ConnectionManager,
+        concurrency: u16,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            db,
+            commands,
+            concurrency: u32::from(concurrency.max(1)),
+            metrics,
+            at_work: Cell::new(0),
+            buckets: RefCell::default(),
+        }
+    }
+
+    pub(crate) async fn identify(
+        &self,
+        request: &IdentifyRequest,
+    ) -> Result<Box<Identity>, Refused> {
+        let result = if self.at_work.get() >= AT_WORK_MAX {
+            Err(Refused::TryLater)
+        } else {
+            self.at_work.set(self.at_work.get() + 1);
+            let result = self.checked(request).await;
+            self.at_work.set(self.at_work.get() - 1);
+            result
+        };
+        let label = match &result {
+            Ok(_) => "ok",
+            Err(Refused::TryLater) => "later",
+            Err(Refused::Close(_)) => "closed",
+        };
+        self.metrics.identifies.with_label_values(&[label]).inc();
+        result
+    }
+
+    /// Whether a token is anybody's. While the database is away every token may be: the
+    /// client is then told to identify, where it is looked up again.
+    pub(crate) async fn is_token(&self, token: &Token) -> bool {
+        match database::limited(account::by_token(&self.db, token.hash())).await {
+            Ok(account) => account.is_some(),
+            Err(error) => {
+                tracing::warn!(%error, "token not checked");
+                true
+            }
+        }
+    }
+
+    async fn checked(&self, request: &IdentifyRequest) -> Result<Box<Identity>, Refused> {
+        let token = request.token.hash();
+        let found = self.account(&request.token).await?;
+        let Some(found) = found else {
+            return Err(Refused::Close(CloseCode::AuthenticationFailed));
+        };
+        let user = &found.user.user;
+        let mut guilds = found.guilds;
+        if user.bot {
+            let flags = found.application.map_or(0, |(_, flags)| flags);
+            guilds =
+                allowed(guilds, request.shard, request.intents, flags).map_err(Refused::Close)?;
+            if !self
+                .take_bucket(user.id, request.shard.0 % self.concurrency)
+                .await
+            {
+                return Err(Refused::TryLater);
+            }
+        }
+        Ok(Box::new(Identity {
+            user: found.user,
+            token,
+            intents: request.intents.unwrap_or_default(),
+            application: found.application,
+            position: found.position,
+            guilds,
+        }))
+    }
+
+    async fn account(&self, token: &Token) -> Result<Option<account::Identity>, Refused> {
+        for attempt in 1.. {
+            match database::limited(account::identify(&self.db, token.hash())).await {
+                Ok(found) => return Ok(found),
+                Err(error) => tracing::warn!(%error, "identify not read"),
+            }
+            if attempt >= ATTEMPTS {
+                break;
+            }
+            sleep(RETRY_AFTER).await;
+        }
+        Err(Refused::TryLater)
+    }
+
+    /// Takes the bucket's turn if it is free.
+    async fn take_bucket(&self, bot: Id<User>, bucket: u32) -> bool {
+        let mut commands = self.commands.clone();
+        let taken: RedisResult<Option<String>> = redis::cmd("SET")
+            .arg(keys::rate_limit(&format!("identify:{bot}:{bucket}")))
+            .arg(1)
+            .arg("NX")
+            .arg("PX")
+            .arg(BUCKET_PERIOD.as_millis() as u64)
+            .query_async(&mut commands)
+            .await;
+        match taken {
+            Ok(taken) => taken.is_some(),
+            Err(error) => {
+                tracing::debug!(%error, "identify limit kept by this process alone");
+                take_bucket_here(
+                    &mut self.buckets.borrow_mut(),
+                    (bot, bucket),
+                    Instant::now(),
+                )
+            }
+        }
+    }
+}
+
+/// The guilds of a bot's shard, if it may identify on it.
+fn allowed(
+    guilds: Vec<Id<Guild>>,
+    (shard, count): (u32, u32),
+    intents: Option<Intents>,
+    flags: u64,
+) -> Result<Vec<Id<Guild>>, CloseCode> {
+    let mut guilds = guilds;
+    guilds.retain(|&guild| bot_shard(guild, count) == shard);
+    if guilds.len() > GUILDS_PER_SHARD_MAX {
+        return Err(CloseCode::ShardingRequired);
+    }
+    let intents = intents.ok_or(CloseCode::InvalidIntents)?;
+    if Intents::allowed_by_application(flags).contains(intents) {
+        Ok(guilds)
+    } else {
+        Err(CloseCode::DisallowedIntents)
+    }
+}
+
+fn take_bucket_here<K: Eq + std::hash::Hash>(
+    buckets: &mut HashMap<K, Instant>,
+    bucket: K,
+    now: Instant,
+) -> bool {
+    buckets.retain(|_, free| *free > now);
+    if buckets.contains_key(&bucket) || buckets.len() >= BUCKETS_MAX {
+        return false;
+    }
+    buckets.insert(bucket, now + BUCKET_PERIOD);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guilds(count: u64) -> Vec<Id<Guild>> {
+        (1..=count).filter_map(|n| Id::new(n << 22)).collect()
+    }
+
+    #[test]
+    fn a_bot_gets_the_guilds_of_its_shard() {
+        let intents = Some(Intents::GUILDS);
+        assert_eq!(
+            allowed(guilds(4), (1, 2), intents, 0),
+            Ok(vec![Id::new(1 << 22).unwrap(), Id::new(3 << 22).unwrap()])
+        );
+    }
+
+    #[test]
+    fn checks_come_in_the_documented_order() {
+        let all = Some(Intents::all());
+        assert_eq!(
+            allowed(guilds(2501), (0, 1), None, 0),
+            Err(CloseCode::ShardingRequired)
+        );
+        assert!(allowed(guilds(2501), (0, 2), Some(Intents::GUILDS), 0).is_ok());
+        assert_eq!(
+            allowed(guilds(1), (0, 1), None, 0),
+            Err(CloseCode::InvalidIntents)
+        );
+        assert_eq!(
+            allowed(guilds(1), (0, 1), all, 0),
+            Err(CloseCode::DisallowedIntents)
+        );
+        let flags = guildhall_shared::model::Application::FLAGS_NEW;
+        assert!(allowed(guilds(1), (0, 1), all, flags).is_ok());
+    }
+
+    #[test]
+    fn a_bucket_is_free_again_after_its_period() {
+        let (mut buckets, now) = (HashMap::new(), Instant::now());
+        assert!(take_bucket_here(&mut buckets, 1, now));
+        assert!(!take_bucket_here(&mut buckets, 1, now));
+        assert!(take_bucket_here(&mut buckets, 2, now));
+        assert!(take_bucket_here(&mut buckets, 1, now + BUCKET_PERIOD));
+    }
+}

@@ -1,0 +1,122 @@
+//! The newest cluster map this node has seen. Never goes back to an older one (I9).
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use guildhall_shared::{
+    cluster_map::{ClusterMap, MapVersion},
+    keys,
+};
+use redis::{RedisResult, aio::ConnectionManager};
+use tokio::{sync::Notify, time::timeout};
+
+/// Time between looks at the map, when nobody publishes one.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct MapWatch {
+    shards: u16,
+    current: RefCell<Rc<ClusterMap>>,
+}
+
+impl MapWatch {
+    pub(crate) fn new(shards: u16) -> Self {
+        Self {
+            shards,
+            current: RefCell::default(),
+        }
+    }
+
+    /// The newest map; empty until there was one.
+    pub(crate) fn current(&self) -> Rc<ClusterMap> {
+        self.current.borrow().clone()
+    }
+
+    pub(crate) fn version(&self) -> MapVersion {
+        self.current.borrow().version
+    }
+
+    /// Takes a map over if it is newer; `true` if so.
+    pub(crate) fn offer(&self, map: ClusterMap) -> bool {
+        if map.shards.len() != usize::from(self.shards) {
+            tracing::error!(
+                shards = map.shards.len(),
+                expected = self.shards,
+                "a map for another number of shards is ignored"
+            );
+            return false;
+        }
+        if map.version <= self.version() {
+            return false;
+        }
+        tracing::info!(
+            term = map.version.term,
+            version = map.version.version,
+            nodes = map.nodes.len(),
+            "new map"
+        );
+        *self.current.borrow_mut() = Rc::new(map);
+        true
+    }
+
+    /// Reads the map at start, when one is published, and now and then; `looked` runs after
+    /// every look, whether or not the map is another one.
+    pub(crate) async fn run(
+        &self,
+        mut commands: ConnectionManager,
+        published: &Notify,
+        looked: impl Fn(),
+    ) {
+        loop {
+            let map: RedisResult<Option<Vec<u8>>> = redis::cmd("GET")
+                .arg(keys::MAP)
+                .query_async(&mut commands)
+                .await;
+            match map {
+                Ok(Some(json)) => match serde_json::from_slice(&json) {
+                    Ok(map) => {
+                        self.offer(map);
+                    }
+                    Err(error) => tracing::warn!(%error, "unreadable map ignored"),
+                },
+                // Redis is empty or away: the map of before still holds.
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "map not read"),
+            }
+            looked();
+            let _ = timeout(INTERVAL, published.notified()).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::cluster_map::Assignment;
+
+    use super::*;
+
+    fn map(term: u64, version: u64, shards: usize) -> ClusterMap {
+        ClusterMap {
+            version: MapVersion { term, version },
+            shards: vec![Assignment::default(); shards],
+            ..ClusterMap::default()
+        }
+    }
+
+    #[test]
+    fn only_newer_maps_of_this_cluster_are_taken() {
+        let watch = MapWatch::new(4);
+        assert!(watch.offer(map(2, 5, 4)));
+        assert!(!watch.offer(map(2, 5, 4)));
+        assert!(!watch.offer(map(2, 4, 4)));
+        assert!(!watch.offer(map(1, 9, 4)));
+        assert!(!watch.offer(map(3, 1, 8)));
+        assert!(watch.offer(map(3, 1, 4)));
+        assert_eq!(
+            watch.version(),
+            MapVersion {
+                term: 3,
+                version: 1
+            }
+        );
+    }
+}

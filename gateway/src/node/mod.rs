@@ -1,0 +1,341 @@
+//! The node: the one thread of a gateway that talks to Postgres, Redis and other gateways.
+//!
+//! It serves realms (owner role), subscribes its cores to realms wherever they are served
+//! (edge role) and checks IDENTIFYs. It never touches a client's socket. One thread, one
+//! runtime, no locks: state is in `Rc<RefCell<_>>`, never borrowed across an await.
+
+mod database;
+mod edge;
+mod heartbeat;
+mod identify;
+mod map;
+mod metrics;
+mod owner;
+mod redis;
+mod relay;
+
+use std::{
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::postgres::PgPoolOptions;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+    task::{LocalSet, spawn_local},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    edge::{Edge, Server},
+    heartbeat::Heartbeat,
+    identify::Identifier,
+    map::MapWatch,
+    metrics::Metrics,
+    owner::{Owner, check, feed::Feed},
+    relay::{
+        link::{LinkEvent, Links},
+        server,
+    },
+};
+use crate::bus::{CoreHandle, CoreId, ToCore, ToNode};
+
+pub use self::relay::auth::ClusterKey;
+
+/// Time a core has to make room in its inbox for an answer that nobody repeats.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between attempts to put it there.
+const ANSWER_PAUSE: Duration = Duration::from_millis(5);
+/// Requests of cores that may wait for the node; a core waits for room.
+pub const REQUESTS_MAX: usize = 65_536;
+
+/// What the node needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub node_id: String,
+    /// New on every start of the process.
+    pub boot_id: String,
+    pub database_url: String,
+    pub redis_url: String,
+    /// Where other gateways are let in; port 0 takes any free one.
+    pub relay_listen: SocketAddr,
+    /// `host:port` others reach it at; `None`: the bound address.
+    pub relay_advertise: Option<String>,
+    /// Whether `relay_listen` may be an address the world can reach.
+    pub relay_public: bool,
+    /// URL clients reach this node at directly.
+    pub gateway_url: String,
+    pub cluster_key: ClusterKey,
+    /// Shards of the cluster.
+    pub shards: u16,
+    /// Buckets of identify concurrency (`max_concurrency`).
+    pub identify_concurrency: u16,
+    pub db_connections_max: u32,
+    pub status: Arc<Status>,
+    /// Where the node's metrics are registered.
+    pub registry: prometheus::Registry,
+}
+
+/// What the cores and the node tell each other and the admin endpoint of how they are.
+#[derive(Debug, Default)]
+pub struct Status {
+    sessions: AtomicU64,
+    dispatches_per_s: AtomicU64,
+    leaving: AtomicBool,
+    stopping: Notify,
+    database: AtomicBool,
+    relay_addr: OnceLock<SocketAddr>,
+}
+
+impl Status {
+    /// From the cores: identified sessions, connected or resumable.
+    pub fn set_sessions(&self, sessions: u64) {
+        self.sessions.store(sessions, Ordering::Relaxed);
+    }
+
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// From the cores: dispatches sent in the last second.
+    pub fn set_dispatches_per_s(&self, dispatches: u64) {
+        self.dispatches_per_s.store(dispatches, Ordering::Relaxed);
+    }
+
+    pub fn dispatches_per_s(&self) -> u64 {
+        self.dispatches_per_s.load(Ordering::Relaxed)
+    }
+
+    /// The process is leaving: the next heartbeat, sent at once, says so, and shards move
+    /// away while this node still serves them.
+    pub fn stop(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+        self.stopping.notify_one();
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether clients can identify: the database answers and the process stays.
+    pub fn is_ready(&self) -> bool {
+        self.database.load(Ordering::Relaxed)
+            && self.relay_addr.get().is_some()
+            && !self.is_stopping()
+    }
+
+    /// Where the relay listens, once it does.
+    pub fn relay_addr(&self) -> Option<SocketAddr> {
+        self.relay_addr.get().copied()
+    }
+
+    fn set_database(&self, answers: bool) {
+        self.database.store(answers, Ordering::Relaxed);
+    }
+}
+
+/// Why the node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("DATABASE_URL: {0}")]
+    Database(#[source] sqlx::Error),
+    #[error("REDIS_URL: {0}")]
+    Redis(#[source] ::redis::RedisError),
+    #[error("RELAY_LISTEN {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error(
+        "RELAY_LISTEN {0} can be reached by everybody; allow it with RELAY_PUBLIC or choose a private address"
+    )]
+    PublicRelay(SocketAddr),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Runs the node on this thread until `shutdown`, or until no core is left.
+///
+/// Postgres and Redis may be away, now or later: the node waits for them. Errors: a setting
+/// that cannot work, or an address that is taken.
+pub fn run(
+    config: Config,
+    cores: Vec<CoreHandle>,
+    requests: mpsc::Receiver<ToNode>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    LocalSet::new().block_on(&runtime, serve(config, cores, requests, shutdown))
+}
+
+async fn serve(
+    config: Config,
+    cores: Vec<CoreHandle>,
+    mut requests: mpsc::Receiver<ToNode>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    if server::is_public(config.relay_listen.ip()) && !config.relay_public {
+        return Err(Error::PublicRelay(config.relay_listen));
+    }
+    let metrics = Metrics::register(&config.registry)?;
+    let db = PgPoolOptions::new()
+        .max_connections(config.db_connections_max.max(1))
+        .acquire_timeout(database::READ_TIMEOUT)
+        .connect_lazy(&config.database_url)
+        .map_err(Error::Database)?;
+    let client = redis::client(&config.redis_url).map_err(Error::Redis)?;
+    let commands = redis::commands(&client).map_err(Error::Redis)?;
+    let listen = |source| Error::Listen {
+        address: config.relay_listen,
+        source,
+    };
+    let listener = TcpListener::bind(config.relay_listen)
+        .await
+        .map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+
+    let map = Rc::new(MapWatch::new(config.shards));
+    let feed = Feed::new(client, commands.clone(), metrics.clone());
+    let owner = Owner::new(db.clone(), feed.clone(), metrics.clone(), config.shards);
+    let links = Links::new(
+        config.node_id.clone(),
+        config.cluster_key.clone(),
+        map.clone(),
+        metrics.clone(),
+    );
+    let edge = Edge::new(
+        config.node_id.clone(),
+        config.shards,
+        cores.clone(),
+        map.clone(),
+        owner.clone(),
+        links.clone(),
+        metrics.clone(),
+    );
+    let listening = Rc::downgrade(&edge);
+    links.listen(move |node, event| {
+        if let Some(edge) = listening.upgrade() {
+            match event {
+                LinkEvent::From(message) => edge.receive(&Server::Node(node.clone()), message),
+                LinkEvent::Down => edge.link_down(node),
+            }
+        }
+    });
+    let relay = Rc::new(server::Server {
+        node: config.node_id.clone(),
+        key: config.cluster_key.clone(),
+        owner: owner.clone(),
+        metrics: metrics.clone(),
+    });
+    let heartbeat = Rc::new(Heartbeat {
+        id: config.node_id.clone(),
+        boot_id: config.boot_id.clone(),
+        relay_addr: config
+            .relay_advertise
+            .clone()
+            .unwrap_or_else(|| bound.to_string()),
+        gateway_url: config.gateway_url.clone(),
+        status: config.status.clone(),
+        map: map.clone(),
+        owner: owner.clone(),
+        commands: commands.clone(),
+    });
+
+    spawn_local(feed.clone().run(owner.clone()));
+    spawn_local(check::run(owner.clone(), config.status.clone()));
+    spawn_local(owner.sweep());
+    spawn_local(edge.clone().tend());
+    spawn_local(relay.run(listener));
+    spawn_local({
+        let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
+        async move {
+            map.run(commands, &feed.map_changed, || edge.rebalance())
+                .await
+        }
+    });
+    spawn_local({
+        let heartbeat = heartbeat.clone();
+        async move { heartbeat.run().await }
+    });
+    // Set when this thread is the first to start; a second node of the process has its own.
+    let _ = config.status.relay_addr.set(bound);
+    tracing::info!(node.id = %config.node_id, relay = %bound, "node runs");
+
+    let identifier = Rc::new(Identifier::new(
+        db,
+        commands,
+        config.identify_concurrency,
+        metrics,
+    ));
+    let cores: Rc<[CoreHandle]> = cores.into();
+    loop {
+        let request = tokio::select! {
+            request = requests.recv() => request,
+            () = shutdown.cancelled() => None,
+        };
+        let Some(request) = request else { break };
+        match request {
+            ToNode::Subscribe {
+                core,
+                subscriptions,
+            } => edge.subscribe(core, subscriptions),
+            ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),
+            ToNode::Identify {
+                core,
+                session,
+                request,
+            } => {
+                let (identifier, cores) = (identifier.clone(), cores.clone());
+                spawn_local(async move {
+                    let result = identifier.identify(&request).await;
+                    answer(&cores, core, ToCore::Identified { session, result }).await;
+                });
+            }
+            ToNode::CheckToken {
+                core,
+                session,
+                token,
+            } => {
+                let (identifier, cores) = (identifier.clone(), cores.clone());
+                spawn_local(async move {
+                    let valid = identifier.is_token(&token).await;
+                    answer(&cores, core, ToCore::TokenChecked { session, valid }).await;
+                });
+            }
+        }
+    }
+    config.status.stop();
+    heartbeat.farewell().await;
+    tracing::info!(node.id = %config.node_id, "node stopped");
+    Ok(())
+}
+
+/// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again.
+async fn answer(cores: &[CoreHandle], core: CoreId, message: ToCore) {
+    let Some(core) = cores.get(usize::from(core)) else {
+        return;
+    };
+    let mut message = message;
+    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+    while let Err(back) = core.send(message) {
+        if tokio::time::Instant::now() >= deadline {
+            tracing::warn!("a core takes no answers");
+            return;
+        }
+        message = back;
+        sleep(ANSWER_PAUSE).await;
+    }
+}

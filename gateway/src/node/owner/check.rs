@@ -1,0 +1,48 @@
+//! Asks Postgres for what never came: a publisher may die between commit and publish.
+
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use guildhall_store as store;
+use tokio::time::sleep;
+
+use super::Owner;
+use crate::node::{Status, database};
+
+/// Time between checks while Redis carries the events.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The same while it does not: chat goes on, slower.
+const INTERVAL_ALONE: Duration = Duration::from_millis(100);
+/// How far a check looks back. Transactions are cut off after 3 s, so nothing slips through
+/// between two of them.
+const WINDOW: Duration = Duration::from_secs(10);
+/// As far back as the log reaches.
+const WINDOW_MAX: Duration = Duration::from_secs(30 * 60);
+
+/// Checks as long as the task lives; also says whether the database answers.
+pub(crate) async fn run(owner: Rc<Owner>, status: std::sync::Arc<Status>) {
+    let mut last = Instant::now();
+    loop {
+        let started = Instant::now();
+        let window = (last.elapsed() + WINDOW).min(WINDOW_MAX);
+        let shards = owner.open_shards();
+        let read = store::events::newer_in_shards(&owner.db, &shards, window);
+        match database::limited(read).await {
+            Ok(heads) => {
+                last = started;
+                status.set_database(true);
+                for head in heads {
+                    owner.know(head.realm, head.position);
+                }
+            }
+            Err(error) => {
+                status.set_database(false);
+                tracing::warn!(%error, "check for missed events failed");
+            }
+        }
+        let alone = !owner.feed.is_up();
+        sleep(if alone { INTERVAL_ALONE } else { INTERVAL }).await;
+    }
+}

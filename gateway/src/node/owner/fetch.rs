@@ -1,0 +1,374 @@
+//! What the owner reads from Postgres and the shard streams: realms to open, gaps, replays.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    id::marker::Realm as RealmMarker,
+    shard::{Position, ShardId},
+};
+use guildhall_store as store;
+use tokio::time::sleep;
+
+use super::{
+    FromOwner, Owner, Todo, Wait,
+    guild::GuildState,
+    realm::{EdgeId, Realm},
+};
+use crate::node::{database, relay::frame::SubOk};
+
+/// Heads read in one query.
+const HEADS_MAX: usize = 1000;
+/// Events read in one query.
+const EVENTS_MAX: u32 = 1000;
+/// Events replayed to one subscription; one that is further behind starts from a snapshot.
+const REPLAY_MAX: usize = 10_000;
+/// Pause after a read that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Reads of a gap that find nothing before it counts as unfillable. A published event is
+/// committed, and so are all before it: one read should do.
+const MISSES_MAX: u32 = 3;
+
+impl Owner {
+    /// Opens realms of users, all of them with one query.
+    pub(super) async fn read_users(self: Rc<Self>, ids: Vec<Id<RealmMarker>>) {
+        join_all(ids.iter().map(|&id| {
+            let shard = ShardId::of(id, self.shards);
+            self.feed.ensure(shard)
+        }))
+        .await;
+        for ids in ids.chunks(HEADS_MAX) {
+            let heads = database::limited(store::events::heads(&self.db, ids)).await;
+            for &id in ids {
+                match &heads {
+                    Ok(heads) => {
+                        let head = heads.iter().find(|head| head.realm == id);
+                        let position = head.map_or(UNKNOWN, |head| head.position);
+                        self.opened(id, Realm::user(id, position));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "realm not read");
+                        self.not_opened(id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Opens a guild's realm, or reads it again for those who listen.
+    pub(super) async fn read_guild(self: Rc<Self>, id: Id<RealmMarker>) {
+        loop {
+            self.feed.ensure(ShardId::of(id, self.shards)).await;
+            match self.guild_now(id).await {
+                Ok(realm) => return self.opened(id, realm),
+                Err(error) => tracing::warn!(%error, "realm not read"),
+            }
+            if self.not_opened(id) {
+                return;
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn guild_now(&self, id: Id<RealmMarker>) -> Result<Realm, database::Error> {
+        let _turn = self.guild_reads.acquire().await;
+        // A user's realm comes here only when it has to be read again.
+        let own = {
+            let state = self.state.borrow();
+            let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
+            realm.is_some_and(Realm::is_own)
+        };
+        if !own
+            && let Some(snapshot) =
+                database::limited(store::guild::snapshot(&self.db, id.cast())).await?
+        {
+            let position = snapshot.position;
+            return Ok(Realm::guild(id, position, Some(GuildState::new(snapshot))));
+        }
+        let heads = database::limited(store::events::heads(&self.db, &[id])).await?;
+        let position = heads.first().map_or(UNKNOWN, |head| head.position);
+        Ok(if own {
+            Realm::user(id, position)
+        } else {
+            Realm::guild(id, position, None)
+        })
+    }
+
+    /// A realm was read: what came meanwhile is applied, then everyone is answered.
+    fn opened(self: &Rc<Self>, id: Id<RealmMarker>, mut realm: Realm) {
+        let (mut todo, mut effects, mut again) = (Todo::default(), Vec::new(), Vec::new());
+        let edges: Vec<EdgeId>;
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return;
+            };
+            entry.reading = false;
+            if let Some(old) = &entry.realm {
+                let position = realm.position();
+                for (edge, view) in realm.take_over(old.listeners()) {
+                    let ok = SubOk {
+                        id: 0,
+                        realm: id,
+                        position,
+                        view,
+                        replay: Vec::new(),
+                        lost: true,
+                        snapshots: Vec::new(),
+                    };
+                    again.push((edge, FromOwner::SubOk(Box::new(ok))));
+                }
+            }
+            edges = realm.edges().collect();
+            entry.realm = Some(realm);
+            for waiting in &mut entry.waiting {
+                if waiting.wait == Wait::Behind {
+                    waiting.wait = Wait::Reading;
+                }
+            }
+            for event in std::mem::take(&mut entry.early) {
+                entry.take(event, &mut effects, &mut todo, &self.metrics);
+            }
+            if !todo.read {
+                entry.answer(true, &mut todo);
+            }
+        }
+        for (edge, ok) in again {
+            self.tell(edge, ok);
+        }
+        // For those who listened before; the answers to new ones, which come after, have them.
+        self.deliver(id, &edges, effects);
+        self.carry_out(id, todo);
+    }
+
+    /// A realm could not be read; `true` if nobody waits for it any more, because those who
+    /// did were told to ask elsewhere.
+    fn not_opened(&self, id: Id<RealmMarker>) -> bool {
+        let mut refused = Vec::new();
+        let done = {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return true;
+            };
+            for waiting in std::mem::take(&mut entry.waiting) {
+                let (id, realm) = (waiting.sub.id, waiting.sub.realm);
+                refused.push((waiting.edge, FromOwner::Refused { id, realm }));
+            }
+            let listened = entry.realm.as_ref().is_some_and(Realm::has_edges);
+            if !listened {
+                state.realms.remove(&id);
+            }
+            !listened
+        };
+        for (edge, message) in refused {
+            self.tell(edge, message);
+        }
+        done
+    }
+
+    /// Fetches what a realm lacks, until it lacks nothing.
+    pub(super) async fn fill(self: Rc<Self>, id: Id<RealmMarker>) {
+        let (mut streamed, mut misses) = (false, 0);
+        while let Some((position, due, shard)) = self.gap(id) {
+            let now = Instant::now();
+            if due > now {
+                sleep(due - now).await;
+                continue;
+            }
+            if !streamed {
+                streamed = true;
+                self.metrics
+                    .gap_fetches
+                    .with_label_values(&["stream"])
+                    .inc();
+                self.from_stream(shard).await;
+                continue;
+            }
+            self.metrics
+                .gap_fetches
+                .with_label_values(&["postgres"])
+                .inc();
+            let read = store::events::since(&self.db, id, position, EVENTS_MAX);
+            match database::limited(read).await {
+                Ok(events) => {
+                    let first = events.first().and_then(Envelope::position);
+                    if first.is_some_and(|first| first.seq == position.seq + 1) {
+                        misses = 0;
+                        for event in events {
+                            self.ingest(event);
+                        }
+                        continue;
+                    }
+                    misses += 1;
+                    if misses >= MISSES_MAX {
+                        self.give_up(id, position).await;
+                        misses = 0;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "gap not read"),
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Where a realm stands that lacks something, when to fetch it, and its shard. `None`
+    /// ends the fetching: nothing is lacking, or the realm is read as a whole.
+    fn gap(&self, id: Id<RealmMarker>) -> Option<(Position, Instant, ShardId)> {
+        let mut state = self.state.borrow_mut();
+        let entry = state.realms.get_mut(&id)?;
+        let due = entry
+            .realm
+            .as_ref()
+            .filter(|_| !entry.reading)
+            .and_then(|realm| Some((realm.position(), realm.intake.due()?)));
+        match due {
+            Some((position, due)) => Some((position, due, entry.shard)),
+            None => {
+                entry.filling = false;
+                None
+            }
+        }
+    }
+
+    /// The log does not have what is lacking: either it never was, or it is gone.
+    async fn give_up(self: &Rc<Self>, id: Id<RealmMarker>, position: Position) {
+        let Ok(heads) = database::limited(store::events::heads(&self.db, &[id])).await else {
+            return;
+        };
+        let head = heads.first().map_or(UNKNOWN, |head| head.position);
+        let mut todo = Todo::default();
+        if let Some(entry) = self.state.borrow_mut().realms.get_mut(&id)
+            && let Some(realm) = &mut entry.realm
+            && realm.position() == position
+        {
+            if head > position {
+                tracing::warn!(realm.id = %id, seq = position.seq, "events are gone; reading the realm again");
+                todo.read = true;
+            } else {
+                // An edge told of an event that the database does not have.
+                realm.intake.forget();
+                for waiting in std::mem::take(&mut entry.waiting) {
+                    if waiting.wait == Wait::Behind {
+                        todo.answers.push(waiting.finish(realm, Vec::new(), true));
+                    } else {
+                        entry.waiting.push(waiting);
+                    }
+                }
+            }
+        }
+        self.carry_out(id, todo);
+    }
+
+    /// Takes in what a shard's stream has; repeats are dropped as always.
+    pub(super) async fn from_stream(self: &Rc<Self>, shard: ShardId) {
+        for event in self.feed.recent(shard).await {
+            self.ingest(event);
+        }
+    }
+
+    /// Answers a subscription that starts before what the realm keeps in memory.
+    pub(super) async fn replay(self: Rc<Self>, id: Id<RealmMarker>, ticket: u64) {
+        let mut got: Vec<Arc<Envelope>> = Vec::new();
+        loop {
+            let Some(after) = self.replayed(id, ticket, &mut got) else {
+                return;
+            };
+            let read = store::events::since(&self.db, id, after, EVENTS_MAX);
+            match database::limited(read).await {
+                Ok(events) => {
+                    let first = events.first().and_then(Envelope::position);
+                    if first.is_none_or(|first| first.seq != after.seq + 1) {
+                        return self.end_replay(id, ticket, None);
+                    }
+                    got.extend(events.into_iter().map(Arc::new));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "replay not read");
+                    return self.refuse(id, ticket);
+                }
+            }
+        }
+    }
+
+    /// Ends a replay if `got` is enough; else the position to read on from.
+    fn replayed(
+        self: &Rc<Self>,
+        id: Id<RealmMarker>,
+        ticket: u64,
+        got: &mut Vec<Arc<Envelope>>,
+    ) -> Option<Position> {
+        let complete = {
+            let mut state = self.state.borrow_mut();
+            let entry = state.realms.get_mut(&id)?;
+            let waiting = entry
+                .waiting
+                .iter_mut()
+                .find(|waiting| waiting.ticket == ticket)?;
+            let from = waiting.sub.from?;
+            let Some(realm) = entry.realm.as_ref().filter(|_| !entry.reading) else {
+                // It will be answered when the realm has been read.
+                waiting.wait = Wait::Reading;
+                return None;
+            };
+            let (at, have) = (realm.position(), from.seq + got.len() as u64);
+            if at.era != from.era || got.len() > REPLAY_MAX {
+                false
+            } else if have >= at.seq {
+                got.truncate((at.seq - from.seq) as usize);
+                true
+            } else if let Some(rest) = realm.recent_after(have) {
+                got.extend(rest);
+                true
+            } else {
+                return Some(Position {
+                    era: from.era,
+                    seq: have,
+                });
+            }
+        };
+        self.end_replay(id, ticket, complete.then(|| std::mem::take(got)));
+        None
+    }
+
+    fn end_replay(&self, id: Id<RealmMarker>, ticket: u64, replay: Option<Vec<Arc<Envelope>>>) {
+        let answer = {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return;
+            };
+            let place = entry.waiting.iter().position(|one| one.ticket == ticket);
+            let (Some(place), Some(realm)) = (place, &mut entry.realm) else {
+                return;
+            };
+            let waiting = entry.waiting.remove(place);
+            let lost = replay.is_none();
+            waiting.finish(realm, replay.unwrap_or_default(), lost)
+        };
+        self.tell(answer.0, answer.1);
+    }
+
+    fn refuse(&self, id: Id<RealmMarker>, ticket: u64) {
+        let refused = {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return;
+            };
+            let Some(place) = entry.waiting.iter().position(|one| one.ticket == ticket) else {
+                return;
+            };
+            entry.waiting.remove(place)
+        };
+        let id = refused.sub.id;
+        let realm = refused.sub.realm;
+        self.tell(refused.edge, FromOwner::Refused { id, realm });
+    }
+}
+
+/// Position of a realm that does not exist.
+const UNKNOWN: Position = Position { era: 0, seq: 0 };

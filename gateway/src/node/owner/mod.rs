@@ -1,0 +1,515 @@
+//! The owner role: serves realms to edges, local ones and those of other nodes.
+//!
+//! Owns the open realms and whoever waits for one. Reads events and snapshots, writes
+//! nothing. Any number of nodes may serve the same realm at once; each is right.
+
+pub(crate) mod check;
+pub(crate) mod feed;
+mod fetch;
+mod guild;
+mod intake;
+mod realm;
+#[cfg(test)]
+mod realm_tests;
+mod snapshot;
+mod view;
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use guildhall_shared::{
+    Id,
+    envelope::{Durability, Envelope},
+    id::marker::{Realm as RealmMarker, User},
+    shard::{Position, ShardId},
+};
+use rustc_hash::FxBuildHasher;
+use sqlx::PgPool;
+use tokio::{sync::Semaphore, task::spawn_local};
+
+use self::{
+    feed::Feed,
+    intake::{PENDING_MAX, Taken},
+    realm::{Effect, Realm},
+};
+use super::{
+    metrics::Metrics,
+    relay::{
+        frame::{Frame, Sub, SubOk},
+        outbox::Outbox,
+    },
+};
+use crate::bus::ViewChange;
+
+pub(crate) use self::realm::EdgeId;
+
+/// How long a realm nobody listens to stays open.
+const IDLE_MAX: Duration = Duration::from_secs(30);
+/// Time between looks for idle realms.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Guild snapshots read at once; further ones wait for their turn.
+const GUILD_READS_MAX: usize = 8;
+
+/// What an owner tells an edge, in order per realm.
+#[derive(Debug)]
+pub(crate) enum FromOwner {
+    SubOk(Box<SubOk>),
+    Refused {
+        id: u64,
+        realm: Id<RealmMarker>,
+    },
+    Event(Arc<Envelope>),
+    View {
+        realm: Id<RealmMarker>,
+        change: ViewChange,
+    },
+}
+
+/// The way to an edge.
+pub(crate) enum Peer {
+    /// The edge of this process.
+    Local(Box<dyn Fn(FromOwner)>),
+    Remote(Rc<Outbox>),
+}
+
+pub(crate) struct Owner {
+    db: PgPool,
+    feed: Rc<Feed>,
+    metrics: Metrics,
+    shards: u16,
+    guild_reads: Semaphore,
+    peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    realms: HashMap<Id<RealmMarker>, Entry, FxBuildHasher>,
+    /// Last number given to an edge or to a waiting subscription.
+    last_number: u64,
+}
+
+struct Entry {
+    shard: ShardId,
+    /// `None` until it has been read for the first time.
+    realm: Option<Realm>,
+    /// It is being read (again): events wait in `early`.
+    reading: bool,
+    /// At most [`PENDING_MAX`]; what does not fit is found lacking later.
+    early: Vec<Arc<Envelope>>,
+    /// A task fetches what is lacking.
+    filling: bool,
+    waiting: Vec<Waiting>,
+    idle_since: Option<Instant>,
+}
+
+struct Waiting {
+    ticket: u64,
+    edge: EdgeId,
+    sub: Sub,
+    wait: Wait,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// For the realm to be read.
+    Reading,
+    /// For old events from Postgres.
+    Replay,
+    /// For events that the edge has seen and this node has not.
+    Behind,
+}
+
+/// What is to be done after the state is no longer borrowed.
+#[derive(Default)]
+struct Todo {
+    answers: Vec<(EdgeId, FromOwner)>,
+    replays: Vec<u64>,
+    fill: bool,
+    read: bool,
+}
+
+impl Owner {
+    pub(crate) fn new(db: PgPool, feed: Rc<Feed>, metrics: Metrics, shards: u16) -> Rc<Self> {
+        Rc::new(Self {
+            db,
+            feed,
+            metrics,
+            shards,
+            guild_reads: Semaphore::new(GUILD_READS_MAX),
+            peers: RefCell::default(),
+            state: RefCell::default(),
+        })
+    }
+
+    /// A new edge; it has no subscriptions yet.
+    pub(crate) fn edge_up(&self, peer: Peer) -> EdgeId {
+        let edge = self.state.borrow_mut().number();
+        self.peers.borrow_mut().insert(edge, peer);
+        edge
+    }
+
+    /// An edge's link is gone, and with it all its subscriptions.
+    pub(crate) fn edge_gone(&self, edge: EdgeId) {
+        self.peers.borrow_mut().remove(&edge);
+        for entry in self.state.borrow_mut().realms.values_mut() {
+            if let Some(realm) = &mut entry.realm {
+                realm.drop_edge(edge);
+            }
+            entry.waiting.retain(|waiting| waiting.edge != edge);
+        }
+    }
+
+    pub(crate) fn realms_open(&self) -> usize {
+        self.state.borrow().realms.len()
+    }
+
+    /// Shards with an open realm.
+    pub(crate) fn open_shards(&self) -> Vec<ShardId> {
+        let shards: BTreeSet<ShardId> = self
+            .state
+            .borrow()
+            .realms
+            .values()
+            .map(|entry| entry.shard)
+            .collect();
+        shards.into_iter().collect()
+    }
+
+    /// Subscribes an edge's users; each is answered by [`FromOwner::SubOk`] or
+    /// [`FromOwner::Refused`], perhaps before this returns.
+    pub(crate) fn subscribe(self: &Rc<Self>, edge: EdgeId, subs: Vec<Sub>) {
+        let (mut own, mut todos) = (Vec::new(), Vec::new());
+        {
+            let mut state = self.state.borrow_mut();
+            for sub in subs {
+                let ticket = state.number();
+                let (id, shard) = (sub.realm, ShardId::of(sub.realm, self.shards));
+                // Ids are unique over guilds and users, and nobody else subscribes to a user.
+                let is_own =
+                    !sub.users.is_empty() && sub.users.iter().all(|user| user.user.cast() == id);
+                let entry = state.realms.entry(id).or_insert_with(|| Entry::new(shard));
+                entry.idle_since = None;
+                entry.waiting.push(Waiting {
+                    ticket,
+                    edge,
+                    sub,
+                    wait: Wait::Reading,
+                });
+                if entry.reading {
+                    continue;
+                }
+                let mut todo = Todo::default();
+                if entry.realm.is_some() {
+                    entry.answer(false, &mut todo);
+                } else if is_own {
+                    entry.reading = true;
+                    own.push(id);
+                } else {
+                    todo.read = true;
+                }
+                todos.push((id, todo));
+            }
+        }
+        for (id, todo) in todos {
+            self.carry_out(id, todo);
+        }
+        if !own.is_empty() {
+            spawn_local(self.clone().read_users(own));
+        }
+    }
+
+    /// Removes an edge's users from a realm.
+    pub(crate) fn unsubscribe(&self, edge: EdgeId, realm: Id<RealmMarker>, users: &[Id<User>]) {
+        let mut state = self.state.borrow_mut();
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        if let Some(realm) = &mut entry.realm {
+            realm.unsubscribe(edge, users);
+        }
+        for waiting in entry
+            .waiting
+            .iter_mut()
+            .filter(|waiting| waiting.edge == edge)
+        {
+            waiting.sub.users.retain(|user| !users.contains(&user.user));
+        }
+        entry
+            .waiting
+            .retain(|waiting| waiting.edge != edge || !waiting.sub.users.is_empty());
+    }
+
+    /// Takes an event in, wherever it comes from.
+    pub(crate) fn ingest(self: &Rc<Self>, event: Envelope) {
+        let id = event.realm;
+        let (mut effects, mut todo) = (Vec::new(), Todo::default());
+        let edges: Vec<EdgeId>;
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return;
+            };
+            self.metrics.events_in.inc();
+            // Before: who is answered because of this event has it in the answer.
+            edges = entry.realm.iter().flat_map(Realm::edges).collect();
+            entry.take(Arc::new(event), &mut effects, &mut todo, &self.metrics);
+        }
+        self.deliver(id, &edges, effects);
+        self.carry_out(id, todo);
+    }
+
+    /// Somebody read in the database that a realm has come this far.
+    pub(crate) fn know(self: &Rc<Self>, id: Id<RealmMarker>, head: Position) {
+        let mut todo = Todo::default();
+        {
+            let mut state = self.state.borrow_mut();
+            let Some(entry) = state.realms.get_mut(&id) else {
+                return;
+            };
+            if let (Some(realm), false) = (&mut entry.realm, entry.reading) {
+                match realm.intake.know(Instant::now(), head) {
+                    Taken::NewEra => todo.read = true,
+                    Taken::Early => todo.fill = true,
+                    Taken::Next | Taken::Repeat => {}
+                }
+            }
+        }
+        self.carry_out(id, todo);
+    }
+
+    /// Closes realms that nobody has listened to for a while, as long as the task lives.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        loop {
+            tokio::time::sleep(SWEEP_INTERVAL).await;
+            let now = Instant::now();
+            let before = self.open_shards();
+            {
+                let mut state = self.state.borrow_mut();
+                state.realms.retain(|_, entry| {
+                    if let Some(realm) = &mut entry.realm {
+                        realm.prune(now);
+                    }
+                    let used = entry.reading
+                        || entry.filling
+                        || !entry.waiting.is_empty()
+                        || entry.realm.as_ref().is_some_and(Realm::has_edges);
+                    if used {
+                        entry.idle_since = None;
+                        return true;
+                    }
+                    now.duration_since(*entry.idle_since.get_or_insert(now)) < IDLE_MAX
+                });
+                self.metrics.realms_open.set(state.realms.len() as i64);
+            }
+            let after = self.open_shards();
+            for shard in before {
+                if after.binary_search(&shard).is_err() {
+                    self.feed.release(shard);
+                }
+            }
+        }
+    }
+
+    fn carry_out(self: &Rc<Self>, id: Id<RealmMarker>, todo: Todo) {
+        for (edge, answer) in todo.answers {
+            self.tell(edge, answer);
+        }
+        for ticket in todo.replays {
+            spawn_local(self.clone().replay(id, ticket));
+        }
+        if todo.read {
+            let mut state = self.state.borrow_mut();
+            if let Some(entry) = state.realms.get_mut(&id)
+                && !entry.reading
+            {
+                entry.reading = true;
+                spawn_local(self.clone().read_guild(id));
+            }
+        } else if todo.fill {
+            let mut state = self.state.borrow_mut();
+            if let Some(entry) = state.realms.get_mut(&id)
+                && !entry.filling
+            {
+                entry.filling = true;
+                spawn_local(self.clone().fill(id));
+            }
+        }
+    }
+
+    /// Sends a realm's effects; an event is encoded once for all links.
+    fn deliver(&self, realm: Id<RealmMarker>, edges: &[EdgeId], effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Event(event) => self.send_event(edges, &event),
+                Effect::EventTo(edge, event) => self.send_event(&[edge], &event),
+                Effect::View(edge, change) => self.tell(edge, FromOwner::View { realm, change }),
+            }
+        }
+    }
+
+    fn send_event(&self, edges: &[EdgeId], event: &Arc<Envelope>) {
+        let peers = self.peers.borrow();
+        let mut frame = None;
+        for edge in edges {
+            match peers.get(edge) {
+                Some(Peer::Local(tell)) => tell(FromOwner::Event(event.clone())),
+                Some(Peer::Remote(outbox)) => outbox.push(
+                    frame
+                        .get_or_insert_with(|| Frame::Ev(event.clone()).encode())
+                        .clone(),
+                ),
+                None => {}
+            }
+        }
+    }
+
+    fn tell(&self, edge: EdgeId, message: FromOwner) {
+        match self.peers.borrow().get(&edge) {
+            Some(Peer::Local(tell)) => tell(message),
+            Some(Peer::Remote(outbox)) => {
+                let frame = match message {
+                    FromOwner::SubOk(ok) => Frame::SubOk(ok),
+                    FromOwner::Refused { id, realm } => Frame::Refused { id, realm },
+                    FromOwner::Event(event) => Frame::Ev(event),
+                    FromOwner::View { realm, change } => Frame::View { realm, change },
+                };
+                outbox.push(frame.encode());
+            }
+            None => {}
+        }
+    }
+}
+
+impl State {
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+}
+
+impl Entry {
+    fn new(shard: ShardId) -> Self {
+        Self {
+            shard,
+            realm: None,
+            reading: false,
+            early: Vec::new(),
+            filling: false,
+            waiting: Vec::new(),
+            idle_since: None,
+        }
+    }
+
+    fn take(
+        &mut self,
+        event: Arc<Envelope>,
+        effects: &mut Vec<Effect>,
+        todo: &mut Todo,
+        metrics: &Metrics,
+    ) {
+        let (Some(realm), false) = (&mut self.realm, self.reading) else {
+            if event.position().is_some() && self.early.len() < PENDING_MAX {
+                self.early.push(event);
+            }
+            return;
+        };
+        let Durability::Durable(at) = event.durability else {
+            realm.pass(&event, effects);
+            return;
+        };
+        let (now, mut ready) = (Instant::now(), Vec::new());
+        match realm.intake.offer(now, at, event, &mut ready) {
+            Taken::Repeat => metrics.repeats.inc(),
+            Taken::NewEra => todo.read = true,
+            Taken::Early => todo.fill = true,
+            Taken::Next => {
+                for event in ready {
+                    if let Err(error) = realm.apply(now, event, effects) {
+                        tracing::warn!(%error, "an event does not fit its guild; reading the guild again");
+                        todo.read = true;
+                        return;
+                    }
+                }
+                todo.fill = realm.intake.is_lacking();
+                if self
+                    .waiting
+                    .iter()
+                    .any(|waiting| waiting.wait == Wait::Behind)
+                {
+                    self.answer(false, todo);
+                }
+            }
+        }
+    }
+
+    /// Answers those who need not wait any longer; `fresh`: the realm was read just now.
+    fn answer(&mut self, fresh: bool, todo: &mut Todo) {
+        let Some(realm) = &mut self.realm else {
+            return;
+        };
+        let mut kept = Vec::new();
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            if waiting.wait == Wait::Replay {
+                kept.push(waiting);
+                continue;
+            }
+            let at = realm.position();
+            let replay = match waiting.sub.from {
+                None => Some((Vec::new(), false)),
+                Some(from) if from.era < at.era || fresh && from.era > at.era => {
+                    Some((Vec::new(), true))
+                }
+                Some(from) if from > at => {
+                    waiting.wait = Wait::Behind;
+                    match realm.intake.know(Instant::now(), from) {
+                        Taken::NewEra => todo.read = true,
+                        Taken::Next | Taken::Early | Taken::Repeat => todo.fill = true,
+                    }
+                    None
+                }
+                Some(from) => {
+                    let replay = realm.recent_after(from.seq);
+                    if replay.is_none() {
+                        waiting.wait = Wait::Replay;
+                        todo.replays.push(waiting.ticket);
+                    }
+                    replay.map(|replay| (replay, false))
+                }
+            };
+            match replay {
+                Some((replay, lost)) => todo.answers.push(waiting.finish(realm, replay, lost)),
+                None => kept.push(waiting),
+            }
+        }
+        self.waiting = kept;
+    }
+}
+
+impl Waiting {
+    /// Subscribes and makes the answer: the realm's next event is the first after it.
+    fn finish(
+        self,
+        realm: &mut Realm,
+        replay: Vec<Arc<Envelope>>,
+        lost: bool,
+    ) -> (EdgeId, FromOwner) {
+        let users = self.sub.users.iter().map(|user| user.user);
+        let view = realm.subscribe(self.edge, users);
+        let ok = SubOk {
+            id: self.sub.id,
+            realm: self.sub.realm,
+            position: realm.position(),
+            view,
+            replay: replay.iter().map(|event| realm.resolve(event)).collect(),
+            lost,
+            snapshots: realm.snapshots(&self.sub.users),
+        };
+        (self.edge, FromOwner::SubOk(Box::new(ok)))
+    }
+}

@@ -1,0 +1,230 @@
+//! The edge's side of the links: one connection per owner node, made when it is needed.
+//!
+//! A link that breaks is reported to the edge, which subscribes elsewhere at once; the next
+//! attempt waits a little longer after each failure.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpStream,
+    task::spawn_local,
+    time::{interval, timeout},
+};
+
+use super::{
+    FrameReader, HANDSHAKE_TIMEOUT, LinkError, PING_INTERVAL, SILENCE_MAX,
+    auth::{ClusterKey, Handshake},
+    frame::{FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Hello},
+    outbox::Outbox,
+};
+use crate::node::{map::MapWatch, metrics::Metrics, owner::FromOwner};
+
+/// Pause after the first, and longest pause after a further failure.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// What the links tell the edge.
+pub(crate) enum LinkEvent {
+    From(FromOwner),
+    Down,
+}
+
+type Listener = Box<dyn Fn(&Rc<str>, LinkEvent)>;
+
+/// All links of this node to owners.
+pub(crate) struct Links {
+    node: String,
+    key: ClusterKey,
+    map: Rc<MapWatch>,
+    metrics: Metrics,
+    links: RefCell<HashMap<Rc<str>, State>>,
+    listener: RefCell<Option<Listener>>,
+}
+
+enum State {
+    /// Connecting or connected.
+    Up(Rc<Outbox>, Duration),
+    /// Failed; not tried again before then.
+    Down(Instant, Duration),
+}
+
+impl Links {
+    pub(crate) fn new(
+        node: String,
+        key: ClusterKey,
+        map: Rc<MapWatch>,
+        metrics: Metrics,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            node,
+            key,
+            map,
+            metrics,
+            links: RefCell::default(),
+            listener: RefCell::default(),
+        })
+    }
+
+    /// Who is told what comes over the links.
+    pub(crate) fn listen(&self, listener: impl Fn(&Rc<str>, LinkEvent) + 'static) {
+        *self.listener.borrow_mut() = Some(Box::new(listener));
+    }
+
+    /// Whether it makes sense to send something to a node now.
+    pub(crate) fn is_usable(&self, node: &str) -> bool {
+        match self.links.borrow().get(node) {
+            Some(State::Up(..)) => true,
+            Some(State::Down(until, _)) if *until > Instant::now() => false,
+            Some(State::Down(..)) | None => self.map.current().relay_addr(node).is_some(),
+        }
+    }
+
+    /// Sends a frame, connecting first if need be; what cannot be sent ends in a
+    /// [`LinkEvent::Down`].
+    pub(crate) fn send(self: &Rc<Self>, node: &Rc<str>, frame: &Frame) {
+        let outbox = {
+            let mut links = self.links.borrow_mut();
+            match links.get(node) {
+                Some(State::Up(outbox, _)) => outbox.clone(),
+                state => {
+                    let pause = match state {
+                        Some(State::Down(_, pause)) => *pause,
+                        _ => RETRY_FIRST,
+                    };
+                    let outbox = Outbox::new();
+                    links.insert(node.clone(), State::Up(outbox.clone(), pause));
+                    spawn_local(self.clone().keep(node.clone(), outbox.clone()));
+                    outbox
+                }
+            }
+        };
+        outbox.push(frame.encode());
+    }
+
+    /// Sends a frame only if there is a link: without one there is nothing to end.
+    pub(crate) fn send_if_up(&self, node: &str, frame: &Frame) {
+        if let Some(State::Up(outbox, _)) = self.links.borrow().get(node) {
+            outbox.push(frame.encode());
+        }
+    }
+
+    /// One link from beginning to end.
+    async fn keep(self: Rc<Self>, node: Rc<str>, outbox: Rc<Outbox>) {
+        let result = tokio::select! {
+            result = self.run(&node, &outbox) => result,
+            () = outbox.broken.cancelled() => Err(LinkError::Silent),
+        };
+        if let Err(error) = result {
+            tracing::warn!(%error, node.id = %node, "link to an owner ended");
+        }
+        outbox.broken.cancel();
+        {
+            let mut links = self.links.borrow_mut();
+            if let Some(State::Up(_, pause)) = links.get(&node) {
+                let pause = *pause;
+                let next = (pause * 2).min(RETRY_LONGEST);
+                links.insert(node.clone(), State::Down(Instant::now() + pause, next));
+            }
+        }
+        self.report(&node, LinkEvent::Down);
+    }
+
+    async fn run(&self, node: &Rc<str>, outbox: &Rc<Outbox>) -> Result<(), LinkError> {
+        let Some(address) = self.map.current().relay_addr(node).map(str::to_owned) else {
+            return Err(LinkError::Closed);
+        };
+        let stream = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(stream) => stream?,
+            Err(_) => return Err(LinkError::Silent),
+        };
+        stream.set_nodelay(true)?;
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = FrameReader::new(reader);
+        match timeout(
+            HANDSHAKE_TIMEOUT,
+            self.prove(node, &mut reader, &mut writer),
+        )
+        .await
+        {
+            Ok(result) => result?,
+            Err(_) => return Err(LinkError::Silent),
+        }
+        if let Some(State::Up(_, pause)) = self.links.borrow_mut().get_mut(node) {
+            *pause = RETRY_FIRST;
+        }
+        tracing::info!(node.id = %node, "linked to an owner");
+        self.metrics.links.inc();
+        let read = async {
+            loop {
+                let frame = reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await?;
+                let message = match frame {
+                    Frame::SubOk(ok) => FromOwner::SubOk(ok),
+                    Frame::Refused { id, realm } => FromOwner::Refused { id, realm },
+                    Frame::Ev(event) => FromOwner::Event(event),
+                    Frame::View { realm, change } => FromOwner::View { realm, change },
+                    Frame::Pong => continue,
+                    _ => return Err(LinkError::Unexpected),
+                };
+                self.report(node, LinkEvent::From(message));
+            }
+        };
+        let ping = async {
+            let mut tick = interval(PING_INTERVAL);
+            loop {
+                tick.tick().await;
+                outbox.push(Frame::Ping.encode());
+            }
+        };
+        let result: Result<(), LinkError> = tokio::select! {
+            result = read => result,
+            result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
+            () = ping => Ok(()),
+        };
+        self.metrics.links.dec();
+        result
+    }
+
+    async fn prove(
+        &self,
+        node: &str,
+        reader: &mut FrameReader<tokio::net::tcp::OwnedReadHalf>,
+        writer: &mut tokio::net::tcp::OwnedWriteHalf,
+    ) -> Result<(), LinkError> {
+        use tokio::io::AsyncWriteExt;
+
+        let Frame::Challenge(challenge) = reader.next(HELLO_BYTES_MAX, SILENCE_MAX).await? else {
+            return Err(LinkError::Unexpected);
+        };
+        if challenge.node != node {
+            return Err(LinkError::Unproven);
+        }
+        let mut hello = Hello {
+            node: self.node.clone(),
+            nonce: rand::random(),
+            proof: [0; 32],
+        };
+        hello.proof = Handshake::of(&challenge, &hello).connector_proof(&self.key);
+        writer
+            .write_all(&Frame::Hello(hello.clone()).encode())
+            .await?;
+        let Frame::Proof(proof) = reader.next(HELLO_BYTES_MAX, SILENCE_MAX).await? else {
+            return Err(LinkError::Unexpected);
+        };
+        if Handshake::of(&challenge, &hello).is_listener(&self.key, &proof) {
+            Ok(())
+        } else {
+            Err(LinkError::Unproven)
+        }
+    }
+
+    fn report(&self, node: &Rc<str>, event: LinkEvent) {
+        if let Some(listener) = &*self.listener.borrow() {
+            listener(node, event);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What waits to be written to a link. Bounded: a link that does not keep up is reset, and
+//! its edge subscribes again from the positions it has.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io::IoSlice,
+    rc::Rc,
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::frame::FRAME_BYTES_MAX;
+
+/// Bytes that may wait. When full the link is reset.
+pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Frames joined into one write.
+const WRITE_FRAMES_MAX: usize = 64;
+
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    frames: RefCell<VecDeque<Bytes>>,
+    bytes: Cell<usize>,
+    filled: Notify,
+    /// Cancelled when the link must end.
+    pub(crate) broken: CancellationToken,
+}
+
+impl Outbox {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self::default())
+    }
+
+    /// Appends a whole frame; breaks the link if it does not fit.
+    pub(crate) fn push(&self, frame: Bytes) {
+        if self.broken.is_cancelled() {
+            return;
+        }
+        let bytes = self.bytes.get() + frame.len();
+        if bytes > OUTBOX_BYTES_MAX || frame.len() > FRAME_BYTES_MAX {
+            tracing::warn!(bytes, "a link does not keep up and is reset");
+            self.frames.borrow_mut().clear();
+            self.broken.cancel();
+            return;
+        }
+        self.bytes.set(bytes);
+        self.frames.borrow_mut().push_back(frame);
+        self.filled.notify_one();
+    }
+
+    /// Writes what comes, until the writer fails or the link breaks.
+    pub(crate) async fn write_to(
+        &self,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> std::io::Result<()> {
+        let mut batch: VecDeque<Bytes> = VecDeque::new();
+        loop {
+            {
+                let mut frames = self.frames.borrow_mut();
+                let room = WRITE_FRAMES_MAX - batch.len().min(WRITE_FRAMES_MAX);
+                let count = frames.len().min(room);
+                batch.extend(frames.drain(..count));
+            }
+            if batch.is_empty() {
+                self.filled.notified().await;
+                continue;
+            }
+            let slices: Vec<IoSlice<'_>> = batch.iter().map(|frame| IoSlice::new(frame)).collect();
+            let mut written = writer.write_vectored(&slices).await?;
+            if written == 0 {
+                return Err(std::io::ErrorKind::WriteZero.into());
+            }
+            self.bytes.set(self.bytes.get().saturating_sub(written));
+            while let Some(front) = batch.front_mut()
+                && written > 0
+            {
+                let taken = written.min(front.len());
+                front.advance(taken);
+                written -= taken;
+                if front.is_empty() {
+                    batch.pop_front();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_outbox_breaks_its_link() {
+        let outbox = Outbox::new();
+        let frame = Bytes::from(vec![0; OUTBOX_BYTES_MAX / 2]);
+        outbox.push(frame.clone());
+        outbox.push(frame.clone());
+        assert!(!outbox.broken.is_cancelled());
+        outbox.push(frame);
+        assert!(outbox.broken.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn frames_are_written_in_order() {
+        let outbox = Outbox::new();
+        let frames: Vec<Bytes> = (0..500u32)
+            .map(|n| Bytes::copy_from_slice(&n.to_le_bytes()))
+            .collect();
+        for frame in &frames {
+            outbox.push(frame.clone());
+        }
+        let (mut writer, mut reader) = tokio::io::duplex(7);
+        let read = async {
+            let mut got = vec![0; 2000];
+            tokio::io::AsyncReadExt::read_exact(&mut reader, &mut got)
+                .await
+                .unwrap();
+            got
+        };
+        let got = tokio::select! {
+            _ = outbox.write_to(&mut writer) => unreachable!("it writes for ever"),
+            got = read => got,
+        };
+        assert_eq!(got, frames.concat());
+        assert_eq!(outbox.bytes.get(), 0);
+    }
+}

@@ -1,0 +1,161 @@
+//! The owner's side of the links: accepts edges that know the cluster key.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+
+use super::{
+    FrameReader, HANDSHAKE_TIMEOUT, LinkError, SILENCE_MAX,
+    auth::{ClusterKey, Handshake},
+    frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX},
+    outbox::Outbox,
+};
+use crate::node::{
+    metrics::Metrics,
+    owner::{Owner, Peer},
+};
+
+/// Connections at once, proven or not; further ones are closed at once.
+const CONNECTIONS_MAX: usize = 2048;
+/// Pause after a failed accept (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Whether everybody in the world may reach an address, as far as it shows.
+pub(crate) fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            None => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
+        },
+    }
+}
+
+pub(crate) struct Server {
+    pub(crate) node: String,
+    pub(crate) key: ClusterKey,
+    pub(crate) owner: Rc<Owner>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Server {
+    /// Accepts as long as the task lives.
+    pub(crate) async fn run(self: Rc<Self>, listener: TcpListener) {
+        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    if let Ok(place) = room.clone().try_acquire_owned() {
+                        let server = self.clone();
+                        spawn_local(async move {
+                            server.serve(stream, from).await;
+                            drop(place);
+                        });
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "relay connection not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, from: SocketAddr) {
+        match self.link(stream).await {
+            Ok(()) | Err(LinkError::Closed) => {}
+            Err(error) => tracing::warn!(%error, %from, "link of an edge ended"),
+        }
+    }
+
+    async fn link(&self, stream: TcpStream) -> Result<(), LinkError> {
+        stream.set_nodelay(true)?;
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = FrameReader::new(reader);
+        let prove = self.prove(&mut reader, &mut writer);
+        let node = match timeout(HANDSHAKE_TIMEOUT, prove).await {
+            Ok(node) => node?,
+            Err(_) => return Err(LinkError::Silent),
+        };
+        let outbox = Outbox::new();
+        let edge = self.owner.edge_up(Peer::Remote(outbox.clone()));
+        tracing::info!(node.id = %node, "an edge linked");
+        self.metrics.links.inc();
+        let read = async {
+            loop {
+                match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
+                    Frame::Sub(subs) => self.owner.subscribe(edge, subs),
+                    Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
+                    Frame::Ping => outbox.push(Frame::Pong.encode()),
+                    _ => return Err(LinkError::Unexpected),
+                }
+            }
+        };
+        let result: Result<(), LinkError> = tokio::select! {
+            result = read => result,
+            result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
+            () = outbox.broken.cancelled() => Ok(()),
+        };
+        self.metrics.links.dec();
+        self.owner.edge_gone(edge);
+        result
+    }
+
+    /// The edge's node id, once it has proven itself with its one frame.
+    async fn prove(
+        &self,
+        reader: &mut FrameReader<tokio::net::tcp::OwnedReadHalf>,
+        writer: &mut tokio::net::tcp::OwnedWriteHalf,
+    ) -> Result<String, LinkError> {
+        let challenge = Challenge {
+            node: self.node.clone(),
+            nonce: rand::random(),
+        };
+        writer
+            .write_all(&Frame::Challenge(challenge.clone()).encode())
+            .await?;
+        let Frame::Hello(hello) = reader.next(HELLO_BYTES_MAX, SILENCE_MAX).await? else {
+            return Err(LinkError::Unexpected);
+        };
+        let handshake = Handshake::of(&challenge, &hello);
+        if !handshake.is_connector(&self.key, &hello.proof) {
+            return Err(LinkError::Unproven);
+        }
+        let proof = handshake.listener_proof(&self.key);
+        writer.write_all(&Frame::Proof(proof).encode()).await?;
+        Ok(hello.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn public_is_what_others_can_reach() {
+        for public in ["0.0.0.0", "8.8.8.8", "::", "2001:db8::1", "::ffff:8.8.8.8"] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+        ] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+}
