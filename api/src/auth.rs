@@ -26,7 +26,7 @@ use guildhall_store::account::{self, Account};
 use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey, EncodingKey, Header, Validation};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -74,15 +74,17 @@ impl FromRequestParts<App> for CurrentUser {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        // The rate-limit layer has usually looked already.
-        if let Some(user) = parts.extensions.get::<Self>() {
-            return Ok(user.clone());
-        }
-        authenticate(app, &parts.headers)
-            .await?
-            .ok_or_else(|| ErrorCode::Unauthorized.into())
+        let caller = match parts.extensions.get::<Authenticated>() {
+            Some(Authenticated(caller)) => caller.clone(),
+            None => authenticate(app, &parts.headers).await?,
+        };
+        caller.ok_or_else(|| ErrorCode::Unauthorized.into())
     }
 }
+
+/// What the rate-limit layer found out about the caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Authenticated(pub(crate) Option<CurrentUser>);
 
 /// The account behind `Authorization`; `None` without a valid token.
 pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Option<CurrentUser>> {
@@ -251,7 +253,7 @@ struct Claims {
 /// A short-lived token signed with the cluster's key (HS256).
 ///
 /// Errors: only if the key cannot sign.
-pub fn sign_operator_token(
+pub fn sign_token(
     key: &Secret,
     audience: Audience,
     subject: &str,
@@ -296,12 +298,4 @@ impl FromRequestParts<App> for Operator {
             name: token.claims.sub,
         })
     }
-}
-
-/// Whether the database answers.
-pub(crate) async fn database_answers(db: &PgPool) -> bool {
-    sqlx::query_scalar!("select 1 as one")
-        .fetch_one(db)
-        .await
-        .is_ok()
 }

@@ -119,6 +119,39 @@ pub struct Config {
     pub proxies: u8,
 }
 
+/// Settings of `guildhall-api migrate`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MigrateConfig {
+    /// Postgres, as postgres://user:password@host:port/database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Shards of the cluster, fixed by the first run.
+    #[arg(
+        long,
+        env = "CLUSTER_SHARDS",
+        default_value_t = guildhall_shared::shard::SHARDS_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub cluster_shards: u16,
+}
+
+/// Settings of `guildhall-api operator-token`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OperatorTokenConfig {
+    /// Secret shared by all processes of the cluster.
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true, value_parser = cluster_key)]
+    pub cluster_key: Secret,
+
+    /// Whose token it is; appears in the log.
+    #[arg(long, default_value = "operator")]
+    pub name: String,
+
+    /// How long it is valid.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1440))]
+    pub minutes: u16,
+}
+
 /// An URL without a trailing slash.
 fn base_url(text: &str) -> Result<String, String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);

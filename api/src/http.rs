@@ -1,6 +1,45 @@
 //! Serving: the listener, what surrounds every request, and the drain.
 
-use std::future::Future;
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
+    http::{Extensions, HeaderMap, HeaderName, Uri},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use guildhall_shared::error_code::ErrorCode;
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use tracing::Instrument;
+
+use crate::{app::App, error::Error, rate_limit, routes};
+
+/// Larger bodies are answered 413. Attachments, which need more, are not taken yet.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// A request that takes longer is given up with 503; its transaction is rolled back.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client that sends the head of a request more slowly is dropped.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Connections waiting to be accepted.
+const BACKLOG: i32 = 4096;
+/// Pause after `accept` fails (out of file descriptors).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests still running after this long are cut off when the process stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 tokio::task_local! {
     /// Follows one request through the cluster's logs.
@@ -12,7 +51,229 @@ pub(crate) fn trace() -> u128 {
     TRACE.try_with(|trace| *trace).unwrap_or(0)
 }
 
-/// Runs `work` under a trace id.
-pub(crate) async fn with_trace<F: Future>(trace: u128, work: F) -> F::Output {
-    TRACE.scope(trace, work).await
+/// Every route, for `main` and for tests.
+pub fn router(app: App) -> Router {
+    let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer);
+    let api = routes::router()
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(limits);
+    Router::new()
+        .nest("/api/v10", api.clone())
+        .nest("/api/v9", api.clone())
+        .nest("/api", api)
+        .merge(routes::meta::router().method_not_allowed_fallback(method_not_allowed))
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(app.clone(), observe))
+        .layer(cors())
+        .with_state(app)
+}
+
+async fn method_not_allowed() -> Error {
+    ErrorCode::MethodNotAllowed.into()
+}
+
+/// 50041 for a version of the API that is not served; else 404.
+async fn not_found(uri: Uri) -> Error {
+    let version = uri.path().strip_prefix("/api/v").and_then(|rest| {
+        let digits = rest.split('/').next()?;
+        digits.parse::<u8>().ok()
+    });
+    match version {
+        Some(9 | 10) | None => ErrorCode::NotFound.into(),
+        Some(_) => ErrorCode::InvalidApiVersion.into(),
+    }
+}
+
+/// Browsers of any origin may call: credentials are in a header, never in a cookie.
+fn cors() -> CorsLayer {
+    let exposed = [
+        "retry-after",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "x-ratelimit-reset-after",
+        "x-ratelimit-bucket",
+        "x-ratelimit-scope",
+        "x-ratelimit-global",
+    ];
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::any())
+        .allow_methods(AllowMethods::mirror_request())
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(exposed.map(HeaderName::from_static)))
+        .max_age(Duration::from_secs(86_400))
+}
+
+/// Gives each request a trace id, a time limit and its place in the metrics.
+async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let trace: u128 = rand::random();
+    let span = tracing::info_span!(
+        "request",
+        trace = %format_args!("{trace:032x}"),
+        %method,
+        route = route.as_ref().map(MatchedPath::as_str),
+    );
+    let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request));
+    let response = TRACE.scope(trace, response.instrument(span)).await;
+    let response = response
+        .unwrap_or_else(|_| Error::Unavailable("the request took too long").into_response());
+    let route = route
+        .as_ref()
+        .map_or("unmatched", |route| without_version(route.as_str()));
+    let method = match method.as_str() {
+        known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known,
+        _ => "other",
+    };
+    let status = response.status();
+    let labels = [method, route, status.as_str()];
+    app.metrics.requests.with_label_values(&labels).inc();
+    app.metrics
+        .request_seconds
+        .with_label_values(&labels[..2])
+        .observe(started.elapsed().as_secs_f64());
+    response
+}
+
+/// A path without `/api/v10`, `/api/v9` or `/api`.
+pub(crate) fn without_version(path: &str) -> &str {
+    ["/api/v10", "/api/v9", "/api"]
+        .iter()
+        .find_map(|prefix| {
+            path.strip_prefix(prefix)
+                .filter(|rest| rest.starts_with('/'))
+        })
+        .unwrap_or(path)
+}
+
+/// The address a request comes from, `proxies` places from the right of `X-Forwarded-For`.
+pub(crate) fn client_address(extensions: &Extensions, headers: &HeaderMap, proxies: u8) -> IpAddr {
+    let peer = extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    let Some(skip) = proxies.checked_sub(1) else {
+        return peer;
+    };
+    let forwarded = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let places: Vec<&str> = forwarded
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    places
+        .iter()
+        .rev()
+        .nth(skip.into())
+        .and_then(|place| place.parse().ok())
+        .unwrap_or(peer)
+}
+
+/// A listener with a long backlog.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Serves until `stop`, then lets running requests finish.
+pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
+    let router = TowerToHyperService::new(router(app));
+    let connections = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => serve_connection(stream, peer, &router, &connections),
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(DRAIN_TIMEOUT, connections.shutdown()).await;
+    if drained.is_err() {
+        tracing::warn!("requests were still running when the drain ended");
+    }
+}
+
+fn serve_connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: &TowerToHyperService<Router>,
+    connections: &GracefulShutdown,
+) {
+    // Replies are small; waiting to fill a packet only delays them.
+    let _ = stream.set_nodelay(true);
+    let router = router.clone();
+    let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = connections.watch(connection);
+    tokio::spawn(async move {
+        // Clients that go away in the middle of a request are everyday life.
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "connection ended");
+        }
+    });
+}
+
+/// Completes when the process is asked to end (SIGTERM or SIGINT).
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lose_their_version_only() {
+        assert_eq!(without_version("/api/v10/users/@me"), "/users/@me");
+        assert_eq!(without_version("/api/users/@me"), "/users/@me");
+        assert_eq!(without_version("/apis"), "/apis");
+        assert_eq!(without_version("/health"), "/health");
+    }
+
+    #[test]
+    fn the_client_is_counted_from_the_right() {
+        let mut extensions = Extensions::new();
+        extensions.insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 5))));
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            "x-forwarded-for",
+            "6.6.6.6, 1.2.3.4, 10.0.0.9".parse().unwrap(),
+        );
+        let address = |proxies| client_address(&extensions, &headers, proxies).to_string();
+        assert_eq!(address(0), "10.0.0.1");
+        assert_eq!(address(1), "10.0.0.9");
+        assert_eq!(address(2), "1.2.3.4");
+        assert_eq!(address(9), "10.0.0.1");
+    }
 }

@@ -45,6 +45,7 @@ codes! {
     MaximumMembers = 30019, 400, "Maximum number of server members reached";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
+    TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
     MissingAccess = 50001, 403, "Missing Access";
     CannotOnDm = 50003, 403, "Cannot execute action on a DM channel";
     CannotEditOthersMessage = 50005, 403, "Cannot edit a message authored by another user";
@@ -55,6 +56,7 @@ codes! {
     InvalidRole = 50028, 400, "Invalid Role";
     SystemMessage = 50021, 403, "Cannot execute action on a system message";
     InvalidChannelType = 50024, 400, "Cannot execute action on this channel type";
+    MessageTooOld = 50034, 400, "A message provided was too old to bulk delete";
     InvalidFormBody = 50035, 400, "Invalid Form Body";
     InvalidApiVersion = 50041, 400, "Invalid API version";
     InvalidGuild = 50055, 400, "Invalid Guild";

@@ -23,6 +23,11 @@ pub fn rate_limit(bucket: &str) -> String {
     format!("rl:{{{bucket}}}")
 }
 
+/// Rate-limit bucket of one caller; all of a caller's buckets share a slot.
+pub fn rate_limit_of(caller: &str, bucket: &str) -> String {
+    format!("rl:{{{caller}}}:{bucket}")
+}
+
 /// A node's key lives this long after its last heartbeat.
 pub const NODE_TTL_MS: u64 = 6_000;
 /// Time between heartbeats.

@@ -1,0 +1,326 @@
+//! Adding bots to guilds (the OAuth2 page's calls). Spec: Topics › OAuth2, bot authorization flow.
+
+use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::{Envelope, Visibility},
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker,
+    model::{Application, Member, Role, RoleColors, RoleTags},
+};
+use guildhall_store::guild;
+use serde::Deserialize;
+use serde_json::json;
+use sqlx::PgConnection;
+
+use crate::{
+    access,
+    app::App,
+    auth::CurrentUser,
+    error::{Result, json_response},
+    events,
+    extract::{Form, Json, Query},
+    form::{Fault, FormErrors},
+    routes::{applications, messages, users},
+};
+
+const ROLES_MAX: i64 = 250;
+/// `system_channel_flags`: no notices of joins.
+const SUPPRESS_JOIN_NOTICES: u32 = 1;
+
+pub(crate) fn router() -> Router<App> {
+    Router::new().route(
+        "/oauth2/authorize",
+        get(preview_authorization).post(authorize),
+    )
+}
+
+/// The query of both calls, as in a bot's invite link.
+#[derive(Deserialize)]
+struct AuthorizeQuery {
+    client_id: Option<Id<marker::Application>>,
+    /// Separated by spaces; only `bot` (with or without `applications.commands`) is served.
+    scope: Option<String>,
+    permissions: Option<Permissions>,
+    guild_id: Option<Id<marker::Guild>>,
+}
+
+impl Form for AuthorizeQuery {
+    fn check(&self, form: &mut FormErrors) {
+        form.required("client_id", &self.client_id);
+        let scopes = self.scope.as_deref().unwrap_or("bot").split([' ', '+']);
+        if !scopes.into_iter().any(|scope| scope == "bot") {
+            form.add("scope", Fault::Choices("('bot',)"));
+        }
+    }
+}
+
+/// What the consent page shows. Errors: 10002, 20001, 50035.
+async fn preview_authorization(
+    State(app): State<App>,
+    caller: CurrentUser,
+    Query(query): Query<AuthorizeQuery>,
+) -> Result<Response> {
+    caller.require_human()?;
+    let application = find_invitable(&app, &caller, query.client_id).await?;
+    let mut guilds = users::all_guilds(&mut *app.db.acquire().await?, caller.id).await?;
+    guilds.retain(|guild| guild.permissions.contains(Permissions::MANAGE_GUILD));
+    let guilds: Vec<_> = guilds
+        .iter()
+        .map(|guild| {
+            json!({
+                "id": guild.id,
+                "name": guild.name,
+                "icon": guild.icon,
+                "permissions": guild.permissions,
+                "mfa_level": 0,
+            })
+        })
+        .collect();
+    let body = json!({
+        "application": application,
+        "bot": application.bot,
+        "user": caller.user(),
+        "guilds": guilds,
+        "authorized": false,
+    });
+    Ok(json_response(StatusCode::OK, &body))
+}
+
+/// Errors: 10002; 20012 for somebody else's private bot.
+async fn find_invitable(
+    app: &App,
+    caller: &CurrentUser,
+    id: Option<Id<marker::Application>>,
+) -> Result<Application> {
+    let id = id.ok_or(ErrorCode::UnknownApplication)?;
+    let application = applications::find(&app.db, id).await?;
+    if application.bot_public || application.owner.id == caller.id {
+        Ok(application)
+    } else {
+        Err(ErrorCode::NotAuthorizedOnApplication.into())
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Authorize {
+    authorize: Option<bool>,
+    guild_id: Option<Id<marker::Guild>>,
+    permissions: Option<Permissions>,
+}
+
+impl Form for Authorize {}
+
+/// Adds an application's bot to a guild, with a role of its own if it asks for permissions.
+///
+/// The role holds only what the caller holds as well: nobody gives away more than they have.
+/// Errors: 10002, 10004, 20001, 20012, 30005, 40007, 50013, 50035.
+async fn authorize(
+    State(app): State<App>,
+    caller: CurrentUser,
+    Query(query): Query<AuthorizeQuery>,
+    Json(body): Json<Authorize>,
+) -> Result<Response> {
+    caller.require_human()?;
+    let application = find_invitable(&app, &caller, query.client_id).await?;
+    let guild_id = body
+        .guild_id
+        .or(query.guild_id)
+        .ok_or_else(|| FormErrors::one("guild_id", Fault::Required))?;
+    if body.authorize == Some(false) {
+        let location = format!(
+            "{}/oauth2/authorized?error=access_denied",
+            app.config.public_url
+        );
+        return Ok(json_response(
+            StatusCode::OK,
+            &json!({ "location": location }),
+        ));
+    }
+    let wanted = body.permissions.or(query.permissions).unwrap_or_default();
+
+    let mut tx = app.db.begin().await?;
+    let bot = application.bot.id;
+    access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;
+    let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
+    if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
+        let granted = wanted & granter.base();
+        let events = add_bot(&app, &mut tx, guild_id, &application, granted).await?;
+        tx.commit().await?;
+        app.publisher.publish(events);
+    }
+    let location = format!("{}/oauth2/authorized", app.config.public_url);
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({ "location": location }),
+    ))
+}
+
+/// Makes the bot a member; both heads are locked. Order: gateway.md › 18.
+async fn add_bot(
+    app: &App,
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    application: &Application,
+    permissions: Permissions,
+) -> Result<Vec<Envelope>> {
+    let bot = application.bot.id;
+    let is_banned = sqlx::query_scalar!(
+        r#"select exists (select from ban where guild_id = $1 and user_id = $2) as "banned!""#,
+        guild_id.to_db(),
+        bot.to_db(),
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if is_banned {
+        return Err(ErrorCode::BannedFromGuild.into());
+    }
+    let role = match permissions.is_empty() {
+        true => None,
+        false => Some(create_managed_role(app, db, guild_id, application, permissions).await?),
+    };
+    let roles: Vec<i64> = role.iter().map(|role| role.id.to_db()).collect();
+    sqlx::query!(
+        "insert into member (guild_id, user_id, roles) values ($1, $2, $3)",
+        guild_id.to_db(),
+        bot.to_db(),
+        &roles,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "update guild set member_count = member_count + 1 where guild_id = $1",
+        guild_id.to_db(),
+    )
+    .execute(&mut *db)
+    .await?;
+    let member = guild::member(&mut *db, guild_id, bot)
+        .await?
+        .ok_or(ErrorCode::UnknownMember)?;
+
+    let mut events = Vec::new();
+    if let Some(role) = &role {
+        let body = json!({ "guild_id": guild_id, "role": role });
+        events.push((EventKind::GuildRoleCreate, Intents::GUILDS, body));
+    }
+    let body = users::with_guild_id(&member, guild_id)?;
+    events.push((EventKind::GuildMemberAdd, Intents::GUILD_MEMBERS, body));
+    let body = integration(guild_id, application, role.as_ref());
+    events.push((
+        EventKind::IntegrationCreate,
+        Intents::GUILD_INTEGRATIONS,
+        body,
+    ));
+    let body = json!({ "guild_id": guild_id });
+    events.push((
+        EventKind::GuildIntegrationsUpdate,
+        Intents::GUILD_INTEGRATIONS,
+        body,
+    ));
+    let mut envelopes = Vec::new();
+    for (kind, intents, body) in events {
+        let vis = Visibility::realm(intents);
+        envelopes.push(events::append(db, guild_id, kind, vis, &body, None).await?);
+    }
+    envelopes.extend(announce(app, db, guild_id, &member).await?);
+    let vis = Visibility::realm(Intents::empty());
+    let body = json!({ "guild_id": guild_id });
+    envelopes.push(events::append(db, bot, EventKind::UserJoinedGuild, vis, &body, None).await?);
+    Ok(envelopes)
+}
+
+/// The role that only this bot has. Errors: 30005.
+async fn create_managed_role(
+    app: &App,
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    application: &Application,
+    permissions: Permissions,
+) -> Result<Role> {
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from role where guild_id = $1"#,
+        guild_id.to_db(),
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if count >= ROLES_MAX {
+        return Err(ErrorCode::MaximumRoles.into());
+    }
+    let role = Role {
+        id: app.snowflakes.next()?,
+        name: application.name.clone(),
+        color: 0,
+        colors: RoleColors::default(),
+        hoist: false,
+        icon: None,
+        unicode_emoji: None,
+        position: 1,
+        permissions,
+        managed: true,
+        mentionable: false,
+        tags: Some(RoleTags {
+            bot_id: Some(application.bot.id),
+        }),
+        flags: 0,
+    };
+    sqlx::query!(
+        "insert into role (guild_id, role_id, name, position, permissions, managed, bot_id)
+         values ($1, $2, $3, $4, $5, true, $6)",
+        guild_id.to_db(),
+        role.id.to_db(),
+        role.name,
+        role.position,
+        permissions.bits() as i64,
+        application.bot.id.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(role)
+}
+
+/// Integrations of bots are not stored: all of one follows from its application.
+fn integration(
+    guild_id: Id<marker::Guild>,
+    application: &Application,
+    role: Option<&Role>,
+) -> serde_json::Value {
+    json!({
+        "id": application.id,
+        "guild_id": guild_id,
+        "name": application.name,
+        "type": "discord",
+        "enabled": true,
+        "role_id": role.map(|role| role.id),
+        "account": { "id": application.id, "name": application.name },
+        "application": {
+            "id": application.id,
+            "name": application.name,
+            "icon": application.icon,
+            "description": application.description,
+            "summary": "",
+            "bot": application.bot,
+        },
+        "scopes": ["bot", "applications.commands"],
+    })
+}
+
+/// The join notice in the guild's system channel, if it has one and wants notices.
+async fn announce(
+    app: &App,
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    member: &Member,
+) -> Result<Option<Envelope>> {
+    let Some((guild, _)) = guild::by_id(&mut *db, guild_id).await? else {
+        return Ok(None);
+    };
+    let settings = &guild.settings;
+    match settings.system_channel_id {
+        Some(channel) if settings.system_channel_flags & SUPPRESS_JOIN_NOTICES == 0 => {
+            messages::create_join_message(app, db, guild_id, channel, member).await
+        }
+        _ => Ok(None),
+    }
+}
