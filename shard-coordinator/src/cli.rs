@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use guildhall_shared::cluster_map::{ClusterMap, NodeState, NodeStatus, Nodes};
@@ -63,12 +64,15 @@ pub async fn print_nodes(config: &Config, json: bool) -> Result<()> {
 }
 
 fn print<T: Serialize>(report: &T, json: bool, to_text: impl FnOnce(&T) -> String) -> Result<()> {
-    if json {
-        println!("{}", serde_json::to_string(report)?);
+    let text = if json {
+        serde_json::to_string(report)? + "\n"
     } else {
-        print!("{}", to_text(report));
+        to_text(report)
+    };
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // as with `| head`
+        written => written.map_err(Error::Output),
     }
-    Ok(())
 }
 
 /// What `map` prints.
@@ -137,7 +141,7 @@ impl<'a> MapReport<'a> {
     fn to_text(&self) -> String {
         let version = self.map.version;
         let mut text = format!(
-            "map term {} version {}: {} shards on {} nodes, imbalance {:.3}, {} without owner\n",
+            "map term {} version {}: shards {}, nodes {}, imbalance {:.3}, without owner {}\n",
             version.term,
             version.version,
             self.map.shards.len(),
@@ -272,7 +276,7 @@ mod tests {
         let map = map();
         let text = MapReport::new(&map, &BTreeMap::new()).to_text();
         let expected = "\
-map term 3 version 7: 3 shards on 2 nodes, imbalance 2.000, 1 without owner
+map term 3 version 7: shards 3, nodes 2, imbalance 2.000, without owner 1
 node       owner  standby  relay
 gateway-1  2      0        10.0.0.1:9
 gateway-2  0      2        10.0.0.2:9

@@ -18,6 +18,8 @@ pub enum Error {
     Listen { addr: SocketAddr, source: io::Error },
     #[error("the process could not be set up: {0}")]
     Process(io::Error),
+    #[error("stdout: {0}")]
+    Output(io::Error),
     #[error("Postgres: {0}")]
     Postgres(#[from] sqlx::Error),
     #[error("Redis: {0}")]

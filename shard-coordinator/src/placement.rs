@@ -245,6 +245,7 @@ impl<'a> Draft<'a> {
     /// Adds the standbys: not limited, for they hold no shard before its owner dies.
     fn with_standbys(self) -> Vec<Assignment> {
         let accepting: Vec<Place> = self.accepting().collect();
+        let alone = self.nodes.len() < 2; // spares a lone node the search in vain
         let assign = |(shard, &owner): (usize, &Option<Place>)| {
             let may_stand_by = |&place: &Place| {
                 let stood_by = self.before[shard].standby == Some(place);
@@ -260,7 +261,10 @@ impl<'a> Draft<'a> {
                 let others = accepting[start..].iter().chain(&accepting[..start]);
                 others.copied().find(may_stand_by)
             };
-            let standby = owner.and_then(|_| on_ring().or_else(any));
+            let standby = match owner {
+                Some(_) if !alone => on_ring().or_else(any),
+                _ => None,
+            };
             Assignment { owner, standby }
         };
         self.owners.iter().enumerate().map(assign).collect()

@@ -25,11 +25,7 @@ fn owned(map: &ClusterMap, node: &str) -> usize {
 
 fn all_owned_by(map: &ClusterMap, nodes: &[&str]) -> bool {
     let owned: usize = nodes.iter().map(|node| owned(map, node)).sum();
-    owned == usize::from(SHARDS) && nodes.iter().all(|node| owned_some(map, node))
-}
-
-fn owned_some(map: &ClusterMap, node: &str) -> bool {
-    owned(map, node) > 0
+    owned == usize::from(SHARDS) && nodes.iter().all(|node| self::owned(map, node) > 0)
 }
 
 #[sqlx::test(migrations = "../migrations")]
