@@ -1,0 +1,375 @@
+//! Processes die, Redis forgets, Postgres restarts, all in mid-stream. Afterwards the database
+//! says what was written; every session that stayed or resumed must have exactly that, once and
+//! in order, and every confirmed message must be in it (I1 to I6, I8, I11, I15).
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::BytesMut;
+use e2e::{
+    cluster::{Cluster, Options, Use},
+    ledger::{self, Confirmed, Writers},
+    session::Session,
+    world::{self, Account, Guild, INTENTS},
+};
+use guildhall_shared::{
+    envelope::Visibility,
+    gateway::{EventKind, Intents},
+    id::{Id, marker::Channel},
+    shard::ShardId,
+};
+use serde_json::json;
+use xtask::process::Signal;
+
+/// Messages between two faults.
+const SOME: usize = 40;
+
+/// Two guilds, one of each gateway, with two channels each; writers in all of them, and sessions
+/// of a human and a bot on both gateways that see everything.
+struct Stage {
+    guilds: Vec<Guild>,
+    /// (account, channel) per writer.
+    writers: Vec<(Account, String)>,
+    /// Per gateway: human and bot.
+    sessions: Vec<[Session; 2]>,
+    human: Account,
+}
+
+impl Stage {
+    async fn new(cluster: &Cluster) -> Self {
+        let human = world::human(cluster, "human").await;
+        let writer = world::human(cluster, "writer").await;
+        let bot = human.make_bot("bot").await;
+        let (mut guilds, mut writers) = (Vec::new(), Vec::new());
+        for gateway in 0..cluster.gateways.len() {
+            let guild = human.make_guild_on(cluster, gateway, "stage").await;
+            human.invite(&guild, &writer).await;
+            human.add_bot(&guild, &bot).await;
+            let second = human.make_channel(&guild.id, "second", json!([])).await;
+            writers.push((human.clone(), guild.channel.clone()));
+            writers.push((writer.clone(), guild.channel.clone()));
+            writers.push((writer.clone(), second));
+            guilds.push(guild);
+        }
+        let mut sessions = Vec::new();
+        for gateway in 0..cluster.gateways.len() {
+            let urls = urls(cluster, gateway);
+            sessions.push([
+                Session::start(human.login(urls.clone(), INTENTS)).await,
+                Session::start(bot.login(urls, INTENTS)).await,
+            ]);
+        }
+        let stage = Self {
+            guilds,
+            writers,
+            sessions,
+            human,
+        };
+        stage.settle().await;
+        stage
+    }
+
+    /// Waits until every session has both guilds: what comes from now on, each must get.
+    async fn settle(&self) {
+        for guild in &self.guilds {
+            let content = format!("settled {}", world::random_word());
+            self.human.say(&guild.channel, &content).await;
+            for session in self.sessions.iter().flatten() {
+                session.message(&content).await;
+            }
+        }
+    }
+
+    fn start_writers(&self, cluster: &Cluster) -> Writers {
+        Writers::start(&self.writers, &cluster.origins())
+    }
+
+    /// What the database holds, after checking it against what was confirmed.
+    async fn stored(
+        &self,
+        cluster: &Cluster,
+        confirmed: &[Confirmed],
+    ) -> BTreeMap<String, Vec<(u64, String)>> {
+        let db = cluster.db().await.unwrap();
+        let mut all = BTreeMap::new();
+        for guild in &self.guilds {
+            all.extend(ledger::stored(&db, &guild.id).await.unwrap());
+        }
+        ledger::assert_stored_once(&all, confirmed);
+        all
+    }
+
+    /// Every session has everything. `whole`: the gateways whose sessions never lost their life.
+    async fn assert_all_received(
+        &self,
+        stored: &BTreeMap<String, Vec<(u64, String)>>,
+        whole: &[usize],
+    ) {
+        for (gateway, pair) in self.sessions.iter().enumerate() {
+            for (session, name) in pair.iter().zip(["human", "bot"]) {
+                for (channel, messages) in stored {
+                    let name = format!("{name} at gateway {gateway}, channel {channel}");
+                    let whole = whole.contains(&gateway);
+                    ledger::assert_received(&name, session, channel, messages, whole).await;
+                }
+            }
+        }
+    }
+
+    /// No session's socket has ended.
+    fn assert_sockets_stayed(&self) {
+        for session in self.sessions.iter().flatten() {
+            let log = session.log();
+            assert!(
+                log.ends.is_empty() && log.sockets == 1,
+                "a socket ended: {:?}",
+                log.ends
+            );
+        }
+    }
+}
+
+/// First the gateway itself, then the others.
+fn urls(cluster: &Cluster, first: usize) -> Vec<String> {
+    let count = cluster.gateways.len();
+    (0..count)
+        .map(|turn| cluster.gateways[(first + turn) % count].url())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_api_and_gateway_lose_no_confirmed_message() {
+    let cluster = Use::own(Options::default()).await;
+    let stage = Stage::new(&cluster).await;
+    let writers = stage.start_writers(&cluster);
+    writers.more(SOME).await;
+
+    cluster.apis[0].server.kill();
+    writers.more(SOME).await;
+    assert!(writers.retries() > 0, "nobody noticed that an API died");
+
+    // A session of the gateway that stays breaks and resumes while the other gateway dies.
+    cluster.gateways[0].proxy.cut();
+    cluster.gateways[1].server.kill();
+    writers.more(SOME).await;
+    for session in &stage.sessions[1] {
+        session
+            .wait("READY at the other gateway", |log| {
+                (log.lives == 2).then_some(())
+            })
+            .await;
+        let log = session.log();
+        assert_eq!(
+            log.refused, 1,
+            "the session of a dead gateway is refused once"
+        );
+    }
+    for session in &stage.sessions[0] {
+        session
+            .wait("RESUMED", |log| (log.resumed > 0).then_some(()))
+            .await;
+    }
+    cluster.map_of(1).await;
+    writers.more(SOME).await;
+
+    cluster.apis[0].server.restart().await.unwrap();
+    cluster.gateways[1].server.restart().await.unwrap();
+    cluster.map_of(2).await;
+    writers.more(SOME).await;
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushed_redis_loses_nothing() {
+    let cluster = Use::own(Options::default()).await;
+    let stage = Stage::new(&cluster).await;
+    let writers = stage.start_writers(&cluster);
+    for _ in 0..3 {
+        writers.more(SOME).await;
+        cluster.flush_redis().await.unwrap();
+    }
+    writers.more(SOME).await;
+    cluster.map_of(2).await;
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_sockets_stayed();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_redis_loses_nothing() {
+    let cluster = Use::own(Options::default()).await;
+    let stage = Stage::new(&cluster).await;
+    let writers = stage.start_writers(&cluster);
+    writers.more(SOME).await;
+    cluster.kill_redis().await.unwrap();
+    writers.more(SOME).await;
+    stage.settle().await; // delivery goes on without Redis
+    cluster.restart_redis().await.unwrap();
+    writers.more(SOME).await;
+    cluster.map_of(2).await;
+    cluster.kill_redis().await.unwrap();
+    cluster.restart_redis().await.unwrap();
+    writers.more(SOME).await;
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_sockets_stayed();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_coordinator_login_delivery_and_failover_work() {
+    let cluster = Use::own(Options::default()).await;
+    let stage = Stage::new(&cluster).await;
+    cluster.coordinator.kill();
+    let writers = stage.start_writers(&cluster);
+    writers.more(SOME).await;
+
+    let mut late = Vec::new();
+    for gateway in 0..2 {
+        let login = stage.human.login(urls(&cluster, gateway), INTENTS);
+        late.push(Session::start(login).await);
+    }
+    stage.settle().await;
+    stage.assert_sockets_stayed();
+
+    cluster.gateways[1].server.kill();
+    writers.more(SOME).await;
+    stage.settle().await; // the guild of the dead gateway is served by its standby
+
+    cluster.coordinator.restart().await.unwrap();
+    cluster.map_of(1).await;
+    cluster.gateways[1].server.restart().await.unwrap();
+    cluster.map_of(2).await;
+    writers.more(SOME).await;
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0]).await;
+    for session in late {
+        session.assert_clean();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_api_that_dies_between_commit_and_publish_loses_nothing() {
+    let cluster = Use::own(Options::default()).await;
+    let stage = Stage::new(&cluster).await;
+
+    // What an API does that dies right after its commit: stored, numbered, never published.
+    let db = cluster.db().await.unwrap();
+    for guild in &stage.guilds {
+        let content = format!("unpublished {}", world::random_word());
+        store_unpublished(&db, &cluster, guild, &content, &stage.human).await;
+        for session in stage.sessions.iter().flatten() {
+            session.message(&content).await;
+        }
+    }
+
+    let writers = stage.start_writers(&cluster);
+    for round in 0..4 {
+        writers.more(SOME / 2).await;
+        let api = &cluster.apis[round % 2].server;
+        api.signal(Signal::STOP);
+        api.kill();
+        writers.more(SOME / 2).await;
+        api.restart().await.unwrap();
+    }
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_sockets_stayed();
+}
+
+/// A message event as the API appends it (`realm_head`, then `realm_event`), and no more.
+async fn store_unpublished(
+    db: &sqlx::PgPool,
+    cluster: &Cluster,
+    guild: &Guild,
+    content: &str,
+    author: &Account,
+) {
+    let guild_id: i64 = guild.id.parse().unwrap();
+    let channel: Id<Channel> = guild.channel.parse().unwrap();
+    let message_id = author.say(&guild.channel, "a pattern").await;
+    let pattern = ledger::events(db, &guild.id).await.unwrap();
+    let (_, _, mut body) = pattern
+        .into_iter()
+        .rev()
+        .find(|(_, _, d)| d["id"] == message_id.as_str())
+        .unwrap();
+    // An id of its own, just after the pattern's.
+    let id: u64 = message_id.parse().unwrap();
+    body["id"] = json!((id + 1).to_string());
+    body["content"] = json!(content);
+    let mut vis = BytesMut::new();
+    Visibility::channel(channel, Intents::GUILD_MESSAGES).encode(&mut vis);
+    let shard = ShardId::of(channel_guild(guild), cluster.shards());
+
+    let mut tx = db.begin().await.unwrap();
+    let (era, seq): (i32, i64) = sqlx::query_as(
+        "update realm_head set seq = seq + 1 where realm_id = $1 returning era, seq",
+    )
+    .bind(guild_id)
+    .fetch_one(&mut *tx)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into realm_event (realm_id, seq, shard, era, kind, vis, body)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+    )
+    .bind(guild_id)
+    .bind(seq)
+    .bind(i32::from(shard.0))
+    .bind(era)
+    .bind(EventKind::MessageCreate.number() as i16)
+    .bind(vis.to_vec())
+    .bind(body.to_string().into_bytes())
+    .execute(&mut *tx)
+    .await
+    .unwrap();
+    tx.commit().await.unwrap();
+}
+
+fn channel_guild(guild: &Guild) -> Id<guildhall_shared::id::marker::Guild> {
+    guild.id.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_postgres_loses_no_confirmed_message() {
+    let cluster = Use::own(Options {
+        own_postgres: true,
+        ..Options::default()
+    })
+    .await;
+    let stage = Stage::new(&cluster).await;
+    let writers = stage.start_writers(&cluster);
+    for hard in [false, true] {
+        writers.more(SOME).await;
+        let retries = writers.retries();
+        cluster
+            .restart_postgres(hard, Duration::from_secs(1))
+            .await
+            .unwrap();
+        writers.more(SOME).await;
+        assert!(writers.retries() > retries, "nobody noticed the restart");
+    }
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_sockets_stayed();
+    for session in stage.sessions.iter().flatten() {
+        let beats = session.log().heartbeats_acked;
+        session
+            .wait("another heartbeat answered", |log| {
+                (log.heartbeats_acked > beats).then_some(())
+            })
+            .await;
+    }
+}

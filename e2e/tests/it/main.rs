@@ -1,0 +1,12 @@
+//! End-to-end proof: real processes, real client libraries, real faults.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test, its helpers included, ends where something goes wrong"
+)]
+
+mod bots;
+mod faults;
+mod hostile;
+mod visibility;
+mod wire;
