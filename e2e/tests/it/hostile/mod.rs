@@ -1,0 +1,80 @@
+//! Clients that break every rule: the documented errors, no panic, and the process lives on and
+//! serves everybody else.
+
+mod api;
+mod flood;
+mod protocol;
+
+use e2e::{
+    client::{Client, End},
+    cluster::{Cluster, Options, Shared},
+    session::Session,
+    world::{self, Account, Guild, INTENTS},
+};
+
+static CLUSTER: Shared = Shared::new(Options {
+    apis: 1,
+    gateways: 1,
+    shards: 32,
+    own_postgres: false,
+});
+
+/// A session that looks on while others misbehave, and must not notice.
+struct Witness {
+    owner: Account,
+    guild: Guild,
+    session: Session,
+    pids: [Option<u32>; 2],
+}
+
+impl Witness {
+    async fn new(cluster: &Cluster) -> Self {
+        let owner = world::human(cluster, "witness").await;
+        let guild = owner.make_guild("calm").await;
+        let urls = vec![cluster.gateways[0].direct_url.clone()];
+        let session = Session::start(owner.login(urls, INTENTS)).await;
+        Self {
+            owner,
+            guild,
+            session,
+            pids: pids(cluster),
+        }
+    }
+
+    /// The processes live, never panicked, and the session still gets its messages.
+    async fn is_served(&self, cluster: &Cluster) {
+        assert_eq!(pids(cluster), self.pids, "a process died");
+        for server in [&cluster.gateways[0].server, &cluster.apis[0].server] {
+            assert!(!server.log_text().contains("panicked"), "a panic");
+            server.ready().await.unwrap();
+        }
+        let content = format!("calm {}", world::random_word());
+        self.owner.say(&self.guild.channel, &content).await;
+        self.session.message(&content).await;
+        let log = self.session.log();
+        assert!(log.ends.is_empty(), "the witness lost its socket");
+        drop(log);
+        self.session.assert_clean();
+    }
+}
+
+fn pids(cluster: &Cluster) -> [Option<u32>; 2] {
+    [
+        cluster.gateways[0].server.pid(),
+        cluster.apis[0].server.pid(),
+    ]
+}
+
+async fn open(cluster: &Cluster) -> Client {
+    Client::open(&cluster.gateways[0].direct_url).await.unwrap()
+}
+
+/// Opens a socket, sends these frames, and tells how it ended.
+async fn end_after(cluster: &Cluster, frames: &[&str]) -> End {
+    let mut client = open(cluster).await;
+    client.expect_op(10).await;
+    for frame in frames {
+        client.send_text(*frame);
+    }
+    client.ended().await
+}
