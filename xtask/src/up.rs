@@ -1,7 +1,7 @@
 //! `cargo xtask up`: a cluster with a demo guild, from nothing, until Ctrl-C.
 
 use std::env;
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -280,12 +280,11 @@ fn supervise(stack: &mut Stack) -> Result<ExitCode> {
             let now = Instant::now();
             match patient.due {
                 None => {
-                    if let Some(end) = stack.ended(&patient.name) {
-                        let pause = patient.ended(now);
+                    if let Some((status, log)) = stack.ended(&patient.name) {
+                        let pause = patient.ended(now).as_secs();
+                        let name = &patient.name;
                         println!(
-                            "\n{} {end}; it starts again in {} s",
-                            patient.name,
-                            pause.as_secs()
+                            "\n{name} ended unexpectedly ({status}); it starts again in {pause} s. Its last words:\n{log}"
                         );
                     }
                 }
@@ -326,7 +325,7 @@ fn names(stack: &Stack) -> Vec<String> {
 
 impl Stack {
     /// How a process ended, with its log's tail; `None`: it runs.
-    fn ended(&mut self, name: &str) -> Option<String> {
+    fn ended(&mut self, name: &str) -> Option<(ExitStatus, String)> {
         let service = match name {
             "postgres" => self.postgres.as_mut()?.service()?,
             "redis" => self.redis.as_mut()?.service()?,
@@ -341,10 +340,7 @@ impl Stack {
             }
         };
         let status = service.ended()?;
-        Some(format!(
-            "ended unexpectedly ({status}). Its last words:\n{}\n{name}",
-            tail(service.log(), LOG_LINES)
-        ))
+        Some((status, tail(service.log(), LOG_LINES)))
     }
 
     fn start_again(&mut self, name: &str) -> Result<()> {
