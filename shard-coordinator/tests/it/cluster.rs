@@ -184,6 +184,33 @@ async fn the_map_follows_joins_deaths_restarts_and_operators(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn two_of_three_nodes_silent_at_once_keep_their_shards(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 10).await;
+    let all = ["gateway-1", "gateway-2", "gateway-3"];
+    let _first = cluster.start_gateway(all[0], "127.0.0.1:1");
+    let others = [
+        cluster.start_gateway(all[1], "127.0.0.1:2"),
+        cluster.start_gateway(all[2], "127.0.0.1:3"),
+    ];
+    let coordinator = cluster.start_coordinator("one");
+    let before = cluster
+        .map_with(START, "the first map", |map| all_owned_by(map, &all))
+        .await;
+
+    drop(others);
+    coordinator.metric("coordinator_frozen 1", CHANGE).await;
+    assert_eq!(cluster.map().await.as_ref(), Some(&before));
+
+    let _again = [
+        cluster.start_gateway(all[1], "127.0.0.1:2"),
+        cluster.start_gateway(all[2], "127.0.0.1:3"),
+    ];
+    coordinator.metric("coordinator_frozen 0", CHANGE).await;
+    assert_eq!(cluster.map().await, Some(before));
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
     let mut cluster = TestCluster::new(db, 15).await;
     let later = ClusterMap {

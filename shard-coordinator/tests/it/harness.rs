@@ -168,6 +168,20 @@ impl TestCoordinator {
         metrics.lines().any(|line| line == "coordinator_leading 1")
     }
 
+    /// Waits for a line of `/metrics`.
+    pub(crate) async fn metric(&self, line: &str, within: Duration) {
+        let start = Instant::now();
+        while !self
+            .get("/metrics")
+            .await
+            .lines()
+            .any(|found| found == line)
+        {
+            assert!(start.elapsed() < within, "{line}: not within {within:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The whole reply; empty while the coordinator is not listening yet.
     pub(crate) async fn get(&self, path: &str) -> String {
         let (listen, path) = (self.listen, path.to_owned());
