@@ -223,13 +223,14 @@ impl RealmHub {
         self.position = Some(position);
     }
 
+    /// The realm's position, which is `first` if it has none yet.
+    pub fn position_or(&mut self, first: Position) -> &Position {
+        self.position.get_or_insert(first)
+    }
+
     /// A subscription from the realm's position is under way (again).
     pub fn set_syncing(&mut self, syncing: bool) {
         self.syncing = syncing;
-    }
-
-    pub fn is_syncing(&self) -> bool {
-        self.syncing
     }
 
     /// Users with sessions here.
@@ -240,6 +241,24 @@ impl RealmHub {
     /// Sessions that get events of the realm.
     pub fn sessions(&self) -> Vec<SessionSlot> {
         self.everyone.iter().map(|listener| listener.slot).collect()
+    }
+
+    /// The same, and those that wait for a snapshot.
+    pub fn all_sessions(&self) -> Vec<SessionSlot> {
+        let waiting = self.users.values().flat_map(|user| &user.waiting).copied();
+        self.everyone
+            .iter()
+            .map(|listener| listener.slot)
+            .chain(waiting)
+            .collect()
+    }
+
+    /// Sessions of a user that wait for a snapshot.
+    pub fn waiting(&self, user: Id<User>) -> Vec<SessionSlot> {
+        self.users
+            .get(&user)
+            .map(|user| user.waiting.clone())
+            .unwrap_or_default()
     }
 
     /// From now on a session that joined gets the events after `after`.

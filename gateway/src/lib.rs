@@ -1,8 +1,17 @@
 //! A gateway node: holds WebSocket sessions (edge) and serves the realms of its shards (owner).
 
+mod admin;
 pub mod bus;
 pub mod codec;
+pub mod config;
+mod connection;
+pub mod core;
 pub mod dispatch;
-pub mod session;
+mod handshake;
 pub mod hub;
+mod listener;
+pub mod node;
+pub mod server;
+pub mod session;
+pub mod telemetry;
 pub mod wire;

@@ -97,8 +97,18 @@ impl Lifecycle {
         self.state == State::Live
     }
 
-    pub fn is_checking(&self) -> bool {
-        self.state == State::Checking
+    /// Neither IDENTIFY nor RESUME is under way or done.
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.state, State::AwaitingIdentify { .. })
+    }
+
+    /// Whether [`Input::Timeout`] would do something now.
+    pub fn is_due(&self, now: Instant) -> bool {
+        match self.state {
+            State::Closed => false,
+            State::AwaitingIdentify { since } if now >= since + IDENTIFY_TIMEOUT => true,
+            _ => now >= self.heartbeat_deadline,
+        }
     }
 
     fn command(&mut self, now: Instant, command: Result<Command, CloseCode>) -> Option<Output> {

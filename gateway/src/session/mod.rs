@@ -3,3 +3,185 @@
 pub mod lifecycle;
 pub mod limit;
 pub mod replay;
+
+use std::{fmt, rc::Rc, time::Instant};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    gateway::Intents,
+    id::marker::{Guild, User},
+    token::TokenHash,
+};
+
+use crate::{
+    bus::{CoreId, Identity, SessionSlot},
+    dispatch::Dispatch,
+    session::replay::Replay,
+};
+
+/// Bytes of bodies kept for RESUME, and bytes that may wait for a slow socket.
+pub const REPLAY_BYTES_MAX: usize = 8 << 20;
+pub const UNSENT_BYTES_MAX: usize = 2 << 20;
+/// Bots get the load of many guilds on one session.
+pub const BOT_REPLAY_BYTES_MAX: usize = 16 << 20;
+pub const BOT_UNSENT_BYTES_MAX: usize = 16 << 20;
+/// Dispatches that may wait for a slow socket. A reader further behind is closed with 4000
+/// and may resume.
+pub const UNSENT_DISPATCHES_MAX: u64 = 4096;
+
+/// A gateway session. Owned by one core; outlives its connection for the resume window.
+#[derive(Debug)]
+pub struct Session {
+    pub id: SessionId,
+    pub generation: u32,
+    pub user: Id<User>,
+    pub token: TokenHash,
+    pub bot: bool,
+    /// Of users: all but what they must subscribe to.
+    pub intents: Intents,
+    /// Bot shard `(id, count)`.
+    pub shard: (u32, u32),
+    pub large_threshold: u16,
+    /// Slot of the connection, while there is one.
+    pub connection: Option<SessionSlot>,
+    /// Since when there is none.
+    pub detached_at: Option<Instant>,
+    /// Everything dispatched lately; numbers the dispatches.
+    pub replay: Replay,
+    /// Dispatches wait to be written.
+    pub dirty: bool,
+    pub guilds: Vec<(Id<Guild>, GuildPhase)>,
+    /// A user's READY while its guilds come in.
+    pub assembling: Option<Box<Assembling>>,
+}
+
+/// How far a session is with one of its guilds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuildPhase {
+    /// Its snapshot was asked for.
+    Waiting(Arrival),
+    /// GUILD_CREATE was sent (or its place in READY taken).
+    Present,
+}
+
+/// Why a guild comes to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It was in READY: GUILD_CREATE says `unavailable: false`.
+    Initial,
+    /// The user joined it: no such key, by which libraries tell the two apart.
+    Joined,
+    /// It was announced as unavailable and comes back.
+    Restored,
+}
+
+impl Arrival {
+    /// `unavailable` of its GUILD_CREATE.
+    pub fn unavailable(self) -> Option<bool> {
+        match self {
+            Self::Initial | Self::Restored => Some(false),
+            Self::Joined => None,
+        }
+    }
+}
+
+/// A READY that needs whole guilds.
+#[derive(Debug)]
+pub struct Assembling {
+    pub identity: Box<Identity>,
+    pub shard: Option<(u32, u32)>,
+    pub since: Instant,
+    pub guilds: Vec<Bytes>,
+    /// Dispatches that came meanwhile; they follow READY.
+    pub later: Vec<Rc<Dispatch>>,
+}
+
+impl Session {
+    pub fn replay_bytes_max(&self) -> usize {
+        if self.bot {
+            BOT_REPLAY_BYTES_MAX
+        } else {
+            REPLAY_BYTES_MAX
+        }
+    }
+
+    pub fn unsent_bytes_max(&self) -> usize {
+        if self.bot {
+            BOT_UNSENT_BYTES_MAX
+        } else {
+            UNSENT_BYTES_MAX
+        }
+    }
+
+    pub fn guild_phase(&self, guild: Id<Guild>) -> Option<GuildPhase> {
+        self.guilds
+            .iter()
+            .find(|(id, _)| *id == guild)
+            .map(|&(_, phase)| phase)
+    }
+
+    pub fn set_guild_phase(&mut self, guild: Id<Guild>, phase: GuildPhase) {
+        match self.guilds.iter_mut().find(|(id, _)| *id == guild) {
+            Some((_, known)) => *known = phase,
+            None => self.guilds.push((guild, phase)),
+        }
+    }
+}
+
+/// A session's name: opaque to clients, but it says which start of which node and which
+/// core of it made it, so that a RESUME finds its core.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionId([u8; 16]);
+
+impl SessionId {
+    pub fn new(boot: u32, core: CoreId, random: [u8; 10]) -> Self {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(&boot.to_be_bytes());
+        bytes[4..6].copy_from_slice(&core.to_be_bytes());
+        bytes[6..].copy_from_slice(&random);
+        Self(bytes)
+    }
+
+    /// From 32 hex digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    pub fn boot(self) -> u32 {
+        u32::from_be_bytes([self.0[0], self.0[1], self.0[2], self.0[3]])
+    }
+
+    pub fn core(self) -> CoreId {
+        CoreId::from_be_bytes([self.0[4], self.0[5]])
+    }
+}
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_id_names_its_core() {
+        let id = SessionId::new(0xDEAD_BEEF, 3, [9; 10]);
+        let again = SessionId::parse(&id.to_string()).unwrap();
+        assert_eq!(again, id);
+        assert_eq!((again.boot(), again.core()), (0xDEAD_BEEF, 3));
+        assert_eq!(id.to_string().len(), 32);
+        assert!(SessionId::parse("short").is_none());
+    }
+}

@@ -1,7 +1,7 @@
 //! What a session was sent lately, kept for RESUME and for a socket that is behind.
 
 use std::{
-    collections::VecDeque,
+    collections::{VecDeque, vec_deque},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -18,6 +18,8 @@ pub struct Replay {
     dispatches: VecDeque<Rc<Dispatch>>,
     /// Sum of the bodies' lengths.
     bytes: usize,
+    /// The same over all bodies ever pushed.
+    pushed_bytes: u64,
     /// `s` of the newest dispatch; 0 before the first.
     last_s: u64,
 }
@@ -28,6 +30,7 @@ impl Replay {
     pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize) {
         self.last_s += 1;
         self.bytes += dispatch.body.len();
+        self.pushed_bytes += dispatch.body.len() as u64;
         let now = dispatch.at;
         self.dispatches.push_back(dispatch);
         while self.bytes > bytes_max && self.dispatches.len() > 1 {
@@ -58,13 +61,18 @@ impl Replay {
         self.last_s + 1 - self.dispatches.len() as u64
     }
 
+    /// Bytes of all bodies ever pushed.
+    pub fn pushed_bytes(&self) -> u64 {
+        self.pushed_bytes
+    }
+
     /// Bytes of all bodies held.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// All dispatches after `s`, oldest first; `None` if some of them are gone or `s` was never reached.
-    pub fn after(&self, s: u64) -> Option<impl ExactSizeIterator<Item = &Rc<Dispatch>> + Clone> {
+    pub fn after(&self, s: u64) -> Option<vec_deque::Iter<'_, Rc<Dispatch>>> {
         if s > self.last_s || s + 1 < self.first_s() {
             return None;
         }

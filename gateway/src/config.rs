@@ -1,0 +1,155 @@
+//! Settings of a gateway, read once at start.
+
+use std::{fmt, net::SocketAddr, str::FromStr};
+
+use clap::{Parser, ValueEnum};
+
+use crate::node::ClusterKey;
+
+/// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
+#[derive(Debug, Parser)]
+#[command(name = "guildhall-gateway", version)]
+pub struct Config {
+    /// Postgres; the node reads snapshots and missed events from it.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
+
+    /// Redis or Valkey, 7 or later.
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    pub redis_url: Secret,
+
+    /// Name of this node, unique in the cluster and kept over restarts.
+    #[arg(long, env = "NODE_ID", value_parser = node_id)]
+    pub node_id: String,
+
+    /// Addresses clients connect to. Several gateways of one machine may share one of them:
+    /// the kernel then spreads connections over them.
+    #[arg(
+        long,
+        env = "GATEWAY_LISTEN",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:8081"
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// URL that reaches this very node, given to clients as `resume_gateway_url`: `ws://` or
+    /// `wss://`, without a trailing slash.
+    #[arg(long, env = "GATEWAY_PUBLIC_URL", default_value = "ws://127.0.0.1:8081", value_parser = gateway_url)]
+    pub public_url: String,
+
+    /// Health, readiness and metrics.
+    #[arg(long, env = "GATEWAY_ADMIN_LISTEN", default_value = "127.0.0.1:8091")]
+    pub admin_listen: SocketAddr,
+
+    /// Where other gateways connect; port 0 takes any free one.
+    #[arg(long, env = "RELAY_LISTEN", default_value = "127.0.0.1:0")]
+    pub relay_listen: SocketAddr,
+
+    /// `host:port` other gateways reach the relay at; the bound address if not given.
+    #[arg(long, env = "RELAY_ADVERTISE")]
+    pub relay_advertise: Option<String>,
+
+    /// Lets the relay listen on an address that everybody can reach. Its links are
+    /// authenticated but not encrypted.
+    #[arg(long, env = "RELAY_PUBLIC", default_value_t = false)]
+    pub relay_public: bool,
+
+    /// Secret shared by all processes of the cluster, at least 16 characters.
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
+    pub cluster_key: Secret,
+
+    /// Threads that serve clients; 0 for one per processor.
+    #[arg(long, env = "GATEWAY_CORES", default_value_t = 0)]
+    pub cores: u16,
+
+    /// Connections this node takes; more wait in the listen queue.
+    #[arg(long, env = "GATEWAY_CONNECTIONS_MAX", default_value_t = 200_000)]
+    pub connections_max: u64,
+
+    /// Shards of the cluster; the same everywhere and for ever.
+    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = guildhall_shared::shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    pub shards: u16,
+
+    /// Bot shards of one bot that may identify at once (`max_concurrency`).
+    #[arg(long, env = "IDENTIFY_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
+    pub identify_concurrency: u16,
+
+    /// Postgres connections of this node.
+    #[arg(long, env = "GATEWAY_DB_CONNECTIONS_MAX", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub db_connections_max: u32,
+
+    /// How logs are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A setting that prints as `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            Err("is empty")
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+}
+
+impl Config {
+    /// The key of the relay's links.
+    ///
+    /// # Errors
+    /// If it is too short to be one.
+    pub fn relay_key(&self) -> Result<ClusterKey, String> {
+        if self.cluster_key.0.len() < 16 {
+            return Err("CLUSTER_KEY: needs at least 16 characters".to_owned());
+        }
+        ClusterKey::new(self.cluster_key.0.clone())
+            .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())
+    }
+
+    /// Threads to start.
+    pub fn threads(&self) -> usize {
+        match self.cores {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            cores => usize::from(cores),
+        }
+    }
+}
+
+fn node_id(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+        return Err("1 to 64 of the characters A-Z a-z 0-9 . _ -".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn gateway_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("ws://")
+        .or_else(|| text.strip_prefix("wss://"));
+    match rest {
+        Some(rest) if !rest.is_empty() && !rest.ends_with('/') && !rest.contains('?') => {
+            Ok(text.to_owned())
+        }
+        _ => Err("ws://host:port or wss://host:port, without a trailing slash or query".to_owned()),
+    }
+}

@@ -1,0 +1,244 @@
+//! A core: one thread, one runtime, and all it owns: connections, sessions, their realms.
+//!
+//! Its loop drains the inbox, then makes one write per session that has something to send:
+//! idle means a batch of one, load makes batches grow. No task, channel or lock per delivery.
+
+mod connections;
+mod ready;
+mod realms;
+mod sessions;
+
+pub(crate) use connections::Next;
+
+use std::{
+    cell::RefCell,
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use guildhall_shared::{Id, id::marker::Realm};
+use rustc_hash::{FxHashMap, FxHashSet};
+use slab::Slab;
+use tokio::{sync::mpsc, task::LocalSet};
+
+use crate::{
+    bus::{CoreHandle, CoreId, Inbox, SessionSlot, Subscription, ToCore, ToNode},
+    connection,
+    dispatch::Layout,
+    hub::Hub,
+    session::{Session, SessionId},
+    telemetry::CoreMetrics,
+    wire::Parser,
+};
+use connections::Connection;
+
+/// How often deadlines are looked at: heartbeats, IDENTIFY, resume windows, stuck writes.
+const TICK: Duration = Duration::from_secs(1);
+/// Messages taken from the inbox before sessions are written to.
+const BATCH_MESSAGES_MAX: usize = 4096;
+/// Layouts of one flush that are kept to be found again.
+const LAYOUTS_KEPT: usize = 8;
+
+/// What a core is told at its start.
+#[derive(Debug, Clone)]
+pub struct CoreConfig {
+    pub id: CoreId,
+    /// Part of session ids: tells sessions of this start of the node from older ones.
+    pub boot: u32,
+    /// `resume_gateway_url`.
+    pub resume_url: Arc<str>,
+    /// Bot shards `shard % identify_concurrency` may identify at once.
+    pub peers: Arc<[CoreHandle]>,
+    pub metrics: Arc<CoreMetrics>,
+}
+
+/// See the module.
+pub struct Core {
+    config: CoreConfig,
+    this: Weak<RefCell<Core>>,
+    now: Instant,
+    bell: Arc<crate::bus::Bell>,
+    connections: Slab<Connection>,
+    sessions: Slab<Session>,
+    by_id: FxHashMap<SessionId, SessionSlot>,
+    hub: Hub,
+    /// Sessions with dispatches that were not written yet.
+    dirty: Vec<SessionSlot>,
+    layouts: VecDeque<Layout>,
+    /// Requests on their way to the node: sent at the next flush, as its queue takes them.
+    outbox: VecDeque<ToNode>,
+    subscriptions: Vec<Subscription>,
+    /// Realms whose owner could not be reached: asked for again at the next tick.
+    unavailable: FxHashSet<Id<Realm>>,
+    node: mpsc::Sender<ToNode>,
+    parser: Parser,
+    scratch: Box<[u8]>,
+    generation: u32,
+    draining: bool,
+    dispatched: u64,
+}
+
+/// Runs a core on this thread until its inbox is closed or it was drained.
+pub fn run(config: CoreConfig, inbox: Inbox, node: mpsc::Sender<ToNode>) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let local = LocalSet::new();
+    let core = Rc::new_cyclic(|this| {
+        RefCell::new(Core::new(config, this.clone(), inbox.bell.clone(), node))
+    });
+    local.block_on(&runtime, async move {
+        let ticking = core.clone();
+        tokio::task::spawn_local(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                ticking.borrow_mut().tick();
+            }
+        });
+        while !core.borrow().is_drained() {
+            // A tick must be able to end the loop of a drained core.
+            let _ = tokio::time::timeout(TICK, inbox.wait()).await;
+            {
+                let mut core = core.borrow_mut();
+                core.now = Instant::now();
+                for message in inbox.messages.try_iter().take(BATCH_MESSAGES_MAX) {
+                    core.on_message(message);
+                }
+                core.flush();
+            }
+            // Sockets and timers get their turn between batches.
+            tokio::task::yield_now().await;
+        }
+    });
+    Ok(())
+}
+
+impl Core {
+    fn new(
+        config: CoreConfig,
+        this: Weak<RefCell<Self>>,
+        bell: Arc<crate::bus::Bell>,
+        node: mpsc::Sender<ToNode>,
+    ) -> Self {
+        Self {
+            config,
+            this,
+            now: Instant::now(),
+            bell,
+            connections: Slab::new(),
+            sessions: Slab::new(),
+            by_id: FxHashMap::default(),
+            hub: Hub::default(),
+            dirty: Vec::new(),
+            layouts: VecDeque::new(),
+            outbox: VecDeque::new(),
+            subscriptions: Vec::new(),
+            unavailable: FxHashSet::default(),
+            node,
+            parser: Parser::default(),
+            scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
+            generation: 0,
+            draining: false,
+            dispatched: 0,
+        }
+    }
+
+    fn on_message(&mut self, message: ToCore) {
+        match message {
+            ToCore::Socket(socket) => self.spawn(|core| connection::serve(core, socket)),
+            ToCore::Handover(handover) => {
+                self.spawn(|core| {
+                    connection::serve_resume(
+                        core,
+                        handover.socket,
+                        handover.resume,
+                        handover.unread,
+                    )
+                });
+            }
+            ToCore::Identified { session, result } => self.identified(session, result),
+            ToCore::TokenChecked { session, valid } => self.token_checked(session, valid),
+            ToCore::Subscribed(subscribed) => self.subscribed(*subscribed),
+            ToCore::Unavailable { realm } => self.realm_unavailable(realm),
+            ToCore::Event(event) => self.event(&event),
+            ToCore::View { realm, change } => {
+                if let Some(hub) = self.hub.get_mut(realm) {
+                    hub.change_view(change);
+                }
+            }
+            ToCore::Drain => self.drain(),
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Rc<RefCell<Self>>) -> F) {
+        if let Some(this) = self.this.upgrade() {
+            tokio::task::spawn_local(task(this));
+        }
+    }
+
+    /// Writes what sessions have waiting and sends the node what it is to do.
+    pub(crate) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            self.flush_session(slot);
+        }
+        self.dirty = dirty;
+        // Layouts hold dispatches alive; between batches only the newest is worth it.
+        self.layouts.clear();
+        if !self.subscriptions.is_empty() {
+            let subscriptions = std::mem::take(&mut self.subscriptions);
+            self.outbox.push_back(ToNode::Subscribe {
+                core: self.config.id,
+                subscriptions,
+            });
+        }
+        self.post();
+        if self.dispatched > 0 {
+            self.config.metrics.dispatches.inc_by(self.dispatched);
+            self.dispatched = 0;
+        }
+    }
+
+    /// Moves requests to the node while it has room; the rest waits for the next flush or tick.
+    fn post(&mut self) {
+        while let Some(request) = self.outbox.pop_front() {
+            match self.node.try_send(request) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(request)) => {
+                    self.outbox.push_front(request);
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return,
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.now = Instant::now();
+        self.tick_connections();
+        self.tick_sessions();
+        self.tick_realms();
+        self.config.metrics.set_sizes(
+            self.sessions.len(),
+            self.connections.len(),
+            self.hub.realms(),
+        );
+        self.bell
+            .connections
+            .store(self.connections.len() as u64, Ordering::Relaxed);
+        self.flush();
+    }
+
+    fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1);
+        self.generation
+    }
+
+    fn is_drained(&self) -> bool {
+        self.draining && self.connections.is_empty()
+    }
+}

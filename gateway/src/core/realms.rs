@@ -1,0 +1,372 @@
+//! Realms of a core: subscribing, events, and what joining or leaving a guild means to a session.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::{CloseCode, EventKind, Intents},
+    id::marker::{Guild, Realm},
+    shard::{self, Position},
+};
+use serde::Deserialize;
+
+use super::{Core, sessions::dispatch_to};
+use crate::{
+    bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
+    dispatch::Dispatch,
+    hub::{Variant, Verdict},
+    session::{Arrival, GuildPhase},
+};
+
+impl Core {
+    /// Asks for a guild on behalf of a session; GUILD_CREATE follows.
+    pub(super) fn want_guild(&mut self, slot: SessionSlot, guild: Id<Guild>, arrival: Arrival) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        session.set_guild_phase(guild, GuildPhase::Waiting(arrival));
+        let all_members = Intents::GUILD_PRESENCES | Intents::GUILD_MEMBERS;
+        let snapshot = SnapshotRequest {
+            session: SessionKey {
+                slot,
+                generation: session.generation,
+            },
+            large_threshold: session.large_threshold,
+            members: session.bot && session.intents.intersects(all_members),
+            unavailable: arrival.unavailable(),
+        };
+        let user = session.user;
+        let realm = shard::realm(guild);
+        self.hub.join(realm, user, slot);
+        let users = vec![Subscriber {
+            user,
+            snapshots: vec![snapshot],
+        }];
+        self.subscriptions.push(Subscription {
+            realm,
+            from: None,
+            users,
+        });
+    }
+
+    /// Asks for the events after `from`, with the view of everyone here.
+    fn sync(&mut self, realm: Id<Realm>, from: Position) {
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        hub.set_syncing(true);
+        let users = hub
+            .users()
+            .map(|user| Subscriber {
+                user,
+                snapshots: Vec::new(),
+            })
+            .collect();
+        self.config.metrics.resubscriptions.inc();
+        self.subscriptions.push(Subscription {
+            realm,
+            from: Some(from),
+            users,
+        });
+    }
+
+    /// An event of a realm.
+    pub(super) fn event(&mut self, event: &Envelope) {
+        match self.hub.accept(event) {
+            Verdict::Deliver => self.deliver(event),
+            Verdict::Drop => {}
+            Verdict::Gap(have) => self.sync(event.realm, have),
+        }
+    }
+
+    fn deliver(&mut self, event: &Envelope) {
+        if !event.kind.is_dispatched() {
+            return self.internal_event(event);
+        }
+        let (mut full, mut blank): (Option<Rc<Dispatch>>, Option<Rc<Dispatch>>) = (None, None);
+        let Self {
+            hub,
+            sessions,
+            dirty,
+            now,
+            ..
+        } = self;
+        hub.recipients(event, |slot, variant| {
+            let dispatch = match (variant, &event.alt) {
+                (Variant::WithoutContent, Some(alt)) => {
+                    blank.get_or_insert_with(|| Dispatch::new(event.kind, &alt.body, *now))
+                }
+                _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
+            };
+            dispatch_to(sessions, dirty, slot, dispatch);
+        });
+        if event.kind == EventKind::GuildDelete && event.position().is_some() {
+            self.guild_deleted(event.realm);
+        }
+    }
+
+    /// Everyone was told that the guild is gone; forget it.
+    fn guild_deleted(&mut self, realm: Id<Realm>) {
+        let Some(hub) = self.hub.get(realm) else {
+            return;
+        };
+        for slot in hub.all_sessions() {
+            self.leave_guild(slot, realm.cast());
+        }
+    }
+
+    /// An event between our own processes: it is about the sessions of one user.
+    fn internal_event(&mut self, event: &Envelope) {
+        #[derive(Deserialize)]
+        struct OfGuild {
+            guild_id: Id<Guild>,
+        }
+        #[derive(Deserialize)]
+        struct Revoked {
+            tokens: Option<Vec<String>>,
+        }
+        let mut slots = Vec::new();
+        self.hub.recipients(event, |slot, _| slots.push(slot));
+        match event.kind {
+            EventKind::UserJoinedGuild | EventKind::UserLeftGuild => {
+                let Ok(OfGuild { guild_id }) = serde_json::from_slice(&event.body) else {
+                    return tracing::error!(
+                        kind = event.kind.name(),
+                        "an event of ours cannot be read"
+                    );
+                };
+                for slot in slots {
+                    if event.kind == EventKind::UserJoinedGuild {
+                        self.joined_guild(slot, guild_id);
+                    } else if self.leave_guild(slot, guild_id) {
+                        self.dispatch_guild_delete(slot, guild_id, false);
+                    }
+                }
+            }
+            EventKind::TokensRevoked => {
+                let Ok(Revoked { tokens }) = serde_json::from_slice(&event.body) else {
+                    return tracing::error!(
+                        kind = event.kind.name(),
+                        "an event of ours cannot be read"
+                    );
+                };
+                for slot in slots {
+                    let Some(session) = self.sessions.get(slot as usize) else {
+                        continue;
+                    };
+                    let hash = hex::encode(session.token.0);
+                    if tokens.as_ref().is_none_or(|tokens| tokens.contains(&hash)) {
+                        self.close_session(slot, CloseCode::AuthenticationFailed);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn joined_guild(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        let (id, count) = session.shard;
+        if session.guild_phase(guild).is_none()
+            && (!session.bot || shard::bot_shard(guild, count) == id)
+        {
+            self.want_guild(slot, guild, Arrival::Joined);
+        }
+    }
+
+    /// Takes a session out of a guild; false if it was not in it.
+    fn leave_guild(&mut self, slot: SessionSlot, guild: Id<Guild>) -> bool {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return false;
+        };
+        if session.guild_phase(guild).is_none() {
+            return false;
+        }
+        session.guilds.retain(|(known, _)| *known != guild);
+        let user = session.user;
+        let realm = shard::realm(guild);
+        if self.hub.leave(realm, user, slot) {
+            let core = self.core_id();
+            self.outbox.push_back(ToNode::Unsubscribe {
+                core,
+                realm,
+                users: vec![user],
+            });
+        }
+        self.assemble(slot);
+        true
+    }
+
+    /// A subscription stands: the view, what was missed, and the snapshots that were asked for.
+    pub(super) fn subscribed(&mut self, subscribed: Subscribed) {
+        let Subscribed {
+            realm,
+            position,
+            view,
+            replay,
+            lost,
+            snapshots,
+        } = subscribed;
+        self.unavailable.remove(&realm);
+        let gone: Vec<_> = view
+            .users
+            .iter()
+            .filter(|(_, classes)| classes.is_none())
+            .map(|&(user, _)| user)
+            .collect();
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        hub.replace_view(view);
+        let have = *hub.position_or(position);
+        if lost {
+            hub.set_position(position);
+            hub.set_syncing(false);
+            self.lost(realm);
+        } else {
+            for event in &replay {
+                self.event(event);
+            }
+            let Some(hub) = self.hub.get_mut(realm) else {
+                return;
+            };
+            let have = hub.position().unwrap_or(have);
+            hub.set_syncing(false);
+            if have < position {
+                // The answer to a newcomer, while a gap of those before is still open.
+                self.sync(realm, have);
+            }
+        }
+        for (key, body) in snapshots {
+            self.snapshot(realm, position, key, &body);
+        }
+        for user in gone {
+            self.not_a_member(realm, user);
+        }
+    }
+
+    /// Events are gone for good: live sessions get the realm anew.
+    fn lost(&mut self, realm: Id<Realm>) {
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        for slot in hub.sessions() {
+            let Some(session) = self.sessions.get(slot as usize) else {
+                continue;
+            };
+            let user = session.user;
+            if realm == shard::realm(user) {
+                self.invalidate_session(slot);
+                continue;
+            }
+            if let Some(hub) = self.hub.get_mut(realm) {
+                hub.detach(user, slot);
+            }
+            self.dispatch_guild_delete(slot, realm.cast(), true);
+            self.want_guild(slot, realm.cast(), Arrival::Restored);
+        }
+    }
+
+    /// A guild as one session sees it, at a position.
+    fn snapshot(&mut self, realm: Id<Realm>, position: Position, key: SessionKey, body: &Bytes) {
+        let guild: Id<Guild> = realm.cast();
+        let Some(session) = self.sessions.get_mut(key.slot as usize) else {
+            return;
+        };
+        let Some(GuildPhase::Waiting(arrival)) = session.guild_phase(guild) else {
+            return;
+        };
+        if session.generation != key.generation {
+            return;
+        }
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        if hub.position().is_some_and(|have| have > position) {
+            // Events after the snapshot have gone by already: take another one.
+            return self.want_guild(key.slot, guild, arrival);
+        }
+        hub.attach(session.user, key.slot, session.intents, position.seq);
+        session.set_guild_phase(guild, GuildPhase::Present);
+        match &mut session.assembling {
+            Some(assembling) if arrival == Arrival::Initial => {
+                assembling.guilds.push(body.clone());
+                self.assemble(key.slot);
+            }
+            _ if session.intents.contains(Intents::GUILDS) => {
+                self.dispatch_body(key.slot, EventKind::GuildCreate, body);
+            }
+            _ => {}
+        }
+    }
+
+    /// The owner does not know this user as a member. Sessions that wait for the guild need
+    /// not wait; those that had it are told by the user's own realm.
+    fn not_a_member(&mut self, realm: Id<Realm>, user: Id<guildhall_shared::id::marker::User>) {
+        let guild: Id<Guild> = realm.cast();
+        let Some(hub) = self.hub.get(realm) else {
+            return;
+        };
+        for slot in hub.waiting(user) {
+            let phase = self
+                .sessions
+                .get(slot as usize)
+                .and_then(|session| session.guild_phase(guild));
+            if matches!(phase, Some(GuildPhase::Waiting(_))) && self.leave_guild(slot, guild) {
+                self.dispatch_guild_delete(slot, guild, false);
+            }
+        }
+    }
+
+    /// No owner could be reached. Sessions that wait are told once; the core asks again.
+    pub(super) fn realm_unavailable(&mut self, realm: Id<Realm>) {
+        if self.hub.get(realm).is_none() || !self.unavailable.insert(realm) {
+            return;
+        }
+        let guild: Id<Guild> = realm.cast();
+        for slot in self
+            .hub
+            .get(realm)
+            .map(|hub| hub.all_sessions())
+            .unwrap_or_default()
+        {
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
+            if session.guild_phase(guild) == Some(GuildPhase::Waiting(Arrival::Initial)) {
+                session.set_guild_phase(guild, GuildPhase::Waiting(Arrival::Restored));
+                let is_user = session.assembling.is_some();
+                if is_user {
+                    self.assemble(slot);
+                }
+                self.dispatch_guild_delete(slot, guild, true);
+            }
+        }
+    }
+
+    /// Asks again for what could not be had.
+    pub(super) fn tick_realms(&mut self) {
+        for realm in std::mem::take(&mut self.unavailable) {
+            let Some(hub) = self.hub.get(realm) else {
+                continue;
+            };
+            let (position, guild): (_, Id<Guild>) = (hub.position(), realm.cast());
+            for slot in hub.all_sessions() {
+                let phase = self
+                    .sessions
+                    .get(slot as usize)
+                    .and_then(|session| session.guild_phase(guild));
+                if let Some(GuildPhase::Waiting(arrival)) = phase {
+                    self.want_guild(slot, guild, arrival);
+                }
+            }
+            if let Some(position) = position {
+                self.sync(realm, position);
+            }
+        }
+    }
+}

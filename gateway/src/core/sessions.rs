@@ -1,0 +1,361 @@
+//! Sessions of a core: IDENTIFY, RESUME, their end.
+
+use std::{rc::Rc, time::Duration};
+
+use guildhall_shared::{
+    Id,
+    gateway::{CloseCode, EventKind, Intents},
+    id::marker::Guild,
+    shard,
+};
+use rand::RngExt;
+
+use super::{Core, ready};
+use crate::{
+    bus::{Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
+    codec::Resume,
+    dispatch::Dispatch,
+    hub,
+    session::{
+        Arrival, Assembling, GuildPhase, Session, SessionId, lifecycle::Input,
+        replay::RESUME_WINDOW,
+    },
+};
+
+/// A user's READY goes without the guilds that did not come within this time.
+const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
+/// `large_threshold` when IDENTIFY has none.
+const LARGE_THRESHOLD_BOT: u16 = 50;
+const LARGE_THRESHOLD_USER: u16 = 250;
+
+impl Core {
+    /// The node checked an IDENTIFY.
+    pub(super) fn identified(&mut self, key: SessionKey, result: Result<Box<Identity>, Refused>) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let Some(pending) = connection.pending.take() else {
+            return;
+        };
+        let identity = match result {
+            Ok(identity) => identity,
+            Err(Refused::Close(code)) => return self.life(key, Input::Refused(code)),
+            Err(Refused::TryLater) => return self.life(key, Input::Invalid),
+        };
+        self.life(key, Input::Accepted);
+        let slot = self.open_session(key.slot, &identity, pending.shard, pending.large_threshold);
+        let id = self.sessions[slot as usize].id;
+        let user = identity.user.user.id;
+        let guilds = identity.guilds.clone();
+        let realm = shard::realm(user);
+        self.hub.join(realm, user, slot);
+        self.subscriptions.push(Subscription {
+            realm,
+            from: Some(identity.position),
+            users: vec![Subscriber {
+                user,
+                snapshots: Vec::new(),
+            }],
+        });
+        // The snapshot of a user's own realm is READY itself: it hears what follows it.
+        if let Some(hub) = self.hub.get_mut(realm) {
+            let intents = self.sessions[slot as usize].intents;
+            hub.attach(user, slot, intents, identity.position.seq);
+        }
+        if identity.user.user.bot {
+            let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
+            self.dispatch_body(slot, EventKind::Ready, &body);
+        } else {
+            self.sessions[slot as usize].assembling = Some(Box::new(Assembling {
+                identity,
+                shard: pending.shard,
+                since: self.now,
+                guilds: Vec::new(),
+                later: Vec::new(),
+            }));
+        }
+        for guild in guilds {
+            self.want_guild(slot, guild, Arrival::Initial);
+        }
+        self.assemble(slot);
+    }
+
+    fn open_session(
+        &mut self,
+        connection: SessionSlot,
+        identity: &Identity,
+        shard: Option<(u32, u32)>,
+        large_threshold: Option<u16>,
+    ) -> SessionSlot {
+        let id = SessionId::new(self.config.boot, self.core_id(), rand::rng().random());
+        let bot = identity.user.user.bot;
+        let generation = self.next_generation();
+        let slot = self.sessions.insert(Session {
+            id,
+            generation,
+            user: identity.user.user.id,
+            token: identity.token,
+            bot,
+            intents: if bot {
+                identity.intents
+            } else {
+                hub::user_intents()
+            },
+            shard: shard.unwrap_or((0, 1)),
+            large_threshold: large_threshold.unwrap_or(if bot {
+                LARGE_THRESHOLD_BOT
+            } else {
+                LARGE_THRESHOLD_USER
+            }),
+            connection: Some(connection),
+            detached_at: None,
+            replay: Default::default(),
+            dirty: false,
+            guilds: Vec::with_capacity(identity.guilds.len()),
+            assembling: None,
+        }) as SessionSlot;
+        self.by_id.insert(id, slot);
+        self.bind(connection, slot, 0);
+        self.config.metrics.identifies.inc();
+        slot
+    }
+
+    /// Sends a user's READY once nothing of it is missing.
+    pub(super) fn assemble(&mut self, slot: SessionSlot) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        let Some(assembling) = &session.assembling else {
+            return;
+        };
+        let waits = session
+            .guilds
+            .iter()
+            .any(|(_, phase)| *phase == GuildPhase::Waiting(Arrival::Initial));
+        if waits && self.now.duration_since(assembling.since) < ASSEMBLE_MAX {
+            return;
+        }
+        let id = session.id;
+        let Some(assembling) = session.assembling.take() else {
+            return;
+        };
+        let Assembling {
+            identity,
+            shard,
+            guilds,
+            later,
+            ..
+        } = *assembling;
+        let body = ready::for_user(&identity, &guilds, id, &self.config.resume_url, shard);
+        self.dispatch_body(slot, EventKind::Ready, &body);
+        for dispatch in later {
+            self.dispatch(slot, &dispatch);
+        }
+    }
+
+    /// A client asks to go on with a session of this core.
+    pub(super) fn resume(&mut self, key: SessionKey, resume: Resume) {
+        let slot = SessionId::parse(&resume.session_id).and_then(|id| self.by_id.get(&id).copied());
+        let session = slot.and_then(|slot| Some((slot, self.sessions.get(slot as usize)?)));
+        let Some((slot, session)) =
+            session.filter(|(_, session)| session.token == resume.token.hash())
+        else {
+            // Not a session of ours, or not this token's: whether it is 4004 or op 9 is the token's matter.
+            let core = self.core_id();
+            self.outbox.push_back(ToNode::CheckToken {
+                core,
+                session: key,
+                token: resume.token,
+            });
+            return;
+        };
+        if resume.seq > session.replay.last_s() {
+            return self.life(key, Input::Refused(CloseCode::InvalidSeq));
+        }
+        if session.assembling.is_some() || session.replay.after(resume.seq).is_none() {
+            self.config.metrics.resumes_refused.inc();
+            return self.life(key, Input::Invalid);
+        }
+        let old = session.connection;
+        self.life(key, Input::Accepted);
+        if let Some(old) = old {
+            // Its client lost it and the server did not notice yet.
+            self.cut(old);
+        }
+        let session = &mut self.sessions[slot as usize];
+        session.connection = Some(key.slot);
+        session.detached_at = None;
+        self.bind(key.slot, slot, resume.seq);
+        self.config.metrics.resumes.inc();
+        self.dispatch_body(slot, EventKind::Resumed, b"{}");
+    }
+
+    /// The node checked the token of a RESUME that named no session of that token here.
+    pub(super) fn token_checked(&mut self, key: SessionKey, valid: bool) {
+        let input = if valid {
+            self.config.metrics.resumes_refused.inc();
+            Input::Invalid
+        } else {
+            Input::Refused(CloseCode::AuthenticationFailed)
+        };
+        self.life(key, input);
+    }
+
+    /// Dispatches something made for one session alone.
+    pub(super) fn dispatch_body(&mut self, slot: SessionSlot, kind: EventKind, body: &[u8]) {
+        let dispatch = Dispatch::new(kind, body, self.now);
+        self.dispatch(slot, &dispatch);
+    }
+
+    /// Numbers a dispatch for a session and queues it; it is written at the next flush.
+    pub(super) fn dispatch(&mut self, slot: SessionSlot, dispatch: &Rc<Dispatch>) {
+        dispatch_to(&mut self.sessions, &mut self.dirty, slot, dispatch);
+    }
+
+    /// Dispatches GUILD_DELETE to a session, if its intents let it know of guilds.
+    pub(super) fn dispatch_guild_delete(
+        &mut self,
+        slot: SessionSlot,
+        guild: Id<Guild>,
+        unavailable: bool,
+    ) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        if session.intents.contains(Intents::GUILDS) {
+            let body = if unavailable {
+                format!(r#"{{"id":"{guild}","unavailable":true}}"#)
+            } else {
+                format!(r#"{{"id":"{guild}"}}"#)
+            };
+            self.dispatch_body(slot, EventKind::GuildDelete, body.as_bytes());
+        }
+    }
+
+    /// A session lost its connection; it waits to be resumed.
+    pub(super) fn detach_session(&mut self, slot: SessionSlot) {
+        let now = self.now;
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        session.connection = None;
+        session.detached_at = Some(now);
+        if session.assembling.is_some() {
+            // It never got READY: there is nothing to resume.
+            self.end_session(slot);
+        }
+    }
+
+    /// A session is over.
+    pub(super) fn end_session(&mut self, slot: SessionSlot) {
+        let Some(session) = self.sessions.try_remove(slot as usize) else {
+            return;
+        };
+        self.by_id.remove(&session.id);
+        let core = self.core_id();
+        let own = shard::realm(session.user);
+        let realms = session
+            .guilds
+            .iter()
+            .map(|&(guild, _)| shard::realm(guild))
+            .chain([own]);
+        for realm in realms {
+            if self.hub.leave(realm, session.user, slot) {
+                self.outbox.push_back(ToNode::Unsubscribe {
+                    core,
+                    realm,
+                    users: vec![session.user],
+                });
+            }
+        }
+    }
+
+    /// Ends a session and its connection with a code.
+    pub(super) fn close_session(&mut self, slot: SessionSlot, code: CloseCode) {
+        let connection = self
+            .sessions
+            .get(slot as usize)
+            .and_then(|session| session.connection);
+        match connection.and_then(|connection| self.connection_key(connection)) {
+            Some(key) => self.close(key, code),
+            None => self.end_session(slot),
+        }
+    }
+
+    /// Tells a client that its session is gone: op 9, and another IDENTIFY on this connection.
+    pub(super) fn invalidate_session(&mut self, slot: SessionSlot) {
+        let connection = self
+            .sessions
+            .get(slot as usize)
+            .and_then(|session| session.connection);
+        self.flush_session(slot);
+        self.end_session(slot);
+        if let Some(key) = connection.and_then(|connection| self.connection_key(connection)) {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.session = None;
+            }
+            self.life(key, Input::Invalid);
+        }
+    }
+
+    pub(super) fn tick_sessions(&mut self) {
+        let now = self.now;
+        let mut expired = Vec::new();
+        let mut assembling = Vec::new();
+        for (slot, session) in &self.sessions {
+            if session
+                .detached_at
+                .is_some_and(|at| now.duration_since(at) > RESUME_WINDOW)
+            {
+                expired.push(slot as SessionSlot);
+            }
+            if session.assembling.is_some() {
+                assembling.push(slot as SessionSlot);
+            }
+        }
+        for slot in expired {
+            self.end_session(slot);
+        }
+        for slot in assembling {
+            self.assemble(slot);
+        }
+        let written: Vec<(usize, u64)> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.replay.bytes() > 0)
+            .map(|(slot, session)| {
+                (
+                    slot,
+                    session
+                        .connection
+                        .map_or(u64::MAX, |connection| self.sent_s(connection)),
+                )
+            })
+            .collect();
+        for (slot, sent_s) in written {
+            self.sessions[slot].replay.sweep(now, sent_s);
+        }
+    }
+}
+
+/// As [`Core::dispatch`], where the core is borrowed in parts.
+pub(super) fn dispatch_to(
+    sessions: &mut slab::Slab<Session>,
+    dirty: &mut Vec<SessionSlot>,
+    slot: SessionSlot,
+    dispatch: &Rc<Dispatch>,
+) {
+    let Some(session) = sessions.get_mut(slot as usize) else {
+        return;
+    };
+    if let Some(assembling) = &mut session.assembling {
+        assembling.later.push(dispatch.clone());
+        return;
+    }
+    let bytes_max = session.replay_bytes_max();
+    session.replay.push(dispatch.clone(), bytes_max);
+    if session.connection.is_some() && !session.dirty {
+        session.dirty = true;
+        dirty.push(slot);
+    }
+}

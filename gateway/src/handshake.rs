@@ -1,0 +1,147 @@
+//! From an accepted socket to an upgraded WebSocket: hyper reads the request, fastwebsockets
+//! answers it, and afterwards nothing of hyper is left.
+
+use std::{cell::Cell, convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use fastwebsockets::upgrade;
+use guildhall_shared::gateway::CloseCode;
+use http_body_util::Full;
+use hyper::{
+    Request, Response, StatusCode, body::Incoming, header, server::conn::http1,
+    service::service_fn, upgrade::Parts,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, sync::oneshot, time::timeout};
+
+/// A client has this long to send its upgrade request.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest request head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// An upgraded connection.
+#[derive(Debug)]
+pub struct Upgraded {
+    pub stream: TcpStream,
+    /// What the client sent right behind its request.
+    pub unread: Vec<u8>,
+    /// How to close it at once, if its query asks for what we do not speak.
+    pub fault: Option<CloseCode>,
+}
+
+/// Upgrades one connection; `None` if the client asked for something else, which it has been
+/// answered, or did not finish in time.
+pub async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
+    let (sender, receiver) = oneshot::channel();
+    // hyper may call the service again; only the first upgrade counts.
+    let (sender, fault) = (Cell::new(Some(sender)), Cell::new(None));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        let response = respond(&mut request);
+        if let Ok((upgrade, found)) = &response
+            && upgrade.status() == StatusCode::SWITCHING_PROTOCOLS
+            && let Some(sender) = sender.take()
+        {
+            fault.set(*found);
+            let _ = sender.send(hyper::upgrade::on(&mut request));
+        }
+        let response = response.map(|(response, _)| response);
+        async move { response }
+    });
+    let serve = async {
+        let served = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+            .await;
+        served.ok()?;
+        let upgraded = receiver.await.ok()?.await.ok()?;
+        let Parts { io, read_buf, .. } = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
+        Some((io.into_inner(), read_buf.to_vec()))
+    };
+    let (stream, unread) = timeout(HANDSHAKE_TIMEOUT, serve).await.ok()??;
+    Some(Upgraded {
+        stream,
+        unread,
+        fault: fault.get(),
+    })
+}
+
+type Answer = (Response<Full<Bytes>>, Option<CloseCode>);
+
+fn respond(request: &mut Request<Incoming>) -> Result<Answer, Infallible> {
+    if !upgrade::is_upgrade_request(request) {
+        return Ok((
+            refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint"),
+            None,
+        ));
+    }
+    // fastwebsockets checks the version and derives the accept key; its own upgrade future is
+    // not wanted, as it would wrap the socket that we write ourselves.
+    match upgrade::upgrade(&mut *request) {
+        Ok((response, _)) => Ok((
+            response.map(|_| Full::default()),
+            query_fault(request.uri().query()),
+        )),
+        Err(_) => Ok((
+            refuse(StatusCode::BAD_REQUEST, "malformed upgrade request"),
+            None,
+        )),
+    }
+}
+
+fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
+    let body = format!(r#"{{"message":"{}: {message}","code":0}}"#, status.as_u16());
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    if status == StatusCode::UPGRADE_REQUIRED {
+        response.headers_mut().insert(
+            header::UPGRADE,
+            header::HeaderValue::from_static("websocket"),
+        );
+    }
+    response
+}
+
+/// What the query asks for that we do not speak. Spec: gateway.md › Connection.
+/// Compression is a wish: clients take uncompressed text in any mode.
+fn query_fault(query: Option<&str>) -> Option<CloseCode> {
+    for (key, value) in query
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+    {
+        match (key, value) {
+            ("v", "9" | "10") | ("encoding", "json") => {}
+            ("v", _) => return Some(CloseCode::InvalidApiVersion),
+            ("encoding", _) => return Some(CloseCode::DecodeError),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_may_come_in_any_order() {
+        assert_eq!(query_fault(None), None);
+        assert_eq!(
+            query_fault(Some("compress=zlib-stream&encoding=json&v=10")),
+            None
+        );
+        assert_eq!(query_fault(Some("encoding=json&v=9")), None);
+        assert_eq!(
+            query_fault(Some("v=11")),
+            Some(CloseCode::InvalidApiVersion)
+        );
+        assert_eq!(
+            query_fault(Some("v=10&encoding=etf")),
+            Some(CloseCode::DecodeError)
+        );
+    }
+}

@@ -1,0 +1,221 @@
+//! A gateway process: its threads, from start to drain.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use prometheus::Registry;
+use rand::RngExt;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin,
+    bus::{self, CoreHandle, CoreId, ToCore},
+    config::Config,
+    core::{self, CoreConfig},
+    listener,
+    node::{self, Status},
+    telemetry::CoreMetrics,
+};
+
+/// Between saying so in the heartbeat and sending clients away, so that shards can move first.
+const LEAVING_NOTICE: Duration = Duration::from_millis(500);
+/// Connections that do not go by themselves are cut after this long.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// Why the gateway could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Config(String),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("threads: {0}")]
+    Threads(#[from] io::Error),
+    #[error(transparent)]
+    Node(#[from] node::Error),
+    #[error("the node thread ended: {0}")]
+    NodePanicked(&'static str),
+}
+
+/// Runs a gateway until SIGTERM or SIGINT, then drains it.
+///
+/// # Errors
+/// A setting that cannot work, an address that is taken.
+pub fn run(config: Config) -> Result<(), Error> {
+    let registry = Registry::new();
+    let metrics = Arc::new(CoreMetrics::new(&registry)?);
+    let status = Arc::new(Status::default());
+    let shutdown = CancellationToken::new();
+    let boot: u32 = rand::rng().random();
+
+    let (handles, inboxes): (Vec<_>, Vec<_>) = (0..config.threads()).map(|_| bus::inbox()).unzip();
+    let cores: Arc<[CoreHandle]> = handles.into();
+    let (to_node, requests) = mpsc::channel(node::REQUESTS_MAX);
+
+    let node = start_node(
+        &config,
+        boot,
+        &status,
+        &registry,
+        &cores,
+        requests,
+        shutdown.clone(),
+    )?;
+    let pins = core_affinity::get_core_ids().unwrap_or_default();
+    let mut threads = Vec::new();
+    for (place, inbox) in inboxes.into_iter().enumerate() {
+        let core = CoreConfig {
+            id: place as CoreId,
+            boot,
+            resume_url: config.public_url.as_str().into(),
+            peers: cores.clone(),
+            metrics: metrics.clone(),
+        };
+        let to_node = to_node.clone();
+        // With fewer processors than cores, pinning would make them wait for each other.
+        let pin = (pins.len() >= config.threads()).then(|| pins[place]);
+        threads.push(
+            thread::Builder::new()
+                .name(format!("core-{place}"))
+                .spawn(move || {
+                    if let Some(pin) = pin {
+                        // Not allowed in some containers; the scheduler then decides.
+                        let _ = core_affinity::set_for_current(pin);
+                    }
+                    core::run(core, inbox, to_node)
+                })?,
+        );
+    }
+    drop(to_node);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(serve(&config, &cores, &metrics, &status, &registry, &node));
+    status.stop();
+    if served.is_ok() {
+        tracing::info!("leaving: clients are asked to reconnect");
+        thread::sleep(LEAVING_NOTICE);
+    }
+    drain(&cores, threads);
+    shutdown.cancel();
+    let ended = node
+        .join()
+        .map_err(|_| Error::NodePanicked("see the log"))?;
+    served.and(ended.map_err(Error::from))
+}
+
+fn start_node(
+    config: &Config,
+    boot: u32,
+    status: &Arc<Status>,
+    registry: &Registry,
+    cores: &Arc<[CoreHandle]>,
+    requests: mpsc::Receiver<bus::ToNode>,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<Result<(), node::Error>>, Error> {
+    let node = node::Config {
+        node_id: config.node_id.clone(),
+        boot_id: format!("{boot:08x}"),
+        database_url: config.database_url.0.clone(),
+        redis_url: config.redis_url.0.clone(),
+        relay_listen: config.relay_listen,
+        relay_advertise: config.relay_advertise.clone(),
+        relay_public: config.relay_public,
+        gateway_url: config.public_url.clone(),
+        cluster_key: config.relay_key().map_err(Error::Config)?,
+        shards: config.shards,
+        identify_concurrency: config.identify_concurrency,
+        db_connections_max: config.db_connections_max,
+        status: status.clone(),
+        registry: registry.clone(),
+    };
+    let cores = cores.to_vec();
+    let thread = thread::Builder::new().name("node".to_owned());
+    Ok(thread.spawn(move || node::run(node, cores, requests, shutdown))?)
+}
+
+/// Accepts clients and answers operators until told to leave.
+async fn serve(
+    config: &Config,
+    cores: &Arc<[CoreHandle]>,
+    metrics: &CoreMetrics,
+    status: &Arc<Status>,
+    registry: &Registry,
+    node: &JoinHandle<Result<(), node::Error>>,
+) -> Result<(), Error> {
+    let admin = TcpListener::bind(config.admin_listen).await;
+    let admin = admin.map_err(|source| Error::Listen {
+        address: config.admin_listen,
+        source,
+    })?;
+    tokio::spawn(admin::serve(admin, status.clone(), registry.clone()));
+    let mut accepting = Vec::new();
+    for &address in &config.listen {
+        let listener =
+            listener::bind(address).map_err(|source| Error::Listen { address, source })?;
+        tracing::info!(%address, "listening for clients");
+        accepting.push(tokio::spawn(listener::accept(
+            listener,
+            cores.clone(),
+            config.connections_max,
+        )));
+    }
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    let mut before = metrics.dispatches.get();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = seconds.tick() => {
+                let now = metrics.dispatches.get();
+                status.set_dispatches_per_s(now - before);
+                status.set_sessions(metrics.sessions());
+                before = now;
+                if node.is_finished() {
+                    break;
+                }
+            }
+        }
+    }
+    for task in accepting {
+        task.abort();
+    }
+    Ok(())
+}
+
+/// Sends every client away and waits for the cores to end.
+fn drain(cores: &[CoreHandle], threads: Vec<JoinHandle<io::Result<()>>>) {
+    for core in cores {
+        let mut message = ToCore::Drain;
+        // A full inbox empties: the core is running.
+        while let Err(back) = core.send(message) {
+            message = back;
+            thread::sleep(Duration::from_millis(10));
+            if threads.iter().all(JoinHandle::is_finished) {
+                return;
+            }
+        }
+    }
+    let deadline = std::time::Instant::now() + DRAIN_MAX;
+    while !threads.iter().all(JoinHandle::is_finished) && std::time::Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(20));
+    }
+}
