@@ -158,13 +158,27 @@ impl Embed {
 
     /// Every text in it that counts towards the sum.
     fn texts(&self) -> impl Iterator<Item = &str> {
-        let author = self.author.as_ref().and_then(|author| author.name.as_deref());
-        let footer = self.footer.as_ref().and_then(|footer| footer.text.as_deref());
-        let fields = self.fields.iter().flat_map(|field| [&field.name, &field.value]);
-        [self.title.as_deref(), self.description.as_deref(), author, footer]
-            .into_iter()
-            .flatten()
-            .chain(fields.flatten().map(String::as_str))
+        let author = self
+            .author
+            .as_ref()
+            .and_then(|author| author.name.as_deref());
+        let footer = self
+            .footer
+            .as_ref()
+            .and_then(|footer| footer.text.as_deref());
+        let fields = self
+            .fields
+            .iter()
+            .flat_map(|field| [&field.name, &field.value]);
+        [
+            self.title.as_deref(),
+            self.description.as_deref(),
+            author,
+            footer,
+        ]
+        .into_iter()
+        .flatten()
+        .chain(fields.flatten().map(String::as_str))
     }
 
     fn check(&self, at: &str, form: &mut FormErrors) {
@@ -187,11 +201,30 @@ impl Embed {
         }
         let urls = [
             ("url", self.url.as_ref()),
-            ("footer.icon_url", self.footer.as_ref().and_then(|footer| footer.icon_url.as_ref())),
-            ("author.url", self.author.as_ref().and_then(|author| author.url.as_ref())),
-            ("author.icon_url", self.author.as_ref().and_then(|author| author.icon_url.as_ref())),
-            ("image.url", self.image.as_ref().and_then(|media| media.url.as_ref())),
-            ("thumbnail.url", self.thumbnail.as_ref().and_then(|media| media.url.as_ref())),
+            (
+                "footer.icon_url",
+                self.footer
+                    .as_ref()
+                    .and_then(|footer| footer.icon_url.as_ref()),
+            ),
+            (
+                "author.url",
+                self.author.as_ref().and_then(|author| author.url.as_ref()),
+            ),
+            (
+                "author.icon_url",
+                self.author
+                    .as_ref()
+                    .and_then(|author| author.icon_url.as_ref()),
+            ),
+            (
+                "image.url",
+                self.image.as_ref().and_then(|media| media.url.as_ref()),
+            ),
+            (
+                "thumbnail.url",
+                self.thumbnail.as_ref().and_then(|media| media.url.as_ref()),
+            ),
         ];
         for (field, url) in urls {
             if let Some(url) = url {
@@ -224,7 +257,8 @@ fn check_url(path: &str, url: &str, form: &mut FormErrors) {
     const SCHEME: &str = "URL_TYPE_INVALID_SCHEME";
     form.length(path, url, 0..=2048);
     match url.split_once("://") {
-        Some(("http" | "https", rest)) if !rest.is_empty() && !url.contains(char::is_whitespace) => {}
+        Some(("http" | "https", rest))
+            if !rest.is_empty() && !url.contains(char::is_whitespace) => {}
         Some((scheme, _)) if !matches!(scheme, "http" | "https") => {
             let shown: String = scheme.chars().take(20).collect();
             let message = format!(
@@ -241,7 +275,13 @@ fn check_url(path: &str, url: &str, form: &mut FormErrors) {
 
 pub(super) fn check_embeds(embeds: &[Embed], form: &mut FormErrors) {
     if embeds.len() > EMBEDS_MAX {
-        form.add("embeds", Fault::BadLength { min: 0, max: EMBEDS_MAX });
+        form.add(
+            "embeds",
+            Fault::BadLength {
+                min: 0,
+                max: EMBEDS_MAX,
+            },
+        );
         return;
     }
     for (index, embed) in embeds.iter().enumerate() {
@@ -250,7 +290,10 @@ pub(super) fn check_embeds(embeds: &[Embed], form: &mut FormErrors) {
     let texts = embeds.iter().flat_map(Embed::texts);
     if texts.map(|text| text.trim().chars().count()).sum::<usize>() > EMBEDS_TEXT_MAX {
         let message = "Embed size exceeds maximum size of 6000";
-        form.add("embeds", Fault::Other("MAX_EMBED_SIZE_EXCEEDED", message.into()));
+        form.add(
+            "embeds",
+            Fault::Other("MAX_EMBED_SIZE_EXCEEDED", message.into()),
+        );
     }
 }
 
@@ -309,7 +352,13 @@ impl AllowedMentions {
         for (name, kind, len) in lists {
             let path = format!("allowed_mentions.{name}");
             if len > MENTION_LIST_MAX {
-                form.add(path, Fault::BadLength { min: 0, max: MENTION_LIST_MAX });
+                form.add(
+                    path,
+                    Fault::BadLength {
+                        min: 0,
+                        max: MENTION_LIST_MAX,
+                    },
+                );
             } else if len > 0 && self.parses(kind) {
                 let message =
                     format!("parse:[\"{name}\"] and {name}: [ids...] are mutually exclusive.");
@@ -401,7 +450,11 @@ mod tests {
             ("/embeds/2/description", "BASE_TYPE_REQUIRED"),
         ] {
             let found = faults.pointer(&format!("{pointer}/_errors/0/code"));
-            assert_eq!(found.and_then(Value::as_str), Some(code), "{pointer}: {faults}");
+            assert_eq!(
+                found.and_then(Value::as_str),
+                Some(code),
+                "{pointer}: {faults}"
+            );
         }
         assert!(faults.pointer("/embeds/0").is_none());
     }
@@ -426,7 +479,9 @@ mod tests {
         }]));
         assert_eq!(
             embeds_to_json(&embeds).unwrap(),
-            [json!({ "type": "rich", "title": "ab", "image": { "url": "https://example.org/a.png" } })]
+            [
+                json!({ "type": "rich", "title": "ab", "image": { "url": "https://example.org/a.png" } })
+            ]
         );
     }
 
@@ -435,7 +490,11 @@ mod tests {
             allowed.map(|allowed| serde_json::from_value(allowed).unwrap());
         let found = Mentions::find(content, allowed.as_ref());
         let users = found.users.iter().map(|id| id.get()).collect();
-        (users, found.roles.iter().map(|id| id.get()).collect(), found.everyone)
+        (
+            users,
+            found.roles.iter().map(|id| id.get()).collect(),
+            found.everyone,
+        )
     }
 
     #[test]
@@ -444,10 +503,16 @@ mod tests {
         assert_eq!(find(text, None), (vec![1, 2], vec![3], true));
         assert_eq!(find(text, Some(json!({}))), (vec![], vec![], false));
         assert_eq!(
-            find(text, Some(json!({ "parse": ["roles"], "users": ["2", "9"] }))),
+            find(
+                text,
+                Some(json!({ "parse": ["roles"], "users": ["2", "9"] }))
+            ),
             (vec![2], vec![3], false)
         );
-        assert_eq!(find("@here", Some(json!({ "parse": ["everyone"] }))).2, true);
+        assert_eq!(
+            find("@here", Some(json!({ "parse": ["everyone"] }))).2,
+            true
+        );
     }
 
     #[test]
@@ -464,7 +529,10 @@ mod tests {
     #[test]
     fn a_nonce_is_text_or_a_number() {
         let nonce = |json| serde_json::from_value::<Nonce>(json).ok();
-        assert_eq!(nonce(json!(5)).unwrap().key(), nonce(json!("5")).unwrap().key());
+        assert_eq!(
+            nonce(json!(5)).unwrap().key(),
+            nonce(json!("5")).unwrap().key()
+        );
         assert_eq!(nonce(json!(-5)).unwrap().to_json(), json!(-5));
         assert!(nonce(json!(1.5)).is_none());
         assert!(nonce(json!({})).is_none());

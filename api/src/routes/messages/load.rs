@@ -155,11 +155,7 @@ async fn after(
     Ok(rows)
 }
 
-async fn by_ids(
-    db: impl PgExecutor<'_>,
-    channel: Id<Channel>,
-    ids: &[i64],
-) -> Result<Vec<Row>> {
+async fn by_ids(db: impl PgExecutor<'_>, channel: Id<Channel>, ids: &[i64]) -> Result<Vec<Row>> {
     Ok(sqlx::query_as!(
         Row,
         r#"select channel_id, message_id, author_id, kind, flags, content, edited_at, tts,

@@ -5,7 +5,12 @@ mod load;
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, http::StatusCode, routing::{get, post}};
+use axum::{
+    Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
 use bytes::Bytes;
 use guildhall_shared::{
     Id, Permissions, Timestamp,
@@ -48,7 +53,9 @@ const CHECKS_MAX: usize = 5;
 const BULK_DELETE_AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 
 pub(crate) fn router() -> Router<App> {
-    let one = get(get_message).patch(update_message).delete(delete_message);
+    let one = get(get_message)
+        .patch(update_message)
+        .delete(delete_message);
     Router::new()
         .route(
             "/channels/{channel_id}/messages",
@@ -133,7 +140,11 @@ impl Form for CreateMessage {
         if let Some(allowed) = &self.allowed_mentions {
             allowed.check(form);
         }
-        if self.message_reference.as_ref().is_some_and(|reference| reference.kind != 0) {
+        if self
+            .message_reference
+            .as_ref()
+            .is_some_and(|reference| reference.kind != 0)
+        {
             form.add("message_reference.type", Fault::Choices("(0)"));
         }
         self.unsupported.check(form);
@@ -272,7 +283,8 @@ async fn check_slowmode(
     if seconds == 0 || author.bot || held.contains(Permissions::BYPASS_SLOWMODE) {
         return Ok(());
     }
-    let key = guildhall_shared::keys::rate_limit(&format!("slow:{}:{}", access.channel.id, author.id));
+    let key =
+        guildhall_shared::keys::rate_limit(&format!("slow:{}:{}", access.channel.id, author.id));
     let mut redis = app.redis.clone();
     let asked: redis::RedisResult<(Option<String>, i64)> = redis::pipe()
         .cmd("SET")
@@ -309,7 +321,10 @@ async fn answered_message(
 ) -> Result<Answered> {
     let (channel, guild) = (access.channel.id, access.guild.id);
     let fault = |code, message: &'static str| {
-        Err(FormErrors::one("message_reference", Fault::Other(code, message.into())))
+        Err(FormErrors::one(
+            "message_reference",
+            Fault::Other(code, message.into()),
+        ))
     };
     if !held.contains(Permissions::READ_MESSAGE_HISTORY) {
         return Err(ErrorCode::NoReadMessageHistory.into());
@@ -367,7 +382,12 @@ async fn resolve_mentions(
     let mut users = Vec::new();
     if !wanted.users.is_empty() {
         let found = load::users(&app.db, &ids_to_db(&wanted.users)).await?;
-        users.extend(wanted.users.iter().filter_map(|user| found.get(user).cloned()));
+        users.extend(
+            wanted
+                .users
+                .iter()
+                .filter_map(|user| found.get(user).cloned()),
+        );
     }
     if let Some(Some(message)) = &answered.message
         && wanted.replied_user
@@ -565,9 +585,15 @@ async fn list_messages(
         return Ok(Json(Vec::new()));
     }
     let page = match query {
-        ListMessages { around: Some(id), .. } => Page::Around(id),
-        ListMessages { before: Some(id), .. } => Page::Before(id),
-        ListMessages { after: Some(id), .. } => Page::After(id),
+        ListMessages {
+            around: Some(id), ..
+        } => Page::Around(id),
+        ListMessages {
+            before: Some(id), ..
+        } => Page::Before(id),
+        ListMessages {
+            after: Some(id), ..
+        } => Page::After(id),
         _ => Page::Newest,
     };
     let limit = query.limit.unwrap_or(50);
@@ -683,7 +709,11 @@ async fn update_message(
         // Postgres keeps microseconds; the answer says what a later read will.
         message.edited_timestamp = Some(Timestamp::from_unix_ms(now_ms()));
     }
-    let mentions: Vec<i64> = message.mentions.iter().map(|user| user.id.to_db()).collect();
+    let mentions: Vec<i64> = message
+        .mentions
+        .iter()
+        .map(|user| user.id.to_db())
+        .collect();
     let extra = Extra {
         embeds: message.embeds.clone(),
         message_reference: message.message_reference.clone(),
@@ -709,7 +739,10 @@ async fn update_message(
         true => Some(access.guild.member.clone()),
         false => guildhall_store::guild::member(&mut *tx, access.guild.id, message.author.id)
             .await?
-            .map(|member| Member { user: None, ..member }),
+            .map(|member| Member {
+                user: None,
+                ..member
+            }),
     };
     let sent = Message {
         tts: false,
