@@ -241,9 +241,7 @@ impl GuildState {
             return Ok(Touched::Nobody);
         };
         let mut merged = serde_json::to_value(&*member)?;
-        if let (Some(merged), Value::Object(change)) = (merged.as_object_mut(), change) {
-            merged.extend(change);
-        }
+        overlay(&mut merged, change);
         let after: Member = serde_json::from_value(merged)?;
         let changed = after.roles != member.roles;
         *member = after;
@@ -308,5 +306,22 @@ impl GuildState {
             |role| self.roles.get(&role).copied(),
             now,
         )
+    }
+}
+
+/// Puts the fields of `change` over those of `base`, also inside objects of both.
+fn overlay(base: &mut Value, change: Value) {
+    match (base, change) {
+        (Value::Object(base), Value::Object(change)) => {
+            for (name, value) in change {
+                match base.get_mut(&name) {
+                    Some(below) => overlay(below, value),
+                    None => {
+                        base.insert(name, value);
+                    }
+                }
+            }
+        }
+        (base, change) => *base = change,
     }
 }
