@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use crate::node::Status;
 
 /// Answers until dropped.
-pub async fn serve(listener: TcpListener, status: Arc<Status>, registry: Registry) {
+pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>, registry: Registry) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -15,23 +15,23 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
 /// A client has this long to send its upgrade request.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// An upgraded connection.
 #[derive(Debug)]
-pub struct Upgraded {
-    pub stream: TcpStream,
+pub(crate) struct Upgraded {
+    pub(crate) stream: TcpStream,
     /// What the client sent right behind its request.
-    pub unread: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
     /// How to close it at once, if its query asks for what we do not speak.
-    pub fault: Option<CloseCode>,
+    pub(crate) fault: Option<CloseCode>,
 }
 
 /// Upgrades one connection; `None` if the client asked for something else, which it has been
 /// answered, or did not finish in time.
-pub async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
+pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     let (sender, receiver) = oneshot::channel();
     // hyper may call the service again; only the first upgrade counts.
     let (sender, fault) = (Cell::new(Some(sender)), Cell::new(None));

@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// If the address is taken by something else, or not ours.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -33,7 +33,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Hands connections to cores until dropped. While the node holds `connections_max`, new ones
 /// stay in the kernel's queue.
-pub async fn accept(listener: TcpListener, cores: Arc<[CoreHandle]>, connections_max: u64) {
+pub(crate) async fn accept(listener: TcpListener, cores: Arc<[CoreHandle]>, connections_max: u64) {
     // Cores report what they hold once a second; what was handed out since counts here.
     let mut handed: Vec<u64> = vec![0; cores.len()];
     let mut reported: Vec<u64> = vec![0; cores.len()];
