@@ -54,7 +54,7 @@ pub struct Config {
     #[arg(long, env = "RELAY_PUBLIC", default_value_t = false)]
     pub relay_public: bool,
 
-    /// Secret shared by all processes of the cluster, at least 16 characters.
+    /// Secret shared by all processes of the cluster, at least 32 characters.
     #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Secret,
 
@@ -118,8 +118,8 @@ impl Config {
     /// # Errors
     /// If it is too short to be one.
     pub fn relay_key(&self) -> Result<ClusterKey, String> {
-        if self.cluster_key.0.len() < 16 {
-            return Err("CLUSTER_KEY: needs at least 16 characters".to_owned());
+        if self.cluster_key.0.len() < 32 {
+            return Err("CLUSTER_KEY: needs at least 32 characters".to_owned());
         }
         ClusterKey::new(self.cluster_key.0.clone())
             .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())

@@ -36,16 +36,17 @@ pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     // hyper may call the service again; only the first upgrade counts.
     let (sender, fault) = (Cell::new(Some(sender)), Cell::new(None));
     let service = service_fn(|mut request: Request<Incoming>| {
-        let response = respond(&mut request);
-        if let Ok((upgrade, found)) = &response
-            && upgrade.status() == StatusCode::SWITCHING_PROTOCOLS
+        // Taken before fastwebsockets sees the request: its own future would wrap the socket,
+        // which we write ourselves.
+        let upgrade = hyper::upgrade::on(&mut request);
+        let (response, found) = respond(&mut request);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(sender) = sender.take()
         {
-            fault.set(*found);
-            let _ = sender.send(hyper::upgrade::on(&mut request));
+            fault.set(found);
+            let _ = sender.send(upgrade);
         }
-        let response = response.map(|(response, _)| response);
-        async move { response }
+        async move { Ok::<_, Infallible>(response) }
     });
     let serve = async {
         let served = http1::Builder::new()
@@ -67,26 +68,22 @@ pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     })
 }
 
-type Answer = (Response<Full<Bytes>>, Option<CloseCode>);
-
-fn respond(request: &mut Request<Incoming>) -> Result<Answer, Infallible> {
+/// The answer, and what is wrong with the query of an upgrade.
+fn respond(request: &mut Request<Incoming>) -> (Response<Full<Bytes>>, Option<CloseCode>) {
     if !upgrade::is_upgrade_request(request) {
-        return Ok((
-            refuse(StatusCode::UPGRADE_REQUIRED, "this is a WebSocket endpoint"),
-            None,
-        ));
+        let message = "this is a WebSocket endpoint";
+        return (refuse(StatusCode::UPGRADE_REQUIRED, message), None);
     }
-    // fastwebsockets checks the version and derives the accept key; its own upgrade future is
-    // not wanted, as it would wrap the socket that we write ourselves.
+    // Checks the version and derives the accept key.
     match upgrade::upgrade(&mut *request) {
-        Ok((response, _)) => Ok((
+        Ok((response, _)) => (
             response.map(|_| Full::default()),
             query_fault(request.uri().query()),
-        )),
-        Err(_) => Ok((
+        ),
+        Err(_) => (
             refuse(StatusCode::BAD_REQUEST, "malformed upgrade request"),
             None,
-        )),
+        ),
     }
 }
 
