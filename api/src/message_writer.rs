@@ -612,7 +612,13 @@ mod tests {
         ];
         assert_eq!(
             decide(&batch, &mut heads(3), Nonces::default()),
-            [store(10), store(1), Decision::Stale, Decision::Stale, store(11)]
+            [
+                store(10),
+                store(1),
+                Decision::Stale,
+                Decision::Stale,
+                store(11)
+            ]
         );
     }
 

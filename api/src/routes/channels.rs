@@ -19,6 +19,7 @@ use guildhall_shared::{
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json as Jsonb};
 
+use super::guilds;
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
     app::App,
@@ -565,6 +566,7 @@ async fn delete_channel(
     )
     .execute(&mut *tx)
     .await?;
+    events.extend(guilds::forget_channel(&mut tx, channel.guild_id, channel_id).await?);
     events.push(append(&mut tx, EventKind::ChannelDelete, &channel).await?);
     tx.commit().await?;
     app.publisher.publish(events);

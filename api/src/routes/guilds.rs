@@ -8,7 +8,7 @@ use axum::{
 };
 use guildhall_shared::{
     Id, Permissions,
-    envelope::Visibility,
+    envelope::{Envelope, Visibility},
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, User},
@@ -346,19 +346,7 @@ async fn update_guild(
     }
     check_channels(&mut tx, guild_id, &body).await?;
     apply(body, &mut guild);
-    sqlx::query!(
-        "update guild set name = $2, description = $3, owner_id = $4, settings = $5
-         where guild_id = $1",
-        guild_id.to_db(),
-        guild.name,
-        guild.description,
-        guild.owner_id.to_db(),
-        Jsonb(&guild.settings) as Jsonb<&GuildSettings>,
-    )
-    .execute(&mut *tx)
-    .await?;
-    let (kind, vis) = (EventKind::GuildUpdate, Visibility::realm(Intents::GUILDS));
-    let event = events::append(&mut tx, guild_id, kind, vis, &guild, None).await?;
+    let event = store(&mut tx, &guild).await?;
     tx.commit().await?;
     app.publisher.publish([event]);
     Ok(Json(guild))
@@ -455,6 +443,48 @@ fn apply(body: UpdateGuild, guild: &mut Guild) {
         &mut settings.safety_alerts_channel_id,
         body.safety_alerts_channel_id,
     );
+}
+
+/// Takes a channel that is being deleted out of the guild's settings, if it is in them.
+pub(super) async fn forget_channel(
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    channel: Id<marker::Channel>,
+) -> Result<Option<Envelope>> {
+    let (mut guild, _) = by_id(db, guild_id).await?;
+    let settings = &mut guild.settings;
+    let mut named = false;
+    for field in [
+        &mut settings.afk_channel_id,
+        &mut settings.widget_channel_id,
+        &mut settings.system_channel_id,
+        &mut settings.rules_channel_id,
+        &mut settings.public_updates_channel_id,
+        &mut settings.safety_alerts_channel_id,
+    ] {
+        named |= field.take_if(|named| *named == channel).is_some();
+    }
+    if !named {
+        return Ok(None);
+    }
+    store(db, &guild).await.map(Some)
+}
+
+/// Stores a changed guild and numbers its GUILD_UPDATE.
+async fn store(db: &mut PgConnection, guild: &Guild) -> Result<Envelope> {
+    sqlx::query!(
+        "update guild set name = $2, description = $3, owner_id = $4, settings = $5
+         where guild_id = $1",
+        guild.id.to_db(),
+        guild.name,
+        guild.description,
+        guild.owner_id.to_db(),
+        Jsonb(&guild.settings) as Jsonb<&GuildSettings>,
+    )
+    .execute(&mut *db)
+    .await?;
+    let (kind, vis) = (EventKind::GuildUpdate, Visibility::realm(Intents::GUILDS));
+    events::append(db, guild.id, kind, vis, guild, None).await
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,290 @@
+use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+async fn create(app: &TestApp, user: &TestUser, guild: TestGuild, body: Value) -> Value {
+    let path = format!("/guilds/{}/channels", guild.id);
+    app.post(user, &path, body).await.expect(201)
+}
+
+fn at(channel: &Value) -> String {
+    format!("/channels/{}", channel["id"].as_str().unwrap())
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn channels_of_each_kind_are_made(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let category = create(&app, &alice, hall, json!({ "name": "Rooms", "type": 4 })).await;
+    let body = json!({ "name": "Big Talk", "topic": "t", "parent_id": category["id"], "rate_limit_per_user": 5 });
+    let text = create(&app, &alice, hall, body).await;
+    let voice = create(
+        &app,
+        &alice,
+        hall,
+        json!({ "name": "Big Talk", "type": 2, "bitrate": 8000 }),
+    )
+    .await;
+    for channel in [&category, &text, &voice] {
+        conforms("create_guild_channel", 201, channel);
+        let read = app.get(&bob, &at(channel)).await.expect(200);
+        conforms("get_channel", 200, &read);
+        assert_eq!(&read, channel);
+    }
+    assert_eq!(text["name"], "big-talk");
+    assert_eq!(text["topic"], "t");
+    assert_eq!(text["parent_id"], category["id"]);
+    assert_eq!(text["position"], 1);
+    assert_eq!(voice["name"], "Big Talk");
+    assert_eq!(voice["bitrate"], 8000);
+    let events = app.events(hall.id).await;
+    assert_eq!(events.len(), 3);
+    assert_eq!(events[1], ("CHANNEL_CREATE", text.clone()));
+    let id = voice["id"].as_str().unwrap().parse().unwrap();
+    let vis = Visibility::channel(id, Intents::GUILDS);
+    assert_eq!(log::newest(&app, hall.id).await, ("CHANNEL_CREATE", vis));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_no_channel_is_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/channels", hall.id);
+    app.post(&bob, &path, json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    for (body, at, code) in [
+        (json!({}), "name", "BASE_TYPE_REQUIRED"),
+        (
+            json!({ "name": "x".repeat(101) }),
+            "name",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "name": "x", "type": 7 }),
+            "type",
+            "BASE_TYPE_CHOICES",
+        ),
+        (
+            json!({ "name": "x", "bitrate": 5 }),
+            "bitrate",
+            "NUMBER_TYPE_MIN",
+        ),
+        (
+            json!({ "name": "x", "rate_limit_per_user": 21601 }),
+            "rate_limit_per_user",
+            "NUMBER_TYPE_MAX",
+        ),
+        (
+            json!({ "name": "x", "parent_id": hall.general }),
+            "parent_id",
+            "CHANNEL_PARENT_INVALID",
+        ),
+        (
+            json!({ "name": "x", "parent_id": "y" }),
+            "parent_id",
+            "NUMBER_TYPE_COERCE",
+        ),
+    ] {
+        app.post(&alice, &path, body).await.expect_fault(at, code);
+    }
+    assert!(app.events(hall.id).await.is_empty());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_hidden_channel_is_not_listed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let deny = json!([{ "id": hall.id, "type": 0, "deny": Permissions::VIEW_CHANNEL }]);
+    let secret = create(
+        &app,
+        &alice,
+        hall,
+        json!({ "name": "secret", "permission_overwrites": deny }),
+    )
+    .await;
+    let path = format!("/guilds/{}/channels", hall.id);
+    let count = async |user: &TestUser| {
+        let list = app.get(user, &path).await.expect(200);
+        conforms("list_guild_channels", 200, &list);
+        list.as_array().unwrap().len()
+    };
+    assert_eq!(count(&alice).await, 2);
+    assert_eq!(count(&bob).await, 1);
+    app.get(&bob, &at(&secret)).await.expect_error(403, 50001);
+    app.patch(&bob, &at(&secret), json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50001);
+    app.get(&bob, "/channels/77").await.expect_error(404, 10003);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn channels_change_and_go(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}", hall.general);
+    app.patch(&bob, &path, json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    let changed = app
+        .patch(
+            &alice,
+            &path,
+            json!({ "name": "Main Hall", "topic": "all of it", "nsfw": true }),
+        )
+        .await
+        .expect(200);
+    conforms("update_channel", 200, &changed);
+    assert_eq!(changed["name"], "main-hall");
+    assert_eq!(changed["nsfw"], true);
+    let cleared = app
+        .patch(&alice, &path, json!({ "topic": null }))
+        .await
+        .expect(200);
+    assert_eq!(cleared["topic"], Value::Null);
+    assert_eq!(cleared["nsfw"], true);
+    app.patch(&alice, &path, json!({ "name": "" }))
+        .await
+        .expect_fault("name", "BASE_TYPE_REQUIRED");
+    app.patch(&alice, &path, json!({ "type": 2 }))
+        .await
+        .expect_error(400, 50024);
+
+    app.delete(&bob, &path).await.expect_error(403, 50013);
+    let deleted = app.delete(&alice, &path).await.expect(200);
+    conforms("delete_channel", 200, &deleted);
+    app.get(&alice, &path).await.expect_error(404, 10003);
+    let events = app.event_names(hall.id).await;
+    // It was the system channel.
+    assert_eq!(
+        events,
+        [
+            "CHANNEL_UPDATE",
+            "CHANNEL_UPDATE",
+            "GUILD_UPDATE",
+            "CHANNEL_DELETE"
+        ]
+    );
+    let guild = app
+        .get(&alice, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(guild["system_channel_id"], Value::Null);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_category_takes_its_channels_along_but_not_to_the_grave(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let category = create(&app, &alice, hall, json!({ "name": "Rooms", "type": 4 })).await;
+    let inside = json!({ "name": "synced", "parent_id": category["id"] });
+    let synced = create(&app, &alice, hall, inside).await;
+    let own = json!([{ "id": alice.id, "type": 1, "allow": "1024" }]);
+    let inside =
+        json!({ "name": "own", "parent_id": category["id"], "permission_overwrites": own });
+    let apart = create(&app, &alice, hall, inside).await;
+
+    let path = format!("{}/permissions/{}", at(&category), hall.id);
+    app.put(&alice, &path, json!({ "type": 0, "deny": "2048" }))
+        .await
+        .expect(204);
+    let overwrites = async |channel: &Value| {
+        app.get(&alice, &at(channel)).await.expect(200)["permission_overwrites"].clone()
+    };
+    let new = json!([{ "id": hall.id, "type": 0, "allow": "0", "deny": "2048" }]);
+    assert_eq!(overwrites(&category).await, new);
+    assert_eq!(overwrites(&synced).await, new);
+    assert_eq!(overwrites(&apart).await[0]["id"], alice.id.to_string());
+
+    app.delete(&alice, &at(&category)).await.expect(200);
+    for channel in [&synced, &apart] {
+        let read = app.get(&alice, &at(channel)).await.expect(200);
+        assert_eq!(read["parent_id"], Value::Null);
+    }
+    let events = app.event_names(hall.id).await;
+    assert_eq!(
+        events[3..],
+        [
+            "CHANNEL_UPDATE",
+            "CHANNEL_UPDATE",
+            "CHANNEL_UPDATE",
+            "CHANNEL_UPDATE",
+            "CHANNEL_DELETE"
+        ]
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn overwrites_hold_only_bits_that_the_giver_has(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/permissions/{}", hall.general, bob.id);
+    let body = |allow: Permissions| json!({ "type": 1, "allow": allow, "deny": null });
+    app.put(&bob, &path, body(Permissions::SEND_MESSAGES))
+        .await
+        .expect_error(403, 50013);
+    app.grant(&bob, hall, Permissions::MANAGE_ROLES).await;
+    app.put(&bob, &path, body(Permissions::MANAGE_MESSAGES))
+        .await
+        .expect_error(403, 50013);
+    app.put(&bob, &path, body(Permissions::SEND_MESSAGES))
+        .await
+        .expect(204);
+    let channel = app
+        .get(&bob, &format!("/channels/{}", hall.general))
+        .await
+        .expect(200);
+    let wanted = json!([{ "id": bob.id, "type": 1, "allow": "2048", "deny": "0" }]);
+    assert_eq!(channel["permission_overwrites"], wanted);
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(
+        (name, vis),
+        (
+            "CHANNEL_UPDATE",
+            Visibility::channel(hall.general, Intents::GUILDS)
+        )
+    );
+
+    app.put(
+        &alice,
+        &format!("/channels/{}/permissions/5", hall.general),
+        body(Permissions::SPEAK),
+    )
+    .await
+    .expect_error(404, 10009);
+    app.put(&alice, &path, json!({ "type": 7 }))
+        .await
+        .expect_error(400, 50035);
+    app.delete(&bob, &path).await.expect(204);
+    app.delete(&bob, &path).await.expect_error(404, 10009);
+
+    // An overwrite that gives MANAGE_ROLES here gives every bit here.
+    let manager = Permissions::MANAGE_ROLES;
+    app.put(&alice, &path, body(manager)).await.expect(204);
+    app.put(&bob, &path, body(manager | Permissions::MANAGE_MESSAGES))
+        .await
+        .expect(204);
+    let roles = json!([{ "id": bob.id, "type": 1, "allow": manager }]);
+    app.grant(&bob, hall, Permissions::MANAGE_CHANNELS).await;
+    app.post(
+        &bob,
+        &format!("/guilds/{}/channels", hall.id),
+        json!({ "name": "x", "permission_overwrites": roles }),
+    )
+    .await
+    .expect_error(403, 50013);
+}

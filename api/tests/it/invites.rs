@@ -1,0 +1,211 @@
+use guildhall_shared::{
+    Permissions,
+    envelope::{Scope, Visibility},
+    gateway::Intents,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    (alice, bob, hall)
+}
+
+async fn invite(app: &TestApp, by: &TestUser, guild: TestGuild, body: Value) -> String {
+    let path = format!("/channels/{}/invites", guild.general);
+    let made = app.post(by, &path, body).await.expect(200);
+    conforms("create_channel_invite", 200, &made);
+    format!("/invites/{}", made["code"].as_str().unwrap())
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_invite_brings_somebody_in(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({})).await;
+    let shown = app
+        .send(app.request(Method::GET, &format!("{path}?with_counts=true")))
+        .await
+        .expect(200);
+    conforms("invite_resolve", 200, &shown);
+    assert_eq!(shown["guild"]["name"], "Hall");
+    assert_eq!(shown["approximate_member_count"], 1);
+    assert!(shown.get("uses").is_none());
+
+    let accepted = app.post(&bob, &path, json!({})).await.expect(200);
+    assert_eq!(accepted["new_member"], true);
+    app.get(&bob, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    let again = app.post(&bob, &path, json!({})).await.expect(200);
+    assert_eq!(again["new_member"], false);
+
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names,
+        ["INVITE_CREATE", "GUILD_MEMBER_ADD", "MESSAGE_CREATE"]
+    );
+    assert_eq!(events[1].1["user"]["id"], bob.id.to_string());
+    assert_eq!(events[1].1["guild_id"], hall.id.to_string());
+    assert_eq!(events[2].1["type"], 7);
+    assert_eq!(events[2].1["author"]["id"], bob.id.to_string());
+    let joined = ("user joined guild", json!({ "guild_id": hall.id }));
+    assert_eq!(app.events(bob.id).await, [joined]);
+    let scope = Scope::Permissions {
+        any_of: Permissions::MANAGE_CHANNELS,
+        channel: Some(hall.general),
+    };
+    let stored = log::envelopes(&app.db, hall.id).await;
+    assert_eq!(stored[0].vis, Visibility::of(scope, Intents::GUILD_INVITES));
+    assert_eq!(stored[1].vis, Visibility::realm(Intents::GUILD_MEMBERS));
+
+    let list = app
+        .get(&alice, &format!("/guilds/{}/invites", hall.id))
+        .await
+        .expect(200);
+    conforms("list_guild_invites", 200, &list);
+    assert_eq!(list[0]["uses"], 1);
+    let list = app
+        .get(&alice, &format!("/channels/{}/invites", hall.general))
+        .await
+        .expect(200);
+    conforms("list_channel_invites", 200, &list);
+    let join_message = &events[2].1;
+    let edit = format!(
+        "/channels/{}/messages/{}",
+        hall.general,
+        join_message["id"].as_str().unwrap()
+    );
+    app.patch(&bob, &edit, json!({ "content": "x" }))
+        .await
+        .expect_error(403, 50021);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn invites_are_for_who_may_make_them(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/invites", hall.general);
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50001);
+    app.join(&bob, hall).await;
+    let everyone = format!("/guilds/{0}/roles/{0}", hall.id);
+    app.patch(
+        &alice,
+        &everyone,
+        json!({ "permissions": Permissions::VIEW_CHANNEL }),
+    )
+    .await
+    .expect(200);
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50013);
+    app.get(&bob, &path).await.expect_error(403, 50013);
+    app.get(&bob, &format!("/guilds/{}/invites", hall.id))
+        .await
+        .expect_error(403, 50013);
+    app.post(&alice, &path, json!({ "max_uses": 101 }))
+        .await
+        .expect_fault("max_uses", "NUMBER_TYPE_MAX");
+    app.post(&alice, &path, json!({ "max_age": 604_801 }))
+        .await
+        .expect_fault("max_age", "NUMBER_TYPE_MAX");
+    app.post(&alice, "/channels/5/invites", json!({}))
+        .await
+        .expect_error(404, 10003);
+
+    let first = invite(&app, &alice, hall, json!({})).await;
+    assert_eq!(invite(&app, &alice, hall, json!({})).await, first);
+    assert_ne!(
+        invite(&app, &alice, hall, json!({ "unique": true })).await,
+        first
+    );
+    assert_ne!(
+        invite(&app, &alice, hall, json!({ "max_uses": 2 })).await,
+        first
+    );
+    app.delete(&bob, &first).await.expect_error(403, 50013);
+    let revoked = app.delete(&alice, &first).await.expect(200);
+    conforms("invite_revoke", 200, &revoked);
+    app.get(&alice, &first).await.expect_error(404, 10006);
+    app.post(&bob, &first, json!({}))
+        .await
+        .expect_error(404, 10006);
+    assert_eq!(log::newest(&app, hall.id).await.0, "INVITE_DELETE");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bots_and_the_banned_stay_outside(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    let path = invite(&app, &alice, hall, json!({})).await;
+    app.post(&bot, &path, json!({}))
+        .await
+        .expect_error(403, 20001);
+    sqlx::query("insert into ban (guild_id, user_id) values ($1, $2)")
+        .bind(hall.id.to_db())
+        .bind(bob.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 40007);
+    app.post_anonymously(&path, json!({}))
+        .await
+        .expect_error(401, 0);
+    assert!(app.events(bob.id).await.is_empty());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_invite_is_used_as_often_as_it_says(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({ "max_uses": 2 })).await;
+    let mut joining = tokio::task::JoinSet::new();
+    let app = std::sync::Arc::new(app);
+    for n in 0..6 {
+        let user = app.user(&format!("user{n}")).await;
+        let (app, path) = (app.clone(), path.clone());
+        joining.spawn(async move { app.post(&user, &path, json!({})).await.status.as_u16() });
+    }
+    let mut replies = joining.join_all().await;
+    replies.sort_unstable();
+    assert_eq!(replies, [200, 200, 404, 404, 404, 404]);
+    let names = app.event_names(hall.id).await;
+    assert_eq!(
+        names
+            .iter()
+            .filter(|&&name| name == "GUILD_MEMBER_ADD")
+            .count(),
+        2
+    );
+    assert_eq!(names.last(), Some(&"INVITE_DELETE"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_old_invite_is_unknown(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({ "max_age": 60 })).await;
+    sqlx::query("update invite set expires_at = now() - interval '1 second'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.get(&bob, &path).await.expect_error(404, 10006);
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(404, 10006);
+}

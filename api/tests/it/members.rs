@@ -1,0 +1,219 @@
+use guildhall_shared::{Permissions, Timestamp, envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bots_with_the_intent_list_members(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let path = format!("/guilds/{}/members", hall.id);
+    app.get(&alice, &path).await.expect_error(403, 20002);
+    let ids = async |query: &str| -> Vec<String> {
+        let list = app.get(&bot, &format!("{path}{query}")).await.expect(200);
+        conforms("list_guild_members", 200, &list);
+        let id = |member: &Value| member["user"]["id"].as_str().unwrap().to_owned();
+        list.as_array().unwrap().iter().map(id).collect()
+    };
+    assert_eq!(ids("").await, [alice.id.to_string()]);
+    assert_eq!(ids("?limit=10").await.len(), 3);
+    assert_eq!(
+        ids(&format!("?limit=10&after={}", bob.id)).await,
+        [bot.id.to_string()]
+    );
+    assert_eq!(ids("?after=0").await.len(), 1);
+    assert_eq!(ids("?after=18446744073709551615").await.len(), 0);
+    app.get(&bot, &format!("{path}?limit=1001"))
+        .await
+        .expect_fault("limit", "NUMBER_TYPE_MAX");
+
+    let other = app.bot(&alice, "blind").await;
+    app.join(&other, hall).await;
+    sqlx::query("update application set flags = 0 where application_id = $1")
+        .bind(other.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.get(&other, &path).await.expect_error(403, 50001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn members_are_shown_to_members(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let member = app
+        .get(&bob, &format!("/guilds/{}/members/{}", hall.id, alice.id))
+        .await
+        .expect(200);
+    conforms("get_guild_member", 200, &member);
+    assert_eq!(member["user"]["username"], "alice");
+    app.get(&bob, &format!("/guilds/{}/members/5", hall.id))
+        .await
+        .expect_error(404, 10007);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn nicknames_are_ones_own_or_of_who_stands_below(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let of = |user: &TestUser| format!("/guilds/{}/members/{}", hall.id, user.id);
+    let me = format!("/guilds/{}/members/@me", hall.id);
+    let own = app
+        .patch(&bob, &me, json!({ "nick": " Bobby " }))
+        .await
+        .expect(200);
+    conforms("update_my_guild_member", 200, &own);
+    assert_eq!(own["nick"], "Bobby");
+    let events = app.events(hall.id).await;
+    assert_eq!(events[0].0, "GUILD_MEMBER_UPDATE");
+    assert_eq!(events[0].1["guild_id"], hall.id.to_string());
+    assert_eq!(events[0].1["user"]["id"], bob.id.to_string());
+    assert_eq!(events[0].1["nick"], "Bobby");
+
+    app.patch(&bob, &me, json!({ "nick": "x".repeat(33) }))
+        .await
+        .expect_fault("nick", "BASE_TYPE_MAX_LENGTH");
+    app.patch(&bob, &of(&alice), json!({ "nick": "x" }))
+        .await
+        .expect_error(403, 50013);
+    app.grant(&bob, hall, Permissions::MANAGE_NICKNAMES).await;
+    app.patch(&bob, &of(&alice), json!({ "nick": "x" }))
+        .await
+        .expect_error(403, 50013);
+    let renamed = app
+        .patch(&alice, &of(&bob), json!({ "nick": null }))
+        .await
+        .expect(200);
+    conforms("update_guild_member", 200, &renamed);
+    assert_eq!(renamed["nick"], Value::Null);
+    app.patch(&alice, &format!("/guilds/{}/members/5", hall.id), json!({}))
+        .await
+        .expect_error(404, 10007);
+    app.patch(&alice, &of(&bob), json!({ "mute": true }))
+        .await
+        .expect_error(400, 40032);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_list_of_roles_replaces_the_old_one(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let old = app.grant(&bob, hall, Permissions::empty()).await;
+    let role = app
+        .post(&alice, &format!("/guilds/{}/roles", hall.id), json!({}))
+        .await
+        .expect(200);
+    let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    app.patch(&bob, &path, json!({ "roles": [] }))
+        .await
+        .expect_error(403, 50013);
+    let changed = app
+        .patch(&alice, &path, json!({ "roles": [role["id"], role["id"]] }))
+        .await
+        .expect(200);
+    assert_eq!(changed["roles"], json!([role["id"]]));
+    assert!(!changed["roles"].to_string().contains(&old.to_string()));
+    app.patch(&alice, &path, json!({ "roles": ["5"] }))
+        .await
+        .expect_fault("roles.0", "ROLE_UNKNOWN");
+    app.patch(&alice, &path, json!({ "roles": [hall.id] }))
+        .await
+        .expect_error(400, 50028);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_timeout_silences_until_it_ends(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    let send = async || {
+        app.post(
+            &bob,
+            &format!("/channels/{}/messages", hall.general),
+            json!({ "content": "x" }),
+        )
+        .await
+    };
+    send().await.expect(200);
+    let until = |seconds| Timestamp(Timestamp::now().0 + time::Duration::seconds(seconds));
+    let body = |seconds| json!({ "communication_disabled_until": until(seconds) });
+    app.patch(&bob, &path, body(60))
+        .await
+        .expect_error(403, 50013);
+    app.patch(&alice, &path, body(60)).await.expect(200);
+    send().await.expect_error(403, 50013);
+    app.get(&bob, &format!("/channels/{}/messages", hall.general))
+        .await
+        .expect(200);
+    app.patch(
+        &alice,
+        &path,
+        json!({ "communication_disabled_until": null }),
+    )
+    .await
+    .expect(200);
+    send().await.expect(200);
+    app.patch(&alice, &path, body(29 * 24 * 3600))
+        .await
+        .expect_fault("communication_disabled_until", "DATE_TIME_TYPE_TOO_LATE");
+    app.patch(
+        &alice,
+        &path,
+        json!({ "communication_disabled_until": "soon" }),
+    )
+    .await
+    .expect_fault("communication_disabled_until", "DATE_TIME_TYPE_PARSE");
+    let own = format!("/guilds/{}/members/{}", hall.id, alice.id);
+    app.patch(&alice, &own, body(60))
+        .await
+        .expect_error(403, 50013);
+    app.grant(&bob, hall, Permissions::ADMINISTRATOR).await;
+    app.patch(&alice, &path, body(60))
+        .await
+        .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_kick_is_told_to_the_guild_and_to_the_kicked(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let eve = app.user("eve").await;
+    app.join(&eve, hall).await;
+    let of = |user: &TestUser| format!("/guilds/{}/members/{}", hall.id, user.id);
+    app.delete(&bob, &of(&eve)).await.expect_error(403, 50013);
+    app.grant(&bob, hall, Permissions::KICK_MEMBERS).await;
+    app.delete(&bob, &of(&alice)).await.expect_error(403, 50013);
+    app.delete(&bob, &of(&bob)).await.expect_error(403, 50013);
+    app.delete(&bob, &of(&eve)).await.expect(204);
+    app.delete(&bob, &of(&eve)).await.expect_error(404, 10007);
+
+    let events = app.events(hall.id).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].0, "GUILD_MEMBER_REMOVE");
+    assert_eq!(events[0].1["user"]["id"], eve.id.to_string());
+    let mut vis = Visibility::realm(Intents::GUILD_MEMBERS);
+    vis.except.push(eve.id);
+    assert_eq!(log::newest(&app, hall.id).await.1, vis);
+    let left = ("user left guild", json!({ "guild_id": hall.id }));
+    assert_eq!(app.events(eve.id).await, [left]);
+    let guild = app
+        .get(&alice, &format!("/guilds/{}?with_counts=1", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(guild["approximate_member_count"], 2);
+}

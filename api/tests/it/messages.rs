@@ -1,0 +1,648 @@
+use std::collections::HashSet;
+
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::Visibility,
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Message},
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+fn path(channel: Id<Channel>) -> String {
+    format!("/channels/{channel}/messages")
+}
+
+fn one(channel: Id<Channel>, message: &Value) -> String {
+    format!("{}/{}", path(channel), message["id"].as_str().unwrap())
+}
+
+async fn send(app: &TestApp, user: &TestUser, channel: Id<Channel>, content: &str) -> Value {
+    let body = json!({ "content": content });
+    app.post(user, &path(channel), body).await.expect(200)
+}
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+async fn set_overwrite(app: &TestApp, guild: TestGuild, by: &TestUser, deny: Permissions) {
+    let path = format!("/channels/{}/permissions/{}", guild.general, guild.id);
+    app.put(by, &path, json!({ "type": 0, "allow": "0", "deny": deny }))
+        .await
+        .expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_message_is_answered_stored_and_numbered(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let body = json!({ "content": "  hi <@1> ", "nonce": 17, "flags": 1 << 12 | 1 });
+    let sent = app.post(&bob, &path(hall.general), body).await.expect(200);
+    conforms("create_message", 200, &sent);
+    assert_eq!(sent["content"], "hi <@1>");
+    assert_eq!(sent["nonce"], 17);
+    assert_eq!(sent["flags"], 1 << 12);
+    assert_eq!(sent["author"]["username"], "bob");
+    assert!(sent.get("guild_id").is_none() && sent.get("member").is_none());
+
+    let read = app.get(&alice, &one(hall.general, &sent)).await.expect(200);
+    conforms("get_message", 200, &read);
+    assert!(read.get("nonce").is_none());
+    assert_eq!(read["content"], sent["content"]);
+    assert_eq!(read["timestamp"], sent["timestamp"]);
+
+    let events = log::envelopes(&app.db, hall.id).await;
+    assert_eq!(events.len(), 1);
+    assert_eq!(events[0].kind, EventKind::MessageCreate);
+    let vis = Visibility::channel(hall.general, Intents::GUILD_MESSAGES);
+    assert_eq!(events[0].vis, vis);
+    let full: Value = serde_json::from_slice(&events[0].body).unwrap();
+    assert_eq!(full["guild_id"], hall.id.to_string());
+    assert_eq!(full["content"], "hi <@1>");
+    assert_eq!(full["nonce"], 17);
+    assert!(full["member"]["joined_at"].is_string());
+    assert!(full["member"].get("user").is_none());
+    let alt = events[0].alt.clone().unwrap();
+    assert_eq!(alt.full_for, [bob.id]);
+    let bare: Value = serde_json::from_slice(&alt.body).unwrap();
+    assert_eq!(bare["content"], "");
+    assert_eq!(bare["id"], full["id"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_no_message_is_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = path(hall.general);
+    for empty in [
+        json!({}),
+        json!({ "content": " \n" }),
+        json!({ "content": null }),
+    ] {
+        app.post(&alice, &path, empty)
+            .await
+            .expect_error(400, 50006);
+    }
+    for (body, at, code) in [
+        (
+            json!({ "content": "x".repeat(2001) }),
+            "content",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (
+            json!({ "content": ["x"] }),
+            "content",
+            "STRING_TYPE_CONVERT",
+        ),
+        (
+            json!({ "content": "x", "nonce": "x".repeat(26) }),
+            "nonce",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (
+            json!({ "embeds": [{ "fields": [{ "name": "n", "value": "" }] }] }),
+            "embeds.0.fields.0.value",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            json!({ "content": "x", "components": [{}] }),
+            "components",
+            "FEATURE_NOT_SUPPORTED",
+        ),
+        (
+            json!({ "content": "x", "message_reference": { "message_id": "5" } }),
+            "message_reference",
+            "REPLIES_UNKNOWN_MESSAGE",
+        ),
+        (
+            json!({ "content": "x", "message_reference": { "message_id": "x" } }),
+            "message_reference.message_id",
+            "NUMBER_TYPE_COERCE",
+        ),
+    ] {
+        app.post(&alice, &path, body).await.expect_fault(at, code);
+    }
+    app.post_anonymously(&path, json!({ "content": "x" }))
+        .await
+        .expect_error(401, 0);
+    let nobody = TestUser {
+        id: alice.id,
+        authorization: "MTA.x.y".to_owned(),
+    };
+    app.post(&nobody, &path, json!({ "content": "x" }))
+        .await
+        .expect_error(401, 0);
+    let raw = app
+        .request(Method::POST, &path)
+        .header("authorization", &alice.authorization);
+    app.send(raw.body("{\"content\":"))
+        .await
+        .expect_error(400, 50109);
+    app.post(&alice, "/channels/77/messages", json!({ "content": "x" }))
+        .await
+        .expect_error(404, 10003);
+    app.post(&alice, "/channels/x/messages", json!({ "content": "x" }))
+        .await
+        .expect_fault("channel_id", "NUMBER_TYPE_COERCE");
+    let category = app
+        .post(
+            &alice,
+            &format!("/guilds/{}/channels", hall.id),
+            json!({ "name": "c", "type": 4 }),
+        )
+        .await
+        .expect(201);
+    let path = format!("/channels/{}/messages", category["id"].as_str().unwrap());
+    app.post(&alice, &path, json!({ "content": "x" }))
+        .await
+        .expect_error(400, 50008);
+    assert_eq!(app.event_names(hall.id).await, ["CHANNEL_CREATE"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn text_that_postgres_refuses_is_stored_without_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let body = json!({ "content": "a\0b", "nonce": "\0", "enforce_nonce": true,
+                       "embeds": [{ "title": "\0t" }] });
+    let sent = app
+        .post(&alice, &path(hall.general), body)
+        .await
+        .expect(200);
+    assert_eq!(sent["content"], "ab");
+    assert_eq!(sent["embeds"][0]["title"], "t");
+    app.post(&alice, &path(hall.general), json!({ "content": "\0" }))
+        .await
+        .expect_error(400, 50006);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn permissions_decide_at_the_moment_of_the_commit(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let eve = app.user("eve").await;
+    let hello = || json!({ "content": "hello" });
+    app.post(&eve, &path(hall.general), hello())
+        .await
+        .expect_error(403, 50001);
+    // Bob's permission is now remembered by the process.
+    app.post(&bob, &path(hall.general), hello())
+        .await
+        .expect(200);
+    set_overwrite(&app, hall, &alice, Permissions::SEND_MESSAGES).await;
+    app.post(&bob, &path(hall.general), hello())
+        .await
+        .expect_error(403, 50013);
+    set_overwrite(&app, hall, &alice, Permissions::VIEW_CHANNEL).await;
+    app.post(&bob, &path(hall.general), hello())
+        .await
+        .expect_error(403, 50001);
+    app.get(&bob, &path(hall.general))
+        .await
+        .expect_error(403, 50001);
+    set_overwrite(
+        &app,
+        hall,
+        &alice,
+        Permissions::EMBED_LINKS | Permissions::SEND_TTS_MESSAGES,
+    )
+    .await;
+    app.post(&bob, &path(hall.general), hello())
+        .await
+        .expect(200);
+    let embed = json!({ "embeds": [{ "title": "t" }] });
+    app.post(&bob, &path(hall.general), embed)
+        .await
+        .expect_error(403, 50013);
+    let spoken = json!({ "content": "x", "tts": true });
+    app.post(&bob, &path(hall.general), spoken)
+        .await
+        .expect_error(403, 50013);
+    app.delete(&alice, &format!("/guilds/{}/members/{}", hall.id, bob.id))
+        .await
+        .expect(204);
+    app.post(&bob, &path(hall.general), hello())
+        .await
+        .expect_error(403, 50001);
+    app.delete(&alice, &format!("/channels/{}", hall.general))
+        .await
+        .expect(200);
+    app.post(&alice, &path(hall.general), hello())
+        .await
+        .expect_error(404, 10003);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_revoked_token_stores_nothing_though_it_is_remembered(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (_, bob, hall) = hall(&app).await;
+    send(&app, &bob, hall.general, "one").await;
+    // As another API process does it: this one still remembers the token.
+    sqlx::raw_sql("delete from auth_token; update realm_head set state_seq = state_seq + 1")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.post(&bob, &path(hall.general), json!({ "content": "two" }))
+        .await
+        .expect_error(401, 0);
+    assert_eq!(app.event_names(hall.id).await, ["MESSAGE_CREATE"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn concurrent_messages_are_numbered_without_gap(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let halls = [
+        app.guild(&alice, "One").await,
+        app.guild(&alice, "Two").await,
+    ];
+    let mut channels = vec![halls[0].general, halls[1].general];
+    for (hall, name) in [(halls[0], "a"), (halls[1], "b"), (halls[1], "c")] {
+        let body = json!({ "name": name });
+        let made = app
+            .post(&alice, &format!("/guilds/{}/channels", hall.id), body)
+            .await;
+        channels.push(made.expect(201)["id"].as_str().unwrap().parse().unwrap());
+    }
+    let sends = (0..200).map(|n| {
+        let (app, alice, channel) = (&app, &alice, channels[n % channels.len()]);
+        async move { send(app, alice, channel, &n.to_string()).await["id"].clone() }
+    });
+    let sent: HashSet<Value> = join_all(sends).await.into_iter().collect();
+    assert_eq!(sent.len(), 200);
+    let mut seen = HashSet::new();
+    for hall in halls {
+        // `events` panics on a gap.
+        for (name, body) in app.events(hall.id).await {
+            if name == "MESSAGE_CREATE" {
+                assert_eq!(body["guild_id"], hall.id.to_string());
+                assert!(seen.insert(body["id"].clone()));
+            }
+        }
+    }
+    assert_eq!(seen, sent);
+    let stored: i64 = sqlx::query_scalar("select count(*) from message")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(stored, 200);
+}
+
+async fn join_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut pending: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
+    std::future::poll_fn(|context| {
+        let mut all = true;
+        for (future, output) in &mut pending {
+            if output.is_none() {
+                match future.as_mut().poll(context) {
+                    std::task::Poll::Ready(value) => *output = Some(value),
+                    std::task::Poll::Pending => all = false,
+                }
+            }
+        }
+        if all {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+    pending
+        .into_iter()
+        .map(|(_, output)| output.unwrap())
+        .collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn changes_between_messages_lose_none_of_either(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let nicks = async {
+        for n in 0..20 {
+            let body = json!({ "nick": format!("n{n}") });
+            let path = format!("/guilds/{}/members/@me", hall.id);
+            app.patch(&alice, &path, body).await.expect(200);
+        }
+    };
+    let sends = (0..60).map(|n| {
+        let (app, bob) = (&app, &bob);
+        async move {
+            let body = json!({ "content": n.to_string() });
+            app.post(bob, &path(hall.general), body).await
+        }
+    });
+    let (replies, ()) = tokio::join!(join_all(sends), nicks);
+    let stored = replies
+        .into_iter()
+        .filter(|reply| match reply.status.as_u16() {
+            200 => true,
+            // The guild changed at every attempt.
+            503 => false,
+            other => panic!("{other}"),
+        });
+    let stored = stored.count();
+    let events = app.event_names(hall.id).await;
+    let count = |wanted| events.iter().filter(|&&name| name == wanted).count();
+    assert_eq!(count("MESSAGE_CREATE"), stored);
+    assert_eq!(count("GUILD_MEMBER_UPDATE"), 20);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_enforced_nonce_makes_one_message(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let sends = (0..30).map(|_| {
+        let (app, alice) = (&app, &alice);
+        async move {
+            let body = json!({ "content": "once", "nonce": "n", "enforce_nonce": true });
+            let reply = app.post(alice, &path(hall.general), body).await.expect(200);
+            assert_eq!(reply["nonce"], "n");
+            reply["id"].clone()
+        }
+    });
+    let ids: HashSet<Value> = join_all(sends).await.into_iter().collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(app.event_names(hall.id).await, ["MESSAGE_CREATE"]);
+
+    let body = || json!({ "content": "x", "nonce": "n", "enforce_nonce": true });
+    let bobs = app
+        .post(&bob, &path(hall.general), body())
+        .await
+        .expect(200);
+    assert!(!ids.contains(&bobs["id"]));
+    let loose = json!({ "content": "x", "nonce": "n" });
+    app.post(&alice, &path(hall.general), loose)
+        .await
+        .expect(200);
+    assert_eq!(app.event_names(hall.id).await.len(), 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn mentions_are_resolved_and_limited(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let role = app.grant(&bob, hall, Permissions::empty()).await;
+    let text = format!("<@{}> <@&{role}> <@5> @everyone", alice.id);
+    let sent = send(&app, &alice, hall.general, &text).await;
+    assert_eq!(sent["mentions"][0]["id"], alice.id.to_string());
+    assert_eq!(sent["mentions"].as_array().unwrap().len(), 1);
+    assert_eq!(sent["mention_roles"], json!([role]));
+    assert_eq!(sent["mention_everyone"], true);
+
+    let everyone = Permissions::NEW_GUILD - Permissions::MENTION_EVERYONE;
+    let path_role = format!("/guilds/{0}/roles/{0}", hall.id);
+    app.patch(&alice, &path_role, json!({ "permissions": everyone }))
+        .await
+        .expect(200);
+    let sent = send(&app, &bob, hall.general, &text).await;
+    assert_eq!(sent["mention_everyone"], false);
+    assert_eq!(sent["mention_roles"], json!([]));
+
+    let body = json!({ "content": text, "allowed_mentions": { "parse": [] } });
+    let sent = app
+        .post(&alice, &path(hall.general), body)
+        .await
+        .expect(200);
+    assert_eq!(sent["mentions"], json!([]));
+    assert_eq!(sent["mention_everyone"], false);
+
+    let full_for = log::envelopes(&app.db, hall.id).await[0]
+        .alt
+        .clone()
+        .unwrap()
+        .full_for;
+    assert_eq!(full_for, [alice.id]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_reply_carries_what_it_answers(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let question = send(&app, &alice, hall.general, "why?").await;
+    let body =
+        json!({ "content": "because", "message_reference": { "message_id": question["id"] } });
+    let reply = app.post(&bob, &path(hall.general), body).await.expect(200);
+    conforms("create_message", 200, &reply);
+    assert_eq!(reply["type"], 19);
+    assert_eq!(reply["referenced_message"]["content"], "why?");
+    assert_eq!(reply["message_reference"]["guild_id"], hall.id.to_string());
+    assert_eq!(reply["mentions"][0]["id"], alice.id.to_string());
+
+    app.delete(&alice, &one(hall.general, &question))
+        .await
+        .expect(204);
+    let read = app
+        .get(&alice, &one(hall.general, &reply))
+        .await
+        .expect(200);
+    conforms("get_message", 200, &read);
+    assert_eq!(read["referenced_message"], Value::Null);
+    assert!(read.as_object().unwrap().contains_key("referenced_message"));
+
+    let body = json!({ "content": "x", "message_reference": { "message_id": question["id"], "fail_if_not_exists": false } });
+    let plain = app.post(&bob, &path(hall.general), body).await.expect(200);
+    assert_eq!(plain["type"], 0);
+
+    set_overwrite(&app, hall, &alice, Permissions::READ_MESSAGE_HISTORY).await;
+    let body = json!({ "content": "x", "message_reference": { "message_id": reply["id"] } });
+    app.post(&bob, &path(hall.general), body)
+        .await
+        .expect_error(403, 160002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn lists_are_newest_first(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let mut sent = Vec::new();
+    for n in 0..7 {
+        sent.push(send(&app, &alice, hall.general, &n.to_string()).await);
+    }
+    let list = async |query: &str| -> Vec<String> {
+        let body = app
+            .get(&bob, &format!("{}{query}", path(hall.general)))
+            .await
+            .expect(200);
+        conforms("list_messages", 200, &body);
+        let content = |message: &Value| message["content"].as_str().unwrap().to_owned();
+        body.as_array().unwrap().iter().map(content).collect()
+    };
+    let at = |n: usize| sent[n]["id"].as_str().unwrap().to_owned();
+    assert_eq!(list("").await, ["6", "5", "4", "3", "2", "1", "0"]);
+    assert_eq!(list("?limit=2").await, ["6", "5"]);
+    assert_eq!(
+        list(&format!("?before={}&limit=2", at(3))).await,
+        ["2", "1"]
+    );
+    assert_eq!(list(&format!("?after={}&limit=2", at(3))).await, ["5", "4"]);
+    assert_eq!(
+        list(&format!("?around={}&limit=3", at(3))).await,
+        ["4", "3", "2"]
+    );
+    app.get(&bob, &format!("{}?limit=101", path(hall.general)))
+        .await
+        .expect_fault("limit", "NUMBER_TYPE_MAX");
+    set_overwrite(&app, hall, &alice, Permissions::READ_MESSAGE_HISTORY).await;
+    assert_eq!(list("").await, [""; 0]);
+    app.get(&bob, &one(hall.general, &sent[0]))
+        .await
+        .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn edits_are_the_authors(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let sent = send(&app, &bob, hall.general, "old").await;
+    let path = one(hall.general, &sent);
+    let edited = app
+        .patch(&bob, &path, json!({ "content": "new" }))
+        .await
+        .expect(200);
+    conforms("update_message", 200, &edited);
+    assert_eq!(edited["content"], "new");
+    assert!(edited["edited_timestamp"].is_string());
+    let read = app.get(&alice, &path).await.expect(200);
+    assert_eq!(read["edited_timestamp"], edited["edited_timestamp"]);
+
+    let events = log::envelopes(&app.db, hall.id).await;
+    assert_eq!(events[1].kind, EventKind::MessageUpdate);
+    let body: Value = serde_json::from_slice(&events[1].body).unwrap();
+    assert_eq!(body["content"], "new");
+    assert_eq!(body["guild_id"], hall.id.to_string());
+    assert!(events[1].alt.is_some());
+
+    app.patch(&alice, &path, json!({ "content": "mine" }))
+        .await
+        .expect_error(403, 50005);
+    let hidden = app
+        .patch(&alice, &path, json!({ "flags": 4 }))
+        .await
+        .expect(200);
+    assert_eq!(hidden["flags"], 4);
+    app.patch(&bob, &path, json!({ "content": "" }))
+        .await
+        .expect_error(400, 50006);
+    app.patch(&bob, &path, json!({ "content": "x".repeat(2001) }))
+        .await
+        .expect_fault("content", "BASE_TYPE_MAX_LENGTH");
+    app.patch(
+        &bob,
+        &format!("/channels/{}/messages/9", hall.general),
+        json!({ "content": "x" }),
+    )
+    .await
+    .expect_error(404, 10008);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn deleting_others_messages_needs_a_permission(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let mine = send(&app, &bob, hall.general, "a").await;
+    let hers = send(&app, &alice, hall.general, "b").await;
+    app.delete(&bob, &one(hall.general, &hers))
+        .await
+        .expect_error(403, 50013);
+    app.delete(&bob, &one(hall.general, &mine))
+        .await
+        .expect(204);
+    app.delete(&bob, &one(hall.general, &mine))
+        .await
+        .expect_error(404, 10008);
+    app.delete(&alice, &one(hall.general, &hers))
+        .await
+        .expect(204);
+    let (name, body) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(name, "MESSAGE_DELETE");
+    let wanted = json!({ "id": hers["id"], "channel_id": hall.general, "guild_id": hall.id });
+    assert_eq!(body, wanted);
+    let vis = Visibility::channel(hall.general, Intents::GUILD_MESSAGES);
+    assert_eq!(log::newest(&app, hall.id).await.1, vis);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bots_delete_in_bulk(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let path = format!("/channels/{}/messages/bulk-delete", hall.general);
+    let a = send(&app, &alice, hall.general, "a").await;
+    let b = send(&app, &alice, hall.general, "b").await;
+    let both = || json!({ "messages": [a["id"], b["id"]] });
+    app.post(&alice, &path, both())
+        .await
+        .expect_error(403, 20002);
+    app.post(&bot, &path, both()).await.expect_error(403, 50013);
+    app.grant(&bot, hall, Permissions::MANAGE_MESSAGES).await;
+    app.post(&bot, &path, json!({ "messages": [a["id"]] }))
+        .await
+        .expect_fault("messages", "BASE_TYPE_BAD_LENGTH");
+    app.post(&bot, &path, json!({}))
+        .await
+        .expect_fault("messages", "BASE_TYPE_REQUIRED");
+    let ancient: Id<Message> = Id::new(5).unwrap();
+    app.post(&bot, &path, json!({ "messages": [ancient, a["id"]] }))
+        .await
+        .expect_error(400, 50034);
+    app.post(&bot, &path, both()).await.expect(204);
+    let (name, body) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(name, "MESSAGE_DELETE_BULK");
+    assert_eq!(body["ids"].as_array().unwrap().len(), 2);
+    // None of them is there any more: nothing happens.
+    app.post(&bot, &path, both()).await.expect(204);
+    assert_eq!(app.event_names(hall.id).await.len(), 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn slowmode_holds_people_back_but_no_bots(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let path_channel = format!("/channels/{}", hall.general);
+    app.patch(&alice, &path_channel, json!({ "rate_limit_per_user": 60 }))
+        .await
+        .expect(200);
+    send(&app, &bob, hall.general, "a").await;
+    let body = json!({ "content": "b" });
+    let refused = app
+        .post(&bob, &path(hall.general), body)
+        .await
+        .expect_error(429, 20016);
+    assert!(refused["retry_after"].as_f64().unwrap() > 50.0);
+    for _ in 0..2 {
+        send(&app, &bot, hall.general, "c").await;
+        send(&app, &alice, hall.general, "d").await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn typing_is_not_numbered(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/typing", hall.general);
+    app.post(&bob, &path, json!({})).await.expect(204);
+    assert!(app.events(hall.id).await.is_empty());
+    set_overwrite(&app, hall, &alice, Permissions::SEND_MESSAGES).await;
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50013);
+    let eve = app.user("eve").await;
+    app.post(&eve, &path, json!({}))
+        .await
+        .expect_error(403, 50001);
+}

@@ -1,0 +1,192 @@
+use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn roles_are_made_changed_and_deleted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50013);
+    let body = json!({ "name": "Guards", "permissions": "2", "color": 255, "hoist": true });
+    let role = app.post(&alice, &path, body).await.expect(200);
+    conforms("create_guild_role", 200, &role);
+    assert_eq!(role["colors"]["primary_color"], 255);
+    let one = format!("{path}/{}", role["id"].as_str().unwrap());
+    let read = app.get(&bob, &one).await.expect(200);
+    conforms("get_guild_role", 200, &read);
+    assert_eq!(read, role);
+    let list = app.get(&bob, &path).await.expect(200);
+    conforms("list_guild_roles", 200, &list);
+    assert_eq!(list.as_array().unwrap().len(), 2);
+
+    let changed = app
+        .patch(&alice, &one, json!({ "name": "Watch", "permissions": 4 }))
+        .await
+        .expect(200);
+    conforms("update_guild_role", 200, &changed);
+    assert_eq!(
+        (&changed["name"], &changed["color"]),
+        (&json!("Watch"), &json!(255))
+    );
+    app.patch(&alice, &one, json!({ "color": 0x1000000 }))
+        .await
+        .expect_fault("color", "NUMBER_TYPE_MAX");
+    app.patch(&alice, &format!("{path}/5"), json!({}))
+        .await
+        .expect_error(404, 10011);
+
+    let member_role = format!(
+        "/guilds/{}/members/{}/roles/{}",
+        hall.id,
+        bob.id,
+        role["id"].as_str().unwrap()
+    );
+    app.put(&alice, &member_role, json!({})).await.expect(204);
+    let overwrite = format!(
+        "/channels/{}/permissions/{}",
+        hall.general,
+        role["id"].as_str().unwrap()
+    );
+    app.put(&alice, &overwrite, json!({ "type": 0, "deny": "2048" }))
+        .await
+        .expect(204);
+    app.delete(&alice, &one).await.expect(204);
+    app.get(&alice, &one).await.expect_error(404, 10011);
+    let member = app
+        .get(&alice, &format!("/guilds/{}/members/{}", hall.id, bob.id))
+        .await
+        .expect(200);
+    assert_eq!(member["roles"], json!([]));
+    let channel = app
+        .get(&bob, &format!("/channels/{}", hall.general))
+        .await
+        .expect(200);
+    assert_eq!(channel["permission_overwrites"], json!([]));
+
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names,
+        [
+            "GUILD_ROLE_CREATE",
+            "GUILD_ROLE_UPDATE",
+            "GUILD_MEMBER_UPDATE",
+            "CHANNEL_UPDATE",
+            "GUILD_ROLE_DELETE"
+        ]
+    );
+    assert_eq!(events[0].1, json!({ "guild_id": hall.id, "role": role }));
+    assert_eq!(
+        events[4].1,
+        json!({ "guild_id": hall.id, "role_id": role["id"] })
+    );
+    assert_eq!(
+        log::newest(&app, hall.id).await.1,
+        Visibility::realm(Intents::GUILDS)
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn everyone_is_a_role_that_stays(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{0}/roles/{0}", hall.id);
+    let body = json!({ "name": "All", "permissions": "1024" });
+    let changed = app.patch(&alice, &path, body).await.expect(200);
+    assert_eq!(changed["name"], "@everyone");
+    assert_eq!(changed["permissions"], "1024");
+    app.delete(&alice, &path).await.expect_error(400, 50028);
+    let give = format!("/guilds/{0}/members/{1}/roles/{0}", hall.id, alice.id);
+    app.put(&alice, &give, json!({}))
+        .await
+        .expect_error(400, 50028);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_reaches_above_their_own_role(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let eve = app.user("eve").await;
+    app.join(&eve, hall).await;
+    // Of equal positions the older role is the higher one.
+    let bobs = app.grant(&bob, hall, Permissions::MANAGE_ROLES).await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    let create = async |user: &TestUser, body: Value| app.post(user, &path, body).await;
+    create(&bob, json!({ "permissions": "8" }))
+        .await
+        .expect_error(403, 50013);
+    let low = create(&bob, json!({ "permissions": "2048" }))
+        .await
+        .expect(200);
+    let low = low["id"].as_str().unwrap();
+    let role = |id: &str| format!("{path}/{id}");
+    app.patch(&bob, &role(low), json!({ "permissions": "8" }))
+        .await
+        .expect_error(403, 50013);
+    app.patch(&bob, &role(low), json!({ "permissions": "1024" }))
+        .await
+        .expect(200);
+    app.patch(&bob, &role(&bobs.to_string()), json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    app.delete(&bob, &role(&bobs.to_string()))
+        .await
+        .expect_error(403, 50013);
+
+    let member_role = |user: &TestUser, role: &str| {
+        format!("/guilds/{}/members/{}/roles/{role}", hall.id, user.id)
+    };
+    app.put(&bob, &member_role(&eve, &bobs.to_string()), json!({}))
+        .await
+        .expect_error(403, 50013);
+    app.put(&eve, &member_role(&eve, low), json!({}))
+        .await
+        .expect_error(403, 50013);
+    app.put(&bob, &member_role(&eve, low), json!({}))
+        .await
+        .expect(204);
+    app.put(&bob, &member_role(&eve, low), json!({}))
+        .await
+        .expect(204);
+    app.delete(&bob, &member_role(&eve, low)).await.expect(204);
+    app.put(&bob, &member_role(&eve, "5"), json!({}))
+        .await
+        .expect_error(404, 10011);
+    app.put(
+        &alice,
+        &format!("/guilds/{}/members/5/roles/{low}", hall.id),
+        json!({}),
+    )
+    .await
+    .expect_error(404, 10007);
+    // Giving what is there already is no event.
+    let updates = app.event_names(hall.id).await;
+    assert_eq!(
+        updates
+            .iter()
+            .filter(|&&name| name == "GUILD_MEMBER_UPDATE")
+            .count(),
+        2
+    );
+    let (_, vis) = log::newest(&app, hall.id).await;
+    let mut wanted = Visibility::realm(Intents::GUILD_MEMBERS);
+    wanted.regardless.push(eve.id);
+    assert_eq!(vis, wanted);
+}
