@@ -35,7 +35,7 @@ create table snowflake_worker (
 );
 
 create table cluster_term (
-    only   boolean primary key default true check (only),
+    single boolean primary key default true check (single),
     term   bigint not null,
     holder text not null,
     until  timestamptz not null

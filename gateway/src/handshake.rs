@@ -51,7 +51,6 @@ pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     let serve = async {
         let served = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
-            .keep_alive(false)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
             .await;
