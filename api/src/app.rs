@@ -7,6 +7,7 @@ use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use time::OffsetDateTime;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     config::Config,
     error::Result,
     events::Publisher,
+    housekeeping,
     message_writer::MessageWriter,
     rate_limit::Limiter,
     snowflakes::Snowflakes,
@@ -83,6 +85,8 @@ impl App {
     ///
     /// The schema must be there; Redis need not be.
     pub async fn start(config: Config, db: PgPool) -> Result<Self, StartError> {
+        // Events stored before the first round need their partition.
+        housekeeping::create_partitions(&db, OffsetDateTime::now_utc()).await?;
         let metrics = Metrics::new()?;
         let client =
             redis::Client::open(config.redis_url.reveal()).map_err(StartError::RedisUrl)?;
@@ -124,13 +128,18 @@ impl App {
         });
         let keeper = app.clone();
         app.tasks
-            .spawn(async move { crate::housekeeping::run(&keeper.db, keeper.stop.clone()).await });
+            .spawn(async move { housekeeping::run(&keeper, keeper.stop.clone()).await });
         Ok(app)
     }
 
     /// Shards of the cluster.
     pub(crate) fn shards(&self) -> u16 {
         self.config.cluster_shards
+    }
+
+    /// Asks the background tasks to end, without waiting for them.
+    pub fn stop(&self) {
+        self.stop.cancel();
     }
 
     /// Ends the background tasks, the event queue emptied first. Call when no request is left.

@@ -62,7 +62,7 @@ pub(crate) async fn append<T>(
 }
 
 /// [`append`] of a body that is JSON already.
-pub(crate) async fn append_bytes<T>(
+pub async fn append_bytes<T>(
     db: &mut PgConnection,
     realm: Id<T>,
     kind: EventKind,
@@ -113,7 +113,7 @@ pub(crate) async fn append_bytes<T>(
 
 /// Hands events to Redis in the background.
 #[derive(Debug, Clone)]
-pub(crate) struct Publisher {
+pub struct Publisher {
     queue: mpsc::Sender<Envelope>,
     metrics: Metrics,
 }
@@ -121,7 +121,7 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// Starts the background task. It ends, the queue emptied, when all publishers are
     /// gone or `stop` is cancelled.
-    pub(crate) fn start(
+    pub fn start(
         redis: ConnectionManager,
         shards: u16,
         metrics: Metrics,
@@ -135,7 +135,7 @@ impl Publisher {
 
     /// Publishes committed events, in this order. Never waits: what does not fit is
     /// dropped and found by the owner of its shard.
-    pub(crate) fn publish(&self, events: impl IntoIterator<Item = Envelope>) {
+    pub fn publish(&self, events: impl IntoIterator<Item = Envelope>) {
         for event in events {
             if self.queue.try_send(event).is_err() {
                 self.metrics.events_unpublished.inc();

@@ -1,82 +1,76 @@
 //! Periodic work on the database: partitions of the event log, expired rows.
 //!
-//! Every API process runs it; an advisory lock lets one at a time do it.
+//! Every API process runs it. Each step is a short transaction of its own, because
+//! creating or dropping a partition locks out whoever writes an event.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::{Scope, Visibility},
+    gateway::{EventKind, Intents},
+    id::marker,
+};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use time::{OffsetDateTime, macros::format_description};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Result;
+use crate::{access, app::App, error::Result, events};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Length of one partition of `realm_event`.
 const PARTITION_SECONDS: i64 = 600;
-/// Partitions exist at least this far ahead, so that the log outlives a night without housekeeping.
+/// Partitions exist at least this far ahead, so that the log outlives two hours without housekeeping.
 const AHEAD_SECONDS: i64 = 2 * 3600 + PARTITION_SECONDS;
 /// Events are kept this long after their partition has ended.
 const KEEP_SECONDS: i64 = 1800;
 /// An enforced nonce is remembered this long.
 const NONCE_SECONDS: f64 = 600.0;
-/// Key of the advisory lock (`"guildhal"` as a number).
+/// Expired invites of one round.
+const INVITES_MAX: i64 = 500;
+/// Key of the advisory lock of those who change partitions.
 const LOCK: i64 = i64::from_be_bytes(*b"guildhal");
 
-/// Runs until `stop`.
-pub(crate) async fn run(db: &PgPool, stop: CancellationToken) {
-    loop {
-        if let Err(error) = run_once(db).await {
-            tracing::warn!(?error, "housekeeping failed; the next round starts afresh");
+/// Runs until `stop`. Every step is tried, whatever became of the others.
+pub(crate) async fn run(app: &App, stop: CancellationToken) {
+    let is_done = |step: &str, result: Result<()>| {
+        if let Err(error) = result {
+            tracing::warn!(
+                ?error,
+                step,
+                "housekeeping failed; the next round tries again"
+            );
         }
-        if stop
-            .run_until_cancelled(tokio::time::sleep(INTERVAL))
-            .await
-            .is_none()
-        {
-            return;
-        }
+    };
+    while stop
+        .run_until_cancelled(tokio::time::sleep(INTERVAL))
+        .await
+        .is_some()
+    {
+        let now = OffsetDateTime::now_utc();
+        is_done("create partitions", create_partitions(&app.db, now).await);
+        is_done("drop partitions", drop_partitions(&app.db, now).await);
+        is_done("forget nonces", forget_nonces(&app.db).await);
+        is_done("expire invites", expire_invites(app).await);
     }
 }
 
-/// One round; nothing if another process is at it.
-pub async fn run_once(db: &PgPool) -> Result<()> {
-    let mut tx = db.begin().await?;
-    let locked = sqlx::query_scalar!("select pg_try_advisory_xact_lock($1)", LOCK)
-        .fetch_one(&mut *tx)
-        .await?;
-    if locked != Some(true) {
-        return Ok(());
-    }
-    let now = OffsetDateTime::now_utc().unix_timestamp();
-    create_partitions(&mut tx, now).await?;
-    drop_partitions(&mut tx, now).await?;
-    sqlx::query!(
-        "delete from message_nonce where at < now() - $1::float8 * interval '1 second'",
-        NONCE_SECONDS,
-    )
-    .execute(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// Creates the partitions from the one of `now` (Unix seconds) to those well ahead.
-async fn create_partitions(db: &mut PgConnection, now: i64) -> Result<()> {
-    let existing = partitions(db).await?;
-    let first = now - now.rem_euclid(PARTITION_SECONDS);
-    let mut start = first;
+/// Creates the partitions from the one of `now` to those well ahead.
+pub(crate) async fn create_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
+    let now = now.unix_timestamp();
+    let existing = partitions(&mut *db.acquire().await?).await?;
+    let mut start = now - now.rem_euclid(PARTITION_SECONDS);
     while start < now + AHEAD_SECONDS {
         let name = partition_name(start);
         if !existing.contains(&name) {
-            // Identifiers and bounds cannot be parameters; both are made of numbers only.
+            // Names and bounds cannot be parameters; both are made of digits only.
+            let end = start + PARTITION_SECONDS;
             let statement = format!(
                 "create table if not exists {name} partition of realm_event
-                 for values from (to_timestamp({start})) to (to_timestamp({}))",
-                start + PARTITION_SECONDS,
+                 for values from (to_timestamp({start})) to (to_timestamp({end}))"
             );
-            sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-                .execute(&mut *db)
-                .await?;
+            change_partitions(db, statement).await?;
         }
         start += PARTITION_SECONDS;
     }
@@ -84,22 +78,36 @@ async fn create_partitions(db: &mut PgConnection, now: i64) -> Result<()> {
 }
 
 /// Drops partitions whose events nobody can ask for any more.
-async fn drop_partitions(db: &mut PgConnection, now: i64) -> Result<()> {
-    for name in partitions(db).await? {
-        let Some(start) = partition_start(&name) else {
-            continue;
-        };
-        if start + PARTITION_SECONDS + KEEP_SECONDS < now {
-            let statement = format!("drop table {name}");
-            sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-                .execute(&mut *db)
-                .await?;
+async fn drop_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
+    let existing = partitions(&mut *db.acquire().await?).await?;
+    for name in existing {
+        let is_old = partition_start(&name)
+            .is_some_and(|start| start + PARTITION_SECONDS + KEEP_SECONDS < now.unix_timestamp());
+        if is_old {
+            change_partitions(db, format!("drop table if exists {name}")).await?;
         }
     }
     Ok(())
 }
 
-async fn partitions(db: &mut PgConnection) -> Result<Vec<String>> {
+/// One change at a time in the whole cluster. Writers of events wait for it, so it gives up
+/// soon if it would have to wait for them; the next round is soon enough.
+async fn change_partitions(db: &PgPool, statement: String) -> Result<()> {
+    let mut tx = db.begin().await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK)
+        .fetch_one(&mut *tx)
+        .await?;
+    sqlx::query!("set local lock_timeout = '500ms'")
+        .execute(&mut *tx)
+        .await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+async fn partitions(db: &mut PgConnection) -> Result<HashSet<String>> {
     let names = sqlx::query_scalar!(
         r#"select c.relname::text as "name!"
            from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -107,17 +115,15 @@ async fn partitions(db: &mut PgConnection) -> Result<Vec<String>> {
     )
     .fetch_all(db)
     .await?;
-    Ok(names)
+    Ok(names.into_iter().collect())
 }
 
 /// `realm_event_202611231510`: the UTC minute it starts at.
 fn partition_name(start: i64) -> String {
     let at = OffsetDateTime::from_unix_timestamp(start).unwrap_or(OffsetDateTime::UNIX_EPOCH);
     let text = at.format(format_description!("[year][month][day][hour][minute]"));
-    format!(
-        "realm_event_{}",
-        text.expect("a date has all parts of the format")
-    )
+    let text = text.expect("a date has all parts of the format");
+    format!("realm_event_{text}")
 }
 
 fn partition_start(name: &str) -> Option<i64> {
@@ -125,6 +131,51 @@ fn partition_start(name: &str) -> Option<i64> {
     let format = format_description!("[year][month][day][hour][minute]");
     let at = time::PrimitiveDateTime::parse(text, format).ok()?;
     Some(at.assume_utc().unix_timestamp())
+}
+
+async fn forget_nonces(db: &PgPool) -> Result<()> {
+    sqlx::query!(
+        "delete from message_nonce where at < now() - $1::float8 * interval '1 second'",
+        NONCE_SECONDS,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Deletes expired invites, each with its INVITE_DELETE.
+async fn expire_invites(app: &App) -> Result<()> {
+    let expired = sqlx::query!(
+        "select code, guild_id from invite where expires_at < now() limit $1",
+        INVITES_MAX,
+    )
+    .fetch_all(&app.db)
+    .await?;
+    for invite in expired {
+        let guild: Id<marker::Guild> = Id::from_db(invite.guild_id);
+        let mut tx = app.db.begin().await?;
+        access::lock_realms(&mut tx, [guild.cast()]).await?;
+        let channel = sqlx::query_scalar!(
+            "delete from invite where code = $1 and expires_at < now() returning channel_id",
+            invite.code,
+        )
+        .fetch_optional(&mut *tx)
+        .await?;
+        // Another process was quicker.
+        let Some(channel) = channel else { continue };
+        let channel: Id<marker::Channel> = Id::from_db(channel);
+        let scope = Scope::Permissions {
+            any_of: Permissions::MANAGE_CHANNELS,
+            channel: Some(channel),
+        };
+        let vis = Visibility::of(scope, Intents::GUILD_INVITES);
+        let body = json!({ "channel_id": channel, "guild_id": guild, "code": invite.code });
+        let event =
+            events::append(&mut tx, guild, EventKind::InviteDelete, vis, &body, None).await?;
+        tx.commit().await?;
+        app.publisher.publish([event]);
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -136,5 +187,27 @@ mod tests {
         let start = 1_795_446_600;
         assert_eq!(partition_start(&partition_name(start)), Some(start));
         assert_eq!(partition_start("realm_event_default"), None);
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn partitions_come_ahead_of_time_and_go_after_it(db: PgPool) {
+        let start = OffsetDateTime::from_unix_timestamp(1_795_446_605).unwrap();
+        create_partitions(&db, start).await.unwrap();
+        create_partitions(&db, start).await.unwrap();
+        let count = |names: &HashSet<String>| names.len() as i64;
+        let names = partitions(&mut db.acquire().await.unwrap()).await.unwrap();
+        assert_eq!(count(&names), AHEAD_SECONDS / PARTITION_SECONDS + 1);
+        let last = names
+            .iter()
+            .filter_map(|name| partition_start(name))
+            .max()
+            .unwrap();
+        assert!(last + PARTITION_SECONDS >= start.unix_timestamp() + 2 * 3600);
+
+        let later = start + time::Duration::seconds(PARTITION_SECONDS + KEEP_SECONDS);
+        drop_partitions(&db, later).await.unwrap();
+        let left = partitions(&mut db.acquire().await.unwrap()).await.unwrap();
+        assert_eq!(count(&left), count(&names) - 1);
+        assert!(!left.contains(&partition_name(1_795_446_600)));
     }
 }

@@ -1,6 +1,7 @@
 //! The database's schema: bringing it up to date, and refusing to serve without it.
 
 use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
+use time::OffsetDateTime;
 
 use crate::{app::StartError, config::MigrateConfig, housekeeping};
 
@@ -20,7 +21,7 @@ pub async fn run(config: &MigrateConfig) -> Result<(), StartError> {
     .execute(&db)
     .await?;
     check_shards(&mut *db.acquire().await?, config.cluster_shards).await?;
-    housekeeping::run_once(&db).await?;
+    housekeeping::create_partitions(&db, OffsetDateTime::now_utc()).await?;
     db.close().await;
     tracing::info!("the database is up to date");
     Ok(())

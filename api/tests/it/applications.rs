@@ -1,0 +1,167 @@
+//! Applications, their bots and tokens; the gateway's address.
+
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{GATEWAY_URL, TestApp, TestUser, assert_fault},
+};
+
+fn bot_of(application: &Value, token: &Value) -> TestUser {
+    TestUser {
+        id: application["id"].as_str().unwrap().parse().unwrap(),
+        authorization: format!("Bot {}", token["token"].as_str().unwrap()),
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_application_comes_with_a_bot_that_can_log_in(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let body = json!({ "name": " Ping Bot ", "description": "answers" });
+    let application = app.post(&alice, "/applications", body).await.expect(201);
+    conforms("get_application", 200, &application);
+    assert_eq!(application["name"], "Ping Bot");
+    assert_eq!(application["bot"]["id"], application["id"]);
+    assert_eq!(application["bot"]["bot"], true);
+    assert_eq!(application["owner"]["id"], json!(alice.id));
+    assert_eq!(application["verify_key"].as_str().unwrap().len(), 64);
+
+    let path = format!("/applications/{}", application["id"].as_str().unwrap());
+    let token = app
+        .post(&alice, &format!("{path}/bot"), json!({}))
+        .await
+        .expect(200);
+    app.post(&alice, &format!("{path}/bot"), json!({}))
+        .await
+        .expect(400);
+    let bot = bot_of(&application, &token);
+    let me = app.get(&bot, "/users/@me").await.expect(200);
+    conforms("get_my_user", 200, &me);
+    assert_eq!(
+        (&me["username"], &me["bot"]),
+        (&json!("Ping Bot"), &json!(true))
+    );
+    for path in ["/applications/@me", "/oauth2/applications/@me", &path] {
+        let own = app.get(&bot, path).await.expect(200);
+        conforms("get_my_application", 200, &own);
+        assert_eq!(own["id"], application["id"]);
+    }
+    let all = app.get(&alice, "/applications").await.expect(200);
+    assert_eq!(all.as_array().unwrap().len(), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_reset_token_dies_at_once(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    app.get(&bot, "/users/@me").await.expect(200);
+    let path = format!("/applications/{}/bot/reset", bot.id);
+    let token = app.post(&alice, &path, json!({})).await.expect(200);
+    app.get(&bot, "/users/@me").await.expect_error(401, 0);
+    let renewed = TestUser {
+        authorization: format!("Bot {}", token["token"].as_str().unwrap()),
+        ..bot.clone()
+    };
+    app.get(&renewed, "/users/@me").await.expect(200);
+    let events = app.events(bot.id).await;
+    assert_eq!(events[0].0, "tokens revoked");
+    assert_eq!(events[0].1["tokens"].as_array().unwrap().len(), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn applications_belong_to_their_owner(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, mallory) = (app.user("alice").await, app.user("mallory").await);
+    let bot = app.bot(&alice, "Ping").await;
+    let path = format!("/applications/{}", bot.id);
+    app.get(&mallory, &path).await.expect_error(403, 20012);
+    app.patch(&mallory, &path, json!({ "name": "mine" }))
+        .await
+        .expect_error(403, 20012);
+    for action in ["bot", "bot/reset"] {
+        let path = format!("{path}/{action}");
+        app.post(&mallory, &path, json!({}))
+            .await
+            .expect_error(403, 20012);
+        app.post(&bot, &path, json!({}))
+            .await
+            .expect_error(403, 20012);
+    }
+    app.get(&alice, "/applications/1180000000000000002")
+        .await
+        .expect_error(404, 10002);
+    app.get(&alice, "/applications/ping")
+        .await
+        .expect_fault("application_id", "NUMBER_TYPE_COERCE");
+    app.get(&alice, "/applications/@me")
+        .await
+        .expect_error(403, 20002);
+    app.post(&bot, "/applications", json!({ "name": "mine" }))
+        .await
+        .expect_error(403, 20001);
+    app.get(&bot, "/applications")
+        .await
+        .expect_error(403, 20001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn applications_are_changed_by_owner_and_bot(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let path = format!("/applications/{}", bot.id);
+    let change = json!({ "description": "new", "bot_public": false, "flags": 1 << 15 | 1 << 1, "redirect_uris": ["http://a.b/c"] });
+    let changed = app.patch(&alice, &path, change).await.expect(200);
+    conforms("update_application", 200, &changed);
+    assert_eq!(changed["description"], "new");
+    assert_eq!(changed["flags"], 1 << 15);
+    assert_eq!(changed["redirect_uris"], json!(["http://a.b/c"]));
+    app.patch(&bot, &path, json!({ "description": null }))
+        .await
+        .expect(200);
+    let bad = json!({ "name": "x", "redirect_uris": ["http://a.b/c", "nowhere"] });
+    let body = app.patch(&alice, &path, bad).await.expect_error(400, 50035);
+    assert_fault(&body, "name", "BASE_TYPE_BAD_LENGTH");
+    assert_fault(&body, "redirect_uris.1", "URL_TYPE_INVALID_URL");
+    let nameless = app.post(&alice, "/applications", json!({})).await;
+    nameless.expect_fault("name", "BASE_TYPE_REQUIRED");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bots_of_one_name_get_digits(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let mut names = Vec::new();
+    for _ in 0..2 {
+        let body = json!({ "name": "Ping" });
+        let application = app.post(&alice, "/applications", body).await.expect(201);
+        assert_eq!(application["name"], "Ping");
+        names.push(application["bot"]["username"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(names[0], "Ping");
+    assert!(
+        names[1].starts_with("Ping ") && names[1].len() == 9,
+        "{names:?}"
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_gateway_is_told_with_and_without_a_token(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let anonymous = app.request(reqwest::Method::GET, "/gateway");
+    let body = app.send(anonymous).await.expect(200);
+    conforms("get_gateway", 200, &body);
+    assert_eq!(body["url"], GATEWAY_URL);
+    app.get(&bot, "/gateway").await.expect(200);
+    let body = app.get(&bot, "/gateway/bot").await.expect(200);
+    conforms("get_bot_gateway", 200, &body);
+    assert_eq!(body["shards"], 1);
+    assert_eq!(body["session_start_limit"]["max_concurrency"], 16);
+    let anonymous = app.request(reqwest::Method::GET, "/gateway/bot");
+    app.send(anonymous).await.expect_error(401, 0);
+}

@@ -1,0 +1,384 @@
+//! A running API for one test, and people to use it.
+
+use guildhall_api::{
+    app::App,
+    config::{Config, RateLimits, Registration, Secret},
+    http,
+};
+use guildhall_shared::{
+    Id, Permissions, Timestamp, id::marker, snowflake::Snowflakes, token::Token,
+};
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use std::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
+pub(crate) const GATEWAY_URL: &str = "ws://127.0.0.1:4999";
+
+/// An API on its own database, on a free port, until dropped.
+pub(crate) struct TestApp {
+    pub(crate) db: PgPool,
+    pub(crate) app: App,
+    pub(crate) client: reqwest::Client,
+    /// `http://127.0.0.1:<port>`.
+    pub(crate) origin: String,
+    stop: CancellationToken,
+    /// A worker number no API process of a test takes: they start anywhere but are few.
+    ids: Mutex<Snowflakes>,
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.app.stop();
+    }
+}
+
+/// Somebody with a token.
+#[derive(Debug, Clone)]
+pub(crate) struct TestUser {
+    pub(crate) id: Id<marker::User>,
+    /// As `Authorization` wants it.
+    pub(crate) authorization: String,
+}
+
+/// A guild with @everyone and one text channel, `general`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TestGuild {
+    pub(crate) id: Id<marker::Guild>,
+    pub(crate) general: Id<marker::Channel>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// Null without a body.
+    pub(crate) body: Value,
+}
+
+impl Reply {
+    /// Panics unless the status is this one; the body.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{:#}", self.body);
+        self.body
+    }
+
+    /// Panics unless it is this error.
+    #[track_caller]
+    pub(crate) fn expect_error(self, status: u16, code: u32) -> Value {
+        let body = self.expect(status);
+        assert_eq!(body["code"], code, "{body:#}");
+        assert!(body["message"].is_string(), "{body:#}");
+        body
+    }
+
+    /// Panics unless it is a form error with this code at this place (`name`, `embeds.0.title`).
+    #[track_caller]
+    pub(crate) fn expect_fault(self, path: &str, code: &str) -> Value {
+        let body = self.expect_error(400, 50035);
+        assert_fault(&body, path, code);
+        body
+    }
+}
+
+/// Panics unless the form error has this code at this place.
+#[track_caller]
+pub(crate) fn assert_fault(body: &Value, path: &str, code: &str) {
+    let mut node = &body["errors"];
+    for key in path.split('.').filter(|key| !key.is_empty()) {
+        node = &node[key];
+    }
+    assert_eq!(node["_errors"][0]["code"], code, "at {path:?} in {body:#}");
+}
+
+impl TestApp {
+    /// Without rate limits, open for registration.
+    pub(crate) async fn new(db: PgPool) -> Self {
+        Self::with(db, |_| {}).await
+    }
+
+    /// With other settings.
+    pub(crate) async fn with(db: PgPool, change: impl FnOnce(&mut Config)) -> Self {
+        let redis_url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis for tests");
+        let mut config = Config {
+            database_url: Secret::from(String::new()),
+            redis_url: Secret::from(redis_url),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            public_url: "http://127.0.0.1:8080".to_owned(),
+            gateway_url: GATEWAY_URL.to_owned(),
+            db_connections_max: 5,
+            cluster_shards: 4096,
+            cluster_key: Secret::from(CLUSTER_KEY.to_owned()),
+            rate_limits: RateLimits::Off,
+            registration: Registration::Open,
+            proxies: 0,
+        };
+        change(&mut config);
+        let listener = http::listen(config.listen).unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let app = App::start(config, db.clone()).await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(http::serve(listener, app.clone(), stop.clone()));
+        Self {
+            db,
+            app,
+            client: reqwest::Client::new(),
+            origin,
+            stop,
+            ids: Mutex::new(Snowflakes::new(1023)),
+        }
+    }
+
+    pub(crate) fn id<T>(&self) -> Id<T> {
+        let now_ms = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
+        self.ids.lock().unwrap().next(now_ms as u64)
+    }
+
+    /// A request to a path below `/api/v10`.
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        self.client
+            .request(method, format!("{}/api/v10{path}", self.origin))
+    }
+
+    pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes = response.bytes().await.unwrap();
+        let body = if bytes.is_empty() {
+            Value::Null
+        } else {
+            assert_eq!(headers["content-type"], "application/json");
+            serde_json::from_slice(&bytes).unwrap()
+        };
+        Reply {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    pub(crate) async fn get(&self, user: &TestUser, path: &str) -> Reply {
+        let request = self.request(Method::GET, path);
+        self.send(request.header("authorization", &user.authorization))
+            .await
+    }
+
+    pub(crate) async fn delete(&self, user: &TestUser, path: &str) -> Reply {
+        let request = self.request(Method::DELETE, path);
+        self.send(request.header("authorization", &user.authorization))
+            .await
+    }
+
+    pub(crate) async fn post(&self, user: &TestUser, path: &str, body: Value) -> Reply {
+        self.call(user, Method::POST, path, body).await
+    }
+
+    pub(crate) async fn patch(&self, user: &TestUser, path: &str, body: Value) -> Reply {
+        self.call(user, Method::PATCH, path, body).await
+    }
+
+    pub(crate) async fn put(&self, user: &TestUser, path: &str, body: Value) -> Reply {
+        self.call(user, Method::PUT, path, body).await
+    }
+
+    pub(crate) async fn call(
+        &self,
+        user: &TestUser,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> Reply {
+        let request = self.request(method, path).json(&body);
+        self.send(request.header("authorization", &user.authorization))
+            .await
+    }
+
+    /// Without a token.
+    pub(crate) async fn post_anonymously(&self, path: &str, body: Value) -> Reply {
+        self.send(self.request(Method::POST, path).json(&body))
+            .await
+    }
+
+    /// An account without a password, logged in.
+    pub(crate) async fn user(&self, name: &str) -> TestUser {
+        self.account(name, false).await
+    }
+
+    async fn account(&self, name: &str, bot: bool) -> TestUser {
+        let id: Id<marker::User> = self.id();
+        let mut secret = [7; 32];
+        secret[..8].copy_from_slice(&id.get().to_le_bytes());
+        let token = Token::mint(id, id.created_ms(), secret);
+        let mut tx = self.db.begin().await.unwrap();
+        sqlx::query("insert into account (user_id, username, bot) values ($1, $2, $3)")
+            .bind(id.to_db())
+            .bind(name)
+            .bind(bot)
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        sqlx::query("insert into auth_token (token_hash, user_id) values ($1, $2)")
+            .bind(token.hash().0.to_vec())
+            .bind(id.to_db())
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        insert_realm(&mut tx, id).await;
+        tx.commit().await.unwrap();
+        let kind = if bot { "Bot " } else { "" };
+        TestUser {
+            id,
+            authorization: format!("{kind}{}", token.reveal()),
+        }
+    }
+
+    /// An application's bot, logged in. The application's id is the bot's.
+    pub(crate) async fn bot(&self, owner: &TestUser, name: &str) -> TestUser {
+        let bot = self.account(name, true).await;
+        sqlx::query(
+            "insert into application (application_id, owner_id, name, flags, verify_key)
+             values ($1, $2, $3, $4, $5)",
+        )
+        .bind(bot.id.to_db())
+        .bind(owner.id.to_db())
+        .bind(name)
+        .bind(guildhall_shared::model::Application::FLAGS_NEW as i64)
+        .bind("0".repeat(64))
+        .execute(&self.db)
+        .await
+        .unwrap();
+        bot
+    }
+
+    pub(crate) async fn guild(&self, owner: &TestUser, name: &str) -> TestGuild {
+        let guild = TestGuild {
+            id: self.id(),
+            general: self.id(),
+        };
+        let mut tx = self.db.begin().await.unwrap();
+        let settings = json!({ "system_channel_id": guild.general });
+        sqlx::query(
+            "insert into guild (guild_id, name, owner_id, settings) values ($1, $2, $3, $4)",
+        )
+        .bind(guild.id.to_db())
+        .bind(name)
+        .bind(owner.id.to_db())
+        .bind(settings)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into role (guild_id, role_id, name, position, permissions)
+             values ($1, $1, '@everyone', 0, $2)",
+        )
+        .bind(guild.id.to_db())
+        .bind(Permissions::NEW_GUILD.bits() as i64)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into channel (channel_id, guild_id, kind, name) values ($1, $2, 0, 'general')",
+        )
+        .bind(guild.general.to_db())
+        .bind(guild.id.to_db())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        insert_realm(&mut tx, guild.id).await;
+        tx.commit().await.unwrap();
+        self.join(owner, guild).await;
+        guild
+    }
+
+    /// Makes somebody a member, without events.
+    pub(crate) async fn join(&self, user: &TestUser, guild: TestGuild) {
+        sqlx::query("insert into member (guild_id, user_id) values ($1, $2)")
+            .bind(guild.id.to_db())
+            .bind(user.id.to_db())
+            .execute(&self.db)
+            .await
+            .unwrap();
+        sqlx::query("update guild set member_count = member_count + 1 where guild_id = $1")
+            .bind(guild.id.to_db())
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
+    /// Gives a member a new role with these permissions.
+    pub(crate) async fn grant(
+        &self,
+        user: &TestUser,
+        guild: TestGuild,
+        permissions: Permissions,
+    ) -> Id<marker::Role> {
+        let role: Id<marker::Role> = self.id();
+        sqlx::query(
+            "insert into role (guild_id, role_id, name, position, permissions)
+             values ($1, $2, 'granted', 1, $3)",
+        )
+        .bind(guild.id.to_db())
+        .bind(role.to_db())
+        .bind(permissions.bits() as i64)
+        .execute(&self.db)
+        .await
+        .unwrap();
+        sqlx::query(
+            "update member set roles = roles || $3::bigint where guild_id = $1 and user_id = $2",
+        )
+        .bind(guild.id.to_db())
+        .bind(user.id.to_db())
+        .bind(role.to_db())
+        .execute(&self.db)
+        .await
+        .unwrap();
+        role
+    }
+
+    /// Name and body of every event of a guild or user, in order. Panics on a gap in the numbers.
+    pub(crate) async fn events<T>(&self, realm: Id<T>) -> Vec<(&'static str, Value)> {
+        let rows: Vec<(i64, i16, Vec<u8>)> = sqlx::query_as(
+            "select seq, kind, body from realm_event where realm_id = $1 order by seq",
+        )
+        .bind(realm.to_db())
+        .fetch_all(&self.db)
+        .await
+        .unwrap();
+        let head: i64 = sqlx::query_scalar("select seq from realm_head where realm_id = $1")
+            .bind(realm.to_db())
+            .fetch_one(&self.db)
+            .await
+            .unwrap();
+        let numbers: Vec<i64> = rows.iter().map(|row| row.0).collect();
+        assert_eq!(numbers, (1..=head).collect::<Vec<_>>());
+        let kind = |number: i16| guildhall_shared::gateway::EventKind::from_number(number as u16);
+        rows.into_iter()
+            .map(|(_, number, body)| {
+                (
+                    kind(number).unwrap().name(),
+                    serde_json::from_slice(&body).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    /// The names alone.
+    pub(crate) async fn event_names<T>(&self, realm: Id<T>) -> Vec<&'static str> {
+        let events = self.events(realm).await;
+        events.into_iter().map(|(name, _)| name).collect()
+    }
+}
+
+async fn insert_realm<T>(db: &mut sqlx::PgConnection, id: Id<T>) {
+    sqlx::query("insert into realm_head (realm_id, shard) values ($1, $2)")
+        .bind(id.to_db())
+        .bind(i32::from(guildhall_shared::shard::ShardId::of(id, 4096).0))
+        .execute(db)
+        .await
+        .unwrap();
+}

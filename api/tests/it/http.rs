@@ -1,0 +1,124 @@
+//! What every route has in common: versions, errors, bodies, CORS.
+
+use reqwest::Method;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::harness::TestApp;
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_api_answers_under_each_served_version(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for prefix in ["/api/v10", "/api/v9", "/api"] {
+        let request = app.client.get(format!("{}{prefix}/gateway", app.origin));
+        app.send(request).await.expect(200);
+    }
+    let old = app.client.get(format!("{}/api/v8/gateway", app.origin));
+    app.send(old).await.expect_error(400, 50041);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn unknown_routes_and_methods_have_their_bodies(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for path in ["/nothing", "/users/@me/nothing", "/nothing/%FF%FE", ""] {
+        let body = app.send(app.request(Method::GET, path)).await.expect(404);
+        assert_eq!(
+            body,
+            json!({ "message": "404: Not Found", "code": 0 }),
+            "{path}"
+        );
+    }
+    let body = app
+        .send(app.request(Method::PUT, "/gateway"))
+        .await
+        .expect(405);
+    assert_eq!(
+        body,
+        json!({ "message": "405: Method Not Allowed", "code": 0 })
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bodies_that_are_no_json_are_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let send = |body: Vec<u8>, content_type: &'static str| {
+        let request = app.request(Method::POST, "/auth/login").body(body);
+        app.send(request.header("content-type", content_type))
+    };
+    for body in ["{", "[1,", "nope", "{\"login\":\"a\"} x"] {
+        let body = send(body.into(), "application/json")
+            .await
+            .expect_error(400, 50109);
+        assert_eq!(body["message"], "The request body contains invalid JSON.");
+    }
+    send("[[[[".repeat(10_000).into(), "application/json")
+        .await
+        .expect_error(400, 50109);
+    send("7".into(), "application/json")
+        .await
+        .expect_fault("", "MODEL_TYPE_CONVERT");
+    send("a=b".into(), "text/plain")
+        .await
+        .expect_fault("", "CONTENT_TYPE_INVALID");
+    send(Vec::new(), "text/plain")
+        .await
+        .expect_fault("login", "BASE_TYPE_REQUIRED");
+    send("{}".into(), "application/json; charset=utf-8")
+        .await
+        .expect_fault("login", "BASE_TYPE_REQUIRED");
+    send(vec![b' '; (1 << 20) + 1], "application/json")
+        .await
+        .expect_error(413, 40005);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn browsers_may_call_from_anywhere(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let preflight = app
+        .request(Method::OPTIONS, "/users/@me")
+        .header("origin", "http://client.example")
+        .header("access-control-request-method", "PATCH")
+        .header(
+            "access-control-request-headers",
+            "authorization,x-audit-log-reason",
+        );
+    let reply = preflight.send().await.unwrap();
+    assert!(reply.status().is_success());
+    let headers = reply.headers();
+    assert_eq!(headers["access-control-allow-origin"], "*");
+    assert_eq!(headers["access-control-allow-methods"], "PATCH");
+    assert_eq!(
+        headers["access-control-allow-headers"],
+        "authorization,x-audit-log-reason"
+    );
+
+    let request = app
+        .request(Method::GET, "/nothing")
+        .header("origin", "http://client.example");
+    let reply = app.send(request).await;
+    assert_eq!(reply.headers["access-control-allow-origin"], "*");
+    let exposed = reply.headers["access-control-expose-headers"]
+        .to_str()
+        .unwrap();
+    assert!(exposed.contains("x-ratelimit-remaining") && exposed.contains("retry-after"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_redis_changes_are_stored_and_answered(db: PgPool) {
+    // Nobody listens on the discard port.
+    let nowhere = || guildhall_api::config::Secret::from("redis://127.0.0.1:9".to_owned());
+    let app = TestApp::with(db, |config| {
+        config.redis_url = nowhere();
+        config.rate_limits = guildhall_api::config::RateLimits::On;
+    })
+    .await;
+    let alice = app.user("alice").await;
+    for n in 0..3 {
+        let reply = app
+            .patch(&alice, "/users/@me", json!({ "bio": n.to_string() }))
+            .await;
+        assert!(reply.headers.contains_key("x-ratelimit-remaining"));
+        reply.expect(200);
+    }
+    assert_eq!(app.events(alice.id).await.len(), 3);
+}

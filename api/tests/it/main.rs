@@ -1,0 +1,18 @@
+//! The API over HTTP, on a real Postgres (`DATABASE_URL`) and Redis (`REDIS_URL`).
+
+mod accounts;
+mod applications;
+mod channels;
+mod conformance;
+mod guilds;
+mod harness;
+mod http;
+mod invites;
+mod log;
+mod members;
+mod messages;
+mod oauth2;
+mod operator;
+mod rate_limits;
+mod roles;
+mod users;
