@@ -5,7 +5,7 @@
 //! one is left. Computes no permissions and keeps no events.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
@@ -44,6 +44,12 @@ const ATTEMPTS_MAX: u32 = 4;
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
 
+/// Snapshots asked for at once, so that an answer stays well below a frame's limit; the
+/// rest is asked for when these have come.
+const SNAPSHOTS_MAX: usize = 64;
+/// Users in one frame of subscriptions, for the same reason.
+const USERS_PER_FRAME_MAX: usize = 500_000;
+
 /// Who serves a realm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Server {
@@ -63,6 +69,8 @@ pub(crate) struct Edge {
     local: EdgeId,
     links: Rc<Links>,
     metrics: Metrics,
+    /// Some core has something queued that no answer will send.
+    behind: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -147,6 +155,7 @@ impl Edge {
                 local,
                 links,
                 metrics,
+                behind: Cell::new(false),
                 state: RefCell::default(),
             }
         })
@@ -293,6 +302,11 @@ impl Edge {
             {
                 let mut state = self.state.borrow_mut();
                 self.retry(&mut state, &mut out);
+                if !self.behind.take() {
+                    drop(state);
+                    self.send(out);
+                    continue;
+                }
                 let behind: Vec<(Id<Realm>, CoreId)> = state
                     .realms
                     .iter()
@@ -467,6 +481,7 @@ impl Edge {
             return true;
         }
         self.metrics.inbox_full.inc();
+        self.behind.set(true);
         sub.live = false;
         sub.catch_up();
         false
@@ -581,6 +596,12 @@ impl Edge {
         let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
             return;
         };
+        let mut ask = ask;
+        if ask.snapshots.len() > SNAPSHOTS_MAX {
+            let snapshots = ask.snapshots.split_off(SNAPSHOTS_MAX);
+            let from = None;
+            sub.queue(Ask { from, snapshots });
+        }
         state.last_id += 1;
         let id = state.last_id;
         sub.pending = Some(id);
@@ -670,7 +691,16 @@ impl Edge {
                 Server::Local => self.owner.subscribe(self.local, subs),
                 Server::Node(node) => {
                     while !subs.is_empty() {
-                        let rest = subs.split_off(subs.len().min(SUBS_MAX));
+                        let mut users = 0;
+                        let count = subs
+                            .iter()
+                            .take(SUBS_MAX)
+                            .take_while(|sub| {
+                                users += sub.users.len();
+                                users <= USERS_PER_FRAME_MAX
+                            })
+                            .count();
+                        let rest = subs.split_off(count.max(1));
                         self.links.send(&node, &Frame::Sub(subs));
                         subs = rest;
                     }

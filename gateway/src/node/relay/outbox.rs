@@ -19,6 +19,8 @@ use super::frame::FRAME_BYTES_MAX;
 
 /// Bytes that may wait. When full the link is reset.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes above which answers that can be large wait for their turn.
+const CROWDED_BYTES: usize = 8 * 1024 * 1024;
 /// Frames joined into one write.
 const WRITE_FRAMES_MAX: usize = 64;
 
@@ -27,6 +29,7 @@ pub(crate) struct Outbox {
     frames: RefCell<VecDeque<Bytes>>,
     bytes: Cell<usize>,
     filled: Notify,
+    drained: Notify,
     /// Cancelled when the link must end.
     pub(crate) broken: CancellationToken,
 }
@@ -53,6 +56,13 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// Waits while a lot is still to be written.
+    pub(crate) async fn room(&self) {
+        while self.bytes.get() > CROWDED_BYTES {
+            self.drained.notified().await;
+        }
+    }
+
     /// Writes what comes, until the writer fails or the link breaks.
     pub(crate) async fn write_to(
         &self,
@@ -76,6 +86,7 @@ impl Outbox {
                 return Err(std::io::ErrorKind::WriteZero.into());
             }
             self.bytes.set(self.bytes.get().saturating_sub(written));
+            self.drained.notify_one();
             while let Some(front) = batch.front_mut()
                 && written > 0
             {

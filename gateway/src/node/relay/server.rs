@@ -18,12 +18,12 @@ use tokio::{
 use super::{
     FrameReader, HANDSHAKE_TIMEOUT, LinkError, SILENCE_MAX,
     auth::{ClusterKey, Handshake},
-    frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX},
+    frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Sub},
     outbox::Outbox,
 };
 use crate::node::{
     metrics::Metrics,
-    owner::{Owner, Peer},
+    owner::{EdgeId, Owner, Peer},
 };
 
 /// Connections at once, proven or not; further ones are closed at once.
@@ -95,7 +95,7 @@ impl Server {
         let read = async {
             loop {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
-                    Frame::Sub(subs) => self.owner.subscribe(edge, subs),
+                    Frame::Sub(subs) => self.subscribe(edge, subs, &outbox).await,
                     Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
                     Frame::Ping => outbox.push(Frame::Pong.encode()),
                     _ => return Err(LinkError::Unexpected),
@@ -110,6 +110,18 @@ impl Server {
         self.metrics.links.dec();
         self.owner.edge_gone(edge);
         result
+    }
+
+    /// Snapshots are large and wait for the link; a change of owner is not, and does not.
+    async fn subscribe(&self, edge: EdgeId, subs: Vec<Sub>, outbox: &Outbox) {
+        let (large, small): (Vec<Sub>, Vec<Sub>) = subs
+            .into_iter()
+            .partition(|sub| sub.users.iter().any(|user| !user.snapshots.is_empty()));
+        self.owner.subscribe(edge, small);
+        for sub in large {
+            outbox.room().await;
+            self.owner.subscribe(edge, vec![sub]);
+        }
     }
 
     /// The edge's node id, once it has proven itself with its one frame.

@@ -1,0 +1,3 @@
+//! The gateway on real Postgres and Redis.
+
+mod node;

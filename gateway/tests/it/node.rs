@@ -1,0 +1,903 @@
+//! The node on real Postgres and Redis: events, gaps, relay, the death of an owner.
+#![expect(clippy::unwrap_used, reason = "a set-up that fails fails its test")]
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use guildhall_gateway::{
+    bus::{
+        self, CoreHandle, IdentifyRequest, Inbox, Refused, SessionKey, SnapshotRequest, Subscribed,
+        Subscriber, Subscription, ToCore, ToNode, ViewChange,
+    },
+    node::{self, ClusterKey, Status},
+};
+use guildhall_shared::{
+    Id,
+    cluster_map::{Assignment, ClusterMap, MapVersion},
+    envelope::{Durability, Envelope, Scope, Visibility},
+    gateway::{CloseCode, EventKind, Intents},
+    id::marker::{Channel, Guild, Realm, User},
+    keys,
+    shard::{Position, ShardId},
+    token::Token,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
+use tokio_util::sync::CancellationToken;
+
+const SHARDS: u16 = 16;
+/// Longest wait for something that must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Wait for something that must not come.
+const QUIET: Duration = Duration::from_millis(300);
+/// No Redis listens there.
+const NOBODY: &str = "redis://127.0.0.1:1";
+
+/// Redis databases are shared with other processes: each test takes one of its own.
+static DATABASE: AtomicU32 = AtomicU32::new(0);
+/// Channels are not: each test takes its own ids.
+static IDS: AtomicU64 = AtomicU64::new(1);
+
+/// A guild with an owner, a member, an open channel, and ways to make events.
+struct World {
+    db: PgPool,
+    url: String,
+    redis_url: String,
+    redis: redis::aio::MultiplexedConnection,
+    guild: Id<Guild>,
+    owner: Id<User>,
+    member: Id<User>,
+    open: Id<Channel>,
+}
+
+impl World {
+    async fn new(db: PgPool) -> Self {
+        let base = IDS.fetch_add(1, Ordering::Relaxed);
+        let stamp = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_micros() as u64;
+        let id = |n: u64| (stamp % 1_000_000_000) << 26 | base << 16 | n;
+        let (owner, member, guild, open) = (id(1), id(2), id(3), id(4));
+        let shard = |id: u64| ShardId::of(Id::<Realm>::new(id).unwrap(), SHARDS).0;
+        sqlx::raw_sql("create table realm_event_rest partition of realm_event default")
+            .execute(&db)
+            .await
+            .unwrap();
+        for (user, name) in [(owner, "owner"), (member, "member")] {
+            sqlx::query("insert into account (user_id, username, bot) values ($1, $2, $3)")
+                .bind(user as i64)
+                .bind(name)
+                .bind(name == "member")
+                .execute(&db)
+                .await
+                .unwrap();
+        }
+        for realm in [owner, member, guild] {
+            sqlx::query("insert into realm_head (realm_id, shard) values ($1, $2)")
+                .bind(realm as i64)
+                .bind(i32::from(shard(realm)))
+                .execute(&db)
+                .await
+                .unwrap();
+        }
+        sqlx::query(
+            "insert into guild (guild_id, name, owner_id, member_count) values ($1, 'Hall', $2, 2)",
+        )
+        .bind(guild as i64)
+        .bind(owner as i64)
+        .execute(&db)
+        .await
+        .unwrap();
+        sqlx::query("insert into role (guild_id, role_id, name, position, permissions) values ($1, $1, '@everyone', 0, 1024)")
+            .bind(guild as i64)
+            .execute(&db)
+            .await
+            .unwrap();
+        for user in [owner, member] {
+            sqlx::query("insert into member (guild_id, user_id) values ($1, $2)")
+                .bind(guild as i64)
+                .bind(user as i64)
+                .execute(&db)
+                .await
+                .unwrap();
+        }
+        sqlx::query(
+            "insert into channel (channel_id, guild_id, kind, name) values ($1, $2, 0, 'open')",
+        )
+        .bind(open as i64)
+        .bind(guild as i64)
+        .execute(&db)
+        .await
+        .unwrap();
+        let name: String = sqlx::query_scalar("select current_database()")
+            .fetch_one(&db)
+            .await
+            .unwrap();
+        let url = std::env::var("DATABASE_URL").unwrap();
+        let (server, _) = url.rsplit_once('/').unwrap();
+        let redis_url = format!(
+            "{}/{}",
+            std::env::var("REDIS_URL").unwrap().trim_end_matches('/'),
+            1 + DATABASE.fetch_add(1, Ordering::Relaxed) % 15
+        );
+        let client = redis::Client::open(redis_url.as_str()).unwrap();
+        let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+        let () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
+        Self {
+            url: format!("{server}/{name}"),
+            redis_url,
+            redis,
+            guild: Id::new(guild).unwrap(),
+            owner: Id::new(owner).unwrap(),
+            member: Id::new(member).unwrap(),
+            open: Id::new(open).unwrap(),
+            db,
+        }
+    }
+
+    fn realm(&self) -> Id<Realm> {
+        self.guild.cast()
+    }
+
+    /// Stores the guild's next event.
+    async fn store(&self, kind: EventKind, vis: Visibility, body: &Value) -> Envelope {
+        let body = body.to_string();
+        let mut bytes = Vec::new();
+        vis.encode(&mut bytes);
+        let mut tx = self.db.begin().await.unwrap();
+        let (era, seq): (i32, i64) = sqlx::query_as(
+            "update realm_head set seq = seq + 1 where realm_id = $1 returning era, seq",
+        )
+        .bind(self.realm().to_db())
+        .fetch_one(&mut *tx)
+        .await
+        .unwrap();
+        sqlx::query(
+            "insert into realm_event (realm_id, seq, shard, era, kind, vis, body)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(self.realm().to_db())
+        .bind(seq)
+        .bind(i32::from(ShardId::of(self.realm(), SHARDS).0))
+        .bind(era)
+        .bind(kind.number() as i16)
+        .bind(bytes)
+        .bind(body.as_bytes())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        Envelope {
+            realm: self.realm(),
+            durability: Durability::Durable(Position {
+                era: era as u32,
+                seq: seq as u64,
+            }),
+            kind,
+            vis,
+            at_ms: 0,
+            trace: 0,
+            body: body.into(),
+            alt: None,
+        }
+    }
+
+    async fn store_message(&self) -> Envelope {
+        let vis = Visibility::channel(self.open, Intents::GUILD_MESSAGES);
+        let body = json!({"id": "77", "channel_id": self.open});
+        self.store(EventKind::MessageCreate, vis, &body).await
+    }
+
+    async fn publish(&self, event: &Envelope) {
+        let key = keys::shard_events(ShardId::of(event.realm, SHARDS));
+        let bytes = event.encode().to_vec();
+        let mut redis = self.redis.clone();
+        let () = redis::pipe()
+            .cmd("XADD")
+            .arg(&key)
+            .arg("*")
+            .arg(keys::STREAM_FIELD)
+            .arg(&bytes)
+            .ignore()
+            .cmd("SPUBLISH")
+            .arg(&key)
+            .arg(&bytes)
+            .ignore()
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+    }
+
+    async fn post(&self) -> u64 {
+        let event = self.store_message().await;
+        self.publish(&event).await;
+        event.position().unwrap().seq
+    }
+
+    /// Publishes a map in which one node owns everything and another stands by.
+    async fn publish_map(&self, version: u64, nodes: &[&Node], owner: u16, standby: Option<u16>) {
+        let map = ClusterMap {
+            version: MapVersion { term: 1, version },
+            nodes: nodes.iter().map(|node| node.id.clone()).collect(),
+            relay_addrs: nodes.iter().map(|node| node.relay().to_string()).collect(),
+            shards: vec![
+                Assignment {
+                    owner: Some(owner),
+                    standby,
+                };
+                usize::from(SHARDS)
+            ],
+        };
+        let json = serde_json::to_string(&map).unwrap();
+        let mut redis = self.redis.clone();
+        let () = redis::pipe()
+            .cmd("SET")
+            .arg(keys::MAP)
+            .arg(&json)
+            .ignore()
+            .cmd("PUBLISH")
+            .arg(keys::MAP)
+            .arg(&json)
+            .ignore()
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+    }
+
+    fn subscription(&self, users: &[Id<User>], from: Option<Position>) -> Subscription {
+        Subscription {
+            realm: self.realm(),
+            from,
+            users: users
+                .iter()
+                .zip(1..)
+                .map(|(&user, slot)| Subscriber {
+                    user,
+                    snapshots: vec![SnapshotRequest {
+                        session: SessionKey {
+                            slot,
+                            generation: 1,
+                        },
+                        large_threshold: 50,
+                        members: true,
+                        unavailable: Some(false),
+                    }],
+                })
+                .collect(),
+        }
+    }
+}
+
+/// A node with one core, which is the test.
+struct Node {
+    id: String,
+    requests: mpsc::Sender<ToNode>,
+    inbox: Inbox,
+    status: Arc<Status>,
+    registry: prometheus::Registry,
+    shutdown: CancellationToken,
+    thread: Option<JoinHandle<Result<(), node::Error>>>,
+}
+
+impl Node {
+    fn start(world: &World, id: &str) -> Self {
+        Self::start_with(world, id, &world.redis_url, "key")
+    }
+
+    fn start_with(world: &World, id: &str, redis_url: &str, key: &str) -> Self {
+        let (handle, inbox): (CoreHandle, Inbox) = bus::inbox();
+        let (requests, receiver) = mpsc::channel(64);
+        let (status, registry) = (Arc::new(Status::default()), prometheus::Registry::new());
+        let shutdown = CancellationToken::new();
+        let config = node::Config {
+            node_id: id.to_owned(),
+            boot_id: "1".into(),
+            database_url: world.url.clone(),
+            redis_url: redis_url.to_owned(),
+            relay_listen: "127.0.0.1:0".parse().unwrap(),
+            relay_advertise: None,
+            relay_public: false,
+            gateway_url: "ws://127.0.0.1".into(),
+            cluster_key: ClusterKey::new(key).unwrap(),
+            shards: SHARDS,
+            identify_concurrency: 1,
+            db_connections_max: 4,
+            status: status.clone(),
+            registry: registry.clone(),
+        };
+        let stop = shutdown.clone();
+        let thread = std::thread::spawn(move || node::run(config, vec![handle], receiver, stop));
+        let node = Self {
+            id: id.to_owned(),
+            requests,
+            inbox,
+            status,
+            registry,
+            shutdown,
+            thread: Some(thread),
+        };
+        let started = Instant::now();
+        while node.status.relay_addr().is_none() {
+            assert!(started.elapsed() < PATIENCE, "the node does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        node
+    }
+
+    fn relay(&self) -> SocketAddr {
+        self.status.relay_addr().unwrap()
+    }
+
+    async fn subscribe(&self, subscription: Subscription) {
+        let subscriptions = vec![subscription];
+        self.requests
+            .send(ToNode::Subscribe {
+                core: 0,
+                subscriptions,
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn next_within(&self, time: Duration) -> Option<ToCore> {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Ok(message) = self.inbox.messages.try_recv() {
+                return Some(message);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    async fn next(&self) -> ToCore {
+        self.next_within(PATIENCE).await.expect("a message")
+    }
+
+    async fn subscribed(&self) -> Subscribed {
+        match self.next().await {
+            ToCore::Subscribed(subscribed) => *subscribed,
+            other => panic!("not subscribed, but {other:?}"),
+        }
+    }
+
+    async fn event(&self) -> Arc<Envelope> {
+        match self.next().await {
+            ToCore::Event(event) => event,
+            other => panic!("no event, but {other:?}"),
+        }
+    }
+
+    async fn view(&self) -> ViewChange {
+        match self.next().await {
+            ToCore::View { change, .. } => change,
+            other => panic!("no view, but {other:?}"),
+        }
+    }
+
+    async fn quiet(&self) {
+        if let Some(message) = self.next_within(QUIET).await {
+            panic!("unexpected {message:?}");
+        }
+    }
+
+    /// A metric of this node without labels.
+    fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let metric = &family.expect("a metric of this name").get_metric()[0];
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !is(self) {
+            assert!(started.elapsed() < PATIENCE, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn stop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+fn seq(event: &Envelope) -> u64 {
+    event.position().unwrap().seq
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_published_event_reaches_the_core(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.until("event feed", |node| node.status.is_ready())
+        .await;
+    node.subscribe(world.subscription(&[world.owner, world.member], None))
+        .await;
+    let subscribed = node.subscribed().await;
+    assert_eq!(subscribed.position, Position { era: 1, seq: 0 });
+    assert!(!subscribed.lost);
+    assert_eq!(subscribed.snapshots.len(), 2);
+    let guild: Value = serde_json::from_slice(&subscribed.snapshots[0].1).unwrap();
+    assert_eq!(guild["id"], world.guild.to_string());
+    assert_eq!(guild["channels"][0]["id"], world.open.to_string());
+    assert_eq!(subscribed.view.users.len(), 2);
+    for expected in 1..=20 {
+        assert_eq!(world.post().await, expected);
+    }
+    for expected in 1..=20 {
+        assert_eq!(seq(&*node.event().await), expected);
+    }
+    node.quiet().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_that_was_never_published_is_found(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    world.store_message().await;
+    assert_eq!(seq(&*node.event().await), 1);
+    // The next one, published, shows that two before it are lacking.
+    world.store_message().await;
+    world.store_message().await;
+    world.post().await;
+    for expected in 2..=4 {
+        assert_eq!(seq(&*node.event().await), expected);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_redis_events_still_come(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start_with(&world, "a", NOBODY, "key");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    for expected in 1..=3 {
+        world.store_message().await;
+        assert_eq!(seq(&*node.event().await), expected);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn repeats_and_disorder_do_not_show(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    let mut events = Vec::new();
+    for _ in 0..6 {
+        events.push(world.store_message().await);
+    }
+    for place in [1, 0, 0, 3, 1, 5, 2, 0, 4, 4, 3] {
+        world.publish(&events[place]).await;
+    }
+    for expected in 1..=6 {
+        assert_eq!(seq(&*node.event().await), expected);
+    }
+    node.quiet().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_core_that_fell_behind_gets_what_it_lacks(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    for _ in 0..5 {
+        world.store_message().await;
+    }
+    let from = Position { era: 1, seq: 2 };
+    node.subscribe(world.subscription(&[world.owner], Some(from)))
+        .await;
+    let subscribed = node.subscribed().await;
+    assert!(!subscribed.lost);
+    assert_eq!(subscribed.position.seq, 5);
+    let replayed: Vec<u64> = subscribed.replay.iter().map(|event| seq(event)).collect();
+    assert_eq!(replayed, [3, 4, 5]);
+
+    // From another era, or from events that are gone, only a snapshot helps.
+    sqlx::query("delete from realm_event where seq = 1")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for from in [Position { era: 0, seq: 2 }, Position { era: 1, seq: 0 }] {
+        node.subscribe(world.subscription(&[world.owner], Some(from)))
+            .await;
+        assert!(node.subscribed().await.lost, "{from:?}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_gap_that_cannot_be_filled_starts_the_realm_anew(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    world.store_message().await;
+    sqlx::query("delete from realm_event")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    world.post().await;
+    let again = node.subscribed().await;
+    assert!(again.lost);
+    assert_eq!(again.position.seq, 2);
+    assert_eq!(again.view.users.len(), 1);
+    assert_eq!(world.post().await, 3);
+    assert_eq!(seq(&*node.event().await), 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_revocation_comes_before_its_event(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner, world.member], None))
+        .await;
+    node.subscribed().await;
+    let update = json!({
+        "id": world.open, "type": 0, "guild_id": world.guild, "name": "open", "position": 0,
+        "parent_id": null, "flags": 0, "last_message_id": null,
+        "permission_overwrites": [{"id": world.guild, "type": 0, "allow": "0", "deny": "1024"}],
+    });
+    let vis = Visibility::channel(world.open, Intents::GUILDS);
+    let event = world.store(EventKind::ChannelUpdate, vis, &update).await;
+    world.publish(&event).await;
+    let view = node.view().await;
+    assert_eq!(view.users, [(world.member, Some(Vec::new()))]);
+    assert_eq!(seq(&*node.event().await), 1);
+    for kind in [EventKind::ChannelUpdate, EventKind::ChannelDelete] {
+        let event = node.event().await;
+        assert_eq!(event.kind, kind);
+        assert_eq!(event.durability, Durability::Ephemeral);
+        assert_eq!(event.vis.scope, Scope::Users(vec![world.member]));
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_feed_that_breaks_again_and_again_loses_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    let database = format!(" db={} ", world.redis_url.rsplit('/').next().unwrap());
+    for _ in 0..4 {
+        let mut redis = world.redis.clone();
+        let clients: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        for client in clients
+            .lines()
+            .filter(|line| line.contains(&database) && !line.contains(" ssub=0 "))
+        {
+            let id = client.split([' ', '=']).nth(1).unwrap();
+            let _: redis::RedisResult<u32> = redis::cmd("CLIENT")
+                .arg("KILL")
+                .arg("ID")
+                .arg(id)
+                .query_async(&mut redis)
+                .await;
+        }
+        for _ in 0..20 {
+            world.post().await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    for expected in 1..=80 {
+        assert_eq!(seq(&*node.event().await), expected);
+    }
+    node.quiet().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_core_without_room_is_caught_up_later(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    let typing = Envelope {
+        realm: world.realm(),
+        durability: Durability::Ephemeral,
+        kind: EventKind::TypingStart,
+        vis: Visibility::channel(world.open, Intents::GUILD_MESSAGE_TYPING),
+        at_ms: 0,
+        trace: 0,
+        body: "{}".into(),
+        alt: None,
+    };
+    let (key, bytes) = (
+        keys::shard_events(ShardId::of(world.realm(), SHARDS)),
+        typing.encode().to_vec(),
+    );
+    let mut redis = world.redis.clone();
+    while node.metric("node_inbox_full_total") == 0.0 {
+        let mut pipeline = redis::pipe();
+        for _ in 0..10_000 {
+            pipeline.cmd("SPUBLISH").arg(&key).arg(&bytes).ignore();
+        }
+        let _: redis::RedisResult<()> = pipeline.query_async(&mut redis).await;
+    }
+    world.post().await;
+    world.post().await;
+    tokio::time::sleep(QUIET).await;
+    let mut at = 0;
+    while at < 2 {
+        match node.next().await {
+            ToCore::Event(event) => {
+                if event.position().is_some() {
+                    at += 1;
+                    assert_eq!(seq(&event), at);
+                }
+            }
+            ToCore::Subscribed(subscribed) => {
+                assert!(!subscribed.lost);
+                for event in &subscribed.replay {
+                    at += 1;
+                    assert_eq!(seq(event), at);
+                }
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_users_own_realm_needs_no_guild(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let realm: Id<Realm> = world.member.cast();
+    node.subscribe(Subscription {
+        realm,
+        from: Some(Position { era: 1, seq: 0 }),
+        users: vec![Subscriber {
+            user: world.member,
+            snapshots: Vec::new(),
+        }],
+    })
+    .await;
+    let subscribed = node.subscribed().await;
+    assert_eq!(subscribed.realm, realm);
+    assert_eq!(subscribed.view.users, [(world.member, Some(Vec::new()))]);
+    assert!(!subscribed.lost);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_strangers_subscription_shows_nothing(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let stranger = Id::new(999).unwrap();
+    node.subscribe(world.subscription(&[stranger], None)).await;
+    let subscribed = node.subscribed().await;
+    assert_eq!(subscribed.view.users, [(stranger, None)]);
+    assert!(subscribed.snapshots.is_empty());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_relay_carries_another_nodes_realms(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
+    world.publish_map(1, &[&a, &b], 1, Some(0)).await;
+    // Two looks at the map: the first may have been under way.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    a.subscribe(world.subscription(&[world.owner, world.member], None))
+        .await;
+    let subscribed = a.subscribed().await;
+    assert_eq!(subscribed.snapshots.len(), 2);
+    assert_eq!(b.metric("node_links"), 1.0);
+    for expected in 1..=10 {
+        world.post().await;
+        assert_eq!(seq(&*a.event().await), expected);
+    }
+    b.quiet().await;
+    // Typing is passed on as well.
+    let typing = Envelope {
+        realm: world.realm(),
+        durability: Durability::Ephemeral,
+        kind: EventKind::TypingStart,
+        vis: Visibility::channel(world.open, Intents::GUILD_MESSAGE_TYPING),
+        at_ms: 0,
+        trace: 0,
+        body: "{}".into(),
+        alt: None,
+    };
+    world.publish(&typing).await;
+    assert_eq!(*a.event().await, typing);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn when_the_owner_dies_the_standby_goes_on(db: PgPool) {
+    let world = World::new(db).await;
+    let a = Node::start(&world, "a");
+    let mut b = Node::start(&world, "b");
+    let c = Node::start(&world, "c");
+    world.publish_map(1, &[&a, &b, &c], 1, Some(2)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribed().await;
+    for expected in 1..=5 {
+        world.post().await;
+        assert_eq!(seq(&*a.event().await), expected);
+    }
+    b.stop();
+    // The stream goes on meanwhile; every number comes once, replayed or live.
+    for _ in 0..20 {
+        world.post().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut at = 5;
+    while at < 25 {
+        match a.next().await {
+            ToCore::Event(event) => {
+                at += 1;
+                assert_eq!(seq(&event), at);
+            }
+            ToCore::Subscribed(subscribed) => {
+                assert!(!subscribed.lost);
+                assert_eq!(subscribed.view.users.len(), 1);
+                for event in &subscribed.replay {
+                    at += 1;
+                    assert_eq!(seq(event), at);
+                }
+                assert_eq!(subscribed.position.seq, at);
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    a.quiet().await;
+    assert_eq!(c.metric("node_links"), 1.0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_new_map_moves_realms_without_a_break(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribed().await;
+    world.post().await;
+    assert_eq!(seq(&*a.event().await), 1);
+    world.publish_map(1, &[&a, &b], 1, Some(0)).await;
+    let mut at = 1;
+    for _ in 0..100 {
+        world.post().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut moved = false;
+    while at < 101 || !moved {
+        match a.next().await {
+            ToCore::Event(event) => {
+                at += 1;
+                assert_eq!(seq(&event), at);
+            }
+            ToCore::Subscribed(subscribed) => {
+                moved = true;
+                for event in &subscribed.replay {
+                    at += 1;
+                    assert_eq!(seq(event), at);
+                }
+                assert_eq!(subscribed.position.seq, at);
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(b.metric("node_links"), 1.0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_with_another_key_is_not_let_in(db: PgPool) {
+    let world = World::new(db).await;
+    let a = Node::start(&world, "a");
+    let b = Node::start_with(&world, "b", &world.redis_url, "another key");
+    world.publish_map(1, &[&a, &b], 1, None).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // It serves the realm itself rather than not at all.
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribed().await;
+    assert_eq!(b.metric("node_links"), 0.0);
+
+    // Junk is answered with the end of the connection.
+    let mut stream = TcpStream::connect(a.relay()).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &[0xFF; 64])
+        .await
+        .unwrap();
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest))
+        .await
+        .expect("the connection ends");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn identify_knows_its_tokens(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let token = Token::mint(world.member, 1_767_323_045_678, [7; 32]);
+    sqlx::query("insert into auth_token (token_hash, user_id) values ($1, $2)")
+        .bind(token.hash().0.as_slice())
+        .bind(world.member.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    sqlx::query("insert into application (application_id, owner_id, name, verify_key) values ($1, $2, 'x', '')")
+        .bind(world.member.to_db())
+        .bind(world.owner.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let identify = async |token: &Token, intents, shard| {
+        let session = SessionKey {
+            slot: 3,
+            generation: 4,
+        };
+        let request = IdentifyRequest {
+            token: token.clone(),
+            intents,
+            shard,
+        };
+        node.requests
+            .send(ToNode::Identify {
+                core: 0,
+                session,
+                request,
+            })
+            .await
+            .unwrap();
+        match node.next().await {
+            ToCore::Identified {
+                session: of,
+                result,
+            } => {
+                assert_eq!(of, session);
+                result
+            }
+            other => panic!("not identified, but {other:?}"),
+        }
+    };
+    let guilds = Some(Intents::GUILDS);
+    let wrong = Token::mint(world.member, 1_767_323_045_678, [8; 32]);
+    let close = |result: Result<_, Refused>| result.map(|_: Box<bus::Identity>| ()).unwrap_err();
+    assert_eq!(
+        close(identify(&wrong, guilds, (0, 1)).await),
+        Refused::Close(CloseCode::AuthenticationFailed)
+    );
+    assert_eq!(
+        close(identify(&token, None, (0, 1)).await),
+        Refused::Close(CloseCode::InvalidIntents)
+    );
+    assert_eq!(
+        close(identify(&token, Some(Intents::MESSAGE_CONTENT), (0, 1)).await),
+        Refused::Close(CloseCode::DisallowedIntents)
+    );
+    let identity = identify(&token, guilds, (0, 1)).await.unwrap();
+    assert_eq!(identity.guilds, [world.guild]);
+    assert_eq!(identity.user.user.id, world.member);
+    assert_eq!(
+        close(identify(&token, guilds, (0, 1)).await),
+        Refused::TryLater
+    );
+}
