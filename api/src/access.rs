@@ -4,7 +4,7 @@
 //! changes anything but locks: whoever writes to a guild first takes the lock of its
 //! head, so that no permission changes between the check and the commit (I7).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
@@ -263,9 +263,9 @@ async fn channel_unchecked(
 /// Entries may be out of date: only for writers that compare `state_seq` under the head's
 /// lock (`message_writer`), and forget the entry when it differs.
 #[derive(Debug, Default)]
-pub(crate) struct AccessCache(
-    Mutex<FxHashMap<(Id<User>, Id<marker::Channel>), Arc<ChannelAccess>>>,
-);
+pub(crate) struct AccessCache(Mutex<Entries>);
+
+type Entries = FxHashMap<(Id<User>, Id<marker::Channel>), Arc<ChannelAccess>>;
 
 const CACHE_ENTRIES_MAX: usize = 8192;
 
@@ -294,10 +294,7 @@ impl AccessCache {
         self.lock().remove(&(user, channel));
     }
 
-    fn lock(
-        &self,
-    ) -> std::sync::MutexGuard<'_, FxHashMap<(Id<User>, Id<marker::Channel>), Arc<ChannelAccess>>>
-    {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -509,10 +509,7 @@ mod tests {
             ),
             (vec![2], vec![3], false)
         );
-        assert_eq!(
-            find("@here", Some(json!({ "parse": ["everyone"] }))).2,
-            true
-        );
+        assert!(find("@here", Some(json!({ "parse": ["everyone"] }))).2);
     }
 
     #[test]

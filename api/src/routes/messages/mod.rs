@@ -3,7 +3,7 @@
 mod content;
 mod load;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -23,8 +23,7 @@ use guildhall_shared::{
 use guildhall_store::{account, ids_to_db};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
-use sqlx::PgConnection;
-use std::time::Duration;
+use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
 
 use self::{
@@ -198,7 +197,8 @@ async fn create_message(
             Some(reference) => answered_message(&app, &access, held, reference).await?,
             None => Answered::default(),
         };
-        let mentioned = resolve_mentions(&app, &access.guild, held, &mentions, &answered).await?;
+        let mentioned =
+            resolve_mentions(&app.db, &access.guild, held, &mentions, &answered).await?;
         let message = Message {
             id,
             channel_id,
@@ -367,7 +367,7 @@ struct Mentioned {
 }
 
 async fn resolve_mentions(
-    app: &App,
+    db: impl PgExecutor<'_>,
     guild: &GuildAccess,
     held: Permissions,
     wanted: &Mentions,
@@ -381,7 +381,7 @@ async fn resolve_mentions(
     });
     let mut users = Vec::new();
     if !wanted.users.is_empty() {
-        let found = load::users(&app.db, &ids_to_db(&wanted.users)).await?;
+        let found = load::users(db, &ids_to_db(&wanted.users)).await?;
         users.extend(
             wanted
                 .users
@@ -702,7 +702,7 @@ async fn update_message(
                 .as_ref()
                 .map(|message| message.as_deref().cloned()),
         };
-        let found = resolve_mentions(&app, &access.guild, held, &wanted, &answered).await?;
+        let found = resolve_mentions(&mut *tx, &access.guild, held, &wanted, &answered).await?;
         message.mentions = found.users;
         message.mention_roles = found.roles;
         message.mention_everyone = found.everyone;
