@@ -155,3 +155,57 @@ async fn take_worker(db: &PgPool, holder: &str) -> Result<u16> {
     }
     Err(Error::Unavailable("no snowflake worker number is free"))
 }
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::{error_code::ErrorCode, id::marker};
+
+    use super::*;
+
+    fn worker(id: Id<marker::Message>) -> u64 {
+        (id.get() >> 12) & 0x3FF
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn no_two_processes_hold_one_number(db: PgPool) {
+        let (one, two) = tokio::join!(Snowflakes::lease(&db), Snowflakes::lease(&db));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_ne!(worker(one.next().unwrap()), worker(two.next().unwrap()));
+        one.renew(&db).await.unwrap();
+        assert!(one.is_leased());
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn a_number_given_to_another_is_replaced(db: PgPool) {
+        let ids = Snowflakes::lease(&db).await.unwrap();
+        let before = worker(ids.next().unwrap());
+        sqlx::query!("update snowflake_worker set holder = 'another'")
+            .execute(&db)
+            .await
+            .unwrap();
+        ids.renew(&db).await.unwrap();
+        assert_ne!(worker(ids.next().unwrap()), before);
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn without_a_lease_there_are_no_ids(db: PgPool) {
+        let ids = Snowflakes::lease(&db).await.unwrap();
+        let stop = CancellationToken::new();
+        stop.cancel();
+        ids.keep(&db, stop).await;
+        assert!(!ids.is_leased());
+        let error = ids.next::<marker::Message>().unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+
+        sqlx::query!(
+            "insert into snowflake_worker select n, 'another', now() + interval '1 minute'
+             from generate_series(0, 1023) n
+             on conflict (worker_id) do update set until = excluded.until"
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        let error = Snowflakes::lease(&db).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ServiceUnavailable);
+    }
+}

@@ -1,5 +1,10 @@
 //! The API over HTTP, on a real Postgres (`DATABASE_URL`) and Redis (`REDIS_URL`).
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail as tests do: by a panic"
+)]
+
 mod accounts;
 mod applications;
 mod channels;
@@ -13,6 +18,8 @@ mod members;
 mod messages;
 mod oauth2;
 mod operator;
+mod publishing;
 mod rate_limits;
 mod roles;
+mod schema;
 mod users;
