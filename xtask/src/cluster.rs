@@ -203,6 +203,7 @@ impl Plan {
             ("DATABASE_URL", self.database_url.clone()),
             ("REDIS_URL", self.redis_url.clone()),
             ("CLUSTER_KEY", self.cluster_key.clone()),
+            ("NO_COLOR", "1".to_owned()), // its log is a file
         ];
         launch.environment.extend(
             common

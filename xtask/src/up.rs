@@ -284,14 +284,14 @@ fn supervise(stack: &mut Stack) -> Result<ExitCode> {
                         let pause = patient.ended(now).as_secs();
                         let name = &patient.name;
                         println!(
-                            "\n{name} ended unexpectedly ({status}); it starts again in {pause} s. Its last words:\n{log}"
+                            "\n{name} ended unexpectedly ({status}); it is started again in {pause} s. Its last words:\n{log}"
                         );
                     }
                 }
                 Some(due) if now >= due => match stack.start_again(&patient.name) {
                     Ok(()) => {
                         patient.restarted(Instant::now());
-                        println!("{} runs again", patient.name);
+                        println!("{} was started again", patient.name);
                     }
                     Err(error) if error.is::<Interrupted>() => return Err(error),
                     Err(error) => {
