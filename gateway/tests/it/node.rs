@@ -277,11 +277,12 @@ impl World {
     }
 }
 
-/// A node with one core, which is the test.
+/// A node with two cores, which are the test; most tests use the first only.
 struct Node {
     id: String,
     requests: mpsc::Sender<ToNode>,
     inbox: Inbox,
+    second: Inbox,
     status: Arc<Status>,
     registry: prometheus::Registry,
     shutdown: CancellationToken,
@@ -295,6 +296,7 @@ impl Node {
 
     fn start_with(world: &World, id: &str, redis_url: &str, key: &str) -> Self {
         let (handle, inbox): (CoreHandle, Inbox) = bus::inbox();
+        let (second_handle, second) = bus::inbox();
         let (requests, receiver) = mpsc::channel(64);
         let (status, registry) = (Arc::new(Status::default()), prometheus::Registry::new());
         let shutdown = CancellationToken::new();
@@ -315,11 +317,14 @@ impl Node {
             registry: registry.clone(),
         };
         let stop = shutdown.clone();
-        let thread = std::thread::spawn(move || node::run(config, vec![handle], receiver, stop));
+        let thread = std::thread::spawn(move || {
+            node::run(config, vec![handle, second_handle], receiver, stop)
+        });
         let node = Self {
             id: id.to_owned(),
             requests,
             inbox,
+            second,
             status,
             registry,
             shutdown,
@@ -807,6 +812,68 @@ async fn a_new_map_moves_realms_without_a_break(db: PgPool) {
         }
     }
     assert_eq!(b.metric("node_links"), 1.0);
+}
+
+/// What a core has got of the realm, checked to be dense: events and replays.
+async fn follow(inbox: &Inbox, last: u64) -> u32 {
+    let (mut at, mut subscribed) = (0, 0);
+    let started = Instant::now();
+    while at < last {
+        assert!(started.elapsed() < PATIENCE, "stands at {at}");
+        match inbox.messages.try_recv() {
+            Ok(ToCore::Event(event)) => {
+                at += 1;
+                assert_eq!(seq(&event), at);
+            }
+            Ok(ToCore::Subscribed(ok)) => {
+                assert!(!ok.lost);
+                subscribed += 1;
+                for event in &ok.replay {
+                    at += 1;
+                    assert_eq!(seq(event), at);
+                }
+                assert_eq!(ok.position.seq, at);
+            }
+            Ok(other) => panic!("unexpected {other:?}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    }
+    subscribed
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn all_cores_follow_a_realm_through_a_move_and_a_death(db: PgPool) {
+    let world = World::new(db).await;
+    let a = Node::start(&world, "a");
+    let mut b = Node::start(&world, "b");
+    let c = Node::start(&world, "c");
+    for (core, user) in [(0, world.owner), (1, world.member)] {
+        let subscriptions = vec![world.subscription(&[user], None)];
+        a.requests
+            .send(ToNode::Subscribe {
+                core,
+                subscriptions,
+            })
+            .await
+            .unwrap();
+    }
+    let posts = async {
+        tokio::time::sleep(QUIET).await;
+        for number in 0..150 {
+            if number == 20 {
+                world.publish_map(1, &[&a, &b, &c], 1, Some(2)).await;
+            }
+            if number == 90 {
+                b.shutdown.cancel();
+            }
+            world.post().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ((), first, second) = tokio::join!(posts, follow(&a.inbox, 150), follow(&a.second, 150),);
+    assert!(first >= 2 && second >= 2, "moved: {first} and {second}");
+    assert_eq!(c.metric("node_links"), 1.0);
+    b.stop();
 }
 
 #[sqlx::test(migrations = "../migrations")]
