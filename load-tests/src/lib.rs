@@ -1,1 +1,11 @@
+//! Load generators: what they share. A scenario is a binary of its own in `src/bin`.
+//!
+//! Everything here is bounded in count and time. Never part of a server.
 
+pub mod child;
+pub mod floor;
+pub mod process;
+pub mod readers;
+pub mod report;
+pub mod rest;
+pub mod world;

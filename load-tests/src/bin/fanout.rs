@@ -1,0 +1,529 @@
+//! One guild, many sessions: the gateway's CPU per delivery beside the kernel floor, and the
+//! memory of an idle session.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use guildhall_api::{
+    events::{self, Publisher},
+    telemetry::Metrics,
+};
+use guildhall_gateway::dispatch::{Dispatch, Layout};
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::{EventKind, Intents},
+    id::marker::{Guild, Realm},
+    shard::{self, Position},
+};
+use load_tests::{
+    child::Helper,
+    floor,
+    process::{Process, machine},
+    readers,
+    report::{self, Aim, quantile},
+    rest::{Rest, address},
+    world::{self, Account},
+};
+use serde_json::json;
+use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What the gateway's figures should be, as ratios to the floor, and bytes per idle session.
+const ONE_AIM: f64 = 1.2;
+const BURST_AIM: f64 = 0.12;
+const IDLE_AIM_KB: f64 = 6.0;
+/// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
+const FRAME_BYTES: usize = 600;
+/// Sessions that open before memory is looked at: the guild, pools and buffers exist then.
+const WARM_UP_SESSIONS: usize = 50;
+/// Sessions that must hear nothing: half lack the intent, half may not view the channel.
+const DEAF_SESSIONS: usize = 10;
+/// Longest wait for all deliveries of a round.
+const ROUND_PATIENCE: Duration = Duration::from_secs(30);
+/// Longest wait for a helper's answer otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+const VIEW_CHANNEL: u64 = 1 << 10;
+
+/// Measures a fan-out to the sessions of one guild. Loopback and a private cluster only:
+/// it makes accounts and writes to the event log as the API does.
+#[derive(Parser)]
+struct Config {
+    /// Part of this same program, started by it.
+    #[arg(value_enum, hide = true)]
+    helper: Option<HelperKind>,
+    /// API that registers accounts; its rate limits must be off.
+    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
+    api_url: String,
+    /// The gateway to connect to.
+    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
+    gateway_url: String,
+    /// Its process, on this machine.
+    #[arg(long, env = "GATEWAY_PID", required_unless_present = "helper")]
+    gateway_pid: Option<u32>,
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
+    database_url: String,
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
+    redis_url: String,
+    /// Shards of the cluster.
+    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
+    shards: u16,
+    /// Sessions that get every message, each of a bot of its own.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(100..=10_000))]
+    connections: u16,
+    /// Messages sent one after the other, each when everybody got the one before.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    rounds: u16,
+    /// Messages of a burst.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    burst: u16,
+    /// Bursts, one after the other in the same way; the floor gets a quarter of them each time.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    burst_rounds: u16,
+    /// Seconds to wait before memory of idle sessions is measured. GUILD_CREATE stays in the
+    /// replay buffer for 180.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
+    idle_s: u16,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HelperKind {
+    Floor,
+    Readers,
+}
+
+fn main() -> Result<()> {
+    let config = Config::parse();
+    match config.helper {
+        Some(HelperKind::Floor) => return floor::run(),
+        Some(HelperKind::Readers) => return readers::run(),
+        None => {}
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(&config))
+}
+
+async fn measure(config: &Config) -> Result<()> {
+    let gateway = Process::new(config.gateway_pid.context("GATEWAY_PID")?);
+    let api = address(&config.api_url)?;
+    let connections = usize::from(config.connections);
+    println!("fanout: {}", machine());
+    println!(
+        "{connections} sessions, {} messages one by one, {} bursts of {}; loopback",
+        config.rounds, config.burst_rounds, config.burst
+    );
+
+    let started = Instant::now();
+    let stage = Stage::build(config, api).await?;
+    println!(
+        "made one guild with {} bots in {:.0} s",
+        stage.bots.len(),
+        started.elapsed().as_secs_f64()
+    );
+
+    let mut readers = Helper::start("readers")?;
+    let before = measure_floor(config, &mut readers, &stage.frame).await?;
+    let memory = connect(config, gateway, &mut readers, &stage).await?;
+    let served = measure_gateway(config, gateway, &mut readers, &stage).await?;
+    readers.tell("close").await?;
+    let after = measure_floor(config, &mut readers, &stage.frame).await?;
+    stage.end().await;
+
+    report::section("Frames");
+    report::line("bytes on the wire", stage.frame.len());
+    report::section("Kernel floor F, CPU per delivery");
+    for (what, before, after) in [
+        ("one message outstanding", before.one, after.one),
+        ("burst", before.burst, after.burst),
+    ] {
+        report::line(
+            what,
+            format!(
+                "{before:.2} us before, {after:.2} us after, mean {:.2} us",
+                mean(before, after)
+            ),
+        );
+    }
+    report::section("Gateway, CPU of all its threads per delivery");
+    let one = served.one.us_per_delivery / mean(before.one, after.one);
+    let burst = served.burst.us_per_delivery / mean(before.burst, after.burst);
+    for (what, run, ratio, limit) in [
+        ("one message outstanding", &served.one, one, ONE_AIM),
+        ("burst", &served.burst, burst, BURST_AIM),
+    ] {
+        report::line(what, format!("{:.3} us", run.us_per_delivery));
+        report::aim("  against the floor", ratio, " F", &Aim::AtMost(limit));
+        report::line("  by thread", &run.threads);
+        report::line(
+            "  stored to received by all",
+            format!(
+                "p50 {:.1} ms, p99 {:.1} ms",
+                quantile(&run.latencies_ms, 0.5),
+                quantile(&run.latencies_ms, 0.99)
+            ),
+        );
+    }
+    report::line(
+        "idle with all sessions",
+        format!("{:.2} ms of CPU per second", served.idle_ms_per_s),
+    );
+    report::line("deliveries to sessions that may not hear", served.overheard);
+    report::section("Memory of an idle identified session");
+    report::aim(
+        "growth of the gateway's anonymous memory",
+        memory.kb_per_session,
+        " KB",
+        &Aim::AtMost(IDLE_AIM_KB),
+    );
+    report::line(
+        "  of which READY and GUILD_CREATE for RESUME",
+        format!(
+            "up to {:.2} KB, {} s after the last session opened",
+            memory.login_kb, config.idle_s
+        ),
+    );
+    ensure!(served.overheard == 0, "sessions got what is not for them");
+    Ok(())
+}
+
+fn mean(a: f64, b: f64) -> f64 {
+    (a + b) / 2.0
+}
+
+/// The guild, its bots, and the way of an event into the cluster.
+struct Stage {
+    guild: Id<Guild>,
+    bots: Vec<Account>,
+    deaf: Vec<(Account, Intents)>,
+    /// A MESSAGE_CREATE as the API stored it; sent again under new numbers.
+    message: Envelope,
+    /// Its WebSocket frame, as the gateway lays it out.
+    frame: Vec<u8>,
+    db: PgPool,
+    publisher: Publisher,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    async fn build(config: &Config, api: SocketAddr) -> Result<Self> {
+        let mut rest = Rest::connect(api).await?;
+        let owner = world::register(&mut rest).await?;
+        let guild = world::make_guild(&mut rest, &owner).await?;
+        let count = usize::from(config.connections);
+        let mut bots = world::make_bots(api, count + DEAF_SESSIONS).await?;
+        for bot in &bots {
+            world::add_bot(&mut rest, &owner, &guild, bot).await?;
+        }
+        let listening = listening_intents();
+        let deaf: Vec<(Account, Intents)> = bots
+            .split_off(count)
+            .into_iter()
+            .enumerate()
+            .map(|(place, bot)| match place % 2 {
+                0 => (bot, listening),
+                _ => (bot, Intents::GUILDS),
+            })
+            .collect();
+        let overwrites = deaf
+            .iter()
+            .filter(|(_, intents)| *intents == listening)
+            .map(|(bot, _)| json!({"id": bot.id, "type": 1, "deny": VIEW_CHANNEL.to_string()}))
+            .collect();
+        let channel = world::make_channel(&mut rest, &owner, &guild, overwrites).await?;
+
+        let db = PgPool::connect(&config.database_url)
+            .await
+            .context("DATABASE_URL")?;
+        let guild: Id<Guild> = guild.parse().context("guild id")?;
+        let realm = shard::realm(guild);
+        let mut length = 1;
+        let (message, frame) = loop {
+            let path = format!("/channels/{channel}/messages");
+            let body = json!({ "content": "x".repeat(length) });
+            rest.call("POST", &path, &owner.token, &body).await?;
+            let message = newest(&db, realm).await?;
+            let frame = frame_of(&message);
+            if frame.len() >= FRAME_BYTES {
+                break (message, frame);
+            }
+            length += FRAME_BYTES - frame.len();
+        };
+
+        let client = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
+        let redis = redis::aio::ConnectionManager::new(client)
+            .await
+            .context("REDIS_URL")?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let publisher =
+            Publisher::start(redis, config.shards, Metrics::new()?, &tasks, stop.clone());
+        Ok(Self {
+            guild,
+            bots,
+            deaf,
+            message,
+            frame,
+            db,
+            publisher,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Stores `count` messages' events in one transaction and publishes them, as the API does.
+    async fn send(&self, count: u16) -> Result<()> {
+        let mut transaction = self.db.begin().await?;
+        let mut stored = Vec::new();
+        for _ in 0..count {
+            let event = events::append_bytes(
+                &mut transaction,
+                self.guild,
+                self.message.kind,
+                self.message.vis.clone(),
+                self.message.body.clone(),
+                self.message.alt.clone(),
+            )
+            .await?;
+            stored.push(event);
+        }
+        transaction.commit().await?;
+        self.publisher.publish(stored);
+        Ok(())
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.db.close().await;
+    }
+}
+
+fn listening_intents() -> Intents {
+    Intents::GUILDS | Intents::GUILD_MESSAGES | Intents::MESSAGE_CONTENT
+}
+
+/// The newest event of a realm, which must be a message.
+async fn newest(db: &PgPool, realm: Id<Realm>) -> Result<Envelope> {
+    let heads = guildhall_store::events::heads(db, &[realm]).await?;
+    let head = heads.first().context("the guild has no events")?.position;
+    let before = Position {
+        seq: head.seq - 1,
+        ..head
+    };
+    let found = guildhall_store::events::since(db, realm, before, 1).await?;
+    let event = found.into_iter().next().context("the event is gone")?;
+    ensure!(event.kind == EventKind::MessageCreate, "no message");
+    Ok(event)
+}
+
+fn frame_of(message: &Envelope) -> Vec<u8> {
+    let dispatch = Dispatch::new(message.kind, &message.body, Instant::now());
+    Layout::of([&dispatch].into_iter()).numbered(1).to_vec()
+}
+
+/// CPU per delivery, microseconds.
+struct Floor {
+    one: f64,
+    burst: f64,
+}
+
+/// The floor with the same readers, frames and rounds as the gateway.
+async fn measure_floor(config: &Config, readers: &mut Helper, frame: &[u8]) -> Result<Floor> {
+    let mut floor = Helper::start("floor")?;
+    let address = floor.hear("listening", PATIENCE).await?;
+    let connections = u64::from(config.connections);
+    floor.tell(&format!("frame {}", hex::encode(frame))).await?;
+    floor.tell(&format!("accept {connections}")).await?;
+    readers
+        .tell(&format!("plain {address} {connections}"))
+        .await?;
+    readers.hear("open", PATIENCE).await?;
+    floor.hear("accepted", PATIENCE).await?;
+    readers
+        .tell(&format!("frame {}", payload_len(frame)))
+        .await?;
+    let usage = floor.usage()?;
+    let mut sent = 0;
+    let mut us_per_delivery = Vec::new();
+    let burst_rounds = config.burst_rounds.div_ceil(4);
+    for (rounds, messages) in [(config.rounds, 1), (burst_rounds, config.burst)] {
+        let before = usage.cpu()?;
+        for _ in 0..rounds {
+            sent += u64::from(messages) * connections;
+            readers.tell(&format!("await {sent}")).await?;
+            floor.tell(&format!("send {messages}")).await?;
+            readers.hear("done", ROUND_PATIENCE).await?;
+        }
+        let deliveries = f64::from(rounds) * f64::from(messages) * connections as f64;
+        us_per_delivery.push(micros(usage.cpu()? - before) / deliveries);
+    }
+    readers.tell("close").await?;
+    Ok(Floor {
+        one: us_per_delivery[0],
+        burst: us_per_delivery[1],
+    })
+}
+
+struct Memory {
+    kb_per_session: f64,
+    login_kb: f64,
+}
+
+/// Opens all sessions. Memory counts from when the guild and some sessions are there.
+async fn connect(
+    config: &Config,
+    gateway: Process,
+    readers: &mut Helper,
+    stage: &Stage,
+) -> Result<Memory> {
+    let address = address(&config.gateway_url)?;
+    let mut open = async |bot: &Account, intents: Intents, hearing: &str| -> Result<u64> {
+        let intents = intents.bits();
+        let token = &bot.token;
+        readers
+            .tell(&format!("session {address} {token} {intents} {hearing}"))
+            .await?;
+        Ok(readers.hear("open", PATIENCE).await?.parse()?)
+    };
+    for (bot, intents) in &stage.deaf {
+        open(bot, *intents, "deaf").await?;
+    }
+    let (warm_up, measured) = stage.bots.split_at(WARM_UP_SESSIONS);
+    for bot in warm_up {
+        open(bot, listening_intents(), "listening").await?;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = gateway.anonymous_bytes()?;
+    let started = Instant::now();
+    let mut login_bytes = 0;
+    for bot in measured {
+        login_bytes += open(bot, listening_intents(), "listening").await?;
+    }
+    println!(
+        "opened {} sessions in {:.1} s",
+        measured.len(),
+        started.elapsed().as_secs_f64()
+    );
+    // Heartbeats keep the sessions alive, as idle clients do.
+    let mut left = Duration::from_secs(config.idle_s.into());
+    while !left.is_zero() {
+        readers.tell("beat").await?;
+        let pause = left.min(Duration::from_secs(40));
+        tokio::time::sleep(pause).await;
+        left -= pause;
+    }
+    let growth = gateway.anonymous_bytes()?.saturating_sub(before);
+    let per_session = |bytes: u64| bytes as f64 / measured.len() as f64 / 1024.0;
+    Ok(Memory {
+        kb_per_session: per_session(growth),
+        login_kb: per_session(login_bytes),
+    })
+}
+
+struct Served {
+    one: Run,
+    burst: Run,
+    idle_ms_per_s: f64,
+    overheard: u64,
+}
+
+struct Run {
+    us_per_delivery: f64,
+    threads: String,
+    /// From the start of the storing transaction to the last delivery of a round; sorted.
+    latencies_ms: Vec<f64>,
+}
+
+async fn measure_gateway(
+    config: &Config,
+    gateway: Process,
+    readers: &mut Helper,
+    stage: &Stage,
+) -> Result<Served> {
+    const IDLE: Duration = Duration::from_secs(3);
+    readers.tell("beat").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = gateway.cpu()?;
+    tokio::time::sleep(IDLE).await;
+    let idle_ms_per_s = (gateway.cpu()? - before).as_secs_f64() * 1e3 / IDLE.as_secs_f64();
+
+    readers
+        .tell(&format!("frame {}", payload_len(&stage.frame)))
+        .await?;
+    let mut sent = 0;
+    let one = rounds(config.rounds, 1, &mut sent, gateway, readers, stage).await?;
+    readers.tell("beat").await?;
+    let burst = rounds(
+        config.burst_rounds,
+        config.burst,
+        &mut sent,
+        gateway,
+        readers,
+        stage,
+    )
+    .await?;
+    readers.tell("overheard").await?;
+    let overheard = readers.hear("overheard", PATIENCE).await?.parse()?;
+    Ok(Served {
+        one,
+        burst,
+        idle_ms_per_s,
+        overheard,
+    })
+}
+
+/// `rounds` times `messages` at once, each when everybody got everything before.
+async fn rounds(
+    rounds: u16,
+    messages: u16,
+    sent: &mut u64,
+    gateway: Process,
+    readers: &mut Helper,
+    stage: &Stage,
+) -> Result<Run> {
+    let sessions = stage.bots.len() as u64;
+    let (before, threads_before) = (gateway.cpu()?, gateway.cpu_by_thread()?);
+    let mut latencies_ms = Vec::new();
+    for _ in 0..rounds {
+        *sent += u64::from(messages) * sessions;
+        readers.tell(&format!("await {sent}")).await?;
+        let started = Instant::now();
+        stage.send(messages).await?;
+        readers.hear("done", ROUND_PATIENCE).await?;
+        latencies_ms.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    let deliveries = f64::from(rounds) * f64::from(messages) * sessions as f64;
+    let us_per_delivery = micros(gateway.cpu()? - before) / deliveries;
+    let threads: Vec<String> = gateway
+        .cpu_by_thread()?
+        .into_iter()
+        .map(|(name, cpu)| {
+            let used = cpu.saturating_sub(threads_before.get(&name).copied().unwrap_or_default());
+            (name, micros(used) / deliveries)
+        })
+        .filter(|(_, us)| *us > 0.0)
+        .map(|(name, us)| format!("{name} {us:.3} us"))
+        .collect();
+    latencies_ms.sort_by(f64::total_cmp);
+    Ok(Run {
+        us_per_delivery,
+        threads: threads.join(", "),
+        latencies_ms,
+    })
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}
+
+/// Length of the text in a frame of 126 to 65535 bytes.
+fn payload_len(frame: &[u8]) -> usize {
+    frame.len() - 4
+}

@@ -1,0 +1,281 @@
+//! Message creates through REST beside the database's own single-row inserts.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    process::Command,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use load_tests::{
+    process::{Process, machine},
+    report::{self, Aim, quantile},
+    rest::{Rest, address},
+    world::{self, Account},
+};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use tokio::task::JoinSet;
+
+const AIM: f64 = 1.0;
+/// Text of a message.
+const CONTENT: &str =
+    "The quick brown fox jumps over the lazy dog, twice if it must, and is heard.";
+const TABLE: &str = "load_test_message";
+
+/// Measures message creates per second. Loopback and a private cluster only: it makes
+/// accounts, guilds and a scratch table, and writes messages as fast as it can.
+#[derive(Parser)]
+struct Config {
+    /// The API; its rate limits must be off.
+    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
+    api_url: String,
+    /// Its process, on this machine.
+    #[arg(long, env = "API_PID")]
+    api_pid: u32,
+    /// The API's own database: pgbench writes there as well.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// The pgbench program.
+    #[arg(long, env = "PGBENCH", default_value = "pgbench")]
+    pgbench: PathBuf,
+    /// Keep-alive connections, each with an author of its own and one request at a time.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    clients: u16,
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    guilds: u16,
+    /// Channels of each guild.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=50))]
+    channels: u16,
+    /// Seconds of the measurement, and of each run of pgbench.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=300))]
+    seconds: u16,
+    /// Seconds of posting before it.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(0..=60))]
+    warm_up_s: u16,
+}
+
+fn main() -> Result<()> {
+    let config = Config::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(&config))
+}
+
+async fn measure(config: &Config) -> Result<()> {
+    let api = address(&config.api_url)?;
+    println!("post: {}", machine());
+    println!(
+        "{} clients, {} guilds of {} channels, {} s each; loopback",
+        config.clients, config.guilds, config.channels, config.seconds
+    );
+    let writers = make_writers(config, api).await?;
+    let before = pgbench(config).await?;
+    let posted = post(config, api, writers).await?;
+    let after = pgbench(config).await?;
+
+    report::section("pgbench: one row per transaction, prepared");
+    report::line("rows per second before", format!("{before:.0}"));
+    report::line("rows per second after", format!("{after:.0}"));
+    report::section("REST: POST /channels/{id}/messages");
+    let per_s = posted.latencies_ms.len() as f64 / posted.seconds;
+    report::line("messages per second", format!("{per_s:.0}"));
+    report::aim(
+        "against pgbench's mean",
+        per_s / ((before + after) / 2.0),
+        " x",
+        &Aim::AtLeast(AIM),
+    );
+    report::line(
+        "latency",
+        format!(
+            "p50 {:.2} ms, p99 {:.2} ms, max {:.2} ms",
+            quantile(&posted.latencies_ms, 0.5),
+            quantile(&posted.latencies_ms, 0.99),
+            quantile(&posted.latencies_ms, 1.0)
+        ),
+    );
+    let per_message = |cpu: Duration| cpu.as_secs_f64() * 1e6 / posted.latencies_ms.len() as f64;
+    report::line(
+        "CPU per message",
+        format!(
+            "API {:.0} us, this generator {:.0} us",
+            per_message(posted.api_cpu),
+            per_message(posted.own_cpu)
+        ),
+    );
+    Ok(())
+}
+
+/// Who posts where: a writer goes round the channels of its guild.
+struct Writer {
+    author: Account,
+    channels: Arc<[String]>,
+}
+
+async fn make_writers(config: &Config, api: SocketAddr) -> Result<Vec<Writer>> {
+    let mut rest = Rest::connect(api).await?;
+    let owner = world::register(&mut rest).await?;
+    let mut guilds = Vec::new();
+    for _ in 0..config.guilds {
+        let guild = world::make_guild(&mut rest, &owner).await?;
+        let mut channels = Vec::new();
+        for _ in 0..config.channels {
+            channels.push(world::make_channel(&mut rest, &owner, &guild, json!([])).await?);
+        }
+        let code = world::make_invite(&mut rest, &owner, &channels[0]).await?;
+        guilds.push((code, Arc::<[String]>::from(channels)));
+    }
+    let mut writers = Vec::new();
+    for number in 0..usize::from(config.clients) {
+        let author = world::register(&mut rest).await?;
+        let (code, channels) = &guilds[number % guilds.len()];
+        world::join(&mut rest, &author, code).await?;
+        let mut channels = channels.to_vec();
+        // Writers of one guild do not start in one channel.
+        let first = number / guilds.len() % channels.len();
+        channels.rotate_left(first);
+        writers.push(Writer {
+            author,
+            channels: channels.into(),
+        });
+    }
+    Ok(writers)
+}
+
+struct Posted {
+    /// Of every answer within the measured time; sorted.
+    latencies_ms: Vec<f64>,
+    seconds: f64,
+    api_cpu: Duration,
+    own_cpu: Duration,
+}
+
+async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<Posted> {
+    let (api_usage, own_usage) = (
+        Process::new(config.api_pid),
+        Process::new(std::process::id()),
+    );
+    let from = Instant::now() + Duration::from_secs(config.warm_up_s.into());
+    let until = from + Duration::from_secs(config.seconds.into());
+    let mut clients = JoinSet::new();
+    for writer in writers {
+        let rest = Rest::connect(api).await?;
+        clients.spawn(write(rest, writer, from, until));
+    }
+    tokio::time::sleep_until(from.into()).await;
+    let before = (api_usage.cpu()?, own_usage.cpu()?);
+    tokio::time::sleep_until(until.into()).await;
+    let (api_cpu, own_cpu) = (api_usage.cpu()? - before.0, own_usage.cpu()? - before.1);
+    let mut latencies_ms = Vec::new();
+    while let Some(client) = clients.join_next().await {
+        latencies_ms.extend(client.context("a client ended early")??);
+    }
+    ensure!(!latencies_ms.is_empty(), "nothing was answered in time");
+    latencies_ms.sort_by(f64::total_cmp);
+    Ok(Posted {
+        latencies_ms,
+        seconds: (until - from).as_secs_f64(),
+        api_cpu,
+        own_cpu,
+    })
+}
+
+/// Posts until `until`; latencies of the answers that came after `from`, milliseconds.
+async fn write(mut rest: Rest, writer: Writer, from: Instant, until: Instant) -> Result<Vec<f64>> {
+    let paths: Vec<String> = writer
+        .channels
+        .iter()
+        .map(|channel| format!("/channels/{channel}/messages"))
+        .collect();
+    let body = json!({ "content": CONTENT }).to_string();
+    let mut latencies_ms = Vec::new();
+    for path in paths.iter().cycle() {
+        let started = Instant::now();
+        if started >= until {
+            break;
+        }
+        let status = rest
+            .send("POST", path, &writer.author.token, body.as_bytes())
+            .await?;
+        if status != 200 {
+            bail!("{status} {}", String::from_utf8_lossy(rest.body()));
+        }
+        let now = Instant::now();
+        if now >= from && now < until {
+            latencies_ms.push((now - started).as_secs_f64() * 1e3);
+        }
+    }
+    Ok(latencies_ms)
+}
+
+/// Rows per second that as many clients insert without us, into a table like `message`.
+async fn pgbench(config: &Config) -> Result<f64> {
+    let mut db = PgConnection::connect(&config.database_url)
+        .await
+        .context("DATABASE_URL")?;
+    let fresh =
+        format!("drop table if exists {TABLE}; create table {TABLE} (like message including all)");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fresh))
+        .execute(&mut db)
+        .await?;
+    let script = std::env::temp_dir().join(format!("load-test-{}.sql", std::process::id()));
+    fs::write(
+        &script,
+        format!(
+            "\\set channel random(1, {})\n\\set id random(1, 1000000000000000000)\n\
+             insert into {TABLE} (channel_id, message_id, author_id, content) \
+             values (:channel, :id, :client_id, '{CONTENT}');\n",
+            config.guilds * config.channels
+        ),
+    )?;
+    let mut command = Command::new(&config.pgbench);
+    command
+        .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
+        .arg(format!("--client={}", config.clients))
+        .arg(format!("--time={}", config.seconds))
+        .arg(format!("--file={}", script.display()))
+        .arg(&config.database_url);
+    let output = tokio::task::spawn_blocking(move || command.output()).await?;
+    let _ = fs::remove_file(&script); // a leftover in the temporary folder harms nobody
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table {TABLE}")))
+        .execute(&mut db)
+        .await?;
+    db.close().await?;
+    let output = output.with_context(|| format!("cannot run {}", config.pgbench.display()))?;
+    ensure!(
+        output.status.success(),
+        "pgbench: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    rows_per_s(&String::from_utf8_lossy(&output.stdout)).context("pgbench printed no tps")
+}
+
+/// From pgbench's report. Before version 14 there is a second line, connecting included.
+fn rows_per_s(report: &str) -> Option<f64> {
+    report
+        .lines()
+        .filter_map(|line| line.strip_prefix("tps = "))
+        .next_back()?
+        .split(' ')
+        .next()?
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_read_from_the_report() {
+        let report = "latency average = 3.5 ms\ntps = 8990.25 (without initial connection time)\n";
+        assert_eq!(rows_per_s(report), Some(8990.25));
+        assert_eq!(rows_per_s("error"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! What a process used, as the kernel accounts it: CPU time, and memory of its own.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use anyhow::{Context, Result};
+
+/// A process of this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Process {
+    pid: u32,
+}
+
+impl Process {
+    pub fn new(pid: u32) -> Self {
+        Self { pid }
+    }
+
+    /// User and system time of all threads so far, in steps of a clock tick (10 ms).
+    pub fn cpu(self) -> Result<Duration> {
+        Ok(stat(Path::new(&format!("/proc/{}/stat", self.pid)))?.1)
+    }
+
+    /// The same, by thread name.
+    pub fn cpu_by_thread(self) -> Result<BTreeMap<String, Duration>> {
+        let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
+        let folder = format!("/proc/{}/task", self.pid);
+        for thread in fs::read_dir(&folder).with_context(|| folder.clone())? {
+            // A thread may end while we look.
+            if let Ok((name, cpu)) = stat(&thread?.path().join("stat")) {
+                *threads.entry(name).or_default() += cpu;
+            }
+        }
+        Ok(threads)
+    }
+
+    /// Resident anonymous memory, bytes: heap and stacks; neither code nor socket buffers.
+    pub fn anonymous_bytes(self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let status = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let kilobytes = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"))
+            .and_then(|rest| rest.trim().strip_suffix("kB"))
+            .and_then(|number| number.trim().parse::<u64>().ok())
+            .with_context(|| format!("{path}: no RssAnon"))?;
+        Ok(kilobytes * 1024)
+    }
+}
+
+/// Name and CPU time of a process or thread from its `stat` file.
+fn stat(path: &Path) -> Result<(String, Duration)> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    parse_stat(&text, rustix::param::clock_ticks_per_second())
+        .with_context(|| format!("{}: not as proc(5) says", path.display()))
+}
+
+fn parse_stat(text: &str, ticks_per_s: u64) -> Option<(String, Duration)> {
+    // The name is in parentheses and may hold any character.
+    let (head, rest) = text.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    let nanos = (user + system) * (1_000_000_000 / ticks_per_s);
+    Some((name.to_owned(), Duration::from_nanos(nanos)))
+}
+
+/// Processors and kernel of this machine, for the head of a report.
+pub fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("processor not named", |rest| {
+            rest.trim_start_matches([' ', '\t', ':'])
+        });
+    format!("{cores} cores, {model}, Linux {}", kernel.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_parentheses() {
+        let text = "7 (a (b) c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 3 0 100 1 1";
+        assert_eq!(
+            parse_stat(text, 100),
+            Some(("a (b) c".to_owned(), Duration::from_secs(2)))
+        );
+        assert_eq!(parse_stat("7 (a", 100), None);
+    }
+
+    #[test]
+    fn this_process_uses_something() {
+        let own = Process::new(std::process::id());
+        assert!(own.anonymous_bytes().unwrap() > 0);
+        assert!(!own.cpu_by_thread().unwrap().is_empty());
+        own.cpu().unwrap();
+    }
+}

@@ -1,0 +1,338 @@
+//! The clients of a fan-out: one process and one epoll loop that drains all sockets and
+//! counts deliveries, of the floor and of the gateway alike.
+//!
+//! Commands:
+//! - `plain <address> <connections>`: connects; answered `open`.
+//! - `session <address> <token> <intents> <listening|deaf>`: connects to a gateway,
+//!   identifies and waits for READY and GUILD_CREATE; answered `open <bytes of both>`.
+//! - `frame <length>`: the length of a text message that is a delivery.
+//! - `await <deliveries>`: answered `done` once that many came since the last `frame`.
+//! - `beat`: a heartbeat on every connection.
+//! - `overheard`: answered `overheard <deliveries to deaf sessions>`.
+//! - `close`: closes all connections.
+
+use std::{
+    io::{self, BufRead, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    buffer::spare_capacity,
+    event::epoll::{self, CreateFlags, EventData, EventFlags},
+    fd::OwnedFd,
+};
+use serde_json::json;
+
+/// Longest wait for an answer while a session opens.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+/// The mask of our frames: any is legal, and none keeps the bytes as they are.
+const NO_MASK: [u8; 4] = [0; 4];
+const INPUT: EventData = EventData::new_u64(u64::MAX);
+
+/// Serves until stdin ends; what goes wrong is the last line of stdout.
+pub fn run() -> Result<()> {
+    let result = serve();
+    if let Err(error) = &result {
+        println!("failed: {error:#}");
+    }
+    result
+}
+
+fn serve() -> Result<()> {
+    let mut readers = Readers {
+        epoll: epoll::create(CreateFlags::CLOEXEC)?,
+        connections: Vec::new(),
+        delivery_len: 0,
+        deliveries: 0,
+        overheard: 0,
+        awaited: None,
+    };
+    let input = io::stdin();
+    epoll::add(&readers.epoll, &input, INPUT, EventFlags::IN)?;
+    let mut events = Vec::with_capacity(1024);
+    let mut commands = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        epoll::wait(&readers.epoll, spare_capacity(&mut events), None)?;
+        for event in events.drain(..) {
+            // Copied out: the event is packed, its fields have no address.
+            let data = event.data;
+            if data == INPUT {
+                let mut input = input.lock();
+                let fresh = input.fill_buf()?;
+                if fresh.is_empty() {
+                    return Ok(());
+                }
+                let count = fresh.len();
+                commands.extend_from_slice(fresh);
+                input.consume(count);
+            } else {
+                readers.drain(data.u64() as usize, &mut buffer)?;
+            }
+        }
+        while let Some(end) = commands.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = commands.drain(..=end).collect();
+            readers.obey(std::str::from_utf8(&line)?.trim())?;
+        }
+        readers.answer();
+    }
+}
+
+struct Readers {
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    delivery_len: usize,
+    deliveries: u64,
+    overheard: u64,
+    awaited: Option<u64>,
+}
+
+struct Connection {
+    stream: TcpStream,
+    frames: Frames,
+    deaf: bool,
+}
+
+impl Readers {
+    fn obey(&mut self, command: &str) -> Result<()> {
+        let words: Vec<&str> = command.split(' ').collect();
+        match words[..] {
+            ["plain", address, count] => {
+                let address: SocketAddr = address.parse()?;
+                for _ in 0..count.parse::<usize>()? {
+                    let stream = TcpStream::connect(address)?;
+                    self.add(stream, false)?;
+                }
+                println!("open");
+            }
+            ["session", address, token, intents, hearing] => {
+                let (stream, bytes) = log_in(address.parse()?, token, intents.parse()?)?;
+                self.add(stream, hearing == "deaf")?;
+                println!("open {bytes}");
+            }
+            ["frame", length] => {
+                self.delivery_len = length.parse()?;
+                self.deliveries = 0;
+                self.overheard = 0;
+            }
+            ["await", deliveries] => self.awaited = Some(deliveries.parse()?),
+            ["beat"] => {
+                let beat = client_frame(br#"{"op":1,"d":null}"#);
+                for connection in &self.connections {
+                    (&connection.stream)
+                        .write_all(&beat)
+                        .context("a connection takes no heartbeat")?;
+                }
+            }
+            ["overheard"] => println!("overheard {}", self.overheard),
+            ["close"] => self.connections.clear(),
+            _ => bail!("no such command: {}", words[0]),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, stream: TcpStream, deaf: bool) -> Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let place = EventData::new_u64(self.connections.len() as u64);
+        epoll::add(&self.epoll, &stream, place, EventFlags::IN)?;
+        self.connections.push(Connection {
+            stream,
+            frames: Frames::default(),
+            deaf,
+        });
+        Ok(())
+    }
+
+    fn drain(&mut self, place: usize, buffer: &mut [u8]) -> Result<()> {
+        // Closed by a command of the same round.
+        let Some(connection) = self.connections.get_mut(place) else {
+            return Ok(());
+        };
+        loop {
+            match connection.stream.read(buffer) {
+                Ok(0) => bail!("the server closed a connection"),
+                Ok(read) => {
+                    let found = connection
+                        .frames
+                        .count(&buffer[..read], self.delivery_len)?;
+                    if connection.deaf {
+                        self.overheard += found;
+                    } else {
+                        self.deliveries += found;
+                    }
+                    if read < buffer.len() {
+                        return Ok(());
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error).context("a connection broke"),
+            }
+        }
+    }
+
+    fn answer(&mut self) {
+        if self.awaited.is_some_and(|count| self.deliveries >= count) {
+            self.awaited = None;
+            println!("done");
+        }
+    }
+}
+
+/// Counts whole frames in a byte stream.
+#[derive(Default)]
+struct Frames {
+    header: [u8; 10],
+    have: usize,
+    /// Bytes of the current payload that are still to come.
+    left: usize,
+}
+
+impl Frames {
+    /// Text frames of `delivery_len` whose header ends in these bytes.
+    fn count(&mut self, mut bytes: &[u8], delivery_len: usize) -> Result<u64> {
+        let mut found = 0;
+        while !bytes.is_empty() {
+            let skip = self.left.min(bytes.len());
+            self.left -= skip;
+            bytes = &bytes[skip..];
+            while self.left == 0
+                && let Some((&byte, rest)) = bytes.split_first()
+            {
+                bytes = rest;
+                self.header[self.have] = byte;
+                self.have += 1;
+                if let Some(len) = payload_len(&self.header[..self.have]) {
+                    ensure!(self.header[0] & 0xF != 0x8, "the server sent a close frame");
+                    found += u64::from(self.header[0] == 0x81 && len == delivery_len);
+                    self.have = 0;
+                    self.left = len;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The payload's length once a server's frame header is complete.
+fn payload_len(header: &[u8]) -> Option<usize> {
+    match (*header.get(1)?, &header[2..]) {
+        (126, &[a, b]) => Some(usize::from(u16::from_be_bytes([a, b]))),
+        (127, &[a, b, c, d, e, f, g, h]) => {
+            usize::try_from(u64::from_be_bytes([a, b, c, d, e, f, g, h])).ok()
+        }
+        (126 | 127, _) => None,
+        (len, _) => Some(usize::from(len)),
+    }
+}
+
+/// Opens a session; back come its socket and the bytes of READY and GUILD_CREATE.
+fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, usize)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(OPEN_PATIENCE))?;
+    let request = format!(
+        "GET /?v=10&encoding=json HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: bG9hZCB0ZXN0IGNsaWVudA==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut stream = io::BufReader::new(stream);
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    ensure!(line.starts_with("HTTP/1.1 101"), "no upgrade: {line}");
+    while !line.trim().is_empty() {
+        line.clear();
+        stream.read_line(&mut line)?;
+    }
+    let hello = read_text(&mut stream)?;
+    ensure!(hello.contains(r#""op":10"#), "no HELLO");
+    let identify = json!({"op": 2, "d": {
+        "token": token,
+        "intents": intents,
+        "properties": {"os": "linux", "browser": "load-tests", "device": "load-tests"},
+    }});
+    let identify = client_frame(identify.to_string().as_bytes());
+    stream.get_mut().write_all(&identify)?;
+    let ready = read_text(&mut stream)?;
+    ensure!(
+        ready.starts_with(r#"{"t":"READY""#),
+        "no READY but {ready:.60}"
+    );
+    let guild = read_text(&mut stream)?;
+    ensure!(
+        guild.starts_with(r#"{"t":"GUILD_CREATE""#),
+        "no GUILD_CREATE but {guild:.60}"
+    );
+    ensure!(stream.buffer().is_empty(), "more than GUILD_CREATE came");
+    Ok((stream.into_inner(), ready.len() + guild.len()))
+}
+
+fn read_text(stream: &mut impl Read) -> Result<String> {
+    let mut header = [0; 10];
+    let mut have = 0;
+    let len = loop {
+        stream.read_exact(&mut header[have..=have])?;
+        have += 1;
+        if let Some(len) = payload_len(&header[..have]) {
+            break len;
+        }
+    };
+    let mut payload = vec![0; len];
+    stream.read_exact(&mut payload)?;
+    if header[0] != 0x81 {
+        let code = payload
+            .first_chunk()
+            .map_or(0, |code| u16::from_be_bytes(*code));
+        bail!("closed with {code}");
+    }
+    Ok(String::from_utf8(payload)?)
+}
+
+/// A text frame as clients send it.
+fn client_frame(text: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        len @ 0..=125 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&NO_MASK);
+    frame.extend_from_slice(text);
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_gateway::dispatch::{Frame, frame};
+
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_wherever_the_stream_is_cut() {
+        let mut stream = Vec::new();
+        for len in [600, 5, 600, 70_000, 125, 126, 600] {
+            stream.extend(frame(Frame::Text, &vec![b'x'; len]));
+        }
+        stream.extend(frame(Frame::Pong, &[0; 60]));
+        for piece in [1, 2, 7, 599, 604, 1000, stream.len()] {
+            let mut frames = Frames::default();
+            let found: u64 = stream
+                .chunks(piece)
+                .map(|bytes| frames.count(bytes, 600).unwrap())
+                .sum();
+            assert_eq!(found, 3, "in pieces of {piece}");
+            assert_eq!((frames.left, frames.have), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_close_frame_is_an_error() {
+        let close = frame(Frame::Close, &4000u16.to_be_bytes());
+        assert!(Frames::default().count(&close, 600).is_err());
+    }
+}
