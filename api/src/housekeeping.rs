@@ -210,4 +210,51 @@ mod tests {
         assert_eq!(count(&left), count(&names) - 1);
         assert!(!left.contains(&partition_name(1_795_446_600)));
     }
+
+    #[derive(clap::Parser)]
+    struct Settings {
+        #[command(flatten)]
+        config: crate::config::Config,
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn expired_invites_and_old_nonces_go(db: PgPool) {
+        let redis_url = std::env::var("REDIS_URL").unwrap();
+        let settings: Settings = clap::Parser::parse_from([
+            "test",
+            "--database-url=unused",
+            &format!("--redis-url={redis_url}"),
+            "--gateway-url=ws://127.0.0.1:1",
+            "--cluster-key=a cluster key for tests, long enough",
+        ]);
+        let app = App::start(settings.config, db.clone()).await.unwrap();
+        sqlx::raw_sql(
+            "insert into account (user_id, username) values (1, 'alice');
+             insert into guild (guild_id, name, owner_id) values (2, 'home', 1);
+             insert into realm_head (realm_id, shard) values (2, 0);
+             insert into channel (channel_id, guild_id, kind) values (3, 2, 0);
+             insert into invite (code, guild_id, channel_id, max_age, max_uses, expires_at)
+             values ('old', 2, 3, 1, 0, now() - interval '1 second'),
+                    ('new', 2, 3, 1, 0, now() + interval '1 hour'),
+                    ('ever', 2, 3, 0, 0, null);
+             insert into message_nonce (channel_id, author_id, nonce, message_id, at)
+             values (3, 1, 'old', 4, now() - interval '11 minutes'), (3, 1, 'new', 5, now());",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+
+        expire_invites(&app).await.unwrap();
+        expire_invites(&app).await.unwrap();
+        forget_nonces(&db).await.unwrap();
+
+        let codes = sqlx::query_scalar!("select code from invite order by code");
+        assert_eq!(codes.fetch_all(&db).await.unwrap(), ["ever", "new"]);
+        let nonces = sqlx::query_scalar!("select nonce from message_nonce");
+        assert_eq!(nonces.fetch_all(&db).await.unwrap(), ["new"]);
+        let kinds = sqlx::query_scalar!("select kind from realm_event where realm_id = 2");
+        let kinds = kinds.fetch_all(&db).await.unwrap();
+        assert_eq!(kinds, [EventKind::InviteDelete.number() as i16]);
+        app.shut_down().await;
+    }
 }

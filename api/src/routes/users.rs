@@ -179,7 +179,9 @@ async fn update_my_user(
         caller.id.to_db(),
         body.username.as_deref().map(str::trim),
         body.global_name.is_some(),
-        body.global_name.as_ref().and_then(|name| name.as_deref()?.trim().into()),
+        body.global_name
+            .as_ref()
+            .and_then(|name| name.as_deref()?.trim().into()),
         body.avatar.is_some(),
         body.banner.is_some(),
         body.accent_color.is_some(),

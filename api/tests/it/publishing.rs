@@ -8,6 +8,9 @@ use sqlx::PgPool;
 
 use crate::{harness::TestApp, log};
 
+/// Id and fields of a stream's entry.
+type Entry = (String, Vec<(String, Vec<u8>)>);
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_stored_event_reaches_its_shards_stream_as_stored(db: PgPool) {
     let app = TestApp::new(db).await;
@@ -22,7 +25,7 @@ async fn a_stored_event_reaches_its_shards_stream_as_stored(db: PgPool) {
     let stream = keys::shard_events(ShardId::of(alice.id, 4096));
     let found = async {
         loop {
-            let entries: Vec<(String, Vec<(String, Vec<u8>)>)> = redis::cmd("XRANGE")
+            let entries: Vec<Entry> = redis::cmd("XRANGE")
                 .arg(&stream)
                 .arg("-")
                 .arg("+")
