@@ -1,7 +1,9 @@
 //! Running cargo from within cargo.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
@@ -77,4 +79,45 @@ pub(crate) fn run(mut command: Command) -> Result<ExitStatus> {
         }
         thread::sleep(POLL_INTERVAL);
     }
+}
+
+/// Runs to the end and hands over each line of its output, newline included, as it comes;
+/// a stop asked for ends the child at once, even if it is silent.
+pub(crate) fn run_reading(
+    mut command: Command,
+    mut on_line: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<ExitStatus> {
+    const LINES_MAX: usize = 1024; // then the child waits for us
+    let name = command.get_program().to_string_lossy().into_owned();
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {name}"))?;
+    let mut output = BufReader::new(child.stdout.take().context("a child without output")?);
+    let (sender, lines) = mpsc::sync_channel(LINES_MAX);
+    thread::spawn(move || {
+        let mut line = Vec::new();
+        while output
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|read| read > 0)
+        {
+            if sender.send(std::mem::take(&mut line)).is_err() {
+                return; // nobody listens any more
+            }
+        }
+    });
+    loop {
+        let step = match lines.recv_timeout(POLL_INTERVAL) {
+            Ok(line) => on_line(&line),
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        if let Err(stop) = step.and_then(|()| interrupt::check()) {
+            crate::process::ask_to_stop(&mut child);
+            return Err(stop);
+        }
+    }
+    let status = child.wait().with_context(|| format!("lost {name}"))?;
+    interrupt::check()?;
+    Ok(status)
 }

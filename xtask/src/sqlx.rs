@@ -5,15 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cargo::cargo;
-use crate::interrupt;
+use crate::cargo::{cargo, run_reading};
 use crate::servers::{Postgres, checkout, random_secret, scratch_folder, sweep};
 use crate::{install, wrapper};
 
@@ -120,19 +118,11 @@ fn describe(database_url: &str, folder: &Path) -> Result<()> {
         .env("SQLX_OFFLINE", "false")
         .env("SQLX_OFFLINE_DIR", folder)
         .env("DATABASE_URL", database_url)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let mut child = command.spawn().context("cannot start cargo")?;
-    let stdout = child.stdout.take().context("cargo has no output")?;
+        .stdin(Stdio::null());
     let mut checked = BTreeSet::new();
     let mut skipped = BTreeSet::new();
-    for line in BufReader::new(stdout).lines() {
-        if interrupt::requested() {
-            crate::process::ask_to_stop(&mut child);
-            interrupt::check()?;
-        }
-        let message: Value =
-            serde_json::from_str(&line.context("lost cargo's output")?).unwrap_or_default();
+    let status = run_reading(command, |line| {
+        let message: Value = serde_json::from_slice(line).unwrap_or_default();
         if message["reason"] == "compiler-artifact"
             && let Some(package) = message["manifest_path"]
                 .as_str()
@@ -146,9 +136,8 @@ fn describe(database_url: &str, folder: &Path) -> Result<()> {
             }
             checked.insert(package);
         }
-    }
-    let status = child.wait().context("lost cargo")?;
-    interrupt::check()?;
+        Ok(())
+    })?;
     if !status.success() {
         bail!("cargo check against the migrated database failed");
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test of the workspace, on servers of its own.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::SystemTime;
@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Profile, cargo};
 use crate::install;
-use crate::interrupt;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
 /// Runs `cargo test` with `arguments`; the last line printed is `N passed, M failed[, K skipped]`.
@@ -102,32 +101,16 @@ fn modified(file: &Path) -> Option<SystemTime> {
 }
 
 /// Passes the output on and adds up the closing lines of all test binaries.
-fn stream(mut command: Command) -> Result<(Counts, bool)> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo test")?;
-    let mut lines = BufReader::new(child.stdout.take().context("cargo test has no output")?);
+fn stream(command: Command) -> Result<(Counts, bool)> {
     let mut counts = Counts::default();
-    let mut line = Vec::new();
-    while lines
-        .read_until(b'\n', &mut line)
-        .context("lost the output of cargo test")?
-        > 0
-    {
-        std::io::stdout()
-            .write_all(&line)
-            .and_then(|()| std::io::stdout().flush())
-            .context("cannot print")?;
-        counts.add(&String::from_utf8_lossy(&line));
-        line.clear();
-        if interrupt::requested() {
-            crate::process::ask_to_stop(&mut child);
-            interrupt::check()?;
-        }
-    }
-    let status = child.wait().context("lost cargo test")?;
-    interrupt::check()?;
+    let status = cargo::run_reading(command, |line| {
+        counts.add(&String::from_utf8_lossy(line));
+        let mut stdout = std::io::stdout();
+        stdout
+            .write_all(line)
+            .and_then(|()| stdout.flush())
+            .context("cannot print")
+    })?;
     Ok((counts, status.success()))
 }
 
