@@ -14,7 +14,10 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -101,6 +104,7 @@ pub struct Cluster {
     database_url: String,
     shards: u16,
     folder: PathBuf,
+    logs_shown: AtomicBool,
 }
 
 impl Cluster {
@@ -127,6 +131,7 @@ impl Cluster {
             ("CLUSTER_KEY", key),
             ("CLUSTER_SHARDS", options.shards.to_string()),
             ("RUST_LOG", rust_log()),
+            ("NO_COLOR", "1".to_owned()),
         ];
         let launch = |name: &str, program: &str, settings: &[(&str, String)]| -> Result<Launch> {
             let mut launch = Launch::new(
@@ -208,6 +213,7 @@ impl Cluster {
             database_url,
             shards: options.shards,
             folder,
+            logs_shown: AtomicBool::new(false),
         };
         for server in cluster.servers() {
             server.start().await?;
@@ -326,7 +332,12 @@ impl Cluster {
         .await
     }
 
+    /// The ends of all logs, once.
     fn show_logs(&self) {
+        if self.logs_shown.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        eprintln!("logs in {}", self.folder.display());
         for server in self.servers() {
             eprintln!("=== {}\n{}", server.name(), server.log_tail());
         }
@@ -339,6 +350,9 @@ impl Drop for Cluster {
             server.kill();
         }
         let failed = thread::panicking();
+        if failed {
+            self.show_logs(); // unless its last user has
+        }
         let (postgres, database) = (self.postgres.clone(), self.database.clone());
         // A runtime of its own: the test's may be ending.
         let _ = thread::spawn(move || {
