@@ -646,3 +646,49 @@ async fn typing_is_not_numbered(db: PgPool) {
         .await
         .expect_error(403, 50001);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn broken_connections_lose_and_repeat_nothing(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    // Like a client that retries by its nonce whatever is no answer.
+    let sends = (0..60).map(|n| {
+        let (app, alice) = (&app, &alice);
+        async move {
+            for _ in 0..100 {
+                let body = json!({ "content": "x", "nonce": n, "enforce_nonce": true });
+                let reply = app.post(alice, &path(hall.general), body).await;
+                match reply.status.as_u16() {
+                    200 => return reply.body["id"].clone(),
+                    503 => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                    other => panic!("{other}: {:#}", reply.body),
+                }
+            }
+            panic!("never stored");
+        }
+    });
+    let breaking = async {
+        for _ in 0..15 {
+            // One's own connection is spared, so it ends with its work done.
+            let _ = sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity
+                 where datname = current_database() and pid <> pg_backend_pid()",
+            )
+            .execute(&app.db)
+            .await;
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    let (sent, ()) = tokio::join!(join_all(sends), breaking);
+    let sent: HashSet<Value> = sent.into_iter().collect();
+    assert_eq!(sent.len(), 60);
+    let events = app.events(hall.id).await;
+    let numbered: Vec<Value> = events.iter().map(|(_, body)| body["id"].clone()).collect();
+    assert_eq!(numbered.len(), 60);
+    assert_eq!(numbered.into_iter().collect::<HashSet<_>>(), sent);
+    let stored: i64 = sqlx::query_scalar("select count(*) from message")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(stored, 60);
+}
