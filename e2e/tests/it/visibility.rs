@@ -330,15 +330,19 @@ async fn a_kicked_member_gets_guild_delete_and_nothing_after() {
     let owner = world::human(&cluster, "owner").await;
     let guest = world::human(&cluster, "guest").await;
     let bot = owner.make_bot("bot").await;
+    let watcher = owner.make_bot("watcher").await;
     let guild = owner.make_guild_on(&cluster, 0, "house").await;
     owner.invite(&guild, &guest).await;
     owner.add_bot(&guild, &bot).await;
+    owner.add_bot(&guild, &watcher).await;
     let (guests, bots) = (
         on_both(&cluster, &guest).await,
         on_both(&cluster, &bot).await,
     );
     let owners = on_both(&cluster, &owner).await;
-    let all = guests.iter().chain(&bots).chain(&owners);
+    // Humans are not told of members; a bot with the intent is.
+    let watchers = on_both(&cluster, &watcher).await;
+    let all = guests.iter().chain(&bots).chain(&owners).chain(&watchers);
     settle(&owner, &guild.channel, all).await;
 
     let writers = Writers::start(
@@ -385,7 +389,7 @@ async fn a_kicked_member_gets_guild_delete_and_nothing_after() {
             assert_eq!(received, expected);
             session.assert_clean();
         }
-        for session in &owners {
+        for session in &watchers {
             session
                 .dispatch("GUILD_MEMBER_REMOVE", |d| {
                     d["user"]["id"] == who.id.as_str()
@@ -395,7 +399,7 @@ async fn a_kicked_member_gets_guild_delete_and_nothing_after() {
         let reply = who.rest.get(&format!("/channels/{}", guild.channel)).await;
         assert!(matches!(reply.status, 403 | 404), "{}", reply.status);
     }
-    for session in &owners {
+    for session in owners.iter().chain(&watchers) {
         let all = &stored[&guild.channel];
         let (first, ..) = session.messages(&guild.channel)[0];
         let start = all.iter().position(|(id, _)| *id == first).unwrap();
