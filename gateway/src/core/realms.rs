@@ -1,6 +1,6 @@
 //! Realms of a core: subscribing, events, and what joining or leaving a guild means to a session.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -16,7 +16,7 @@ use super::{Core, sessions::dispatch_to};
 use crate::{
     bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
     dispatch::Dispatch,
-    hub::{Variant, Verdict},
+    hub::{RealmHub, Variant, Verdict},
     session::{Arrival, GuildPhase},
 };
 
@@ -75,15 +75,16 @@ impl Core {
     /// An event of a realm.
     pub(super) fn event(&mut self, event: &Envelope) {
         match self.hub.accept(event) {
-            Verdict::Deliver => self.deliver(event),
+            Verdict::Deliver => self.deliver(event, None),
             Verdict::Drop => {}
             Verdict::Gap(have) => self.sync(event.realm, have),
         }
     }
 
-    fn deliver(&mut self, event: &Envelope) {
+    /// Gives an event to everyone it is for, or to one of them alone.
+    fn deliver(&mut self, event: &Envelope, only: Option<SessionSlot>) {
         if !event.kind.is_dispatched() {
-            return self.internal_event(event);
+            return self.internal_event(event, only);
         }
         let (mut full, mut blank): (Option<Rc<Dispatch>>, Option<Rc<Dispatch>>) = (None, None);
         let Self {
@@ -94,6 +95,9 @@ impl Core {
             ..
         } = self;
         hub.recipients(event, |slot, variant| {
+            if only.is_some_and(|only| only != slot) {
+                return;
+            }
             let dispatch = match (variant, &event.alt) {
                 (Variant::WithoutContent, Some(alt)) => {
                     blank.get_or_insert_with(|| Dispatch::new(event.kind, &alt.body, *now))
@@ -118,7 +122,7 @@ impl Core {
     }
 
     /// An event between our own processes: it is about the sessions of one user.
-    fn internal_event(&mut self, event: &Envelope) {
+    fn internal_event(&mut self, event: &Envelope, only: Option<SessionSlot>) {
         #[derive(Deserialize)]
         struct OfGuild {
             guild_id: Id<Guild>,
@@ -128,7 +132,11 @@ impl Core {
             tokens: Option<Vec<String>>,
         }
         let mut slots = Vec::new();
-        self.hub.recipients(event, |slot, _| slots.push(slot));
+        self.hub.recipients(event, |slot, _| {
+            if only.is_none_or(|only| only == slot) {
+                slots.push(slot);
+            }
+        });
         match event.kind {
             EventKind::UserJoinedGuild | EventKind::UserLeftGuild => {
                 let Ok(OfGuild { guild_id }) = serde_json::from_slice(&event.body) else {
@@ -241,6 +249,7 @@ impl Core {
                 self.sync(realm, have);
             }
         }
+        self.come_home(realm, position, &replay);
         for (key, body) in snapshots {
             self.snapshot(realm, position, key, &body);
         }
@@ -249,12 +258,71 @@ impl Core {
         }
     }
 
+    /// Sessions that wait for their user's own realm (`realm`, if it is one) get what happened
+    /// since their READY, and from now on what happens there.
+    fn come_home(&mut self, realm: Id<Realm>, position: Position, replay: &[Arc<Envelope>]) {
+        let user = realm.cast();
+        let Some(have) = self.hub.get(realm).and_then(RealmHub::position) else {
+            return;
+        };
+        for slot in self
+            .hub
+            .get(realm)
+            .map(|hub| hub.waiting(user))
+            .unwrap_or_default()
+        {
+            let Some(session) = self
+                .sessions
+                .get(slot as usize)
+                .filter(|session| session.user == user)
+            else {
+                continue;
+            };
+            let (Some(home), intents) = (session.home, session.intents) else {
+                continue;
+            };
+            if position < have {
+                // Others here are further than this answer: ask again, up to where they are.
+                let users = vec![Subscriber {
+                    user,
+                    snapshots: Vec::new(),
+                }];
+                self.subscriptions.push(Subscription {
+                    realm,
+                    from: Some(home),
+                    users,
+                });
+                continue;
+            }
+            let Some(hub) = self.hub.get_mut(realm) else {
+                return;
+            };
+            hub.attach(user, slot, intents, home.seq);
+            for event in replay
+                .iter()
+                .filter(|event| event.position().is_some_and(|at| home < at && at <= have))
+            {
+                self.deliver(event, Some(slot));
+            }
+            // The session may have ended by what it was told.
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
+            session.home = None;
+            if let Some(hub) = self.hub.get_mut(realm) {
+                hub.detach(user, slot);
+                hub.attach(user, slot, intents, have.seq);
+            }
+        }
+    }
+
     /// Events are gone for good: live sessions get the realm anew.
     fn lost(&mut self, realm: Id<Realm>) {
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        for slot in hub.sessions() {
+        let guild: Id<Guild> = realm.cast();
+        for slot in hub.all_sessions() {
             let Some(session) = self.sessions.get(slot as usize) else {
                 continue;
             };
@@ -262,6 +330,9 @@ impl Core {
             if realm == shard::realm(user) {
                 self.invalidate_session(slot);
                 continue;
+            }
+            if session.guild_phase(guild) != Some(GuildPhase::Present) {
+                continue; // its snapshot is on the way
             }
             if let Some(hub) = self.hub.get_mut(realm) {
                 hub.detach(user, slot);

@@ -57,11 +57,6 @@ impl Core {
                 snapshots: Vec::new(),
             }],
         });
-        // The snapshot of a user's own realm is READY itself: it hears what follows it.
-        if let Some(hub) = self.hub.get_mut(realm) {
-            let intents = self.sessions[slot as usize].intents;
-            hub.attach(user, slot, intents, identity.position.seq);
-        }
         if identity.user.user.bot {
             let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
             self.dispatch_body(slot, EventKind::Ready, &body);
@@ -111,6 +106,7 @@ impl Core {
             detached_at: None,
             replay: Default::default(),
             dirty: false,
+            home: Some(identity.position),
             guilds: Vec::with_capacity(identity.guilds.len()),
             assembling: None,
         }) as SessionSlot;

@@ -11,6 +11,7 @@ use guildhall_shared::{
     Id,
     gateway::Intents,
     id::marker::{Guild, User},
+    shard::Position,
     token::TokenHash,
 };
 
@@ -51,6 +52,8 @@ pub struct Session {
     pub replay: Replay,
     /// Dispatches wait to be written.
     pub dirty: bool,
+    /// Where READY left off in the user's own realm, until its events follow from there.
+    pub home: Option<Position>,
     pub guilds: Vec<(Id<Guild>, GuildPhase)>,
     /// A user's READY while its guilds come in.
     pub assembling: Option<Box<Assembling>>,
