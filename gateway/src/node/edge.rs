@@ -71,6 +71,10 @@ pub(crate) struct Edge {
     metrics: Metrics,
     /// Some core has something queued that no answer will send.
     behind: Cell<bool>,
+    /// Messages on their way out: the local owner answers at once, and an answer may bring
+    /// the next message, which then waits for its turn here instead of nesting.
+    outgoing: RefCell<Outgoing>,
+    sending: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -95,6 +99,8 @@ struct CoreSub {
     users: BTreeSet<Id<User>>,
     /// It gets events: its last subscription stands and its inbox took everything since.
     live: bool,
+    /// Its inbox had no room: asked for again after a pause, not at the next occasion.
+    stalled: bool,
     /// Newest durable event it was given.
     position: Option<Position>,
     pending: Option<u64>,
@@ -156,6 +162,8 @@ impl Edge {
                 links,
                 metrics,
                 behind: Cell::new(false),
+                outgoing: RefCell::default(),
+                sending: Cell::new(false),
                 state: RefCell::default(),
             }
         })
@@ -180,6 +188,7 @@ impl Edge {
                         .extend(snapshots.into_iter().map(|request| (user, request)));
                 }
                 sub.queue(ask);
+                sub.stalled = false;
                 self.next(&mut state, realm, core, &mut out);
             }
         }
@@ -307,13 +316,15 @@ impl Edge {
                     self.send(out);
                     continue;
                 }
-                let behind: Vec<(Id<Realm>, CoreId)> = state
-                    .realms
-                    .iter()
-                    .flat_map(|(&realm, entry)| entry.cores.iter().map(move |sub| (realm, sub)))
-                    .filter(|(_, sub)| sub.pending.is_none() && sub.queued.is_some())
-                    .map(|(realm, sub)| (realm, sub.core))
-                    .collect();
+                let mut behind: Vec<(Id<Realm>, CoreId)> = Vec::new();
+                for (&realm, entry) in &mut state.realms {
+                    for sub in &mut entry.cores {
+                        if sub.pending.is_none() && sub.queued.is_some() {
+                            sub.stalled = false;
+                            behind.push((realm, sub.core));
+                        }
+                    }
+                }
                 for (realm, core) in behind {
                     self.metrics.resubscriptions.inc();
                     self.next(&mut state, realm, core, &mut out);
@@ -407,7 +418,6 @@ impl Edge {
         let Some(entry) = state.realms.get_mut(&realm) else {
             return;
         };
-        let mut full = None;
         if entry
             .serving
             .as_ref()
@@ -459,15 +469,11 @@ impl Edge {
             } else {
                 // Asked for again, snapshots and all, when there is room.
                 sub.queue(pending.ask);
-                full = Some(pending.core);
             }
         }
         let cores: Vec<CoreId> = entry.cores.iter().map(|sub| sub.core).collect();
         for core in cores {
-            // One whose inbox is full is asked for again by `tend`, after a pause.
-            if full != Some(core) {
-                self.next(state, realm, core, out);
-            }
+            self.next(state, realm, core, out);
         }
     }
 
@@ -483,6 +489,7 @@ impl Edge {
         self.metrics.inbox_full.inc();
         self.behind.set(true);
         sub.live = false;
+        sub.stalled = true;
         sub.catch_up();
         false
     }
@@ -495,7 +502,7 @@ impl Edge {
         let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
             return;
         };
-        if sub.pending.is_some() {
+        if sub.pending.is_some() || sub.stalled {
             return;
         }
         let Some(ask) = sub.queued.take() else {
@@ -661,8 +668,24 @@ impl Edge {
         servers.swap_remove(place)
     }
 
-    /// Hands messages to the owners, in order, subscriptions of one link together.
+    /// Hands messages to the owners, in order.
     fn send(&self, out: Outgoing) {
+        self.outgoing.borrow_mut().extend(out);
+        if self.sending.replace(true) {
+            return;
+        }
+        loop {
+            let out = self.outgoing.take();
+            if out.is_empty() {
+                break;
+            }
+            self.send_all(out);
+        }
+        self.sending.set(false);
+    }
+
+    /// Subscriptions of one link go together.
+    fn send_all(&self, out: Outgoing) {
         let mut batch: Vec<(Server, Vec<Sub>)> = Vec::new();
         for (server, message) in out {
             match message {
@@ -719,6 +742,7 @@ impl RealmSub {
             core,
             users: BTreeSet::new(),
             live: false,
+            stalled: false,
             position: None,
             pending: None,
             queued: None,
