@@ -87,6 +87,20 @@ impl Log {
             .iter()
             .filter(move |dispatch| dispatch.t() == t)
     }
+
+    /// Whether every guild that the newest READY announced as unavailable has come. What is
+    /// written to a guild before that is in its snapshot, and no event of the session.
+    pub fn has_its_guilds(&self) -> bool {
+        let Some(ready) = self.named("READY").next_back() else {
+            return false;
+        };
+        let came = |id: &Value| {
+            self.named("GUILD_CREATE")
+                .any(|guild| guild.life == ready.life && &guild.d()["id"] == id)
+        };
+        let mut guilds = ready.d()["guilds"].as_array().into_iter().flatten();
+        guilds.all(|guild| guild["unavailable"] != true || came(&guild["id"]))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -119,11 +133,15 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts a client and waits for its READY.
+    /// Starts a client and waits for its READY and, with the intent for them, its guilds.
     pub async fn start(login: Login) -> Self {
+        const GUILDS: u32 = 1;
+        let guilds = login.intents.is_none_or(|intents| intents & GUILDS != 0);
         let session = Self::launch(login);
         session
-            .wait("READY", |log| (log.lives > 0).then_some(()))
+            .wait("READY and the guilds", |log| {
+                (log.lives > 0 && (!guilds || log.has_its_guilds())).then_some(())
+            })
             .await;
         session
     }

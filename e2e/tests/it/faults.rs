@@ -129,7 +129,7 @@ impl Stage {
         for session in &self.sessions[gateway] {
             session
                 .wait("READY at another gateway", |log| {
-                    (log.lives == 2).then_some(())
+                    (log.lives == 2 && log.has_its_guilds()).then_some(())
                 })
                 .await;
             let refused = session.log().refused;
