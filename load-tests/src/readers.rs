@@ -5,7 +5,7 @@
 //! - `plain <address> <connections>`: connects; answered `open`.
 //! - `session <address> <token> <intents> <listening|deaf>`: connects to a gateway,
 //!   identifies and waits for READY and GUILD_CREATE; answered `open <bytes of both>`.
-//! - `frame <length>`: the length of a text message that is a delivery.
+//! - `frame <length>`: the length of a text message that is a delivery; answered `set`.
 //! - `await <deliveries>`: answered `done` once that many came since the last `frame`.
 //! - `beat`: a heartbeat on every connection.
 //! - `overheard`: answered `overheard <deliveries to deaf sessions>`.
@@ -116,6 +116,7 @@ impl Readers {
                 self.delivery_len = length.parse()?;
                 self.deliveries = 0;
                 self.overheard = 0;
+                println!("set");
             }
             ["await", deliveries] => self.awaited = Some(deliveries.parse()?),
             ["beat"] => {

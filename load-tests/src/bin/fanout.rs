@@ -349,6 +349,7 @@ async fn measure_floor(config: &Config, readers: &mut Helper, frame: &[u8]) -> R
     readers
         .tell(&format!("frame {}", payload_len(frame)))
         .await?;
+    readers.hear("set", PATIENCE).await?;
     let usage = floor.usage()?;
     let mut sent = 0;
     let mut us_per_delivery = Vec::new();
@@ -457,6 +458,7 @@ async fn measure_gateway(
     readers
         .tell(&format!("frame {}", payload_len(&stage.frame)))
         .await?;
+    readers.hear("set", PATIENCE).await?;
     let mut sent = 0;
     let one = rounds(config.rounds, 1, &mut sent, gateway, readers, stage).await?;
     readers.tell("beat").await?;
