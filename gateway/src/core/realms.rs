@@ -7,7 +7,7 @@ use guildhall_shared::{
     Id,
     envelope::Envelope,
     gateway::{CloseCode, EventKind, Intents},
-    id::marker::{Guild, Realm},
+    id::marker::{Guild, Realm, User},
     shard::{self, Position},
 };
 use serde::Deserialize;
@@ -377,7 +377,7 @@ impl Core {
 
     /// The owner does not know this user as a member. Sessions that wait for the guild need
     /// not wait; those that had it are told by the user's own realm.
-    fn not_a_member(&mut self, realm: Id<Realm>, user: Id<guildhall_shared::id::marker::User>) {
+    fn not_a_member(&mut self, realm: Id<Realm>, user: Id<User>) {
         let guild: Id<Guild> = realm.cast();
         let Some(hub) = self.hub.get(realm) else {
             return;
@@ -435,9 +435,34 @@ impl Core {
                     self.want_guild(slot, guild, arrival);
                 }
             }
+            for (user, home) in self.waiting_at_home(realm) {
+                let users = vec![Subscriber {
+                    user,
+                    snapshots: Vec::new(),
+                }];
+                self.subscriptions.push(Subscription {
+                    realm,
+                    from: Some(home),
+                    users,
+                });
+            }
             if let Some(position) = position {
                 self.sync(realm, position);
             }
         }
+    }
+
+    /// Sessions that wait for their user's own realm, which this is, and since when.
+    fn waiting_at_home(&self, realm: Id<Realm>) -> Vec<(Id<User>, Position)> {
+        let user: Id<User> = realm.cast();
+        let Some(hub) = self.hub.get(realm) else {
+            return Vec::new();
+        };
+        let sessions = hub.waiting(user).into_iter();
+        let sessions = sessions.filter_map(|slot| self.sessions.get(slot as usize));
+        sessions
+            .filter(|session| session.user == user)
+            .filter_map(|session| Some((user, session.home?)))
+            .collect()
     }
 }

@@ -296,6 +296,25 @@ impl Owner {
         }
     }
 
+    /// Finds out how far the realm is, for a subscription that cannot be answered before.
+    pub(super) async fn look_up_head(self: Rc<Self>, id: Id<RealmMarker>, ticket: u64) {
+        let Ok(heads) = database::limited(store::events::heads(&self.db, &[id])).await else {
+            return self.refuse(id, ticket);
+        };
+        let head = heads.first().map_or(UNKNOWN, |head| head.position);
+        let mut todo = Todo::default();
+        if let Some(entry) = self.state.borrow_mut().realms.get_mut(&id)
+            && let Some(waiting) = entry.waiting.iter_mut().find(|one| one.ticket == ticket)
+        {
+            waiting.at_least = Some(head);
+            waiting.wait = Wait::Reading;
+            if !entry.reading {
+                entry.answer(false, &mut todo);
+            }
+        }
+        self.carry_out(id, todo);
+    }
+
     /// Ends a replay if `got` is enough; else the position to read on from.
     fn replayed(
         self: &Rc<Self>,

@@ -113,6 +113,9 @@ struct Waiting {
     edge: EdgeId,
     sub: Sub,
     wait: Wait,
+    /// The realm stood here, in the database, after the subscription came. Looked up only
+    /// before somebody is told that a user is no member: this node may not have heard of it yet.
+    at_least: Option<Position>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,8 +124,10 @@ enum Wait {
     Reading,
     /// For old events from Postgres.
     Replay,
-    /// For events that the edge has seen and this node has not.
+    /// For events that the edge or the database has seen and this node has not.
     Behind,
+    /// For the database to say how far the realm is.
+    Head,
 }
 
 /// What is to be done after the state is no longer borrowed.
@@ -130,6 +135,7 @@ enum Wait {
 struct Todo {
     answers: Vec<(EdgeId, FromOwner)>,
     replays: Vec<u64>,
+    unsure: Vec<u64>,
     fill: bool,
     read: bool,
 }
@@ -200,6 +206,7 @@ impl Owner {
                     edge,
                     sub,
                     wait: Wait::Reading,
+                    at_least: None,
                 });
                 if entry.reading {
                     continue;
@@ -322,6 +329,9 @@ impl Owner {
         }
         for ticket in todo.replays {
             spawn_local(self.clone().replay(id, ticket));
+        }
+        for ticket in todo.unsure {
+            spawn_local(self.clone().look_up_head(id, ticket));
         }
         if todo.read {
             let mut state = self.state.borrow_mut();
@@ -455,12 +465,19 @@ impl Entry {
         };
         let mut kept = Vec::new();
         for mut waiting in std::mem::take(&mut self.waiting) {
-            if waiting.wait == Wait::Replay {
+            if matches!(waiting.wait, Wait::Replay | Wait::Head) {
                 kept.push(waiting);
                 continue;
             }
             let at = realm.position();
-            let replay = match waiting.sub.from {
+            if waiting.at_least.is_none() && realm.is_stranger_among(&waiting.sub.users) {
+                waiting.wait = Wait::Head;
+                todo.unsure.push(waiting.ticket);
+                kept.push(waiting);
+                continue;
+            }
+            let behind = waiting.at_least.filter(|&needed| needed > at);
+            let replay = match behind.or(waiting.sub.from) {
                 None => Some((Vec::new(), false)),
                 Some(from) if from.era < at.era || fresh && from.era > at.era => {
                     Some((Vec::new(), true))

@@ -176,6 +176,16 @@ impl Realm {
         self.edges.remove(&edge);
     }
 
+    /// Whether one of these asks for a guild that, as far as is known here, they are not in.
+    pub(crate) fn is_stranger_among(&self, subscribers: &[Subscriber]) -> bool {
+        let now = Timestamp::now();
+        let mut asking = subscribers.iter().filter(|user| !user.snapshots.is_empty());
+        asking.any(|subscriber| match &self.guild {
+            Some(guild) => guild.seen_by(subscriber.user, now).is_none(),
+            None => true,
+        })
+    }
+
     /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members.
     pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
         let Some(guild) = &self.guild else {
