@@ -726,6 +726,55 @@ async fn a_strangers_subscription_shows_nothing(db: PgPool) {
     assert!(subscribed.snapshots.is_empty());
 }
 
+/// The event of a join goes to the guild's owner and to the joiner's own realm by different
+/// ways: the joiner may ask for the guild before its owner has heard of it.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_newcomer_is_known_before_the_owner_has_heard_of_it(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    let newcomer: Id<User> = Id::new(world.guild.get() + 100).unwrap();
+    sqlx::query("insert into account (user_id, username) values ($1, 'newcomer')")
+        .bind(newcomer.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    sqlx::query("insert into member (guild_id, user_id) values ($1, $2)")
+        .bind(world.guild.to_db())
+        .bind(newcomer.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let body = json!({
+        "guild_id": world.guild, "roles": [], "nick": null, "avatar": null, "banner": null,
+        "joined_at": "2026-01-02T03:04:05.678000+00:00", "premium_since": null, "deaf": false,
+        "mute": false, "flags": 0, "pending": false, "communication_disabled_until": null,
+        "avatar_decoration_data": null, "collectibles": null,
+        "user": {
+            "id": newcomer, "username": "newcomer", "discriminator": "0", "global_name": null,
+            "avatar": null, "public_flags": 0, "flags": 0, "banner": null, "accent_color": null,
+            "avatar_decoration_data": null, "collectibles": null, "primary_guild": null,
+        },
+    });
+    let join = world
+        .store(
+            EventKind::GuildMemberAdd,
+            Visibility::realm(Intents::GUILD_MEMBERS),
+            &body,
+        )
+        .await;
+    node.subscribe(world.subscription(&[newcomer], None)).await;
+    let subscribed = loop {
+        if let ToCore::Subscribed(subscribed) = node.next().await {
+            break subscribed;
+        }
+    };
+    assert_eq!(subscribed.snapshots.len(), 1, "{:?}", subscribed.view);
+    assert!(Some(subscribed.position) >= join.position());
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn the_relay_carries_another_nodes_realms(db: PgPool) {
     let world = World::new(db).await;
