@@ -238,12 +238,7 @@ impl RealmHub {
         self.users.keys().copied()
     }
 
-    /// Sessions that get events of the realm.
-    pub fn sessions(&self) -> Vec<SessionSlot> {
-        self.everyone.iter().map(|listener| listener.slot).collect()
-    }
-
-    /// The same, and those that wait for a snapshot.
+    /// Sessions that get events of the realm, and those that wait for a snapshot.
     pub fn all_sessions(&self) -> Vec<SessionSlot> {
         let waiting = self.users.values().flat_map(|user| &user.waiting).copied();
         self.everyone

@@ -49,7 +49,7 @@ pub struct CoreConfig {
     pub boot: u32,
     /// `resume_gateway_url`.
     pub resume_url: Arc<str>,
-    /// Bot shards `shard % identify_concurrency` may identify at once.
+    /// All cores of this process by their ids, this one included: a RESUME may be another's.
     pub peers: Arc<[CoreHandle]>,
     pub metrics: Arc<CoreMetrics>,
 }
@@ -186,6 +186,8 @@ impl Core {
         for slot in dirty.drain(..) {
             self.flush_session(slot);
         }
+        // What was marked while writing keeps its place for the next flush.
+        dirty.append(&mut self.dirty);
         self.dirty = dirty;
         // Layouts hold dispatches alive; between batches only the newest is worth it.
         self.layouts.clear();
