@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 use tracing::Instrument;
 
-use crate::{app::App, error::Error, rate_limit, routes};
+use crate::{app::App, error::Error, openapi, rate_limit, routes};
 
 /// Larger bodies are answered 413. Attachments, which need more, are not taken yet.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -54,13 +54,15 @@ pub(crate) fn trace() -> u128 {
 /// Every route, for `main` and for tests.
 pub fn router(app: App) -> Router {
     let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer);
-    let api = routes::router()
+    let (api, document) = openapi::split(routes::router());
+    let api = api
         .method_not_allowed_fallback(method_not_allowed)
         .layer(limits);
     Router::new()
         .nest("/api/v10", api.clone())
         .nest("/api/v9", api.clone())
         .nest("/api", api)
+        .merge(document)
         .merge(routes::meta::router().method_not_allowed_fallback(method_not_allowed))
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

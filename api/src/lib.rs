@@ -15,6 +15,7 @@ mod housekeeping;
 pub mod http;
 mod message_writer;
 pub mod migrate;
+mod openapi;
 mod rate_limit;
 mod routes;
 mod snowflakes;

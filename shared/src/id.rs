@@ -17,7 +17,14 @@ pub const DISCORD_EPOCH_MS: u64 = 1_420_070_400_000;
 /// What an [`Id`] can point at. Never constructed.
 pub mod marker {
     macro_rules! markers {
-        ($($(#[$doc:meta])* $name:ident),* $(,)?) => { $($(#[$doc])* #[derive(Debug)] pub enum $name {})* };
+        ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+            $(
+                $(#[$doc])*
+                #[derive(Debug)]
+                pub enum $name {}
+                crate::openapi::marker_schema!($name);
+            )*
+        };
     }
     markers! {
         /// A guild; also the id of its @everyone role and of its realm.

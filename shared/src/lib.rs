@@ -9,6 +9,7 @@ pub mod gateway;
 pub mod id;
 pub mod keys;
 pub mod model;
+mod openapi;
 pub mod permissions;
 pub mod shard;
 pub mod snowflake;

@@ -3,6 +3,7 @@
 //! Spec: permissions.md. `computed` is the channel level, `base` the guild level.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
@@ -175,7 +176,7 @@ pub enum OverwriteKind {
 }
 
 /// A channel's exception for one role or member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Overwrite {
     pub id: Id<Target>,
     #[serde(rename = "type")]

@@ -14,25 +14,25 @@ mod roles;
 mod typing;
 mod users;
 
-use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
 
 /// Every endpoint below the version prefix.
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .merge(applications::router())
-        .merge(auth::router())
-        .merge(channels::router())
-        .merge(gateway::router())
-        .merge(guilds::router())
-        .merge(invites::router())
-        .merge(members::router())
-        .merge(messages::router())
-        .merge(oauth2::router())
-        .merge(roles::router())
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .merge(applications::router().into())
+        .merge(auth::router().into())
+        .merge(channels::router().into())
+        .merge(gateway::router().into())
+        .merge(guilds::router().into())
+        .merge(invites::router().into())
+        .merge(members::router().into())
+        .merge(messages::router().into())
+        .merge(oauth2::router().into())
+        .merge(roles::router().into())
         .merge(typing::router())
-        .merge(users::router())
+        .merge(users::router().into())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.

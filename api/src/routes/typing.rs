@@ -1,6 +1,6 @@
 //! Typing indicators: ephemeral, never stored. Spec: endpoints › trigger_typing_indicator.
 
-use axum::{Router, extract::State, http::StatusCode, routing::post};
+use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::Visibility,
@@ -10,14 +10,12 @@ use guildhall_shared::{
     model::Member,
 };
 use serde::Serialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{access, app::App, auth::CurrentUser, error::Result, extract::Path};
 
-pub(crate) fn router() -> Router<App> {
-    Router::new().route(
-        "/channels/{channel_id}/typing",
-        post(trigger_typing_indicator),
-    )
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(trigger_typing_indicator))
 }
 
 #[derive(Serialize)]
@@ -31,6 +29,12 @@ struct TypingStart {
 }
 
 /// Errors: 10003, 50001, 50008, 50013.
+#[utoipa::path(
+    post,
+    path = "/channels/{channel_id}/typing",
+    tag = "Channels",
+    responses((status = 204, description = "Those who may see the channel were told"))
+)]
 async fn trigger_typing_indicator(
     State(app): State<App>,
     user: CurrentUser,

@@ -1,6 +1,7 @@
 //! Channels. Spec: objects.md › Channel.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     Timestamp,
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// A channel's type number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct ChannelKind(pub u8);
 
@@ -53,7 +54,7 @@ impl ChannelKind {
 
 /// Settings that no query filters on; one jsonb column in the database.
 /// Which of them a channel has depends on its kind: the others stay absent.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct ChannelSettings {
     #[serde(
@@ -93,7 +94,7 @@ pub struct ChannelSettings {
 }
 
 /// A guild channel.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Channel {
     pub id: Id<marker::Channel>,
     #[serde(rename = "type")]

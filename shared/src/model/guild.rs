@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Channel, Member, Role};
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
 
 /// Settings that no query filters on; one jsonb column in the database.
 /// Every field has a default, so a row written before a field existed still reads.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct GuildSettings {
     pub splash: Option<String>,
@@ -89,7 +90,7 @@ impl Default for GuildSettings {
 }
 
 /// A guild as REST answers and GUILD_UPDATE carry it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Guild {
     pub id: Id<marker::Guild>,
     pub name: String,
@@ -105,7 +106,7 @@ pub struct Guild {
 }
 
 /// A guild as GUILD_CREATE carries it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct GatewayGuild<'a> {
     #[serde(flatten)]
     pub guild: &'a Guild,
@@ -127,7 +128,7 @@ pub struct GatewayGuild<'a> {
 }
 
 /// A guild announced but not sent yet, or in outage.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UnavailableGuild {
     pub id: Id<marker::Guild>,
     pub unavailable: bool,

@@ -1,6 +1,7 @@
 //! Invites. Spec: objects.md › Invite.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{ChannelKind, User};
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
 };
 
 /// An invite to a guild (type 0).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Invite {
     #[serde(rename = "type")]
     pub kind: u8,
@@ -30,7 +31,7 @@ pub struct Invite {
 }
 
 /// What only those who manage invites see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteMetadata {
     pub uses: u32,
     /// 0: no limit.
@@ -42,7 +43,7 @@ pub struct InviteMetadata {
 }
 
 /// The guild of an invite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteGuild {
     pub id: Id<marker::Guild>,
     pub name: String,
@@ -60,7 +61,7 @@ pub struct InviteGuild {
 }
 
 /// The channel of an invite.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteChannel {
     pub id: Id<marker::Channel>,
     #[serde(rename = "type")]

@@ -1,6 +1,7 @@
 //! Members and roles. Spec: objects.md › Member, Role.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::User;
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// A user in a guild.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Member {
     /// Absent in the `member` of messages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,7 +33,7 @@ pub struct Member {
 }
 
 /// A role of a guild.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Role {
     pub id: Id<marker::Role>,
     pub name: String,
@@ -52,7 +53,7 @@ pub struct Role {
 }
 
 /// Colours of a role, 0 to 0xFFFFFF.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RoleColors {
     pub primary_color: u32,
     pub secondary_color: Option<u32>,
@@ -60,7 +61,7 @@ pub struct RoleColors {
 }
 
 /// What a managed role belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct RoleTags {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bot_id: Option<Id<marker::User>>,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{Member, User};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// A message's type number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct MessageKind(pub u8);
 
@@ -30,7 +31,7 @@ impl MessageKind {
 }
 
 /// A message. `guild_id` and `member` are the gateway's extras: REST answers have neither.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Message {
     pub id: Id<marker::Message>,
     pub channel_id: Id<marker::Channel>,
@@ -68,7 +69,7 @@ pub struct Message {
 }
 
 /// Which message another one answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct MessageReference {
     #[serde(rename = "type")]
     pub kind: u8,

@@ -1,11 +1,12 @@
 //! Users. Spec: objects.md › Users.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{Id, marker};
 
 /// A user as everyone sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct User {
     pub id: Id<marker::User>,
     pub username: String,
@@ -26,7 +27,7 @@ pub struct User {
 }
 
 /// A user as they see themselves (`GET /users/@me`, READY, USER_UPDATE).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CurrentUser {
     #[serde(flatten)]
     pub user: User,
