@@ -28,7 +28,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(guilds::router().into())
         .merge(invites::router().into())
         .merge(members::router().into())
-        .merge(messages::router().into())
+        .merge(messages::router())
         .merge(oauth2::router().into())
         .merge(roles::router().into())
         .merge(typing::router())

@@ -65,6 +65,7 @@ pub struct Message {
         deserialize_with = "super::present",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schema(no_recursion)]
     pub referenced_message: Option<Option<Box<Message>>>,
 }
 

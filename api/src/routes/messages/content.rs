@@ -8,6 +8,7 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use crate::{
     extract::null_is_default,
@@ -23,7 +24,7 @@ const NONCE_MAX: usize = 25;
 const MENTION_LIST_MAX: usize = 100;
 
 /// A string or an integer, echoed as it came.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(super) enum Nonce {
     Number(i64),
@@ -73,7 +74,7 @@ pub(super) fn clean_content(content: &str) -> String {
 }
 
 /// An embed as a request brings it and as it goes out again; anything else in it is dropped.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(super) struct Embed {
     /// What is sent by users is always rich.
     #[serde(rename = "type", skip_deserializing, default = "rich")]
@@ -108,7 +109,8 @@ fn rich() -> &'static str {
     "rich"
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EmbedFooter)]
 struct Footer {
     #[serde(default)]
     text: Option<String>,
@@ -116,7 +118,8 @@ struct Footer {
     icon_url: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EmbedMedia)]
 struct Media {
     #[serde(default)]
     url: Option<String>,
@@ -124,7 +127,8 @@ struct Media {
     description: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EmbedAuthor)]
 struct Author {
     #[serde(default)]
     name: Option<String>,
@@ -134,7 +138,8 @@ struct Author {
     icon_url: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = EmbedField)]
 struct Field {
     #[serde(default)]
     name: Option<String>,
@@ -318,8 +323,9 @@ fn make_storable(value: &mut Value) {
 }
 
 /// Kinds of mention that the text may make.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AllowedMentionKind)]
 enum MentionKind {
     Users,
     Roles,
@@ -327,7 +333,7 @@ enum MentionKind {
 }
 
 /// Which mentions in the text count. Absent as a whole: all of them.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct AllowedMentions {
     #[serde(deserialize_with = "null_is_default")]

@@ -13,8 +13,9 @@ use guildhall_shared::{
     model::{Member, Message, MessageKind, MessageReference},
 };
 use guildhall_store::account;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use utoipa::ToSchema;
 
 use super::{
     Unsupported,
@@ -40,7 +41,7 @@ const FLAGS_SETTABLE: u64 = 1 << 2 | 1 << 12;
 /// How often a message is checked again because its guild changed meanwhile.
 const CHECKS_MAX: usize = 5;
 
-#[derive(Debug, Deserialize, Default)]
+#[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 pub(super) struct CreateMessage {
     content: Option<String>,
@@ -59,7 +60,8 @@ pub(super) struct CreateMessage {
     unsupported: Unsupported,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = MessageReferenceRequest)]
 struct Reference {
     #[serde(default, rename = "type", deserialize_with = "null_is_default")]
     kind: u8,
@@ -99,6 +101,12 @@ impl Form for CreateMessage {
 /// since, and it is made again.
 ///
 /// Errors: 10003, 20016, 50001, 50006, 50008, 50013, 50035, 160002.
+#[utoipa::path(
+    post,
+    path = "/channels/{channel_id}/messages",
+    tag = "Messages",
+    responses((status = 200, body = Message))
+)]
 pub(super) async fn create_message(
     State(app): State<App>,
     mut author: CurrentUser,

@@ -8,12 +8,7 @@ mod mentions;
 
 use std::time::Duration;
 
-use axum::{
-    Router,
-    extract::State,
-    http::StatusCode,
-    routing::{get, post},
-};
+use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     error_code::ErrorCode,
@@ -25,11 +20,13 @@ use guildhall_store::ids_to_db;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, value::RawValue};
 use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::create::create_join_message;
 use self::{
     content::{AllowedMentions, Embed, Mentions},
-    create::create_message,
+    create::{__path_create_message, create_message},
     event::{bodies, visibility},
     load::{Extra, Page},
     mentions::{Answered, resolve_mentions},
@@ -49,24 +46,15 @@ const FLAGS_EDITABLE: u64 = 1 << 2;
 /// Messages older than this are not deleted in bulk.
 const BULK_DELETE_AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 
-pub(crate) fn router() -> Router<App> {
-    let one = get(get_message)
-        .patch(update_message)
-        .delete(delete_message);
-    Router::new()
-        .route(
-            "/channels/{channel_id}/messages",
-            get(list_messages).post(create_message),
-        )
-        .route(
-            "/channels/{channel_id}/messages/bulk-delete",
-            post(bulk_delete_messages),
-        )
-        .route("/channels/{channel_id}/messages/{message_id}", one)
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(list_messages, create_message))
+        .routes(routes!(bulk_delete_messages))
+        .routes(routes!(get_message, update_message, delete_message))
 }
 
 /// Parts of a message that this server does not have. Saying so beats losing them.
-#[derive(Debug, Deserialize, Default)]
+#[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct Unsupported {
     #[serde(deserialize_with = "null_is_default")]
@@ -95,12 +83,14 @@ impl Unsupported {
     }
 }
 
-#[derive(Debug, Deserialize, Default)]
+#[derive(Debug, Deserialize, Default, IntoParams)]
 #[serde(default)]
+#[into_params(parameter_in = Query)]
 struct ListMessages {
     around: Option<Id<marker::Message>>,
     before: Option<Id<marker::Message>>,
     after: Option<Id<marker::Message>>,
+    /// 1 to 100; 50 if not given.
     limit: Option<i64>,
 }
 
@@ -113,6 +103,13 @@ impl Form for ListMessages {
 }
 
 /// Newest first. Without READ_MESSAGE_HISTORY: none. Errors: 10003, 50001, 50013.
+#[utoipa::path(
+    get,
+    path = "/channels/{channel_id}/messages",
+    tag = "Messages",
+    params(ListMessages),
+    responses((status = 200, body = Vec<Message>))
+)]
 async fn list_messages(
     State(app): State<App>,
     user: CurrentUser,
@@ -151,6 +148,12 @@ fn connect_if_voice(kind: ChannelKind) -> Permissions {
 }
 
 /// Errors: 10003, 10008, 50001, 50013.
+#[utoipa::path(
+    get,
+    path = "/channels/{channel_id}/messages/{message_id}",
+    tag = "Messages",
+    responses((status = 200, body = Message))
+)]
 async fn get_message(
     State(app): State<App>,
     user: CurrentUser,
@@ -163,7 +166,7 @@ async fn get_message(
     Ok(Json(message.ok_or(ErrorCode::UnknownMessage)?))
 }
 
-#[derive(Debug, Deserialize, Default)]
+#[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct UpdateMessage {
     #[serde(deserialize_with = "present")]
@@ -195,6 +198,12 @@ impl Form for UpdateMessage {
 /// The author changes everything, others with MANAGE_MESSAGES the flags.
 ///
 /// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035.
+#[utoipa::path(
+    patch,
+    path = "/channels/{channel_id}/messages/{message_id}",
+    tag = "Messages",
+    responses((status = 200, body = Message))
+)]
 async fn update_message(
     State(app): State<App>,
     user: CurrentUser,
@@ -306,6 +315,12 @@ struct MessageDelete {
 }
 
 /// One's own, or with MANAGE_MESSAGES anybody's. Errors: 10003, 10008, 50001, 50013, 50021.
+#[utoipa::path(
+    delete,
+    path = "/channels/{channel_id}/messages/{message_id}",
+    tag = "Messages",
+    responses((status = 204, description = "It is gone"))
+)]
 async fn delete_message(
     State(app): State<App>,
     user: CurrentUser,
@@ -342,7 +357,7 @@ async fn delete_message(
     Ok(StatusCode::NO_CONTENT)
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct BulkDelete {
     #[serde(default)]
     messages: Option<Vec<Id<marker::Message>>>,
@@ -366,6 +381,12 @@ struct MessageDeleteBulk {
 }
 
 /// Ids that are no messages are passed over. Errors: 10003, 20002, 50001, 50013, 50034.
+#[utoipa::path(
+    post,
+    path = "/channels/{channel_id}/messages/bulk-delete",
+    tag = "Messages",
+    responses((status = 204, description = "They are gone"))
+)]
 async fn bulk_delete_messages(
     State(app): State<App>,
     user: CurrentUser,
