@@ -16,7 +16,7 @@ use sqlx::{PgConnection, PgPool};
 use time::{OffsetDateTime, macros::format_description};
 use tokio_util::sync::CancellationToken;
 
-use crate::{access, app::App, error::Result, events};
+use crate::{access, app::App, audit, error::Result, events};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Length of one partition of `realm_event`.
@@ -53,6 +53,7 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("drop partitions", drop_partitions(&app.db, now).await);
         is_done("forget nonces", forget_nonces(&app.db).await);
         is_done("expire invites", expire_invites(app).await);
+        is_done("forget audit entries", audit::forget_old(&app.db).await);
     }
 }
 

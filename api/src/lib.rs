@@ -5,6 +5,7 @@
 
 mod access;
 pub mod app;
+mod audit;
 pub mod auth;
 pub mod config;
 pub mod error;

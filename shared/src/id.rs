@@ -41,6 +41,8 @@ pub mod marker {
         Realm,
         /// A role or a user, as the target of a permission overwrite.
         Target,
+        AuditEntry,
+        AutomodRule,
         /// An id that does not say what it is of.
         Any,
     }

@@ -13,7 +13,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Guild, Target},
-    model::{Channel, ChannelKind, ChannelSettings, present},
+    model::{AuditAction, Channel, ChannelKind, ChannelSettings, present},
     permissions::{Overwrite, OverwriteKind},
 };
 use serde::Deserialize;
@@ -23,6 +23,7 @@ use super::guilds;
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -318,6 +319,7 @@ async fn create_guild_channel(
     State(app): State<App>,
     user: CurrentUser,
     Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
     Json(CreateChannel(body)): Json<CreateChannel>,
 ) -> Result<(StatusCode, Json<Channel>)> {
     let mut tx = app.db.begin().await?;
@@ -361,9 +363,13 @@ async fn create_guild_channel(
     };
     body.apply(&mut channel);
     insert(&mut tx, &channel).await?;
-    let event = append(&mut tx, EventKind::ChannelCreate, &channel).await?;
+    let mut events = vec![append(&mut tx, EventKind::ChannelCreate, &channel).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::CHANNEL_CREATE, &reason)
+        .target(channel.id)
+        .created(&channel)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok((StatusCode::CREATED, Json(channel)))
 }
 
@@ -472,6 +478,7 @@ async fn update_channel(
     State(app): State<App>,
     user: CurrentUser,
     Path(channel_id): Path<Id<marker::Channel>>,
+    reason: Reason,
     Json(UpdateChannel(body)): Json<UpdateChannel>,
 ) -> Result<Json<Channel>> {
     let mut tx = app.db.begin().await?;
@@ -502,6 +509,13 @@ async fn update_channel(
     add_last_message(&mut tx, &mut channel).await?;
     let mut events = vec![store(&mut tx, &channel).await?];
     events.extend(sync_children(&mut tx, &access.channel, &channel).await?);
+    let action = AuditAction::CHANNEL_UPDATE;
+    let entry = Entry::new(channel.guild_id, user.id, action, &reason)
+        .target(channel_id)
+        .changed(&access.channel, &channel)?
+        .without(&["permission_overwrites"]);
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    events.extend(audit_overwrites(&app, &mut tx, &access, &channel, &reason).await?);
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(channel))
@@ -534,11 +548,58 @@ async fn sync_children(
     Ok(events)
 }
 
+/// An entry for each overwrite that the caller made, changed or took away.
+async fn audit_overwrites(
+    app: &App,
+    db: &mut PgConnection,
+    access: &ChannelAccess,
+    after: &Channel,
+    reason: &Reason,
+) -> Result<Vec<Envelope>> {
+    let (before, after) = (
+        &access.channel.permission_overwrites,
+        &after.permission_overwrites,
+    );
+    let find = |list: &[Overwrite], id| list.iter().find(|overwrite| overwrite.id == id).copied();
+    let kept = before.iter().map(|old| (Some(*old), find(after, old.id)));
+    let made = after
+        .iter()
+        .filter(|new| find(before, new.id).is_none())
+        .map(|new| (None, Some(*new)));
+    let mut events = Vec::new();
+    for (old, new) in kept.chain(made) {
+        let (Some(overwrite), action) = (match (old, new) {
+            (None, new) => (new, AuditAction::CHANNEL_OVERWRITE_CREATE),
+            (old, None) => (old, AuditAction::CHANNEL_OVERWRITE_DELETE),
+            (_, new) => (new, AuditAction::CHANNEL_OVERWRITE_UPDATE),
+        }) else {
+            continue;
+        };
+        let mut entry = Entry::new(access.guild.id, access.guild.user, action, reason)
+            .target(access.channel.id)
+            .option("id", overwrite.id)
+            .option("type", overwrite.kind as u8);
+        if overwrite.kind == OverwriteKind::Role {
+            let name = sqlx::query_scalar!(
+                "select name from role where guild_id = $1 and role_id = $2",
+                access.guild.id.to_db(),
+                overwrite.id.to_db(),
+            )
+            .fetch_optional(&mut *db)
+            .await?;
+            entry = entry.option("role_name", name.unwrap_or_default());
+        }
+        events.extend(audit::append(app, db, entry.changed(&old, &new)?).await?);
+    }
+    Ok(events)
+}
+
 /// Channels of a deleted category stay, without one. Errors: 10003, 50001, 50013.
 async fn delete_channel(
     State(app): State<App>,
     user: CurrentUser,
     Path(channel_id): Path<Id<marker::Channel>>,
+    reason: Reason,
 ) -> Result<Json<Channel>> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_CHANNELS;
@@ -568,6 +629,11 @@ async fn delete_channel(
     .await?;
     events.extend(guilds::forget_channel(&mut tx, channel.guild_id, channel_id).await?);
     events.push(append(&mut tx, EventKind::ChannelDelete, &channel).await?);
+    let action = AuditAction::CHANNEL_DELETE;
+    let entry = Entry::new(channel.guild_id, user.id, action, &reason)
+        .target(channel_id)
+        .deleted(&channel)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(channel))
@@ -589,6 +655,7 @@ async fn set_channel_permission_overwrite(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, overwrite_id)): Path<(Id<marker::Channel>, Id<Target>)>,
+    reason: Reason,
     Json(body): Json<SetOverwrite>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
@@ -618,7 +685,7 @@ async fn set_channel_permission_overwrite(
     }
     wanted.retain(|overwrite| overwrite.id != overwrite_id);
     wanted.extend(new);
-    change_overwrites(&app, tx, access, wanted).await
+    change_overwrites(&app, tx, access, wanted, &reason).await
 }
 
 /// Errors: 10003, 10009, 50001, 50013.
@@ -626,6 +693,7 @@ async fn delete_channel_permission_overwrite(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, overwrite_id)): Path<(Id<marker::Channel>, Id<Target>)>,
+    reason: Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
@@ -635,7 +703,7 @@ async fn delete_channel_permission_overwrite(
     if wanted.len() == access.channel.permission_overwrites.len() {
         return Err(ErrorCode::UnknownOverwrite.into());
     }
-    change_overwrites(&app, tx, access, wanted).await
+    change_overwrites(&app, tx, access, wanted, &reason).await
 }
 
 async fn change_overwrites(
@@ -643,6 +711,7 @@ async fn change_overwrites(
     mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
     access: ChannelAccess,
     wanted: Vec<Overwrite>,
+    reason: &Reason,
 ) -> Result<StatusCode> {
     check_overwrites(&access, &wanted)?;
     let mut channel = access.channel.clone();
@@ -650,6 +719,7 @@ async fn change_overwrites(
     add_last_message(&mut tx, &mut channel).await?;
     let mut events = vec![store(&mut tx, &channel).await?];
     events.extend(sync_children(&mut tx, &access.channel, &channel).await?);
+    events.extend(audit_overwrites(app, &mut tx, &access, &channel, reason).await?);
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)

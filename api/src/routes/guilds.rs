@@ -12,7 +12,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, User},
-    model::{ChannelKind, Guild, GuildSettings, Role, RoleColors, present},
+    model::{AuditAction, ChannelKind, Guild, GuildSettings, Role, RoleColors, present},
     shard::realm,
 };
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use super::{channels, members, roles};
 use crate::{
     access,
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -326,12 +327,14 @@ async fn update_guild(
     State(app): State<App>,
     user: CurrentUser,
     Path(guild_id): Path<Id<marker::Guild>>,
+    reason: Reason,
     Json(body): Json<UpdateGuild>,
 ) -> Result<Json<Guild>> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
     let (mut guild, _) = by_id(&mut tx, guild_id).await?;
+    let before = guild.clone();
     if let Some(owner) = body.owner_id.filter(|&owner| owner != guild.owner_id) {
         user.require_human()?;
         if !access.is_owner() {
@@ -346,9 +349,13 @@ async fn update_guild(
     }
     check_channels(&mut tx, guild_id, &body).await?;
     apply(body, &mut guild);
-    let event = store(&mut tx, &guild).await?;
+    let mut events = vec![store(&mut tx, &guild).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::GUILD_UPDATE, &reason)
+        .target(guild_id)
+        .changed(&before, &guild)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(guild))
 }
 

@@ -7,7 +7,9 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
-    model::{ChannelKind, GuildSettings, Invite, InviteChannel, InviteGuild, InviteMetadata},
+    model::{
+        AuditAction, ChannelKind, GuildSettings, Invite, InviteChannel, InviteGuild, InviteMetadata,
+    },
     shard::realm,
 };
 use guildhall_store::account::UserRow;
@@ -20,6 +22,7 @@ use super::members;
 use crate::{
     access,
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -220,6 +223,7 @@ async fn create_channel_invite(
     State(app): State<App>,
     user: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
+    reason: Reason,
     Json(body): Json<CreateInvite>,
 ) -> Result<Json<Invite>> {
     let max_age = body.max_age.unwrap_or(MAX_AGE_DEFAULT);
@@ -289,10 +293,27 @@ async fn create_channel_invite(
     };
     let kind = EventKind::InviteCreate;
     let vis = visibility(channel_id);
-    let event = events::append(&mut tx, guild_id, kind, vis, &event, None).await?;
+    let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &event, None).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::INVITE_CREATE, &reason)
+        .created(&audited(&invite))?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(without_counts(invite)))
+}
+
+/// An invite as the audit log tells of it.
+fn audited(invite: &Invite) -> serde_json::Value {
+    let metadata = invite.metadata.as_ref();
+    serde_json::json!({
+        "code": invite.code,
+        "channel_id": invite.channel.id,
+        "inviter_id": inviter(invite),
+        "max_age": metadata.map(|metadata| metadata.max_age),
+        "max_uses": metadata.map(|metadata| metadata.max_uses),
+        "temporary": metadata.map(|metadata| metadata.temporary),
+        "uses": metadata.map(|metadata| metadata.uses),
+    })
 }
 
 fn visibility(channel: Id<Channel>) -> Visibility {
@@ -441,6 +462,7 @@ async fn invite_revoke(
     State(app): State<App>,
     user: CurrentUser,
     Path(code): Path<String>,
+    reason: Reason,
 ) -> Result<Json<Invite>> {
     let code = super::clean(&code);
     let mut tx = app.db.begin().await?;
@@ -454,9 +476,12 @@ async fn invite_revoke(
             access.require(Permissions::MANAGE_CHANNELS)?;
         }
     }
-    let event = delete(&mut tx, &invite).await?;
+    let mut events = vec![delete(&mut tx, &invite).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::INVITE_DELETE, &reason)
+        .deleted(&audited(&invite))?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     invite.metadata = None;
     Ok(Json(without_counts(invite)))
 }

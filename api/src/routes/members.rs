@@ -12,11 +12,12 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, Role, User},
-    model::{self, Member, present},
+    model::{self, AuditAction, Member, present},
     shard::realm,
 };
 use guildhall_store::ids_to_db;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 use time::Duration;
 
@@ -24,6 +25,7 @@ use super::{messages, roles};
 use crate::{
     access::{self, GuildAccess},
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -178,6 +180,7 @@ async fn update_guild_member(
     State(app): State<App>,
     user: CurrentUser,
     Path((guild_id, user_id)): Path<(Id<Guild>, Id<User>)>,
+    reason: Reason,
     Json(body): Json<UpdateMember>,
 ) -> Result<Json<Member>> {
     let mut tx = app.db.begin().await?;
@@ -222,10 +225,57 @@ async fn update_guild_member(
     if member == before {
         return Ok(Json(member));
     }
-    let event = store(&mut tx, guild_id, user_id, &member).await?;
+    let mut events = vec![store(&mut tx, guild_id, user_id, &member).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
+        .target(user_id)
+        .changed(&before, &member)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    events.extend(audit_roles(&app, &mut tx, &access, &before, &member, &reason).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(member))
+}
+
+/// The entry for roles that a member was given or lost, if any.
+pub(super) async fn audit_roles(
+    app: &App,
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    before: &Member,
+    after: &Member,
+    reason: &Reason,
+) -> Result<Option<Envelope>> {
+    let only_in = |one: &Member, other: &Member| -> Vec<Id<Role>> {
+        let roles = one.roles.iter().copied();
+        roles.filter(|role| !other.roles.contains(role)).collect()
+    };
+    let (given, taken) = (only_in(after, before), only_in(before, after));
+    if given.is_empty() && taken.is_empty() {
+        return Ok(None);
+    }
+    let action = AuditAction::MEMBER_ROLE_UPDATE;
+    let mut entry = Entry::new(access.id, access.user, action, reason);
+    if let Some(user) = &after.user {
+        entry = entry.target(user.id);
+    }
+    for (key, roles) in [("$add", given), ("$remove", taken)] {
+        if roles.is_empty() {
+            continue;
+        }
+        let named = sqlx::query!(
+            "select role_id, name from role where guild_id = $1 and role_id = any($2)",
+            access.id.to_db(),
+            &ids_to_db(&roles),
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let named = named.into_iter().map(|role| {
+            let id: Id<Role> = Id::from_db(role.role_id);
+            json!({ "id": id, "name": role.name })
+        });
+        entry = entry.change(key, None, Some(named.collect()));
+    }
+    audit::append(app, db, entry).await
 }
 
 fn clean_nick(nick: Option<String>) -> Option<String> {
@@ -279,6 +329,7 @@ async fn update_my_guild_member(
     State(app): State<App>,
     user: CurrentUser,
     Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
     Json(body): Json<UpdateMyMember>,
 ) -> Result<Json<Member>> {
     let mut tx = app.db.begin().await?;
@@ -291,10 +342,15 @@ async fn update_my_guild_member(
         return Ok(Json(member));
     };
     access.require(Permissions::CHANGE_NICKNAME)?;
+    let before = member.clone();
     member.nick = clean_nick(nick);
-    let event = store(&mut tx, guild_id, user.id, &member).await?;
+    let mut events = vec![store(&mut tx, guild_id, user.id, &member).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
+        .target(user.id)
+        .changed(&before, &member)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(member))
 }
 
@@ -303,6 +359,7 @@ async fn delete_guild_member(
     State(app): State<App>,
     user: CurrentUser,
     Path((guild_id, user_id)): Path<(Id<Guild>, Id<User>)>,
+    reason: Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [realm(guild_id), realm(user_id)]).await?;
@@ -312,7 +369,9 @@ async fn delete_guild_member(
         .ok_or(ErrorCode::UnknownMember)?;
     // Nobody stands above themselves: leaving has an endpoint of its own.
     access.require_above(access.rank_of(user_id, &member.roles))?;
-    let events = remove(&mut tx, guild_id, &member).await?;
+    let mut events = remove(&mut tx, guild_id, &member).await?;
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_KICK, &reason).target(user_id);
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)

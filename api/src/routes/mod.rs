@@ -1,6 +1,7 @@
 //! The endpoints, a file per resource.
 
 mod applications;
+mod audit_log;
 mod auth;
 mod channels;
 mod gateway;
@@ -22,6 +23,7 @@ use crate::app::App;
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router().into())
+        .merge(audit_log::router())
         .merge(auth::router().into())
         .merge(channels::router().into())
         .merge(gateway::router().into())

@@ -12,7 +12,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Guild, User},
-    model::{Role, RoleColors, present},
+    model::{AuditAction, Role, RoleColors, present},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -21,6 +21,7 @@ use super::members;
 use crate::{
     access::{self, GuildAccess, RoleInfo},
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -149,6 +150,7 @@ async fn create_guild_role(
     State(app): State<App>,
     user: CurrentUser,
     Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
     Json(body): Json<RoleFields>,
 ) -> Result<Json<Role>> {
     let mut tx = app.db.begin().await?;
@@ -195,9 +197,14 @@ async fn create_guild_role(
         role: &role,
     };
     let kind = EventKind::GuildRoleCreate;
-    let event = events::append(&mut tx, guild_id, kind, visibility(), &event, None).await?;
+    let mut events =
+        vec![events::append(&mut tx, guild_id, kind, visibility(), &event, None).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::ROLE_CREATE, &reason)
+        .target(role.id)
+        .created(&role)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(role))
 }
 
@@ -231,12 +238,14 @@ async fn update_guild_role(
     State(app): State<App>,
     user: CurrentUser,
     Path((guild_id, role_id)): Path<(Id<Guild>, Id<marker::Role>)>,
+    reason: Reason,
     Json(body): Json<RoleFields>,
 ) -> Result<Json<Role>> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
     let mut role = role(&mut tx, guild_id, role_id).await?;
+    let before = role.clone();
     let is_everyone = role_id == guild_id.cast();
     if !is_everyone {
         access.require_above(role.rank())?;
@@ -278,9 +287,14 @@ async fn update_guild_role(
         role: &role,
     };
     let kind = EventKind::GuildRoleUpdate;
-    let event = events::append(&mut tx, guild_id, kind, visibility(), &event, None).await?;
+    let mut events =
+        vec![events::append(&mut tx, guild_id, kind, visibility(), &event, None).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::ROLE_UPDATE, &reason)
+        .target(role_id)
+        .changed(&before, &role)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(role))
 }
 
@@ -289,6 +303,7 @@ async fn delete_guild_role(
     State(app): State<App>,
     user: CurrentUser,
     Path((guild_id, role_id)): Path<(Id<Guild>, Id<marker::Role>)>,
+    reason: Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
@@ -298,12 +313,18 @@ async fn delete_guild_role(
         return Err(ErrorCode::InvalidRole.into());
     }
     access.require_above(role.rank())?;
+    let before = self::role(&mut tx, guild_id, role_id).await?;
     delete(&mut tx, guild_id, role_id).await?;
     let body = RoleDelete { guild_id, role_id };
     let kind = EventKind::GuildRoleDelete;
-    let event = events::append(&mut tx, guild_id, kind, visibility(), &body, None).await?;
+    let mut events =
+        vec![events::append(&mut tx, guild_id, kind, visibility(), &body, None).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::ROLE_DELETE, &reason)
+        .target(role_id)
+        .deleted(&before)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -359,8 +380,9 @@ async fn add_guild_member_role(
     State(app): State<App>,
     user: CurrentUser,
     Path(ids): Path<MemberRole>,
+    reason: Reason,
 ) -> Result<StatusCode> {
-    change_member_role(&app, &user, ids, true).await
+    change_member_role(&app, &user, ids, true, &reason).await
 }
 
 /// Also fine when the member has it not. Errors: 10004, 10007, 10011, 50001, 50013, 50028.
@@ -368,8 +390,9 @@ async fn delete_guild_member_role(
     State(app): State<App>,
     user: CurrentUser,
     Path(ids): Path<MemberRole>,
+    reason: Reason,
 ) -> Result<StatusCode> {
-    change_member_role(&app, &user, ids, false).await
+    change_member_role(&app, &user, ids, false, &reason).await
 }
 
 async fn change_member_role(
@@ -377,6 +400,7 @@ async fn change_member_role(
     user: &CurrentUser,
     (guild_id, target, role_id): MemberRole,
     give: bool,
+    reason: &Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
@@ -388,14 +412,16 @@ async fn change_member_role(
     if member.roles.contains(&role_id) == give {
         return Ok(StatusCode::NO_CONTENT);
     }
+    let before = member.clone();
     if give {
         member.roles.push(role_id);
     } else {
         member.roles.retain(|&held| held != role_id);
     }
-    let event = members::store(&mut tx, guild_id, target, &member).await?;
+    let mut events = vec![members::store(&mut tx, guild_id, target, &member).await?];
+    events.extend(members::audit_roles(app, &mut tx, &access, &before, &member, reason).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
 pub(crate) const GATEWAY_URL: &str = "ws://127.0.0.1:4999";
 
+const AUDIT: &str = "GUILD_AUDIT_LOG_ENTRY_CREATE";
+
 /// An API on its own database, on a free port, until dropped.
 pub(crate) struct TestApp {
     pub(crate) db: PgPool,
@@ -340,8 +342,22 @@ impl TestApp {
         role
     }
 
-    /// Name and body of every event of a guild or user, in order. Panics on a gap in the numbers.
+    /// Name and body of every event of a guild or user, in order, without those of the audit
+    /// log, which come with nearly every change. Panics on a gap in the numbers.
     pub(crate) async fn events<T>(&self, realm: Id<T>) -> Vec<(&'static str, Value)> {
+        let mut events = self.all_events(realm).await;
+        events.retain(|(name, _)| *name != AUDIT);
+        events
+    }
+
+    /// The audit log's entries of a guild, oldest first, as their events carry them.
+    pub(crate) async fn audit(&self, guild: Id<marker::Guild>) -> Vec<Value> {
+        let mut events = self.all_events(guild).await;
+        events.retain(|(name, _)| *name == AUDIT);
+        events.into_iter().map(|(_, body)| body).collect()
+    }
+
+    async fn all_events<T>(&self, realm: Id<T>) -> Vec<(&'static str, Value)> {
         let rows: Vec<(i64, i16, Vec<u8>)> = sqlx::query_as(
             "select seq, kind, body from realm_event where realm_id = $1 order by seq",
         )
@@ -367,7 +383,7 @@ impl TestApp {
             .collect()
     }
 
-    /// The names alone.
+    /// The names of [`Self::events`] alone.
     pub(crate) async fn event_names<T>(&self, realm: Id<T>) -> Vec<&'static str> {
         let events = self.events(realm).await;
         events.into_iter().map(|(name, _)| name).collect()

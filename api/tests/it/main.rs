@@ -7,6 +7,7 @@
 
 mod accounts;
 mod applications;
+mod audit_log;
 mod channels;
 mod conformance;
 mod guilds;

@@ -3,6 +3,7 @@
 //! Arrays are never null; a field without `skip_serializing_if` is always written.
 
 mod application;
+mod audit;
 mod channel;
 mod guild;
 mod invite;
@@ -11,6 +12,7 @@ mod message;
 mod user;
 
 pub use application::Application;
+pub use audit::{AuditAction, AuditChange, AuditEntry, audit_changes};
 pub use channel::{Channel, ChannelKind, ChannelSettings};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};

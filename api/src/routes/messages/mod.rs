@@ -14,7 +14,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Channel, Guild},
-    model::{ChannelKind, Member, Message, MessageKind, present},
+    model::{AuditAction, ChannelKind, Member, Message, MessageKind, present},
 };
 use guildhall_store::ids_to_db;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,7 @@ use self::{
 use crate::{
     access,
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     events,
@@ -325,6 +326,7 @@ async fn delete_message(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, message_id)): Path<(Id<Channel>, Id<marker::Message>)>,
+    reason: Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
@@ -351,9 +353,15 @@ async fn delete_message(
         guild_id,
     };
     let (kind, vis) = (EventKind::MessageDelete, visibility(channel_id));
-    let event = events::append(&mut tx, guild_id, kind, vis, &body, None).await?;
+    let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &body, None).await?];
+    if deleted.author_id != user.id.to_db() {
+        let entry = Entry::new(guild_id, user.id, AuditAction::MESSAGE_DELETE, &reason)
+            .target(Id::<marker::User>::from_db(deleted.author_id))
+            .option("channel_id", channel_id);
+        events.extend(audit::append(&app, &mut tx, entry).await?);
+    }
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -391,6 +399,7 @@ async fn bulk_delete_messages(
     State(app): State<App>,
     user: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
+    reason: Reason,
     Json(body): Json<BulkDelete>,
 ) -> Result<StatusCode> {
     user.require_bot()?;
@@ -416,15 +425,20 @@ async fn bulk_delete_messages(
         return Ok(StatusCode::NO_CONTENT);
     }
     let guild_id = access.guild.id;
+    let action = AuditAction::MESSAGE_BULK_DELETE;
+    let entry = Entry::new(guild_id, user.id, action, &reason)
+        .target(channel_id)
+        .option("count", deleted.len());
     let body = MessageDeleteBulk {
         ids: guildhall_store::ids_from_db(deleted),
         channel_id,
         guild_id,
     };
     let (kind, vis) = (EventKind::MessageDeleteBulk, visibility(channel_id));
-    let event = events::append(&mut tx, guild_id, kind, vis, &body, None).await?;
+    let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &body, None).await?];
+    events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,0 +1,188 @@
+//! The audit log as it is read. Spec: limits-and-errors › Audit log, Pagination.
+//!
+//! Entries are written by `crate::audit`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::State;
+use guildhall_shared::{
+    Id, Permissions,
+    id::marker::{Any, AuditEntry as EntryId, Guild, User},
+    model::{self, AuditAction, AuditChange, AuditEntry},
+};
+use guildhall_store::account::UserRow;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::{PgConnection, types::Json as Jsonb};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    access,
+    app::App,
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path, Query},
+    form::FormErrors,
+};
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list_guild_audit_log_entries))
+}
+
+#[derive(Debug, Deserialize, Default, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct ListEntries {
+    /// Entries of this actor.
+    user_id: Option<Id<User>>,
+    /// Entries about this.
+    target_id: Option<Id<Any>>,
+    action_type: Option<u16>,
+    /// Newest first; the default.
+    before: Option<Id<EntryId>>,
+    /// Oldest first.
+    after: Option<u64>,
+    #[param(minimum = 1, maximum = 100)]
+    limit: Option<i64>,
+}
+
+impl Form for ListEntries {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(limit) = self.limit {
+            form.range("limit", limit, 1..=100);
+        }
+    }
+}
+
+/// Entries with what they speak of, as far as it is still there.
+#[derive(Serialize, ToSchema)]
+struct AuditLog {
+    audit_log_entries: Vec<AuditEntry>,
+    /// Actors and targets.
+    users: Vec<model::User>,
+    integrations: Vec<Value>,
+    webhooks: Vec<Value>,
+    guild_scheduled_events: Vec<Value>,
+    threads: Vec<Value>,
+    application_commands: Vec<Value>,
+    auto_moderation_rules: Vec<Value>,
+}
+
+/// VIEW_AUDIT_LOG. Errors: 10004, 50001, 50013, 50035.
+#[utoipa::path(
+    get,
+    path = "/guilds/{guild_id}/audit-logs",
+    tag = "Audit log",
+    params(ListEntries),
+    responses((status = 200, body = AuditLog))
+)]
+async fn list_guild_audit_log_entries(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    Query(query): Query<ListEntries>,
+) -> Result<Json<AuditLog>> {
+    let mut db = app.db.acquire().await?;
+    access::guild(&mut *db, &user, guild_id, Permissions::VIEW_AUDIT_LOG).await?;
+    let entries = entries(&mut db, guild_id, &query).await?;
+    let users = users(&mut db, &entries).await?;
+    Ok(Json(AuditLog {
+        audit_log_entries: entries,
+        users,
+        integrations: Vec::new(),
+        webhooks: Vec::new(),
+        guild_scheduled_events: Vec::new(),
+        threads: Vec::new(),
+        application_commands: Vec::new(),
+        auto_moderation_rules: Vec::new(),
+    }))
+}
+
+struct Row {
+    entry_id: i64,
+    action: i16,
+    user_id: Option<i64>,
+    target_id: Option<i64>,
+    changes: Jsonb<Vec<AuditChange>>,
+    options: Jsonb<BTreeMap<String, String>>,
+    reason: Option<String>,
+}
+
+impl From<Row> for AuditEntry {
+    fn from(row: Row) -> Self {
+        Self {
+            id: Id::from_db(row.entry_id),
+            action_type: AuditAction(row.action as u16),
+            user_id: row.user_id.map(Id::from_db),
+            target_id: row.target_id.map(Id::from_db),
+            changes: row.changes.0,
+            options: row.options.0,
+            reason: row.reason,
+        }
+    }
+}
+
+async fn entries(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    query: &ListEntries,
+) -> Result<Vec<AuditEntry>> {
+    let ascending = query.after.is_some() && query.before.is_none();
+    // `after=0` is how libraries ask for the oldest.
+    let after = query.after.map_or(0, |after| after.min(i64::MAX as u64)) as i64;
+    // Two statements, because each goes along the index its own way.
+    macro_rules! select {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Row,
+                r#"select entry_id, action, user_id, target_id,
+                          changes as "changes: Jsonb<Vec<AuditChange>>",
+                          options as "options: Jsonb<BTreeMap<String, String>>", reason
+                   from audit_entry
+                   where guild_id = $1 and entry_id > $2 and entry_id < $3
+                     and ($4::bigint is null or user_id = $4)
+                     and ($5::bigint is null or target_id = $5)
+                     and ($6::smallint is null or action = $6)
+                   order by entry_id "#
+                    + $order
+                    + " limit $7",
+                guild.to_db(),
+                after,
+                query.before.map_or(i64::MAX, Id::to_db),
+                query.user_id.map(Id::to_db),
+                query.target_id.map(Id::to_db),
+                query.action_type.map(|action| action as i16),
+                query.limit.unwrap_or(50),
+            )
+            .fetch_all(db)
+            .await?
+        };
+    }
+    let rows = if ascending {
+        select!("asc")
+    } else {
+        select!("desc")
+    };
+    Ok(rows.into_iter().map(AuditEntry::from).collect())
+}
+
+/// Actors, and targets that are users. An id of something else is nobody's account.
+async fn users(db: &mut PgConnection, entries: &[AuditEntry]) -> Result<Vec<model::User>> {
+    let ids: BTreeSet<i64> = entries
+        .iter()
+        .flat_map(|entry| [entry.user_id.map(Id::to_db), entry.target_id.map(Id::to_db)])
+        .flatten()
+        .collect();
+    let ids: Vec<i64> = ids.into_iter().collect();
+    let rows = sqlx::query_as!(
+        UserRow,
+        "select user_id, username, discriminator, global_name, avatar, banner, accent_color, bot,
+                public_flags
+         from account where user_id = any($1) order by user_id",
+        &ids,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(model::User::from).collect())
+}
