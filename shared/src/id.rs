@@ -37,6 +37,11 @@ pub mod marker {
         Role,
         Application,
         Attachment,
+        StageInstance,
+        ScheduledEvent,
+        /// One date of a recurring event that differs.
+        EventException,
+        Integration,
         /// A guild or a user: whatever has numbered events.
         Realm,
         /// A role or a user, as the target of a permission overwrite.

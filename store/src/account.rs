@@ -144,7 +144,9 @@ pub async fn guild_ids(
     user: Id<marker::User>,
 ) -> Result<Vec<Id<marker::Guild>>> {
     let ids = sqlx::query_scalar!(
-        "select guild_id from member where user_id = $1 order by guild_id",
+        // Members of a deleted guild stay until they are collected.
+        "select guild_id from member join guild using (guild_id)
+         where user_id = $1 order by guild_id",
         user.to_db(),
     )
     .fetch_all(db)

@@ -5,15 +5,21 @@ use guildhall_shared::{
     id::{Id, marker},
     model::{
         Channel, ChannelKind, ChannelSettings, Guild, GuildSettings, Member, Role, RoleColors,
-        RoleTags, User,
+        RoleTags, ScheduledEvent, StageInstance, User, VoiceState,
     },
     permissions::Overwrite,
     shard::{Position, realm},
 };
+use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 
-use crate::{Result, account::UserRow};
+use crate::{
+    Result,
+    account::UserRow,
+    scheduled_events::{self, Which},
+    voice,
+};
 
 /// A whole guild at one position: events after it are changes to this.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +30,12 @@ pub struct Snapshot {
     /// Ascending by user id.
     pub members: Vec<Member>,
     pub member_count: u64,
+    /// In the order of joining.
+    pub voice_states: Vec<VoiceState>,
+    pub stages: Vec<StageInstance>,
+    /// Scheduled or active ones.
+    pub events: Vec<ScheduledEvent>,
+    pub sounds: Vec<Value>,
 }
 
 /// Columns of `role` that make a [`Role`].
@@ -169,6 +181,9 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
     .await?;
     let channels = channels(&mut *tx, guild).await?;
     let members = members(&mut *tx, guild, None, i64::MAX).await?;
+    let voice_states = voice::states(&mut *tx, guild, None, None).await?;
+    let stages = voice::stages(&mut *tx, guild, None).await?;
+    let events = scheduled_events::scheduled_events(&mut tx, guild, Which::Open, false).await?;
     tx.commit().await?;
     Ok(Some(Snapshot {
         position: Position {
@@ -179,6 +194,10 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
         channels,
         members,
         member_count,
+        voice_states,
+        stages,
+        events,
+        sounds: Vec::new(),
     }))
 }
 

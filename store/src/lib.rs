@@ -6,6 +6,8 @@
 pub mod account;
 pub mod events;
 pub mod guild;
+pub mod scheduled_events;
+pub mod voice;
 
 use guildhall_shared::{
     envelope::Malformed,

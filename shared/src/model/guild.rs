@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Channel, Member, Role};
+use super::{Channel, Member, Role, ScheduledEvent, StageInstance, VoiceState};
 use crate::{
     Timestamp,
     id::{Id, marker},
@@ -117,14 +117,15 @@ pub struct GatewayGuild<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unavailable: Option<bool>,
     pub member_count: u64,
-    pub voice_states: Vec<Value>,
+    /// Without `guild_id` and `member`.
+    pub voice_states: Vec<&'a VoiceState>,
     pub members: Vec<&'a Member>,
     pub channels: Vec<&'a Channel>,
     pub threads: Vec<Value>,
     pub presences: Vec<Value>,
-    pub stage_instances: Vec<Value>,
-    pub guild_scheduled_events: Vec<Value>,
-    pub soundboard_sounds: Vec<Value>,
+    pub stage_instances: Vec<&'a StageInstance>,
+    pub guild_scheduled_events: Vec<&'a ScheduledEvent>,
+    pub soundboard_sounds: Vec<&'a Value>,
 }
 
 /// A guild announced but not sent yet, or in outage.

@@ -9,7 +9,9 @@ mod guild;
 mod invite;
 mod member;
 mod message;
+mod scheduled_event;
 mod user;
+mod voice;
 
 pub use application::Application;
 pub use audit::{AuditAction, AuditChange, AuditEntry, audit_changes};
@@ -18,7 +20,12 @@ pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};
 pub use message::{Message, MessageKind, MessageReference};
+pub use scheduled_event::{
+    EventEntity, EventException, EventMetadata, EventStatus, NthWeekday, RecurrenceRule,
+    ScheduledEvent,
+};
 pub use user::{CurrentUser, User};
+pub use voice::{StageInstance, VoiceState};
 
 /// Reads a field that may be absent (`None`), null (`Some(None)`) or there (`Some(Some(_))`).
 /// Goes with `#[serde(default)]`.

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
-    envelope::Envelope,
+    envelope::{Envelope, Scope},
     gateway::EventKind,
     id::marker,
-    model::{Channel, Guild, Member, Role},
+    model::{
+        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, VoiceState,
+    },
     permissions::{self, MemberAccess, OverwriteKind},
 };
 use guildhall_store::guild::Snapshot;
@@ -35,6 +37,12 @@ pub(crate) struct GuildState {
     pub(crate) channels: BTreeMap<Id<marker::Channel>, Channel>,
     pub(crate) members: BTreeMap<Id<marker::User>, Member>,
     pub(crate) member_count: u64,
+    /// Without `guild_id` and `member`, as a GUILD_CREATE wants them.
+    pub(crate) voice_states: BTreeMap<Id<marker::User>, VoiceState>,
+    pub(crate) stages: BTreeMap<Id<marker::StageInstance>, StageInstance>,
+    /// Those that are scheduled or active.
+    pub(crate) events: BTreeMap<Id<marker::ScheduledEvent>, ScheduledEvent>,
+    pub(crate) sounds: BTreeMap<Id<marker::Any>, Value>,
     pub(crate) classes: Classes,
     roles: HashMap<Id<marker::Role>, Permissions, FxBuildHasher>,
 }
@@ -77,6 +85,35 @@ struct WithUser {
     user: WithId,
 }
 
+#[derive(Deserialize)]
+struct WithEmojis {
+    emojis: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct WithStickers {
+    stickers: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct WithSoundId {
+    sound_id: Id<marker::Any>,
+}
+
+#[derive(Deserialize)]
+struct WithSounds {
+    soundboard_sounds: Vec<Value>,
+}
+
+/// What somebody is told who saw a thing in its old channel and does not see its new one.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) from: Id<marker::Channel>,
+    pub(crate) to: Option<Id<marker::Channel>>,
+    pub(crate) kind: EventKind,
+    pub(crate) body: Value,
+}
+
 impl GuildState {
     pub(crate) fn new(snapshot: Snapshot) -> Self {
         let mut classes = Classes::default();
@@ -96,11 +133,74 @@ impl GuildState {
                 .filter_map(|member| Some((member.user.as_ref()?.id, member)))
                 .collect(),
             member_count: snapshot.member_count,
+            voice_states: BTreeMap::new(),
+            stages: by_id(snapshot.stages, |stage| stage.id),
+            events: by_id(snapshot.events, |event| event.id),
+            sounds: BTreeMap::new(),
             classes,
             roles: HashMap::default(),
         };
+        for voice in snapshot.voice_states {
+            state.put_voice(voice);
+        }
+        for sound in snapshot.sounds {
+            // A sound without an id cannot be told of again: nobody stores one.
+            let _ = state.put_sound(sound);
+        }
         state.index_roles();
         state
+    }
+
+    /// What this event, not yet applied, takes from the view of those who see the channel where
+    /// its object was but not the one where it will be.
+    pub(crate) fn leaves(&self, event: &Envelope) -> Result<Option<Gone>, Unreadable> {
+        let body = event.body.as_ref();
+        let read = || -> Result<Option<Gone>, serde_json::Error> {
+            Ok(match event.kind {
+                EventKind::VoiceStateUpdate => {
+                    let mut voice: VoiceState = serde_json::from_slice(body)?;
+                    let before = self.voice_states.get(&voice.user_id);
+                    let from = before.and_then(|before| before.channel_id);
+                    let to = voice.channel_id.take();
+                    voice.request_to_speak_timestamp = None;
+                    voice.suppress = false;
+                    gone(from, to, event.kind, &voice)?
+                }
+                EventKind::GuildScheduledEventUpdate => {
+                    let after: ScheduledEvent = serde_json::from_slice(body)?;
+                    let before = self.events.get(&after.id);
+                    match before.map(|before| (before, before.channel_id)) {
+                        Some((before, from)) if after.channel_id.is_some() => {
+                            let kind = EventKind::GuildScheduledEventDelete;
+                            gone(from, after.channel_id, kind, before)?
+                        }
+                        // What takes place elsewhere is for all.
+                        Some(_) | None => None,
+                    }
+                }
+                _ => None,
+            })
+        };
+        read().map_err(|source| Unreadable {
+            kind: event.kind.name(),
+            source,
+        })
+    }
+
+    fn put_voice(&mut self, mut voice: VoiceState) {
+        voice.guild_id = None;
+        voice.member = None;
+        if voice.channel_id.is_some() {
+            self.voice_states.insert(voice.user_id, voice);
+        } else {
+            self.voice_states.remove(&voice.user_id);
+        }
+    }
+
+    fn put_sound(&mut self, sound: Value) -> Result<(), serde_json::Error> {
+        let WithSoundId { sound_id } = WithSoundId::deserialize(&sound)?;
+        self.sounds.insert(sound_id, sound);
+        Ok(())
     }
 
     /// The classes a user sees now; `None` for one who is no member.
@@ -179,6 +279,10 @@ impl GuildState {
                 let id = id.cast();
                 self.classes.remove(id);
                 self.channels.remove(&id);
+                self.voice_states
+                    .retain(|_, voice| voice.channel_id != Some(id));
+                self.stages.retain(|_, stage| stage.channel_id != id);
+                self.events.retain(|_, event| event.channel_id != Some(id));
                 Touched::Everybody
             }
             EventKind::GuildRoleCreate | EventKind::GuildRoleUpdate => {
@@ -213,13 +317,75 @@ impl GuildState {
             EventKind::GuildMemberRemove => {
                 let WithUser { user } = serde_json::from_slice(body)?;
                 let user = user.id.cast();
+                self.voice_states.remove(&user);
                 if self.members.remove(&user).is_some() {
                     self.member_count = self.member_count.saturating_sub(1);
                 }
                 Touched::Member(user)
             }
+            EventKind::VoiceStateUpdate => {
+                self.put_voice(serde_json::from_slice(body)?);
+                Touched::Nobody
+            }
+            EventKind::StageInstanceCreate | EventKind::StageInstanceUpdate => {
+                let stage: StageInstance = serde_json::from_slice(body)?;
+                self.stages.insert(stage.id, stage);
+                Touched::Nobody
+            }
+            EventKind::StageInstanceDelete => {
+                let WithId { id } = serde_json::from_slice(body)?;
+                self.stages.remove(&id.cast());
+                Touched::Nobody
+            }
+            EventKind::GuildScheduledEventCreate | EventKind::GuildScheduledEventUpdate => {
+                let mut scheduled: ScheduledEvent = serde_json::from_slice(body)?;
+                scheduled.user_count = None;
+                if scheduled.status.is_open() {
+                    self.events.insert(scheduled.id, scheduled);
+                } else {
+                    self.events.remove(&scheduled.id);
+                }
+                Touched::Nobody
+            }
+            EventKind::GuildScheduledEventDelete => {
+                let WithId { id } = serde_json::from_slice(body)?;
+                self.events.remove(&id.cast());
+                Touched::Nobody
+            }
+            EventKind::GuildScheduledEventExceptionCreate
+            | EventKind::GuildScheduledEventExceptionUpdate
+            | EventKind::GuildScheduledEventExceptionDelete => {
+                self.change_exception(event.kind, serde_json::from_slice(body)?);
+                Touched::Nobody
+            }
+            EventKind::GuildEmojisUpdate => {
+                let WithEmojis { emojis } = serde_json::from_slice(body)?;
+                self.guild.emojis = emojis;
+                Touched::Nobody
+            }
+            EventKind::GuildStickersUpdate => {
+                let WithStickers { stickers } = serde_json::from_slice(body)?;
+                self.guild.stickers = stickers;
+                Touched::Nobody
+            }
+            EventKind::GuildSoundboardSoundCreate | EventKind::GuildSoundboardSoundUpdate => {
+                self.put_sound(serde_json::from_slice(body)?)?;
+                Touched::Nobody
+            }
+            EventKind::GuildSoundboardSoundDelete => {
+                let WithSoundId { sound_id } = serde_json::from_slice(body)?;
+                self.sounds.remove(&sound_id);
+                Touched::Nobody
+            }
+            EventKind::GuildSoundboardSoundsUpdate => {
+                let WithSounds { soundboard_sounds } = serde_json::from_slice(body)?;
+                for sound in soundboard_sounds {
+                    self.put_sound(sound)?;
+                }
+                Touched::Nobody
+            }
             EventKind::MessageCreate => {
-                if let guildhall_shared::envelope::Scope::Channel(channel) = event.vis.scope
+                if let Scope::Channel(channel) = event.vis.scope
                     && let Some(channel) = self.channels.get_mut(&channel)
                 {
                     let WithId { id } = serde_json::from_slice(body)?;
@@ -229,6 +395,18 @@ impl GuildState {
             }
             _ => Touched::Nobody,
         })
+    }
+
+    fn change_exception(&mut self, kind: EventKind, exception: EventException) {
+        let Some(event) = self.events.get_mut(&exception.event_id) else {
+            return;
+        };
+        let exceptions = &mut event.guild_scheduled_event_exceptions;
+        exceptions.retain(|known| known.event_exception_id != exception.event_exception_id);
+        if kind != EventKind::GuildScheduledEventExceptionDelete {
+            exceptions.push(exception);
+            exceptions.sort_by_key(|known| known.event_exception_id);
+        }
     }
 
     /// Fields that the body does not carry stay as they are.
@@ -307,6 +485,29 @@ impl GuildState {
             now,
         )
     }
+}
+
+fn by_id<K: Ord, T>(list: Vec<T>, id: impl Fn(&T) -> K) -> BTreeMap<K, T> {
+    list.into_iter().map(|item| (id(&item), item)).collect()
+}
+
+/// Nothing is gone if it was in no channel, or stays in its channel.
+fn gone(
+    from: Option<Id<marker::Channel>>,
+    to: Option<Id<marker::Channel>>,
+    kind: EventKind,
+    body: &impl serde::Serialize,
+) -> Result<Option<Gone>, serde_json::Error> {
+    let Some(from) = from.filter(|&from| to.is_some_and(|to| to != from)) else {
+        return Ok(None);
+    };
+    let body = serde_json::to_value(body)?;
+    Ok(Some(Gone {
+        from,
+        to,
+        kind,
+        body,
+    }))
 }
 
 /// Puts the fields of `change` over those of `base`, also inside objects of both.

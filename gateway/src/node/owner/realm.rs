@@ -14,11 +14,12 @@ use guildhall_shared::{
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
     id::marker::{Channel, Realm as RealmMarker, User},
+    model::VoiceState,
     shard::Position,
 };
 
 use super::{
-    guild::{GuildState, Touched, Unreadable},
+    guild::{Gone, GuildState, Touched, Unreadable},
     intake::Intake,
     snapshot,
 };
@@ -271,7 +272,11 @@ impl Realm {
             return Ok(());
         };
         if !event.kind.changes_access() {
+            let gone = guild.leaves(&event)?;
             guild.apply(&event)?;
+            if let Some(gone) = gone {
+                self.tell_of_leaving(gone, &event.vis.regardless, out);
+            }
             self.send(now, event, out);
             return Ok(());
         }
@@ -315,6 +320,9 @@ impl Realm {
             if event.kind != EventKind::ChannelCreate || about != Some(channel) {
                 self.synthesize(EventKind::ChannelCreate, channel, users, None, out);
             }
+            for (kind, body) in self.inside(channel) {
+                self.synthesize(kind, channel, users, Some(body), out);
+            }
         }
         let update = (event.kind == EventKind::ChannelUpdate).then(|| event.body.clone());
         self.send(now, event, out);
@@ -330,6 +338,66 @@ impl Realm {
             }
             self.synthesize(EventKind::ChannelDelete, channel, users, None, out);
         }
+    }
+
+    /// For those who see where something was, but not where it is now. `own` get the event itself.
+    fn tell_of_leaving(&self, gone: Gone, own: &[Id<User>], out: &mut Vec<Effect>) {
+        let Some(guild) = &self.guild else { return };
+        let from = guild.classes.of(gone.from);
+        let to = gone.to.and_then(|channel| guild.classes.of(channel));
+        if from == to {
+            return;
+        }
+        let sees = |seen: &Option<Vec<ClassId>>, class: Option<ClassId>| {
+            let (Some(seen), Some(class)) = (seen, class) else {
+                return false;
+            };
+            seen.binary_search(&class).is_ok()
+        };
+        let users: BTreeSet<Id<User>> = self
+            .edges
+            .values()
+            .flatten()
+            .filter(|(user, seen)| sees(seen, from) && !sees(seen, to) && !own.contains(user))
+            .map(|(&user, _)| user)
+            .collect();
+        if !users.is_empty() {
+            let body = Bytes::from(gone.body.to_string());
+            self.synthesize(gone.kind, gone.from, &users, Some(body), out);
+        }
+    }
+
+    /// What is in a channel, as it would be told to those who see it from now on.
+    fn inside(&self, channel: Id<Channel>) -> Vec<(EventKind, Bytes)> {
+        let Some(guild) = &self.guild else {
+            return Vec::new();
+        };
+        let mut inside = Vec::new();
+        let mut add = |kind, body: serde_json::Result<serde_json::Value>| {
+            inside.extend(body.map(|body| (kind, Bytes::from(body.to_string()))));
+        };
+        for voice in guild.voice_states.values() {
+            if voice.channel_id == Some(channel) {
+                let voice = VoiceState {
+                    guild_id: Some(guild.guild.id),
+                    member: guild.members.get(&voice.user_id).cloned(),
+                    ..voice.clone()
+                };
+                add(EventKind::VoiceStateUpdate, serde_json::to_value(voice));
+            }
+        }
+        for stage in guild.stages.values() {
+            if stage.channel_id == channel {
+                add(EventKind::StageInstanceCreate, serde_json::to_value(stage));
+            }
+        }
+        for event in guild.events.values() {
+            if event.channel_id == Some(channel) {
+                let kind = EventKind::GuildScheduledEventCreate;
+                add(kind, serde_json::to_value(event));
+            }
+        }
+        inside
     }
 
     fn send(&mut self, now: Instant, event: Arc<Envelope>, out: &mut Vec<Effect>) {
@@ -461,7 +529,7 @@ impl Realm {
             kind,
             vis: Visibility::of(
                 Scope::Users(users.iter().copied().collect()),
-                Intents::GUILDS,
+                intents_of(kind),
             ),
             at_ms: 0,
             trace: 0,
@@ -489,4 +557,15 @@ fn channel_of(event: &Envelope) -> Option<Id<Channel>> {
     .then(|| serde_json::from_slice::<Body>(&event.body).ok())
     .flatten()
     .map(|body| body.id)
+}
+
+/// What a session must have asked for to get an event that no change stands for.
+fn intents_of(kind: EventKind) -> Intents {
+    match kind {
+        EventKind::VoiceStateUpdate => Intents::GUILD_VOICE_STATES,
+        EventKind::GuildScheduledEventCreate | EventKind::GuildScheduledEventDelete => {
+            Intents::GUILD_SCHEDULED_EVENTS
+        }
+        _ => Intents::GUILDS,
+    }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use guildhall_shared::{
     Id,
     id::marker::User,
-    model::{Channel, GatewayGuild, Member},
+    model::{Channel, GatewayGuild, Member, VoiceState},
 };
 
 use super::guild::GuildState;
@@ -19,18 +19,28 @@ pub(crate) fn guild_create(
 ) -> Option<Bytes> {
     let own = state.members.get(&user)?;
     let large = state.member_count > u64::from(request.large_threshold);
+    let sees = |channel| {
+        let class = state.classes.of(channel);
+        class.is_some_and(|class| classes.contains(&class))
+    };
+    let voice_states: Vec<&VoiceState> = state
+        .voice_states
+        .values()
+        .filter(|voice| voice.channel_id.is_some_and(sees))
+        .collect();
     let members: Vec<&Member> = if request.members && !large {
         state.members.values().collect()
     } else {
-        vec![own]
+        let in_voice = voice_states.iter().map(|voice| voice.user_id);
+        let others = in_voice.filter(|&other| other != user);
+        std::iter::once(own)
+            .chain(others.filter_map(|other| state.members.get(&other)))
+            .collect()
     };
     let mut channels: Vec<&Channel> = state
         .channels
         .values()
-        .filter(|channel| {
-            let class = state.classes.of(channel.id);
-            class.is_some_and(|class| classes.contains(&class))
-        })
+        .filter(|channel| sees(channel.id))
         .collect();
     channels.sort_by_key(|channel| (channel.position, channel.id));
     let guild = GatewayGuild {
@@ -39,14 +49,22 @@ pub(crate) fn guild_create(
         large,
         unavailable: request.unavailable,
         member_count: state.member_count,
-        voice_states: Vec::new(),
+        voice_states,
         members,
         channels,
         threads: Vec::new(),
         presences: Vec::new(),
-        stage_instances: Vec::new(),
-        guild_scheduled_events: Vec::new(),
-        soundboard_sounds: Vec::new(),
+        stage_instances: state
+            .stages
+            .values()
+            .filter(|stage| sees(stage.channel_id))
+            .collect(),
+        guild_scheduled_events: state
+            .events
+            .values()
+            .filter(|event| event.channel_id.is_none_or(sees))
+            .collect(),
+        soundboard_sounds: state.sounds.values().collect(),
     };
     let json = serde_json::to_vec(&guild).expect("a guild has string keys and finite numbers");
     Some(json.into())
