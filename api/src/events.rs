@@ -11,7 +11,7 @@ use guildhall_shared::{
     envelope::{Alt, Durability, Envelope, Visibility},
     gateway::EventKind,
     keys,
-    shard::{self, Position, ShardId},
+    shard::{self, ShardId},
 };
 use redis::aio::ConnectionManager;
 use serde::Serialize;
@@ -70,45 +70,8 @@ pub async fn append_bytes<T>(
     body: Bytes,
     alt: Option<Alt>,
 ) -> Result<Envelope> {
-    let mut vis_bytes = Vec::new();
-    vis.encode(&mut vis_bytes);
-    let alt_bytes = alt.as_ref().map(|alt| {
-        let mut bytes = Vec::new();
-        alt.encode(&mut bytes);
-        bytes
-    });
-    let row = sqlx::query!(
-        r#"with head as (
-             update realm_head
-             set seq = seq + 1, state_seq = case when $2 then seq + 1 else state_seq end
-             where realm_id = $1
-             returning shard, era, seq
-           )
-           insert into realm_event (realm_id, seq, shard, era, kind, vis, body, alt)
-           select $1, seq, shard, era, $3, $4, $5, $6 from head
-           returning era, seq, at"#,
-        realm.to_db(),
-        kind.changes_access(),
-        kind.number() as i16,
-        vis_bytes,
-        &body[..],
-        alt_bytes,
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(Envelope {
-        realm: shard::realm(realm),
-        durability: Durability::Durable(Position {
-            era: row.era as u32,
-            seq: row.seq as u64,
-        }),
-        kind,
-        vis,
-        at_ms: (row.at.unix_timestamp_nanos() / 1_000_000) as u64,
-        trace: http::trace(),
-        body,
-        alt,
-    })
+    let trace = http::trace();
+    Ok(guildhall_store::events::append(db, realm, kind, vis, body, alt, trace).await?)
 }
 
 /// Hands events to Redis in the background.

@@ -1,14 +1,16 @@
-//! The event log, read back (I1): what a realm's newest number is, and what came after another.
+//! The event log (I1): written, and read back: what a realm's newest number is, and what came
+//! after another.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use guildhall_shared::{
     envelope::{Alt, Durability, Envelope, Visibility},
     gateway::EventKind,
     id::{Id, marker::Realm},
-    shard::{Position, ShardId},
+    shard::{self, Position, ShardId},
 };
-use sqlx::PgExecutor;
+use sqlx::{PgConnection, PgExecutor};
 use time::OffsetDateTime;
 
 use crate::{Error, Result};
@@ -18,6 +20,58 @@ use crate::{Error, Result};
 pub struct Head {
     pub realm: Id<Realm>,
     pub position: Position,
+}
+
+/// Numbers and stores one event of a realm (a guild or a user), as the last step of the
+/// transaction that makes the change. `body` is the JSON of the dispatch's `d`.
+///
+/// From here to the commit the realm's head row is locked: of several realms, append to
+/// the smaller id first.
+pub async fn append<T>(
+    db: &mut PgConnection,
+    realm: Id<T>,
+    kind: EventKind,
+    vis: Visibility,
+    body: Bytes,
+    alt: Option<Alt>,
+    trace: u128,
+) -> Result<Envelope> {
+    let mut vis_bytes = Vec::new();
+    vis.encode(&mut vis_bytes);
+    let alt_bytes = alt.as_ref().map(|alt| {
+        let mut bytes = Vec::new();
+        alt.encode(&mut bytes);
+        bytes
+    });
+    let row = sqlx::query!(
+        r#"with head as (
+             update realm_head
+             set seq = seq + 1, state_seq = case when $2 then seq + 1 else state_seq end
+             where realm_id = $1
+             returning shard, era, seq
+           )
+           insert into realm_event (realm_id, seq, shard, era, kind, vis, body, alt)
+           select $1, seq, shard, era, $3, $4, $5, $6 from head
+           returning era, seq, at"#,
+        realm.to_db(),
+        kind.changes_access(),
+        kind.number() as i16,
+        vis_bytes,
+        &body[..],
+        alt_bytes,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Envelope {
+        realm: shard::realm(realm),
+        durability: Durability::Durable(position(row.era, row.seq)),
+        kind,
+        vis,
+        at_ms: (row.at.unix_timestamp_nanos() / 1_000_000) as u64,
+        trace,
+        body,
+        alt,
+    })
 }
 
 /// The heads of these realms, in no order; a realm that does not exist is left out.

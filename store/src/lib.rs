@@ -1,7 +1,7 @@
 //! Postgres rows as the wire's types, and the queries that several processes ask.
 //!
-//! Only reads: whoever changes a row also numbers the event, which is the API's work.
-//! Never decides what somebody may see or do.
+//! Only reads, but for what both the API and the gateways write: the event log and voice
+//! states. Never decides what somebody may see or do, except who may enter a voice channel.
 
 pub mod account;
 pub mod events;
@@ -21,6 +21,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// Of something we made or stored ourselves.
+    #[error("own JSON: {0}")]
+    Json(#[from] serde_json::Error),
     /// A stored event that this version cannot read.
     #[error("event {seq} of realm {realm}: {source}")]
     Event {

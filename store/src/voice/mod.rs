@@ -1,5 +1,7 @@
 //! Voice states and open stages.
 
+pub mod change;
+
 use guildhall_shared::{
     Timestamp,
     id::{Id, marker},
