@@ -16,7 +16,14 @@ use sqlx::{PgConnection, PgPool};
 use time::{OffsetDateTime, macros::format_description};
 use tokio_util::sync::CancellationToken;
 
-use crate::{access, app::App, audit, error::Result, events};
+use crate::{
+    access,
+    app::App,
+    audit,
+    error::Result,
+    events,
+    routes::{messages, polls},
+};
 
 const INTERVAL: Duration = Duration::from_secs(60);
 /// Length of one partition of `realm_event`.
@@ -54,6 +61,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("forget nonces", forget_nonces(&app.db).await);
         is_done("expire invites", expire_invites(app).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
+        is_done("end polls", polls::end_expired(app).await);
+        is_done("delete leftovers", messages::delete_leftovers(app).await);
     }
 }
 

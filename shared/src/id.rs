@@ -42,6 +42,8 @@ pub mod marker {
         /// One date of a recurring event that differs.
         EventException,
         Integration,
+        Emoji,
+        Webhook,
         /// A guild or a user: whatever has numbered events.
         Realm,
         /// A role or a user, as the target of a permission overwrite.

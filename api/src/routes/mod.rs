@@ -8,9 +8,12 @@ mod gateway;
 mod guilds;
 mod invites;
 pub(crate) mod members;
-mod messages;
+pub(crate) mod messages;
 pub(crate) mod meta;
 mod oauth2;
+mod pins;
+pub(crate) mod polls;
+pub(crate) mod reactions;
 mod roles;
 mod typing;
 mod users;
@@ -32,6 +35,9 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(members::router().into())
         .merge(messages::router())
         .merge(oauth2::router().into())
+        .merge(pins::router())
+        .merge(polls::router())
+        .merge(reactions::router())
         .merge(roles::router().into())
         .merge(typing::router())
         .merge(users::router().into())

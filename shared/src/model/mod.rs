@@ -19,7 +19,10 @@ pub use channel::{Channel, ChannelKind, ChannelSettings};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};
-pub use message::{Message, MessageKind, MessageReference};
+pub use message::{
+    Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,
+    PollAnswerCount, PollMedia, PollResults, Reaction, ReactionCounts,
+};
 pub use scheduled_event::{
     EventEntity, EventException, EventMetadata, EventStatus, NthWeekday, RecurrenceRule,
     ScheduledEvent,

@@ -4,10 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::extract::State;
 use guildhall_shared::{
-    Id, Permissions, Timestamp,
+    Id, Permissions,
     envelope::Envelope,
     error_code::ErrorCode,
-    gateway::EventKind,
     id::marker::{self, Channel, Guild},
     keys,
     model::{Member, Message, MessageKind, MessageReference},
@@ -23,13 +22,13 @@ use super::{
     event::{bodies, visibility},
     load::{self, Extra},
     mentions::{Answered, resolve_mentions},
+    post::{draft, post},
 };
 use crate::{
     access::{ChannelAccess, GuildAccess},
     app::App,
     auth::CurrentUser,
     error::{Error, Result},
-    events,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
     http,
@@ -150,38 +149,29 @@ pub(super) async fn create_message(
         };
         let mentioned =
             resolve_mentions(&app.db, &access.guild, held, &mentions, &answered).await?;
+        let kind = match answered.reference {
+            Some(_) => MessageKind::REPLY,
+            None => MessageKind::DEFAULT,
+        };
         let message = Message {
-            id,
-            channel_id,
-            guild_id: None,
-            author: author.user().clone(),
-            member: None,
             content: content.clone(),
-            timestamp: Timestamp::from_unix_ms(id.created_ms()),
-            edited_timestamp: None,
             tts: body.tts,
             mention_everyone: mentioned.everyone,
             mentions: mentioned.users,
             mention_roles: mentioned.roles,
-            attachments: Vec::new(),
             embeds: embeds.clone(),
-            components: Vec::new(),
-            pinned: false,
-            kind: match answered.reference {
-                Some(_) => MessageKind::REPLY,
-                None => MessageKind::DEFAULT,
-            },
             flags: body.flags & FLAGS_SETTABLE,
             nonce: nonce.map(Nonce::to_json),
             message_reference: answered.reference,
             referenced_message: answered.message.map(|message| message.map(Box::new)),
+            ..Message::new(id, channel_id, author.user().clone(), kind)
         };
         let new = new_message(&access.guild, &author, &message, enforced.clone())?;
         match app.message_writer.store(new).await? {
             Outcome::Stored => return Ok(Json(message)),
             Outcome::Duplicate(first) => {
                 let mut db = app.db.acquire().await?;
-                let mut first = load::message(&mut db, channel_id, first)
+                let mut first = load::message(&mut db, author.id, channel_id, first)
                     .await?
                     .ok_or(ErrorCode::UnknownMessage)?;
                 first.nonce = nonce.map(Nonce::to_json);
@@ -276,7 +266,7 @@ async fn answered_message(
     let found = if wanted.channel_id.is_some_and(|wanted| wanted != channel) {
         None
     } else {
-        load::message(&mut db, channel, wanted.message_id).await?
+        load::message(&mut db, access.guild.user, channel, wanted.message_id).await?
     };
     match found {
         Some(message) if !message.kind.is_written() => fault(
@@ -309,10 +299,6 @@ fn new_message(
     nonce: Option<String>,
 ) -> Result<NewMessage> {
     let (body, alt) = bodies(guild.id, Some(&guild.member), message)?;
-    let extra = Extra {
-        embeds: message.embeds.clone(),
-        message_reference: message.message_reference.clone(),
-    };
     Ok(NewMessage {
         guild: guild.id,
         guild_state_seq: guild.state_seq,
@@ -327,7 +313,7 @@ fn new_message(
         mention_everyone: message.mention_everyone,
         mentions: message.mentions.iter().map(|user| user.id).collect(),
         mention_roles: message.mention_roles.clone(),
-        extra: extra.to_db()?,
+        extra: Extra::of(message).to_db()?,
         nonce,
         body,
         vis: visibility(message.channel_id),
@@ -347,46 +333,7 @@ pub(crate) async fn create_join_message(
     let Some(user) = &member.user else {
         return Ok(None);
     };
-    let id: Id<marker::Message> = app.snowflakes.next()?;
-    let message = Message {
-        id,
-        channel_id: channel,
-        guild_id: None,
-        author: user.clone(),
-        member: None,
-        content: String::new(),
-        timestamp: Timestamp::from_unix_ms(id.created_ms()),
-        edited_timestamp: None,
-        tts: false,
-        mention_everyone: false,
-        mentions: Vec::new(),
-        mention_roles: Vec::new(),
-        attachments: Vec::new(),
-        embeds: Vec::new(),
-        components: Vec::new(),
-        pinned: false,
-        kind: MessageKind::USER_JOIN,
-        flags: 0,
-        nonce: None,
-        message_reference: None,
-        referenced_message: None,
-    };
-    sqlx::query!(
-        "insert into message (channel_id, message_id, author_id, kind, content)
-         values ($1, $2, $3, $4, '')",
-        channel.to_db(),
-        id.to_db(),
-        user.id.to_db(),
-        i16::from(message.kind.0),
-    )
-    .execute(&mut *db)
-    .await?;
-    let member = Member {
-        user: None,
-        ..member.clone()
-    };
-    let (body, alt) = bodies(guild, Some(&member), &message)?;
-    let vis = visibility(channel);
-    let event = events::append_bytes(db, guild, EventKind::MessageCreate, vis, body, alt).await?;
+    let message = draft(app, channel, user.clone(), MessageKind::USER_JOIN)?;
+    let event = post(db, guild, Some(member), &message).await?;
     Ok(Some(event))
 }

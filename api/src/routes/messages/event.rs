@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Alt, Visibility},
-    gateway::Intents,
+    envelope::{Alt, Envelope, Visibility},
+    gateway::{EventKind, Intents},
     id::marker::{Channel, Guild},
     model::{Member, Message},
 };
 use serde::Serialize;
+use sqlx::PgConnection;
 
-use crate::error::Result;
+use crate::{error::Result, events};
 
 /// A message as the gateway sends it: with its guild and its author's membership.
 #[derive(Serialize)]
@@ -37,40 +38,49 @@ pub(super) fn bodies(
         .map(Bytes::from)
     };
     let full = body(message)?;
-    let has_content = !message.content.is_empty()
-        || !message.embeds.is_empty()
-        || !message.attachments.is_empty()
-        || !message.components.is_empty();
-    if !has_content {
+    if message.is_empty() && !matches!(message.referenced_message, Some(Some(_))) {
         return Ok((full, None));
     }
     let mut full_for = vec![message.author.id];
     full_for.extend(message.mentions.iter().map(|user| user.id));
     full_for.dedup();
-    let bare = Message {
-        content: String::new(),
-        embeds: Vec::new(),
-        attachments: Vec::new(),
-        components: Vec::new(),
-        // Somebody else's content rides in here.
-        referenced_message: message.referenced_message.as_ref().map(|message| {
-            message.as_ref().map(|message| {
-                Box::new(Message {
-                    content: String::new(),
-                    embeds: Vec::new(),
-                    ..Message::clone(message)
-                })
-            })
-        }),
-        ..message.clone()
-    };
     let alt = Alt {
         full_for,
-        body: body(&bare)?,
+        body: body(&message.without_content())?,
     };
     Ok((full, Some(alt)))
 }
 
 pub(super) fn visibility(channel: Id<Channel>) -> Visibility {
     Visibility::channel(channel, Intents::GUILD_MESSAGES)
+}
+
+/// Which intents let an event about a message through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Topic {
+    Reactions,
+    Polls,
+    Pins,
+}
+
+impl Topic {
+    fn intents(self) -> Intents {
+        match self {
+            Self::Reactions => Intents::GUILD_MESSAGE_REACTIONS,
+            Self::Polls => Intents::GUILD_MESSAGE_POLLS,
+            Self::Pins => Intents::GUILDS,
+        }
+    }
+}
+
+/// Numbers an event about a message for those who may see its channel.
+pub(crate) async fn tell(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    channel: Id<Channel>,
+    (kind, topic): (EventKind, Topic),
+    body: &impl Serialize,
+) -> Result<Envelope> {
+    let vis = Visibility::channel(channel, topic.intents());
+    events::append(db, guild, kind, vis, body, None).await
 }

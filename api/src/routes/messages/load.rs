@@ -1,11 +1,14 @@
 //! Message rows as wire objects.
+//!
+//! A page of any length costs a handful of statements: rows, the messages they answer,
+//! people, reactions, polls.
 
 use std::collections::BTreeMap;
 
 use guildhall_shared::{
     Id, Timestamp,
-    id::marker::{Channel, Message as MessageMarker, User as UserMarker},
-    model::{Message, MessageKind, MessageReference, User},
+    id::marker::{Application, Channel, Message as MessageMarker, User as UserMarker, Webhook},
+    model::{Message, MessageKind, MessageReference, Poll, User},
 };
 use guildhall_store::{account::UserRow, ids_from_db};
 use serde::{Deserialize, Serialize};
@@ -13,21 +16,100 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use time::OffsetDateTime;
 
-use crate::error::Result;
+use crate::{
+    error::Result,
+    routes::{polls, reactions},
+};
 
 /// What has no column of its own in `message`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Extra {
+pub(crate) struct Extra {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) embeds: Vec<Value>,
+    pub(crate) embeds: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) components: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sticker_items: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) message_snapshots: Vec<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) message_reference: Option<MessageReference>,
+    pub(crate) message_reference: Option<MessageReference>,
+    /// Without results: they are counted in `poll`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) poll: Option<Poll>,
+    /// Who a webhook said it is; `author_id` is the webhook's id then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) persona: Option<Persona>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) webhook_id: Option<Id<Webhook>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) application_id: Option<Id<Application>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) interaction_metadata: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) interaction: Option<Value>,
+}
+
+/// Name and picture under which a webhook wrote one message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Persona {
+    pub(crate) username: String,
+    /// A hash, or the address the request gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) avatar: Option<String>,
+}
+
+impl Persona {
+    /// The user object of a webhook's message.
+    pub(crate) fn user(self, webhook: Id<Webhook>) -> User {
+        User {
+            id: webhook.cast(),
+            username: self.username,
+            discriminator: "0000".to_owned(),
+            global_name: None,
+            avatar: self.avatar,
+            bot: true,
+            public_flags: 0,
+            flags: 0,
+            banner: None,
+            accent_color: None,
+            avatar_decoration_data: None,
+            collectibles: None,
+            primary_guild: None,
+        }
+    }
 }
 
 impl Extra {
+    /// What of a message goes into the column.
+    pub(crate) fn of(message: &Message) -> Self {
+        let is_webhook = message
+            .webhook_id
+            .is_some_and(|webhook| webhook.get() == message.author.id.get());
+        Self {
+            embeds: message.embeds.clone(),
+            components: message.components.clone(),
+            sticker_items: message.sticker_items.clone(),
+            message_snapshots: message.message_snapshots.clone(),
+            message_reference: message.message_reference.clone(),
+            poll: message.poll.as_ref().map(|poll| Poll {
+                results: None,
+                ..poll.clone()
+            }),
+            persona: is_webhook.then(|| Persona {
+                username: message.author.username.clone(),
+                avatar: message.author.avatar.clone(),
+            }),
+            webhook_id: message.webhook_id,
+            application_id: message.application_id,
+            interaction_metadata: message.interaction_metadata.clone(),
+            interaction: message.interaction.clone(),
+        }
+    }
+
     /// As stored; null when there is nothing.
-    pub(super) fn to_db(&self) -> serde_json::Result<Option<String>> {
+    pub(crate) fn to_db(&self) -> serde_json::Result<Option<String>> {
         if *self == Self::default() {
             return Ok(None);
         }
@@ -37,8 +119,7 @@ impl Extra {
 
 /// Which messages of a channel.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Page {
-    One(Id<MessageMarker>),
+pub(crate) enum Page {
     Newest,
     Before(Id<MessageMarker>),
     After(Id<MessageMarker>),
@@ -57,18 +138,19 @@ struct Row {
     mention_everyone: bool,
     mentions: Vec<i64>,
     mention_roles: Vec<i64>,
+    pinned: bool,
     extra: Option<Json<Extra>>,
 }
 
-/// Messages of a page, newest first, with the messages they answer.
-pub(super) async fn messages(
+/// Messages of a page as `viewer` sees them, newest first, with the messages they answer.
+pub(crate) async fn messages(
     db: &mut PgConnection,
+    viewer: Id<UserMarker>,
     channel: Id<Channel>,
     page: Page,
     limit: i64,
 ) -> Result<Vec<Message>> {
     let rows = match page {
-        Page::One(id) => by_ids(&mut *db, channel, &[id.to_db()]).await?,
         Page::Newest => before(&mut *db, channel, i64::MAX, limit).await?,
         Page::Before(id) => before(&mut *db, channel, id.to_db(), limit).await?,
         Page::After(id) => after(&mut *db, channel, id.to_db(), limit).await?,
@@ -80,20 +162,44 @@ pub(super) async fn messages(
             newer.into_iter().chain(older).collect()
         }
     };
-    assemble(db, channel, rows).await
+    assemble(db, viewer, rows).await
 }
 
-/// One message with the message it answers.
-pub(super) async fn message(
+/// One message with the message it answers, as `viewer` sees it.
+pub(crate) async fn message(
     db: &mut PgConnection,
+    viewer: Id<UserMarker>,
     channel: Id<Channel>,
     id: Id<MessageMarker>,
 ) -> Result<Option<Message>> {
-    Ok(messages(db, channel, Page::One(id), 1).await?.pop())
+    Ok(messages_at(db, viewer, &[(channel, id)]).await?.pop())
+}
+
+/// Messages of any channels, in the order asked for; those that are gone are left out.
+pub(crate) async fn messages_at(
+    db: &mut PgConnection,
+    viewer: Id<UserMarker>,
+    places: &[(Id<Channel>, Id<MessageMarker>)],
+) -> Result<Vec<Message>> {
+    let rows = by_keys(
+        &mut *db,
+        &places
+            .iter()
+            .map(|(channel, id)| (channel.to_db(), id.to_db()))
+            .collect::<Vec<_>>(),
+    )
+    .await?;
+    let mut messages: BTreeMap<_, _> = assemble(db, viewer, rows)
+        .await?
+        .into_iter()
+        .map(|message| ((message.channel_id, message.id), message))
+        .collect();
+    let messages = places.iter().filter_map(|place| messages.remove(place));
+    Ok(messages.collect())
 }
 
 /// Accounts that exist, by id.
-pub(super) async fn users(
+pub(crate) async fn users(
     db: impl PgExecutor<'_>,
     ids: &[i64],
 ) -> Result<BTreeMap<Id<UserMarker>, User>> {
@@ -121,7 +227,7 @@ async fn before(
     Ok(sqlx::query_as!(
         Row,
         r#"select channel_id, message_id, author_id, kind, flags, content, edited_at, tts,
-                  mention_everyone, mentions, mention_roles, extra as "extra: Json<Extra>"
+                  mention_everyone, mentions, mention_roles, pinned, extra as "extra: Json<Extra>"
            from message where channel_id = $1 and message_id < $2
            order by message_id desc limit $3"#,
         channel.to_db(),
@@ -142,7 +248,7 @@ async fn after(
     let mut rows = sqlx::query_as!(
         Row,
         r#"select channel_id, message_id, author_id, kind, flags, content, edited_at, tts,
-                  mention_everyone, mentions, mention_roles, extra as "extra: Json<Extra>"
+                  mention_everyone, mentions, mention_roles, pinned, extra as "extra: Json<Extra>"
            from message where channel_id = $1 and message_id > $2
            order by message_id limit $3"#,
         channel.to_db(),
@@ -155,51 +261,93 @@ async fn after(
     Ok(rows)
 }
 
-async fn by_ids(db: impl PgExecutor<'_>, channel: Id<Channel>, ids: &[i64]) -> Result<Vec<Row>> {
+async fn by_keys(db: impl PgExecutor<'_>, keys: &[(i64, i64)]) -> Result<Vec<Row>> {
+    let (channels, ids): (Vec<i64>, Vec<i64>) = keys.iter().copied().unzip();
     Ok(sqlx::query_as!(
         Row,
-        r#"select channel_id, message_id, author_id, kind, flags, content, edited_at, tts,
-                  mention_everyone, mentions, mention_roles, extra as "extra: Json<Extra>"
-           from message where channel_id = $1 and message_id = any($2)
-           order by message_id desc"#,
-        channel.to_db(),
-        ids,
+        r#"select m.channel_id, m.message_id, author_id, kind, flags, content, edited_at, tts,
+                  mention_everyone, mentions, mention_roles, pinned, extra as "extra: Json<Extra>"
+           from unnest($1::bigint[], $2::bigint[]) as wanted (channel_id, message_id)
+           join message m using (channel_id, message_id)"#,
+        &channels,
+        &ids,
     )
     .fetch_all(db)
     .await?)
 }
 
-/// Adds authors, mentioned users and the messages answered: two more queries at most.
+/// Adds authors, mentioned users, the messages answered, reactions and votes.
 async fn assemble(
     db: &mut PgConnection,
-    channel: Id<Channel>,
+    viewer: Id<UserMarker>,
     rows: Vec<Row>,
 ) -> Result<Vec<Message>> {
-    let answered = ids(rows.iter().filter_map(answered_id));
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut answered: Vec<(i64, i64)> = rows.iter().filter_map(answered_key).collect();
+    answered.sort_unstable();
+    answered.dedup();
     let answered = match answered.as_slice() {
         [] => Vec::new(),
-        ids => by_ids(&mut *db, channel, ids).await?,
+        keys => by_keys(&mut *db, keys).await?,
     };
     let all = || rows.iter().chain(&answered);
     let people = ids(all().flat_map(|row| row.mentions.iter().copied().chain([row.author_id])));
     let people = users(&mut *db, &people).await?;
-    let answered: BTreeMap<i64, Message> = answered
+    let keys: Vec<(i64, i64)> = rows
+        .iter()
+        .map(|row| (row.channel_id, row.message_id))
+        .collect();
+    let mut reactions = reactions::of_messages(&mut *db, viewer, &keys).await?;
+    let with_polls: Vec<(i64, i64)> = all()
+        .filter(|row| row.extra.as_ref().is_some_and(|extra| extra.poll.is_some()))
+        .map(|row| (row.channel_id, row.message_id))
+        .collect();
+    let results = match with_polls.as_slice() {
+        [] => BTreeMap::new(),
+        keys => polls::results(&mut *db, viewer, keys).await?,
+    };
+    let finish = |row: Row| {
+        let key = (row.channel_id, row.message_id);
+        let mut message = to_message(row, &people)?;
+        if let Some(poll) = &mut message.poll {
+            poll.results = results.get(&key).cloned();
+        }
+        Some(message)
+    };
+    let answered: BTreeMap<(i64, i64), Message> = answered
         .into_iter()
-        .filter_map(|row| Some((row.message_id, to_message(row, &people)?)))
+        .filter_map(|row| Some(((row.channel_id, row.message_id), finish(row)?)))
         .collect();
     let messages = rows.into_iter().filter_map(|row| {
-        let reply_to = (row.kind == i16::from(MessageKind::REPLY.0)).then(|| answered_id(&row));
-        let mut message = to_message(row, &people)?;
-        message.referenced_message =
-            reply_to.map(|id| id.and_then(|id| answered.get(&id)).cloned().map(Box::new));
+        let key = (row.channel_id, row.message_id);
+        let answers = shows_answered(row.kind).then(|| answered_key(&row));
+        let mut message = finish(row)?;
+        message.reactions = reactions.remove(&key).unwrap_or_default();
+        message.referenced_message = answers.map(|key| {
+            key.and_then(|key| answered.get(&key))
+                .cloned()
+                .map(Box::new)
+        });
         Some(message)
     });
     Ok(messages.collect())
 }
 
-fn answered_id(row: &Row) -> Option<i64> {
+/// Replies and the first message of a thread made from a message.
+fn shows_answered(kind: i16) -> bool {
+    const THREAD_STARTER: i16 = 21;
+    kind == i16::from(MessageKind::REPLY.0) || kind == THREAD_STARTER
+}
+
+/// Channel and id of the message that this one shows as answered.
+fn answered_key(row: &Row) -> Option<(i64, i64)> {
+    if !shows_answered(row.kind) {
+        return None;
+    }
     let reference = row.extra.as_ref()?.message_reference.as_ref()?;
-    reference.message_id.map(Id::to_db)
+    Some((reference.channel_id.to_db(), reference.message_id?.to_db()))
 }
 
 fn ids(ids: impl Iterator<Item = i64>) -> Vec<i64> {
@@ -211,17 +359,14 @@ fn ids(ids: impl Iterator<Item = i64>) -> Vec<i64> {
 
 /// `None` only if the author's row is gone, which nothing removes.
 fn to_message(row: Row, people: &BTreeMap<Id<UserMarker>, User>) -> Option<Message> {
-    let id: Id<MessageMarker> = Id::from_db(row.message_id);
     let extra = row.extra.map(|extra| extra.0).unwrap_or_default();
     let mentions: Vec<Id<UserMarker>> = ids_from_db(row.mentions);
+    let author = match extra.persona {
+        Some(persona) => persona.user(Id::from_db(row.author_id)),
+        None => people.get(&Id::from_db(row.author_id))?.clone(),
+    };
     Some(Message {
-        id,
-        channel_id: Id::from_db(row.channel_id),
-        guild_id: None,
-        author: people.get(&Id::from_db(row.author_id))?.clone(),
-        member: None,
         content: row.content,
-        timestamp: Timestamp::from_unix_ms(id.created_ms()),
         edited_timestamp: row.edited_at.map(Timestamp),
         tts: row.tts,
         mention_everyone: row.mention_everyone,
@@ -230,14 +375,23 @@ fn to_message(row: Row, people: &BTreeMap<Id<UserMarker>, User>) -> Option<Messa
             .filter_map(|user| people.get(user).cloned())
             .collect(),
         mention_roles: ids_from_db(row.mention_roles),
-        attachments: Vec::new(),
         embeds: extra.embeds,
-        components: Vec::new(),
-        pinned: false,
-        kind: MessageKind(row.kind as u8),
+        components: extra.components,
+        sticker_items: extra.sticker_items,
+        message_snapshots: extra.message_snapshots,
+        poll: extra.poll,
+        pinned: row.pinned,
         flags: row.flags as u64,
-        nonce: None,
         message_reference: extra.message_reference,
-        referenced_message: None,
+        webhook_id: extra.webhook_id,
+        application_id: extra.application_id,
+        interaction_metadata: extra.interaction_metadata,
+        interaction: extra.interaction,
+        ..Message::new(
+            Id::from_db(row.message_id),
+            Id::from_db(row.channel_id),
+            author,
+            MessageKind(row.kind as u8),
+        )
     })
 }

@@ -3,8 +3,10 @@
 mod content;
 mod create;
 mod event;
-mod load;
+pub(crate) mod load;
 mod mentions;
+mod post;
+mod remove;
 
 use std::time::Duration;
 
@@ -14,22 +16,27 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Channel, Guild},
-    model::{AuditAction, ChannelKind, Member, Message, MessageKind, present},
+    model::{AuditAction, ChannelKind, Member, Message, present},
 };
-use guildhall_store::ids_to_db;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
+use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::create::create_join_message;
 use self::{
     content::{AllowedMentions, Embed, Mentions},
     create::{__path_create_message, create_message},
-    event::{bodies, visibility},
-    load::{Extra, Page},
+    event::visibility,
+    load::Page,
     mentions::{Answered, resolve_mentions},
+};
+pub(crate) use self::{
+    create::create_join_message,
+    event::{Topic, tell},
+    post::{announce_update, draft, post, store_changes},
+    remove::{delete_leftovers, delete_messages},
 };
 use crate::{
     access,
@@ -136,7 +143,7 @@ async fn list_messages(
         _ => Page::Newest,
     };
     let limit = query.limit.unwrap_or(50);
-    let messages = load::messages(&mut db, channel_id, page, limit).await?;
+    let messages = load::messages(&mut db, user.id, channel_id, page, limit).await?;
     Ok(Json(messages))
 }
 
@@ -163,7 +170,7 @@ async fn get_message(
     let mut db = app.db.acquire().await?;
     let needed = Permissions::READ_MESSAGE_HISTORY;
     access::channel(&mut *db, &user, channel_id, needed).await?;
-    let message = load::message(&mut db, channel_id, message_id).await?;
+    let message = load::message(&mut db, user.id, channel_id, message_id).await?;
     Ok(Json(message.ok_or(ErrorCode::UnknownMessage)?))
 }
 
@@ -215,7 +222,7 @@ async fn update_message(
     let needed = Permissions::VIEW_CHANNEL;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
     let held = access.permissions();
-    let mut message = load::message(&mut tx, channel_id, message_id)
+    let mut message = load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     let changes_text = body.content.is_some() || body.embeds.is_some();
@@ -260,52 +267,26 @@ async fn update_message(
         // Postgres keeps microseconds; the answer says what a later read will.
         message.edited_timestamp = Some(Timestamp::from_unix_ms(now_ms()));
     }
-    let mentions: Vec<i64> = message
-        .mentions
-        .iter()
-        .map(|user| user.id.to_db())
-        .collect();
-    let extra = Extra {
-        embeds: message.embeds.clone(),
-        message_reference: message.message_reference.clone(),
-    };
-    let extra = extra.to_db()?.map(RawValue::from_string).transpose()?;
-    sqlx::query!(
-        "update message set content = $3, flags = $4, edited_at = $5, mention_everyone = $6,
-                            mentions = $7, mention_roles = $8, extra = $9
-         where channel_id = $1 and message_id = $2",
-        channel_id.to_db(),
-        message_id.to_db(),
-        message.content,
-        message.flags as i64,
-        message.edited_timestamp.map(|at| at.0),
-        message.mention_everyone,
-        &mentions,
-        &ids_to_db(&message.mention_roles),
-        extra.map(sqlx::types::Json) as Option<sqlx::types::Json<Box<RawValue>>>,
-    )
-    .execute(&mut *tx)
-    .await?;
-    let author = match message.author.id == user.id {
-        true => Some(access.guild.member.clone()),
-        false => guildhall_store::guild::member(&mut *tx, access.guild.id, message.author.id)
-            .await?
-            .map(|member| Member {
-                user: None,
-                ..member
-            }),
-    };
-    let sent = Message {
-        tts: false,
-        ..message.clone()
-    };
-    let (bytes, alt) = bodies(access.guild.id, author.as_ref(), &sent)?;
-    let (guild, vis) = (access.guild.id, visibility(channel_id));
-    let event =
-        events::append_bytes(&mut tx, guild, EventKind::MessageUpdate, vis, bytes, alt).await?;
+    store_changes(&mut tx, &message).await?;
+    let guild = access.guild.id;
+    let author = author_member(&mut tx, guild, &message).await?;
+    let event = announce_update(&mut tx, guild, author.as_ref(), &message).await?;
     tx.commit().await?;
     app.publisher.publish([event]);
     Ok(Json(message))
+}
+
+/// The membership of a message's author, without its user; none for webhooks and who left.
+pub(crate) async fn author_member(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    message: &Message,
+) -> Result<Option<Member>> {
+    let member = guildhall_store::guild::member(db, guild, message.author.id).await?;
+    Ok(member.map(|member| Member {
+        user: None,
+        ..member
+    }))
 }
 
 #[derive(Serialize)]
@@ -331,19 +312,15 @@ async fn delete_message(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    let deleted = sqlx::query!(
-        "delete from message where channel_id = $1 and message_id = $2 returning author_id, kind",
-        channel_id.to_db(),
-        message_id.to_db(),
-    )
-    .fetch_optional(&mut *tx)
-    .await?
-    .ok_or(ErrorCode::UnknownMessage)?;
+    let deleted = delete_messages(&mut tx, channel_id, &[message_id])
+        .await?
+        .pop()
+        .ok_or(ErrorCode::UnknownMessage)?;
     // What is refused from here on is rolled back.
-    if deleted.author_id != user.id.to_db() {
+    if deleted.author != user.id {
         access.require(Permissions::MANAGE_MESSAGES)?;
     }
-    if !MessageKind(deleted.kind as u8).is_deletable() {
+    if !deleted.kind.is_deletable() {
         return Err(ErrorCode::SystemMessage.into());
     }
     let guild_id = access.guild.id;
@@ -354,9 +331,9 @@ async fn delete_message(
     };
     let (kind, vis) = (EventKind::MessageDelete, visibility(channel_id));
     let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &body, None).await?];
-    if deleted.author_id != user.id.to_db() {
+    if deleted.author != user.id {
         let entry = Entry::new(guild_id, user.id, AuditAction::MESSAGE_DELETE, &reason)
-            .target(Id::<marker::User>::from_db(deleted.author_id))
+            .target(deleted.author)
             .option("channel_id", channel_id);
         events.extend(audit::append(&app, &mut tx, entry).await?);
     }
@@ -414,13 +391,7 @@ async fn bulk_delete_messages(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_MESSAGES;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    let deleted = sqlx::query_scalar!(
-        "delete from message where channel_id = $1 and message_id = any($2) returning message_id",
-        channel_id.to_db(),
-        &ids_to_db(&wanted),
-    )
-    .fetch_all(&mut *tx)
-    .await?;
+    let deleted = delete_messages(&mut tx, channel_id, &wanted).await?;
     if deleted.is_empty() {
         return Ok(StatusCode::NO_CONTENT);
     }
@@ -430,7 +401,7 @@ async fn bulk_delete_messages(
         .target(channel_id)
         .option("count", deleted.len());
     let body = MessageDeleteBulk {
-        ids: guildhall_store::ids_from_db(deleted),
+        ids: deleted.into_iter().map(|deleted| deleted.id).collect(),
         channel_id,
         guild_id,
     };

@@ -1,0 +1,133 @@
+//! Messages that are stored inside somebody else's transaction: of webhooks, interactions,
+//! threads, and those the server writes itself. `create_message` goes through the group
+//! commit of `message_writer` instead.
+//!
+//! Never checks permissions and never validates: the caller has done both.
+
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::EventKind,
+    id::marker::{Channel, Guild},
+    model::{Member, Message, MessageKind, User},
+};
+use guildhall_store::ids_to_db;
+use serde_json::value::RawValue;
+use sqlx::{PgConnection, types::Json};
+
+use super::{
+    event::{bodies, visibility},
+    load::Extra,
+};
+use crate::{app::App, error::Result, events, routes::polls};
+
+/// An empty message of the server's own kinds, with a new id: fill it and [`post`] it.
+pub(crate) fn draft(
+    app: &App,
+    channel: Id<Channel>,
+    author: User,
+    kind: MessageKind,
+) -> Result<Message> {
+    Ok(Message::new(app.snowflakes.next()?, channel, author, kind))
+}
+
+/// Stores a message and numbers its MESSAGE_CREATE, both in the caller's transaction, whose
+/// guild's head is locked (`access::channel_for_change`, `access::lock_realms`). Publish the
+/// event after the commit.
+///
+/// `member` is the author's membership, if the author has one: webhooks have none. What the
+/// message has in `mentions`, `poll`, `components`, … is stored as it is.
+pub(crate) async fn post(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    member: Option<&Member>,
+    message: &Message,
+) -> Result<Envelope> {
+    insert(db, message).await?;
+    let member = member.map(without_user);
+    let (body, alt) = bodies(guild, member.as_ref(), message)?;
+    let vis = visibility(message.channel_id);
+    events::append_bytes(db, guild, EventKind::MessageCreate, vis, body, alt).await
+}
+
+/// Numbers the MESSAGE_UPDATE of a message that was changed and stored already, in the
+/// caller's transaction. `member` as in [`post`].
+pub(crate) async fn announce_update(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    member: Option<&Member>,
+    message: &Message,
+) -> Result<Envelope> {
+    let sent = Message {
+        tts: false,
+        nonce: None,
+        // Whoever reads the event is not the one who asked for the message.
+        reactions: crate::routes::reactions::as_nobody(&message.reactions),
+        poll: message.poll.clone().map(polls::as_nobody),
+        ..message.clone()
+    };
+    let member = member.map(without_user);
+    let (body, alt) = bodies(guild, member.as_ref(), &sent)?;
+    let vis = visibility(message.channel_id);
+    events::append_bytes(db, guild, EventKind::MessageUpdate, vis, body, alt).await
+}
+
+/// Stores everything of a message that an edit can change.
+pub(crate) async fn store_changes(db: &mut PgConnection, message: &Message) -> Result<()> {
+    let mentions: Vec<_> = message.mentions.iter().map(|user| user.id).collect();
+    sqlx::query!(
+        "update message set content = $3, flags = $4, edited_at = $5, mention_everyone = $6,
+                            mentions = $7, mention_roles = $8, extra = $9
+         where channel_id = $1 and message_id = $2",
+        message.channel_id.to_db(),
+        message.id.to_db(),
+        message.content,
+        message.flags as i64,
+        message.edited_timestamp.map(|at| at.0),
+        message.mention_everyone,
+        &ids_to_db(&mentions),
+        &ids_to_db(&message.mention_roles),
+        extra(message)? as Option<Json<Box<RawValue>>>,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+async fn insert(db: &mut PgConnection, message: &Message) -> Result<()> {
+    let mentions: Vec<_> = message.mentions.iter().map(|user| user.id).collect();
+    sqlx::query!(
+        "insert into message (channel_id, message_id, author_id, kind, flags, content, tts,
+                              mention_everyone, mentions, mention_roles, extra)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        message.channel_id.to_db(),
+        message.id.to_db(),
+        message.author.id.to_db(),
+        i16::from(message.kind.0),
+        message.flags as i64,
+        message.content,
+        message.tts,
+        message.mention_everyone,
+        &ids_to_db(&mentions),
+        &ids_to_db(&message.mention_roles),
+        extra(message)? as Option<Json<Box<RawValue>>>,
+    )
+    .execute(&mut *db)
+    .await?;
+    if let Some(poll) = &message.poll {
+        polls::open(db, message.channel_id, message.id, poll).await?;
+    }
+    Ok(())
+}
+
+fn extra(message: &Message) -> Result<Option<Json<Box<RawValue>>>> {
+    let text = Extra::of(message).to_db()?;
+    Ok(text.map(RawValue::from_string).transpose()?.map(Json))
+}
+
+fn without_user(member: &Member) -> Member {
+    Member {
+        user: None,
+        ..member.clone()
+    }
+}

@@ -1,0 +1,109 @@
+//! Deleting messages with everything that hangs on them.
+
+use guildhall_shared::{
+    Id,
+    id::marker::{Channel, Message, User},
+    model::MessageKind,
+};
+use guildhall_store::ids_to_db;
+use sqlx::PgConnection;
+
+use crate::{app::App, error::Result};
+
+/// Rows of reactions or votes that one statement of housekeeping deletes.
+const ROWS_MAX: i64 = 2000;
+/// Messages that one round of housekeeping cleans up after.
+const MESSAGES_MAX: i64 = 500;
+
+/// A message that was just deleted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deleted {
+    pub(crate) id: Id<Message>,
+    pub(crate) author: Id<User>,
+    pub(crate) kind: MessageKind,
+}
+
+/// Deletes messages of a channel with their pins, counts and polls; ids that are no messages
+/// are passed over. Reactions and votes, which may be many, follow in [`delete_leftovers`].
+///
+/// Whoever deletes messages calls this, with the guild's head locked, and numbers the
+/// MESSAGE_DELETE or MESSAGE_DELETE_BULK itself.
+pub(crate) async fn delete_messages(
+    db: &mut PgConnection,
+    channel: Id<Channel>,
+    messages: &[Id<Message>],
+) -> Result<Vec<Deleted>> {
+    let rows = sqlx::query!(
+        "with gone as (
+           delete from message where channel_id = $1 and message_id = any($2)
+           returning message_id, author_id, kind
+         ), unpinned as (
+           delete from pin where channel_id = $1 and message_id = any($2)
+         ), uncounted as (
+           delete from reaction_count where channel_id = $1 and message_id = any($2)
+           returning message_id
+         ), closed as (
+           delete from poll where channel_id = $1 and message_id = any($2) returning message_id
+         ), left_over as (
+           insert into message_leftover (channel_id, message_id)
+           select $1, message_id from uncounted union select $1, message_id from closed
+           on conflict do nothing
+         )
+         select message_id, author_id, kind from gone",
+        channel.to_db(),
+        &ids_to_db(messages),
+    )
+    .fetch_all(db)
+    .await?;
+    let deleted = rows.into_iter().map(|row| Deleted {
+        id: Id::from_db(row.message_id),
+        author: Id::from_db(row.author_id),
+        kind: MessageKind(row.kind as u8),
+    });
+    Ok(deleted.collect())
+}
+
+/// Deletes what deleted messages have left, in bounded statements. For housekeeping.
+pub(crate) async fn delete_leftovers(app: &App) -> Result<()> {
+    let leftovers = sqlx::query!(
+        "select channel_id, message_id from message_leftover limit $1",
+        MESSAGES_MAX,
+    )
+    .fetch_all(&app.db)
+    .await?;
+    for left in leftovers {
+        loop {
+            let gone = sqlx::query_scalar!(
+                r#"with reactions as (
+                     delete from reaction where ctid = any(array(
+                       select ctid from reaction where channel_id = $1 and message_id = $2
+                       limit $3))
+                     returning 1
+                   ), votes as (
+                     delete from poll_vote where ctid = any(array(
+                       select ctid from poll_vote where channel_id = $1 and message_id = $2
+                       limit $3))
+                     returning 1
+                   )
+                   select (select count(*) from reactions) + (select count(*) from votes)
+                     as "gone!""#,
+                left.channel_id,
+                left.message_id,
+                ROWS_MAX,
+            )
+            .fetch_one(&app.db)
+            .await?;
+            if gone < ROWS_MAX {
+                break;
+            }
+        }
+        sqlx::query!(
+            "delete from message_leftover where channel_id = $1 and message_id = $2",
+            left.channel_id,
+            left.message_id,
+        )
+        .execute(&app.db)
+        .await?;
+    }
+    Ok(())
+}
