@@ -18,6 +18,7 @@ use crate::{
     events::Publisher,
     housekeeping,
     message_writer::MessageWriter,
+    outgoing::Outgoing,
     rate_limit::Limiter,
     snowflakes::Snowflakes,
     telemetry::Metrics,
@@ -46,6 +47,7 @@ pub struct Shared {
     pub(crate) limiter: Limiter,
     pub(crate) tokens: TokenCache,
     pub(crate) passwords: Passwords,
+    pub(crate) outgoing: Outgoing,
     /// Background work that ends when the process does.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -76,6 +78,8 @@ pub enum StartError {
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error("{0}")]
     Request(#[from] crate::error::Error),
+    #[error("TLS for requests to others: {0}")]
+    Outgoing(reqwest::Error),
     #[error("API_LISTEN: {0}")]
     Listen(std::io::Error),
 }
@@ -109,6 +113,7 @@ impl App {
             limiter: Limiter::new(config.rate_limits, redis.clone(), metrics.clone()),
             tokens: TokenCache::default(),
             passwords: Passwords::new(),
+            outgoing: Outgoing::new(config.outgoing_http).map_err(StartError::Outgoing)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
             access: AccessCache::default(),
             config,

@@ -48,6 +48,15 @@ pub enum Registration {
     Closed,
 }
 
+/// Which addresses the server sends requests to on behalf of users.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutgoingHttp {
+    /// Public addresses, over https.
+    Public,
+    /// Any address, also over http: for development.
+    Any,
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -117,6 +126,10 @@ pub struct Config {
     /// from the right of `X-Forwarded-For`. 0: the peer's address.
     #[arg(long, env = "API_PROXIES", default_value_t = 0)]
     pub proxies: u8,
+
+    /// Where interactions endpoints of applications may be.
+    #[arg(long, env = "OUTGOING_HTTP", value_enum, default_value = "public")]
+    pub outgoing_http: OutgoingHttp,
 }
 
 /// Settings of `guildhall-api migrate`.

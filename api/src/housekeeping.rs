@@ -22,7 +22,7 @@ use crate::{
     audit,
     error::Result,
     events,
-    routes::{messages, polls},
+    routes::{applications, messages, polls},
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -63,6 +63,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);
+        let deleted = applications::finish_deletions(app).await;
+        is_done("delete applications", deleted);
     }
 }
 

@@ -112,6 +112,48 @@ pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Optio
     }))
 }
 
+/// An account by its id; `None` if there is none.
+pub async fn by_id(db: impl PgExecutor<'_>, user: Id<marker::User>) -> Result<Option<Account>> {
+    let row = sqlx::query!(
+        r#"select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
+                  a.accent_color, a.bot, a.public_flags, a.locale, a.verified, a.email, a.bio,
+                  a.pronouns, p.application_id as "application_id?", p.flags as "application_flags?",
+                  h.state_seq
+           from account a
+           join realm_head h on h.realm_id = a.user_id
+           left join application p on p.application_id = a.user_id
+           where a.user_id = $1"#,
+        user.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| Account {
+        application: application(row.application_id, row.application_flags),
+        state_seq: row.state_seq as u64,
+        user: CurrentUser {
+            user: UserRow {
+                user_id: row.user_id,
+                username: row.username,
+                discriminator: row.discriminator,
+                global_name: row.global_name,
+                avatar: row.avatar,
+                banner: row.banner,
+                accent_color: row.accent_color,
+                bot: row.bot,
+                public_flags: row.public_flags,
+            }
+            .into(),
+            mfa_enabled: false,
+            locale: row.locale,
+            verified: row.verified,
+            email: row.email,
+            premium_type: 0,
+            bio: row.bio,
+            pronouns: row.pronouns,
+        },
+    }))
+}
+
 /// What a session that identifies with this token starts from.
 pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>> {
     let mut tx = db.begin_with(crate::SNAPSHOT).await?;

@@ -21,7 +21,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use time::Duration;
 
-use super::{messages, roles};
+use super::{messages, oauth2, roles};
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -534,6 +534,9 @@ pub(crate) async fn remove(
             let (kind, vis) = (EventKind::GuildRoleDelete, roles::visibility());
             envelopes.push(events::append(db, guild, kind, vis, &body, None).await?);
         }
+    }
+    if user.bot {
+        envelopes.extend(oauth2::remove_integration(db, guild, user.id).await?);
     }
     envelopes.push(tell_user(db, guild, user.id, EventKind::UserLeftGuild).await?);
     Ok(envelopes)

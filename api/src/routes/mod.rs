@@ -1,6 +1,6 @@
 //! The endpoints, a file per resource.
 
-mod applications;
+pub(crate) mod applications;
 mod audit_log;
 mod auth;
 mod channels;
@@ -25,7 +25,7 @@ use crate::app::App;
 /// Every endpoint below the version prefix.
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .merge(applications::router().into())
+        .merge(applications::router())
         .merge(audit_log::router())
         .merge(auth::router().into())
         .merge(channels::router().into())

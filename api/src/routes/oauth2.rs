@@ -95,7 +95,7 @@ async fn find_invitable(
     id: Option<Id<marker::Application>>,
 ) -> Result<Application> {
     let id = id.ok_or(ErrorCode::UnknownApplication)?;
-    let application = applications::find(&app.db, id).await?;
+    let application = applications::find(&app.db, &app.config.cluster_key, id).await?;
     if application.bot_public || application.owner.id == caller.id {
         Ok(application)
     } else {
@@ -147,7 +147,7 @@ async fn authorize(
     let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
     if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
         let granted = wanted & granter.base();
-        let events = add_bot(&app, &mut tx, guild_id, &application, granted).await?;
+        let events = add_bot(&app, &mut tx, guild_id, &application, caller.id, granted).await?;
         tx.commit().await?;
         app.publisher.publish(events);
     }
@@ -164,6 +164,7 @@ async fn add_bot(
     db: &mut PgConnection,
     guild_id: Id<marker::Guild>,
     application: &Application,
+    adder: Id<marker::User>,
     permissions: Permissions,
 ) -> Result<Vec<Envelope>> {
     let bot = application.bot.id;
@@ -193,6 +194,16 @@ async fn add_bot(
     sqlx::query!(
         "update guild set member_count = member_count + 1 where guild_id = $1",
         guild_id.to_db(),
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!(
+        "insert into integration (guild_id, integration_id, application_id, user_id, role_id)
+         values ($1, $2, $2, $3, $4) on conflict do nothing",
+        guild_id.to_db(),
+        application.id.to_db(),
+        adder.to_db(),
+        role.as_ref().map(|role| role.id.to_db()),
     )
     .execute(&mut *db)
     .await?;
@@ -280,7 +291,30 @@ async fn create_managed_role(
     Ok(role)
 }
 
-/// Integrations of bots are not stored: all of one follows from its application.
+/// Forgets that a bot is in a guild, whose head is locked, and numbers the events that say so.
+pub(crate) async fn remove_integration(
+    db: &mut PgConnection,
+    guild: Id<marker::Guild>,
+    bot: Id<marker::User>,
+) -> Result<Vec<Envelope>> {
+    sqlx::query!(
+        "delete from integration where guild_id = $1 and integration_id = $2",
+        guild.to_db(),
+        bot.to_db(),
+    )
+    .execute(&mut *db)
+    .await?;
+    let vis = || Visibility::realm(Intents::GUILD_INTEGRATIONS);
+    let body = json!({ "id": bot, "guild_id": guild, "application_id": bot });
+    let kind = EventKind::IntegrationDelete;
+    let deleted = events::append(db, guild, kind, vis(), &body, None).await?;
+    let body = json!({ "guild_id": guild });
+    let kind = EventKind::GuildIntegrationsUpdate;
+    let updated = events::append(db, guild, kind, vis(), &body, None).await?;
+    Ok(vec![deleted, updated])
+}
+
+/// An integration as events carry it.
 fn integration(
     guild_id: Id<marker::Guild>,
     application: &Application,

@@ -31,9 +31,12 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
-    routes::auth::{
-        append_revocation, check_bot_name, check_email, check_password, check_username, parse_date,
-        taken_name_or_email,
+    routes::{
+        auth::{
+            append_revocation, check_bot_name, check_email, check_password, check_username,
+            parse_date, taken_name_or_email,
+        },
+        oauth2,
     },
 };
 
@@ -260,11 +263,11 @@ async fn check_update(app: &App, caller: &CurrentUser, body: &UpdateMyUser) -> R
 
 /// Guilds that are told of a changed user; a bot in more of them is renamed there when
 /// their members are read anew.
-const GUILDS_TOLD_MAX: usize = 200;
+pub(crate) const GUILDS_TOLD_MAX: usize = 200;
 
 /// Numbers USER_UPDATE (and revoked tokens) for the user and GUILD_MEMBER_UPDATE for their
 /// guilds, whose heads are locked.
-async fn append_update(
+pub(crate) async fn append_update(
     db: &mut PgConnection,
     user: &model::CurrentUser,
     guilds: &[Id<marker::Guild>],
@@ -503,24 +506,13 @@ pub(crate) async fn append_leave(
         let body = json!({ "guild_id": guild, "role_id": role });
         changes.push((EventKind::GuildRoleDelete, Intents::GUILDS, body));
     }
-    if user.bot {
-        let body = json!({ "id": user.id, "guild_id": guild, "application_id": user.id });
-        changes.push((
-            EventKind::IntegrationDelete,
-            Intents::GUILD_INTEGRATIONS,
-            body,
-        ));
-        let body = json!({ "guild_id": guild });
-        changes.push((
-            EventKind::GuildIntegrationsUpdate,
-            Intents::GUILD_INTEGRATIONS,
-            body,
-        ));
-    }
     let mut events = Vec::new();
     for (kind, intents, body) in changes {
         let vis = Visibility::realm(intents);
         events.push(events::append(db, guild, kind, vis, &body, None).await?);
+    }
+    if user.bot {
+        events.extend(oauth2::remove_integration(db, guild, user.id).await?);
     }
     events.push(append_left(db, guild, user.id).await?);
     Ok(events)

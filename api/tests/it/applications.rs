@@ -5,6 +5,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
+    endpoint::Endpoint,
     harness::{GATEWAY_URL, TestApp, TestUser, assert_fault},
 };
 
@@ -164,4 +165,160 @@ async fn the_gateway_is_told_with_and_without_a_token(db: PgPool) {
     assert_eq!(body["session_start_limit"]["max_concurrency"], 16);
     let anonymous = app.request(reqwest::Method::GET, "/gateway/bot");
     app.send(anonymous).await.expect_error(401, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn settings_are_kept_and_shown(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let body = json!({
+        "description": { "default": "short" },
+        "tags": ["fun", "ping"],
+        "install_params": { "scopes": ["bot"], "permissions": "3072" },
+        "integration_types_config": { "0": { "oauth2_install_params": { "scopes": ["bot"], "permissions": 8 } }, "1": null },
+        "custom_install_url": "https://example.org/install",
+        "role_connections_verification_url": "https://example.org/roles",
+        "event_webhooks_status": 1,
+        "event_webhooks_types": ["APPLICATION_AUTHORIZED"],
+        "flags": 1 << 19 | 1 << 18 | 1 << 4,
+        "bot_public": false,
+        "name": "not by the bot",
+    });
+    let changed = app.patch(&bot, "/applications/@me", body).await.expect(200);
+    conforms("update_my_application", 200, &changed);
+    let read = app.get(&bot, "/applications/@me").await.expect(200);
+    assert_eq!(read, changed);
+    assert_eq!(read["description"], "short");
+    assert_eq!(read["tags"], json!(["fun", "ping"]));
+    assert_eq!(read["install_params"]["permissions"], "3072");
+    assert_eq!(read["flags"], 1 << 19);
+    assert_eq!(
+        (&read["bot_public"], &read["name"]),
+        (&json!(true), &json!("Ping"))
+    );
+
+    let public = format!("/applications/{}/public", bot.id);
+    let bob = app.user("bob").await;
+    let public = app.get(&bob, &public).await.expect(200);
+    conforms(
+        "get_my_oauth2_authorization",
+        200,
+        &json!({ "application": public, "expires": "2030-01-01T00:00:00+00:00", "scopes": [] }),
+    );
+    assert!(public.get("redirect_uris").is_none() && public.get("owner").is_none());
+
+    let bad = json!({
+        "tags": ["a", "a"], "install_params": { "scopes": ["identify"] },
+        "custom_install_url": "javascript://x", "event_webhooks_types": ["PING"],
+        "description": "x".repeat(401), "interactions_endpoint_url": 5,
+    });
+    let body = app
+        .patch(&bot, "/applications/@me", bad)
+        .await
+        .expect_error(400, 50035);
+    assert_fault(&body, "tags.1", "SET_TYPE_ALREADY_CONTAINS_VALUE");
+    assert_fault(&body, "install_params.scopes.0", "BASE_TYPE_CHOICES");
+    assert_fault(&body, "custom_install_url", "URL_TYPE_INVALID_URL");
+    assert_fault(&body, "event_webhooks_types.0", "ENUM_TYPE_COERCE");
+    assert_fault(&body, "description", "BASE_TYPE_MAX_LENGTH");
+    assert_fault(&body, "interactions_endpoint_url", "STRING_TYPE_CONVERT");
+    app.patch(&alice, "/applications/@me", json!({}))
+        .await
+        .expect_error(403, 20002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_endpoint_is_stored_once_it_answered_a_signed_ping(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let me = app.get(&bot, "/applications/@me").await.expect(200);
+    let right = Endpoint::start(me["verify_key"].as_str().unwrap()).await;
+    let wrong = Endpoint::start(&"00".repeat(32)).await;
+
+    let path = "interactions_endpoint_url";
+    for url in [wrong.url.as_str(), "http://127.0.0.1:1/"] {
+        app.patch(&bot, "/applications/@me", json!({ path: url }))
+            .await
+            .expect_fault(path, "APPLICATION_INTERACTIONS_ENDPOINT_URL_INVALID");
+    }
+    app.patch(&bot, "/applications/@me", json!({ path: "gopher://x" }))
+        .await
+        .expect_fault(path, "URL_TYPE_INVALID_SCHEME");
+    let stored = app.patch(&bot, "/applications/@me", json!({ path: right.url }));
+    assert_eq!(stored.await.expect(200)[path], json!(right.url));
+    assert_eq!(right.received().len(), 1);
+    // The same again asks nobody.
+    app.patch(&bot, "/applications/@me", json!({ path: right.url }))
+        .await
+        .expect(200);
+    assert_eq!(right.received().len(), 1);
+    let cleared = app.patch(&bot, "/applications/@me", json!({ path: null }));
+    assert_eq!(cleared.await.expect(200)[path], json!(null));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bot_is_renamed_by_its_owner(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, mallory) = (app.user("alice").await, app.user("mallory").await);
+    let bot = app.bot(&alice, "Ping").await;
+    let guild = app.guild(&alice, "home").await;
+    app.join(&bot, guild).await;
+    let path = format!("/applications/{}/bot", bot.id);
+    let user = app
+        .patch(&alice, &path, json!({ "username": "Pong" }))
+        .await
+        .expect(200);
+    assert_eq!(user["username"], "Pong");
+    let me = app.get(&bot, "/users/@me").await.expect(200);
+    assert_eq!(me["username"], "Pong");
+    assert_eq!(app.event_names(bot.id).await, ["USER_UPDATE"]);
+    let events = app.events(guild.id).await;
+    assert_eq!(events[0].0, "GUILD_MEMBER_UPDATE");
+    assert_eq!(events[0].1["user"]["username"], "Pong");
+    app.patch(&mallory, &path, json!({ "username": "Mine" }))
+        .await
+        .expect_error(403, 20012);
+    app.patch(&alice, &path, json!({ "username": "x" }))
+        .await
+        .expect_fault("username", "BASE_TYPE_BAD_LENGTH");
+    app.patch(&alice, &path, json!({ "username": "alice" }))
+        .await
+        .expect_fault("username", "USERNAME_ALREADY_TAKEN");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_deleted_application_leaves_its_guilds(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, mallory) = (app.user("alice").await, app.user("mallory").await);
+    let bot = app.bot(&alice, "Ping").await;
+    let guild = app.guild(&alice, "home").await;
+    app.join(&bot, guild).await;
+    let path = format!("/applications/{}", bot.id);
+    let delete = format!("{path}/delete");
+    app.post(&mallory, &delete, json!({}))
+        .await
+        .expect_error(403, 20012);
+    app.post(&alice, &delete, json!({})).await.expect(204);
+
+    app.get(&alice, &path).await.expect_error(404, 10002);
+    app.get(&bot, "/users/@me").await.expect_error(401, 0);
+    app.post(&alice, &delete, json!({}))
+        .await
+        .expect_error(404, 10002);
+    assert_eq!(
+        app.get(&alice, "/applications").await.expect(200),
+        json!([])
+    );
+    assert_eq!(
+        app.event_names(bot.id).await,
+        ["tokens revoked", "user left guild"]
+    );
+    assert_eq!(app.event_names(guild.id).await[0], "GUILD_MEMBER_REMOVE");
+    let user = app
+        .get(&alice, &format!("/users/{}", bot.id))
+        .await
+        .expect(200);
+    assert_ne!(user["username"], "Ping");
 }

@@ -2,7 +2,7 @@
 
 use guildhall_api::{
     app::App,
-    config::{Config, RateLimits, Registration, Secret},
+    config::{Config, OutgoingHttp, RateLimits, Registration, Secret},
     http,
 };
 use guildhall_shared::{
@@ -119,6 +119,7 @@ impl TestApp {
             rate_limits: RateLimits::Off,
             registration: Registration::Open,
             proxies: 0,
+            outgoing_http: OutgoingHttp::Any,
         };
         change(&mut config);
         let listener = http::listen(config.listen).unwrap();
@@ -310,6 +311,15 @@ impl TestApp {
             .execute(&self.db)
             .await
             .unwrap();
+        sqlx::query(
+            "insert into integration (guild_id, integration_id, application_id)
+             select $1, application_id, application_id from application where application_id = $2",
+        )
+        .bind(guild.id.to_db())
+        .bind(user.id.to_db())
+        .execute(&self.db)
+        .await
+        .unwrap();
     }
 
     /// Gives a member a new role with these permissions.

@@ -10,6 +10,7 @@ mod applications;
 mod audit_log;
 mod channels;
 mod conformance;
+mod endpoint;
 mod guilds;
 mod harness;
 mod http;

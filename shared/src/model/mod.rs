@@ -13,7 +13,9 @@ mod scheduled_event;
 mod user;
 mod voice;
 
-pub use application::Application;
+pub use application::{
+    Application, ApplicationSettings, InstallParams, IntegrationTypeConfig, PublicApplication,
+};
 pub use audit::{AuditAction, AuditChange, AuditEntry, audit_changes};
 pub use channel::{Channel, ChannelKind, ChannelSettings};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};

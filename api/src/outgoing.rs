@@ -1,0 +1,290 @@
+//! Requests that this server sends to addresses users chose (interactions endpoints).
+//!
+//! One client with a guard: only public addresses are reached, unless a setting allows others;
+//! nothing is redirected, waited for long or read without end. Never follows what an answer says.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{
+    Client, StatusCode, Url,
+    dns::{Addrs, Name, Resolve, Resolving},
+    header::HeaderMap,
+    redirect,
+};
+use tokio::sync::Semaphore;
+
+use crate::{config::OutgoingHttp, form::Fault};
+
+/// Connecting takes no longer.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Answers are read up to here; a longer one counts as none.
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Requests under way; more fail at once.
+const REQUESTS_MAX: usize = 256;
+/// Longest URL.
+const URL_BYTES_MAX: usize = 2048;
+
+/// Sends requests to where users said.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    client: Client,
+    reach: OutgoingHttp,
+    running: Semaphore,
+}
+
+/// What came back, whole.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Why nothing usable came back. Says nothing of what is inside the server's own network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unreachable {
+    #[error("the address is not allowed")]
+    Forbidden,
+    #[error("no answer")]
+    NoAnswer,
+    #[error("the answer is too long")]
+    TooLong,
+    #[error("too many requests are under way")]
+    Busy,
+}
+
+impl Outgoing {
+    /// Errors: only if TLS cannot be set up.
+    pub(crate) fn new(reach: OutgoingHttp) -> Result<Self, reqwest::Error> {
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .referer(false)
+            .https_only(reach == OutgoingHttp::Public)
+            .user_agent(concat!("Guildhall/", env!("CARGO_PKG_VERSION")))
+            .dns_resolver(Guard(reach))
+            .build()?;
+        Ok(Self {
+            client,
+            reach,
+            running: Semaphore::new(REQUESTS_MAX),
+        })
+    }
+
+    /// An URL this server may send to. An address written as a number is judged here, a
+    /// name when it is looked up.
+    pub(crate) fn parse(&self, text: &str) -> Result<Url, Fault> {
+        let malformed = || Fault::Other("URL_TYPE_INVALID_URL", "Not a well formed URL.".into());
+        if text.len() > URL_BYTES_MAX {
+            return Err(Fault::BadLength {
+                min: 0,
+                max: URL_BYTES_MAX,
+            });
+        }
+        let url = Url::parse(text).map_err(|_| malformed())?;
+        let is_supported = match self.reach {
+            OutgoingHttp::Public => url.scheme() == "https",
+            OutgoingHttp::Any => matches!(url.scheme(), "http" | "https"),
+        };
+        if !is_supported {
+            let message = format!(
+                "Scheme \"{}\" is not supported. Scheme must be one of ('https',).",
+                url.scheme()
+            );
+            return Err(Fault::Other("URL_TYPE_INVALID_SCHEME", message.into()));
+        }
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        if has_credentials || !self.may_reach(&url) {
+            return Err(malformed());
+        }
+        Ok(url)
+    }
+
+    fn may_reach(&self, url: &Url) -> bool {
+        let Some(host) = url.host_str() else {
+            return false;
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match host.parse::<IpAddr>() {
+            Ok(address) => self.reach.allows(address),
+            Err(_) => true,
+        }
+    }
+
+    /// Posts `body` and reads the whole answer within `timeout`.
+    pub(crate) async fn post(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Answer, Unreachable> {
+        if !self.may_reach(&url) {
+            return Err(Unreachable::Forbidden);
+        }
+        let _running = self.running.try_acquire().map_err(|_| Unreachable::Busy)?;
+        let request = self.client.post(url).headers(headers).body(body);
+        let exchange = async {
+            let mut response = request.send().await.map_err(|_| Unreachable::NoAnswer)?;
+            let status = response.status();
+            let mut body = BytesMut::new();
+            while let Some(chunk) = response.chunk().await.map_err(|_| Unreachable::NoAnswer)? {
+                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                    return Err(Unreachable::TooLong);
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(Answer {
+                status,
+                body: body.freeze(),
+            })
+        };
+        tokio::time::timeout(timeout, exchange)
+            .await
+            .unwrap_or(Err(Unreachable::NoAnswer))
+    }
+}
+
+/// Looks names up and hands out only addresses that may be reached: the connection goes to
+/// the very address that was judged.
+struct Guard(OutgoingHttp);
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let reach = self.0;
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let allowed: Vec<SocketAddr> =
+                found.filter(|address| reach.allows(address.ip())).collect();
+            if allowed.is_empty() {
+                return Err(Unreachable::Forbidden.into());
+            }
+            Ok(Box::new(allowed.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl OutgoingHttp {
+    fn allows(self, address: IpAddr) -> bool {
+        self == Self::Any || is_public(address)
+    }
+}
+
+/// Whether an address is anybody's: not this machine, a private network or reserved.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    !(address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || address.is_multicast()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))
+        || (a == 192 && b == 0 && c == 0)
+        || (a == 192 && b == 88 && c == 99)
+        || (a == 198 && (b == 18 || b == 19)))
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    let embedded = |high: u16, low: u16| {
+        let [a, b] = high.to_be_bytes();
+        let [c, d] = low.to_be_bytes();
+        Ipv4Addr::new(a, b, c, d)
+    };
+    match segments {
+        // NAT64 and 6to4 lead to the IPv4 address inside.
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => is_public_v4(embedded(high, low)),
+        [0x2002, high, low, ..] => is_public_v4(embedded(high, low)),
+        // Teredo, benchmarking, ORCHID and their neighbours; documentation.
+        [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
+        // Documentation.
+        [0x3fff, second, ..] if second < 0x1000 => false,
+        // Only global unicast is handed out to anybody.
+        [first, ..] => first & 0xe000 == 0x2000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        for public in [
+            "1.1.1.1",
+            "93.184.216.34",
+            "2606:4700::1111",
+            "2002:0101:0101::1",
+        ] {
+            assert!(is_public(public.parse().unwrap()), "{public}");
+        }
+        for private in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "192.0.0.1",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "fe80::1",
+            "fd00::1",
+            "64:ff9b::7f00:1",
+            "2002:7f00:1::",
+            "2001:db8::1",
+            "ff02::1",
+            "2001::1",
+        ] {
+            assert!(!is_public(private.parse().unwrap()), "{private}");
+        }
+    }
+
+    #[test]
+    fn urls_lead_outside_and_to_https_only() {
+        let outgoing = Outgoing::new(OutgoingHttp::Public).unwrap();
+        assert!(outgoing.parse("https://example.org/interactions").is_ok());
+        for bad in [
+            "http://example.org",
+            "ftp://example.org",
+            "https://127.0.0.1/",
+            "https://[::1]:4/",
+            "https://2130706433/",
+            "https://a:b@example.org/",
+            "nowhere",
+            "https://0x7f.1/",
+        ] {
+            assert!(outgoing.parse(bad).is_err(), "{bad}");
+        }
+        let any = Outgoing::new(OutgoingHttp::Any).unwrap();
+        assert!(any.parse("http://127.0.0.1:8080/").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_machine_is_not_reached() {
+        let outgoing = Outgoing::new(OutgoingHttp::Public).unwrap();
+        let url = outgoing.parse("https://localhost:1/").unwrap();
+        let sent = outgoing
+            .post(url, HeaderMap::new(), Bytes::new(), Duration::from_secs(5))
+            .await;
+        assert_eq!(sent.unwrap_err(), Unreachable::NoAnswer);
+    }
+}
