@@ -13,10 +13,12 @@ use utoipa::openapi::{
     security::{ApiKey, ApiKeyValue, SecurityScheme},
 };
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::app::App;
 
-/// The routes below the version prefix, and the route that serves their document.
+/// The routes below the version prefix, and those that show them: the document at
+/// `/openapi.json` and a viewer, bundled into the program, at `/docs`.
 pub(crate) fn split(routes: OpenApiRouter<App>) -> (Router<App>, Router<App>) {
     let (router, mut document) = routes.split_for_parts();
     describe(&mut document);
@@ -29,7 +31,9 @@ pub(crate) fn split(routes: OpenApiRouter<App>) -> (Router<App>, Router<App>) {
         let headers = [(header::CONTENT_TYPE, "application/json")];
         (StatusCode::OK, headers, json.clone()).into_response()
     });
-    (router, Router::new().route("/openapi.json", serve))
+    let viewer = SwaggerUi::new("/docs").config(Config::new(["/openapi.json"]));
+    let pages = Router::new().route("/openapi.json", serve).merge(viewer);
+    (router, pages)
 }
 
 /// Adds what no handler says.

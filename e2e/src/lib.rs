@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod conformance;
 pub mod ledger;
 pub mod proxy;
 pub mod rest;

@@ -34,7 +34,11 @@ pub struct Guild {
 
 /// Registers a human with a name of its own.
 pub async fn human(cluster: &Cluster, name: &str) -> Account {
-    let nobody = cluster.rest(0);
+    human_at(&cluster.rest(0), name).await
+}
+
+/// [`human`] at one API.
+pub async fn human_at(nobody: &Rest, name: &str) -> Account {
     let name = format!("{name}.{}", random_word());
     let form = json!({
         "username": name,
@@ -140,9 +144,16 @@ impl Account {
 
     /// Adds a bot to a guild of ours.
     pub async fn add_bot(&self, guild: &Guild, bot: &Account) {
+        self.add_bot_with(guild, bot, 0).await;
+    }
+
+    /// [`Account::add_bot`] with a role that has these permissions.
+    pub async fn add_bot_with(&self, guild: &Guild, bot: &Account, permissions: u64) {
         let application = bot.application.as_deref().unwrap_or_default();
-        let path = format!("/oauth2/authorize?client_id={application}&scope=bot&permissions=0");
-        let form = json!({"authorize": true, "guild_id": guild.id, "permissions": "0"});
+        let query = format!("client_id={application}&scope=bot&permissions={permissions}");
+        let path = format!("/oauth2/authorize?{query}");
+        let permissions = permissions.to_string();
+        let form = json!({"authorize": true, "guild_id": guild.id, "permissions": permissions});
         self.rest.post(&path, &form).await.ok();
     }
 

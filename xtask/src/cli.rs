@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::interrupt::{self, Interrupted};
-use crate::{bench, sqlx, test, up, wrapper};
+use crate::{bench, conformance, sqlx, test, up, wrapper};
 
 /// Commands of the Guildhall repository.
 #[derive(Debug, Parser)]
@@ -35,6 +35,14 @@ enum Command {
         /// For `cargo test`, such as `-p guildhall-shared` or a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Ask every operation of the protocol of a private cluster: does it answer, act, refuse?
+    ///
+    /// Prints what failed and the score.
+    Conformance {
+        /// Renew `docs/conformance.md`.
+        #[arg(long)]
+        write: bool,
     },
     /// Renew `.sqlx`, the description of every query, from the migrations.
     Sqlx {
@@ -81,6 +89,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { fresh, release } => up::run(fresh, release),
         Command::Test { arguments } => test::run(&arguments),
+        Command::Conformance { write } => conformance::run(write),
         Command::Sqlx { check } => sqlx::run(check),
         Command::Bench {
             scenario,

@@ -15,6 +15,7 @@ pub mod servers;
 mod bench;
 mod cargo;
 mod cluster;
+mod conformance;
 mod http;
 mod install;
 mod layout;

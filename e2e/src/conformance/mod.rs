@@ -1,0 +1,61 @@
+//! How much of the protocol is there, operation by operation, on a running cluster.
+//!
+//! For each operation of `conformance/operations.tsv` three things are asked:
+//! **answers**: a valid request gets a documented status and a body that the official schema
+//! takes; **acts**: a following read shows the effect, and its event reaches those who may see
+//! it and nobody else; **refuses**: 401, 403, 404 and 400 as specified.
+//!
+//! A case is one call of [`Book::prove`] in the file of its area:
+//!
+//! ```ignore
+//! book.prove("create_channel_invite", async |p: &mut Proof| {
+//!     let invites = format!("/channels/{}/invites", guild.lobby);
+//!     let invite = p.answers(world.owner.rest.post(&invites, &json!({"max_uses": 3})).await);
+//!     let list = world.owner.rest.get(&invites).await.body;
+//!     p.acts(list[0]["code"] == invite["code"], "the invite is listed");
+//!     p.event(&[&world.bot], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
+//!     p.nobody_else(&[&world.member, &world.stranger], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
+//!     p.refuses(world.stranger.rest.post(&invites, &json!({})).await, 403, 50001);
+//!     p.faults(world.owner.rest.post(&invites, &json!({"max_uses": 999})).await, "max_uses", "NUMBER_TYPE_MAX");
+//! }).await;
+//! ```
+//!
+//! 401 without a token is asked of every operation that needs one, by the book itself; where
+//! nothing else is to be refused, the case says `p.refuses_no_more()`. A case
+//! may be proved in several calls: their checks add up. A panic in a case fails it, no other.
+
+mod accounts;
+mod applications;
+mod book;
+mod guilds;
+mod media;
+mod messages;
+mod moderation;
+mod operations;
+mod places;
+mod schema;
+mod world;
+
+pub use self::{
+    book::{Book, Proof, Verdict},
+    operations::{OPERATIONS, Operation},
+    world::{Person, Place, World},
+};
+use crate::cluster::Cluster;
+
+/// Runs every case.
+pub async fn run(cluster: &Cluster) -> Book {
+    let world = World::build(cluster).await;
+    let mut book = Book::default();
+    book.ask_without_token(&cluster.rest(0)).await;
+    places::prove(&world, &mut book).await;
+    messages::prove(&world, &mut book).await;
+    media::prove(&world, &mut book).await;
+    moderation::prove(&world, &mut book).await;
+    applications::prove(&world, &mut book).await;
+    guilds::prove(&world, &mut book).await;
+    // Last: it ends accounts.
+    accounts::prove(&world, &mut book).await;
+    book.note_wire_faults(&world);
+    book
+}
