@@ -3,6 +3,11 @@
 //! One statement reads what the decision needs; `shared::permissions` makes it. Never
 //! changes anything but locks: whoever writes to a guild first takes the lock of its
 //! head, so that no permission changes between the check and the commit (I7).
+//!
+//! [`place`] answers for any kind of channel, [`channel`] for guild channels that are no
+//! threads, [`guild`] for the guild as a whole; each has a `…_for_change` that also locks.
+
+mod place;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,14 +15,15 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     error_code::ErrorCode,
     id::marker::{self, Guild, Realm, Role, User},
-    model::{Channel, ChannelKind, ChannelSettings, Member},
+    model::{Channel, ChannelKind, ChannelSettings, Member, Thread, ThreadMetadata},
     permissions::{self, MemberAccess, Overwrite, Rank},
 };
 use guildhall_store::ids_from_db;
 use rustc_hash::FxHashMap;
-use sqlx::{PgConnection, PgExecutor, types::Json};
+use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 
+pub(crate) use self::place::{Audience, Place, PrivateAccess, Recipient, ThreadAccess};
 use crate::{auth::CurrentUser, error::Result};
 
 /// What decisions need to know of a role.
@@ -182,21 +188,94 @@ pub(crate) async fn guild(
     let row = read(db, user.id, Some(guild), None)
         .await?
         .ok_or(ErrorCode::UnknownGuild)?;
-    let (access, _) = row.decode(user.id)?;
+    let Found::Guild(access) = row.decode(user.id)? else {
+        return Err(ErrorCode::UnknownGuild.into());
+    };
     access.require(needed)?;
     Ok(access)
 }
 
-/// The caller at a channel. Errors: 10003, 50001 if it cannot be seen, 50013.
+/// The caller at a guild channel that is no thread.
+///
+/// Errors: 10003, 50001 if it cannot be seen, 50013, 50003 for a DM, 50024 for a thread.
 pub(crate) async fn channel(
-    db: impl PgExecutor<'_>,
+    db: &mut PgConnection,
     user: &CurrentUser,
     channel: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<ChannelAccess> {
-    let access = channel_unchecked(db, user.id, channel).await?;
-    access.require(needed)?;
-    Ok(access)
+    let access = place(db, user, channel, Permissions::VIEW_CHANNEL).await?;
+    match access {
+        Place::Channel(access) => {
+            access.require(needed)?;
+            Ok(access)
+        }
+        Place::Thread(_) => Err(ErrorCode::InvalidChannelType.into()),
+        Place::Private(_) => Err(ErrorCode::CannotOnDm.into()),
+    }
+}
+
+/// The caller at a channel of any kind.
+///
+/// Errors: 10003 (also for DMs of others), 50001 if it cannot be seen, 50013; 50003 for what
+/// nobody can do in a DM.
+pub(crate) async fn place(
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    channel: Id<marker::Channel>,
+    needed: Permissions,
+) -> Result<Place> {
+    let place = place_unchecked(db, user.id, channel).await?;
+    place.require(needed)?;
+    Ok(place)
+}
+
+/// [`place`] for whoever changes it or writes to it: the heads of its guild, or of all its
+/// participants, are locked from here to the commit.
+pub(crate) async fn place_for_change(
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    channel: Id<marker::Channel>,
+    needed: Permissions,
+) -> Result<Place> {
+    lock_place(db, channel).await?;
+    place(db, user, channel, needed).await
+}
+
+/// Who hears of what happens in a channel of any kind, asked by the server itself
+/// (polls that end, webhooks); its heads are locked from here to the commit.
+///
+/// Errors: 10003.
+#[allow(dead_code, reason = "polls and webhooks come next")]
+pub(crate) async fn audience_for_change(
+    db: &mut PgConnection,
+    channel: Id<marker::Channel>,
+) -> Result<Audience> {
+    lock_place(db, channel).await?;
+    let row = sqlx::query!(
+        r#"select c.guild_id, c.kind, c.parent_id,
+                  array(select user_id from thread_member m
+                        where c.kind = 12 and m.thread_id = c.channel_id) as "members!",
+                  array(select user_id from private_recipient r
+                        where c.guild_id is null and r.channel_id = c.channel_id) as "recipients!"
+           from channel c where c.channel_id = $1"#,
+        channel.to_db(),
+    )
+    .fetch_optional(db)
+    .await?
+    .ok_or(ErrorCode::UnknownChannel)?;
+    let kind = ChannelKind(row.kind as u8);
+    Ok(match (row.guild_id.map(Id::from_db), row.parent_id) {
+        (None, _) => Audience::of_private(channel, kind, ids_from_db(row.recipients)),
+        (Some(guild), Some(parent)) if kind.is_thread() => Audience::of_thread(
+            guild,
+            channel,
+            kind,
+            Id::from_db(parent),
+            ids_from_db(row.members),
+        ),
+        (Some(guild), _) => Audience::of_channel(guild, channel, kind),
+    })
 }
 
 /// [`guild`] for whoever changes it: the guild's head is locked from here to the commit.
@@ -218,16 +297,41 @@ pub(crate) async fn channel_for_change(
     id: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<ChannelAccess> {
-    // A statement of its own: the next one must see what was committed while this one waited.
-    sqlx::query!(
+    lock_place(db, id).await?;
+    channel(db, user, id, needed).await
+}
+
+/// Locks the heads that events of a channel go to. Statements of their own: the next one must
+/// see what was committed while these waited.
+///
+/// Errors: 10003.
+async fn lock_place(db: &mut PgConnection, channel: Id<marker::Channel>) -> Result<()> {
+    let guild = sqlx::query!(
         "select h.realm_id from channel c join realm_head h on h.realm_id = c.guild_id
          where c.channel_id = $1 for update of h",
-        id.to_db(),
+        channel.to_db(),
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    if guild.is_some() {
+        return Ok(());
+    }
+    // Of a private channel the row comes first: whoever adds or removes somebody holds it, so
+    // the participants read next stay the ones there are.
+    sqlx::query!(
+        "select channel_id from channel where channel_id = $1 and guild_id is null for update",
+        channel.to_db(),
     )
     .fetch_optional(&mut *db)
     .await?
     .ok_or(ErrorCode::UnknownChannel)?;
-    channel(db, user, id, needed).await
+    let participants = sqlx::query_scalar!(
+        "select user_id from private_recipient where channel_id = $1",
+        channel.to_db(),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    lock_realms(db, ids_from_db::<Realm>(participants)).await
 }
 
 /// Locks heads, the smallest id first, as everyone does: so nobody waits in a circle.
@@ -245,43 +349,90 @@ pub(crate) async fn lock_realms(
     Ok(())
 }
 
-async fn channel_unchecked(
-    db: impl PgExecutor<'_>,
+async fn place_unchecked(
+    db: &mut PgConnection,
     user: Id<User>,
     channel: Id<marker::Channel>,
-) -> Result<ChannelAccess> {
-    let row = read(db, user, None, Some(channel))
-        .await?
-        .ok_or(ErrorCode::UnknownChannel)?;
-    let (guild, channel) = row.decode(user)?;
-    let channel = channel.ok_or(ErrorCode::UnknownChannel)?;
-    Ok(ChannelAccess { guild, channel })
+) -> Result<Place> {
+    let found = match read(&mut *db, user, None, Some(channel)).await? {
+        Some(row) => match row.decode(user)? {
+            Found::Place(place) => Some(place),
+            Found::Guild(_) => None,
+        },
+        None => private(db, user, channel).await?.map(Place::Private),
+    };
+    found.ok_or_else(|| ErrorCode::UnknownChannel.into())
 }
 
-/// What users could do at channels, as read at some `state_seq`.
+/// A DM or group DM; `None` if there is none or the user is not in it.
+async fn private(
+    db: &mut PgConnection,
+    user: Id<User>,
+    channel: Id<marker::Channel>,
+) -> Result<Option<PrivateAccess>> {
+    let rows = sqlx::query!(
+        r#"select c.kind, c.name, c.icon, c.owner_id,
+                  c.settings as "settings: Json<ChannelSettings>", r.user_id, r.closed, a.bot,
+                  h.state_seq
+           from channel c
+           join private_recipient r on r.channel_id = c.channel_id
+           join account a on a.user_id = r.user_id
+           join realm_head h on h.realm_id = r.user_id
+           where c.channel_id = $1 and c.guild_id is null
+           order by r.user_id"#,
+        channel.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    let recipients: Vec<Recipient> = rows
+        .iter()
+        .map(|row| Recipient {
+            user: Id::from_db(row.user_id),
+            bot: row.bot,
+            state_seq: row.state_seq as u64,
+            closed: row.closed,
+        })
+        .collect();
+    if recipients.iter().all(|recipient| recipient.user != user) {
+        return Ok(None);
+    }
+    Ok(rows.into_iter().next().map(|row| PrivateAccess {
+        user,
+        id: channel,
+        kind: ChannelKind(row.kind as u8),
+        name: row.name,
+        icon: row.icon,
+        owner: row.owner_id.map(Id::from_db),
+        settings: row.settings.0,
+        recipients,
+    }))
+}
+
+/// What users could do at places, as read at some `state_seq`.
 ///
 /// Entries may be out of date: only for writers that compare `state_seq` under the head's
 /// lock (`message_writer`), and forget the entry when it differs.
 #[derive(Debug, Default)]
 pub(crate) struct AccessCache(Mutex<Entries>);
 
-type Entries = FxHashMap<(Id<User>, Id<marker::Channel>), Arc<ChannelAccess>>;
+type Entries = FxHashMap<(Id<User>, Id<marker::Channel>), Arc<Place>>;
 
 const CACHE_ENTRIES_MAX: usize = 8192;
 
 impl AccessCache {
     /// From memory, else from the database. Errors: 10003, 50001 for who is no member.
-    pub(crate) async fn channel(
+    pub(crate) async fn place(
         &self,
-        db: impl PgExecutor<'_>,
+        db: &PgPool,
         user: Id<User>,
         channel: Id<marker::Channel>,
-    ) -> Result<Arc<ChannelAccess>> {
+    ) -> Result<Arc<Place>> {
         let key = (user, channel);
         if let Some(access) = self.lock().get(&key) {
             return Ok(Arc::clone(access));
         }
-        let access = Arc::new(channel_unchecked(db, user, channel).await?);
+        let mut db = db.acquire().await?;
+        let access = Arc::new(place_unchecked(&mut db, user, channel).await?);
         let mut entries = self.lock();
         if entries.len() >= CACHE_ENTRIES_MAX {
             entries.clear();
@@ -323,6 +474,23 @@ struct AccessRow {
     parent_id: Option<i64>,
     overwrites: Option<Json<Vec<Overwrite>>>,
     settings: Option<Json<ChannelSettings>>,
+    parent_kind: Option<i16>,
+    parent_name: Option<String>,
+    parent_position: Option<i32>,
+    parent_parent_id: Option<i64>,
+    parent_overwrites: Option<Json<Vec<Overwrite>>>,
+    parent_settings: Option<Json<ChannelSettings>>,
+    owner: Option<i64>,
+    archived: Option<bool>,
+    locked: Option<bool>,
+    invitable: Option<bool>,
+    auto_archive_minutes: Option<i32>,
+    archive_at: Option<OffsetDateTime>,
+    message_count: Option<i32>,
+    total_message_sent: Option<i32>,
+    applied_tags: Option<Vec<i64>>,
+    joined: Option<i64>,
+    thread_members: Vec<i64>,
 }
 
 async fn read(
@@ -343,7 +511,19 @@ async fn read(
                   m.flags as "flags?", c.channel_id as "channel_id?", c.kind as "kind?",
                   c.name as "name?", c.position as "position?", c.parent_id as "parent_id?",
                   c.overwrites as "overwrites?: Json<Vec<Overwrite>>",
-                  c.settings as "settings?: Json<ChannelSettings>"
+                  c.settings as "settings?: Json<ChannelSettings>",
+                  p.kind as "parent_kind?", p.name as "parent_name?",
+                  p.position as "parent_position?", p.parent_id as "parent_parent_id?",
+                  p.overwrites as "parent_overwrites?: Json<Vec<Overwrite>>",
+                  p.settings as "parent_settings?: Json<ChannelSettings>",
+                  t.owner_id as "owner?", t.archived as "archived?", t.locked as "locked?",
+                  t.invitable, t.auto_archive_minutes as "auto_archive_minutes?",
+                  t.archive_at as "archive_at?", t.message_count as "message_count?",
+                  t.total_message_sent as "total_message_sent?",
+                  t.applied_tags as "applied_tags?", tm.user_id as "joined?",
+                  array(select x.user_id from thread_member x
+                        where c.kind = 12 and x.thread_id = c.channel_id
+                        order by x.user_id) as "thread_members!"
            from guild g
            join realm_head h on h.realm_id = g.guild_id
            cross join lateral (
@@ -356,6 +536,9 @@ async fn read(
            ) r
            left join member m on m.guild_id = g.guild_id and m.user_id = $1
            left join channel c on c.channel_id = $3
+           left join thread t on t.thread_id = c.channel_id
+           left join channel p on p.channel_id = t.parent_id
+           left join thread_member tm on tm.thread_id = t.thread_id and tm.user_id = $1
            where g.guild_id = coalesce($2, (select guild_id from channel where channel_id = $3))"#,
         user.to_db(),
         guild.map(Id::to_db),
@@ -366,9 +549,16 @@ async fn read(
     Ok(row)
 }
 
+/// What a row was of.
+enum Found {
+    /// It named no channel.
+    Guild(GuildAccess),
+    Place(Place),
+}
+
 impl AccessRow {
     /// Errors: 50001 for who is no member.
-    fn decode(self, user: Id<User>) -> Result<(GuildAccess, Option<Channel>)> {
+    fn decode(self, user: Id<User>) -> Result<Found> {
         let guild_id = Id::from_db(self.guild_id);
         let (Some(roles), Some(joined_at)) = (self.member_roles, self.joined_at) else {
             return Err(ErrorCode::MissingAccess.into());
@@ -406,17 +596,6 @@ impl AccessRow {
                 },
             )
             .collect();
-        let channel = self.channel_id.map(|id| Channel {
-            id: Id::from_db(id),
-            kind: ChannelKind(self.kind.unwrap_or_default() as u8),
-            guild_id,
-            name: self.name.unwrap_or_default(),
-            position: self.position.unwrap_or_default(),
-            parent_id: self.parent_id.map(Id::from_db),
-            permission_overwrites: self.overwrites.map(|list| list.0).unwrap_or_default(),
-            last_message_id: None,
-            settings: self.settings.map(|settings| settings.0).unwrap_or_default(),
-        });
         let guild = GuildAccess {
             id: guild_id,
             owner: Id::from_db(self.owner_id),
@@ -425,6 +604,82 @@ impl AccessRow {
             user,
             member,
         };
-        Ok((guild, channel))
+        let Some(id) = self.channel_id.map(Id::from_db) else {
+            return Ok(Found::Guild(guild));
+        };
+        let kind = ChannelKind(self.kind.unwrap_or_default() as u8);
+        let settings = self.settings.map(|settings| settings.0).unwrap_or_default();
+        if !kind.is_thread() {
+            let channel = Channel {
+                id,
+                kind,
+                guild_id,
+                name: self.name.unwrap_or_default(),
+                position: self.position.unwrap_or_default(),
+                parent_id: self.parent_id.map(Id::from_db),
+                permission_overwrites: self.overwrites.map(|list| list.0).unwrap_or_default(),
+                last_message_id: None,
+                settings,
+            };
+            return Ok(Found::Place(Place::Channel(ChannelAccess {
+                guild,
+                channel,
+            })));
+        }
+        let (Some(parent), Some(parent_kind), Some(owner), Some(archive_at)) = (
+            self.parent_id.map(Id::from_db),
+            self.parent_kind,
+            self.owner.map(Id::from_db),
+            self.archive_at,
+        ) else {
+            return Ok(Found::Guild(guild));
+        };
+        let thread = Thread {
+            id,
+            kind,
+            guild_id,
+            parent_id: parent,
+            owner_id: owner,
+            name: self.name.unwrap_or_default(),
+            last_message_id: None,
+            last_pin_timestamp: settings.last_pin_timestamp.flatten(),
+            flags: settings.flags,
+            rate_limit_per_user: settings.rate_limit_per_user.unwrap_or_default(),
+            message_count: self.message_count.unwrap_or_default() as u32,
+            member_count: 0,
+            total_message_sent: self.total_message_sent.unwrap_or_default() as u32,
+            thread_metadata: ThreadMetadata {
+                archived: self.archived.unwrap_or_default(),
+                auto_archive_duration: self.auto_archive_minutes.unwrap_or_default() as u32,
+                archive_timestamp: Timestamp(archive_at),
+                locked: self.locked.unwrap_or_default(),
+                invitable: self.invitable,
+                create_timestamp: Some(Timestamp::from_unix_ms(id.created_ms())),
+            },
+            applied_tags: self.applied_tags.map(ids_from_db).unwrap_or_default(),
+            member: None,
+        };
+        let parent = Channel {
+            id: parent,
+            kind: ChannelKind(parent_kind as u8),
+            guild_id,
+            name: self.parent_name.unwrap_or_default(),
+            position: self.parent_position.unwrap_or_default(),
+            parent_id: self.parent_parent_id.map(Id::from_db),
+            permission_overwrites: self
+                .parent_overwrites
+                .map(|list| list.0)
+                .unwrap_or_default(),
+            last_message_id: None,
+            settings: self.parent_settings.map(|list| list.0).unwrap_or_default(),
+        };
+        let access = ThreadAccess {
+            guild,
+            parent,
+            thread,
+            joined: self.joined.is_some(),
+            members: ids_from_db(self.thread_members),
+        };
+        Ok(Found::Place(Place::Thread(Box::new(access))))
     }
 }

@@ -24,8 +24,8 @@ use guildhall_shared::{
     Id, Timestamp,
     envelope::{Alt, Durability, Envelope, Visibility},
     gateway::EventKind,
-    id::marker::{Channel, Guild, Message, User},
-    shard::{self, Position},
+    id::marker::{Channel, Message, Realm, User},
+    shard::Position,
 };
 use rustc_hash::FxHashMap;
 use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection};
@@ -47,12 +47,14 @@ const QUEUE_MAX: usize = 4096;
 /// An unused connection goes back to the pool after this.
 const CONNECTION_IDLE_MAX: Duration = Duration::from_secs(2);
 
-/// A message whose author was allowed to send it when the guild's and the author's heads
+/// A message whose author was allowed to send it when the heads of its realms and of the author
 /// had these `state_seq`s.
 #[derive(Debug)]
 pub(crate) struct NewMessage {
-    pub(crate) guild: Id<Guild>,
-    pub(crate) guild_state_seq: u64,
+    /// Its events' realms, ascending and never none: see `Place::checked_at`.
+    pub(crate) realms: Vec<(Id<Realm>, u64)>,
+    /// Whether its channel is a thread, which counts its messages.
+    pub(crate) in_thread: bool,
     pub(crate) author: Id<User>,
     pub(crate) author_state_seq: u64,
     pub(crate) channel: Id<Channel>,
@@ -126,7 +128,8 @@ impl MessageWriter {
     /// stored, or, if the connection broke during the commit, possibly stored: its event
     /// is delivered like any other, and a retry with an enforced nonce finds it.
     pub(crate) async fn store(&self, message: NewMessage) -> Result<Outcome> {
-        let queue = &self.queues[(message.guild.get() >> 22) as usize % self.queues.len()];
+        let first = message.realms.first().map_or(0, |(realm, _)| realm.get());
+        let queue = &self.queues[(first >> 22) as usize % self.queues.len()];
         let (answer, outcome) = oneshot::channel();
         queue
             .try_send(Job { message, answer })
@@ -244,22 +247,26 @@ impl Writer {
             .await
             .map_err(Failure::Before)?;
         let decisions = decide(batch, &mut heads, nonces);
-        let stored: Vec<(&NewMessage, Place)> = batch
+        let stored: Vec<(&NewMessage, Numbered)> = batch
             .iter()
             .zip(&decisions)
             .filter_map(|(job, decision)| match decision {
-                Decision::Store(place) => Some((&job.message, *place)),
+                Decision::Store(numbers) => Some((&job.message, numbers)),
                 Decision::Stale | Decision::Duplicate(_) => None,
             })
+            .flat_map(|(message, numbers)| numbers.iter().map(move |&at| (message, at)))
             .collect();
         if !stored.is_empty() {
             insert(&mut tx, &stored).await.map_err(Failure::Before)?;
+            count_in_threads(&mut tx, &stored)
+                .await
+                .map_err(Failure::Before)?;
         }
         tx.commit().await.map_err(Failure::InCommit)?;
         let at_ms = (Timestamp::now().0.unix_timestamp_nanos() / 1_000_000) as u64;
         let events = stored
             .into_iter()
-            .map(|(message, place)| envelope(message, place, at_ms))
+            .map(|(message, at)| envelope(message, at, at_ms))
             .collect();
         Ok((decisions, events))
     }
@@ -278,7 +285,7 @@ fn fail(batch: &mut Vec<Job>, error: Error) {
     }
 }
 
-/// A guild's head as locked, counted on by the messages of the batch.
+/// A realm's head as locked, counted on by the messages of the batch.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     shard: i32,
@@ -291,22 +298,26 @@ struct Head {
 #[derive(Debug, Default)]
 struct Heads {
     /// Locked.
-    guilds: FxHashMap<Id<Guild>, Head>,
+    realms: FxHashMap<Id<Realm>, Head>,
     /// `state_seq` only, as committed when the statement began.
     authors: FxHashMap<Id<User>, u64>,
 }
 
 /// Where an event got its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct Numbered {
+    realm: Id<Realm>,
+    /// Of the message's events the one that its row is stored with.
+    first: bool,
     shard: i32,
     era: i32,
     seq: i64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Decision {
-    Store(Place),
+    /// By realm, as the message names them.
+    Store(Vec<Numbered>),
     Stale,
     Duplicate(Id<Message>),
 }
@@ -326,10 +337,12 @@ type Nonces = FxHashMap<(Id<Channel>, Id<User>, String), Id<Message>>;
 /// Decides in order of arrival, numbering what is to be stored.
 fn decide(batch: &[Job], heads: &mut Heads, mut nonces: Nonces) -> Vec<Decision> {
     let decisions = batch.iter().map(|Job { message, .. }| {
-        let Some(head) = heads.guilds.get_mut(&message.guild) else {
-            return Decision::Stale;
+        let holds = |(realm, state_seq): &(Id<Realm>, u64)| {
+            let head = heads.realms.get(realm);
+            head.is_some_and(|head| head.state_seq == *state_seq)
         };
-        if head.state_seq != message.guild_state_seq
+        if message.realms.is_empty()
+            || !message.realms.iter().all(holds)
             || heads.authors.get(&message.author) != Some(&message.author_state_seq)
         {
             return Decision::Stale;
@@ -341,19 +354,30 @@ fn decide(batch: &[Job], heads: &mut Heads, mut nonces: Nonces) -> Vec<Decision>
             }
             nonces.insert(key, message.id);
         }
-        head.seq += 1;
-        Decision::Store(Place {
-            shard: head.shard,
-            era: head.era,
-            seq: head.seq,
-        })
+        let numbers = message
+            .realms
+            .iter()
+            .enumerate()
+            .filter_map(|(at, (realm, _))| {
+                let head = heads.realms.get_mut(realm)?;
+                head.seq += 1;
+                Some(Numbered {
+                    realm: *realm,
+                    first: at == 0,
+                    shard: head.shard,
+                    era: head.era,
+                    seq: head.seq,
+                })
+            });
+        Decision::Store(numbers.collect())
     });
     decisions.collect()
 }
 
-/// Locks the guilds' heads, the smallest id first as everyone does, and reads the authors'.
+/// Locks the realms' heads, the smallest id first as everyone does, and reads the authors'.
 async fn lock_heads(db: &mut PgConnection, batch: &[Job]) -> sqlx::Result<Heads> {
-    let guilds = distinct(batch.iter().map(|job| job.message.guild.to_db()));
+    let realms = batch.iter().flat_map(|job| &job.message.realms);
+    let realms = distinct(realms.map(|(realm, _)| realm.to_db()));
     let authors = distinct(batch.iter().map(|job| job.message.author.to_db()));
     let rows = sqlx::query!(
         r#"with locked as (
@@ -365,7 +389,7 @@ async fn lock_heads(db: &mut PgConnection, batch: &[Job]) -> sqlx::Result<Heads>
            union all
            select realm_id, shard, era, seq, state_seq, false from realm_head
            where realm_id = any($2)"#,
-        &guilds,
+        &realms,
         &authors,
     )
     .fetch_all(db)
@@ -380,7 +404,7 @@ async fn lock_heads(db: &mut PgConnection, batch: &[Job]) -> sqlx::Result<Heads>
                 seq: row.seq,
                 state_seq,
             };
-            heads.guilds.insert(Id::from_db(row.realm_id), head);
+            heads.realms.insert(Id::from_db(row.realm_id), head);
         } else {
             heads.authors.insert(Id::from_db(row.realm_id), state_seq);
         }
@@ -424,23 +448,25 @@ async fn known_nonces(db: &mut PgConnection, batch: &[Job]) -> sqlx::Result<Nonc
         .collect())
 }
 
-/// Messages, their nonces and events, and the heads that count them: one statement.
-async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Place)]) -> sqlx::Result<()> {
+/// Messages, their nonces and events, and the heads that count them: one statement. One row
+/// is one event; the first of a message brings the message.
+async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Numbered)]) -> sqlx::Result<()> {
     fn column<T>(
-        stored: &[(&NewMessage, Place)],
-        value: impl Fn(&NewMessage, Place) -> T,
+        stored: &[(&NewMessage, Numbered)],
+        value: impl Fn(&NewMessage, Numbered) -> T,
     ) -> Vec<T> {
-        stored.iter().map(|(m, place)| value(m, *place)).collect()
+        stored.iter().map(|(m, at)| value(m, *at)).collect()
     }
     // An array of arrays would have to be a rectangle: lists go as text.
     fn list<T>(ids: &[Id<T>]) -> String {
         let ids: Vec<String> = ids.iter().map(Id::to_string).collect();
         format!("{{{}}}", ids.join(","))
     }
-    let realms = column(stored, |m, _| m.guild.to_db());
-    let seqs = column(stored, |_, place| place.seq);
-    let shards = column(stored, |_, place| place.shard);
-    let eras = column(stored, |_, place| place.era);
+    let realms = column(stored, |_, at| at.realm.to_db());
+    let firsts = column(stored, |_, at| at.first);
+    let seqs = column(stored, |_, at| at.seq);
+    let shards = column(stored, |_, at| at.shard);
+    let eras = column(stored, |_, at| at.era);
     let channels = column(stored, |m, _| m.channel.to_db());
     let ids = column(stored, |m, _| m.id.to_db());
     let authors = column(stored, |m, _| m.author.to_db());
@@ -472,10 +498,10 @@ async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Place)]) -> sqlx:
              $1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::bigint[], $6::bigint[],
              $7::bigint[], $8::smallint[], $9::bigint[], $10::bool[], $11::bool[], $12::text[],
              $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[], $18::bytea[],
-             $19::bytea[]
+             $19::bytea[], $21::bool[]
            ) as r (realm_id, seq, shard, era, channel_id, message_id, author_id, kind, flags,
                    tts, mention_everyone, mentions, mention_roles, content, extra, nonce, vis,
-                   body, alt)
+                   body, alt, first)
          ), counted as (
            update realm_head h set seq = newest.seq
            from (select realm_id, max(seq) as seq from row group by realm_id) newest
@@ -485,10 +511,11 @@ async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Place)]) -> sqlx:
                                 mention_everyone, mentions, mention_roles, extra)
            select channel_id, message_id, author_id, kind, flags, content, tts,
                   mention_everyone, mentions::bigint[], mention_roles::bigint[], extra::jsonb
-           from row
+           from row where first
          ), remembered as (
            insert into message_nonce (channel_id, author_id, nonce, message_id)
-           select channel_id, author_id, nonce, message_id from row where nonce is not null
+           select channel_id, author_id, nonce, message_id from row
+           where first and nonce is not null
          )
          insert into realm_event (realm_id, seq, shard, era, kind, vis, body, alt)
          select realm_id, seq, shard, era, $20, vis, body, alt from row",
@@ -512,18 +539,46 @@ async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Place)]) -> sqlx:
         bodies.as_slice() as &[&[u8]],
         alts.as_slice() as &[Option<Vec<u8>>],
         EventKind::MessageCreate.number() as i16,
+        &firsts,
     )
     .execute(db)
     .await?;
     Ok(())
 }
 
-fn envelope(message: &NewMessage, place: Place, at_ms: u64) -> Envelope {
+/// Threads count their messages, and live on with each.
+async fn count_in_threads(
+    db: &mut PgConnection,
+    stored: &[(&NewMessage, Numbered)],
+) -> sqlx::Result<()> {
+    let threads: Vec<i64> = stored
+        .iter()
+        .filter(|(message, at)| message.in_thread && at.first)
+        .map(|(message, _)| message.channel.to_db())
+        .collect();
+    if threads.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "update thread t
+         set message_count = message_count + sent.count,
+             total_message_sent = total_message_sent + sent.count, active_at = now()
+         from (select thread_id, count(*)::int as count from unnest($1::bigint[]) as s (thread_id)
+               group by thread_id) sent
+         where t.thread_id = sent.thread_id",
+        &threads,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+fn envelope(message: &NewMessage, at: Numbered, at_ms: u64) -> Envelope {
     Envelope {
-        realm: shard::realm(message.guild),
+        realm: at.realm,
         durability: Durability::Durable(Position {
-            era: place.era as u32,
-            seq: place.seq as u64,
+            era: at.era as u32,
+            seq: at.seq as u64,
         }),
         kind: EventKind::MessageCreate,
         vis: message.vis.clone(),
@@ -555,8 +610,8 @@ mod tests {
         let channel = id(guild + 1);
         Job {
             message: NewMessage {
-                guild: id(guild),
-                guild_state_seq: state_seq,
+                realms: vec![(id(guild), state_seq)],
+                in_thread: false,
                 author: id(7),
                 author_state_seq: 3,
                 channel,
@@ -587,19 +642,40 @@ mod tests {
             state_seq,
         };
         Heads {
-            guilds: [(id(100), head(9, 5)), (id(200), head(0, 0))]
+            realms: [(id(100), head(9, 5)), (id(200), head(0, 0))]
                 .into_iter()
                 .collect(),
             authors: [(id(7), author_state_seq)].into_iter().collect(),
         }
     }
 
-    fn store(seq: i64) -> Decision {
-        Decision::Store(Place {
+    fn numbered(realm: u64, first: bool, seq: i64) -> Numbered {
+        Numbered {
+            realm: id(realm),
+            first,
             shard: 1,
             era: 2,
             seq,
-        })
+        }
+    }
+
+    fn store(realm: u64, seq: i64) -> Decision {
+        Decision::Store(vec![numbered(realm, true, seq)])
+    }
+
+    #[test]
+    fn a_message_of_many_realms_is_in_all_or_none() {
+        let private = |message, seqs: [u64; 2]| {
+            let mut job = job(message, 100, 5, None);
+            job.message.realms = vec![(id(100), seqs[0]), (id(200), seqs[1])];
+            job
+        };
+        let batch = [private(1, [5, 0]), private(2, [5, 1]), private(3, [5, 0])];
+        let both = |a, b| Decision::Store(vec![numbered(100, true, a), numbered(200, false, b)]);
+        assert_eq!(
+            decide(&batch, &mut heads(3), Nonces::default()),
+            [both(10, 1), Decision::Stale, both(11, 2)]
+        );
     }
 
     #[test]
@@ -614,11 +690,11 @@ mod tests {
         assert_eq!(
             decide(&batch, &mut heads(3), Nonces::default()),
             [
-                store(10),
-                store(1),
+                store(100, 10),
+                store(200, 1),
                 Decision::Stale,
                 Decision::Stale,
-                store(11)
+                store(100, 11)
             ]
         );
     }
@@ -645,11 +721,11 @@ mod tests {
         assert_eq!(
             decide(&batch, &mut heads(3), known.into_iter().collect()),
             [
-                store(10),
+                store(100, 10),
                 Decision::Duplicate(id(1)),
                 Decision::Duplicate(id(90)),
                 Decision::Stale,
-                store(11)
+                store(100, 11)
             ]
         );
     }

@@ -209,7 +209,7 @@ impl Hub {
                 }
             }
             // The owner names the users; what arrives unresolved is for nobody.
-            Scope::Permissions { .. } => {}
+            Scope::Permissions { .. } | Scope::Thread { .. } => {}
         }
     }
 }

@@ -69,6 +69,13 @@ pub enum Scope {
         any_of: Permissions,
         channel: Option<Id<Channel>>,
     },
+    /// Those who may view a private thread: they see its parent, and are in the thread
+    /// or hold MANAGE_THREADS there. Public threads are seen as [`Scope::Channel`] of the parent.
+    Thread {
+        parent: Id<Channel>,
+        /// In the thread at the event (and, if it is about somebody leaving, who left).
+        members: Vec<Id<User>>,
+    },
 }
 
 /// The variant for sessions without the MESSAGE_CONTENT intent.
@@ -126,6 +133,11 @@ impl Visibility {
                 out.put_u64_le(any_of.bits());
                 out.put_u64_le(channel.map_or(0, Id::get));
             }
+            Scope::Thread { parent, members } => {
+                out.put_u8(4);
+                out.put_u64_le(parent.get());
+                put_ids(out, members);
+            }
         }
         out.put_u32_le(self.intents.bits());
         put_ids(out, &self.regardless);
@@ -143,6 +155,10 @@ impl Visibility {
                     0 => None,
                     id => Some(Id::new(id).ok_or(Malformed("channel id"))?),
                 },
+            },
+            4 => Scope::Thread {
+                parent: get_id(input)?,
+                members: get_ids(input)?,
             },
             _ => return Err(Malformed("scope")),
         };
@@ -313,6 +329,8 @@ mod tests {
                     any_of: Permissions::from_bits_truncate(bits),
                     channel,
                 }),
+                (id(), prop::collection::vec(id(), 0..4))
+                    .prop_map(|(parent, members)| Scope::Thread { parent, members }),
             ],
             intents in any::<u32>(),
             regardless in prop::collection::vec(id(), 0..3),
@@ -343,6 +361,31 @@ mod tests {
                 body: body.into(),
                 alt: alt.map(|(full_for, body)| Alt { full_for, body: body.into() }),
             }
+        }
+    }
+
+    /// Scopes that came later have numbers of their own: what was stored before still reads.
+    #[test]
+    fn bytes_of_the_first_version_are_read() {
+        let stored = |scope: &[u8]| [scope, &[0; 12][..]].concat();
+        let channel = 9u64.to_le_bytes();
+        for (bytes, scope) in [
+            (vec![0], Scope::Realm),
+            (
+                [&[1][..], &channel].concat(),
+                Scope::Channel(Id::new(9).unwrap()),
+            ),
+            (vec![2, 0, 0, 0, 0], Scope::Users(Vec::new())),
+            (
+                [&[3][..], &1024u64.to_le_bytes(), &channel].concat(),
+                Scope::Permissions {
+                    any_of: Permissions::VIEW_CHANNEL,
+                    channel: Id::new(9),
+                },
+            ),
+        ] {
+            let read = Visibility::decode(&mut stored(&bytes).as_slice());
+            assert_eq!(read, Ok(Visibility::of(scope, Intents::empty())));
         }
     }
 

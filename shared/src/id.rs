@@ -44,6 +44,8 @@ pub mod marker {
         Integration,
         Emoji,
         Webhook,
+        /// A tag of a forum.
+        Tag,
         /// A guild or a user: whatever has numbered events.
         Realm,
         /// A role or a user, as the target of a permission overwrite.

@@ -88,6 +88,16 @@ impl Permissions {
         .union(Self::CONNECT)
         .union(Self::SPEAK);
 
+    /// What participants of a DM may do there, voice apart: [`Self::DM`] and what rides on sending.
+    pub const PRIVATE: Self = Self::DM
+        .union(Self::SEND_TTS_MESSAGES)
+        .union(Self::USE_EXTERNAL_EMOJIS)
+        .union(Self::USE_EXTERNAL_STICKERS)
+        .union(Self::USE_APPLICATION_COMMANDS)
+        .union(Self::SEND_VOICE_MESSAGES)
+        .union(Self::SEND_POLLS)
+        .union(Self::PIN_MESSAGES);
+
     /// @everyone of a new guild.
     pub const NEW_GUILD: Self = Self::CREATE_INSTANT_INVITE
         .union(Self::ADD_REACTIONS)
@@ -311,6 +321,33 @@ pub fn in_channel(
     implicit_denials(set, class)
 }
 
+/// How a user stands to a thread, before permissions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThreadDoor {
+    /// Public: whoever sees the parent sees it.
+    Open,
+    /// Private, and the user is in it.
+    Inside,
+    /// Private, and the user is not in it: seen with MANAGE_THREADS only.
+    Outside,
+}
+
+/// Permissions in a thread, from the guild-level ones and its parent's overwrites.
+pub fn in_thread(
+    base: Permissions,
+    guild: Id<Guild>,
+    member: MemberAccess<'_>,
+    parent: &[Overwrite],
+    door: ThreadDoor,
+    now: Timestamp,
+) -> Permissions {
+    let held = in_channel(base, guild, member, parent, ChannelClass::Thread, now);
+    match door {
+        ThreadDoor::Outside if !held.contains(Permissions::MANAGE_THREADS) => Permissions::empty(),
+        ThreadDoor::Open | ThreadDoor::Inside | ThreadDoor::Outside => held,
+    }
+}
+
 fn implicit_denials(set: Permissions, class: ChannelClass) -> Permissions {
     if !set.contains(Permissions::VIEW_CHANNEL) {
         return Permissions::empty();
@@ -447,6 +484,16 @@ mod tests {
 
     impl World {
         fn fast(&self) -> (Permissions, Permissions) {
+            let (base, channel, _) = self.computed(ThreadDoor::Open);
+            (base, channel)
+        }
+
+        fn in_thread(&self, door: ThreadDoor) -> Permissions {
+            self.computed(door).2
+        }
+
+        /// In the guild, in the channel, and in a thread of it.
+        fn computed(&self, door: ThreadDoor) -> (Permissions, Permissions, Permissions) {
             let guild = Id::new(GUILD).unwrap();
             let held: Vec<Id<Role>> = self
                 .held
@@ -495,6 +542,7 @@ mod tests {
             (
                 base,
                 in_channel(base, guild, member, &overwrites, self.class, now),
+                in_thread(base, guild, member, &overwrites, door, now),
             )
         }
 
@@ -607,6 +655,25 @@ mod tests {
                 let written = serde_json::to_string(&read).unwrap();
                 prop_assert_eq!(serde_json::from_str::<Permissions>(&written).unwrap(), read);
             }
+        }
+    }
+
+    proptest! {
+        /// A thread shows what its parent shows, private ones only to who is in it or manages
+        /// threads; SEND_MESSAGES alone sends nothing there.
+        #[test]
+        fn threads_follow_their_parent(world in world(), door in prop::sample::select(vec![
+            ThreadDoor::Open, ThreadDoor::Inside, ThreadDoor::Outside,
+        ])) {
+            let held = world.in_thread(door);
+            let slow = World { class: ChannelClass::Thread, ..world.clone() };
+            let in_parent = collect(|bit| slow.slow_channel(bit));
+            let hidden = door == ThreadDoor::Outside && !slow.slow_channel(34);
+            prop_assert_eq!(held, if hidden { Permissions::empty() } else { in_parent });
+            if !held.contains(Permissions::SEND_MESSAGES_IN_THREADS) {
+                prop_assert!(!held.intersects(Permissions::NEEDS_SENDING));
+            }
+            prop_assert!(world.in_thread(ThreadDoor::Open).contains(held));
         }
     }
 

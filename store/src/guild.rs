@@ -5,7 +5,7 @@ use guildhall_shared::{
     id::{Id, marker},
     model::{
         Channel, ChannelKind, ChannelSettings, Guild, GuildSettings, Member, Role, RoleColors,
-        RoleTags, ScheduledEvent, StageInstance, User, VoiceState,
+        RoleTags, ScheduledEvent, StageInstance, Thread, ThreadMember, User, VoiceState,
     },
     permissions::Overwrite,
     shard::{Position, realm},
@@ -18,7 +18,7 @@ use crate::{
     Result,
     account::UserRow,
     scheduled_events::{self, Which},
-    voice,
+    thread, voice,
 };
 
 /// A whole guild at one position: events after it are changes to this.
@@ -27,6 +27,10 @@ pub struct Snapshot {
     pub position: Position,
     pub guild: Guild,
     pub channels: Vec<Channel>,
+    /// Those that are not archived.
+    pub threads: Vec<Thread>,
+    /// Of these threads.
+    pub thread_members: Vec<ThreadMember>,
     /// Ascending by user id.
     pub members: Vec<Member>,
     pub member_count: u64,
@@ -180,6 +184,9 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
     .fetch_one(&mut *tx)
     .await?;
     let channels = channels(&mut *tx, guild).await?;
+    let active = thread::active_ids(&mut *tx, guild).await?;
+    let threads = thread::by_ids(&mut *tx, &active).await?;
+    let thread_members = thread::members(&mut *tx, &active, thread::Whose::Everybodys).await?;
     let members = members(&mut *tx, guild, None, i64::MAX).await?;
     let voice_states = voice::states(&mut *tx, guild, None, None).await?;
     let stages = voice::stages(&mut *tx, guild, None).await?;
@@ -192,6 +199,8 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
         },
         guild: found,
         channels,
+        threads,
+        thread_members,
         members,
         member_count,
         voice_states,
@@ -242,7 +251,7 @@ pub async fn roles(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<
     Ok(rows.into_iter().map(Role::from).collect())
 }
 
-/// A guild's channels by position, each with its newest message's id.
+/// A guild's channels without its threads, by position, each with its newest message's id.
 pub async fn channels(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<Vec<Channel>> {
     let rows = sqlx::query_as!(
         ChannelRow,
@@ -251,7 +260,7 @@ pub async fn channels(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Resu
                   c.settings as "settings: Json<ChannelSettings>",
                   (select m.message_id from message m where m.channel_id = c.channel_id
                    order by m.message_id desc limit 1) as last_message_id
-           from channel c where c.guild_id = $1
+           from channel c where c.guild_id = $1 and c.kind not in (10, 11, 12)
            order by c.position, c.channel_id"#,
         guild.to_db(),
     )

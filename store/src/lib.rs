@@ -6,7 +6,9 @@
 pub mod account;
 pub mod events;
 pub mod guild;
+pub mod private;
 pub mod scheduled_events;
+pub mod thread;
 pub mod voice;
 
 use guildhall_shared::{

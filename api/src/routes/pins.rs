@@ -115,7 +115,7 @@ async fn pins(
     limit: i64,
 ) -> Result<PinnedMessages> {
     let mut db = app.db.acquire().await?;
-    let access = access::channel(&mut *db, user, channel, Permissions::VIEW_CHANNEL).await?;
+    let access = access::channel(&mut db, user, channel, Permissions::VIEW_CHANNEL).await?;
     let mut pins = PinnedMessages {
         items: Vec::new(),
         has_more: false,

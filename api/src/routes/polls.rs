@@ -288,7 +288,7 @@ async fn get_answer_voters(
 ) -> Result<Json<PollVoters>> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    access::channel(&mut *db, &user, channel_id, needed).await?;
+    access::channel(&mut db, &user, channel_id, needed).await?;
     sqlx::query!(
         "select from poll where channel_id = $1 and message_id = $2",
         channel_id.to_db(),

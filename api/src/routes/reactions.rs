@@ -604,7 +604,7 @@ async fn list_message_reactions_by_emoji(
     let key = ReactionEmoji::parse(&emoji)?.key();
     let mut db = app.db.acquire().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    access::channel(&mut *db, &user, channel_id, needed).await?;
+    access::channel(&mut db, &user, channel_id, needed).await?;
     message_author(&mut *db, channel_id, message_id).await?;
     let rows = sqlx::query_as!(
         UserRow,

@@ -3,7 +3,6 @@
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
-    envelope::Visibility,
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
@@ -21,11 +20,13 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 #[derive(Serialize)]
 struct TypingStart {
     channel_id: Id<Channel>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     user_id: Id<User>,
     /// Unix seconds.
     timestamp: i64,
-    member: Member,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<Member>,
 }
 
 /// Errors: 10003, 50001, 50008, 50013.
@@ -40,24 +41,25 @@ async fn trigger_typing_indicator(
     user: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
 ) -> Result<StatusCode> {
-    let access = access::channel(&app.db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
-    if !access.channel.kind.has_messages() {
+    let mut db = app.db.acquire().await?;
+    let place = access::place(&mut db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
+    drop(db);
+    if !place.kind().has_messages() {
         return Err(ErrorCode::NonTextChannel.into());
     }
-    access.require(Permissions::SEND_MESSAGES)?;
-    let guild_id = access.guild.id;
+    place.require(place.sending())?;
+    let member = place.member().map(|member| Member {
+        user: Some(user.user().clone()),
+        ..member.clone()
+    });
     let body = TypingStart {
         channel_id,
-        guild_id,
+        guild_id: place.guild_id(),
         user_id: user.id,
         timestamp: Timestamp::now().0.unix_timestamp(),
-        member: Member {
-            user: Some(user.user().clone()),
-            ..access.guild.member
-        },
+        member,
     };
-    let vis = Visibility::channel(channel_id, Intents::GUILD_MESSAGE_TYPING);
-    app.publisher
-        .publish_ephemeral(guild_id, EventKind::TypingStart, vis, &body)?;
+    let intents = Intents::GUILD_MESSAGE_TYPING;
+    place.publish_ephemeral(&app, EventKind::TypingStart, intents, &body)?;
     Ok(StatusCode::NO_CONTENT)
 }

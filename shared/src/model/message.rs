@@ -17,11 +17,17 @@ pub struct MessageKind(pub u8);
 
 impl MessageKind {
     pub const DEFAULT: Self = Self(0);
+    pub const RECIPIENT_ADD: Self = Self(1);
+    pub const RECIPIENT_REMOVE: Self = Self(2);
+    pub const CHANNEL_NAME_CHANGE: Self = Self(4);
+    pub const CHANNEL_ICON_CHANGE: Self = Self(5);
     pub const CHANNEL_PINNED_MESSAGE: Self = Self(6);
     pub const USER_JOIN: Self = Self(7);
     pub const CHANNEL_FOLLOW_ADD: Self = Self(12);
+    pub const THREAD_CREATED: Self = Self(18);
     pub const REPLY: Self = Self(19);
     pub const CHAT_INPUT_COMMAND: Self = Self(20);
+    pub const THREAD_STARTER: Self = Self(21);
     pub const CONTEXT_MENU_COMMAND: Self = Self(23);
     pub const POLL_RESULT: Self = Self(46);
 

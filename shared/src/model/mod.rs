@@ -17,7 +17,10 @@ pub use application::{
     Application, ApplicationSettings, InstallParams, IntegrationTypeConfig, PublicApplication,
 };
 pub use audit::{AuditAction, AuditChange, AuditEntry, audit_changes};
-pub use channel::{Channel, ChannelKind, ChannelSettings};
+pub use channel::{
+    AnyChannel, Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, GroupFields,
+    PrivateChannel, Thread, ThreadMember, ThreadMetadata,
+};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};

@@ -7,6 +7,7 @@ use guildhall_shared::{
     Id, Permissions,
     envelope::Envelope,
     error_code::ErrorCode,
+    gateway::Intents,
     id::marker::{self, Channel, Guild},
     keys,
     model::{Member, Message, MessageKind, MessageReference},
@@ -19,13 +20,13 @@ use utoipa::ToSchema;
 use super::{
     Unsupported,
     content::{self, AllowedMentions, Embed, Mentions, Nonce},
-    event::{bodies, visibility},
+    event::bodies,
     load::{self, Extra},
     mentions::{Answered, resolve_mentions},
     post::{draft, post},
 };
 use crate::{
-    access::{ChannelAccess, GuildAccess},
+    access::Place,
     app::App,
     auth::CurrentUser,
     error::{Error, Result},
@@ -124,31 +125,30 @@ pub(super) async fn create_message(
     let mut slowmode_passed = false;
 
     for _ in 0..CHECKS_MAX {
-        let access = app.access.channel(&app.db, author.id, channel_id).await;
-        let access = access.and_then(|access| {
-            check_sending(&access, &body)?;
-            Ok(access)
+        let access = app.access.place(&app.db, author.id, channel_id).await;
+        let place = access.and_then(|place| {
+            check_sending(&place, &body)?;
+            Ok(place)
         });
         // A refusal from memory may be out of date too: then ask again, without it.
-        let access = match access {
-            Ok(access) => access,
+        let place = match place {
+            Ok(place) => place,
             Err(_) => {
                 app.access.forget(author.id, channel_id);
-                let access = app.access.channel(&app.db, author.id, channel_id).await?;
-                check_sending(&access, &body)?;
-                access
+                let place = app.access.place(&app.db, author.id, channel_id).await?;
+                check_sending(&place, &body)?;
+                place
             }
         };
-        let held = access.permissions();
+        let held = place.permissions();
         if !std::mem::replace(&mut slowmode_passed, true) {
-            check_slowmode(&app, &author, &access, held).await?;
+            check_slowmode(&app, &author, &place, held).await?;
         }
         let answered = match &body.message_reference {
-            Some(reference) => answered_message(&app, &access, held, reference).await?,
+            Some(reference) => answered_message(&app, &author, &place, held, reference).await?,
             None => Answered::default(),
         };
-        let mentioned =
-            resolve_mentions(&app.db, &access.guild, held, &mentions, &answered).await?;
+        let mentioned = resolve_mentions(&app.db, &place, held, &mentions, &answered).await?;
         let kind = match answered.reference {
             Some(_) => MessageKind::REPLY,
             None => MessageKind::DEFAULT,
@@ -166,7 +166,7 @@ pub(super) async fn create_message(
             referenced_message: answered.message.map(|message| message.map(Box::new)),
             ..Message::new(id, channel_id, author.user().clone(), kind)
         };
-        let new = new_message(&access.guild, &author, &message, enforced.clone())?;
+        let new = new_message(&place, &author, &message, enforced.clone())?;
         match app.message_writer.store(new).await? {
             Outcome::Stored => return Ok(Json(message)),
             Outcome::Duplicate(first) => {
@@ -190,25 +190,26 @@ pub(super) async fn create_message(
     Err(Error::Unavailable("the guild keeps changing"))
 }
 
-/// Errors: 50001, 50008, 50013.
-fn check_sending(access: &ChannelAccess, body: &CreateMessage) -> Result<()> {
-    let mut needed = Permissions::empty();
-    if access.channel.kind.is_thread() {
-        needed |= Permissions::SEND_MESSAGES_IN_THREADS;
-    } else {
-        needed |= Permissions::SEND_MESSAGES;
-    }
+/// Errors: 50001, 50007, 50008, 50013, 160005.
+fn check_sending(place: &Place, body: &CreateMessage) -> Result<()> {
+    let mut needed = place.sending();
     if body.tts {
         needed |= Permissions::SEND_TTS_MESSAGES;
     }
     if !body.embeds.is_empty() {
         needed |= Permissions::EMBED_LINKS;
     }
-    access.require(Permissions::VIEW_CHANNEL)?;
-    if !access.channel.kind.has_messages() {
+    place.require(Permissions::VIEW_CHANNEL)?;
+    if !place.kind().has_messages() {
         return Err(ErrorCode::NonTextChannel.into());
     }
-    access.require(needed)?;
+    let held = place.require(needed)?;
+    if let Some(access) = place.thread()
+        && access.thread.thread_metadata.locked
+        && !held.contains(Permissions::MANAGE_THREADS)
+    {
+        return Err(ErrorCode::ThreadLocked.into());
+    }
     Ok(())
 }
 
@@ -217,14 +218,14 @@ fn check_sending(access: &ChannelAccess, body: &CreateMessage) -> Result<()> {
 async fn check_slowmode(
     app: &App,
     author: &CurrentUser,
-    access: &ChannelAccess,
+    place: &Place,
     held: Permissions,
 ) -> Result<()> {
-    let seconds = access.channel.settings.rate_limit_per_user.unwrap_or(0);
+    let seconds = place.slowmode_seconds();
     if seconds == 0 || author.bot || held.contains(Permissions::BYPASS_SLOWMODE) {
         return Ok(());
     }
-    let key = keys::rate_limit(&format!("slow:{}:{}", access.channel.id, author.id));
+    let key = keys::rate_limit(&format!("slow:{}:{}", place.id(), author.id));
     let mut redis = app.redis.clone();
     let asked: redis::RedisResult<(Option<String>, i64)> = redis::pipe()
         .cmd("SET")
@@ -248,11 +249,12 @@ async fn check_slowmode(
 /// Errors: 50035 for a message that is not there or written by the server, 160002.
 async fn answered_message(
     app: &App,
-    access: &ChannelAccess,
+    author: &CurrentUser,
+    place: &Place,
     held: Permissions,
     wanted: &Reference,
 ) -> Result<Answered> {
-    let (channel, guild) = (access.channel.id, access.guild.id);
+    let channel = place.id();
     let fault = |code, message: &'static str| {
         Err(FormErrors::one(
             "message_reference",
@@ -266,7 +268,7 @@ async fn answered_message(
     let found = if wanted.channel_id.is_some_and(|wanted| wanted != channel) {
         None
     } else {
-        load::message(&mut db, access.guild.user, channel, wanted.message_id).await?
+        load::message(&mut db, author.id, channel, wanted.message_id).await?
     };
     match found {
         Some(message) if !message.kind.is_written() => fault(
@@ -280,7 +282,7 @@ async fn answered_message(
                     kind: 0,
                     message_id: Some(message.id),
                     channel_id: channel,
-                    guild_id: Some(guild),
+                    guild_id: place.guild_id(),
                 }),
                 message: Some(Some(message)),
             })
@@ -293,15 +295,15 @@ async fn answered_message(
 }
 
 fn new_message(
-    guild: &GuildAccess,
+    place: &Place,
     author: &CurrentUser,
     message: &Message,
     nonce: Option<String>,
 ) -> Result<NewMessage> {
-    let (body, alt) = bodies(guild.id, Some(&guild.member), message)?;
+    let (body, alt) = bodies(place.guild_id(), place.member(), message)?;
     Ok(NewMessage {
-        guild: guild.id,
-        guild_state_seq: guild.state_seq,
+        realms: place.checked_at(),
+        in_thread: place.kind().is_thread(),
         author: author.id,
         author_state_seq: author.account.state_seq,
         channel: message.channel_id,
@@ -316,7 +318,7 @@ fn new_message(
         extra: Extra::of(message).to_db()?,
         nonce,
         body,
-        vis: visibility(message.channel_id),
+        vis: place.visibility(Intents::GUILD_MESSAGES),
         alt,
         trace: http::trace(),
     })

@@ -11,21 +11,23 @@ use guildhall_shared::{
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{error::Result, events};
+use crate::{access::Audience, error::Result, events};
 
 /// A message as the gateway sends it: with its guild and its author's membership.
 #[derive(Serialize)]
 struct GatewayMessage<'a> {
     #[serde(flatten)]
     message: &'a Message,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<&'a Member>,
 }
 
-/// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variant without content.
+/// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variant without content, which private
+/// channels (no guild) do not need.
 pub(super) fn bodies(
-    guild: Id<Guild>,
+    guild: Option<Id<Guild>>,
     member: Option<&Member>,
     message: &Message,
 ) -> Result<(Bytes, Option<Alt>)> {
@@ -38,7 +40,8 @@ pub(super) fn bodies(
         .map(Bytes::from)
     };
     let full = body(message)?;
-    if message.is_empty() && !matches!(message.referenced_message, Some(Some(_))) {
+    let is_empty = message.is_empty() && !matches!(message.referenced_message, Some(Some(_)));
+    if is_empty || guild.is_none() {
         return Ok((full, None));
     }
     let mut full_for = vec![message.author.id];
@@ -49,10 +52,6 @@ pub(super) fn bodies(
         body: body(&message.without_content())?,
     };
     Ok((full, Some(alt)))
-}
-
-pub(super) fn visibility(channel: Id<Channel>) -> Visibility {
-    Visibility::channel(channel, Intents::GUILD_MESSAGES)
 }
 
 /// Which intents let an event about a message through.
@@ -73,7 +72,20 @@ impl Topic {
     }
 }
 
-/// Numbers an event about a message for those who may see its channel.
+/// Numbers an event about a message for those who may see the place it is in, which is
+/// locked (`access::place_for_change`): one event in a guild, one per participant in a
+/// private channel. The body's `guild_id` is left out where there is none.
+pub(crate) async fn tell_in(
+    db: &mut PgConnection,
+    audience: &Audience,
+    (kind, topic): (EventKind, Topic),
+    body: &impl Serialize,
+) -> Result<Vec<Envelope>> {
+    let vis = audience.visibility(topic.intents());
+    audience.append(db, kind, vis, body, None).await
+}
+
+/// [`tell_in`] of a guild channel that is no thread.
 pub(crate) async fn tell(
     db: &mut PgConnection,
     guild: Id<Guild>,

@@ -9,7 +9,7 @@ use guildhall_store::ids_to_db;
 use sqlx::PgExecutor;
 
 use super::{content::Mentions, load};
-use crate::{access::GuildAccess, error::Result};
+use crate::{access::Place, error::Result};
 
 /// The message that a new one answers.
 #[derive(Default)]
@@ -27,17 +27,24 @@ pub(super) struct Mentioned {
 
 pub(super) async fn resolve_mentions(
     db: impl PgExecutor<'_>,
-    guild: &GuildAccess,
+    place: &Place,
     held: Permissions,
     wanted: &Mentions,
     answered: &Answered,
 ) -> Result<Mentioned> {
     let may_mention_all = held.contains(Permissions::MENTION_EVERYONE);
-    let everyone_role: Id<Role> = guild.id.cast();
-    let roles = wanted.roles.iter().copied().filter(|&role| {
-        let known = guild.role(role).filter(|_| role != everyone_role);
-        known.is_some_and(|role| role.mentionable || may_mention_all)
-    });
+    let roles: Vec<Id<Role>> = match place.guild() {
+        Some(guild) => {
+            let everyone_role: Id<Role> = guild.id.cast();
+            let may_call = |role: Id<Role>| {
+                let known = guild.role(role).filter(|_| role != everyone_role);
+                known.is_some_and(|role| role.mentionable || may_mention_all)
+            };
+            let wanted = wanted.roles.iter().copied();
+            wanted.filter(|&role| may_call(role)).collect()
+        }
+        None => Vec::new(),
+    };
     let mut users = Vec::new();
     if !wanted.users.is_empty() {
         let found = load::users(db, &ids_to_db(&wanted.users)).await?;
@@ -56,7 +63,7 @@ pub(super) async fn resolve_mentions(
     }
     Ok(Mentioned {
         users,
-        roles: roles.collect(),
+        roles,
         everyone: wanted.everyone && may_mention_all,
     })
 }

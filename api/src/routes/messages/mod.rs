@@ -14,7 +14,7 @@ use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     error_code::ErrorCode,
-    gateway::EventKind,
+    gateway::{EventKind, Intents},
     id::marker::{self, Channel, Guild},
     model::{AuditAction, ChannelKind, Member, Message, present},
 };
@@ -28,14 +28,13 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::{
     content::{AllowedMentions, Embed, Mentions},
     create::{__path_create_message, create_message},
-    event::visibility,
     load::Page,
     mentions::{Answered, resolve_mentions},
 };
 pub(crate) use self::{
     create::create_join_message,
-    event::{Topic, tell},
-    post::{announce_update, draft, post, store_changes},
+    event::{Topic, tell, tell_in},
+    post::{announce_update, announce_update_in, draft, post, post_in, store_changes},
     remove::{delete_leftovers, delete_messages},
 };
 use crate::{
@@ -44,7 +43,6 @@ use crate::{
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
-    events,
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
 };
@@ -125,8 +123,8 @@ async fn list_messages(
     Query(query): Query<ListMessages>,
 ) -> Result<Json<Vec<Message>>> {
     let mut db = app.db.acquire().await?;
-    let access = access::channel(&mut *db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
-    let held = access.require(connect_if_voice(access.channel.kind))?;
+    let place = access::place(&mut db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
+    let held = place.require(connect_if_voice(place.kind()))?;
     if !held.contains(Permissions::READ_MESSAGE_HISTORY) {
         return Ok(Json(Vec::new()));
     }
@@ -169,7 +167,7 @@ async fn get_message(
 ) -> Result<Json<Message>> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::READ_MESSAGE_HISTORY;
-    access::channel(&mut *db, &user, channel_id, needed).await?;
+    access::place(&mut db, &user, channel_id, needed).await?;
     let message = load::message(&mut db, user.id, channel_id, message_id).await?;
     Ok(Json(message.ok_or(ErrorCode::UnknownMessage)?))
 }
@@ -220,8 +218,9 @@ async fn update_message(
 ) -> Result<Json<Message>> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    let held = access.permissions();
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
+    place.require_unarchived()?;
+    let held = place.permissions();
     let mut message = load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
@@ -230,7 +229,7 @@ async fn update_message(
         if changes_text || body.flags.is_none() {
             return Err(ErrorCode::CannotEditOthersMessage.into());
         }
-        access::require(held, Permissions::MANAGE_MESSAGES)?;
+        place.require(Permissions::MANAGE_MESSAGES)?;
     } else if !message.kind.is_written() {
         return Err(ErrorCode::SystemMessage.into());
     }
@@ -260,7 +259,7 @@ async fn update_message(
                 .as_ref()
                 .map(|message| message.as_deref().cloned()),
         };
-        let found = resolve_mentions(&mut *tx, &access.guild, held, &wanted, &answered).await?;
+        let found = resolve_mentions(&mut *tx, &place, held, &wanted, &answered).await?;
         message.mentions = found.users;
         message.mention_roles = found.roles;
         message.mention_everyone = found.everyone;
@@ -268,12 +267,24 @@ async fn update_message(
         message.edited_timestamp = Some(Timestamp::from_unix_ms(now_ms()));
     }
     store_changes(&mut tx, &message).await?;
-    let guild = access.guild.id;
-    let author = author_member(&mut tx, guild, &message).await?;
-    let event = announce_update(&mut tx, guild, author.as_ref(), &message).await?;
+    let author = author_member_in(&mut tx, place.guild_id(), &message).await?;
+    let audience = place.audience();
+    let events = announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(Json(message))
+}
+
+/// [`author_member`] in any place: none in private channels.
+pub(crate) async fn author_member_in(
+    db: &mut PgConnection,
+    guild: Option<Id<Guild>>,
+    message: &Message,
+) -> Result<Option<Member>> {
+    match guild {
+        Some(guild) => author_member(db, guild, message).await,
+        None => Ok(None),
+    }
 }
 
 /// The membership of a message's author, without its user; none for webhooks and who left.
@@ -293,7 +304,8 @@ pub(crate) async fn author_member(
 struct MessageDelete {
     id: Id<marker::Message>,
     channel_id: Id<Channel>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
 }
 
 /// One's own, or with MANAGE_MESSAGES anybody's. Errors: 10003, 10008, 50001, 50013, 50021.
@@ -311,28 +323,34 @@ async fn delete_message(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     let deleted = delete_messages(&mut tx, channel_id, &[message_id])
         .await?
         .pop()
         .ok_or(ErrorCode::UnknownMessage)?;
     // What is refused from here on is rolled back.
     if deleted.author != user.id {
-        access.require(Permissions::MANAGE_MESSAGES)?;
+        place.require(Permissions::MANAGE_MESSAGES)?;
+    } else if let Some(access) = place.thread()
+        && access.thread.thread_metadata.locked
+        && access.thread.thread_metadata.archived
+    {
+        place.require(Permissions::MANAGE_THREADS)?;
     }
     if !deleted.kind.is_deletable() {
         return Err(ErrorCode::SystemMessage.into());
     }
-    let guild_id = access.guild.id;
     let body = MessageDelete {
         id: message_id,
         channel_id,
-        guild_id,
+        guild_id: place.guild_id(),
     };
-    let (kind, vis) = (EventKind::MessageDelete, visibility(channel_id));
-    let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &body, None).await?];
-    if deleted.author != user.id {
-        let entry = Entry::new(guild_id, user.id, AuditAction::MESSAGE_DELETE, &reason)
+    let (kind, intents) = (EventKind::MessageDelete, Intents::GUILD_MESSAGES);
+    let mut events = place.append(&mut tx, kind, intents, &body).await?;
+    if let Some(guild) = place.guild_id()
+        && deleted.author != user.id
+    {
+        let entry = Entry::new(guild, user.id, AuditAction::MESSAGE_DELETE, &reason)
             .target(deleted.author)
             .option("channel_id", channel_id);
         events.extend(audit::append(&app, &mut tx, entry).await?);
@@ -362,7 +380,8 @@ impl Form for BulkDelete {
 struct MessageDeleteBulk {
     ids: Vec<Id<marker::Message>>,
     channel_id: Id<Channel>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
 }
 
 /// Ids that are no messages are passed over. Errors: 10003, 20002, 50001, 50013, 50034.
@@ -390,24 +409,25 @@ async fn bulk_delete_messages(
     }
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_MESSAGES;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     let deleted = delete_messages(&mut tx, channel_id, &wanted).await?;
     if deleted.is_empty() {
         return Ok(StatusCode::NO_CONTENT);
     }
-    let guild_id = access.guild.id;
-    let action = AuditAction::MESSAGE_BULK_DELETE;
-    let entry = Entry::new(guild_id, user.id, action, &reason)
-        .target(channel_id)
-        .option("count", deleted.len());
+    let count = deleted.len();
     let body = MessageDeleteBulk {
         ids: deleted.into_iter().map(|deleted| deleted.id).collect(),
         channel_id,
-        guild_id,
+        guild_id: place.guild_id(),
     };
-    let (kind, vis) = (EventKind::MessageDeleteBulk, visibility(channel_id));
-    let mut events = vec![events::append(&mut tx, guild_id, kind, vis, &body, None).await?];
-    events.extend(audit::append(&app, &mut tx, entry).await?);
+    let (kind, intents) = (EventKind::MessageDeleteBulk, Intents::GUILD_MESSAGES);
+    let mut events = place.append(&mut tx, kind, intents, &body).await?;
+    if let Some(guild) = place.guild_id() {
+        let entry = Entry::new(guild, user.id, AuditAction::MESSAGE_BULK_DELETE, &reason)
+            .target(channel_id)
+            .option("count", count);
+        events.extend(audit::append(&app, &mut tx, entry).await?);
+    }
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)

@@ -4,10 +4,11 @@
 //!
 //! Never checks permissions and never validates: the caller has done both.
 
+use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::Envelope,
-    gateway::EventKind,
+    envelope::{Alt, Envelope, Visibility},
+    gateway::{EventKind, Intents},
     id::marker::{Channel, Guild},
     model::{Member, Message, MessageKind, User},
 };
@@ -15,11 +16,8 @@ use guildhall_store::ids_to_db;
 use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
-use super::{
-    event::{bodies, visibility},
-    load::Extra,
-};
-use crate::{app::App, error::Result, events, routes::polls};
+use super::{event::bodies, load::Extra};
+use crate::{access::Audience, app::App, error::Result, events, routes::polls};
 
 /// An empty message of the server's own kinds, with a new id: fill it and [`post`] it.
 pub(crate) fn draft(
@@ -37,6 +35,8 @@ pub(crate) fn draft(
 ///
 /// `member` is the author's membership, if the author has one: webhooks have none. What the
 /// message has in `mentions`, `poll`, `components`, … is stored as it is.
+///
+/// In a guild channel that is no thread; [`post_in`] is for any place.
 pub(crate) async fn post(
     db: &mut PgConnection,
     guild: Id<Guild>,
@@ -45,19 +45,81 @@ pub(crate) async fn post(
 ) -> Result<Envelope> {
     insert(db, message).await?;
     let member = member.map(without_user);
-    let (body, alt) = bodies(guild, member.as_ref(), message)?;
-    let vis = visibility(message.channel_id);
+    let (body, alt) = bodies(Some(guild), member.as_ref(), message)?;
+    let vis = Visibility::channel(message.channel_id, Intents::GUILD_MESSAGES);
     events::append_bytes(db, guild, EventKind::MessageCreate, vis, body, alt).await
+}
+
+/// [`post`] in any place: a thread counts the message, and a private channel makes one event
+/// per participant. The heads of `audience` are locked (`access::place_for_change`,
+/// `access::audience_for_change`).
+pub(crate) async fn post_in(
+    db: &mut PgConnection,
+    audience: &Audience,
+    member: Option<&Member>,
+    message: &Message,
+) -> Result<Vec<Envelope>> {
+    insert(db, message).await?;
+    if audience.kind.is_thread() {
+        count_in_thread(db, message).await?;
+    }
+    let member = member.map(without_user);
+    let (body, alt) = bodies(audience.guild, member.as_ref(), message)?;
+    let vis = audience.visibility(Intents::GUILD_MESSAGES);
+    let kind = EventKind::MessageCreate;
+    audience.append_bytes(db, kind, vis, body, alt).await
+}
+
+/// The message that a thread starts from is not counted.
+async fn count_in_thread(db: &mut PgConnection, message: &Message) -> Result<()> {
+    let is_starter =
+        message.kind == MessageKind::THREAD_STARTER || message.id.get() == message.channel_id.get();
+    sqlx::query!(
+        "update thread
+         set message_count = message_count + $2, total_message_sent = total_message_sent + $2,
+             active_at = now()
+         where thread_id = $1",
+        message.channel_id.to_db(),
+        i32::from(!is_starter),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Numbers the MESSAGE_UPDATE of a message that was changed and stored already, in the
 /// caller's transaction. `member` as in [`post`].
+///
+/// In a guild channel that is no thread; [`announce_update_in`] is for any place.
 pub(crate) async fn announce_update(
     db: &mut PgConnection,
     guild: Id<Guild>,
     member: Option<&Member>,
     message: &Message,
 ) -> Result<Envelope> {
+    let (body, alt) = update_bodies(Some(guild), member, message)?;
+    let vis = Visibility::channel(message.channel_id, Intents::GUILD_MESSAGES);
+    events::append_bytes(db, guild, EventKind::MessageUpdate, vis, body, alt).await
+}
+
+/// [`announce_update`] in any place, as [`post_in`].
+pub(crate) async fn announce_update_in(
+    db: &mut PgConnection,
+    audience: &Audience,
+    member: Option<&Member>,
+    message: &Message,
+) -> Result<Vec<Envelope>> {
+    let (body, alt) = update_bodies(audience.guild, member, message)?;
+    let vis = audience.visibility(Intents::GUILD_MESSAGES);
+    let kind = EventKind::MessageUpdate;
+    audience.append_bytes(db, kind, vis, body, alt).await
+}
+
+fn update_bodies(
+    guild: Option<Id<Guild>>,
+    member: Option<&Member>,
+    message: &Message,
+) -> Result<(Bytes, Option<Alt>)> {
     let sent = Message {
         tts: false,
         nonce: None,
@@ -67,9 +129,7 @@ pub(crate) async fn announce_update(
         ..message.clone()
     };
     let member = member.map(without_user);
-    let (body, alt) = bodies(guild, member.as_ref(), &sent)?;
-    let vis = visibility(message.channel_id);
-    events::append_bytes(db, guild, EventKind::MessageUpdate, vis, body, alt).await
+    bodies(guild, member.as_ref(), &sent)
 }
 
 /// Stores everything of a message that an edit can change.

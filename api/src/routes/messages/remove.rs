@@ -48,6 +48,11 @@ pub(crate) async fn delete_messages(
            insert into message_leftover (channel_id, message_id)
            select $1, message_id from uncounted union select $1, message_id from closed
            on conflict do nothing
+         ), uncounted_in_thread as (
+           update thread set message_count = greatest(
+             message_count - (select count(*)::int from gone where kind <> 21
+                              and message_id <> $1), 0)
+           where thread_id = $1
          )
          select message_id, author_id, kind from gone",
         channel.to_db(),

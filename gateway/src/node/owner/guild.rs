@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
-    envelope::{Envelope, Scope},
+    envelope::Envelope,
     gateway::EventKind,
     id::marker,
     model::{
@@ -68,6 +68,12 @@ impl Touched {
 #[derive(Deserialize)]
 struct WithId {
     id: Id<marker::Any>,
+}
+
+#[derive(Deserialize)]
+struct OfChannel {
+    id: Id<marker::Message>,
+    channel_id: Id<marker::Channel>,
 }
 
 #[derive(Deserialize)]
@@ -218,25 +224,45 @@ impl GuildState {
         channel: Option<Id<marker::Channel>>,
         now: Timestamp,
     ) -> bool {
+        self.held(user, channel, now).intersects(any_of)
+    }
+
+    /// Whether a member may view a private thread of a channel that `members` are in.
+    pub(crate) fn sees_private_thread(
+        &self,
+        user: Id<marker::User>,
+        parent: Id<marker::Channel>,
+        members: &[Id<marker::User>],
+        now: Timestamp,
+    ) -> bool {
+        let held = self.held(user, Some(parent), now);
+        held.contains(Permissions::VIEW_CHANNEL)
+            && (held.contains(Permissions::MANAGE_THREADS) || members.contains(&user))
+    }
+
+    /// What a user may do in the guild, or in a channel of it; nothing for who is no member.
+    fn held(
+        &self,
+        user: Id<marker::User>,
+        channel: Option<Id<marker::Channel>>,
+        now: Timestamp,
+    ) -> Permissions {
         let Some(access) = self.access(user) else {
-            return false;
+            return Permissions::empty();
         };
         let base = self.base(access, now);
-        let held = match channel {
-            None => base,
-            Some(channel) => match self.channels.get(&channel) {
-                Some(channel) => permissions::in_channel(
-                    base,
-                    self.guild.id,
-                    access,
-                    &channel.permission_overwrites,
-                    channel.kind.class(),
-                    now,
-                ),
-                None => return false,
-            },
+        let Some(channel) = channel else { return base };
+        let Some(channel) = self.channels.get(&channel) else {
+            return Permissions::empty();
         };
-        held.intersects(any_of)
+        permissions::in_channel(
+            base,
+            self.guild.id,
+            access,
+            &channel.permission_overwrites,
+            channel.kind.class(),
+            now,
+        )
     }
 
     /// Takes an event's change over; says whose view it may have changed.
@@ -385,11 +411,9 @@ impl GuildState {
                 Touched::Nobody
             }
             EventKind::MessageCreate => {
-                if let Scope::Channel(channel) = event.vis.scope
-                    && let Some(channel) = self.channels.get_mut(&channel)
-                {
-                    let WithId { id } = serde_json::from_slice(body)?;
-                    channel.last_message_id = Some(Some(id.cast()));
+                let message: OfChannel = serde_json::from_slice(body)?;
+                if let Some(channel) = self.channels.get_mut(&message.channel_id) {
+                    channel.last_message_id = Some(Some(message.id));
                 }
                 Touched::Nobody
             }

@@ -234,10 +234,16 @@ impl Realm {
     /// An event as the edges get it: permissions are resolved to users here, because no
     /// edge computes any.
     pub(crate) fn resolve(&self, event: &Arc<Envelope>) -> Arc<Envelope> {
-        let Scope::Permissions { any_of, channel } = event.vis.scope else {
-            return event.clone();
-        };
         let now = Timestamp::now();
+        let is_for: &dyn Fn(&GuildState, Id<User>) -> bool = match &event.vis.scope {
+            Scope::Permissions { any_of, channel } => {
+                &|guild, user| guild.holds(user, *any_of, *channel, now)
+            }
+            Scope::Thread { parent, members } => {
+                &|guild, user| guild.sees_private_thread(user, *parent, members, now)
+            }
+            Scope::Realm | Scope::Channel(_) | Scope::Users(_) => return event.clone(),
+        };
         let users: BTreeSet<Id<User>> = self
             .edges
             .values()
@@ -245,7 +251,7 @@ impl Realm {
             .copied()
             .filter(|&user| {
                 let guild = self.guild.as_ref();
-                guild.is_some_and(|guild| guild.holds(user, any_of, channel, now))
+                guild.is_some_and(|guild| is_for(guild, user))
             })
             .collect();
         let mut resolved = Envelope::clone(event);

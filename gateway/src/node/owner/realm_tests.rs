@@ -137,6 +137,8 @@ fn hall() -> Realm {
             channel(OPEN, Vec::new()),
             channel(STAFF, hidden_but_for_mods()),
         ],
+        threads: Vec::new(),
+        thread_members: Vec::new(),
         members: vec![member(OWNER, &[]), member(MOD, &[MODS]), member(ALICE, &[])],
         member_count: 3,
         voice_states: Vec::new(),
@@ -255,7 +257,7 @@ fn a_message_changes_no_view() {
         &mut realm,
         EventKind::MessageCreate,
         vis,
-        &json!({"id": "900"}),
+        &json!({"id": "900", "channel_id": "200"}),
     );
     assert_eq!(told(&effects), ["MESSAGE_CREATE"]);
 }
