@@ -146,6 +146,11 @@ impl Client {
         let _ = self.outgoing.send(Message::Text(text.into().into()));
     }
 
+    /// Another hand to send with; nothing happens once the socket has ended.
+    pub fn sender(&self) -> mpsc::UnboundedSender<Message> {
+        self.outgoing.clone()
+    }
+
     /// Sends any message.
     pub fn send_message(&self, message: Message) {
         let _ = self.outgoing.send(message);

@@ -10,7 +10,12 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{Notify, mpsc::UnboundedSender},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::{
     client::{self, Client, End},
@@ -107,6 +112,8 @@ impl Log {
 struct Shared {
     log: Mutex<Log>,
     news: Notify,
+    /// Of the newest socket.
+    sender: Mutex<Option<UnboundedSender<Message>>>,
 }
 
 impl Shared {
@@ -156,6 +163,13 @@ impl Session {
     /// Looks at the log.
     pub fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.shared.log)
+    }
+
+    /// Sends a command on the newest socket; nothing happens if that has ended.
+    pub fn send(&self, command: &Value) {
+        if let Some(sender) = &*lock(&self.shared.sender) {
+            let _ = sender.send(Message::Text(command.to_string().into()));
+        }
     }
 
     /// Waits until `find` finds what it looks for in the log.
@@ -291,6 +305,7 @@ async fn run(login: Login, shared: Arc<Shared>) {
             continue;
         };
         lock(&shared.log).sockets += 1;
+        *lock(&shared.sender) = Some(socket.sender());
         let alive = drive(&login, &shared, &mut socket, &mut held).await;
         if alive {
             attempt = 0;

@@ -1,5 +1,541 @@
 //! Accounts, sessions, settings, relationships, the instance.
 
-use super::{Book, World};
+use serde_json::{Value, json};
 
-pub(super) async fn prove(_world: &World, _book: &mut Book) {}
+use super::{Book, Proof, World};
+use crate::{
+    rest::Rest,
+    world::{random_word, text},
+};
+
+/// Nobody's id.
+const NOTHING: &str = "100000000000000001";
+
+pub(super) async fn prove(world: &World, book: &mut Book) {
+    instance(world, book).await;
+    users(world, book).await;
+    settings(world, book).await;
+    notes(world, book).await;
+    relationships(world, book).await;
+    logins(world, book).await;
+    second_factor(world, book).await;
+    endings(world, book).await;
+}
+
+async fn instance(world: &World, book: &mut Book) {
+    let nobody = Rest::new(&world.origin);
+    for (operation, path, key) in [
+        ("get_gateway", "/gateway", "url"),
+        ("instance_info", "/policies/instance", "instanceName"),
+        ("instance_domains", "/policies/instance/domains", "gateway"),
+        ("instance_limits", "/policies/instance/limits", "message"),
+        ("instance_config", "/policies/instance/config", ""),
+        ("instance_ping", "/ping", "ping"),
+        (
+            "auth_location_metadata",
+            "/auth/location-metadata",
+            "country_code",
+        ),
+    ] {
+        book.prove(operation, async |p: &mut Proof| {
+            let read = p.answers(nobody.get(path).await);
+            p.acts(
+                read.is_object() && (key.is_empty() || !read[key].is_null()),
+                "it says what it must",
+            );
+            p.refuses_no_more();
+        })
+        .await;
+    }
+    for (operation, path) in [
+        ("well_known_client", "/.well-known/spacebar/client"),
+        ("well_known_legacy", "/.well-known/spacebar"),
+    ] {
+        book.prove(operation, async |p: &mut Proof| {
+            // At the host's root.
+            let reply = nobody.get(&format!("/../..{path}")).await;
+            p.acts(!reply.body["api"].is_null(), "the API is named");
+            p.answers(reply);
+            p.refuses_no_more();
+        })
+        .await;
+    }
+    book.prove("get_bot_gateway", async |p: &mut Proof| {
+        let read = p.answers(world.bot.rest.get("/gateway/bot").await);
+        p.acts(
+            read["session_start_limit"]["remaining"].is_u64(),
+            "starts are left",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+}
+
+async fn users(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        bot,
+        ..
+    } = world;
+    book.prove("get_my_user", async |p: &mut Proof| {
+        let me = p.answers(bot.rest.get("/users/@me").await);
+        p.acts(me["id"] == bot.id.as_str(), "it is oneself");
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("get_user", async |p: &mut Proof| {
+        let user = p.answers(bot.rest.get(&format!("/users/{}", member.id)).await);
+        p.acts(
+            user["username"] == member.account.name.as_str(),
+            "the name reads",
+        );
+        p.acts(user["email"].is_null(), "the mail address does not");
+        p.refuses(bot.rest.get(&format!("/users/{NOTHING}")).await, 404, 10013);
+    })
+    .await;
+    book.prove("update_my_user", async |p: &mut Proof| {
+        let name = format!("bot.{}", random_word());
+        let changed = p.answers(
+            bot.rest
+                .patch("/users/@me", &json!({"username": name}))
+                .await,
+        );
+        p.acts(changed["username"] == name.as_str(), "the name changes");
+        p.event(&[bot], "USER_UPDATE", |d| d["username"] == name.as_str())
+            .await;
+        let seen = |d: &Value| d["user"]["username"] == name.as_str();
+        p.event(&[owner, member], "GUILD_MEMBER_UPDATE", seen).await;
+        p.nobody_else(&[stranger], "GUILD_MEMBER_UPDATE", seen)
+            .await;
+        p.faults(
+            bot.rest
+                .patch("/users/@me", &json!({"username": "x"}))
+                .await,
+            "username",
+            "BASE_TYPE_BAD_LENGTH",
+        );
+    })
+    .await;
+    book.prove("user_update_account", async |p: &mut Proof| {
+        let form = json!({"global_name": "Member", "bio": "here"});
+        let changed = p.answers(member.rest.patch("/users/@me", &form).await);
+        p.acts(changed["global_name"] == "Member", "the name changes");
+        p.event(&[member], "USER_UPDATE", |d| d["global_name"] == "Member")
+            .await;
+        let long = json!({"global_name": "x".repeat(33)});
+        p.faults(
+            member.rest.patch("/users/@me", &long).await,
+            "global_name",
+            "BASE_TYPE_BAD_LENGTH",
+        );
+    })
+    .await;
+    book.prove("user_profile_update", async |p: &mut Proof| {
+        p.answers(
+            member
+                .rest
+                .patch("/users/@me/profile", &json!({"bio": "hello"}))
+                .await,
+        );
+        let read = owner
+            .rest
+            .get(&format!("/users/{}/profile", member.id))
+            .await
+            .body;
+        p.acts(read["user_profile"]["bio"] == "hello", "the text changes");
+        let long = json!({"bio": "x".repeat(191)});
+        p.faults(
+            member.rest.patch("/users/@me/profile", &long).await,
+            "bio",
+            "BASE_TYPE_MAX_LENGTH",
+        );
+    })
+    .await;
+    book.prove("user_profile", async |p: &mut Proof| {
+        let read = p.answers(
+            owner
+                .rest
+                .get(&format!("/users/{}/profile", member.id))
+                .await,
+        );
+        p.acts(
+            read["mutual_guilds"].to_string().contains(&world.guild.id),
+            "the guild is mutual",
+        );
+        p.refuses(
+            owner.rest.get(&format!("/users/{NOTHING}/profile")).await,
+            404,
+            10013,
+        );
+    })
+    .await;
+}
+
+async fn settings(world: &World, book: &mut Book) {
+    let World {
+        member,
+        stranger,
+        guild,
+        ..
+    } = world;
+    book.prove("user_settings_update", async |p: &mut Proof| {
+        let changed = p.answers(
+            member
+                .rest
+                .patch("/users/@me/settings", &json!({"theme": "light"}))
+                .await,
+        );
+        p.acts(changed["theme"] == "light", "the theme changes");
+        let is_it = |d: &Value| d["theme"] == "light";
+        p.event(&[member], "USER_SETTINGS_UPDATE", is_it).await;
+        p.nobody_else(&[stranger], "USER_SETTINGS_UPDATE", is_it)
+            .await;
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("user_settings_get", async |p: &mut Proof| {
+        let read = p.answers(member.rest.get("/users/@me/settings").await);
+        p.acts(
+            read["theme"] == "light" && read["locale"].is_string(),
+            "all settings read",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("user_guild_settings_update", async |p: &mut Proof| {
+        let path = format!("/users/@me/guilds/{}/settings", guild.id);
+        let set = p.answers(member.rest.patch(&path, &json!({"muted": true})).await);
+        p.acts(set["muted"] == true, "the guild is muted");
+        let is_it = |d: &Value| d["guild_id"] == guild.id.as_str() && d["muted"] == true;
+        p.event(&[member], "USER_GUILD_SETTINGS_UPDATE", is_it)
+            .await;
+        p.nobody_else(&[stranger], "USER_GUILD_SETTINGS_UPDATE", is_it)
+            .await;
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("user_guild_settings_bulk", async |p: &mut Proof| {
+        let form = json!({"guilds": {&guild.id: {"muted": false}}});
+        p.answers(member.rest.patch("/users/@me/guilds/settings", &form).await);
+        let is_it = |d: &Value| d["guild_id"] == guild.id.as_str() && d["muted"] == false;
+        p.event(&[member], "USER_GUILD_SETTINGS_UPDATE", is_it)
+            .await;
+        p.refuses_no_more();
+    })
+    .await;
+}
+
+async fn notes(world: &World, book: &mut Book) {
+    let World {
+        member,
+        stranger,
+        owner,
+        ..
+    } = world;
+    let path = format!("/users/@me/notes/{}", owner.id);
+    book.prove("user_note_put", async |p: &mut Proof| {
+        p.answers(member.rest.put(&path, &json!({"note": "kind"})).await);
+        let is_it = |d: &Value| d["id"] == owner.id.as_str() && d["note"] == "kind";
+        p.event(&[member], "USER_NOTE_UPDATE", is_it).await;
+        p.nobody_else(&[owner, stranger], "USER_NOTE_UPDATE", is_it)
+            .await;
+        p.refuses(
+            member
+                .rest
+                .put(
+                    &format!("/users/@me/notes/{NOTHING}"),
+                    &json!({"note": "x"}),
+                )
+                .await,
+            404,
+            10013,
+        );
+    })
+    .await;
+    book.prove("user_note_get", async |p: &mut Proof| {
+        let note = p.answers(member.rest.get(&path).await);
+        p.acts(note["note"] == "kind", "the note reads");
+        p.refuses(
+            member
+                .rest
+                .get(&format!("/users/@me/notes/{}", stranger.id))
+                .await,
+            404,
+            10013,
+        );
+    })
+    .await;
+    book.prove("user_notes", async |p: &mut Proof| {
+        let notes = p.answers(member.rest.get("/users/@me/notes").await);
+        p.acts(notes[&owner.id] == "kind", "the note is listed");
+        p.refuses_no_more();
+    })
+    .await;
+}
+
+async fn relationships(world: &World, book: &mut Book) {
+    let World {
+        member,
+        stranger,
+        owner,
+        bot,
+        ..
+    } = world;
+    let list = "/users/@me/relationships";
+    // Others may have made some.
+    for (one, two) in [(member, stranger), (stranger, member)] {
+        one.rest.delete(&format!("{list}/{}", two.id)).await;
+    }
+    let with = |person: &super::Person| {
+        let id = person.id.clone();
+        move |d: &Value| d["id"] == id.as_str()
+    };
+    book.prove("relationships_request", async |p: &mut Proof| {
+        let form = json!({"username": stranger.account.name});
+        p.answers(member.rest.post(list, &form).await);
+        p.event(&[stranger], "RELATIONSHIP_ADD", |d| {
+            with(member)(d) && d["type"] == 3
+        })
+        .await;
+        p.event(&[member], "RELATIONSHIP_ADD", |d| {
+            with(stranger)(d) && d["type"] == 4
+        })
+        .await;
+        p.nobody_else(&[bot], "RELATIONSHIP_ADD", with(member))
+            .await;
+        p.refuses(
+            member
+                .rest
+                .post(list, &json!({"username": "nobody.at.all"}))
+                .await,
+            400,
+            80004,
+        );
+    })
+    .await;
+    book.prove("relationships_put", async |p: &mut Proof| {
+        p.answers(
+            stranger
+                .rest
+                .put(&format!("{list}/{}", member.id), &json!({}))
+                .await,
+        );
+        p.event(&[member], "RELATIONSHIP_ADD", |d| {
+            with(stranger)(d) && d["type"] == 1
+        })
+        .await;
+        p.acts(true, "see relationships_list");
+        p.refuses(
+            member
+                .rest
+                .put(&format!("{list}/{NOTHING}"), &json!({}))
+                .await,
+            404,
+            10013,
+        );
+    })
+    .await;
+    book.prove("relationships_list", async |p: &mut Proof| {
+        let listed = p.answers(member.rest.get(list).await);
+        let mut listed = listed.as_array().into_iter().flatten();
+        p.acts(
+            listed.any(|other| with(stranger)(other) && other["type"] == 1),
+            "the friend is listed",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("user_mutual_friends", async |p: &mut Proof| {
+        owner
+            .rest
+            .put(&format!("{list}/{}", stranger.id), &json!({}))
+            .await;
+        stranger
+            .rest
+            .put(&format!("{list}/{}", owner.id), &json!({}))
+            .await;
+        let mutual = p.answers(
+            member
+                .rest
+                .get(&format!("/users/{}/relationships", owner.id))
+                .await,
+        );
+        p.acts(
+            mutual.to_string().contains(&stranger.id),
+            "the common friend is listed",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("relationships_update", async |p: &mut Proof| {
+        p.answers(
+            member
+                .rest
+                .patch(
+                    &format!("{list}/{}", stranger.id),
+                    &json!({"nickname": "S"}),
+                )
+                .await,
+        );
+        let is_it = |d: &Value| with(stranger)(d) && d["nickname"] == "S";
+        p.event(&[member], "RELATIONSHIP_UPDATE", is_it).await;
+        p.nobody_else(&[stranger], "RELATIONSHIP_UPDATE", is_it)
+            .await;
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("relationships_delete", async |p: &mut Proof| {
+        p.answers(member.rest.delete(&format!("{list}/{}", stranger.id)).await);
+        p.event(&[stranger], "RELATIONSHIP_REMOVE", with(member))
+            .await;
+        p.event(&[member], "RELATIONSHIP_REMOVE", with(stranger))
+            .await;
+        let listed = member.rest.get(list).await.body;
+        p.acts(
+            !listed.to_string().contains(&stranger.id),
+            "nobody is listed",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+}
+
+fn password(name: &str) -> String {
+    format!("a long password of {name}")
+}
+
+async fn logins(world: &World, book: &mut Book) {
+    let nobody = Rest::new(&world.origin);
+    let guest = world.newcomer().await;
+    let (mail, word) = (format!("{}@example.org", guest.name), password(&guest.name));
+    book.prove("auth_register", async |p: &mut Proof| {
+        let name = format!("fresh.{}", random_word());
+        let form = json!({"username": name, "email": format!("{name}@example.org"), "password": password(&name),
+            "date_of_birth": "1990-02-03", "consent": true});
+        let made = p.answers(nobody.post("/auth/register", &form).await);
+        let me = nobody.with_token(&text(&made["token"])).get("/users/@me").await.body;
+        p.acts(me["username"] == name.as_str(), "the token is the account's");
+        p.faults(nobody.post("/auth/register", &form).await, "username", "USERNAME_ALREADY_TAKEN");
+    })
+    .await;
+    let mut token = String::new();
+    book.prove("auth_login", async |p: &mut Proof| {
+        let form = json!({"login": mail, "password": word});
+        let answer = p.answers(nobody.post("/auth/login", &form).await);
+        token = text(&answer["token"]);
+        let me = nobody.with_token(&token).get("/users/@me").await.body;
+        p.acts(me["id"] == guest.id.as_str(), "the token is the account's");
+        let wrong = json!({"login": mail, "password": "wrong password"});
+        p.faults(
+            nobody.post("/auth/login", &wrong).await,
+            "login",
+            "INVALID_LOGIN",
+        );
+    })
+    .await;
+    let second = nobody.with_token(&token);
+    book.prove("auth_sessions_list", async |p: &mut Proof| {
+        let list = p.answers(second.get("/auth/sessions").await);
+        let count = list["user_sessions"].as_array().map(Vec::len);
+        p.acts(count == Some(2), "both logins are listed");
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("auth_sessions_revoke", async |p: &mut Proof| {
+        let list = second.get("/auth/sessions").await.body;
+        let hashes: Vec<&Value> = list["user_sessions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|s| &s["id_hash"])
+            .collect();
+        p.refuses(
+            second
+                .post("/auth/sessions/logout", &json!({"session_id_hashes": []}))
+                .await,
+            400,
+            50035,
+        );
+        p.answers(
+            second
+                .post(
+                    "/auth/sessions/logout",
+                    &json!({"session_id_hashes": hashes}),
+                )
+                .await,
+        );
+        p.acts(
+            guest.rest.get("/users/@me").await.status == 401,
+            "the other token is dead",
+        );
+    })
+    .await;
+    book.prove("auth_logout", async |p: &mut Proof| {
+        let form = json!({"login": mail, "password": word});
+        let answer = nobody.post("/auth/login", &form).await.body;
+        let third = nobody.with_token(&text(&answer["token"]));
+        p.answers(third.post("/auth/logout", &json!({})).await);
+        p.acts(
+            third.get("/users/@me").await.status == 401,
+            "the token is dead",
+        );
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("auth_forgot", async |p: &mut Proof| {
+        let known = nobody.post("/auth/forgot", &json!({"login": mail})).await;
+        let unknown = nobody
+            .post("/auth/forgot", &json!({"login": "nobody@example.org"}))
+            .await;
+        p.acts(
+            known.status == unknown.status && known.body == unknown.body,
+            "nothing is told",
+        );
+        p.answers(known);
+        p.faults(
+            nobody.post("/auth/forgot", &json!({})).await,
+            "login",
+            "BASE_TYPE_REQUIRED",
+        );
+    })
+    .await;
+}
+
+async fn second_factor(world: &World, book: &mut Book) {
+    let guest = world.newcomer().await;
+    book.prove("mfa_totp_enable", async |p: &mut Proof| {
+        let form = json!({"password": password(&guest.name)});
+        p.refuses(
+            guest.rest.post("/users/@me/mfa/totp/enable", &form).await,
+            400,
+            60005,
+        );
+    })
+    .await;
+}
+
+async fn endings(world: &World, book: &mut Book) {
+    for (operation, path) in [
+        ("user_disable", "/users/@me/disable"),
+        ("user_delete", "/users/@me/delete"),
+    ] {
+        let guest = world.newcomer().await;
+        book.prove(operation, async |p: &mut Proof| {
+            let wrong = json!({"password": "wrong password"});
+            p.refuses(guest.rest.post(path, &wrong).await, 400, 50035);
+            p.answers(
+                guest
+                    .rest
+                    .post(path, &json!({"password": password(&guest.name)}))
+                    .await,
+            );
+            p.acts(
+                guest.rest.get("/users/@me").await.status == 401,
+                "the token is dead",
+            );
+        })
+        .await;
+    }
+}

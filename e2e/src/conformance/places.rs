@@ -3,10 +3,18 @@
 use serde_json::{Value, json};
 
 use super::{Book, Proof, World};
-use crate::world::permission;
+use crate::world::{permission, text};
+
+/// Nobody's id.
+const NOTHING: &str = "100000000000000001";
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     channels(world, book).await;
+    direct_messages(world, book).await;
+    groups(world, book).await;
+    threads(world, book).await;
+    thread_members(world, book).await;
+    thread_lists(world, book).await;
 }
 
 async fn channels(world: &World, book: &mut Book) {
@@ -75,4 +83,455 @@ async fn channels(world: &World, book: &mut Book) {
         p.refuses(member.rest.put(&path, &form).await, 403, 50013);
     })
     .await;
+    book.prove(
+        "delete_channel_permission_overwrite",
+        async |p: &mut Proof| {
+            let path = format!("{path}/permissions/{}", world.guild.id);
+            p.refuses(member.rest.delete(&path).await, 403, 50013);
+            p.answers(bot.rest.delete(&path).await);
+            let is_it =
+                |d: &Value| d["id"] == id.as_str() && d["permission_overwrites"] == json!([]);
+            p.event(&[owner, member], "CHANNEL_UPDATE", is_it).await;
+            let read = member.rest.get(&format!("/channels/{id}")).await.body;
+            p.acts(read["permission_overwrites"] == json!([]), "there is none");
+        },
+    )
+    .await;
+    book.prove("update_channel", async |p: &mut Proof| {
+        let changed = p.answers(bot.rest.patch(&path, &json!({"topic": "today"})).await);
+        p.acts(changed["topic"] == "today", "the topic changes");
+        let is_it = |d: &Value| d["id"] == id.as_str() && d["topic"] == "today";
+        p.event(&[owner, member], "CHANNEL_UPDATE", is_it).await;
+        p.nobody_else(&[stranger], "CHANNEL_UPDATE", is_it).await;
+        p.refuses(
+            member.rest.patch(&path, &json!({"topic": "mine"})).await,
+            403,
+            50013,
+        );
+        let slow = json!({"rate_limit_per_user": 21601});
+        p.faults(
+            bot.rest.patch(&path, &slow).await,
+            "rate_limit_per_user",
+            "NUMBER_TYPE_MAX",
+        );
+    })
+    .await;
+    book.prove("bulk_update_guild_channels", async |p: &mut Proof| {
+        let form = json!([{"id": id, "position": 40}]);
+        p.refuses(member.rest.patch(&channels, &form).await, 403, 50013);
+        p.answers(bot.rest.patch(&channels, &form).await);
+        let is_it = |d: &Value| d["id"] == id.as_str() && d["topic"] == "today";
+        p.event(&[owner, member], "CHANNEL_UPDATE", is_it).await;
+        let read = member.rest.get(&path).await.body;
+        p.acts(read["position"] != 0, "it has moved");
+    })
+    .await;
+    book.prove("update_voice_channel_status", async |p: &mut Proof| {
+        let voice = bot
+            .rest
+            .post(&channels, &json!({"name": "voice", "type": 2}))
+            .await
+            .body;
+        let voice = text(&voice["id"]);
+        let status = format!("/channels/{voice}/voice-status");
+        p.answers(bot.rest.put(&status, &json!({"status": "singing"})).await);
+        let is_it = |d: &Value| d["id"] == voice.as_str() && d["status"] == "singing";
+        p.event(&[owner, member], "VOICE_CHANNEL_STATUS_UPDATE", is_it)
+            .await;
+        p.nobody_else(&[stranger], "VOICE_CHANNEL_STATUS_UPDATE", is_it)
+            .await;
+        p.refuses(
+            stranger.rest.put(&status, &json!({"status": "x"})).await,
+            403,
+            50001,
+        );
+    })
+    .await;
+    book.prove("delete_channel", async |p: &mut Proof| {
+        p.refuses(member.rest.delete(&path).await, 403, 50013);
+        p.answers(bot.rest.delete(&path).await);
+        let is_it = |d: &Value| d["id"] == id.as_str();
+        p.event(&[owner, member], "CHANNEL_DELETE", is_it).await;
+        p.nobody_else(&[stranger], "CHANNEL_DELETE", is_it).await;
+        p.acts(member.rest.get(&path).await.code() == 10003, "it is gone");
+        p.refuses(bot.rest.delete(&path).await, 404, 10003);
+    })
+    .await;
+}
+
+async fn direct_messages(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        bot,
+        ..
+    } = world;
+    let mut dm = String::new();
+    book.prove("create_dm", async |p: &mut Proof| {
+        let form = json!({"recipient_id": owner.id});
+        let made = p.answers(member.rest.post("/users/@me/channels", &form).await);
+        dm = text(&made["id"]);
+        let again = member.rest.post("/users/@me/channels", &form).await.body;
+        p.acts(again["id"] == dm.as_str(), "there is one of each pair");
+        let said = member.account.say(&dm, "between us").await;
+        let is_it = |d: &Value| d["id"] == said.as_str() && d["guild_id"].is_null();
+        p.event(&[owner, member], "MESSAGE_CREATE", is_it).await;
+        p.nobody_else(&[stranger, bot], "MESSAGE_CREATE", is_it)
+            .await;
+        p.refuses(
+            stranger.rest.get(&format!("/channels/{dm}/messages")).await,
+            403,
+            50001,
+        );
+        let nobody = json!({"recipient_id": NOTHING});
+        p.refuses(
+            member.rest.post("/users/@me/channels", &nobody).await,
+            404,
+            10013,
+        );
+    })
+    .await;
+    book.prove("user_dm_list", async |p: &mut Proof| {
+        let list = p.answers(member.rest.get("/users/@me/channels").await);
+        p.acts(list.to_string().contains(&dm), "it is listed");
+        p.refuses_no_more();
+    })
+    .await;
+    book.prove("user_dm_get", async |p: &mut Proof| {
+        let read = p.answers(
+            member
+                .rest
+                .get(&format!("/users/@me/dms/{}", owner.id))
+                .await,
+        );
+        p.acts(read["id"] == dm.as_str(), "it is the one");
+        let none = member.rest.get(&format!("/users/@me/dms/{}", bot.id)).await;
+        p.refuses(none, 404, 10003);
+    })
+    .await;
+}
+
+async fn befriend(one: &super::Person, two: &super::Person) {
+    let ask = format!("/users/@me/relationships/{}", two.id);
+    one.rest.put(&ask, &json!({})).await;
+    let accept = format!("/users/@me/relationships/{}", one.id);
+    two.rest.put(&accept, &json!({})).await;
+}
+
+async fn groups(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        bot,
+        ..
+    } = world;
+    befriend(owner, member).await;
+    befriend(owner, stranger).await;
+    let form = json!({"recipients": [member.id, stranger.id]});
+    let made = owner.rest.post("/users/@me/channels", &form).await;
+    let Some(group) = made.body["id"].as_str().map(str::to_owned) else {
+        return;
+    };
+    let in_group = |d: &Value| d["channel_id"] == group.as_str();
+    let one = format!("/channels/{group}/recipients/{}", stranger.id);
+    book.prove("delete_group_dm_user", async |p: &mut Proof| {
+        p.refuses(bot.rest.delete(&one).await, 403, 50001);
+        p.answers(owner.rest.delete(&one).await);
+        p.event(&[owner, member], "CHANNEL_RECIPIENT_REMOVE", in_group)
+            .await;
+        p.event(&[stranger], "CHANNEL_DELETE", |d| d["id"] == group.as_str())
+            .await;
+        let read = owner.rest.get(&format!("/channels/{group}")).await.body;
+        p.acts(
+            !read.to_string().contains(&stranger.id),
+            "the recipient is gone",
+        );
+    })
+    .await;
+    book.prove("add_group_dm_user", async |p: &mut Proof| {
+        p.refuses(bot.rest.put(&one, &json!({})).await, 403, 50001);
+        p.answers(owner.rest.put(&one, &json!({})).await);
+        p.event(&[owner, member], "CHANNEL_RECIPIENT_ADD", in_group)
+            .await;
+        p.event(&[stranger], "CHANNEL_CREATE", |d| d["id"] == group.as_str())
+            .await;
+        p.nobody_else(&[bot], "CHANNEL_RECIPIENT_ADD", in_group)
+            .await;
+        let read = owner.rest.get(&format!("/channels/{group}")).await.body;
+        p.acts(
+            read.to_string().contains(&stranger.id),
+            "the recipient is there",
+        );
+    })
+    .await;
+    for person in [stranger, member, owner] {
+        person.rest.delete(&format!("/channels/{group}")).await;
+    }
+}
+
+async fn threads(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        bot,
+        guild,
+        ..
+    } = world;
+    let lobby = &guild.lobby;
+    book.prove("create_thread_from_message", async |p: &mut Proof| {
+        let message = bot.account.say(lobby, "discuss").await;
+        let path = format!("/channels/{lobby}/messages/{message}/threads");
+        let thread = p.answers(bot.rest.post(&path, &json!({"name": "talk"})).await);
+        p.acts(thread["id"] == message.as_str(), "it has the message's id");
+        let is_it = |d: &Value| d["id"] == message.as_str();
+        p.event(&[owner, bot], "THREAD_CREATE", is_it).await;
+        p.nobody_else(&[stranger], "THREAD_CREATE", is_it).await;
+        p.refuses(
+            bot.rest.post(&path, &json!({"name": "again"})).await,
+            400,
+            160_004,
+        );
+        p.refuses(
+            stranger.rest.post(&path, &json!({"name": "x"})).await,
+            403,
+            50001,
+        );
+        p.faults(
+            bot.rest.post(&path, &json!({})).await,
+            "name",
+            "BASE_TYPE_REQUIRED",
+        );
+    })
+    .await;
+    book.prove("create_thread", async |p: &mut Proof| {
+        let path = format!("/channels/{lobby}/threads");
+        let open = p.answers(
+            bot.rest
+                .post(&path, &json!({"name": "open", "type": 11}))
+                .await,
+        );
+        let open = text(&open["id"]);
+        let said = bot.account.say(&open, "in the thread").await;
+        let is_said = |d: &Value| d["id"] == said.as_str();
+        p.event(&[owner, member], "MESSAGE_CREATE", is_said).await;
+        p.nobody_else(&[stranger], "MESSAGE_CREATE", is_said).await;
+        let closed = p.answers(
+            bot.rest
+                .post(&path, &json!({"name": "closed", "type": 12}))
+                .await,
+        );
+        let closed = text(&closed["id"]);
+        let said = bot.account.say(&closed, "in private").await;
+        let is_said = |d: &Value| d["id"] == said.as_str();
+        p.event(&[owner], "MESSAGE_CREATE", is_said).await;
+        p.nobody_else(&[member, stranger], "MESSAGE_CREATE", is_said)
+            .await;
+        p.acts(
+            member.rest.get(&format!("/channels/{closed}")).await.status != 200,
+            "it is private",
+        );
+        p.refuses(
+            stranger
+                .rest
+                .post(&path, &json!({"name": "x", "type": 11}))
+                .await,
+            403,
+            50001,
+        );
+        p.faults(
+            bot.rest.post(&path, &json!({"type": 11})).await,
+            "name",
+            "BASE_TYPE_REQUIRED",
+        );
+    })
+    .await;
+}
+
+async fn thread_members(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        bot,
+        guild,
+        ..
+    } = world;
+    let threads = format!("/channels/{}/threads", guild.lobby);
+    let made = bot
+        .rest
+        .post(&threads, &json!({"name": "crowd", "type": 11}))
+        .await;
+    let Some(thread) = made.body["id"].as_str().map(str::to_owned) else {
+        return;
+    };
+    let path = format!("/channels/{thread}/thread-members");
+    let one = format!("{path}/{}", member.id);
+    let added = |d: &Value| {
+        d["id"] == thread.as_str() && d["added_members"].to_string().contains(&member.id)
+    };
+    let removed =
+        |d: &Value| d["removed_member_ids"] == json!([member.id]) && d["id"] == thread.as_str();
+    book.prove("join_thread", async |p: &mut Proof| {
+        p.answers(member.rest.put(&format!("{path}/@me"), &json!({})).await);
+        p.event(&[bot], "THREAD_MEMBERS_UPDATE", added).await;
+        p.nobody_else(&[stranger], "THREAD_MEMBERS_UPDATE", added)
+            .await;
+        p.acts(
+            bot.rest.get(&one).await.status == 200,
+            "the member is in it",
+        );
+        p.refuses(
+            stranger.rest.put(&format!("{path}/@me"), &json!({})).await,
+            403,
+            50001,
+        );
+    })
+    .await;
+    book.prove("get_thread_member", async |p: &mut Proof| {
+        let read = p.answers(bot.rest.get(&one).await);
+        p.acts(read["user_id"] == member.id.as_str(), "the member reads");
+        p.refuses(
+            bot.rest.get(&format!("{path}/{}", owner.id)).await,
+            404,
+            10007,
+        );
+    })
+    .await;
+    book.prove("list_thread_members", async |p: &mut Proof| {
+        let list = p.answers(bot.rest.get(&path).await);
+        p.acts(
+            list.to_string().contains(&member.id),
+            "the member is listed",
+        );
+        p.refuses(stranger.rest.get(&path).await, 403, 50001);
+    })
+    .await;
+    book.prove("thread_member_settings", async |p: &mut Proof| {
+        let me = format!("{path}/@me/settings");
+        p.answers(member.rest.patch(&me, &json!({"muted": true})).await);
+        p.event(&[member], "THREAD_MEMBER_UPDATE", |d| {
+            d["id"] == thread.as_str()
+        })
+        .await;
+        p.nobody_else(&[stranger, owner], "THREAD_MEMBER_UPDATE", |d| {
+            d["id"] == thread.as_str()
+        })
+        .await;
+        p.refuses(
+            stranger.rest.patch(&me, &json!({"muted": true})).await,
+            403,
+            50001,
+        );
+    })
+    .await;
+    book.prove("leave_thread", async |p: &mut Proof| {
+        p.answers(member.rest.delete(&format!("{path}/@me")).await);
+        p.event(&[bot], "THREAD_MEMBERS_UPDATE", removed).await;
+        p.acts(
+            bot.rest.get(&one).await.code() == 10007,
+            "the member is not in it",
+        );
+        p.refuses(
+            stranger.rest.delete(&format!("{path}/@me")).await,
+            403,
+            50001,
+        );
+    })
+    .await;
+    book.prove("add_thread_member", async |p: &mut Proof| {
+        p.answers(bot.rest.put(&one, &json!({})).await);
+        p.acts(
+            bot.rest.get(&one).await.status == 200,
+            "the member is in it",
+        );
+        p.event(&[bot], "THREAD_MEMBERS_UPDATE", added).await;
+        p.refuses(stranger.rest.put(&one, &json!({})).await, 403, 50001);
+    })
+    .await;
+    book.prove("delete_thread_member", async |p: &mut Proof| {
+        p.refuses(
+            member.rest.delete(&format!("{path}/{}", bot.id)).await,
+            403,
+            50013,
+        );
+        p.answers(bot.rest.delete(&one).await);
+        p.event(&[bot], "THREAD_MEMBERS_UPDATE", removed).await;
+        p.acts(
+            bot.rest.get(&one).await.code() == 10007,
+            "the member is not in it",
+        );
+    })
+    .await;
+}
+
+async fn thread_lists(world: &World, book: &mut Book) {
+    let World {
+        member,
+        stranger,
+        bot,
+        guild,
+        ..
+    } = world;
+    let channel = world.channel().await;
+    let make = async |kind: u8| {
+        let form = json!({"name": format!("thread {kind}"), "type": kind});
+        let made = bot
+            .rest
+            .post(&format!("/channels/{channel}/threads"), &form)
+            .await;
+        made.body["id"].as_str().unwrap_or_default().to_owned()
+    };
+    let (active, public, private) = (make(11).await, make(11).await, make(12).await);
+    for archived in [&public, &private] {
+        bot.rest
+            .patch(&format!("/channels/{archived}"), &json!({"archived": true}))
+            .await;
+    }
+    for (operation, path, expected) in [
+        (
+            "get_active_guild_threads",
+            format!("/guilds/{}/threads/active", guild.id),
+            &active,
+        ),
+        (
+            "list_public_archived_threads",
+            format!("/channels/{channel}/threads/archived/public"),
+            &public,
+        ),
+        (
+            "list_private_archived_threads",
+            format!("/channels/{channel}/threads/archived/private"),
+            &private,
+        ),
+        (
+            "list_my_private_archived_threads",
+            format!("/channels/{channel}/users/@me/threads/archived/private"),
+            &private,
+        ),
+        (
+            "thread_search",
+            format!("/channels/{channel}/threads/search?name=thread"),
+            &active,
+        ),
+    ] {
+        book.prove(operation, async |p: &mut Proof| {
+            let list = p.answers(bot.rest.get(&path).await);
+            p.acts(
+                list["threads"].to_string().contains(expected.as_str()),
+                "it is listed",
+            );
+            if !operation.contains("my") {
+                let seen = member.rest.get(&path).await.body;
+                p.acts(
+                    !seen.to_string().contains(private.as_str()),
+                    "what is private is hidden",
+                );
+            }
+            p.refuses(stranger.rest.get(&path).await, 403, 50001);
+        })
+        .await;
+    }
 }
