@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -17,9 +18,11 @@ use crate::{
     error::Result,
     events::Publisher,
     housekeeping,
+    mail::Mailer,
     message_writer::MessageWriter,
     outgoing::Outgoing,
     rate_limit::Limiter,
+    routes,
     snowflakes::Snowflakes,
     telemetry::Metrics,
 };
@@ -45,9 +48,12 @@ pub struct Shared {
     pub(crate) access: AccessCache,
     pub(crate) metrics: Metrics,
     pub(crate) limiter: Limiter,
-    pub(crate) tokens: TokenCache,
+    pub(crate) tokens: Arc<TokenCache>,
     pub(crate) passwords: Passwords,
     pub(crate) outgoing: Outgoing,
+    pub(crate) mailer: Mailer,
+    /// Turns of those who work on forgotten passwords.
+    pub(crate) forgotten: Arc<Semaphore>,
     /// Background work that ends when the process does.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -80,6 +86,8 @@ pub enum StartError {
     Request(#[from] crate::error::Error),
     #[error("TLS for requests to others: {0}")]
     Outgoing(reqwest::Error),
+    #[error("{0}")]
+    Mail(#[from] crate::mail::BadMailSetting),
     #[error("API_LISTEN: {0}")]
     Listen(std::io::Error),
 }
@@ -98,7 +106,7 @@ impl App {
             .set_connection_timeout(Some(Duration::from_millis(500)))
             .set_response_timeout(Some(Duration::from_millis(500)))
             .set_number_of_retries(1);
-        let redis = ConnectionManager::new_lazy_with_config(client, settings)
+        let redis = ConnectionManager::new_lazy_with_config(client.clone(), settings)
             .map_err(StartError::RedisUrl)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let publisher = Publisher::start(
@@ -111,9 +119,11 @@ impl App {
         let app = Self(Arc::new(Shared {
             snowflakes: Snowflakes::lease(&db).await?,
             limiter: Limiter::new(config.rate_limits, redis.clone(), metrics.clone()),
-            tokens: TokenCache::default(),
+            tokens: TokenCache::start(client, redis.clone(), &tasks, &stop),
             passwords: Passwords::new(),
             outgoing: Outgoing::new(config.outgoing_http).map_err(StartError::Outgoing)?,
+            forgotten: routes::auth::forgotten_turns(),
+            mailer: Mailer::start(&config, &tasks, &stop)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
             access: AccessCache::default(),
             config,

@@ -3,7 +3,10 @@
 //! Never decides what a caller may do (see `access`).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,24 +18,31 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
 };
+use futures_util::StreamExt;
 use guildhall_shared::{
     Id, Timestamp,
     error_code::ErrorCode,
     id::marker,
+    keys,
     model::User,
     token::{Token, TokenHash},
 };
 use guildhall_store::account::{self, Account};
 use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey, EncodingKey, Header, Validation};
+use redis::aio::ConnectionManager;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::App,
     config::Secret,
     error::{Error, Result},
+    form::{Fault, FormErrors},
+    rate_limit::Limit,
+    sessions,
 };
 
 /// The account that makes the request. Errors: 401.
@@ -98,10 +108,14 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
     let token = token.hash();
     let account = match app.tokens.find(token) {
         Some(account) => account,
-        None => match account::by_token(&app.db, token).await? {
-            Some(account) => app.tokens.remember(token, account),
-            None => return Ok(None),
-        },
+        None => {
+            let generation = app.tokens.generation.load(Ordering::Acquire);
+            let Some(account) = account::by_token(&app.db, token).await? else {
+                return Ok(None);
+            };
+            note_use(app, token);
+            app.tokens.remember(token, account, generation)
+        }
     };
     Ok(Some(CurrentUser {
         id: account.user.user.id,
@@ -111,10 +125,30 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
     }))
 }
 
-/// Makes a token for `user` and stores its hash.
+/// Writes down, in the background and not too often, that a token is in use.
+fn note_use(app: &App, token: TokenHash) {
+    if !app.tokens.is_use_to_be_noted(token) {
+        return;
+    }
+    let db = app.db.clone();
+    app.tasks.spawn(async move {
+        let noted = sqlx::query!(
+            "update auth_token set last_used_at = now()
+             where token_hash = $1 and last_used_at < now() - $2::float8 * interval '1 second'",
+            token.0.as_slice(),
+            USE_NOTED_EVERY.as_secs_f64(),
+        )
+        .execute(&db)
+        .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "the use of a token was not noted");
+        }
+    });
+}
+
+/// Makes a token for a bot and stores its hash. People's are made by `sessions::open`.
 pub(crate) async fn issue_token(db: &mut PgConnection, user: Id<marker::User>) -> Result<Token> {
-    let now_ms = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
-    let token = Token::mint(user, now_ms as u64, rand::random());
+    let token = sessions::mint(user);
     let hash = token.hash();
     sqlx::query!(
         "insert into auth_token (token_hash, user_id) values ($1, $2)",
@@ -126,24 +160,71 @@ pub(crate) async fn issue_token(db: &mut PgConnection, user: Id<marker::User>) -
     Ok(token)
 }
 
-/// A revoked token or an old name may still be served this long by another API process.
+/// How long an account may be remembered, however healthy the news of changes looks.
 pub(crate) const TOKEN_CACHE_AGE_MAX: Duration = Duration::from_secs(1);
 const TOKEN_CACHE_ENTRIES_MAX: usize = 16_384;
+/// Changes waiting to be told to the other processes; more are dropped, and those
+/// processes then find out within [`TOKEN_CACHE_AGE_MAX`].
+const CHANGES_MAX: usize = 4096;
+/// Pause before Redis is asked again for the news.
+const NEWS_PAUSE: Duration = Duration::from_millis(500);
+/// Time between two writes of when a token was last used.
+const USE_NOTED_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Accounts looked up in the last second, by token.
-#[derive(Debug, Default)]
-pub(crate) struct TokenCache(Mutex<FxHashMap<TokenHash, (Instant, Arc<Account>)>>);
+///
+/// Whoever changes an account says so over Redis, and all processes forget it at once. A
+/// process that does not hear the news (Redis is away) remembers nothing.
+#[derive(Debug)]
+pub(crate) struct TokenCache {
+    entries: Mutex<FxHashMap<TokenHash, (Instant, Arc<Account>)>>,
+    /// Rises with everything that is forgotten: what was read before is not kept after.
+    generation: AtomicU64,
+    hears_news: AtomicBool,
+    changes: mpsc::Sender<Id<marker::User>>,
+    /// Tokens whose use was noted, and when.
+    noted: Mutex<FxHashMap<TokenHash, Instant>>,
+}
 
 impl TokenCache {
+    /// Starts telling and hearing of changes, until `stop`.
+    pub(crate) fn start(
+        client: redis::Client,
+        redis: ConnectionManager,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
+        let (changes, told) = mpsc::channel(CHANGES_MAX);
+        let cache = Arc::new(Self {
+            entries: Mutex::default(),
+            generation: AtomicU64::new(0),
+            hears_news: AtomicBool::new(false),
+            changes,
+            noted: Mutex::default(),
+        });
+        let stopped = stop.clone();
+        tasks.spawn(async move { stopped.run_until_cancelled(tell(told, redis)).await });
+        let (hearing, stopped) = (Arc::clone(&cache), stop.clone());
+        tasks.spawn(async move { stopped.run_until_cancelled(hearing.hear(client)).await });
+        cache
+    }
+
     fn find(&self, token: TokenHash) -> Option<Arc<Account>> {
-        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, account) = entries.get(&token)?;
         (at.elapsed() < TOKEN_CACHE_AGE_MAX).then(|| Arc::clone(account))
     }
 
-    fn remember(&self, token: TokenHash, account: Account) -> Arc<Account> {
+    /// Keeps what was read at `generation`, unless something was forgotten since.
+    fn remember(&self, token: TokenHash, account: Account, generation: u64) -> Arc<Account> {
         let account = Arc::new(account);
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.hears_news.load(Ordering::Acquire) {
+            return account;
+        }
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.generation.load(Ordering::Acquire) != generation {
+            return account;
+        }
         if entries.len() >= TOKEN_CACHE_ENTRIES_MAX {
             entries.retain(|_, (at, _)| at.elapsed() < TOKEN_CACHE_AGE_MAX);
             if entries.len() >= TOKEN_CACHE_ENTRIES_MAX {
@@ -156,8 +237,75 @@ impl TokenCache {
 
     /// Call after the commit of whatever changed the account or its tokens.
     pub(crate) fn forget(&self, user: Id<marker::User>) {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, (_, account)| account.user.user.id != user);
+        self.forget_here(Some(user));
+        let _ = self.changes.try_send(user);
+    }
+
+    /// `None`: everything.
+    fn forget_here(&self, user: Option<Id<marker::User>>) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        match user {
+            Some(user) => entries.retain(|_, (_, account)| account.user.user.id != user),
+            None => entries.clear(),
+        }
+    }
+
+    async fn hear(&self, client: redis::Client) {
+        loop {
+            // Ends when the connection does.
+            let heard = self.hear_once(&client).await;
+            self.hears_news.store(false, Ordering::Release);
+            self.forget_here(None);
+            if let Err(error) = heard {
+                tracing::debug!(%error, "no news of changed accounts");
+            }
+            tokio::time::sleep(NEWS_PAUSE).await;
+        }
+    }
+
+    async fn hear_once(&self, client: &redis::Client) -> redis::RedisResult<()> {
+        let mut connection = client.get_async_pubsub().await?;
+        connection.subscribe(keys::ACCOUNTS_CHANGED).await?;
+        self.hears_news.store(true, Ordering::Release);
+        let mut messages = connection.on_message();
+        while let Some(message) = messages.next().await {
+            let user = message.get_payload::<String>()?;
+            if let Ok(user) = user.parse() {
+                self.forget_here(Some(user));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the use of a token is to be written down now.
+    fn is_use_to_be_noted(&self, token: TokenHash) -> bool {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted
+            .get(&token)
+            .is_some_and(|at| at.elapsed() < USE_NOTED_EVERY)
+        {
+            return false;
+        }
+        if noted.len() >= TOKEN_CACHE_ENTRIES_MAX {
+            noted.clear();
+        }
+        noted.insert(token, Instant::now());
+        true
+    }
+}
+
+/// Tells the other processes which accounts changed.
+async fn tell(mut changes: mpsc::Receiver<Id<marker::User>>, mut redis: ConnectionManager) {
+    while let Some(user) = changes.recv().await {
+        let told: redis::RedisResult<()> = redis::cmd("PUBLISH")
+            .arg(keys::ACCOUNTS_CHANGED)
+            .arg(user.to_string())
+            .query_async(&mut redis)
+            .await;
+        if let Err(error) = told {
+            tracing::debug!(%error, "a changed account was not told to the other processes");
+        }
     }
 }
 
@@ -221,6 +369,38 @@ impl Passwords {
     }
 }
 
+/// Wrong passwords of somebody who is logged in.
+const PASSWORD_TRIES: Limit = Limit::per_seconds(10, 600);
+
+/// Checks the password that goes with a change of an account.
+///
+/// Errors: 50035 on `password`, 429.
+pub(crate) async fn check_password_of(
+    app: &App,
+    user: Id<marker::User>,
+    password: Option<&str>,
+) -> Result<()> {
+    let password = password.ok_or_else(|| FormErrors::one("password", Fault::Required))?;
+    app.limiter
+        .attempt(&format!("password:{user}"), PASSWORD_TRIES)
+        .await?;
+    let stored = sqlx::query_scalar!(
+        "select password_hash from account where user_id = $1",
+        user.to_db(),
+    )
+    .fetch_optional(&app.db)
+    .await?;
+    if app
+        .passwords
+        .verify(password.to_owned(), stored.flatten())
+        .await?
+    {
+        return Ok(());
+    }
+    let fault = Fault::Other("PASSWORD_DOES_NOT_MATCH", "Password does not match.".into());
+    Err(FormErrors::one("password", fault))
+}
+
 fn argon2() -> Argon2<'static> {
     let params = Params::new(PASSWORD_MEMORY_KIB, 2, 1, None)
         .expect("19 MiB, 2 passes and 1 lane are within argon2's bounds");
@@ -232,12 +412,15 @@ fn argon2() -> Argon2<'static> {
 pub enum Audience {
     /// The operator endpoints of the API.
     Operator,
+    /// Sensitive calls of somebody who has just shown their second factor.
+    SecondFactor,
 }
 
 impl Audience {
     const fn name(self) -> &'static str {
         match self {
             Self::Operator => "guildhall-operator",
+            Self::SecondFactor => "guildhall-second-factor",
         }
     }
 }
@@ -288,14 +471,18 @@ impl FromRequestParts<App> for Operator {
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
             .ok_or(ErrorCode::Unauthorized)?;
-        let mut rules = Validation::new(JwtAlgorithm::HS256);
-        rules.set_audience(&[Audience::Operator.name()]);
-        rules.leeway = 0;
-        let key = DecodingKey::from_secret(app.config.cluster_key.reveal().as_bytes());
-        let token = jsonwebtoken::decode::<Claims>(token, &key, &rules)
-            .map_err(|_| ErrorCode::Unauthorized)?;
-        Ok(Self {
-            name: token.claims.sub,
-        })
+        let name = token_subject(&app.config.cluster_key, Audience::Operator, token)
+            .ok_or(ErrorCode::Unauthorized)?;
+        Ok(Self { name })
     }
+}
+
+/// Whose token this is, if it is one of ours for `audience` and still valid.
+pub(crate) fn token_subject(key: &Secret, audience: Audience, token: &str) -> Option<String> {
+    let mut rules = Validation::new(JwtAlgorithm::HS256);
+    rules.set_audience(&[audience.name()]);
+    rules.leeway = 0;
+    let key = DecodingKey::from_secret(key.reveal().as_bytes());
+    let token = jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()?;
+    Some(token.claims.sub)
 }

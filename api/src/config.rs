@@ -41,10 +41,13 @@ pub enum RateLimits {
     Off,
 }
 
-/// Whether strangers may make an account.
+/// Who may make an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Registration {
+    /// Anyone.
     Open,
+    /// Who has an invite to a guild of this server; it is accepted at once.
+    Invite,
     Closed,
 }
 
@@ -55,6 +58,15 @@ pub enum OutgoingHttp {
     Public,
     /// Any address, also over http: for development.
     Any,
+}
+
+/// Which people may make something: guilds, applications with their bots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum MayCreate {
+    Everyone,
+    /// Who has a verified mail address.
+    Verified,
+    Nobody,
 }
 
 /// How log lines look.
@@ -118,9 +130,11 @@ pub struct Config {
     #[arg(long, env = "RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: RateLimits,
 
-    /// Whether anyone may register an account.
-    #[arg(long, env = "REGISTRATION", value_enum, default_value = "open")]
-    pub registration: Registration,
+    #[command(flatten)]
+    pub policies: Policies,
+
+    #[command(flatten)]
+    pub mail: MailConfig,
 
     /// Reverse proxies before this server: a client's address is taken that many places
     /// from the right of `X-Forwarded-For`. 0: the peer's address.
@@ -130,6 +144,67 @@ pub struct Config {
     /// Where interactions endpoints of applications may be.
     #[arg(long, env = "OUTGOING_HTTP", value_enum, default_value = "public")]
     pub outgoing_http: OutgoingHttp,
+}
+
+/// What this instance allows, and how it presents itself (`/policies/instance`).
+#[derive(Debug, Clone, clap::Args)]
+pub struct Policies {
+    /// Who may register an account.
+    #[arg(long, env = "REGISTRATION", value_enum, default_value = "open")]
+    pub registration: Registration,
+
+    /// Who may make guilds.
+    #[arg(long, env = "GUILD_CREATION", value_enum, default_value = "everyone")]
+    pub guild_creation: MayCreate,
+
+    /// Who may make applications and their bots.
+    #[arg(long, env = "BOT_CREATION", value_enum, default_value = "everyone")]
+    pub bot_creation: MayCreate,
+
+    /// Name of this instance, as clients and mails show it.
+    #[arg(long, env = "INSTANCE_NAME", default_value = "Guildhall")]
+    pub instance_name: String,
+
+    /// What this instance is for.
+    #[arg(long, env = "INSTANCE_DESCRIPTION")]
+    pub instance_description: Option<String>,
+
+    /// Page that links in mails lead to; without one they lead to API_PUBLIC_URL.
+    #[arg(long, env = "FRONT_PAGE_URL", value_parser = base_url)]
+    pub front_page_url: Option<String>,
+
+    /// Page with the terms of service.
+    #[arg(long, env = "TERMS_URL", value_parser = base_url)]
+    pub terms_url: Option<String>,
+
+    /// Whom users may write to.
+    #[arg(long, env = "CONTACT_EMAIL")]
+    pub contact_email: Option<String>,
+}
+
+/// How mails leave. Without a server there are none, and no address can be verified.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MailConfig {
+    /// Mail server: smtps://user:password@host, or smtp://host:25?tls=required.
+    #[arg(long, env = "SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<Secret>,
+
+    /// Sender of mails, as "Name <address>".
+    #[arg(
+        long,
+        env = "MAIL_FROM",
+        default_value = "Guildhall <guildhall@localhost>"
+    )]
+    pub mail_from: String,
+
+    /// Prints mails to the log in place of sending them: their secrets too. For development only.
+    #[arg(
+        long,
+        env = "MAIL_TO_LOG",
+        default_value_t = false,
+        action = clap::ArgAction::Set
+    )]
+    pub mail_to_log: bool,
 }
 
 /// Settings of `guildhall-api migrate`.

@@ -24,6 +24,12 @@ pub enum Error {
     /// 20016: the channel's slowmode; not a rate limit of ours.
     #[error("{}", ErrorCode::SlowmodeRateLimit.message())]
     Slowmode { retry_after: Duration },
+    /// Too many attempts at something that is counted besides the buckets.
+    #[error("You are being rate limited.")]
+    RateLimited { retry_after: Duration },
+    /// 60003: the second factor must be shown first, with this ticket, at `/mfa/finish`.
+    #[error("{}", ErrorCode::SecondFactorRequired.message())]
+    SecondFactorRequired { ticket: String },
     /// The storage did not answer in time or is away: the client may try again.
     #[error("503: Service Unavailable")]
     Unavailable(&'static str),
@@ -84,6 +90,8 @@ impl Error {
             Self::Code(code) => *code,
             Self::Form(_) => ErrorCode::InvalidFormBody,
             Self::Slowmode { .. } => ErrorCode::SlowmodeRateLimit,
+            Self::RateLimited { .. } => ErrorCode::TooManyRequests,
+            Self::SecondFactorRequired { .. } => ErrorCode::SecondFactorRequired,
             Self::Unavailable(_) => ErrorCode::ServiceUnavailable,
             Self::Database(_) | Self::Internal(_) => ErrorCode::InternalServerError,
         }
@@ -96,6 +104,14 @@ impl Error {
             Self::Form(form) => body["errors"] = form.to_json(),
             Self::Slowmode { retry_after } => {
                 body["retry_after"] = json!(retry_after.as_secs_f64())
+            }
+            Self::RateLimited { retry_after } => {
+                body["retry_after"] = json!(retry_after.as_secs_f64());
+                body["global"] = json!(false);
+            }
+            Self::SecondFactorRequired { ticket } => {
+                let methods = [json!({ "type": "totp" }), json!({ "type": "backup" })];
+                body["mfa"] = json!({ "ticket": ticket, "methods": methods });
             }
             Self::Code(_) | Self::Unavailable(_) | Self::Database(_) | Self::Internal(_) => {}
         }
@@ -112,7 +128,7 @@ impl IntoResponse for Error {
             tracing::error!(error = ?self, "request failed"); // logged once, here
         }
         let mut response = json_response(status, &self.body());
-        if let Self::Slowmode { retry_after } = self {
+        if let Self::Slowmode { retry_after } | Self::RateLimited { retry_after } = self {
             crate::rate_limit::add_retry_headers(response.headers_mut(), retry_after, "user");
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {

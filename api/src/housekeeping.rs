@@ -17,12 +17,13 @@ use time::{OffsetDateTime, macros::format_description};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access,
+    access, account,
     app::App,
     audit,
     error::Result,
     events,
     routes::{applications, messages, polls},
+    tickets,
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -36,6 +37,8 @@ const KEEP_SECONDS: i64 = 1800;
 const NONCE_SECONDS: f64 = 600.0;
 /// Expired invites of one round.
 const INVITES_MAX: i64 = 500;
+/// Expired tickets of one round.
+const TICKETS_MAX: i64 = 5000;
 /// Key of the advisory lock of those who change partitions.
 const LOCK: i64 = i64::from_be_bytes(*b"guildhal");
 
@@ -59,6 +62,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("create partitions", create_partitions(&app.db, now).await);
         is_done("drop partitions", drop_partitions(&app.db, now).await);
         is_done("forget nonces", forget_nonces(&app.db).await);
+        is_done("forget tickets", forget_tickets(&app.db).await);
+        is_done("work on accounts", account::work(app).await);
         is_done("expire invites", expire_invites(app).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
@@ -153,6 +158,10 @@ async fn forget_nonces(db: &PgPool) -> Result<()> {
     .execute(db)
     .await?;
     Ok(())
+}
+
+async fn forget_tickets(db: &PgPool) -> Result<()> {
+    tickets::forget_expired(&mut *db.acquire().await?, TICKETS_MAX).await
 }
 
 /// Deletes expired invites, each with its INVITE_DELETE.

@@ -4,6 +4,7 @@
 //! Redis or a gateway. Never talks to clients' sockets: that is the gateway.
 
 mod access;
+mod account;
 pub mod app;
 mod audit;
 pub mod auth;
@@ -14,12 +15,16 @@ mod extract;
 mod form;
 mod housekeeping;
 pub mod http;
+mod mail;
 mod message_writer;
 pub mod migrate;
 mod openapi;
 mod outgoing;
 mod rate_limit;
 mod routes;
+mod second_factor;
+mod sessions;
 mod signing;
 mod snowflakes;
 pub mod telemetry;
+mod tickets;

@@ -27,6 +27,7 @@ use guildhall_shared::{
     shard::Position,
     token::{Token, TokenHash},
 };
+use guildhall_store::personal::Personal;
 use tokio::sync::Notify;
 
 /// Messages a core's inbox holds; what does not fit is dropped and fetched again.
@@ -169,6 +170,8 @@ pub struct Identity {
     pub position: Position,
     /// Guilds of this bot shard (all of them for users).
     pub guilds: Vec<Id<Guild>>,
+    /// Relationships, settings, notes; bots have none.
+    pub personal: Option<Box<Personal>>,
 }
 
 /// Why an IDENTIFY was refused.

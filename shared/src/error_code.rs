@@ -19,6 +19,7 @@ codes! {
     Unauthorized = 0, 401, "401: Unauthorized";
     NotFound = 0, 404, "404: Not Found";
     MethodNotAllowed = 0, 405, "405: Method Not Allowed";
+    TooManyRequests = 0, 429, "You are being rate limited.";
     InternalServerError = 0, 500, "500: Internal Server Error";
     ServiceUnavailable = 0, 503, "503: Service Unavailable";
     UnknownAccount = 10001, 404, "Unknown Account";
@@ -43,6 +44,7 @@ codes! {
     OnlyOwner = 20018, 403, "Only the owner of this account can perform this action";
     MaximumGuilds = 30001, 400, "Maximum number of guilds reached (100)";
     MaximumPins = 30003, 400, "Maximum number of pins reached for the channel (250)";
+    MaximumFriends = 30002, 400, "Maximum number of friends reached (1000)";
     MaximumRoles = 30005, 400, "Maximum number of guild roles reached (250)";
     MaximumWebhooks = 30007, 400, "Maximum number of webhooks reached (15)";
     MaximumReactions = 30010, 400, "Maximum number of reactions reached (20)";
@@ -51,8 +53,11 @@ codes! {
     MaximumMembers = 30019, 400, "Maximum number of server members reached";
     MaximumRecipients = 30004, 400, "Maximum number of recipients reached (10)";
     MaximumThreadMembers = 30033, 400, "Maximum number of thread participants has been reached (1000)";
+    VerificationNeeded = 40002, 403, "You need to verify your account in order to perform this action.";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
+    FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
+    OwnsGuilds = 40011, 400, "You must transfer ownership of any owned guilds before deleting your account";
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
     AlreadyCrossposted = 40033, 400, "This message has already been crossposted.";
     OneParentAtATime = 40009, 400, "Only one channel can have a parent_id modified at a time";
@@ -68,6 +73,7 @@ codes! {
     BotlessApplication = 50010, 400, "OAuth2 application does not have a bot";
     MissingPermissions = 50013, 403, "Missing Permissions";
     InvalidWebhookToken = 50027, 401, "Invalid Webhook Token";
+    NoteTooLong = 50015, 400, "Note was too long";
     InvalidRole = 50028, 400, "Invalid Role";
     SystemMessage = 50021, 403, "Cannot execute action on a system message";
     InvalidChannelType = 50024, 400, "Cannot execute action on this channel type";
@@ -95,6 +101,19 @@ codes! {
     InvalidPollEmoji = 520004, 400, "Cannot use an emoji included with the poll";
     CannotExpireNonPoll = 520006, 400, "Cannot expire a non-poll message";
     NoMutualGuilds = 50278, 403, "Cannot send messages to this user due to having no mutual guilds";
+    SecondFactorInUse = 60001, 400, "This account is already enrolled in two-factor authentication";
+    NoSecondFactor = 60002, 400, "This account is not enrolled in two-factor authentication";
+    SecondFactorRequired = 60003, 401, "Two factor is required for this operation";
+    InvalidTotpSecret = 60005, 400, "Invalid two-factor secret";
+    InvalidTicket = 60006, 400, "Invalid two-factor auth ticket";
+    InvalidTotpCode = 60008, 400, "Invalid two-factor code";
+    FriendRequestsDisabled = 80000, 400, "Incoming friend requests disabled.";
+    FriendRequestBlocked = 80001, 400, "Friend request blocked.";
+    BotsHaveNoFriends = 80002, 400, "Bots cannot have friends.";
+    FriendRequestToSelf = 80003, 400, "Cannot send friend request to self.";
+    NoSuchUsername = 80004, 400, "No users with DiscordTag exist";
+    NotFriends = 80006, 400, "You need to be friends in order to make this change.";
+    AlreadyFriends = 80007, 400, "You are already friends with that user.";
     NoReadMessageHistory = 160002, 403, "Cannot reply without permission to read message history";
     ThreadExists = 160004, 400, "A thread has already been created for this message";
     ThreadLocked = 160005, 400, "Thread is locked";

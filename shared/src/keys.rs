@@ -18,6 +18,10 @@ pub const NODES_PATTERN: &str = "{ctl}:node:*";
 /// The cluster map: `cluster_map::ClusterMap` as JSON; string and channel.
 pub const MAP: &str = "{ctl}:map";
 
+/// Channel of changed accounts: a user id in decimal, whose remembered tokens API
+/// processes forget.
+pub const ACCOUNTS_CHANGED: &str = "{ctl}:accounts";
+
 /// Rate-limit bucket.
 pub fn rate_limit(bucket: &str) -> String {
     format!("rl:{{{bucket}}}")

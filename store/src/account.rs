@@ -8,7 +8,10 @@ use guildhall_shared::{
 };
 use sqlx::{PgExecutor, PgPool};
 
-use crate::Result;
+use crate::{
+    Result,
+    personal::{self, Personal},
+};
 
 /// Columns of `account` that make a [`User`]. Select them as `a.user_id, a.username, …`.
 #[derive(Debug)]
@@ -67,14 +70,72 @@ pub struct Identity {
     pub position: Position,
     /// Ascending.
     pub guilds: Vec<Id<marker::Guild>>,
+    /// Of people; bots have nothing of the kind.
+    pub personal: Option<Box<Personal>>,
 }
 
-/// The account of a token; `None` if the token is unknown or revoked.
+/// An account's row with its application's.
+struct AccountRow {
+    user_id: i64,
+    username: String,
+    discriminator: String,
+    global_name: Option<String>,
+    avatar: Option<String>,
+    banner: Option<String>,
+    accent_color: Option<i32>,
+    bot: bool,
+    public_flags: i64,
+    locale: String,
+    verified: bool,
+    email: Option<String>,
+    bio: String,
+    pronouns: String,
+    mfa_enabled: bool,
+    application_id: Option<i64>,
+    application_flags: Option<i64>,
+    state_seq: i64,
+}
+
+impl From<AccountRow> for Account {
+    fn from(row: AccountRow) -> Self {
+        Self {
+            application: application(row.application_id, row.application_flags),
+            state_seq: row.state_seq as u64,
+            user: CurrentUser {
+                user: UserRow {
+                    user_id: row.user_id,
+                    username: row.username,
+                    discriminator: row.discriminator,
+                    global_name: row.global_name,
+                    avatar: row.avatar,
+                    banner: row.banner,
+                    accent_color: row.accent_color,
+                    bot: row.bot,
+                    public_flags: row.public_flags,
+                }
+                .into(),
+                mfa_enabled: row.mfa_enabled,
+                locale: row.locale,
+                verified: row.verified,
+                email: row.email,
+                premium_type: 0,
+                bio: row.bio,
+                pronouns: row.pronouns,
+            },
+        }
+    }
+}
+
+/// The account of a token; `None` if the token is unknown or revoked. Of a bot
+/// `mfa_enabled` is its owner's.
 pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Option<Account>> {
-    let row = sqlx::query!(
+    let row = sqlx::query_as!(
+        AccountRow,
         r#"select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
                   a.accent_color, a.bot, a.public_flags, a.locale, a.verified, a.email, a.bio,
                   a.pronouns, p.application_id as "application_id?", p.flags as "application_flags?",
+                  exists (select from account_mfa f
+                          where f.user_id = coalesce(p.owner_id, a.user_id)) as "mfa_enabled!",
                   h.state_seq
            from auth_token t
            join account a using (user_id)
@@ -85,73 +146,28 @@ pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Optio
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|row| Account {
-        application: application(row.application_id, row.application_flags),
-        state_seq: row.state_seq as u64,
-        user: CurrentUser {
-            user: UserRow {
-                user_id: row.user_id,
-                username: row.username,
-                discriminator: row.discriminator,
-                global_name: row.global_name,
-                avatar: row.avatar,
-                banner: row.banner,
-                accent_color: row.accent_color,
-                bot: row.bot,
-                public_flags: row.public_flags,
-            }
-            .into(),
-            mfa_enabled: false,
-            locale: row.locale,
-            verified: row.verified,
-            email: row.email,
-            premium_type: 0,
-            bio: row.bio,
-            pronouns: row.pronouns,
-        },
-    }))
+    Ok(row.map(Into::into))
 }
 
-/// An account by its id; `None` if there is none.
-pub async fn by_id(db: impl PgExecutor<'_>, user: Id<marker::User>) -> Result<Option<Account>> {
-    let row = sqlx::query!(
+/// An account by its id, as its owner sees it.
+pub async fn by_id(db: impl PgExecutor<'_>, id: Id<marker::User>) -> Result<Option<Account>> {
+    let row = sqlx::query_as!(
+        AccountRow,
         r#"select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
                   a.accent_color, a.bot, a.public_flags, a.locale, a.verified, a.email, a.bio,
                   a.pronouns, p.application_id as "application_id?", p.flags as "application_flags?",
+                  exists (select from account_mfa f
+                          where f.user_id = coalesce(p.owner_id, a.user_id)) as "mfa_enabled!",
                   h.state_seq
            from account a
            join realm_head h on h.realm_id = a.user_id
            left join application p on p.application_id = a.user_id
            where a.user_id = $1"#,
-        user.to_db(),
+        id.to_db(),
     )
     .fetch_optional(db)
     .await?;
-    Ok(row.map(|row| Account {
-        application: application(row.application_id, row.application_flags),
-        state_seq: row.state_seq as u64,
-        user: CurrentUser {
-            user: UserRow {
-                user_id: row.user_id,
-                username: row.username,
-                discriminator: row.discriminator,
-                global_name: row.global_name,
-                avatar: row.avatar,
-                banner: row.banner,
-                accent_color: row.accent_color,
-                bot: row.bot,
-                public_flags: row.public_flags,
-            }
-            .into(),
-            mfa_enabled: false,
-            locale: row.locale,
-            verified: row.verified,
-            email: row.email,
-            premium_type: 0,
-            bio: row.bio,
-            pronouns: row.pronouns,
-        },
-    }))
+    Ok(row.map(Into::into))
 }
 
 /// What a session that identifies with this token starts from.
@@ -168,6 +184,10 @@ pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>>
     .fetch_one(&mut *tx)
     .await?;
     let guilds = guild_ids(&mut *tx, id).await?;
+    let personal = match account.user.user.bot {
+        true => None,
+        false => Some(Box::new(personal::all(&mut tx, id).await?)),
+    };
     tx.commit().await?;
     Ok(Some(Identity {
         user: account.user,
@@ -177,6 +197,7 @@ pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>>
             seq: head.seq as u64,
         },
         guilds,
+        personal,
     }))
 }
 

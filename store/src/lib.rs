@@ -6,6 +6,7 @@
 pub mod account;
 pub mod events;
 pub mod guild;
+pub mod personal;
 pub mod private;
 pub mod scheduled_events;
 pub mod thread;

@@ -28,6 +28,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
+    routes::policies,
 };
 
 pub(crate) fn router() -> Router<App> {
@@ -107,6 +108,7 @@ async fn guild_create(
     Json(body): Json<CreateGuild>,
 ) -> Result<(StatusCode, Json<Guild>)> {
     user.require_human()?;
+    policies::require_guild_creation(&app, &user)?;
     let id: Id<marker::Guild> = app.snowflakes.next()?;
     let [text_category, voice_category, general, voice] = [
         app.snowflakes.next()?,

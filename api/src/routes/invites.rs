@@ -392,7 +392,7 @@ async fn invite_resolve(
 }
 
 #[derive(Serialize)]
-struct Accepted {
+pub(crate) struct Accepted {
     #[serde(flatten)]
     invite: Invite,
     new_member: bool,
@@ -405,33 +405,46 @@ async fn invite_accept(
     Path(code): Path<String>,
 ) -> Result<Json<Accepted>> {
     user.require_human()?;
-    let code = super::clean(&code);
     let mut tx = app.db.begin().await?;
-    let guild_id = by_code(&mut tx, &code).await?.guild_id;
-    access::lock_realms(&mut tx, [realm(guild_id), realm(user.id)]).await?;
+    let (accepted, events) = accept(&app, &mut tx, user.user(), &code).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(Json(accepted))
+}
+
+/// Makes somebody a member by an invite; the events are to be published after the commit.
+///
+/// Errors: 10006, 30001, 40007.
+pub(crate) async fn accept(
+    app: &App,
+    db: &mut PgConnection,
+    user: &guildhall_shared::model::User,
+    code: &str,
+) -> Result<(Accepted, Vec<Envelope>)> {
+    let code = super::clean(code);
+    let guild_id = by_code(&mut *db, &code).await?.guild_id;
+    access::lock_realms(&mut *db, [realm(guild_id), realm(user.id)]).await?;
     // Again, now that nobody else can use it up.
-    let mut invite = by_code(&mut tx, &code).await?;
+    let mut invite = by_code(&mut *db, &code).await?;
     invite.metadata = None;
-    let already = guildhall_store::guild::member(&mut *tx, guild_id, user.id).await?;
+    let already = guildhall_store::guild::member(&mut *db, guild_id, user.id).await?;
     if already.is_some() {
         let new_member = false;
-        return Ok(Json(Accepted { invite, new_member }));
+        return Ok((Accepted { invite, new_member }, Vec::new()));
     }
-    let mut events = members::join(&app, &mut tx, guild_id, user.user(), &[]).await?;
+    let mut events = members::join(app, &mut *db, guild_id, user, &[]).await?;
     let used_up = sqlx::query_scalar!(
         r#"update invite set uses = uses + 1 where code = $1
            returning (max_uses > 0 and uses >= max_uses) as "used_up!""#,
         code,
     )
-    .fetch_one(&mut *tx)
+    .fetch_one(&mut *db)
     .await?;
     if used_up {
-        events.push(delete(&mut tx, &invite).await?);
+        events.push(delete(db, &invite).await?);
     }
-    tx.commit().await?;
-    app.publisher.publish(events);
     let new_member = true;
-    Ok(Json(Accepted { invite, new_member }))
+    Ok((Accepted { invite, new_member }, events))
 }
 
 #[derive(Serialize)]

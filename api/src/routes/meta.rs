@@ -11,15 +11,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::PgExecutor;
 
 use crate::{
     app::App,
     auth::Operator,
-    config::Registration,
     error::{Error, Result, json_response},
     extract::{Form, Json},
     form::FormErrors,
+    routes::{farewell, instance, policies::registration_is_open},
 };
 
 /// Readiness waits no longer than this for the database.
@@ -35,6 +34,8 @@ pub(crate) fn router() -> Router<App> {
             "/internal/registration",
             get(show_registration).put(set_registration),
         )
+        .merge(farewell::operators())
+        .merge(instance::well_known())
 }
 
 /// The process lives.
@@ -120,15 +121,4 @@ async fn set_registration(
     );
     let open = registration_is_open(&app, &app.db).await?;
     Ok(Json(RegistrationState { open: Some(open) }))
-}
-
-/// Whether both this process's setting and the operators allow new accounts.
-pub(crate) async fn registration_is_open(app: &App, db: impl PgExecutor<'_>) -> Result<bool> {
-    if app.config.registration == Registration::Closed {
-        return Ok(false);
-    }
-    let value = sqlx::query_scalar!("select value from cluster_setting where key = 'registration'")
-        .fetch_optional(db)
-        .await?;
-    Ok(value.as_deref() != Some("closed"))
 }

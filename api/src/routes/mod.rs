@@ -2,21 +2,30 @@
 
 pub(crate) mod applications;
 mod audit_log;
-mod auth;
+pub(crate) mod auth;
 mod channels;
+mod farewell;
 mod gateway;
 mod guilds;
+mod instance;
 mod invites;
 pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod meta;
+mod mfa;
+mod notes;
 mod oauth2;
 mod pins;
+pub(crate) mod policies;
 pub(crate) mod polls;
+mod profile;
 pub(crate) mod reactions;
+pub(crate) mod relationships;
 mod roles;
+mod settings;
+mod sinks;
 mod typing;
-mod users;
+pub(crate) mod users;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -27,18 +36,26 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router())
         .merge(audit_log::router())
-        .merge(auth::router().into())
+        .merge(auth::router())
         .merge(channels::router().into())
-        .merge(gateway::router().into())
+        .merge(farewell::router())
+        .merge(gateway::router())
         .merge(guilds::router().into())
+        .merge(instance::router())
         .merge(invites::router().into())
         .merge(members::router().into())
         .merge(messages::router())
+        .merge(mfa::router())
+        .merge(notes::router())
         .merge(oauth2::router().into())
         .merge(pins::router())
         .merge(polls::router())
         .merge(reactions::router())
+        .merge(profile::router())
+        .merge(relationships::router())
         .merge(roles::router().into())
+        .merge(settings::router())
+        .merge(sinks::router())
         .merge(typing::router())
         .merge(users::router().into())
 }

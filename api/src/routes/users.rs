@@ -1,11 +1,6 @@
 //! Users. Spec: Resources › User.
 
-use axum::{
-    Router,
-    extract::State,
-    http::StatusCode,
-    routing::{delete, get},
-};
+use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::{Envelope, Visibility},
@@ -16,15 +11,17 @@ use guildhall_shared::{
     permissions::{self, MemberAccess},
 };
 use guildhall_store::{
-    account::{self, UserRow},
+    account::{self as accounts, UserRow},
     guild,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json as Jsonb};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access,
+    access, account,
     app::App,
     auth::{self, CurrentUser},
     error::Result,
@@ -33,27 +30,43 @@ use crate::{
     form::{Fault, FormErrors},
     routes::{
         auth::{
-            append_revocation, check_bot_name, check_email, check_password, check_username,
+            check_bot_name, check_email, check_password, check_username, mail_verification,
             parse_date, taken_name_or_email,
         },
         oauth2,
     },
+    second_factor::{self, Shown},
+    sessions::{self, Client, Which},
+    tickets,
 };
 
-pub(crate) fn router() -> Router<App> {
-    Router::new()
-        .route("/users/@me", get(get_my_user).patch(update_my_user))
-        .route("/users/@me/guilds", get(list_my_guilds))
-        .route("/users/@me/guilds/{guild_id}", delete(leave_guild))
-        .route("/users/{user_id}", get(get_user))
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(get_my_user, update_my_user))
+        .routes(routes!(list_my_guilds))
+        .routes(routes!(leave_guild))
+        .routes(routes!(get_my_guild_member))
+        .routes(routes!(get_user))
 }
 
 /// [Get Current User](https://docs.discord.com/developers/resources/user#get-current-user)
+#[utoipa::path(
+    get,
+    path = "/users/@me",
+    tag = "Users",
+    responses((status = 200, body = model::CurrentUser))
+)]
 async fn get_my_user(caller: CurrentUser) -> Json<model::CurrentUser> {
     Json(caller.account.user.clone())
 }
 
 /// Errors: 10013. [Get User](https://docs.discord.com/developers/resources/user#get-user)
+#[utoipa::path(
+    get,
+    path = "/users/{user_id}",
+    tag = "Users",
+    responses((status = 200, body = User))
+)]
 async fn get_user(
     State(app): State<App>,
     _caller: CurrentUser,
@@ -72,8 +85,25 @@ async fn get_user(
     Ok(Json(row.into()))
 }
 
+/// The caller as a member of a guild of theirs. Errors: 401, 10004.
+/// [Get Current User Guild Member](https://docs.discord.com/developers/resources/user#get-current-user-guild-member)
+#[utoipa::path(
+    get,
+    path = "/users/@me/guilds/{guild_id}/member",
+    tag = "Users",
+    responses((status = 200, body = model::Member))
+)]
+async fn get_my_guild_member(
+    State(app): State<App>,
+    caller: CurrentUser,
+    Path(guild_id): Path<Id<marker::Guild>>,
+) -> Result<Json<model::Member>> {
+    let member = guild::member(&app.db, guild_id, caller.id).await?;
+    Ok(Json(member.ok_or(ErrorCode::UnknownGuild)?))
+}
+
 /// Absent: unchanged; null: cleared, where that means something.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct UpdateMyUser {
     username: Option<String>,
@@ -92,6 +122,8 @@ struct UpdateMyUser {
     /// Needed for a new username, e-mail or password.
     password: Option<String>,
     new_password: Option<String>,
+    /// Of the second factor, if there is one: for a new e-mail or password.
+    code: Option<String>,
 }
 
 impl Form for UpdateMyUser {
@@ -136,7 +168,7 @@ impl Form for UpdateMyUser {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct UpdatedUser {
     #[serde(flatten)]
     user: model::CurrentUser,
@@ -145,27 +177,31 @@ struct UpdatedUser {
     token: Option<String>,
 }
 
-/// Changes the caller's account. A new password revokes every older token.
+/// Changes the caller's account. A new password revokes every older token; a new address is
+/// to be verified.
 ///
-/// Errors: 50035. [Modify Current User](https://docs.discord.com/developers/resources/user#modify-current-user)
+/// Errors: 50035, 60003, 60008. [Modify Current User](https://docs.discord.com/developers/resources/user#modify-current-user)
+#[utoipa::path(
+    patch,
+    path = "/users/@me",
+    tag = "Users",
+    responses((status = 200, body = UpdatedUser))
+)]
 async fn update_my_user(
     State(app): State<App>,
     caller: CurrentUser,
+    client: Client,
+    shown: Shown,
     Json(body): Json<UpdateMyUser>,
 ) -> Result<Json<UpdatedUser>> {
-    check_update(&app, &caller, &body).await?;
+    let email = new_email(&caller, &body);
+    check_update(&app, &caller, shown, &body, email).await?;
     let new_hash = match body.new_password.clone().filter(|_| !caller.bot) {
         Some(password) => Some(app.passwords.hash(password).await?),
         None => None,
     };
     let mut tx = app.db.begin().await?;
-    let mut guilds = account::guild_ids(&mut *tx, caller.id).await?;
-    guilds.truncate(GUILDS_TOLD_MAX);
-    let realms = guilds
-        .iter()
-        .map(|guild| guild.cast())
-        .chain([caller.id.cast()]);
-    access::lock_realms(&mut tx, realms).await?;
+    let told = account::lock_for_change(&mut tx, caller.id).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
@@ -176,56 +212,76 @@ async fn update_my_user(
            bio = coalesce($9, bio),
            pronouns = coalesce($10, pronouns),
            email = coalesce($11, email),
+           verified = verified and $11::text is null,
            date_of_birth = coalesce($12, date_of_birth),
            password_hash = coalesce($13, password_hash)
          where user_id = $1",
         caller.id.to_db(),
-        body.username.as_deref().map(str::trim),
+        body.username.as_deref().map(super::clean),
         body.global_name.is_some(),
         body.global_name
             .as_ref()
-            .and_then(|name| name.as_deref()?.trim().into()),
+            .and_then(|name| name.as_deref().map(super::clean)),
         body.avatar.is_some(),
         body.banner.is_some(),
         body.accent_color.is_some(),
         body.accent_color.flatten().map(|color| color as i32),
-        body.bio,
-        body.pronouns,
-        body.email.as_deref().map(str::trim).filter(|_| !caller.bot),
+        body.bio.as_deref().map(super::clean),
+        body.pronouns.as_deref().map(super::clean),
+        email,
         body.date_of_birth.as_deref().and_then(parse_date),
         new_hash,
     )
     .execute(&mut *tx)
     .await
     .map_err(taken_name_or_email)?;
-    // Read back by the caller's own token, which is still there.
-    let updated = account::by_token(&mut *tx, caller.token)
+    let mut events = account::append_changes(&mut tx, caller.id, &told).await?;
+    if email.is_some() || new_hash.is_some() {
+        tickets::void_all(&mut tx, caller.id).await?;
+    }
+    let token = match new_hash {
+        Some(_) => {
+            events.extend(sessions::revoke(&mut tx, caller.id, Which::All).await?);
+            let (token, _) = sessions::open(&mut tx, caller.id, &client).await?;
+            Some(token.reveal().to_owned())
+        }
+        None => None,
+    };
+    let mail = match email {
+        Some(email) => mail_verification(&app, &mut tx, caller.id, email).await?,
+        None => None,
+    };
+    let updated = accounts::by_id(&mut *tx, caller.id)
         .await?
         .ok_or(ErrorCode::Unauthorized)?;
-    let (token, revoked) = match new_hash {
-        Some(_) => {
-            let revoked = sqlx::query_scalar!(
-                "delete from auth_token where user_id = $1 returning token_hash",
-                caller.id.to_db(),
-            )
-            .fetch_all(&mut *tx)
-            .await?;
-            (Some(auth::issue_token(&mut tx, caller.id).await?), revoked)
-        }
-        None => (None, Vec::new()),
-    };
-    let events = append_update(&mut tx, &updated.user, &guilds, &revoked).await?;
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
+    account::tell_later(&app, &told);
+    if let Some(mail) = mail {
+        app.mailer.send(mail);
+    }
     Ok(Json(UpdatedUser {
         user: updated.user,
-        token: token.map(|token| token.reveal().to_owned()),
+        token,
     }))
 }
 
-/// What the body alone does not tell: names by kind of account, and the password.
-async fn check_update(app: &App, caller: &CurrentUser, body: &UpdateMyUser) -> Result<()> {
+/// The address, if it is another one than before.
+fn new_email<'a>(caller: &CurrentUser, body: &'a UpdateMyUser) -> Option<&'a str> {
+    let email = body.email.as_deref()?.trim();
+    let is_same = caller.account.user.email.as_deref() == Some(email);
+    (!caller.bot && !is_same).then_some(email)
+}
+
+/// What the body alone does not tell: names by kind of account, password, second factor.
+async fn check_update(
+    app: &App,
+    caller: &CurrentUser,
+    shown: Shown,
+    body: &UpdateMyUser,
+    email: Option<&str>,
+) -> Result<()> {
     let mut form = FormErrors::new();
     // Libraries send the whole form: an unchanged name is no change.
     let is_renamed = |name: &String| name.trim() != caller.user().username;
@@ -236,69 +292,16 @@ async fn check_update(app: &App, caller: &CurrentUser, body: &UpdateMyUser) -> R
             check_username(&mut form, "username", name);
         }
     }
-    let is_guarded = body.username.as_ref().is_some_and(is_renamed)
-        || body.email.is_some()
-        || body.new_password.is_some();
     form.finish()?;
-    if caller.bot || !is_guarded {
+    let is_sensitive = email.is_some() || body.new_password.is_some();
+    if caller.bot || !(is_sensitive || body.username.as_ref().is_some_and(is_renamed)) {
         return Ok(());
     }
-    let stored = sqlx::query_scalar!(
-        "select password_hash from account where user_id = $1",
-        caller.id.to_db(),
-    )
-    .fetch_one(&app.db)
-    .await?;
-    let password = body
-        .password
-        .clone()
-        .ok_or_else(|| FormErrors::one("password", Fault::Required))?;
-    if app.passwords.verify(password, stored).await? {
-        Ok(())
-    } else {
-        let fault = Fault::Other("PASSWORD_DOES_NOT_MATCH", "Password does not match.".into());
-        Err(FormErrors::one("password", fault))
+    auth::check_password_of(app, caller.id, body.password.as_deref()).await?;
+    if is_sensitive {
+        second_factor::require(app, caller, shown, body.code.as_deref()).await?;
     }
-}
-
-/// Guilds that are told of a changed user; a bot in more of them is renamed there when
-/// their members are read anew.
-pub(crate) const GUILDS_TOLD_MAX: usize = 200;
-
-/// Numbers USER_UPDATE (and revoked tokens) for the user and GUILD_MEMBER_UPDATE for their
-/// guilds, whose heads are locked.
-pub(crate) async fn append_update(
-    db: &mut PgConnection,
-    user: &model::CurrentUser,
-    guilds: &[Id<marker::Guild>],
-    revoked: &[Vec<u8>],
-) -> Result<Vec<Envelope>> {
-    let id = user.user.id;
-    let vis = Visibility::realm(Intents::empty());
-    let mut events = vec![events::append(db, id, EventKind::UserUpdate, vis, user, None).await?];
-    if !revoked.is_empty() {
-        events.push(append_revocation(db, id, revoked).await?);
-    }
-    for &guild in guilds {
-        events.extend(append_member_update(db, guild, id).await?);
-    }
-    Ok(events)
-}
-
-async fn append_member_update(
-    db: &mut PgConnection,
-    guild_id: Id<marker::Guild>,
-    user: Id<marker::User>,
-) -> Result<Option<Envelope>> {
-    let Some(member) = guild::member(&mut *db, guild_id, user).await? else {
-        return Ok(None);
-    };
-    let mut vis = Visibility::realm(Intents::GUILD_MEMBERS);
-    vis.regardless.push(user);
-    let body = with_guild_id(&member, guild_id)?;
-    events::append(db, guild_id, EventKind::GuildMemberUpdate, vis, &body, None)
-        .await
-        .map(Some)
+    Ok(())
 }
 
 /// An object as events carry it: with `guild_id`.
@@ -308,10 +311,15 @@ pub(crate) fn with_guild_id(object: &impl Serialize, guild: Id<marker::Guild>) -
     Ok(value)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 struct ListMyGuilds {
+    #[param(value_type = Option<String>)]
     before: Option<Id<marker::Guild>>,
+    #[param(value_type = Option<String>)]
     after: Option<Id<marker::Guild>>,
+    /// 200 by default.
+    #[param(minimum = 1, maximum = 200)]
     limit: Option<i64>,
     with_counts: Option<bool>,
 }
@@ -325,7 +333,7 @@ impl Form for ListMyGuilds {
 }
 
 /// A guild as its member's list shows it.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(crate) struct MyGuild {
     pub(crate) id: Id<marker::Guild>,
     pub(crate) name: String,
@@ -342,6 +350,13 @@ pub(crate) struct MyGuild {
 
 /// The caller's guilds by id. `before` returns the ones next to it, still ascending.
 /// [Get Current User Guilds](https://docs.discord.com/developers/resources/user#get-current-user-guilds)
+#[utoipa::path(
+    get,
+    path = "/users/@me/guilds",
+    tag = "Users",
+    params(ListMyGuilds),
+    responses((status = 200, body = [MyGuild]))
+)]
 async fn list_my_guilds(
     State(app): State<App>,
     caller: CurrentUser,
@@ -433,6 +448,12 @@ async fn my_guilds(
 
 /// Errors: 10004, 50055 for the owner.
 /// [Leave Guild](https://docs.discord.com/developers/resources/user#leave-guild)
+#[utoipa::path(
+    delete,
+    path = "/users/@me/guilds/{guild_id}",
+    tag = "Users",
+    responses((status = 204, description = "The caller is no member any more"))
+)]
 async fn leave_guild(
     State(app): State<App>,
     caller: CurrentUser,
@@ -460,7 +481,7 @@ async fn leave_guild(
 }
 
 /// Takes the member row; the guild's head is locked.
-async fn remove_member(
+pub(crate) async fn remove_member(
     db: &mut PgConnection,
     guild: Id<marker::Guild>,
     user: Id<marker::User>,

@@ -1,10 +1,7 @@
 //! A running API for one test, and people to use it.
 
-use guildhall_api::{
-    app::App,
-    config::{Config, OutgoingHttp, RateLimits, Registration, Secret},
-    http,
-};
+use clap::Parser;
+use guildhall_api::{app::App, config::Config, http};
 use guildhall_shared::{
     Id, Permissions, Timestamp, id::marker, snowflake::Snowflakes, token::Token,
 };
@@ -18,6 +15,12 @@ pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
 pub(crate) const GATEWAY_URL: &str = "ws://127.0.0.1:4999";
 
 const AUDIT: &str = "GUILD_AUDIT_LOG_ENTRY_CREATE";
+/// Settings of a test are those of a process that was told little.
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    config: Config,
+}
 
 /// An API on its own database, on a free port, until dropped.
 pub(crate) struct TestApp {
@@ -107,20 +110,18 @@ impl TestApp {
     /// With other settings.
     pub(crate) async fn with(db: PgPool, change: impl FnOnce(&mut Config)) -> Self {
         let redis_url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis for tests");
-        let mut config = Config {
-            database_url: Secret::from(String::new()),
-            redis_url: Secret::from(redis_url),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            public_url: "http://127.0.0.1:8080".to_owned(),
-            gateway_url: GATEWAY_URL.to_owned(),
-            db_connections_max: 5,
-            cluster_shards: 4096,
-            cluster_key: Secret::from(CLUSTER_KEY.to_owned()),
-            rate_limits: RateLimits::Off,
-            registration: Registration::Open,
-            proxies: 0,
-            outgoing_http: OutgoingHttp::Any,
-        };
+        let mut config = Settings::parse_from([
+            "test",
+            "--database-url=",
+            &format!("--redis-url={redis_url}"),
+            "--listen=127.0.0.1:0",
+            &format!("--gateway-url={GATEWAY_URL}"),
+            "--db-connections-max=5",
+            &format!("--cluster-key={CLUSTER_KEY}"),
+            "--rate-limits=off",
+            "--outgoing-http=any",
+        ])
+        .config;
         change(&mut config);
         let listener = http::listen(config.listen).unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());

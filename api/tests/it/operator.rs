@@ -70,7 +70,10 @@ async fn only_valid_operator_tokens_open_the_endpoint(db: PgPool) {
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_process_set_to_closed_stays_closed(db: PgPool) {
-    let app = TestApp::with(db, |config| config.registration = Registration::Closed).await;
+    let app = TestApp::with(db, |config| {
+        config.policies.registration = Registration::Closed
+    })
+    .await;
     let body = json!({ "username": "alice", "password": "correct horse" });
     let refused = app.post_anonymously("/auth/register", body).await;
     refused.expect_fault("", "REGISTRATION_CLOSED");

@@ -87,3 +87,116 @@ async fn switched_off_there_are_no_headers(db: PgPool) {
         reply.expect(200);
     }
 }
+
+/// A request from an address of its own, so that tests do not count for each other.
+fn from(app: &TestApp, method: Method, path: &str, address: &str) -> reqwest::RequestBuilder {
+    app.request(method, path).header("x-forwarded-for", address)
+}
+
+async fn behind_a_proxy(db: PgPool) -> TestApp {
+    TestApp::with(db, |config| {
+        config.rate_limits = RateLimits::On;
+        config.proxies = 1;
+    })
+    .await
+}
+
+/// An address no other test or run has.
+fn address() -> String {
+    let [a, b, c] = rand::random::<[u16; 3]>();
+    format!("fd00:{a:x}:{b:x}:{c:x}::1")
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn replicas_count_together(db: PgPool) {
+    let one = behind_a_proxy(db.clone()).await;
+    let two = behind_a_proxy(db).await;
+    let alice = one.user("alice").await;
+    for app in [&one, &two] {
+        app.get(&alice, "/gateway/bot").await.expect(200);
+    }
+    for app in [&one, &two] {
+        app.get(&alice, "/gateway/bot").await.expect(429);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_redis_a_process_counts_alone(db: PgPool) {
+    let app = TestApp::with(db, |config| {
+        config.rate_limits = RateLimits::On;
+        config.redis_url = "redis://127.0.0.1:9".to_owned().into();
+    })
+    .await;
+    let alice = app.user("alice").await;
+    for _ in 0..2 {
+        app.get(&alice, "/gateway/bot").await.expect(200);
+    }
+    app.get(&alice, "/gateway/bot").await.expect(429);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn log_ins_are_counted_by_address_whoever_calls(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let address = address();
+    let mut statuses = Vec::new();
+    for n in 0..6 {
+        // A token does not buy more log-ins.
+        let user = app.user(&format!("user{n}")).await;
+        let request = from(&app, Method::POST, "/auth/login", &address)
+            .header("authorization", &user.authorization)
+            .json(&json!({ "login": format!("nobody{n}"), "password": "wrong horse" }));
+        statuses.push(app.send(request).await.status.as_u16());
+    }
+    assert_eq!(statuses, [400, 400, 400, 400, 400, 429]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn log_ins_are_counted_by_account_from_anywhere(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let name = format!("nobody{}", rand::random::<u64>());
+    let mut refused = false;
+    for _ in 0..21 {
+        let request = from(&app, Method::POST, "/auth/login", &address())
+            .json(&json!({ "login": name, "password": "wrong horse" }));
+        let reply = app.send(request).await;
+        if reply.status == 429 {
+            assert!(reply.headers.contains_key("via"));
+            refused = true;
+            break;
+        }
+        reply.expect(400);
+    }
+    assert!(refused);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_address_with_too_many_refusals_is_not_served(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let address = address();
+    let redis = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    let key = guildhall_shared::keys::rate_limit(&format!("invalid:{address}"));
+    let _: () = redis::cmd("SET")
+        .arg(key)
+        .arg(9_998)
+        .arg("EX")
+        .arg(600)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let ask = |path: &'static str| app.send(from(&app, Method::GET, path, &address));
+    ask("/gateway").await.expect(200);
+    ask("/users/@me").await.expect(401);
+    ask("/gateway").await.expect(200);
+    ask("/users/@me").await.expect(401);
+    let blocked = ask("/gateway").await;
+    let headers = blocked.headers.clone();
+    assert_eq!(blocked.expect(429)["global"], json!(true));
+    assert!(number(&headers, "retry-after") > 60.0);
+    assert!(headers.contains_key("via"));
+    // Others are served.
+    let other = self::address();
+    app.send(from(&app, Method::GET, "/gateway", &other))
+        .await
+        .expect(200);
+}

@@ -1,7 +1,14 @@
 //! READY. Spec: gateway.md › READY.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
-use guildhall_shared::{gateway, model::UnavailableGuild};
+use guildhall_shared::{
+    Id, gateway,
+    id::marker::User,
+    model::{Relationship, UnavailableGuild, UserGuildSettings, UserSettings},
+};
+use guildhall_store::personal::Personal;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 
@@ -21,13 +28,13 @@ struct Ready<'a, G: Serialize> {
     application: Option<Application>,
     session_type: &'static str,
     private_channels: [Value; 0],
-    relationships: [Value; 0],
+    relationships: &'a [Relationship],
     presences: [Value; 0],
     guild_join_requests: [Value; 0],
     geo_ordered_rtc_regions: [Value; 0],
-    user_settings: Empty,
+    user_settings: Settings<'a>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    for_users: Option<ForUsers>,
+    for_users: Option<ForUsers<'a>>,
     _trace: [Value; 0],
 }
 
@@ -40,16 +47,24 @@ struct Application {
 #[derive(Default, Serialize)]
 struct Empty {}
 
+/// A bot's are an empty object.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Settings<'a> {
+    Of(&'a UserSettings),
+    None(Empty),
+}
+
 /// What clients of people read besides.
-#[derive(Default, Serialize)]
-struct ForUsers {
+#[derive(Serialize)]
+struct ForUsers<'a> {
     read_state: [Value; 0],
-    user_guild_settings: [Value; 0],
+    user_guild_settings: &'a [UserGuildSettings],
     users: [Value; 0],
     merged_members: Vec<Value>,
     sessions: [Value; 0],
     connected_accounts: [Value; 0],
-    notes: Empty,
+    notes: &'a BTreeMap<Id<User>, String>,
     consents: Empty,
     experiments: [Value; 0],
     guild_experiments: [Value; 0],
@@ -87,15 +102,32 @@ pub(super) fn for_user(
         .iter()
         .filter_map(|guild| serde_json::from_slice(guild).ok())
         .collect();
+    let personal = identity.personal.as_deref();
+    let for_users = ForUsers {
+        read_state: [],
+        user_guild_settings: personal.map_or(&[], |personal| &personal.guild_settings),
+        users: [],
+        merged_members: Vec::new(),
+        sessions: [],
+        connected_accounts: [],
+        notes: personal.map_or(&NO_NOTES, |personal| &personal.notes),
+        consents: Empty {},
+        experiments: [],
+        guild_experiments: [],
+        friend_suggestion_count: 0,
+        country_code: "",
+    };
     ready(
         identity,
         guilds,
         session,
         resume_url,
         shard,
-        Some(ForUsers::default()),
+        Some(for_users),
     )
 }
+
+static NO_NOTES: BTreeMap<Id<User>, String> = BTreeMap::new();
 
 fn ready<G: Serialize>(
     identity: &Identity,
@@ -103,8 +135,9 @@ fn ready<G: Serialize>(
     session: SessionId,
     resume_url: &str,
     shard: Option<(u32, u32)>,
-    for_users: Option<ForUsers>,
+    for_users: Option<ForUsers<'_>>,
 ) -> Vec<u8> {
+    let personal: Option<&Personal> = identity.personal.as_deref();
     let ready = Ready {
         v: gateway::VERSION,
         user: &identity.user,
@@ -117,11 +150,13 @@ fn ready<G: Serialize>(
             .map(|(id, flags)| Application { id, flags }),
         session_type: "normal",
         private_channels: [],
-        relationships: [],
+        relationships: personal.map_or(&[], |personal| &personal.relationships),
         presences: [],
         guild_join_requests: [],
         geo_ordered_rtc_regions: [],
-        user_settings: Empty {},
+        user_settings: personal.map_or(Settings::None(Empty {}), |personal| {
+            Settings::Of(&personal.settings)
+        }),
         for_users,
         _trace: [],
     };

@@ -122,6 +122,7 @@ impl Identifier {
             application: found.application,
             position: found.position,
             guilds,
+            personal: found.personal,
         }))
     }
 

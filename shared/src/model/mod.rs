@@ -9,7 +9,9 @@ mod guild;
 mod invite;
 mod member;
 mod message;
+mod relationship;
 mod scheduled_event;
+mod settings;
 mod user;
 mod voice;
 
@@ -28,9 +30,16 @@ pub use message::{
     Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,
     PollAnswerCount, PollMedia, PollResults, Reaction, ReactionCounts,
 };
+pub use relationship::{Relationship, RelationshipKind};
 pub use scheduled_event::{
     EventEntity, EventException, EventMetadata, EventStatus, NthWeekday, RecurrenceRule,
     ScheduledEvent,
+};
+pub use settings::{
+    CHANNEL_OVERRIDES_MAX, ChannelOverride, CustomStatus, FOLDERS_MAX, FriendSourceFlags,
+    GuildFolder, MuteConfig, SETTINGS_GUILDS_MAX, Status, StoredChannelOverride,
+    StoredGuildSettings, Theme, UserGuildSettings, UserGuildSettingsChange, UserSettings,
+    UserSettingsChange,
 };
 pub use user::{CurrentUser, User};
 pub use voice::{StageInstance, VoiceState};

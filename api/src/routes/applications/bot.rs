@@ -15,7 +15,6 @@ use utoipa::ToSchema;
 
 use super::lock_own_bot;
 use crate::{
-    access,
     app::App,
     auth::{self, CurrentUser},
     error::Result,
@@ -23,7 +22,7 @@ use crate::{
     form::{Fault, FormErrors},
     routes::{
         auth::{append_revocation, check_bot_name, taken_name_or_email},
-        clean, users,
+        clean,
     },
 };
 
@@ -138,10 +137,7 @@ pub(super) async fn application_bot_update(
 ) -> Result<Json<User>> {
     let mut tx = app.db.begin().await?;
     let bot = lock_own_bot(&mut tx, &caller, application_id).await?;
-    let mut guilds = account::guild_ids(&mut *tx, bot).await?;
-    guilds.truncate(users::GUILDS_TOLD_MAX);
-    let realms = guilds.iter().map(|guild| guild.cast()).chain([bot.cast()]);
-    access::lock_realms(&mut tx, realms).await?;
+    let told = crate::account::lock_for_change(&mut tx, bot).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
@@ -159,10 +155,11 @@ pub(super) async fn application_bot_update(
     let updated = account::by_id(&mut *tx, bot)
         .await?
         .ok_or(ErrorCode::UnknownApplication)?;
-    let events = users::append_update(&mut tx, &updated.user, &guilds, &[]).await?;
+    let events = crate::account::append_changes(&mut tx, bot, &told).await?;
     tx.commit().await?;
     app.tokens.forget(bot);
     app.publisher.publish(events);
+    crate::account::tell_later(&app, &told);
     Ok(Json(updated.user.user))
 }
 

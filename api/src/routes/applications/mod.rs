@@ -27,6 +27,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     routes::auth::check_bot_name,
+    routes::policies,
     signing::ApplicationKey,
 };
 
@@ -84,6 +85,7 @@ async fn application_create(
     Json(body): Json<CreateApplication>,
 ) -> Result<Response> {
     caller.require_human()?;
+    policies::require_bot_creation(&app, &caller)?;
     let name = super::clean(&body.name.unwrap_or_default());
     let id: Id<marker::User> = app.snowflakes.next()?;
     let verify_key = ApplicationKey::new(&app.config.cluster_key, id.cast()).verify_key();

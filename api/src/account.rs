@@ -1,0 +1,370 @@
+//! Accounts: what state they are in, how their changes are told, and the work on them that
+//! is done in steps.
+//!
+//! Never checks who may change one: the routes do.
+
+use guildhall_shared::{
+    Id,
+    envelope::{Envelope, Visibility},
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker,
+};
+use guildhall_store::account;
+use sqlx::PgConnection;
+
+use crate::{
+    access,
+    app::App,
+    error::Result,
+    events,
+    routes::{relationships, users},
+    tickets,
+};
+
+/// Whether an account may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Active = 0,
+    /// By its owner; logging in wakes it.
+    Disabled = 1,
+    /// By an operator.
+    Locked = 2,
+    /// Its row stays as the author of what it wrote.
+    Deleted = 3,
+}
+
+impl State {
+    /// An unknown number of a later version counts as locked.
+    pub(crate) const fn from_db(state: i16) -> Self {
+        match state {
+            0 => Self::Active,
+            1 => Self::Disabled,
+            3 => Self::Deleted,
+            _ => Self::Locked,
+        }
+    }
+}
+
+/// `None`: there is no such account.
+pub(crate) async fn state(db: &mut PgConnection, user: Id<marker::User>) -> Result<Option<State>> {
+    let state = sqlx::query_scalar!("select state from account where user_id = $1", user.to_db(),)
+        .fetch_optional(db)
+        .await?;
+    Ok(state.map(State::from_db))
+}
+
+/// Wakes an account its owner had disabled.
+pub(crate) async fn wake(db: &mut PgConnection, user: Id<marker::User>) -> Result<()> {
+    sqlx::query!(
+        "update account set state = 0 where user_id = $1 and state = 1",
+        user.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Numbers USER_UPDATE for the user's own sessions. Their realm's head is locked.
+pub(crate) async fn append_update(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+) -> Result<Envelope> {
+    let account = account::by_id(&mut *db, user)
+        .await?
+        .ok_or(ErrorCode::UnknownUser)?;
+    let vis = Visibility::realm(Intents::empty());
+    events::append(db, user, EventKind::UserUpdate, vis, &account.user, None).await
+}
+
+/// Guilds that are told of a change in its own transaction; more are told in steps after it.
+const GUILDS_TOLD_AT_ONCE: usize = 200;
+
+/// How a change of an account reaches its guilds.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// In the transaction of the change, which has locked them.
+    Now(Vec<Id<marker::Guild>>),
+    Later,
+}
+
+/// Locks the realms that a change of an account is told to.
+pub(crate) async fn lock_for_change(db: &mut PgConnection, user: Id<marker::User>) -> Result<Told> {
+    let guilds = account::guild_ids(&mut *db, user).await?;
+    let told = if guilds.len() <= GUILDS_TOLD_AT_ONCE {
+        Told::Now(guilds)
+    } else {
+        Told::Later
+    };
+    let now = match &told {
+        Told::Now(guilds) => guilds.as_slice(),
+        Told::Later => &[],
+    };
+    let realms = now.iter().map(|guild| guild.cast()).chain([user.cast()]);
+    access::lock_realms(db, realms).await?;
+    Ok(told)
+}
+
+/// Numbers USER_UPDATE for the user and GUILD_MEMBER_UPDATE for their guilds. After the
+/// commit: [`tell_later`].
+pub(crate) async fn append_changes(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+    told: &Told,
+) -> Result<Vec<Envelope>> {
+    let mut events = vec![append_update(&mut *db, user).await?];
+    match told {
+        Told::Now(guilds) => {
+            for &guild in guilds {
+                events.extend(append_member_update(&mut *db, guild, user).await?);
+            }
+        }
+        Told::Later => add_job(db, user, Job::TellGuilds).await?,
+    }
+    Ok(events)
+}
+
+/// Tells the many guilds, after the commit.
+pub(crate) fn tell_later(app: &App, told: &Told) {
+    if matches!(told, Told::Later) {
+        work_in_background(app);
+    }
+}
+
+/// Empties a deleted account, so that nobody can use or find it, and leaves the rest to
+/// [`work_in_background`]. Its realm's head is locked.
+pub(crate) async fn bury(db: &mut PgConnection, user: Id<marker::User>) -> Result<()> {
+    let name = format!("deleted_user_{:x}", user.get());
+    sqlx::query!(
+        "update account set
+           state = 3, username = $2, discriminator = '0', global_name = 'Deleted User',
+           avatar = null, banner = null, accent_color = null, bio = '', pronouns = '',
+           email = null, password_hash = null, verified = false, locale = 'en-US', flags = 0,
+           public_flags = 0, date_of_birth = null
+         where user_id = $1",
+        user.to_db(),
+        name,
+    )
+    .execute(&mut *db)
+    .await?;
+    sqlx::query!("delete from account_mfa where user_id = $1", user.to_db())
+        .execute(&mut *db)
+        .await?;
+    tickets::void_all(&mut *db, user).await?;
+    add_job(db, user, Job::Erase).await
+}
+
+/// What is done to an account in steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// GUILD_MEMBER_UPDATE in all its guilds.
+    TellGuilds = 1,
+    /// Out of its guilds, and everything that was its alone away.
+    Erase = 2,
+}
+
+/// Stores a job, or lets one that is there start over. After the commit:
+/// [`work_in_background`].
+pub(crate) async fn add_job(db: &mut PgConnection, user: Id<marker::User>, job: Job) -> Result<()> {
+    sqlx::query!(
+        "insert into account_job (user_id, kind) values ($1, $2)
+         on conflict (user_id, kind) do update set after_id = 0",
+        user.to_db(),
+        job as i16,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Guilds of one step; each holds its guild's lock to the end of the step.
+const GUILDS_AT_ONCE: i64 = 20;
+/// Rows of one step.
+const ROWS_AT_ONCE: i64 = 500;
+/// Relationships of one step.
+const OTHERS_AT_ONCE: i64 = 50;
+/// Jobs looked at in one round.
+const JOBS_AT_ONCE: i64 = 20;
+
+/// Does what is to be done, now; [`work`] is tried again by housekeeping.
+pub(crate) fn work_in_background(app: &App) {
+    let worker = app.clone();
+    app.tasks.spawn(async move {
+        if let Err(error) = work(&worker).await {
+            tracing::warn!(
+                ?error,
+                "work on accounts failed; the next round tries again"
+            );
+        }
+    });
+}
+
+/// Goes through the stored jobs to their end. Several processes may: a step that another
+/// one did counts for nothing.
+pub(crate) async fn work(app: &App) -> Result<()> {
+    let jobs = sqlx::query!(
+        "select user_id, kind from account_job order by user_id, kind limit $1",
+        JOBS_AT_ONCE,
+    )
+    .fetch_all(&app.db)
+    .await?;
+    for job in jobs {
+        let user = Id::from_db(job.user_id);
+        match job.kind {
+            1 => while !app.stop.is_cancelled() && tell_some_guilds(app, user).await? {},
+            2 => while !app.stop.is_cancelled() && erase_some(app, user).await? {},
+            // Of a later version, which knows what to do.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// One step; false when there is none left.
+async fn tell_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
+    let job = Job::TellGuilds as i16;
+    let mut tx = app.db.begin().await?;
+    let after = sqlx::query_scalar!(
+        "select after_id from account_job where user_id = $1 and kind = $2",
+        user.to_db(),
+        job,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(after) = after else { return Ok(false) };
+    let guilds = sqlx::query_scalar!(
+        "select guild_id from member where user_id = $1 and guild_id > $2
+         order by guild_id limit $3",
+        user.to_db(),
+        after,
+        GUILDS_AT_ONCE,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let Some(&last) = guilds.last() else {
+        let ended = sqlx::query!(
+            "delete from account_job where user_id = $1 and kind = $2 and after_id = $3",
+            user.to_db(),
+            job,
+            after,
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        // It started over meanwhile.
+        return Ok(ended.rows_affected() == 0);
+    };
+    let guilds: Vec<Id<marker::Guild>> = guilds.into_iter().map(Id::from_db).collect();
+    access::lock_realms(&mut tx, guilds.iter().map(|guild| guild.cast())).await?;
+    let mut events = Vec::new();
+    for guild in guilds {
+        events.extend(append_member_update(&mut tx, guild, user).await?);
+    }
+    // Last, because whoever starts it over holds locks of realms too.
+    let moved = sqlx::query!(
+        "update account_job set after_id = $4
+         where user_id = $1 and kind = $2 and after_id = $3",
+        user.to_db(),
+        job,
+        after,
+        last,
+    )
+    .execute(&mut *tx)
+    .await?;
+    if moved.rows_affected() > 0 {
+        tx.commit().await?;
+        app.publisher.publish(events);
+    }
+    Ok(true)
+}
+
+/// Numbers GUILD_MEMBER_UPDATE of a user in a guild whose head is locked; `None` if they are
+/// no member.
+pub(crate) async fn append_member_update(
+    db: &mut PgConnection,
+    guild: Id<marker::Guild>,
+    user: Id<marker::User>,
+) -> Result<Option<Envelope>> {
+    let Some(member) = guildhall_store::guild::member(&mut *db, guild, user).await? else {
+        return Ok(None);
+    };
+    let mut vis = Visibility::realm(Intents::GUILD_MEMBERS);
+    vis.regardless.push(user);
+    let mut body = serde_json::to_value(&member)?;
+    body["guild_id"] = serde_json::json!(guild);
+    let event = events::append(db, guild, EventKind::GuildMemberUpdate, vis, &body, None);
+    event.await.map(Some)
+}
+
+/// One step; false when there is none left.
+async fn erase_some(app: &App, user: Id<marker::User>) -> Result<bool> {
+    if leave_some_guilds(app, user).await?
+        || relationships::erase_some(app, user, OTHERS_AT_ONCE).await?
+        || erase_some_rows(app, user).await?
+    {
+        return Ok(true);
+    }
+    sqlx::query!(
+        "delete from account_job where user_id = $1 and kind = $2",
+        user.to_db(),
+        Job::Erase as i16,
+    )
+    .execute(&app.db)
+    .await?;
+    Ok(false)
+}
+
+async fn leave_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
+    // A guild that was given to them at the last moment keeps its owner.
+    let guilds = sqlx::query_scalar!(
+        "select m.guild_id from member m join guild g using (guild_id)
+         where m.user_id = $1 and g.owner_id <> $1 order by m.guild_id limit $2",
+        user.to_db(),
+        GUILDS_AT_ONCE,
+    )
+    .fetch_all(&app.db)
+    .await?;
+    if guilds.is_empty() {
+        return Ok(false);
+    }
+    let guilds: Vec<Id<marker::Guild>> = guilds.into_iter().map(Id::from_db).collect();
+    let mut tx = app.db.begin().await?;
+    let realms = guilds.iter().map(|guild| guild.cast()).chain([user.cast()]);
+    access::lock_realms(&mut tx, realms).await?;
+    let mut events = Vec::new();
+    for guild in guilds {
+        if let Some(member) = guildhall_store::guild::member(&mut *tx, guild, user).await? {
+            users::remove_member(&mut tx, guild, user).await?;
+            if let Some(user) = &member.user {
+                events.extend(users::append_leave(&mut tx, guild, user).await?);
+            }
+        }
+    }
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(true)
+}
+
+/// What nobody else is told of.
+async fn erase_some_rows(app: &App, user: Id<marker::User>) -> Result<bool> {
+    let notes = sqlx::query!(
+        "delete from user_note where (user_id, about_id) in (
+           select user_id, about_id from user_note where user_id = $1 limit $2)",
+        user.to_db(),
+        ROWS_AT_ONCE,
+    )
+    .execute(&app.db)
+    .await?;
+    let settings = sqlx::query!(
+        "delete from user_guild_settings where (user_id, guild_id) in (
+           select user_id, guild_id from user_guild_settings where user_id = $1 limit $2)",
+        user.to_db(),
+        ROWS_AT_ONCE,
+    )
+    .execute(&app.db)
+    .await?;
+    sqlx::query!("delete from user_settings where user_id = $1", user.to_db())
+        .execute(&app.db)
+        .await?;
+    Ok(notes.rows_affected() + settings.rows_affected() > 0)
+}

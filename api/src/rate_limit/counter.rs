@@ -1,0 +1,169 @@
+//! Counts: in Redis, so that all API processes count together; alone while Redis is away.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use redis::aio::ConnectionManager;
+use rustc_hash::FxHashMap;
+
+use super::rules::Limit;
+use crate::telemetry::Metrics;
+
+/// How a window stands after a request was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Count {
+    pub(super) used: u32,
+    pub(super) reset_after: Duration,
+}
+
+/// Counts in each of `KEYS` for one window, up to the first that is above its maximum.
+/// `ARGV`: maximum and window (ms) of each. Gives used and remaining ms of each.
+const SCRIPT: &str = r"
+local counts = {}
+for n, key in ipairs(KEYS) do
+  local used = redis.call('INCR', key)
+  local left = redis.call('PTTL', key)
+  if left < 0 then
+    left = tonumber(ARGV[2 * n])
+    redis.call('PEXPIRE', key, left)
+  end
+  counts[2 * n - 1] = used
+  counts[2 * n] = left
+  if used > tonumber(ARGV[2 * n - 1]) then
+    return counts
+  end
+end
+return counts
+";
+
+/// Slower than this is as good as away.
+const REDIS_TIMEOUT: Duration = Duration::from_millis(150);
+/// Pause before Redis is asked again after it failed.
+const REDIS_PAUSE: Duration = Duration::from_secs(1);
+
+pub(super) struct Counter {
+    redis: ConnectionManager,
+    script: redis::Script,
+    /// Until then (ms since `started`) Redis is not asked again.
+    redis_away_until_ms: AtomicU64,
+    started: Instant,
+    local: Local,
+    metrics: Metrics,
+}
+
+impl Counter {
+    pub(super) fn new(redis: ConnectionManager, metrics: Metrics) -> Self {
+        Self {
+            redis,
+            script: redis::Script::new(SCRIPT),
+            redis_away_until_ms: AtomicU64::new(0),
+            started: Instant::now(),
+            local: Local::default(),
+            metrics,
+        }
+    }
+
+    /// Counts a request in windows of one owner, up to the first that is full: the last
+    /// count is then above its limit.
+    pub(super) async fn count(&self, windows: &[(String, Limit)]) -> Vec<Count> {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if now_ms >= self.redis_away_until_ms.load(Ordering::Relaxed) {
+            match tokio::time::timeout(REDIS_TIMEOUT, self.count_in_redis(windows)).await {
+                Ok(Ok(counts)) => return counts,
+                Ok(Err(_)) | Err(_) => {
+                    let until = now_ms + REDIS_PAUSE.as_millis() as u64;
+                    self.redis_away_until_ms.store(until, Ordering::Relaxed);
+                }
+            }
+        }
+        self.metrics.rate_limit_fallbacks.inc();
+        self.local.count(windows, Instant::now())
+    }
+
+    async fn count_in_redis(&self, windows: &[(String, Limit)]) -> redis::RedisResult<Vec<Count>> {
+        let mut redis = self.redis.clone();
+        let mut call = self.script.prepare_invoke();
+        for (key, limit) in windows {
+            call.key(key)
+                .arg(limit.requests)
+                .arg(limit.window.as_millis() as u64);
+        }
+        let counts: Vec<u64> = call.invoke_async(&mut redis).await?;
+        Ok(counts
+            .chunks_exact(2)
+            .map(|count| Count {
+                used: count[0].min(u64::from(u32::MAX)) as u32,
+                reset_after: Duration::from_millis(count[1]),
+            })
+            .collect())
+    }
+}
+
+/// Windows remembered while Redis is away; more forget the others.
+const LOCAL_WINDOWS_MAX: usize = 65_536;
+
+/// The same counting in this process alone.
+#[derive(Debug, Default)]
+struct Local(Mutex<FxHashMap<String, (Instant, u32)>>);
+
+impl Local {
+    fn count(&self, asked: &[(String, Limit)], now: Instant) -> Vec<Count> {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if windows.len() >= LOCAL_WINDOWS_MAX {
+            windows.retain(|_, (end, _)| *end > now);
+            if windows.len() >= LOCAL_WINDOWS_MAX {
+                windows.clear();
+            }
+        }
+        let mut counts = Vec::new();
+        for (key, limit) in asked {
+            let fresh = (now + limit.window, 0);
+            let (end, used) = windows.entry(key.clone()).or_insert(fresh);
+            if *end <= now {
+                (*end, *used) = fresh;
+            }
+            *used += 1;
+            counts.push(Count {
+                used: *used,
+                reset_after: *end - now,
+            });
+            if *used > limit.requests {
+                break;
+            }
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn windows() -> Vec<(String, Limit)> {
+        vec![
+            ("all".to_owned(), Limit::per_seconds(3, 1)),
+            ("one".to_owned(), Limit::per_seconds(2, 5)),
+        ]
+    }
+
+    #[test]
+    fn windows_fill_and_start_anew() {
+        let (local, now) = (Local::default(), Instant::now());
+        for used in 1..=2 {
+            let counts = local.count(&windows(), now);
+            assert_eq!((counts[0].used, counts[1].used), (used, used));
+        }
+        assert_eq!(local.count(&windows(), now)[1].used, 3);
+        // Above the first maximum the second window is not counted.
+        assert_eq!(local.count(&windows(), now).len(), 1);
+        let later = now + Duration::from_secs(5);
+        let counts = local.count(&windows(), later);
+        assert_eq!((counts[0].used, counts[1].used), (1, 1));
+        assert_eq!(counts[1].reset_after, Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,158 @@
+//! Notes that people keep about others, for themselves (calls of user clients; no official
+//! page).
+
+use std::collections::BTreeMap;
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id,
+    envelope::Visibility,
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker,
+};
+use guildhall_store::personal;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{
+    access,
+    app::App,
+    auth::CurrentUser,
+    error::Result,
+    events,
+    extract::{Form, Json, Path},
+};
+
+const NOTE_LENGTH_MAX: usize = 256;
+/// Notes of one person.
+const NOTES_MAX: i64 = 1000;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(user_notes))
+        .routes(routes!(user_note_get, user_note_put))
+}
+
+/// All notes, by whom they are about. Errors: 401, 20001.
+#[utoipa::path(
+    get,
+    path = "/users/@me/notes",
+    tag = "Users",
+    responses((status = 200, body = BTreeMap<String, String>))
+)]
+async fn user_notes(
+    State(app): State<App>,
+    caller: CurrentUser,
+) -> Result<Json<BTreeMap<Id<marker::User>, String>>> {
+    caller.require_human()?;
+    Ok(Json(personal::notes(&app.db, caller.id).await?))
+}
+
+#[derive(Serialize, ToSchema)]
+struct Note {
+    note: String,
+    user_id: Id<marker::User>,
+    /// Whom it is about.
+    note_user_id: Id<marker::User>,
+}
+
+/// Errors: 401, 10013 without a note, 20001.
+#[utoipa::path(
+    get,
+    path = "/users/@me/notes/{user_id}",
+    tag = "Users",
+    responses((status = 200, body = Note))
+)]
+async fn user_note_get(
+    State(app): State<App>,
+    caller: CurrentUser,
+    Path(user_id): Path<Id<marker::User>>,
+) -> Result<Json<Note>> {
+    caller.require_human()?;
+    let note = sqlx::query_scalar!(
+        "select note from user_note where user_id = $1 and about_id = $2",
+        caller.id.to_db(),
+        user_id.to_db(),
+    )
+    .fetch_optional(&app.db)
+    .await?
+    .ok_or(ErrorCode::UnknownUser)?;
+    Ok(Json(Note {
+        note,
+        user_id: caller.id,
+        note_user_id: user_id,
+    }))
+}
+
+#[derive(Deserialize, Default, ToSchema)]
+#[serde(default)]
+struct PutNote {
+    /// Empty or null: no note any more.
+    #[schema(max_length = 256)]
+    note: Option<String>,
+}
+
+impl Form for PutNote {}
+
+/// Errors: 401, 10013, 20001, 50015 above 256 characters.
+#[utoipa::path(
+    put,
+    path = "/users/@me/notes/{user_id}",
+    tag = "Users",
+    responses((status = 204, description = "The caller's sessions are told"))
+)]
+async fn user_note_put(
+    State(app): State<App>,
+    caller: CurrentUser,
+    Path(user_id): Path<Id<marker::User>>,
+    Json(body): Json<PutNote>,
+) -> Result<StatusCode> {
+    caller.require_human()?;
+    let note = super::clean(&body.note.unwrap_or_default());
+    if note.chars().count() > NOTE_LENGTH_MAX {
+        return Err(ErrorCode::NoteTooLong.into());
+    }
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [caller.id.cast()]).await?;
+    if note.is_empty() {
+        sqlx::query!(
+            "delete from user_note where user_id = $1 and about_id = $2",
+            caller.id.to_db(),
+            user_id.to_db(),
+        )
+        .execute(&mut *tx)
+        .await?;
+    } else {
+        let stored = sqlx::query!(
+            "insert into user_note (user_id, about_id, note)
+             select $1, user_id, $3 from account
+             where user_id = $2
+               and (select count(*) from user_note where user_id = $1 and about_id <> $2) < $4
+             on conflict (user_id, about_id) do update set note = excluded.note",
+            caller.id.to_db(),
+            user_id.to_db(),
+            note,
+            NOTES_MAX,
+        )
+        .execute(&mut *tx)
+        .await?;
+        if stored.rows_affected() == 0 {
+            let exists = crate::account::state(&mut tx, user_id).await?.is_some();
+            return Err(if exists {
+                ErrorCode::BadRequest.into()
+            } else {
+                ErrorCode::UnknownUser.into()
+            });
+        }
+    }
+    let body = json!({ "id": user_id, "note": note });
+    let vis = Visibility::realm(Intents::empty());
+    let kind = EventKind::UserNoteUpdate;
+    let event = events::append(&mut tx, caller.id, kind, vis, &body, None).await?;
+    tx.commit().await?;
+    app.publisher.publish([event]);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,151 @@
+//! What belongs to one person alone: relationships, settings, notes.
+
+use std::collections::BTreeMap;
+
+use guildhall_shared::{
+    Timestamp,
+    id::{Id, marker},
+    model::{Relationship, RelationshipKind, StoredGuildSettings, UserGuildSettings, UserSettings},
+};
+use sqlx::{PgConnection, PgExecutor, types::Json};
+
+use crate::{Result, account::UserRow};
+
+/// What READY shows of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Personal {
+    pub relationships: Vec<Relationship>,
+    pub settings: UserSettings,
+    pub guild_settings: Vec<UserGuildSettings>,
+    pub notes: BTreeMap<Id<marker::User>, String>,
+}
+
+/// All of it, in the caller's snapshot.
+pub async fn all(db: &mut PgConnection, user: Id<marker::User>) -> Result<Personal> {
+    Ok(Personal {
+        relationships: relationships(&mut *db, user).await?,
+        settings: settings(&mut *db, user).await?,
+        guild_settings: guild_settings(&mut *db, user).await?,
+        notes: notes(&mut *db, user).await?,
+    })
+}
+
+/// By the other one's id.
+pub async fn relationships(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+) -> Result<Vec<Relationship>> {
+    relationships_to(db, user, None).await
+}
+
+/// To one other.
+pub async fn relationship(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+    other: Id<marker::User>,
+) -> Result<Option<Relationship>> {
+    let found = relationships_to(db, user, Some(other)).await?;
+    Ok(found.into_iter().next())
+}
+
+async fn relationships_to(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+    other: Option<Id<marker::User>>,
+) -> Result<Vec<Relationship>> {
+    let rows = sqlx::query!(
+        "select r.kind, r.nickname, r.since, a.user_id, a.username, a.discriminator,
+                a.global_name, a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
+         from relationship r join account a on a.user_id = r.other_id
+         where r.user_id = $1 and ($2::bigint is null or r.other_id = $2)
+         order by r.other_id",
+        user.to_db(),
+        other.map(Id::to_db),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            Some(Relationship {
+                id: Id::from_db(row.user_id),
+                kind: RelationshipKind::try_from(row.kind as u8).ok()?,
+                nickname: row.nickname,
+                is_spam_request: false,
+                stranger_request: false,
+                user_ignored: false,
+                since: Timestamp(row.since),
+                user: UserRow {
+                    user_id: row.user_id,
+                    username: row.username,
+                    discriminator: row.discriminator,
+                    global_name: row.global_name,
+                    avatar: row.avatar,
+                    banner: row.banner,
+                    accent_color: row.accent_color,
+                    bot: row.bot,
+                    public_flags: row.public_flags,
+                }
+                .into(),
+            })
+        })
+        .collect())
+}
+
+/// A user's settings, with the defaults for what they never set.
+pub async fn settings(db: impl PgExecutor<'_>, user: Id<marker::User>) -> Result<UserSettings> {
+    let row = sqlx::query!(
+        r#"select a.locale, s.settings as "settings?: Json<UserSettings>"
+           from account a left join user_settings s using (user_id) where a.user_id = $1"#,
+        user.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else {
+        return Ok(UserSettings::default());
+    };
+    let settings = row.settings.map(|json| json.0).unwrap_or_default();
+    // The account's own column: it is also shown elsewhere.
+    Ok(UserSettings {
+        locale: row.locale,
+        ..settings
+    })
+}
+
+/// Of direct messages first, then by guild.
+pub async fn guild_settings(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+) -> Result<Vec<UserGuildSettings>> {
+    let rows = sqlx::query!(
+        r#"select guild_id, settings as "settings: Json<StoredGuildSettings>"
+           from user_guild_settings where user_id = $1 order by guild_id"#,
+        user.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| {
+            let guild = (row.guild_id != 0).then(|| Id::from_db(row.guild_id));
+            row.settings.0.into_wire(guild)
+        })
+        .collect())
+}
+
+/// By whom they are about.
+pub async fn notes(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+) -> Result<BTreeMap<Id<marker::User>, String>> {
+    let rows = sqlx::query!(
+        "select about_id, note from user_note where user_id = $1",
+        user.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (Id::from_db(row.about_id), row.note))
+        .collect())
+}
