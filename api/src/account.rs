@@ -334,10 +334,7 @@ async fn leave_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
     let mut events = Vec::new();
     for guild in guilds {
         if let Some(member) = guildhall_store::guild::member(&mut *tx, guild, user).await? {
-            users::remove_member(&mut tx, guild, user).await?;
-            if let Some(user) = &member.user {
-                events.extend(users::append_leave(&mut tx, guild, user).await?);
-            }
+            events.extend(members::remove(&mut tx, guild, &member).await?);
         }
     }
     tx.commit().await?;

@@ -119,4 +119,5 @@ codes! {
     ThreadLocked = 160005, 400, "Thread is locked";
     MaximumThreads = 160006, 400, "Maximum number of active threads reached";
     MaximumAnnouncementThreads = 160007, 400, "Maximum number of active announcement threads reached";
+    BulkBanFailed = 500_000, 400, "Failed to ban users";
 }

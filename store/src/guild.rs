@@ -48,6 +48,8 @@ pub struct RoleRow {
     pub role_id: i64,
     pub name: String,
     pub color: i32,
+    pub secondary_color: Option<i32>,
+    pub tertiary_color: Option<i32>,
     pub hoist: bool,
     pub position: i32,
     pub permissions: i64,
@@ -64,7 +66,8 @@ impl From<RoleRow> for Role {
             color: row.color as u32,
             colors: RoleColors {
                 primary_color: row.color as u32,
-                ..RoleColors::default()
+                secondary_color: row.secondary_color.map(|color| color as u32),
+                tertiary_color: row.tertiary_color.map(|color| color as u32),
             },
             hoist: row.hoist,
             icon: None,
@@ -242,7 +245,7 @@ pub async fn by_id(
 pub async fn roles(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<Vec<Role>> {
     let rows = sqlx::query_as!(
         RoleRow,
-        "select role_id, name, color, hoist, position, permissions, managed, mentionable, bot_id
+        "select role_id, name, color, secondary_color, tertiary_color, hoist, position, permissions, managed, mentionable, bot_id
          from role where guild_id = $1 order by position, role_id",
         guild.to_db(),
     )

@@ -3,6 +3,7 @@
 pub(crate) mod applications;
 mod audit_log;
 pub(crate) mod auth;
+mod bans;
 mod channels;
 mod farewell;
 mod gateway;
@@ -21,7 +22,7 @@ pub(crate) mod polls;
 mod profile;
 pub(crate) mod reactions;
 pub(crate) mod relationships;
-mod roles;
+pub(crate) mod roles;
 mod settings;
 mod sinks;
 mod typing;
@@ -37,13 +38,14 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(applications::router())
         .merge(audit_log::router())
         .merge(auth::router())
+        .merge(bans::router())
         .merge(channels::router().into())
         .merge(farewell::router())
         .merge(gateway::router())
         .merge(guilds::router().into())
         .merge(instance::router())
         .merge(invites::router().into())
-        .merge(members::router().into())
+        .merge(members::router())
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
@@ -53,11 +55,11 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(reactions::router())
         .merge(profile::router())
         .merge(relationships::router())
-        .merge(roles::router().into())
+        .merge(roles::router())
         .merge(settings::router())
         .merge(sinks::router())
         .merge(typing::router())
-        .merge(users::router().into())
+        .merge(users::router())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.

@@ -7,7 +7,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker,
-    model::{Application, Member, Role, RoleColors, RoleTags},
+    model::{Application, AuditAction, Role, RoleColors, RoleTags},
 };
 use guildhall_store::guild;
 use serde::Deserialize;
@@ -17,17 +17,20 @@ use sqlx::PgConnection;
 use crate::{
     access,
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::{Result, json_response},
     events,
     extract::{Form, Json, Query},
     form::{Fault, FormErrors},
-    routes::{applications, messages, users},
+    routes::{
+        applications,
+        members::{self, NewMember},
+        roles, users,
+    },
 };
 
 const ROLES_MAX: i64 = 250;
-/// `system_channel_flags`: no notices of joins.
-const SUPPRESS_JOIN_NOTICES: u32 = 1;
 
 pub(crate) fn router() -> Router<App> {
     Router::new().route(
@@ -121,6 +124,7 @@ async fn authorize(
     State(app): State<App>,
     caller: CurrentUser,
     Query(query): Query<AuthorizeQuery>,
+    reason: Reason,
     Json(body): Json<Authorize>,
 ) -> Result<Response> {
     caller.require_human()?;
@@ -147,7 +151,16 @@ async fn authorize(
     let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
     if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
         let granted = wanted & granter.base();
-        let events = add_bot(&app, &mut tx, guild_id, &application, caller.id, granted).await?;
+        let events = add_bot(
+            &app,
+            &mut tx,
+            guild_id,
+            &application,
+            granted,
+            caller.id,
+            &reason,
+        )
+        .await?;
         tx.commit().await?;
         app.publisher.publish(events);
     }
@@ -164,82 +177,59 @@ async fn add_bot(
     db: &mut PgConnection,
     guild_id: Id<marker::Guild>,
     application: &Application,
-    adder: Id<marker::User>,
     permissions: Permissions,
+    actor: Id<marker::User>,
+    reason: &Reason,
 ) -> Result<Vec<Envelope>> {
-    let bot = application.bot.id;
-    let is_banned = sqlx::query_scalar!(
-        r#"select exists (select from ban where guild_id = $1 and user_id = $2) as "banned!""#,
-        guild_id.to_db(),
-        bot.to_db(),
-    )
-    .fetch_one(&mut *db)
-    .await?;
-    if is_banned {
-        return Err(ErrorCode::BannedFromGuild.into());
-    }
     let role = match permissions.is_empty() {
         true => None,
         false => Some(create_managed_role(app, db, guild_id, application, permissions).await?),
     };
-    let roles: Vec<i64> = role.iter().map(|role| role.id.to_db()).collect();
-    sqlx::query!(
-        "insert into member (guild_id, user_id, roles) values ($1, $2, $3)",
-        guild_id.to_db(),
-        bot.to_db(),
-        &roles,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "update guild set member_count = member_count + 1 where guild_id = $1",
-        guild_id.to_db(),
-    )
-    .execute(&mut *db)
-    .await?;
+    let mut told = Vec::new();
+    if let Some(role) = &role {
+        told.push(roles::append(db, guild_id, EventKind::GuildRoleCreate, role).await?);
+    }
+    let held: Vec<_> = role.iter().map(|role| role.id).collect();
+    let start = NewMember {
+        roles: &held,
+        ..NewMember::default()
+    };
+    let Some((member, joined)) = members::admit(db, guild_id, &application.bot, start).await?
+    else {
+        return Ok(told);
+    };
+    told.extend(joined);
     sqlx::query!(
         "insert into integration (guild_id, integration_id, application_id, user_id, role_id)
          values ($1, $2, $2, $3, $4) on conflict do nothing",
         guild_id.to_db(),
         application.id.to_db(),
-        adder.to_db(),
+        actor.to_db(),
         role.as_ref().map(|role| role.id.to_db()),
     )
     .execute(&mut *db)
     .await?;
-    let member = guild::member(&mut *db, guild_id, bot)
-        .await?
-        .ok_or(ErrorCode::UnknownMember)?;
-
-    let mut events = Vec::new();
-    if let Some(role) = &role {
-        let body = json!({ "guild_id": guild_id, "role": role });
-        events.push((EventKind::GuildRoleCreate, Intents::GUILDS, body));
+    let integration = integration(guild_id, application, role.as_ref());
+    for (kind, body) in [
+        (EventKind::IntegrationCreate, integration.clone()),
+        (
+            EventKind::GuildIntegrationsUpdate,
+            json!({ "guild_id": guild_id }),
+        ),
+    ] {
+        let vis = Visibility::realm(Intents::GUILD_INTEGRATIONS);
+        told.push(events::append(db, guild_id, kind, vis, &body, None).await?);
     }
-    let body = users::with_guild_id(&member, guild_id)?;
-    events.push((EventKind::GuildMemberAdd, Intents::GUILD_MEMBERS, body));
-    let body = integration(guild_id, application, role.as_ref());
-    events.push((
-        EventKind::IntegrationCreate,
-        Intents::GUILD_INTEGRATIONS,
-        body,
-    ));
-    let body = json!({ "guild_id": guild_id });
-    events.push((
-        EventKind::GuildIntegrationsUpdate,
-        Intents::GUILD_INTEGRATIONS,
-        body,
-    ));
-    let mut envelopes = Vec::new();
-    for (kind, intents, body) in events {
-        let vis = Visibility::realm(intents);
-        envelopes.push(events::append(db, guild_id, kind, vis, &body, None).await?);
-    }
-    envelopes.extend(announce(app, db, guild_id, &member).await?);
-    let vis = Visibility::realm(Intents::empty());
-    let body = json!({ "guild_id": guild_id });
-    envelopes.push(events::append(db, bot, EventKind::UserJoinedGuild, vis, &body, None).await?);
-    Ok(envelopes)
+    told.extend(members::greet(app, db, guild_id, &member).await?);
+    let (bot, id) = (application.bot.id, application.id);
+    let added = Entry::new(guild_id, actor, AuditAction::BOT_ADD, reason).target(bot);
+    told.extend(audit::append(app, db, added).await?);
+    let created = Entry::new(guild_id, actor, AuditAction::INTEGRATION_CREATE, reason)
+        .target(id)
+        .change("type", None, Some(integration["type"].clone()))
+        .change("name", None, Some(integration["name"].clone()));
+    told.extend(audit::append(app, db, created).await?);
+    Ok(told)
 }
 
 /// The role that only this bot has. Errors: 30005.
@@ -276,18 +266,7 @@ async fn create_managed_role(
         }),
         flags: 0,
     };
-    sqlx::query!(
-        "insert into role (guild_id, role_id, name, position, permissions, managed, bot_id)
-         values ($1, $2, $3, $4, $5, true, $6)",
-        guild_id.to_db(),
-        role.id.to_db(),
-        role.name,
-        role.position,
-        permissions.bits() as i64,
-        application.bot.id.to_db(),
-    )
-    .execute(db)
-    .await?;
+    roles::insert(db, guild_id, &role).await?;
     Ok(role)
 }
 
@@ -338,23 +317,4 @@ fn integration(
         },
         "scopes": ["bot", "applications.commands"],
     })
-}
-
-/// The join notice in the guild's system channel, if it has one and wants notices.
-async fn announce(
-    app: &App,
-    db: &mut PgConnection,
-    guild_id: Id<marker::Guild>,
-    member: &Member,
-) -> Result<Option<Envelope>> {
-    let Some((guild, _)) = guild::by_id(&mut *db, guild_id).await? else {
-        return Ok(None);
-    };
-    let settings = &guild.settings;
-    match settings.system_channel_id {
-        Some(channel) if settings.system_channel_flags & SUPPRESS_JOIN_NOTICES == 0 => {
-            messages::create_join_message(app, db, guild_id, channel, member).await
-        }
-        _ => Ok(None),
-    }
 }

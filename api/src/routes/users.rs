@@ -1,6 +1,6 @@
 //! Users. Spec: Resources › User.
 
-use axum::{extract::State, http::StatusCode};
+use axum::extract::State;
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::{Envelope, Visibility},
@@ -28,12 +28,9 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
-    routes::{
-        auth::{
-            check_bot_name, check_email, check_password, check_username, mail_verification,
-            parse_date, taken_name_or_email,
-        },
-        oauth2,
+    routes::auth::{
+        check_bot_name, check_email, check_password, check_username, mail_verification, parse_date,
+        taken_name_or_email,
     },
     second_factor::{self, Shown},
     sessions::{self, Client, Which},
@@ -44,8 +41,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(get_my_user, update_my_user))
         .routes(routes!(list_my_guilds))
-        .routes(routes!(leave_guild))
-        .routes(routes!(get_my_guild_member))
         .routes(routes!(get_user))
 }
 
@@ -83,23 +78,6 @@ async fn get_user(
     .await?
     .ok_or(ErrorCode::UnknownUser)?;
     Ok(Json(row.into()))
-}
-
-/// The caller as a member of a guild of theirs. Errors: 401, 10004.
-/// [Get Current User Guild Member](https://docs.discord.com/developers/resources/user#get-current-user-guild-member)
-#[utoipa::path(
-    get,
-    path = "/users/@me/guilds/{guild_id}/member",
-    tag = "Users",
-    responses((status = 200, body = model::Member))
-)]
-async fn get_my_guild_member(
-    State(app): State<App>,
-    caller: CurrentUser,
-    Path(guild_id): Path<Id<marker::Guild>>,
-) -> Result<Json<model::Member>> {
-    let member = guild::member(&app.db, guild_id, caller.id).await?;
-    Ok(Json(member.ok_or(ErrorCode::UnknownGuild)?))
 }
 
 /// Absent: unchanged; null: cleared, where that means something.
@@ -444,107 +422,4 @@ async fn my_guilds(
         guilds.reverse();
     }
     Ok(guilds)
-}
-
-/// Errors: 10004, 50055 for the owner.
-/// [Leave Guild](https://docs.discord.com/developers/resources/user#leave-guild)
-#[utoipa::path(
-    delete,
-    path = "/users/@me/guilds/{guild_id}",
-    tag = "Users",
-    responses((status = 204, description = "The caller is no member any more"))
-)]
-async fn leave_guild(
-    State(app): State<App>,
-    caller: CurrentUser,
-    Path(guild_id): Path<Id<marker::Guild>>,
-) -> Result<StatusCode> {
-    let mut tx = app.db.begin().await?;
-    access::lock_realms(&mut tx, [guild_id.cast(), caller.id.cast()]).await?;
-    let owner = sqlx::query_scalar!(
-        "select g.owner_id from guild g join member m using (guild_id)
-         where g.guild_id = $1 and m.user_id = $2",
-        guild_id.to_db(),
-        caller.id.to_db(),
-    )
-    .fetch_optional(&mut *tx)
-    .await?
-    .ok_or(ErrorCode::UnknownGuild)?;
-    if owner == caller.id.to_db() {
-        return Err(ErrorCode::InvalidGuild.into());
-    }
-    remove_member(&mut tx, guild_id, caller.id).await?;
-    let events = append_leave(&mut tx, guild_id, caller.user()).await?;
-    tx.commit().await?;
-    app.publisher.publish(events);
-    Ok(StatusCode::NO_CONTENT)
-}
-
-/// Takes the member row; the guild's head is locked.
-pub(crate) async fn remove_member(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    user: Id<marker::User>,
-) -> Result<()> {
-    sqlx::query!(
-        "delete from member where guild_id = $1 and user_id = $2",
-        guild.to_db(),
-        user.to_db(),
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!(
-        "update guild set member_count = member_count - 1 where guild_id = $1",
-        guild.to_db(),
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Numbers what follows from a deleted member row, in the guild and for the user, whose
-/// heads are locked; a bot's managed role goes with it.
-pub(crate) async fn append_leave(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    user: &User,
-) -> Result<Vec<Envelope>> {
-    let managed = if user.bot {
-        sqlx::query_scalar!(
-            "delete from role where guild_id = $1 and bot_id = $2 returning role_id",
-            guild.to_db(),
-            user.id.to_db(),
-        )
-        .fetch_all(&mut *db)
-        .await?
-    } else {
-        Vec::new()
-    };
-    let body = json!({ "guild_id": guild, "user": user });
-    let mut changes = vec![(EventKind::GuildMemberRemove, Intents::GUILD_MEMBERS, body)];
-    for role in managed {
-        let role: Id<marker::Role> = Id::from_db(role);
-        let body = json!({ "guild_id": guild, "role_id": role });
-        changes.push((EventKind::GuildRoleDelete, Intents::GUILDS, body));
-    }
-    let mut events = Vec::new();
-    for (kind, intents, body) in changes {
-        let vis = Visibility::realm(intents);
-        events.push(events::append(db, guild, kind, vis, &body, None).await?);
-    }
-    if user.bot {
-        events.extend(oauth2::remove_integration(db, guild, user.id).await?);
-    }
-    events.push(append_left(db, guild, user.id).await?);
-    Ok(events)
-}
-
-async fn append_left(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    user: Id<marker::User>,
-) -> Result<Envelope> {
-    let vis = Visibility::realm(Intents::empty());
-    let body = json!({ "guild_id": guild });
-    events::append(db, user, EventKind::UserLeftGuild, vis, &body, None).await
 }

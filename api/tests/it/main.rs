@@ -8,6 +8,7 @@
 mod accounts;
 mod applications;
 mod audit_log;
+mod bans;
 mod channels;
 mod conformance;
 mod endpoint;

@@ -217,3 +217,85 @@ async fn a_kick_is_told_to_the_guild_and_to_the_kicked(db: PgPool) {
         .expect(200);
     assert_eq!(guild["approximate_member_count"], 2);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn members_are_found_by_the_beginning_of_any_name(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let robert = app.user("robert").await;
+    app.user("bobette").await;
+    app.join(&robert, hall).await;
+    sqlx::query("update account set global_name = 'Böb%' where user_id = $1")
+        .bind(alice.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.patch(
+        &robert,
+        &format!("/guilds/{}/members/@me", hall.id),
+        json!({ "nick": "BOBO" }),
+    )
+    .await
+    .expect(200);
+    let found = async |query: &str| -> Vec<Value> {
+        let path = format!("/guilds/{}/members/search", hall.id);
+        let request = app
+            .request(reqwest::Method::GET, &path)
+            .query(&[("query", query), ("limit", "10")])
+            .header("authorization", &alice.authorization);
+        let list = app.send(request).await.expect(200);
+        conforms("search_guild_members", 200, &list);
+        let id = |member: &Value| member["user"]["id"].clone();
+        list.as_array().unwrap().iter().map(id).collect()
+    };
+    assert_eq!(found("bob").await, [json!(bob.id), json!(robert.id)]);
+    assert_eq!(found("BÖB%").await, [json!(alice.id)]);
+    assert_eq!(found("rob").await, [json!(robert.id)]);
+    assert!(found("%").await.is_empty());
+    assert!(found("ob").await.is_empty());
+    app.get(&alice, &format!("/guilds/{}/members/search", hall.id))
+        .await
+        .expect_fault("query", "BASE_TYPE_REQUIRED");
+    app.get(
+        &app.user("eve").await,
+        &format!("/guilds/{}/members/search?query=b", hall.id),
+    )
+    .await
+    .expect_error(403, 50001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn ones_own_membership_tells_what_it_allows(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (_, bob, hall) = hall(&app).await;
+    app.grant(&bob, hall, Permissions::MANAGE_GUILD).await;
+    let path = format!("/users/@me/guilds/{}/member", hall.id);
+    let own = app.get(&bob, &path).await.expect(200);
+    conforms("get_my_guild_member", 200, &own);
+    let held = Permissions::NEW_GUILD | Permissions::MANAGE_GUILD;
+    assert_eq!(own["permissions"], json!(held));
+    let eve = app.user("eve").await;
+    app.get(&eve, &path).await.expect_error(404, 10004);
+
+    let nick = format!("/guilds/{}/members/@me/nick", hall.id);
+    let body = app.patch(&bob, &nick, json!({ "nick": "b" })).await;
+    assert_eq!(body.expect(200), json!({ "nick": "b" }));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn moderators_set_one_flag_and_only_that(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    let member = app
+        .patch(&alice, &path, json!({ "flags": 7 }))
+        .await
+        .expect(200);
+    conforms("update_guild_member", 200, &member);
+    assert_eq!(member["flags"], 4);
+    let read = app.get(&alice, &path).await.expect(200);
+    assert_eq!(read["flags"], 4);
+    app.patch(&bob, &path, json!({ "flags": 0 }))
+        .await
+        .expect_error(403, 50013);
+}

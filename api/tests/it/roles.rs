@@ -190,3 +190,143 @@ async fn nobody_reaches_above_their_own_role(db: PgPool) {
     wanted.regardless.push(eve.id);
     assert_eq!(vis, wanted);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn roles_are_moved_below_the_mover(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    let bobs = app.grant(&bob, hall, Permissions::MANAGE_ROLES).await;
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let role = app.post(&alice, &path, json!({})).await.expect(200);
+        ids.push(role["id"].as_str().unwrap().to_owned());
+    }
+    let moved = app
+        .patch(
+            &alice,
+            &path,
+            json!([{ "id": bobs, "position": 3 }, { "id": ids[0], "position": 2 }]),
+        )
+        .await
+        .expect(200);
+    conforms("bulk_update_guild_roles", 200, &moved);
+    let order: Vec<&Value> = moved.as_array().unwrap().iter().map(|r| &r["id"]).collect();
+    assert_eq!(
+        order,
+        [
+            &json!(hall.id),
+            &json!(ids[1]),
+            &json!(ids[0]),
+            &json!(bobs)
+        ]
+    );
+    assert_eq!(
+        app.event_names(hall.id).await[2..],
+        ["GUILD_ROLE_UPDATE", "GUILD_ROLE_UPDATE"]
+    );
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(entry["action_type"], 31);
+    assert_eq!(
+        entry["changes"],
+        json!([{ "key": "position", "old_value": 1, "new_value": 2 }])
+    );
+
+    let refused = [
+        (json!([{ "id": bobs, "position": 1 }]), 403, 50013),
+        (json!([{ "id": ids[0], "position": 4 }]), 403, 50013),
+        (json!([{ "id": hall.id, "position": 1 }]), 400, 50028),
+        (json!([{ "id": "5", "position": 1 }]), 404, 10011),
+    ];
+    for (body, status, code) in refused {
+        app.patch(&bob, &path, body)
+            .await
+            .expect_error(status, code);
+    }
+    app.patch(&bob, &path, json!([{ "id": ids[0], "position": 1 }]))
+        .await
+        .expect(200);
+    app.patch(&bob, &path, json!([{ "id": ids[0], "position": -1 }]))
+        .await
+        .expect_fault("0.position", "NUMBER_TYPE_MIN");
+    app.patch(&bob, &path, json!({}))
+        .await
+        .expect_fault("", "LIST_TYPE_CONVERT");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn colours_come_in_threes(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let hall = app.guild(&alice, "Hall").await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    let colors = json!({ "primary_color": 1, "secondary_color": 2, "tertiary_color": null });
+    let role = app
+        .post(&alice, &path, json!({ "colors": colors }))
+        .await
+        .expect(200);
+    conforms("create_guild_role", 200, &role);
+    let one = format!("{path}/{}", role["id"].as_str().unwrap());
+    let read = app.get(&alice, &one).await.expect(200);
+    assert_eq!(read["colors"], colors);
+    assert_eq!(read["color"], 1);
+    let plain = app
+        .patch(&alice, &one, json!({ "color": 5 }))
+        .await
+        .expect(200);
+    conforms("update_guild_role", 200, &plain);
+    assert_eq!(plain["colors"]["secondary_color"], Value::Null);
+    app.patch(
+        &alice,
+        &one,
+        json!({ "colors": { "secondary_color": 16_777_216 } }),
+    )
+    .await
+    .expect_fault("colors.secondary_color", "NUMBER_TYPE_MAX");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn holders_of_a_role_are_counted_listed_and_added(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let eve = app.user("eve").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    let role = app.post(&alice, &path, json!({})).await.expect(200);
+    let role = role["id"].as_str().unwrap();
+    let added = app
+        .patch(
+            &alice,
+            &format!("{path}/{role}/members"),
+            json!({ "member_ids": [bob.id, alice.id, eve.id] }),
+        )
+        .await
+        .expect(200);
+    assert_eq!(added.as_object().unwrap().len(), 2);
+    assert_eq!(added[bob.id.to_string()]["roles"], json!([role]));
+    let counts = app
+        .get(&bob, &format!("{path}/member-counts"))
+        .await
+        .expect(200);
+    conforms("guild_role_member_counts", 200, &counts);
+    assert_eq!(counts, json!({ role: 2 }));
+    let ids = app.get(&alice, &format!("{path}/{role}/member-ids")).await;
+    assert_eq!(ids.expect(200), json!([alice.id, bob.id]));
+    app.get(&bob, &format!("{path}/{role}/member-ids"))
+        .await
+        .expect_error(403, 50013);
+    let names = app.event_names(hall.id).await;
+    assert_eq!(
+        names,
+        [
+            "GUILD_ROLE_CREATE",
+            "GUILD_MEMBER_UPDATE",
+            "GUILD_MEMBER_UPDATE"
+        ]
+    );
+}

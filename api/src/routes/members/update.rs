@@ -1,0 +1,323 @@
+//! Changes to members: names, roles, timeouts, flags.
+
+use axum::extract::State;
+use guildhall_shared::{
+    Id, Permissions, Timestamp,
+    envelope::Envelope,
+    error_code::ErrorCode,
+    id::marker::{Channel, Guild, Role, User},
+    model::{AuditAction, Member, present},
+};
+use guildhall_store::ids_to_db;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::PgConnection;
+use time::Duration;
+use utoipa::ToSchema;
+
+use super::{find, store};
+use crate::{
+    access::{self, GuildAccess},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path},
+    form::{Fault, FormErrors},
+    routes::roles,
+};
+
+/// Longest timeout.
+const TIMEOUT_MAX: Duration = Duration::days(28);
+const ROLES_MAX: usize = 350;
+const NICK_LENGTH_MAX: usize = 32;
+/// BYPASSES_VERIFICATION, the one flag that moderators set.
+const FLAGS_EDITABLE: u64 = 1 << 2;
+
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+pub(super) struct UpdateMember {
+    #[serde(deserialize_with = "present")]
+    #[schema(max_length = 32)]
+    nick: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    #[schema(max_items = 350)]
+    roles: Option<Option<Vec<Option<Id<Role>>>>>,
+    /// 28 days ahead at most; null ends a timeout.
+    #[serde(deserialize_with = "present")]
+    communication_disabled_until: Option<Option<Timestamp>>,
+    mute: Option<bool>,
+    deaf: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    channel_id: Option<Option<Id<Channel>>>,
+    flags: Option<u64>,
+}
+
+impl Form for UpdateMember {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(Some(nick)) = &self.nick {
+            form.length("nick", nick, 0..=NICK_LENGTH_MAX);
+        }
+        if let Some(Some(roles)) = &self.roles
+            && roles.len() > ROLES_MAX
+        {
+            form.add(
+                "roles",
+                Fault::BadLength {
+                    min: 0,
+                    max: ROLES_MAX,
+                },
+            );
+        }
+        if let Some(Some(until)) = self.communication_disabled_until
+            && until.0 > Timestamp::now().0 + TIMEOUT_MAX
+        {
+            let message = "Timeouts last 28 days at most.";
+            let fault = Fault::Other("DATE_TIME_TYPE_TOO_LATE", message.into());
+            form.add("communication_disabled_until", fault);
+        }
+    }
+}
+
+/// Each field needs its own permission; nick and timeout also the target below the caller.
+///
+/// Errors: 10004, 10007, 10011, 40032, 50001, 50013, 50028, 50035.
+#[utoipa::path(
+    patch,
+    path = "/guilds/{guild_id}/members/{user_id}",
+    tag = "Members",
+    responses((status = 200, body = Member))
+)]
+pub(super) async fn update_guild_member(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((guild_id, user_id)): Path<(Id<Guild>, Id<User>)>,
+    reason: Reason,
+    Json(body): Json<UpdateMember>,
+) -> Result<Json<Member>> {
+    let mut tx = app.db.begin().await?;
+    let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
+    let before = find(&mut tx, guild_id, user_id).await?;
+    let mut member = before.clone();
+    if let Some(nick) = body.nick {
+        if user_id == user.id {
+            access.require(Permissions::CHANGE_NICKNAME)?;
+        } else {
+            access.require(Permissions::MANAGE_NICKNAMES)?;
+            access.require_above(access.rank_of(user_id, &before.roles))?;
+        }
+        member.nick = clean_nick(nick);
+    }
+    if let Some(roles) = body.roles {
+        access.require(Permissions::MANAGE_ROLES)?;
+        member.roles = new_roles(&access, &before.roles, roles.unwrap_or_default())?;
+    }
+    if let Some(until) = body.communication_disabled_until {
+        access.require(Permissions::MODERATE_MEMBERS)?;
+        let held = access.base_of_member(user_id, &before);
+        if held.contains(Permissions::ADMINISTRATOR) {
+            return Err(ErrorCode::MissingPermissions.into());
+        }
+        access.require_above(access.rank_of(user_id, &before.roles))?;
+        // A time that has passed is no timeout.
+        member.communication_disabled_until = until.filter(|until| *until > Timestamp::now());
+    }
+    if let Some(flags) = body.flags {
+        let any_of = [
+            Permissions::MANAGE_GUILD,
+            Permissions::MANAGE_ROLES,
+            Permissions::MODERATE_MEMBERS
+                .union(Permissions::KICK_MEMBERS)
+                .union(Permissions::BAN_MEMBERS),
+        ];
+        if !any_of.iter().any(|&set| access.base().contains(set)) {
+            return Err(ErrorCode::MissingPermissions.into());
+        }
+        member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
+    }
+    // Nobody is in voice: there is none yet.
+    for (wanted, needed) in [
+        (body.mute.is_some(), Permissions::MUTE_MEMBERS),
+        (body.deaf.is_some(), Permissions::DEAFEN_MEMBERS),
+        (body.channel_id.is_some(), Permissions::MOVE_MEMBERS),
+    ] {
+        if wanted {
+            access.require(needed)?;
+            return Err(ErrorCode::TargetNotInVoice.into());
+        }
+    }
+    if member == before {
+        return Ok(Json(member));
+    }
+    let mut events = vec![store(&mut tx, guild_id, user_id, &member).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
+        .target(user_id)
+        .changed(&before, &member)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    events.extend(audit_roles(&app, &mut tx, &access, &before, &member, &reason).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(Json(member))
+}
+
+/// The entry for roles that a member was given or lost, if any.
+pub(crate) async fn audit_roles(
+    app: &App,
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    before: &Member,
+    after: &Member,
+    reason: &Reason,
+) -> Result<Option<Envelope>> {
+    let only_in = |one: &Member, other: &Member| -> Vec<Id<Role>> {
+        let roles = one.roles.iter().copied();
+        roles.filter(|role| !other.roles.contains(role)).collect()
+    };
+    let (given, taken) = (only_in(after, before), only_in(before, after));
+    if given.is_empty() && taken.is_empty() {
+        return Ok(None);
+    }
+    let action = AuditAction::MEMBER_ROLE_UPDATE;
+    let mut entry = Entry::new(access.id, access.user, action, reason);
+    if let Some(user) = &after.user {
+        entry = entry.target(user.id);
+    }
+    for (key, roles) in [("$add", given), ("$remove", taken)] {
+        if roles.is_empty() {
+            continue;
+        }
+        let named = sqlx::query!(
+            "select role_id, name from role where guild_id = $1 and role_id = any($2)",
+            access.id.to_db(),
+            &ids_to_db(&roles),
+        )
+        .fetch_all(&mut *db)
+        .await?;
+        let named = named.into_iter().map(|role| {
+            let id: Id<Role> = Id::from_db(role.role_id);
+            json!({ "id": id, "name": role.name })
+        });
+        entry = entry.change(key, None, Some(named.collect()));
+    }
+    audit::append(app, db, entry).await
+}
+
+fn clean_nick(nick: Option<String>) -> Option<String> {
+    nick.map(|nick| crate::routes::clean(&nick))
+        .filter(|nick| !nick.is_empty())
+}
+
+/// The roles a member is to have, of which every changed one is the caller's to give or take.
+fn new_roles(
+    access: &GuildAccess,
+    before: &[Id<Role>],
+    wanted: Vec<Option<Id<Role>>>,
+) -> Result<Vec<Id<Role>>> {
+    let mut form = FormErrors::new();
+    let mut after: Vec<Id<Role>> = Vec::new();
+    for (index, role) in wanted.into_iter().enumerate() {
+        let Some(role) = role else { continue };
+        if access.role(role).is_none() {
+            roles::unknown_role(index, &mut form);
+        }
+        if !after.contains(&role) {
+            after.push(role);
+        }
+    }
+    form.finish()?;
+    let given = after.iter().filter(|role| !before.contains(role));
+    let taken = before.iter().filter(|role| !after.contains(role));
+    for &role in given.chain(taken) {
+        // What was deleted a moment ago is taken from everybody anyway.
+        if access.role(role).is_some() {
+            roles::assignable(access, role)?;
+        }
+    }
+    Ok(after)
+}
+
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+pub(super) struct UpdateMyMember {
+    #[serde(deserialize_with = "present")]
+    #[schema(max_length = 32)]
+    nick: Option<Option<String>>,
+}
+
+impl Form for UpdateMyMember {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(Some(nick)) = &self.nick {
+            form.length("nick", nick, 0..=NICK_LENGTH_MAX);
+        }
+    }
+}
+
+/// CHANGE_NICKNAME for the nick. Errors: 10004, 50001, 50013, 50035.
+#[utoipa::path(
+    patch,
+    path = "/guilds/{guild_id}/members/@me",
+    tag = "Members",
+    responses((status = 200, body = Member))
+)]
+pub(super) async fn update_my_guild_member(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
+    Json(body): Json<UpdateMyMember>,
+) -> Result<Json<Member>> {
+    change_own(&app, &user, guild_id, &reason, body)
+        .await
+        .map(Json)
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct MyNick {
+    nick: Option<String>,
+}
+
+/// The older form of `update_my_guild_member`. Errors: 10004, 50001, 50013, 50035.
+#[utoipa::path(
+    patch,
+    path = "/guilds/{guild_id}/members/@me/nick",
+    tag = "Members",
+    responses((status = 200, body = MyNick))
+)]
+pub(super) async fn update_my_nick(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
+    Json(body): Json<UpdateMyMember>,
+) -> Result<Json<MyNick>> {
+    let member = change_own(&app, &user, guild_id, &reason, body).await?;
+    Ok(Json(MyNick { nick: member.nick }))
+}
+
+async fn change_own(
+    app: &App,
+    user: &CurrentUser,
+    guild_id: Id<Guild>,
+    reason: &Reason,
+    body: UpdateMyMember,
+) -> Result<Member> {
+    let mut tx = app.db.begin().await?;
+    let access = access::guild_for_change(&mut tx, user, guild_id, Permissions::empty()).await?;
+    let before = find(&mut tx, guild_id, user.id).await?;
+    let mut member = before.clone();
+    if let Some(nick) = body.nick {
+        access.require(Permissions::CHANGE_NICKNAME)?;
+        member.nick = clean_nick(nick);
+    }
+    if member == before {
+        return Ok(member);
+    }
+    let mut events = vec![store(&mut tx, guild_id, user.id, &member).await?];
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, reason)
+        .target(user.id)
+        .changed(&before, &member)?;
+    events.extend(audit::append(app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(member)
+}
