@@ -19,7 +19,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::members;
+use super::{members, messages};
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -558,7 +558,15 @@ async fn delete_messages(
     .fetch_all(&app.db)
     .await?;
     for channel in channels {
-        while delete_batch(app, guild_id, Id::from_db(channel), authors, since).await? {}
+        loop {
+            match delete_batch(app, guild_id, Id::from_db(channel), authors, since).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                // The channel was deleted meanwhile, and its messages with it.
+                Err(error) if error.code() == ErrorCode::UnknownChannel => break,
+                Err(error) => return Err(error),
+            }
+        }
     }
     Ok(())
 }
@@ -572,13 +580,11 @@ async fn delete_batch(
     since: i64,
 ) -> Result<bool> {
     let mut tx = app.db.begin().await?;
-    access::lock_realms(&mut tx, [realm(guild_id)]).await?;
-    let deleted = sqlx::query_scalar!(
-        "delete from message where channel_id = $1 and message_id in (
-           select message_id from message
-           where channel_id = $1 and message_id >= $2 and author_id = any($3)
-           order by message_id limit $4)
-         returning message_id",
+    let audience = access::audience_for_change(&mut tx, channel_id).await?;
+    let found = sqlx::query_scalar!(
+        "select message_id from message
+         where channel_id = $1 and message_id >= $2 and author_id = any($3)
+         order by message_id limit $4",
         channel_id.to_db(),
         since,
         &ids_to_db(authors),
@@ -586,19 +592,21 @@ async fn delete_batch(
     )
     .fetch_all(&mut *tx)
     .await?;
-    if deleted.is_empty() {
+    if found.is_empty() {
         return Ok(false);
     }
-    let is_full = deleted.len() as i64 == DELETE_BATCH;
+    let is_full = found.len() as i64 == DELETE_BATCH;
+    let ids: Vec<Id<Message>> = ids_from_db(found);
+    messages::delete_messages(&mut tx, channel_id, &ids).await?;
     let body = MessagesDeleted {
-        ids: ids_from_db(deleted),
+        ids,
         channel_id,
         guild_id,
     };
-    let vis = Visibility::channel(channel_id, Intents::GUILD_MESSAGES);
+    let vis = audience.visibility(Intents::GUILD_MESSAGES);
     let kind = EventKind::MessageDeleteBulk;
-    let event = events::append(&mut tx, guild_id, kind, vis, &body, None).await?;
+    let events = audience.append(&mut tx, kind, vis, &body, None).await?;
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(is_full)
 }
