@@ -18,7 +18,7 @@ use crate::{
     app::App,
     error::Result,
     events,
-    routes::{relationships, users},
+    routes::{members, relationships},
     tickets,
 };
 

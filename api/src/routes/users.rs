@@ -3,17 +3,12 @@
 use axum::extract::State;
 use guildhall_shared::{
     Id, Permissions, Timestamp,
-    envelope::{Envelope, Visibility},
     error_code::ErrorCode,
-    gateway::{EventKind, Intents},
     id::marker,
     model::{self, GuildSettings, User},
     permissions::{self, MemberAccess},
 };
-use guildhall_store::{
-    account::{self as accounts, UserRow},
-    guild,
-};
+use guildhall_store::account::{self as accounts, UserRow};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json as Jsonb};
@@ -21,11 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access, account,
+    account,
     app::App,
     auth::{self, CurrentUser},
     error::Result,
-    events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
     routes::auth::{
