@@ -68,6 +68,7 @@ fn measure(
     let name = match scenario {
         Scenario::Fanout => "fanout",
         Scenario::Post => "post",
+        Scenario::Pages => "pages",
     };
     let pid = |member: &str| {
         cluster

@@ -66,6 +66,8 @@ pub(crate) enum Scenario {
     Fanout,
     /// Message creates through REST against pgbench's single-row inserts.
     Post,
+    /// Lists and searches: the last page against the first, in a large guild and channel.
+    Pages,
 }
 
 /// Runs the command named by the arguments. Failures are printed; exit code 130 is Ctrl-C.

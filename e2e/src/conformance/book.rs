@@ -243,6 +243,31 @@ impl Book {
         lines
     }
 
+    /// What a page made earlier claims and is no longer so, with what speaks against it.
+    pub fn regressions(&self, earlier: &str) -> Vec<String> {
+        let page = self.page();
+        let now: BTreeMap<&str, [bool; 3]> = page.lines().filter_map(read_row).collect();
+        let mut lines = Vec::new();
+        for (id, claimed) in earlier.lines().filter_map(read_row) {
+            let found = now.get(id).copied().unwrap_or_default();
+            for (question, (claimed, found)) in ["answers", "acts", "refuses"]
+                .iter()
+                .zip(claimed.into_iter().zip(found))
+            {
+                if claimed && !found {
+                    lines.push(format!("{id} no longer {question}"));
+                }
+            }
+        }
+        let broken = |fault: &String| {
+            let id = fault.split(' ').next();
+            lines.iter().any(|line| line.split(' ').next() == id)
+        };
+        let why: Vec<String> = self.faults().into_iter().filter(broken).collect();
+        lines.extend(why);
+        lines
+    }
+
     /// The page, in Markdown: scores and a row for each operation.
     pub fn page(&self) -> String {
         let mut page = String::from(HEAD);
@@ -307,6 +332,17 @@ fn passed(operation: &Operation, proof: &Proof) -> [bool; 3] {
     ]
 }
 
+/// Operation and marks of a row of the page.
+fn read_row(row: &str) -> Option<(&str, [bool; 3])> {
+    let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+    match cells.as_slice() {
+        ["", id, _, tier, answers, acts, refuses, ""] if tier.parse::<u8>().is_ok() => {
+            Some((id, [answers, acts, refuses].map(|mark| *mark == "yes")))
+        }
+        _ => None,
+    }
+}
+
 /// A path with an id, a code or an emoji in each place.
 fn fill(path: &str) -> String {
     let mut filled = String::new();
@@ -347,6 +383,18 @@ const TABLE: &str = "
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_the_page_read_back() {
+        let book = Book::default();
+        let page = book.page();
+        assert_eq!(page.lines().filter_map(read_row).count(), OPERATIONS.len());
+        assert!(book.regressions(&page).is_empty());
+        let claims = page.replacen("| - |", "| yes |", 1);
+        assert_eq!(book.regressions(&claims).len(), 1);
+        let row = "| get_gateway | GET `/gateway` | 1 | yes | - | yes |";
+        assert_eq!(read_row(row), Some(("get_gateway", [true, false, true])));
+    }
 
     #[test]
     fn parameters_are_filled_in() {
