@@ -13,6 +13,7 @@ mod channels;
 mod conformance;
 mod endpoint;
 mod farewell;
+mod fuzz;
 mod guilds;
 mod harness;
 mod http;
