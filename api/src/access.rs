@@ -16,7 +16,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     id::marker::{self, Guild, Realm, Role, User},
     model::{Channel, ChannelKind, ChannelSettings, Member, Thread, ThreadMetadata},
-    permissions::{self, MemberAccess, Overwrite, Rank},
+    permissions::{self, MemberAccess, Overwrite, Rank, ThreadDoor},
 };
 use guildhall_store::ids_from_db;
 use rustc_hash::FxHashMap;
@@ -108,6 +108,12 @@ impl GuildAccess {
             kind.class(),
             Timestamp::now(),
         )
+    }
+
+    /// Permissions in a thread of a channel with these overwrites, now.
+    pub(crate) fn in_thread(&self, parent: &[Overwrite], door: ThreadDoor) -> Permissions {
+        let (base, now) = (self.base(), Timestamp::now());
+        permissions::in_thread(base, self.id, self.access(), parent, door, now)
     }
 
     /// Errors: 50013.

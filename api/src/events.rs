@@ -11,7 +11,7 @@ use guildhall_shared::{
     envelope::{Alt, Durability, Envelope, Visibility},
     gateway::EventKind,
     keys,
-    shard::{self, ShardId},
+    shard::{self, Position, ShardId},
 };
 use redis::aio::ConnectionManager;
 use serde::Serialize;
@@ -72,6 +72,68 @@ pub async fn append_bytes<T>(
 ) -> Result<Envelope> {
     let trace = http::trace();
     Ok(guildhall_store::events::append(db, realm, kind, vis, body, alt, trace).await?)
+}
+
+/// [`append_bytes`] of many events of one kind, in this order, by one statement.
+pub(crate) async fn append_many<T>(
+    db: &mut PgConnection,
+    realm: Id<T>,
+    kind: EventKind,
+    events: Vec<(Visibility, Bytes)>,
+) -> Result<Vec<Envelope>> {
+    if events.is_empty() {
+        return Ok(Vec::new());
+    }
+    let vis: Vec<Vec<u8>> = events
+        .iter()
+        .map(|(vis, _)| {
+            let mut bytes = Vec::new();
+            vis.encode(&mut bytes);
+            bytes
+        })
+        .collect();
+    let bodies: Vec<&[u8]> = events.iter().map(|(_, body)| &body[..]).collect();
+    let rows = sqlx::query!(
+        r#"with head as (
+             update realm_head
+             set seq = seq + $2, state_seq = case when $3 then seq + $2 else state_seq end
+             where realm_id = $1
+             returning shard, era, seq - $2 as before
+           )
+           insert into realm_event (realm_id, seq, shard, era, kind, vis, body)
+           select $1, before + e.place, shard, era, $4, e.vis, e.body
+           from head, unnest($5::bytea[], $6::bytea[]) with ordinality as e (vis, body, place)
+           returning era, seq, at"#,
+        realm.to_db(),
+        events.len() as i64,
+        kind.changes_access(),
+        kind.number() as i16,
+        &vis,
+        bodies.as_slice() as &[&[u8]],
+    )
+    .fetch_all(db)
+    .await?;
+    let mut rows: Vec<_> = rows
+        .into_iter()
+        .map(|row| (row.seq, row.era, row.at))
+        .collect();
+    rows.sort_unstable();
+    let numbered = rows.into_iter().zip(events);
+    Ok(numbered
+        .map(|((seq, era, at), (vis, body))| Envelope {
+            realm: shard::realm(realm),
+            durability: Durability::Durable(Position {
+                era: era as u32,
+                seq: seq as u64,
+            }),
+            kind,
+            vis,
+            at_ms: (at.unix_timestamp_nanos() / 1_000_000) as u64,
+            trace: http::trace(),
+            body,
+            alt: None,
+        })
+        .collect())
 }
 
 /// Hands events to Redis in the background.

@@ -126,6 +126,16 @@ impl FormErrors {
         self.faults.entry(path.into()).or_insert(fault);
     }
 
+    /// The faults of a form that is a field of this one.
+    pub(crate) fn add_inside(&mut self, path: &str, inner: Self) {
+        for (below, fault) in inner.faults {
+            match below.is_empty() {
+                true => self.add(path, fault),
+                false => self.add(format!("{path}.{below}"), fault),
+            }
+        }
+    }
+
     /// A field that is not there, unless it was there with faults inside.
     pub(crate) fn add_missing(&mut self, path: String) {
         let inside = format!("{path}.");

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access, account,
     app::App,
-    audit,
+    audit, collect,
     error::Result,
     events,
-    routes::{applications, messages, polls, roles},
+    routes::{applications, messages, polls, roles, threads},
     tickets,
 };
 
@@ -68,6 +68,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("take deleted roles", roles::take_deleted(app).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
+        is_done("archive threads", threads::archive_idle(app).await);
+        is_done("collect", collect::run(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);
         let deleted = applications::finish_deletions(app).await;
         is_done("delete applications", deleted);

@@ -8,6 +8,7 @@ mod account;
 pub mod app;
 mod audit;
 pub mod auth;
+mod collect;
 pub mod config;
 pub mod error;
 pub mod events;

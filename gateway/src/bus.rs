@@ -168,6 +168,8 @@ pub struct Identity {
     pub application: Option<(Id<guildhall_shared::id::marker::Application>, u64)>,
     /// The user's realm stands here; guild joins and leaves after it follow as its events.
     pub position: Position,
+    /// Of users: the DMs and group DMs they list.
+    pub private_channels: Vec<guildhall_shared::model::PrivateChannel>,
     /// Guilds of this bot shard (all of them for users).
     pub guilds: Vec<Id<Guild>>,
     /// Relationships, settings, notes; bots have none.

@@ -348,6 +348,46 @@ pub fn in_thread(
     }
 }
 
+bitflags::bitflags! {
+    /// What a change of a thread touches.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct ThreadChange: u8 {
+        /// Name, time until it archives itself, tags.
+        const EDIT = 1 << 0;
+        const ARCHIVE = 1 << 1;
+        const UNARCHIVE = 1 << 2;
+        /// Lock, slowmode, pin.
+        const MODERATE = 1 << 3;
+        /// Whether anybody in a private thread may add people.
+        const INVITABLE = 1 << 4;
+    }
+}
+
+/// Whether a user who holds `held` in a thread may change it so. `locked`: as it was before.
+pub fn may_change_thread(
+    held: Permissions,
+    is_owner: bool,
+    joined: bool,
+    locked: bool,
+    change: ThreadChange,
+) -> bool {
+    if !held.contains(Permissions::VIEW_CHANNEL) {
+        return false;
+    }
+    if held.contains(Permissions::MANAGE_THREADS) || change.is_empty() {
+        return true;
+    }
+    if locked || change.contains(ThreadChange::MODERATE) {
+        return false;
+    }
+    let owners = ThreadChange::EDIT | ThreadChange::ARCHIVE | ThreadChange::INVITABLE;
+    if change.intersects(owners) && !is_owner {
+        return false;
+    }
+    let may_wake = joined || held.contains(Permissions::SEND_MESSAGES_IN_THREADS);
+    !change.contains(ThreadChange::UNARCHIVE) || may_wake
+}
+
 fn implicit_denials(set: Permissions, class: ChannelClass) -> Permissions {
     if !set.contains(Permissions::VIEW_CHANNEL) {
         return Permissions::empty();
@@ -674,6 +714,25 @@ mod tests {
                 prop_assert!(!held.intersects(Permissions::NEEDS_SENDING));
             }
             prop_assert!(world.in_thread(ThreadDoor::Open).contains(held));
+        }
+    }
+
+    proptest! {
+        /// Whatever a change touches besides, it takes at least what its parts take; and only
+        /// MANAGE_THREADS moderates or touches a locked thread.
+        #[test]
+        fn a_change_of_a_thread_takes_what_each_part_takes(
+            held: u64, is_owner: bool, joined: bool, locked: bool, bits in 0u8..32,
+        ) {
+            let held = Permissions::from_bits_truncate(held);
+            let change = ThreadChange::from_bits_truncate(bits);
+            let may = |change| may_change_thread(held, is_owner, joined, locked, change);
+            let parts = change.iter().all(may);
+            prop_assert_eq!(may(change), parts && held.contains(Permissions::VIEW_CHANNEL));
+            if may(change) && !held.contains(Permissions::MANAGE_THREADS) && !change.is_empty() {
+                prop_assert!(!locked && !change.contains(ThreadChange::MODERATE));
+                prop_assert!(is_owner || change == ThreadChange::UNARCHIVE);
+            }
         }
     }
 

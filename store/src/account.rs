@@ -2,7 +2,7 @@
 
 use guildhall_shared::{
     id::{Id, marker},
-    model::{CurrentUser, User},
+    model::{CurrentUser, PrivateChannel, User},
     shard::{Position, realm},
     token::TokenHash,
 };
@@ -11,6 +11,7 @@ use sqlx::{PgExecutor, PgPool};
 use crate::{
     Result,
     personal::{self, Personal},
+    private,
 };
 
 /// Columns of `account` that make a [`User`]. Select them as `a.user_id, a.username, …`.
@@ -68,6 +69,8 @@ pub struct Identity {
     /// A bot's application and its flags.
     pub application: Option<(Id<marker::Application>, u64)>,
     pub position: Position,
+    /// Of users: the DMs and group DMs they list.
+    pub private_channels: Vec<PrivateChannel>,
     /// Ascending.
     pub guilds: Vec<Id<marker::Guild>>,
     /// Of people; bots have nothing of the kind.
@@ -184,10 +187,12 @@ pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>>
     .fetch_one(&mut *tx)
     .await?;
     let guilds = guild_ids(&mut *tx, id).await?;
-    let personal = match account.user.user.bot {
-        true => None,
-        false => Some(Box::new(personal::all(&mut tx, id).await?)),
-    };
+    let (mut private_channels, mut personal) = (Vec::new(), None);
+    if !account.user.user.bot {
+        let open = private::open_ids(&mut *tx, id).await?;
+        private_channels = private::by_ids(&mut tx, id, &open).await?;
+        personal = Some(Box::new(personal::all(&mut tx, id).await?));
+    }
     tx.commit().await?;
     Ok(Some(Identity {
         user: account.user,
@@ -196,6 +201,7 @@ pub async fn identify(db: &PgPool, token: TokenHash) -> Result<Option<Identity>>
             era: head.era as u32,
             seq: head.seq as u64,
         },
+        private_channels,
         guilds,
         personal,
     }))

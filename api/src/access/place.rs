@@ -11,13 +11,13 @@
 
 use bytes::Bytes;
 use guildhall_shared::{
-    Id, Permissions, Timestamp,
+    Id, Permissions,
     envelope::{Alt, Envelope, Scope, Visibility},
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Guild, Realm, User},
     model::{Channel, ChannelKind, ChannelSettings, Member, Thread},
-    permissions::{self, ThreadDoor},
+    permissions::ThreadDoor,
 };
 use serde::Serialize;
 use sqlx::PgConnection;
@@ -212,14 +212,8 @@ impl ThreadAccess {
             ChannelKind::PRIVATE_THREAD => ThreadDoor::Outside,
             _ => ThreadDoor::Open,
         };
-        permissions::in_thread(
-            self.guild.base(),
-            self.guild.id,
-            self.guild.access(),
-            &self.parent.permission_overwrites,
-            door,
-            Timestamp::now(),
-        )
+        self.guild
+            .in_thread(&self.parent.permission_overwrites, door)
     }
 
     /// The permissions, which hold `needed`. Errors: 50001 if the thread cannot be seen, 50013.

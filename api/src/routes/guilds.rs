@@ -24,6 +24,7 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    collect,
     error::Result,
     events,
     extract::{Form, Json, Path, Query, null_is_default},
@@ -515,6 +516,7 @@ async fn guild_delete(
     if !access.is_owner() {
         return Err(ErrorCode::MissingPermissions.into());
     }
+    collect::of_guild(&mut tx, guild_id).await?;
     sqlx::query!("delete from guild where guild_id = $1", guild_id.to_db())
         .execute(&mut *tx)
         .await?;

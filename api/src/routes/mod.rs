@@ -5,6 +5,7 @@ mod audit_log;
 pub(crate) mod auth;
 mod bans;
 mod channels;
+mod dms;
 mod farewell;
 mod gateway;
 mod guilds;
@@ -25,6 +26,7 @@ pub(crate) mod relationships;
 pub(crate) mod roles;
 mod settings;
 mod sinks;
+pub(crate) mod threads;
 mod typing;
 pub(crate) mod users;
 
@@ -39,7 +41,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(audit_log::router())
         .merge(auth::router())
         .merge(bans::router())
-        .merge(channels::router().into())
+        .merge(channels::router())
+        .merge(dms::router())
         .merge(farewell::router())
         .merge(gateway::router())
         .merge(guilds::router().into())
@@ -58,6 +61,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(roles::router())
         .merge(settings::router())
         .merge(sinks::router())
+        .merge(threads::router())
         .merge(typing::router())
         .merge(users::router())
 }

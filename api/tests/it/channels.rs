@@ -221,9 +221,9 @@ async fn a_category_takes_its_channels_along_but_not_to_the_grave(db: PgPool) {
         [
             "CHANNEL_UPDATE",
             "CHANNEL_UPDATE",
+            "CHANNEL_DELETE",
             "CHANNEL_UPDATE",
-            "CHANNEL_UPDATE",
-            "CHANNEL_DELETE"
+            "CHANNEL_UPDATE"
         ]
     );
 }
@@ -287,4 +287,101 @@ async fn overwrites_hold_only_bits_that_the_giver_has(db: PgPool) {
     )
     .await
     .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn channels_are_moved_together(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let deny = json!([{ "id": hall.id, "type": 0, "deny": Permissions::SEND_MESSAGES }]);
+    let rooms = json!({ "name": "Rooms", "type": 4, "permission_overwrites": deny });
+    let rooms = create(&app, &alice, hall, rooms).await;
+    let other = create(&app, &alice, hall, json!({ "name": "other" })).await;
+    let path = format!("/guilds/{}/channels", hall.id);
+    let moves = json!([
+        { "id": other["id"], "position": 5, "parent_id": rooms["id"], "lock_permissions": true },
+        { "id": hall.general, "position": 6 },
+        { "id": rooms["id"], "position": rooms["position"] },
+    ]);
+    app.patch(&bob, &path, moves.clone())
+        .await
+        .expect_error(403, 50013);
+    let before = app.events(hall.id).await.len();
+    app.patch(&alice, &path, moves).await.expect(204);
+    let events = app.events(hall.id).await;
+    let names: Vec<_> = events[before..].iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["CHANNEL_UPDATE", "CHANNEL_UPDATE"]);
+    let read = app.get(&alice, &at(&other)).await.expect(200);
+    assert_eq!(read["position"], 5);
+    assert_eq!(read["parent_id"], rooms["id"]);
+    assert_eq!(
+        read["permission_overwrites"],
+        rooms["permission_overwrites"]
+    );
+    let two = json!([
+        { "id": other["id"], "parent_id": null },
+        { "id": hall.general, "parent_id": rooms["id"] },
+    ]);
+    app.patch(&alice, &path, two).await.expect_error(400, 40009);
+    app.patch(&alice, &path, json!([{ "id": "77" }]))
+        .await
+        .expect_error(404, 10003);
+    app.patch(&alice, &path, json!([{ "position": 1 }]))
+        .await
+        .expect_fault("0.id", "BASE_TYPE_REQUIRED");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn kinds_have_what_is_their_own(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}", hall.general);
+    let news = app
+        .patch(&alice, &path, json!({ "type": 5 }))
+        .await
+        .expect(200);
+    conforms("update_channel", 200, &news);
+    assert_eq!(news["type"], 5);
+    let stage = create(&app, &alice, hall, json!({ "name": "Stage", "type": 13 })).await;
+    conforms("create_guild_channel", 201, &stage);
+    assert!(stage["bitrate"].is_number());
+    let forum = create(&app, &alice, hall, json!({ "name": "Help", "type": 15 })).await;
+    assert_eq!(forum["available_tags"], json!([]));
+    let tags = json!({ "available_tags": [{ "name": "a" }, { "name": "b", "moderated": true }] });
+    let tagged = app.patch(&alice, &at(&forum), tags).await.expect(200);
+    conforms("update_channel", 200, &tagged);
+    let kept =
+        json!({ "available_tags": [{ "id": tagged["available_tags"][1]["id"], "name": "c" }] });
+    let changed = app.patch(&alice, &at(&forum), kept).await.expect(200);
+    assert_eq!(
+        changed["available_tags"][0]["id"],
+        tagged["available_tags"][1]["id"]
+    );
+    let twice = json!({ "available_tags": [{ "name": "a" }, { "name": "a" }] });
+    app.patch(&alice, &at(&forum), twice)
+        .await
+        .expect_error(400, 40061);
+    app.patch(&alice, &at(&forum), json!({ "default_sort_order": 2 }))
+        .await
+        .expect_fault("default_sort_order", "NUMBER_TYPE_MAX");
+
+    let voice = create(&app, &alice, hall, json!({ "name": "Voice", "type": 2 })).await;
+    let status = format!("{}/voice-status", at(&voice));
+    app.put(&bob, &status, json!({ "status": "chess" }))
+        .await
+        .expect_error(403, 50013);
+    app.put(&alice, &status, json!({ "status": "chess" }))
+        .await
+        .expect(204);
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "VOICE_CHANNEL_STATUS_UPDATE");
+    let id = voice["id"].as_str().unwrap().parse().unwrap();
+    assert_eq!(vis, Visibility::channel(id, Intents::GUILDS));
+    app.put(
+        &alice,
+        &format!("{path}/voice-status"),
+        json!({ "status": "x" }),
+    )
+    .await
+    .expect_error(400, 50024);
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use guildhall_shared::{
     Id, gateway,
     id::marker::User,
-    model::{Relationship, UnavailableGuild, UserGuildSettings, UserSettings},
+    model::{PrivateChannel, Relationship, UnavailableGuild, UserGuildSettings, UserSettings},
 };
 use guildhall_store::personal::Personal;
 use serde::Serialize;
@@ -27,7 +27,8 @@ struct Ready<'a, G: Serialize> {
     #[serde(skip_serializing_if = "Option::is_none")]
     application: Option<Application>,
     session_type: &'static str,
-    private_channels: [Value; 0],
+    /// None of bots: they learn of them by messages.
+    private_channels: &'a [PrivateChannel],
     relationships: &'a [Relationship],
     presences: [Value; 0],
     guild_join_requests: [Value; 0],
@@ -149,7 +150,7 @@ fn ready<G: Serialize>(
             .application
             .map(|(id, flags)| Application { id, flags }),
         session_type: "normal",
-        private_channels: [],
+        private_channels: &identity.private_channels,
         relationships: personal.map_or(&[], |personal| &personal.relationships),
         presences: [],
         guild_join_requests: [],

@@ -20,6 +20,12 @@ use crate::{
     session::{Arrival, GuildPhase},
 };
 
+/// Intents of events in private channels.
+const DIRECT: Intents = Intents::DIRECT_MESSAGES
+    .union(Intents::DIRECT_MESSAGE_REACTIONS)
+    .union(Intents::DIRECT_MESSAGE_TYPING)
+    .union(Intents::DIRECT_MESSAGE_POLLS);
+
 impl Core {
     /// Asks for a guild on behalf of a session; GUILD_CREATE follows.
     pub(super) fn want_guild(&mut self, slot: SessionSlot, guild: Id<Guild>, arrival: Arrival) {
@@ -94,8 +100,14 @@ impl Core {
             now,
             ..
         } = self;
+        // A bot's private channels are its first shard's.
+        let first_shard_only = event.vis.intents.intersects(DIRECT);
         hub.recipients(event, |slot, variant| {
             if only.is_some_and(|only| only != slot) {
+                return;
+            }
+            let session = sessions.get(slot as usize);
+            if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
                 return;
             }
             let dispatch = match (variant, &event.alt) {

@@ -121,6 +121,7 @@ impl Identifier {
             intents: request.intents.unwrap_or_default(),
             application: found.application,
             position: found.position,
+            private_channels: found.private_channels,
             guilds,
             personal: found.personal,
         }))

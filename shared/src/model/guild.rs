@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Channel, Member, Role, ScheduledEvent, StageInstance, VoiceState};
+use super::{Channel, Member, Role, ScheduledEvent, StageInstance, Thread, VoiceState};
 use crate::{
     Timestamp,
     id::{Id, marker},
@@ -121,7 +121,8 @@ pub struct GatewayGuild<'a> {
     pub voice_states: Vec<&'a VoiceState>,
     pub members: Vec<&'a Member>,
     pub channels: Vec<&'a Channel>,
-    pub threads: Vec<Value>,
+    /// Active ones that the receiver sees, with their own membership.
+    pub threads: Vec<Thread>,
     pub presences: Vec<Value>,
     pub stage_instances: Vec<&'a StageInstance>,
     pub guild_scheduled_events: Vec<&'a ScheduledEvent>,

@@ -34,16 +34,17 @@ use crate::{
     form::{Fault, FormErrors},
     http,
     message_writer::{NewMessage, Outcome},
+    routes::{dms, threads},
 };
 
 /// Flags that a client may set on a new message: SUPPRESS_EMBEDS and SUPPRESS_NOTIFICATIONS.
 const FLAGS_SETTABLE: u64 = 1 << 2 | 1 << 12;
 /// How often a message is checked again because its guild changed meanwhile.
-const CHECKS_MAX: usize = 5;
+const CHECKS_MAX: usize = 6;
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
-pub(super) struct CreateMessage {
+pub(crate) struct CreateMessage {
     content: Option<String>,
     nonce: Option<Nonce>,
     #[serde(deserialize_with = "null_is_default")]
@@ -122,7 +123,7 @@ pub(super) async fn create_message(
     let id = app.snowflakes.next()?;
     let nonce = body.nonce.as_ref();
     let enforced = nonce.filter(|_| body.enforce_nonce).map(Nonce::key);
-    let mut slowmode_passed = false;
+    let (mut slowmode_passed, mut readied) = (false, false);
 
     for _ in 0..CHECKS_MAX {
         let access = app.access.place(&app.db, author.id, channel_id).await;
@@ -140,6 +141,10 @@ pub(super) async fn create_message(
                 place
             }
         };
+        if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
+            app.access.forget(author.id, channel_id);
+            continue;
+        }
         let held = place.permissions();
         if !std::mem::replace(&mut slowmode_passed, true) {
             check_slowmode(&app, &author, &place, held).await?;
@@ -190,7 +195,18 @@ pub(super) async fn create_message(
     Err(Error::Unavailable("the guild keeps changing"))
 }
 
-/// Errors: 50001, 50007, 50008, 50013, 160005.
+/// Wakes a thread and joins it; opens a private channel for all. True if the place has changed.
+///
+/// Errors: 50007.
+async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bool> {
+    match place {
+        Place::Channel(_) => Ok(false),
+        Place::Thread(access) => threads::make_ready(app, author, access).await,
+        Place::Private(access) => dms::make_ready(app, author, access).await,
+    }
+}
+
+/// Errors: 50001, 50008, 50013, 160005.
 fn check_sending(place: &Place, body: &CreateMessage) -> Result<()> {
     let mut needed = place.sending();
     if body.tts {
@@ -213,6 +229,44 @@ fn check_sending(place: &Place, body: &CreateMessage) -> Result<()> {
     Ok(())
 }
 
+impl CreateMessage {
+    /// What sending it takes besides the permission to send.
+    pub(crate) fn needed(&self) -> Permissions {
+        let mut needed = Permissions::empty();
+        if self.tts {
+            needed |= Permissions::SEND_TTS_MESSAGES;
+        }
+        if !self.embeds.is_empty() {
+            needed |= Permissions::EMBED_LINKS;
+        }
+        needed
+    }
+}
+
+/// Fills a message that is stored with something else (the first of a post).
+///
+/// Errors: 50006, 50035.
+pub(crate) async fn compose_first(
+    db: &mut PgConnection,
+    place: &Place,
+    form: &CreateMessage,
+    message: &mut Message,
+) -> Result<()> {
+    message.content = content::clean_content(form.content.as_deref().unwrap_or_default());
+    message.embeds = content::embeds_to_json(&form.embeds)?;
+    message.flags = form.flags & FLAGS_SETTABLE;
+    if message.is_empty() {
+        return Err(ErrorCode::EmptyMessage.into());
+    }
+    let wanted = Mentions::find(&message.content, form.allowed_mentions.as_ref());
+    let held = place.permissions();
+    let found = resolve_mentions(db, place, held, &wanted, &Answered::default()).await?;
+    message.mentions = found.users;
+    message.mention_roles = found.roles;
+    message.mention_everyone = found.everyone;
+    Ok(())
+}
+
 /// Waits of people (not bots) in channels with slowmode, kept in Redis; with Redis away
 /// nobody waits. Errors: 20016.
 async fn check_slowmode(
@@ -221,11 +275,22 @@ async fn check_slowmode(
     place: &Place,
     held: Permissions,
 ) -> Result<()> {
+    check_slowmode_as(app, author, place, held, "slow").await
+}
+
+/// [`check_slowmode`] of something else that a channel slows down (new threads), by its own name.
+pub(crate) async fn check_slowmode_as(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    held: Permissions,
+    what: &str,
+) -> Result<()> {
     let seconds = place.slowmode_seconds();
     if seconds == 0 || author.bot || held.contains(Permissions::BYPASS_SLOWMODE) {
         return Ok(());
     }
-    let key = keys::rate_limit(&format!("slow:{}:{}", place.id(), author.id));
+    let key = keys::rate_limit(&format!("{what}:{}:{}", place.id(), author.id));
     let mut redis = app.redis.clone();
     let asked: redis::RedisResult<(Option<String>, i64)> = redis::pipe()
         .cmd("SET")

@@ -32,7 +32,7 @@ use self::{
     mentions::{Answered, resolve_mentions},
 };
 pub(crate) use self::{
-    create::create_join_message,
+    create::{CreateMessage, check_slowmode_as, compose_first, create_join_message},
     event::{Topic, tell, tell_in},
     post::{announce_update, announce_update_in, draft, post, post_in, store_changes},
     remove::{delete_leftovers, delete_messages},

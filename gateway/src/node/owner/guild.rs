@@ -10,7 +10,8 @@ use guildhall_shared::{
     gateway::EventKind,
     id::marker,
     model::{
-        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, VoiceState,
+        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, Thread,
+        VoiceState,
     },
     permissions::{self, MemberAccess, OverwriteKind},
 };
@@ -19,7 +20,10 @@ use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::view::Classes;
+use super::{
+    threads::{Sight, Threads},
+    view::Classes,
+};
 use crate::bus::ClassId;
 
 /// An event's body does not say what its kind promises: the guild must be read again.
@@ -43,6 +47,7 @@ pub(crate) struct GuildState {
     /// Those that are scheduled or active.
     pub(crate) events: BTreeMap<Id<marker::ScheduledEvent>, ScheduledEvent>,
     pub(crate) sounds: BTreeMap<Id<marker::Any>, Value>,
+    pub(crate) threads: Threads,
     pub(crate) classes: Classes,
     roles: HashMap<Id<marker::Role>, Permissions, FxBuildHasher>,
 }
@@ -143,6 +148,7 @@ impl GuildState {
             stages: by_id(snapshot.stages, |stage| stage.id),
             events: by_id(snapshot.events, |event| event.id),
             sounds: BTreeMap::new(),
+            threads: Threads::new(snapshot.threads, snapshot.thread_members),
             classes,
             roles: HashMap::default(),
         };
@@ -238,6 +244,28 @@ impl GuildState {
         let held = self.held(user, Some(parent), now);
         held.contains(Permissions::VIEW_CHANNEL)
             && (held.contains(Permissions::MANAGE_THREADS) || members.contains(&user))
+    }
+
+    /// The active threads that a user sees of the channels that pass `of`.
+    pub(crate) fn threads_seen_by(
+        &self,
+        user: Id<marker::User>,
+        now: Timestamp,
+        of: impl Fn(Id<marker::Channel>) -> bool,
+    ) -> Vec<Thread> {
+        self.threads.seen_by(user, |channel| {
+            let held = match of(channel) {
+                true => self.held(user, Some(channel), now),
+                false => Permissions::empty(),
+            };
+            if !held.contains(Permissions::VIEW_CHANNEL) {
+                Sight::Nothing
+            } else if held.contains(Permissions::MANAGE_THREADS) {
+                Sight::All
+            } else {
+                Sight::Own
+            }
+        })
     }
 
     /// What a user may do in the guild, or in a channel of it; nothing for who is no member.
@@ -344,6 +372,7 @@ impl GuildState {
                 let WithUser { user } = serde_json::from_slice(body)?;
                 let user = user.id.cast();
                 self.voice_states.remove(&user);
+                self.threads.forget_user(user);
                 if self.members.remove(&user).is_some() {
                     self.member_count = self.member_count.saturating_sub(1);
                 }
@@ -410,10 +439,20 @@ impl GuildState {
                 }
                 Touched::Nobody
             }
+            EventKind::ThreadCreate
+            | EventKind::ThreadUpdate
+            | EventKind::ThreadDelete
+            | EventKind::ThreadMemberUpdate
+            | EventKind::ThreadMembersUpdate => {
+                self.threads.apply(event.kind, body)?;
+                Touched::Nobody
+            }
             EventKind::MessageCreate => {
                 let message: OfChannel = serde_json::from_slice(body)?;
                 if let Some(channel) = self.channels.get_mut(&message.channel_id) {
                     channel.last_message_id = Some(Some(message.id));
+                } else {
+                    self.threads.posted(message.channel_id, message.id);
                 }
                 Touched::Nobody
             }

@@ -12,6 +12,7 @@ mod realm;
 #[cfg(test)]
 mod realm_tests;
 mod snapshot;
+mod threads;
 mod view;
 
 use std::{

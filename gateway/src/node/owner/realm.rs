@@ -13,8 +13,9 @@ use guildhall_shared::{
     Id, Timestamp,
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
-    id::marker::{Channel, Realm as RealmMarker, User},
+    id::marker::{Channel, Guild, Realm as RealmMarker, User},
     model::VoiceState,
+    model::{Thread, ThreadMember},
     shard::Position,
 };
 
@@ -332,6 +333,7 @@ impl Realm {
         }
         let update = (event.kind == EventKind::ChannelUpdate).then(|| event.body.clone());
         self.send(now, event, out);
+        self.sync_threads(&moves.gained, out);
         for (&channel, users) in &moves.lost {
             if update.is_some() && about == Some(channel) {
                 self.synthesize(
@@ -343,6 +345,46 @@ impl Realm {
                 );
             }
             self.synthesize(EventKind::ChannelDelete, channel, users, None, out);
+        }
+    }
+
+    /// Tells who gained channels of the active threads that they see there.
+    fn sync_threads(
+        &self,
+        gained: &BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
+        out: &mut Vec<Effect>,
+    ) {
+        #[derive(serde::Serialize)]
+        struct ThreadListSync {
+            guild_id: Id<Guild>,
+            channel_ids: Vec<Id<Channel>>,
+            threads: Vec<Thread>,
+            members: Vec<ThreadMember>,
+        }
+        let Some(guild) = &self.guild else { return };
+        let mut by_user: BTreeMap<Id<User>, Vec<Id<Channel>>> = BTreeMap::new();
+        for (&channel, users) in gained {
+            for &user in users {
+                by_user.entry(user).or_default().push(channel);
+            }
+        }
+        let now = Timestamp::now();
+        for (user, channel_ids) in by_user {
+            let threads =
+                guild.threads_seen_by(user, now, |channel| channel_ids.contains(&channel));
+            let Some(first) = threads.first().map(|thread| thread.parent_id) else {
+                continue;
+            };
+            let members = threads.iter().filter_map(|thread| thread.member.clone());
+            let body = ThreadListSync {
+                guild_id: guild.guild.id,
+                channel_ids,
+                members: members.collect(),
+                threads,
+            };
+            let body = serde_json::to_vec(&body).ok().map(Bytes::from);
+            let (kind, users) = (EventKind::ThreadListSync, BTreeSet::from([user]));
+            self.synthesize(kind, first, &users, body, out);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use guildhall_shared::{
-    Id,
+    Id, Timestamp,
     id::marker::User,
     model::{Channel, GatewayGuild, Member, VoiceState},
 };
@@ -52,7 +52,7 @@ pub(crate) fn guild_create(
         voice_states,
         members,
         channels,
-        threads: Vec::new(),
+        threads: state.threads_seen_by(user, Timestamp::now(), sees),
         presences: Vec::new(),
         stage_instances: state
             .stages

@@ -1,0 +1,317 @@
+//! What requests say about channels: one form for all kinds, which each take what is theirs.
+
+use guildhall_shared::{
+    Id,
+    error_code::ErrorCode,
+    id::marker::{self, Tag},
+    model::{Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, present},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{OVERWRITES_MAX, overwrites::OverwriteFields};
+use crate::{
+    app::App,
+    error::Result,
+    extract::null_is_default,
+    form::{Fault, FormErrors},
+    routes::threads::AUTO_ARCHIVE_MINUTES,
+};
+
+const TAGS_MAX: usize = 20;
+
+/// What a request says about a channel; absent fields stay as they are.
+#[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
+#[serde(default)]
+#[schema(as = ChannelRequest)]
+pub(crate) struct ChannelFields {
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<ChannelKind>,
+    /// 1 to 100 characters; null (no name) in group DMs only.
+    #[serde(deserialize_with = "present")]
+    pub(crate) name: Option<Option<String>>,
+    pub(crate) position: Option<i32>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) topic: Option<Option<String>>,
+    pub(crate) bitrate: Option<u32>,
+    pub(crate) user_limit: Option<u32>,
+    pub(crate) nsfw: Option<bool>,
+    pub(crate) rate_limit_per_user: Option<u32>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) parent_id: Option<Option<Id<marker::Channel>>>,
+    #[serde(deserialize_with = "null_is_default")]
+    pub(crate) permission_overwrites: Option<Vec<OverwriteFields>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) rtc_region: Option<Option<String>>,
+    pub(crate) video_quality_mode: Option<u8>,
+    pub(crate) default_auto_archive_duration: Option<u32>,
+    pub(crate) default_thread_rate_limit_per_user: Option<u32>,
+    pub(crate) flags: Option<u64>,
+    /// Forums; 20 at most. A tag with a known id stays that tag.
+    pub(crate) available_tags: Option<Vec<TagFields>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_reaction_emoji: Option<Option<DefaultReaction>>,
+    /// 0 by latest activity, 1 by creation.
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_sort_order: Option<Option<u8>>,
+    /// 0 unset, 1 list, 2 gallery.
+    pub(crate) default_forum_layout: Option<u8>,
+    /// `match_all` or `match_some`.
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_tag_setting: Option<Option<String>>,
+    /// Threads.
+    pub(crate) archived: Option<bool>,
+    pub(crate) locked: Option<bool>,
+    pub(crate) invitable: Option<bool>,
+    pub(crate) auto_archive_duration: Option<u32>,
+    pub(crate) applied_tags: Option<Vec<Id<Tag>>>,
+    /// Group DMs: a data URI.
+    #[serde(deserialize_with = "present")]
+    pub(crate) icon: Option<Option<String>>,
+}
+
+/// A tag as a request names it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = ForumTagRequest)]
+pub(crate) struct TagFields {
+    #[serde(default, deserialize_with = "empty_is_none")]
+    id: Option<Id<Tag>>,
+    /// 1 to 20 characters.
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    moderated: Option<bool>,
+    #[serde(default)]
+    emoji_id: Option<Id<marker::Any>>,
+    #[serde(default)]
+    emoji_name: Option<String>,
+}
+
+/// Some clients name tags that are new by an empty string or a number they made up.
+fn empty_is_none<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Id<Tag>>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
+}
+
+impl ChannelFields {
+    /// The name, if one is given.
+    pub(super) fn given_name(&self) -> Option<&str> {
+        self.name.as_ref().and_then(Option::as_deref)
+    }
+
+    pub(super) fn check(&self, form: &mut FormErrors) {
+        if let Some(name) = self.given_name() {
+            form.length("name", name, 1..=100);
+        }
+        if let Some(Some(topic)) = &self.topic {
+            let max = if self.kind.is_some_and(ChannelKind::is_forum) {
+                4096
+            } else {
+                1024
+            };
+            form.length("topic", topic, 0..=max);
+        }
+        self.check_forum(form);
+        self.check_thread(form);
+        for (path, value, allowed) in [
+            (
+                "position",
+                self.position.map(i64::from),
+                0..=i64::from(i32::MAX),
+            ),
+            ("bitrate", self.bitrate.map(i64::from), 8000..=96_000),
+            ("user_limit", self.user_limit.map(i64::from), 0..=99),
+            (
+                "rate_limit_per_user",
+                self.rate_limit_per_user.map(i64::from),
+                0..=21_600,
+            ),
+            (
+                "default_thread_rate_limit_per_user",
+                self.default_thread_rate_limit_per_user.map(i64::from),
+                0..=21_600,
+            ),
+            (
+                "video_quality_mode",
+                self.video_quality_mode.map(i64::from),
+                1..=2,
+            ),
+        ] {
+            if let Some(value) = value {
+                form.range(path, value, allowed);
+            }
+        }
+        if let Some(minutes) = self.default_auto_archive_duration
+            && ![60, 1440, 4320, 10_080].contains(&minutes)
+        {
+            let choices = Fault::Choices("(60, 1440, 4320, 10080)");
+            form.add("default_auto_archive_duration", choices);
+        }
+        if let Some(overwrites) = &self.permission_overwrites
+            && overwrites.len() > OVERWRITES_MAX
+        {
+            let fault = Fault::BadLength {
+                min: 0,
+                max: OVERWRITES_MAX,
+            };
+            form.add("permission_overwrites", fault);
+        }
+    }
+
+    fn check_forum(&self, form: &mut FormErrors) {
+        if let Some(tags) = &self.available_tags {
+            if tags.len() > TAGS_MAX {
+                let (min, max) = (0, TAGS_MAX);
+                form.add("available_tags", Fault::BadLength { min, max });
+            }
+            for (index, tag) in tags.iter().enumerate().take(TAGS_MAX) {
+                let path = format!("available_tags.{index}.name");
+                if let Some(name) = form.required(&path, &tag.name) {
+                    form.length(&path, name, 1..=20);
+                }
+                if let Some(emoji) = &tag.emoji_name {
+                    let path = format!("available_tags.{index}.emoji_name");
+                    form.length(&path, emoji, 0..=100);
+                }
+            }
+        }
+        if let Some(Some(DefaultReaction {
+            emoji_name: Some(name),
+            ..
+        })) = &self.default_reaction_emoji
+        {
+            form.length("default_reaction_emoji.emoji_name", name, 0..=100);
+        }
+        if let Some(Some(order)) = self.default_sort_order {
+            form.range("default_sort_order", i64::from(order), 0..=1);
+        }
+        if let Some(layout) = self.default_forum_layout {
+            form.range("default_forum_layout", i64::from(layout), 0..=2);
+        }
+        if let Some(Some(setting)) = &self.default_tag_setting
+            && !["match_all", "match_some"].contains(&setting.as_str())
+        {
+            let shown = setting.chars().take(100).collect();
+            form.add("default_tag_setting", Fault::NotEnum(shown));
+        }
+    }
+
+    fn check_thread(&self, form: &mut FormErrors) {
+        if self
+            .auto_archive_duration
+            .is_some_and(|minutes| !AUTO_ARCHIVE_MINUTES.contains(&minutes))
+        {
+            let choices = Fault::Choices("(60, 1440, 4320, 10080)");
+            form.add("auto_archive_duration", choices);
+        }
+        if self
+            .applied_tags
+            .as_ref()
+            .is_some_and(|tags| tags.len() > 5)
+        {
+            form.add("applied_tags", Fault::BadLength { min: 0, max: 5 });
+        }
+    }
+
+    /// The tags a forum is to have; new ones get an id.
+    ///
+    /// Errors: 40061.
+    pub(super) fn tags(&self, app: &App, before: &[ForumTag]) -> Result<Option<Vec<ForumTag>>> {
+        let Some(wanted) = &self.available_tags else {
+            return Ok(None);
+        };
+        let mut tags: Vec<ForumTag> = Vec::with_capacity(wanted.len());
+        for fields in wanted {
+            let known = before.iter().find(|tag| Some(tag.id) == fields.id);
+            let id = match known {
+                Some(tag) => tag.id,
+                None => app.snowflakes.next()?,
+            };
+            let name = crate::routes::clean(fields.name.as_deref().unwrap_or_default());
+            if tags.iter().any(|tag| tag.name == name || tag.id == id) {
+                return Err(ErrorCode::TagNamesUnique.into());
+            }
+            tags.push(ForumTag {
+                id,
+                name,
+                moderated: fields.moderated.unwrap_or_default(),
+                emoji_id: fields.emoji_id,
+                emoji_name: fields.emoji_name.as_deref().map(crate::routes::clean),
+            });
+        }
+        Ok(Some(tags))
+    }
+
+    /// Puts what fits the channel's kind into it, without parent, overwrites and tags.
+    pub(super) fn apply(&self, channel: &mut Channel) {
+        let kind = channel.kind;
+        if let Some(name) = self.given_name() {
+            channel.name = clean_name(name, kind);
+        }
+        if let Some(position) = self.position {
+            channel.position = position;
+        }
+        let settings = &mut channel.settings;
+        let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
+            wanted.as_ref().map(|text| {
+                text.as_deref()
+                    .map(crate::routes::clean)
+                    .filter(|text| !text.is_empty())
+            })
+        };
+        if kind.has_messages() || kind.is_forum() {
+            settings.nsfw = self.nsfw.or(settings.nsfw);
+            settings.rate_limit_per_user =
+                self.rate_limit_per_user.or(settings.rate_limit_per_user);
+        }
+        if kind.is_voice() {
+            settings.bitrate = self.bitrate.or(settings.bitrate);
+            settings.user_limit = self.user_limit.or(settings.user_limit);
+            settings.rtc_region = keep(&self.rtc_region).or(settings.rtc_region.take());
+            settings.video_quality_mode = self.video_quality_mode.or(settings.video_quality_mode);
+        } else if kind.holds_threads() {
+            settings.topic = keep(&self.topic).or(settings.topic.take());
+            settings.default_auto_archive_duration = self
+                .default_auto_archive_duration
+                .or(settings.default_auto_archive_duration);
+            settings.default_thread_rate_limit_per_user = self
+                .default_thread_rate_limit_per_user
+                .or(settings.default_thread_rate_limit_per_user);
+        }
+        if kind.is_forum() {
+            if let Some(emoji) = &self.default_reaction_emoji {
+                settings.default_reaction_emoji = Some(emoji.clone());
+            }
+            if let Some(order) = self.default_sort_order {
+                settings.default_sort_order = Some(order);
+            }
+            if let Some(setting) = &self.default_tag_setting {
+                settings.default_tag_setting = Some(setting.clone());
+            }
+            if kind == ChannelKind::FORUM {
+                settings.default_forum_layout =
+                    self.default_forum_layout.or(settings.default_forum_layout);
+            }
+            if let Some(flags) = self.flags {
+                let mut settable = ChannelSettings::FLAG_REQUIRE_TAG;
+                if kind == ChannelKind::MEDIA {
+                    settable |= ChannelSettings::FLAG_HIDE_MEDIA_DOWNLOADS;
+                }
+                settings.flags = settings.flags & !settable | flags & settable;
+            }
+        }
+    }
+}
+
+/// Text channels are lower case with dashes.
+pub(super) fn clean_name(name: &str, kind: ChannelKind) -> String {
+    let name = crate::routes::clean(name);
+    if kind == ChannelKind::TEXT || kind == ChannelKind::ANNOUNCEMENT {
+        let words: Vec<&str> = name.split_whitespace().collect();
+        words.join("-").to_lowercase()
+    } else {
+        name
+    }
+}

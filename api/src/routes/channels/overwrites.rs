@@ -1,0 +1,269 @@
+//! Permission overwrites of guild channels. Spec: permissions.md › Hierarchy.
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::Envelope,
+    error_code::ErrorCode,
+    id::marker::{self, Target},
+    model::{AuditAction, Channel, ChannelKind},
+    permissions::{Overwrite, OverwriteKind},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+
+use super::{add_last_message, store};
+use crate::{
+    access::{self, ChannelAccess, GuildAccess},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path},
+};
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = OverwriteRequest)]
+pub(crate) struct OverwriteFields {
+    pub(super) id: Id<Target>,
+    #[serde(default, rename = "type")]
+    pub(super) kind: Option<OverwriteKind>,
+    #[serde(default)]
+    pub(super) allow: Permissions,
+    #[serde(default)]
+    pub(super) deny: Permissions,
+}
+
+/// Overwrites with their kinds, one per target: what is no role is a member.
+pub(super) fn complete(access: &GuildAccess, wanted: &[OverwriteFields]) -> Vec<Overwrite> {
+    let mut complete: Vec<Overwrite> = Vec::with_capacity(wanted.len());
+    for fields in wanted {
+        let guess = match access.role(fields.id.cast()) {
+            Some(_) => OverwriteKind::Role,
+            None => OverwriteKind::Member,
+        };
+        let overwrite = Overwrite {
+            id: fields.id,
+            kind: fields.kind.unwrap_or(guess),
+            allow: fields.allow,
+            // What is both allowed and denied would be allowed anyway.
+            deny: fields.deny - fields.allow,
+        };
+        complete.retain(|other| other.id != overwrite.id);
+        complete.push(overwrite);
+    }
+    complete
+}
+
+/// Bits whose state differs for any target.
+pub(super) fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permissions {
+    let state = |list: &[Overwrite], id| {
+        let found = list.iter().find(|overwrite| overwrite.id == id);
+        found.map_or((Permissions::empty(), Permissions::empty()), |overwrite| {
+            (overwrite.allow, overwrite.deny)
+        })
+    };
+    let targets = before.iter().chain(after).map(|overwrite| overwrite.id);
+    targets.fold(Permissions::empty(), |bits, id| {
+        let ((allow, deny), (new_allow, new_deny)) = (state(before, id), state(after, id));
+        bits | (allow ^ new_allow) | (deny ^ new_deny)
+    })
+}
+
+/// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed
+/// bits held in the guild, unless an overwrite here gives MANAGE_ROLES to the caller.
+///
+/// Errors: 50013.
+pub(super) fn check_overwrites(access: &ChannelAccess, after: &[Overwrite]) -> Result<()> {
+    let before = &access.channel.permission_overwrites;
+    let held = access.permissions();
+    access::require(held, Permissions::MANAGE_ROLES)?;
+    let member = &access.guild.member;
+    let explicit = before.iter().any(|overwrite| {
+        let own = match overwrite.kind {
+            OverwriteKind::Role => {
+                let role = overwrite.id.cast();
+                role == access.guild.id.cast() || member.roles.contains(&role)
+            }
+            OverwriteKind::Member => overwrite.id == access.guild.user.cast(),
+        };
+        own && overwrite.allow.contains(Permissions::MANAGE_ROLES)
+    });
+    if explicit {
+        return Ok(());
+    }
+    access.guild.require(changed_bits(before, after))
+}
+
+/// Gives a category's new overwrites to the channels in it that had its old ones.
+pub(super) async fn sync_children(
+    db: &mut PgConnection,
+    before: &Channel,
+    after: &Channel,
+) -> Result<Vec<Envelope>> {
+    if after.kind != ChannelKind::CATEGORY
+        || before.permission_overwrites == after.permission_overwrites
+    {
+        return Ok(Vec::new());
+    }
+    let sorted = |overwrites: &[Overwrite]| {
+        let mut sorted = overwrites.to_vec();
+        sorted.sort_unstable_by_key(|overwrite| overwrite.id);
+        sorted
+    };
+    let old = sorted(&before.permission_overwrites);
+    let mut events = Vec::new();
+    for mut child in guildhall_store::guild::channels(&mut *db, after.guild_id).await? {
+        if child.parent_id == Some(after.id) && sorted(&child.permission_overwrites) == old {
+            child.permission_overwrites = after.permission_overwrites.clone();
+            events.push(store(db, &child).await?);
+        }
+    }
+    Ok(events)
+}
+
+/// An entry for each overwrite that the caller made, changed or took away.
+pub(super) async fn audit_overwrites(
+    app: &App,
+    db: &mut PgConnection,
+    access: &ChannelAccess,
+    after: &Channel,
+    reason: &Reason,
+) -> Result<Vec<Envelope>> {
+    let (before, after) = (
+        &access.channel.permission_overwrites,
+        &after.permission_overwrites,
+    );
+    let find = |list: &[Overwrite], id| list.iter().find(|overwrite| overwrite.id == id).copied();
+    let kept = before.iter().map(|old| (Some(*old), find(after, old.id)));
+    let made = after
+        .iter()
+        .filter(|new| find(before, new.id).is_none())
+        .map(|new| (None, Some(*new)));
+    let mut events = Vec::new();
+    for (old, new) in kept.chain(made) {
+        let (Some(overwrite), action) = (match (old, new) {
+            (None, new) => (new, AuditAction::CHANNEL_OVERWRITE_CREATE),
+            (old, None) => (old, AuditAction::CHANNEL_OVERWRITE_DELETE),
+            (_, new) => (new, AuditAction::CHANNEL_OVERWRITE_UPDATE),
+        }) else {
+            continue;
+        };
+        let mut entry = Entry::new(access.guild.id, access.guild.user, action, reason)
+            .target(access.channel.id)
+            .option("id", overwrite.id)
+            .option("type", overwrite.kind as u8);
+        if overwrite.kind == OverwriteKind::Role {
+            let name = sqlx::query_scalar!(
+                "select name from role where guild_id = $1 and role_id = $2",
+                access.guild.id.to_db(),
+                overwrite.id.to_db(),
+            )
+            .fetch_optional(&mut *db)
+            .await?;
+            entry = entry.option("role_name", name.unwrap_or_default());
+        }
+        events.extend(audit::append(app, db, entry.changed(&old, &new)?).await?);
+    }
+    Ok(events)
+}
+
+#[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
+#[serde(default)]
+#[schema(as = SetOverwriteRequest)]
+pub(super) struct SetOverwrite {
+    #[serde(rename = "type")]
+    kind: Option<OverwriteKind>,
+    allow: Permissions,
+    deny: Permissions,
+}
+
+impl Form for SetOverwrite {}
+
+/// Errors: 10003, 10009 (neither role nor member), 50001, 50013, 50035.
+#[utoipa::path(
+    put,
+    path = "/channels/{channel_id}/permissions/{overwrite_id}",
+    tag = "Channels",
+    responses((status = 204, description = "It is set"))
+)]
+pub(super) async fn set_channel_permission_overwrite(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((channel_id, overwrite_id)): Path<(Id<marker::Channel>, Id<Target>)>,
+    reason: Reason,
+    Json(body): Json<SetOverwrite>,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::MANAGE_ROLES;
+    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let mut wanted = access.channel.permission_overwrites.clone();
+    let new = complete(
+        &access.guild,
+        &[OverwriteFields {
+            id: overwrite_id,
+            kind: body.kind,
+            allow: body.allow,
+            deny: body.deny,
+        }],
+    );
+    let is_known = match new.first().map(|overwrite| overwrite.kind) {
+        Some(OverwriteKind::Role) => access.guild.role(overwrite_id.cast()).is_some(),
+        _ => {
+            let (guild, user) = (access.guild.id, overwrite_id.cast());
+            guildhall_store::guild::member(&mut *tx, guild, user)
+                .await?
+                .is_some()
+        }
+    };
+    if !is_known {
+        return Err(ErrorCode::UnknownOverwrite.into());
+    }
+    wanted.retain(|overwrite| overwrite.id != overwrite_id);
+    wanted.extend(new);
+    change_overwrites(&app, tx, access, wanted, &reason).await
+}
+
+/// Errors: 10003, 10009, 50001, 50013.
+#[utoipa::path(
+    delete,
+    path = "/channels/{channel_id}/permissions/{overwrite_id}",
+    tag = "Channels",
+    responses((status = 204, description = "It is gone"))
+)]
+pub(super) async fn delete_channel_permission_overwrite(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((channel_id, overwrite_id)): Path<(Id<marker::Channel>, Id<Target>)>,
+    reason: Reason,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::MANAGE_ROLES;
+    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let mut wanted = access.channel.permission_overwrites.clone();
+    wanted.retain(|overwrite| overwrite.id != overwrite_id);
+    if wanted.len() == access.channel.permission_overwrites.len() {
+        return Err(ErrorCode::UnknownOverwrite.into());
+    }
+    change_overwrites(&app, tx, access, wanted, &reason).await
+}
+
+async fn change_overwrites(
+    app: &App,
+    mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
+    access: ChannelAccess,
+    wanted: Vec<Overwrite>,
+    reason: &Reason,
+) -> Result<StatusCode> {
+    check_overwrites(&access, &wanted)?;
+    let mut channel = access.channel.clone();
+    channel.permission_overwrites = wanted;
+    add_last_message(&mut tx, &mut channel).await?;
+    let mut events = vec![store(&mut tx, &channel).await?];
+    events.extend(sync_children(&mut tx, &access.channel, &channel).await?);
+    events.extend(audit_overwrites(app, &mut tx, &access, &channel, reason).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(StatusCode::NO_CONTENT)
+}

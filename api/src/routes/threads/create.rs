@@ -1,0 +1,499 @@
+//! New threads: from a message, without one, and posts of forums.
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::Envelope,
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker::{self, Channel, Tag, User},
+    model::{
+        self, AuditAction, ChannelKind, ChannelSettings, Member, Message, MessageFlags,
+        MessageKind, MessageReference, Thread,
+    },
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, types::Json as Jsonb};
+use utoipa::ToSchema;
+
+use super::{
+    ACTIVE_MAX, AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, members, tell_members,
+};
+use crate::{
+    access::{self, Audience, ChannelAccess, Place},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path, null_is_default},
+    form::{Fault, FormErrors},
+    routes::messages::{self, CreateMessage},
+};
+
+/// A message younger than this announces its thread by itself; older ones get a notice.
+const RECENT_MS: u64 = 10 * 60 * 1000;
+const TAGS_APPLIED_MAX: usize = 5;
+
+/// A thread that is about to be.
+pub(crate) struct NewThread {
+    pub(crate) id: Id<Channel>,
+    pub(crate) kind: ChannelKind,
+    pub(crate) name: String,
+    pub(crate) owner: Id<User>,
+    /// Minutes; else the parent's default.
+    pub(crate) auto_archive_duration: Option<u32>,
+    /// Seconds; else the parent's default.
+    pub(crate) rate_limit_per_user: Option<u32>,
+    pub(crate) invitable: Option<bool>,
+    pub(crate) applied_tags: Vec<Id<Tag>>,
+}
+
+/// Stores a thread with its owner in it (unless `owner_member` is `None`: a webhook's), and
+/// numbers its THREAD_CREATE. The guild's head is locked.
+///
+/// Errors: 160006 above 1000 active threads.
+pub(crate) async fn insert(
+    db: &mut PgConnection,
+    parent: &model::Channel,
+    new: NewThread,
+    owner_member: Option<&Member>,
+) -> Result<(Thread, Vec<Envelope>)> {
+    let active = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from thread where guild_id = $1 and not archived"#,
+        parent.guild_id.to_db(),
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if active >= ACTIVE_MAX {
+        return Err(ErrorCode::MaximumThreads.into());
+    }
+    let defaults = &parent.settings;
+    let settings = ChannelSettings {
+        rate_limit_per_user: new
+            .rate_limit_per_user
+            .or(defaults.default_thread_rate_limit_per_user),
+        ..ChannelSettings::default()
+    };
+    let minutes = new
+        .auto_archive_duration
+        .or(defaults.default_auto_archive_duration)
+        .unwrap_or(AUTO_ARCHIVE_MINUTES[2]);
+    sqlx::query!(
+        "insert into channel (channel_id, guild_id, kind, name, parent_id, settings)
+         values ($1, $2, $3, $4, $5, $6)",
+        new.id.to_db(),
+        parent.guild_id.to_db(),
+        i16::from(new.kind.0),
+        new.name,
+        parent.id.to_db(),
+        Jsonb(&settings) as Jsonb<&ChannelSettings>,
+    )
+    .execute(&mut *db)
+    .await?;
+    let is_private = new.kind == ChannelKind::PRIVATE_THREAD;
+    sqlx::query!(
+        "insert into thread (thread_id, guild_id, parent_id, owner_id, invitable,
+                             auto_archive_minutes, applied_tags)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        new.id.to_db(),
+        parent.guild_id.to_db(),
+        parent.id.to_db(),
+        new.owner.to_db(),
+        is_private.then(|| new.invitable.unwrap_or(true)),
+        minutes as i32,
+        &guildhall_store::ids_to_db(&new.applied_tags),
+    )
+    .execute(&mut *db)
+    .await?;
+    if owner_member.is_some() {
+        members::insert(db, new.id, parent.guild_id, new.owner).await?;
+    }
+    let thread = load(db, new.id).await?;
+    let audience = audience_of(db, &thread).await?;
+    let vis = audience.visibility(Intents::GUILDS);
+    let body = NewlyCreated {
+        thread: &thread,
+        newly_created: true,
+    };
+    let kind = EventKind::ThreadCreate;
+    let events = audience.append(db, kind, vis, &body, None).await?;
+    Ok((thread, events))
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = CreateThreadFromMessageRequest)]
+pub(super) struct FromMessage {
+    name: Option<String>,
+    auto_archive_duration: Option<u32>,
+    rate_limit_per_user: Option<u32>,
+}
+
+impl Form for FromMessage {
+    fn check(&self, form: &mut FormErrors) {
+        check(
+            form,
+            &self.name,
+            self.auto_archive_duration,
+            self.rate_limit_per_user,
+        );
+    }
+}
+
+fn check(
+    form: &mut FormErrors,
+    name: &Option<String>,
+    auto_archive_duration: Option<u32>,
+    rate_limit_per_user: Option<u32>,
+) {
+    if let Some(name) = form.required("name", name) {
+        form.length("name", name, 1..=100);
+    }
+    check_durations(form, auto_archive_duration, rate_limit_per_user);
+}
+
+pub(super) fn check_durations(
+    form: &mut FormErrors,
+    auto_archive_duration: Option<u32>,
+    rate_limit_per_user: Option<u32>,
+) {
+    if auto_archive_duration.is_some_and(|minutes| !AUTO_ARCHIVE_MINUTES.contains(&minutes)) {
+        let choices = Fault::Choices("(60, 1440, 4320, 10080)");
+        form.add("auto_archive_duration", choices);
+    }
+    if let Some(seconds) = rate_limit_per_user {
+        form.range("rate_limit_per_user", i64::from(seconds), 0..=21_600);
+    }
+}
+
+/// The thread's id is the message's. Errors: 10003, 10008, 50001, 50013, 50021, 50024, 50035,
+/// 160004, 160006.
+#[utoipa::path(
+    post,
+    path = "/channels/{channel_id}/messages/{message_id}/threads",
+    tag = "Threads",
+    responses((status = 201, body = Thread))
+)]
+pub(super) async fn create_thread_from_message(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((channel_id, message_id)): Path<(Id<Channel>, Id<marker::Message>)>,
+    reason: Reason,
+    Json(body): Json<FromMessage>,
+) -> Result<(StatusCode, Json<Thread>)> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::CREATE_PUBLIC_THREADS;
+    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let kind = match access.channel.kind {
+        ChannelKind::TEXT => ChannelKind::PUBLIC_THREAD,
+        ChannelKind::ANNOUNCEMENT => ChannelKind::ANNOUNCEMENT_THREAD,
+        _ => return Err(ErrorCode::InvalidChannelType.into()),
+    };
+    let mut starter = messages::load::message(&mut tx, user.id, channel_id, message_id)
+        .await?
+        .ok_or(ErrorCode::UnknownMessage)?;
+    if !starter.kind.is_written() {
+        return Err(ErrorCode::SystemMessage.into());
+    }
+    let exists = sqlx::query_scalar!(
+        r#"select exists(select from channel where channel_id = $1) as "exists!""#,
+        message_id.to_db(),
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    if exists {
+        return Err(ErrorCode::ThreadExists.into());
+    }
+    let new = NewThread {
+        id: message_id.cast(),
+        kind,
+        name: super::super::clean(&body.name.unwrap_or_default()),
+        owner: user.id,
+        auto_archive_duration: body.auto_archive_duration,
+        rate_limit_per_user: body.rate_limit_per_user,
+        invitable: None,
+        applied_tags: Vec::new(),
+    };
+    let member = &access.guild.member;
+    let (thread, mut events) = insert(&mut tx, &access.channel, new, Some(member)).await?;
+    events.extend(tell_owner_joined(&mut tx, &user, member, &thread).await?);
+    starter.flags |= MessageFlags::HAS_THREAD;
+    sqlx::query!(
+        "update message set flags = flags | $3 where channel_id = $1 and message_id = $2",
+        channel_id.to_db(),
+        message_id.to_db(),
+        MessageFlags::HAS_THREAD as i64,
+    )
+    .execute(&mut *tx)
+    .await?;
+    starter.thread = Some(serde_json::to_value(&thread)?);
+    let guild = access.guild.id;
+    let author = messages::author_member(&mut tx, guild, &starter).await?;
+    let in_parent = Audience::of_channel(guild, channel_id, access.channel.kind);
+    events.extend(
+        messages::announce_update_in(&mut tx, &in_parent, author.as_ref(), &starter).await?,
+    );
+    let mut first = messages::draft(
+        &app,
+        thread.id,
+        user.user().clone(),
+        MessageKind::THREAD_STARTER,
+    )?;
+    first.message_reference = Some(MessageReference {
+        kind: 0,
+        message_id: Some(message_id),
+        channel_id,
+        guild_id: Some(guild),
+    });
+    starter.referenced_message = None;
+    starter.thread = None;
+    let is_old = message_id.created_ms() + RECENT_MS < first.id.created_ms();
+    first.referenced_message = Some(Some(Box::new(starter)));
+    let in_thread = audience_of(&mut tx, &thread).await?;
+    events.extend(messages::post_in(&mut tx, &in_thread, Some(member), &first).await?);
+    if is_old {
+        events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
+    }
+    events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
+    let thread = load(&mut tx, thread.id).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok((StatusCode::CREATED, Json(thread)))
+}
+
+async fn tell_owner_joined(
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    member: &Member,
+    thread: &Thread,
+) -> Result<Vec<Envelope>> {
+    let of_thread = members::of(db, thread.id, user.id).await?;
+    let member = Member {
+        user: Some(user.user().clone()),
+        ..member.clone()
+    };
+    let added = of_thread.map(|of_thread| (of_thread, member));
+    tell_members(db, thread, user.id, added).await
+}
+
+/// The notice in the parent (type 18).
+async fn tell_parent(
+    app: &App,
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    access: &ChannelAccess,
+    thread: &Thread,
+) -> Result<Vec<Envelope>> {
+    let parent = access.channel.id;
+    let author = user.user().clone();
+    let mut notice = messages::draft(app, parent, author, MessageKind::THREAD_CREATED)?;
+    notice.content.clone_from(&thread.name);
+    notice.message_reference = Some(MessageReference {
+        kind: 0,
+        message_id: None,
+        channel_id: thread.id,
+        guild_id: Some(access.guild.id),
+    });
+    let audience = Audience::of_channel(access.guild.id, parent, access.channel.kind);
+    messages::post_in(db, &audience, Some(&access.guild.member), &notice).await
+}
+
+async fn audit_created(
+    app: &App,
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    thread: &Thread,
+    reason: &Reason,
+) -> Result<Option<Envelope>> {
+    let entry = Entry::new(thread.guild_id, user.id, AuditAction::THREAD_CREATE, reason)
+        .target(thread.id)
+        .created(thread)?;
+    audit::append(app, db, entry).await
+}
+
+/// A thread without a message, or a post (with `message`) in a forum.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[schema(as = CreateThreadRequest)]
+pub(super) struct CreateThread {
+    name: Option<String>,
+    auto_archive_duration: Option<u32>,
+    rate_limit_per_user: Option<u32>,
+    /// 10, 11 or 12; 12 if not given.
+    #[serde(default, rename = "type")]
+    kind: Option<ChannelKind>,
+    invitable: Option<bool>,
+    #[serde(default, deserialize_with = "null_is_default")]
+    applied_tags: Vec<Id<Tag>>,
+    message: Option<CreateMessage>,
+}
+
+impl Form for CreateThread {
+    fn check(&self, form: &mut FormErrors) {
+        check(
+            form,
+            &self.name,
+            self.auto_archive_duration,
+            self.rate_limit_per_user,
+        );
+        if self.kind.is_some_and(|kind| !kind.is_thread()) {
+            form.add("type", Fault::Choices("(10, 11, 12)"));
+        }
+        check_tags(form, &self.applied_tags);
+        if let Some(message) = &self.message {
+            let mut inner = FormErrors::new();
+            message.check(&mut inner);
+            form.add_inside("message", inner);
+        }
+    }
+}
+
+pub(super) fn check_tags(form: &mut FormErrors, tags: &[Id<Tag>]) {
+    if tags.len() > TAGS_APPLIED_MAX {
+        let (min, max) = (0, TAGS_APPLIED_MAX);
+        form.add("applied_tags", Fault::BadLength { min, max });
+    }
+}
+
+/// A thread, and the message of a post.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Created {
+    #[serde(flatten)]
+    thread: Thread,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<Message>,
+}
+
+/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006.
+#[utoipa::path(
+    post,
+    path = "/channels/{channel_id}/threads",
+    tag = "Threads",
+    responses((status = 201, body = Created))
+)]
+pub(super) async fn create_thread(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(channel_id): Path<Id<Channel>>,
+    reason: Reason,
+    Json(body): Json<CreateThread>,
+) -> Result<(StatusCode, Json<Created>)> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::VIEW_CHANNEL;
+    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let parent = access.channel.kind;
+    if !parent.holds_threads() {
+        return Err(ErrorCode::InvalidChannelType.into());
+    }
+    let kind = if parent.is_forum() {
+        if body.message.is_none() {
+            return Err(FormErrors::one("message", Fault::Required));
+        }
+        access.require(Permissions::SEND_MESSAGES)?;
+        ChannelKind::PUBLIC_THREAD
+    } else {
+        let kind = body.kind.unwrap_or(ChannelKind::PRIVATE_THREAD);
+        let fits = match kind {
+            ChannelKind::ANNOUNCEMENT_THREAD => parent == ChannelKind::ANNOUNCEMENT,
+            _ => parent == ChannelKind::TEXT,
+        };
+        if !fits {
+            return Err(ErrorCode::InvalidChannelType.into());
+        }
+        access.require(match kind {
+            ChannelKind::PRIVATE_THREAD => Permissions::CREATE_PRIVATE_THREADS,
+            _ => Permissions::CREATE_PUBLIC_THREADS,
+        })?;
+        kind
+    };
+    let id: Id<Channel> = app.snowflakes.next()?;
+    let applied_tags = match parent.is_forum() {
+        true => usable_tags(&access, &body.applied_tags)?,
+        false => Vec::new(),
+    };
+    let place = Place::Channel(access.clone());
+    let held = place.permissions();
+    messages::check_slowmode_as(&app, &user, &place, held, "slowthread").await?;
+    let new = NewThread {
+        id,
+        kind,
+        name: super::super::clean(&body.name.unwrap_or_default()),
+        owner: user.id,
+        auto_archive_duration: body.auto_archive_duration,
+        rate_limit_per_user: body.rate_limit_per_user,
+        invitable: body.invitable,
+        applied_tags,
+    };
+    let member = &access.guild.member;
+    let (thread, mut events) = insert(&mut tx, &access.channel, new, Some(member)).await?;
+    let mut posted = None;
+    if let Some(form) = body.message.filter(|_| parent.is_forum()) {
+        access.require(form.needed())?;
+        let mut first = Message::new(id.cast(), id, user.user().clone(), MessageKind::DEFAULT);
+        messages::compose_first(&mut tx, &place, &form, &mut first).await?;
+        let audience = audience_of(&mut tx, &thread).await?;
+        events.extend(messages::post_in(&mut tx, &audience, Some(member), &first).await?);
+        posted = Some(first);
+    }
+    events.extend(tell_owner_joined(&mut tx, &user, member, &thread).await?);
+    if kind != ChannelKind::PRIVATE_THREAD && !parent.is_forum() {
+        events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
+    }
+    events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
+    let mut thread = load(&mut tx, id).await?;
+    thread.member = members::of(&mut tx, id, user.id).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    let created = Created {
+        thread,
+        message: posted,
+    };
+    Ok((StatusCode::CREATED, Json(created)))
+}
+
+/// The tags asked for, if the caller may use them and they are enough.
+///
+/// Errors: 40066, 40067, 50035 for tags the forum does not have.
+fn usable_tags(access: &ChannelAccess, wanted: &[Id<Tag>]) -> Result<Vec<Id<Tag>>> {
+    let settings = &access.channel.settings;
+    let moderator = access.permissions().contains(Permissions::MANAGE_THREADS);
+    let tags = known_tags(settings, wanted, moderator, &[])?;
+    if tags.is_empty() && settings.flags & ChannelSettings::FLAG_REQUIRE_TAG != 0 {
+        let available = settings.available_tags.iter().flatten();
+        let code = match available.into_iter().any(|tag| moderator || !tag.moderated) {
+            true => ErrorCode::TagRequired,
+            false => ErrorCode::NoUsableTags,
+        };
+        return Err(code.into());
+    }
+    Ok(tags)
+}
+
+/// `wanted` without repeats. Moderated tags are added and removed by moderators only.
+///
+/// Errors: 50013, 50035.
+pub(super) fn known_tags(
+    forum: &ChannelSettings,
+    wanted: &[Id<Tag>],
+    moderator: bool,
+    before: &[Id<Tag>],
+) -> Result<Vec<Id<Tag>>> {
+    let mut tags: Vec<Id<Tag>> = Vec::new();
+    let available: Vec<_> = forum.available_tags.iter().flatten().collect();
+    for &id in wanted {
+        if !available.iter().any(|tag| tag.id == id) {
+            let fault = Fault::Other("INVALID_TAG", "Unknown tag".into());
+            return Err(FormErrors::one("applied_tags", fault));
+        }
+        if !tags.contains(&id) {
+            tags.push(id);
+        }
+    }
+    let moderated = |id: &Id<Tag>| available.iter().any(|tag| tag.id == *id && tag.moderated);
+    let changed = tags
+        .iter()
+        .filter(|id| !before.contains(id))
+        .chain(before.iter().filter(|id| !tags.contains(id)));
+    if !moderator && changed.into_iter().any(moderated) {
+        return Err(ErrorCode::MissingPermissions.into());
+    }
+    Ok(tags)
+}

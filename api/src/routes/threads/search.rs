@@ -1,0 +1,216 @@
+//! Searching the threads of a channel. Spec: endpoints › thread_search.
+
+use axum::extract::{RawQuery, State};
+use guildhall_shared::{
+    Id, Permissions,
+    id::marker::{Channel, Tag},
+    model::{Message, Thread, ThreadMember},
+};
+use guildhall_store::ids_from_db;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::lists::{parent, shown};
+use crate::{
+    app::App,
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path, Query},
+    form::{Fault, FormErrors},
+    routes::messages,
+};
+
+const LIMIT_DEFAULT: i64 = 25;
+const OFFSET_MAX: i64 = 9975;
+const TAGS_MAX: usize = 20;
+/// More hits than these are not counted.
+const COUNTED_MAX: i64 = 10_000;
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Search {
+    /// Part of the name; 100 characters at most.
+    name: Option<String>,
+    /// 0 to 100. Accepted; names are compared by parts.
+    slop: Option<i64>,
+    min_id: Option<Id<Channel>>,
+    max_id: Option<Id<Channel>>,
+    /// `match_all` or `match_some` of the tags.
+    tag_setting: Option<String>,
+    archived: Option<bool>,
+    /// `relevance`, `creation_time`, `last_message_time` or `archive_time`.
+    sort_by: Option<String>,
+    /// `asc` or `desc`.
+    sort_order: Option<String>,
+    /// 1 to 25.
+    limit: Option<i64>,
+    /// 0 to 9975.
+    offset: Option<i64>,
+}
+
+impl Form for Search {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(name) = &self.name {
+            form.length("name", name, 0..=100);
+        }
+        for (path, value, allowed) in [
+            ("slop", self.slop, 0..=100),
+            ("limit", self.limit, 1..=25),
+            ("offset", self.offset, 0..=OFFSET_MAX),
+        ] {
+            if let Some(value) = value {
+                form.range(path, value, allowed);
+            }
+        }
+        let sorts: [&str; 4] = [
+            "relevance",
+            "creation_time",
+            "last_message_time",
+            "archive_time",
+        ];
+        for (path, value, choices) in [
+            (
+                "tag_setting",
+                &self.tag_setting,
+                &["match_all", "match_some"][..],
+            ),
+            ("sort_by", &self.sort_by, &sorts[..]),
+            ("sort_order", &self.sort_order, &["asc", "desc"][..]),
+        ] {
+            if let Some(value) = value
+                && !choices.contains(&value.as_str())
+            {
+                form.add(path, Fault::NotEnum(value.chars().take(100).collect()));
+            }
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Found {
+    threads: Vec<Thread>,
+    members: Vec<ThreadMember>,
+    has_more: bool,
+    total_results: i64,
+    first_messages: Vec<Message>,
+}
+
+/// `tag` may be given many times, or once with commas.
+fn tags_of(query: Option<&str>) -> Result<Vec<Id<Tag>>> {
+    let mut tags = Vec::new();
+    let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    for (_, value) in pairs.filter(|(key, _)| key == "tag" || key == "tag[]") {
+        for id in value.split(',').filter(|id| !id.is_empty()) {
+            let fault = || Fault::NotSnowflake(id.chars().take(100).collect());
+            tags.push(id.parse().map_err(|_| FormErrors::one("tag", fault()))?);
+        }
+    }
+    if tags.len() > TAGS_MAX {
+        let (min, max) = (0, TAGS_MAX);
+        return Err(FormErrors::one("tag", Fault::BadLength { min, max }));
+    }
+    Ok(tags)
+}
+
+/// Public threads, and private ones that the caller is in or manages.
+///
+/// Errors: 10003, 50001, 50013, 50024, 50035.
+#[utoipa::path(
+    get,
+    path = "/channels/{channel_id}/threads/search",
+    tag = "Threads",
+    params(Search),
+    responses((status = 200, body = Found))
+)]
+pub(super) async fn thread_search(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(channel_id): Path<Id<Channel>>,
+    Query(query): Query<Search>,
+    RawQuery(raw): RawQuery,
+) -> Result<Json<Found>> {
+    let tags = tags_of(raw.as_deref())?;
+    let mut db = app.db.acquire().await?;
+    let needed = Permissions::READ_MESSAGE_HISTORY;
+    let access = parent(&mut db, &user, channel_id, needed).await?;
+    let all = access.permissions().contains(Permissions::MANAGE_THREADS);
+    let pattern = query.name.as_deref().map(like);
+    let sort = query.sort_by.as_deref().unwrap_or("last_message_time");
+    let ascending = query.sort_order.as_deref() == Some("asc");
+    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
+    let offset = query.offset.unwrap_or(0);
+    let match_all = query.tag_setting.as_deref() == Some("match_all");
+    // One channel's threads, found by its index; the offset is the protocol's and bounded.
+    let rows = sqlx::query!(
+        r#"with hit as (
+             select t.thread_id, case $9::text
+                      when 'creation_time' then t.thread_id::numeric
+                      when 'archive_time' then extract(epoch from t.archive_at)
+                      else extract(epoch from t.active_at) end as key
+             from thread t join channel c on c.channel_id = t.thread_id
+             where t.parent_id = $1
+               and ($2::text is null or c.name ilike $2)
+               and t.thread_id > $3 and t.thread_id < $4
+               and (cardinality($5::bigint[]) = 0 or case when $6 then t.applied_tags @> $5
+                    else t.applied_tags && $5 end)
+               and ($7::bool is null or t.archived = $7)
+               and (c.kind <> 12 or $8 or exists(
+                    select from thread_member m
+                    where m.thread_id = t.thread_id and m.user_id = $10))
+             limit $14
+           )
+           select thread_id as "thread_id!", (select count(*) from hit) as "total!" from hit
+           order by case when $11 then key else -key end, thread_id
+           limit $12 offset $13"#,
+        channel_id.to_db(),
+        pattern,
+        query.min_id.map_or(0, Id::to_db),
+        query.max_id.map_or(i64::MAX, Id::to_db),
+        &guildhall_store::ids_to_db(&tags),
+        match_all,
+        query.archived,
+        all,
+        sort,
+        user.id.to_db(),
+        ascending,
+        limit,
+        offset,
+        COUNTED_MAX,
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let total = rows.first().map_or(0, |row| row.total);
+    let ids: Vec<Id<Channel>> = ids_from_db(rows.iter().map(|row| row.thread_id).collect());
+    let (threads, members) = shown(&mut db, &user, &ids).await?;
+    let mut first_messages = Vec::new();
+    for thread in &threads {
+        // The first message of a post has the post's id; of another thread it is in the parent.
+        let place = match access.channel.kind.is_forum() {
+            true => thread.id,
+            false => channel_id,
+        };
+        let first = messages::load::message(&mut db, user.id, place, thread.id.cast()).await?;
+        first_messages.extend(first);
+    }
+    Ok(Json(Found {
+        has_more: offset + (ids.len() as i64) < total,
+        threads,
+        members,
+        total_results: total,
+        first_messages,
+    }))
+}
+
+/// A pattern that finds `text` anywhere.
+fn like(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for letter in text.replace('\0', "").chars() {
+        if matches!(letter, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern.push('%');
+    pattern
+}

@@ -1,0 +1,287 @@
+//! Threads changed and deleted: the thread's part of update_channel and delete_channel.
+
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::Envelope,
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Guild},
+    model::{AuditAction, ChannelKind, ChannelSettings, MessageKind, Thread},
+    permissions::{ThreadChange, may_change_thread},
+};
+use guildhall_store::thread;
+use serde::Serialize;
+use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
+
+use super::{archive, audience_of, create::known_tags, load, tell_thread};
+use crate::{
+    access::ThreadAccess,
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    collect,
+    error::Result,
+    routes::{channels::ChannelFields, messages},
+};
+
+/// Changes what the body names of a thread.
+///
+/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 160006.
+pub(crate) async fn update_thread(
+    app: &App,
+    mut tx: PgTransaction<'_>,
+    user: &CurrentUser,
+    access: ThreadAccess,
+    body: &ChannelFields,
+    reason: &Reason,
+) -> Result<Thread> {
+    let before = load(&mut tx, access.thread.id).await?;
+    let held = access.permissions();
+    let moderator = held.contains(Permissions::MANAGE_THREADS);
+    let wanted = Wanted::of(body, &before, &access, moderator)?;
+    let change = wanted.change(&before);
+    let is_owner = before.owner_id == user.id;
+    let was = &before.thread_metadata;
+    if !may_change_thread(held, is_owner, access.joined, was.locked, change) {
+        return Err(ErrorCode::MissingPermissions.into());
+    }
+    if was.archived && wanted.archived && change != ThreadChange::empty() {
+        return Err(ErrorCode::ThreadArchived.into());
+    }
+    if change.is_empty() {
+        return Ok(before);
+    }
+    let settings = ChannelSettings {
+        rate_limit_per_user: Some(wanted.rate_limit_per_user),
+        last_pin_timestamp: Some(before.last_pin_timestamp),
+        flags: wanted.flags,
+        ..ChannelSettings::default()
+    };
+    sqlx::query!(
+        "update channel set name = $2, settings = $3 where channel_id = $1",
+        before.id.to_db(),
+        wanted.name,
+        Jsonb(&settings) as Jsonb<&ChannelSettings>,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update thread set
+           archive_at = case when archived <> $2 or auto_archive_minutes <> $5
+                             then now() else archive_at end,
+           active_at = case when archived and not $2 then now() else active_at end,
+           archived = $2, locked = $3, invitable = $4, auto_archive_minutes = $5,
+           applied_tags = $6
+         where thread_id = $1",
+        before.id.to_db(),
+        wanted.archived,
+        wanted.locked,
+        wanted.invitable,
+        wanted.auto_archive_duration as i32,
+        &guildhall_store::ids_to_db(&wanted.applied_tags),
+    )
+    .execute(&mut *tx)
+    .await?;
+    let thread = load(&mut tx, before.id).await?;
+    let mut events = tell_thread(&mut tx, EventKind::ThreadUpdate, &thread).await?;
+    if was.archived && !wanted.archived {
+        events.extend(archive::remind(&mut tx, thread.guild_id, thread.id).await?);
+    }
+    if before.name != thread.name {
+        let author = user.user().clone();
+        let kind = MessageKind::CHANNEL_NAME_CHANGE;
+        let mut notice = messages::draft(app, thread.id, author, kind)?;
+        notice.content.clone_from(&thread.name);
+        let audience = audience_of(&mut tx, &thread).await?;
+        let member = Some(&access.guild.member);
+        events.extend(messages::post_in(&mut tx, &audience, member, &notice).await?);
+    }
+    let entry = Entry::new(thread.guild_id, user.id, AuditAction::THREAD_UPDATE, reason)
+        .target(thread.id)
+        .changed(&Audited::of(&before), &Audited::of(&thread))?;
+    events.extend(audit::append(app, &mut tx, entry).await?);
+    let thread = load(&mut tx, thread.id).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(thread)
+}
+
+/// What the thread is to be.
+struct Wanted {
+    name: String,
+    archived: bool,
+    locked: bool,
+    invitable: Option<bool>,
+    auto_archive_duration: u32,
+    rate_limit_per_user: u32,
+    flags: u64,
+    applied_tags: Vec<Id<guildhall_shared::id::marker::Tag>>,
+}
+
+impl Wanted {
+    fn of(
+        body: &ChannelFields,
+        before: &Thread,
+        access: &ThreadAccess,
+        moderator: bool,
+    ) -> Result<Self> {
+        let was = &before.thread_metadata;
+        let pinned = ChannelSettings::FLAG_PINNED;
+        let in_forum = access.parent.kind.is_forum();
+        let flags = match body.flags {
+            Some(flags) if in_forum => before.flags & !pinned | flags & pinned,
+            _ => before.flags,
+        };
+        let applied_tags = match &body.applied_tags {
+            Some(tags) if in_forum => known_tags(
+                &access.parent.settings,
+                tags,
+                moderator,
+                &before.applied_tags,
+            )?,
+            _ => before.applied_tags.clone(),
+        };
+        let invitable = match before.kind {
+            ChannelKind::PRIVATE_THREAD => body.invitable.or(was.invitable),
+            _ => was.invitable,
+        };
+        let name = body.name.as_ref().and_then(Option::as_deref);
+        Ok(Self {
+            name: name.map_or_else(|| before.name.clone(), super::super::clean),
+            archived: body.archived.unwrap_or(was.archived),
+            locked: body.locked.unwrap_or(was.locked),
+            invitable,
+            auto_archive_duration: body
+                .auto_archive_duration
+                .unwrap_or(was.auto_archive_duration),
+            rate_limit_per_user: body
+                .rate_limit_per_user
+                .unwrap_or(before.rate_limit_per_user),
+            flags,
+            applied_tags,
+        })
+    }
+
+    /// What differs from what is.
+    fn change(&self, before: &Thread) -> ThreadChange {
+        let was = &before.thread_metadata;
+        let mut change = ThreadChange::empty();
+        change.set(
+            ThreadChange::EDIT,
+            self.name != before.name
+                || self.auto_archive_duration != was.auto_archive_duration
+                || self.applied_tags != before.applied_tags,
+        );
+        change.set(ThreadChange::ARCHIVE, self.archived && !was.archived);
+        change.set(ThreadChange::UNARCHIVE, !self.archived && was.archived);
+        change.set(
+            ThreadChange::MODERATE,
+            self.locked != was.locked
+                || self.rate_limit_per_user != before.rate_limit_per_user
+                || self.flags != before.flags,
+        );
+        change.set(ThreadChange::INVITABLE, self.invitable != was.invitable);
+        change
+    }
+}
+
+/// Fields that the audit log shows.
+#[derive(Serialize)]
+struct Audited<'a> {
+    name: &'a str,
+    archived: bool,
+    locked: bool,
+    invitable: Option<bool>,
+    auto_archive_duration: u32,
+    rate_limit_per_user: u32,
+    flags: u64,
+    applied_tags: &'a [Id<guildhall_shared::id::marker::Tag>],
+}
+
+impl<'a> Audited<'a> {
+    fn of(thread: &'a Thread) -> Self {
+        Self {
+            name: &thread.name,
+            archived: thread.thread_metadata.archived,
+            locked: thread.thread_metadata.locked,
+            invitable: thread.thread_metadata.invitable,
+            auto_archive_duration: thread.thread_metadata.auto_archive_duration,
+            rate_limit_per_user: thread.rate_limit_per_user,
+            flags: thread.flags,
+            applied_tags: &thread.applied_tags,
+        }
+    }
+}
+
+/// THREAD_DELETE.
+#[derive(Serialize)]
+pub(crate) struct ThreadDeleted {
+    pub(crate) id: Id<Channel>,
+    pub(crate) guild_id: Id<Guild>,
+    pub(crate) parent_id: Id<Channel>,
+    #[serde(rename = "type")]
+    pub(crate) kind: ChannelKind,
+}
+
+/// Deletes a thread; its messages follow. Errors: 50013.
+pub(crate) async fn delete_thread(
+    app: &App,
+    mut tx: PgTransaction<'_>,
+    user: &CurrentUser,
+    access: ThreadAccess,
+    reason: &Reason,
+) -> Result<Thread> {
+    access.require(Permissions::MANAGE_THREADS)?;
+    let thread = load(&mut tx, access.thread.id).await?;
+    let audience = audience_of(&mut tx, &thread).await?;
+    collect::delete_channel(&mut tx, thread.id).await?;
+    let body = ThreadDeleted {
+        id: thread.id,
+        guild_id: thread.guild_id,
+        parent_id: thread.parent_id,
+        kind: thread.kind,
+    };
+    let vis = audience.visibility(Intents::GUILDS);
+    let kind = EventKind::ThreadDelete;
+    let mut events = audience.append(&mut tx, kind, vis, &body, None).await?;
+    let entry = Entry::new(thread.guild_id, user.id, AuditAction::THREAD_DELETE, reason)
+        .target(thread.id)
+        .deleted(&Audited::of(&thread))?;
+    events.extend(audit::append(app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(thread)
+}
+
+/// Deletes the threads of a channel that is being deleted; tells of those that are not archived.
+pub(crate) async fn delete_all_of(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    parent: Id<Channel>,
+) -> Result<Vec<Envelope>> {
+    let active = sqlx::query_scalar!(
+        "select thread_id from thread where guild_id = $1 and parent_id = $2 and not archived
+         order by thread_id",
+        guild.to_db(),
+        parent.to_db(),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let mut events = Vec::new();
+    for thread in thread::by_ids(&mut *db, &guildhall_store::ids_from_db(active)).await? {
+        let audience = audience_of(db, &thread).await?;
+        let body = ThreadDeleted {
+            id: thread.id,
+            guild_id: guild,
+            parent_id: parent,
+            kind: thread.kind,
+        };
+        let (kind, vis) = (
+            EventKind::ThreadDelete,
+            audience.visibility(Intents::GUILDS),
+        );
+        events.extend(audience.append(db, kind, vis, &body, None).await?);
+    }
+    collect::delete_threads_of(db, parent).await?;
+    Ok(events)
+}

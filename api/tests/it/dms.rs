@@ -1,0 +1,237 @@
+use guildhall_shared::{envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestUser},
+    log,
+};
+
+/// Alice, Bob and Carol in one guild, friends of each other; a bot there too.
+async fn friends(app: &TestApp) -> (TestUser, TestUser, TestUser, TestUser) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let carol = app.user("carol").await;
+    let bot = app.bot(&alice, "helper").await;
+    let hall = app.guild(&alice, "Hall").await;
+    for user in [&bob, &carol, &bot] {
+        app.join(user, hall).await;
+    }
+    for (one, other) in [(&alice, &bob), (&alice, &carol), (&bob, &carol)] {
+        for (a, b) in [(one, other), (other, one)] {
+            relate(app, a, b, 1).await;
+        }
+    }
+    (alice, bob, carol, bot)
+}
+
+async fn relate(app: &TestApp, a: &TestUser, b: &TestUser, kind: i16) {
+    sqlx::query(
+        "insert into relationship (user_id, other_id, kind) values ($1, $2, $3)
+         on conflict (user_id, other_id) do update set kind = $3",
+    )
+    .bind(a.id.to_db())
+    .bind(b.id.to_db())
+    .bind(kind)
+    .execute(&app.db)
+    .await
+    .unwrap();
+}
+
+fn at(channel: &Value) -> String {
+    format!("/channels/{}", channel["id"].as_str().unwrap())
+}
+
+async fn dm(app: &TestApp, user: &TestUser, other: &TestUser) -> Value {
+    let body = json!({ "recipient_id": other.id });
+    app.post(user, "/users/@me/channels", body)
+        .await
+        .expect(200)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dm_is_made_once_and_opens_for_the_other_with_a_message(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, _) = friends(&app).await;
+    let made = dm(&app, &alice, &bob).await;
+    conforms("create_dm", 200, &made);
+    assert_eq!(made["type"], 1);
+    assert_eq!(made["recipients"][0]["id"], json!(bob.id));
+    assert_eq!(dm(&app, &bob, &alice).await["id"], made["id"]);
+    assert_eq!(dm(&app, &alice, &bob).await["id"], made["id"]);
+    let vis = Visibility::users(vec![alice.id]);
+    assert_eq!(log::newest(&app, alice.id).await, ("CHANNEL_CREATE", vis));
+    app.get(&carol, &at(&made)).await.expect_error(404, 10003);
+
+    app.delete(&bob, &at(&made)).await.expect(200);
+    assert_eq!(
+        app.get(&bob, "/users/@me/channels").await.expect(200),
+        json!([])
+    );
+    let path = format!("{}/messages", at(&made));
+    let sent = app.post(&alice, &path, json!({ "content": "hi" })).await;
+    let sent = sent.expect(200);
+    conforms("create_message", 200, &sent);
+    assert_eq!(
+        app.event_names(bob.id).await,
+        [
+            "CHANNEL_CREATE",
+            "CHANNEL_DELETE",
+            "CHANNEL_CREATE",
+            "MESSAGE_CREATE"
+        ]
+    );
+    for user in [&alice, &bob] {
+        let (name, vis) = log::newest(&app, user.id).await;
+        assert_eq!(name, "MESSAGE_CREATE");
+        assert_eq!(vis, Visibility::realm(Intents::DIRECT_MESSAGES));
+        let newest = log::envelopes(&app.db, user.id).await.pop().unwrap();
+        let body: Value = serde_json::from_slice(&newest.body).unwrap();
+        assert!(body.get("guild_id").is_none() && body.get("member").is_none());
+        assert!(newest.alt.is_none());
+    }
+    let listed = app.get(&bob, "/users/@me/channels").await.expect(200);
+    assert_eq!(listed[0]["id"], made["id"]);
+    assert_eq!(listed[0]["last_message_id"], sent["id"]);
+    let found = format!("/users/@me/dms/{}", alice.id);
+    assert_eq!(app.get(&bob, &found).await.expect(200)["id"], made["id"]);
+    let found = format!("/users/@me/dms/{}", carol.id);
+    app.get(&bob, &found).await.expect_error(404, 10003);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn messages_of_a_dm_are_edited_and_deleted_by_their_author(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, _) = friends(&app).await;
+    let dm = dm(&app, &alice, &bob).await;
+    let path = format!("{}/messages", at(&dm));
+    let sent = app.post(&alice, &path, json!({ "content": "hi" })).await;
+    let one = format!("{path}/{}", sent.expect(200)["id"].as_str().unwrap());
+    app.delete(&bob, &one).await.expect_error(403, 50003);
+    app.patch(&bob, &one, json!({ "content": "no" }))
+        .await
+        .expect_error(403, 50005);
+    let edited = app.patch(&alice, &one, json!({ "content": "hello" })).await;
+    conforms("update_message", 200, &edited.expect(200));
+    app.delete(&alice, &one).await.expect(204);
+    for user in [&alice, &bob] {
+        let names = app.event_names(user.id).await;
+        assert_eq!(
+            names[names.len() - 3..],
+            ["MESSAGE_CREATE", "MESSAGE_UPDATE", "MESSAGE_DELETE"]
+        );
+    }
+    app.post(&bob, &format!("{}/typing", at(&dm)), json!({}))
+        .await
+        .expect(204);
+    app.post(&bob, &format!("{}/invites", at(&dm)), json!({}))
+        .await
+        .expect_error(403, 50003);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn bots_write_to_people_but_not_to_bots(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, bot) = friends(&app).await;
+    let other = app.bot(&alice, "other").await;
+    let made = dm(&app, &bot, &bob).await;
+    let path = format!("{}/messages", at(&made));
+    app.post(&bot, &path, json!({ "content": "hi" }))
+        .await
+        .expect(200);
+    assert_eq!(
+        app.event_names(bob.id).await,
+        ["CHANNEL_CREATE", "MESSAGE_CREATE"]
+    );
+    assert_eq!(app.event_names(bot.id).await, ["MESSAGE_CREATE"]);
+    let create = "/users/@me/channels";
+    app.post(&bot, create, json!({ "recipient_id": other.id }))
+        .await
+        .expect_error(403, 50007);
+    app.post(&bot, create, json!({ "recipient_id": bot.id }))
+        .await
+        .expect_error(400, 50033);
+    app.post(&bot, create, json!({}))
+        .await
+        .expect_fault("recipient_id", "BASE_TYPE_REQUIRED");
+    app.get(&bot, create).await.expect_error(403, 20001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_blocked_or_a_stranger_cannot_write(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, _) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let made = dm(&app, &alice, &bob).await;
+    relate(&app, &bob, &alice, 2).await;
+    let path = format!("{}/messages", at(&made));
+    app.post(&alice, &path, json!({ "content": "hi" }))
+        .await
+        .expect_error(403, 50007);
+    let made = dm(&app, &stranger, &bob).await;
+    let path = format!("{}/messages", at(&made));
+    app.post(&stranger, &path, json!({ "content": "hi" }))
+        .await
+        .expect_error(403, 50007);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_group_takes_friends_in_and_lets_them_go(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, _) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let body = json!({ "recipients": [bob.id, carol.id] });
+    let group = app.post(&alice, "/users/@me/channels", body).await;
+    let group = group.expect(200);
+    conforms("create_dm", 200, &group);
+    assert_eq!(
+        (&group["type"], &group["owner_id"]),
+        (&json!(3), &json!(alice.id))
+    );
+    for user in [&alice, &bob, &carol] {
+        assert_eq!(app.event_names(user.id).await, ["CHANNEL_CREATE"]);
+    }
+    let one = |user: &TestUser| format!("{}/recipients/{}", at(&group), user.id);
+    app.put(&alice, &one(&stranger), json!({}))
+        .await
+        .expect_error(400, 50033);
+    relate(&app, &bob, &stranger, 1).await;
+    app.put(&bob, &one(&stranger), json!({})).await.expect(204);
+    assert_eq!(
+        app.event_names(stranger.id).await,
+        ["CHANNEL_CREATE", "MESSAGE_CREATE"]
+    );
+    assert_eq!(
+        app.event_names(carol.id).await[1..],
+        ["CHANNEL_RECIPIENT_ADD", "MESSAGE_CREATE"]
+    );
+    let renamed = app
+        .patch(&carol, &at(&group), json!({ "name": "Us" }))
+        .await;
+    let renamed = renamed.expect(200);
+    conforms("update_channel", 200, &renamed);
+    assert_eq!(renamed["name"], "Us");
+    app.delete(&bob, &one(&carol))
+        .await
+        .expect_error(403, 50013);
+    app.delete(&alice, &one(&carol)).await.expect(204);
+    app.get(&carol, &at(&group)).await.expect_error(404, 10003);
+    assert_eq!(
+        app.event_names(carol.id).await.pop(),
+        Some("CHANNEL_DELETE")
+    );
+    // The owner leaves: somebody else is it.
+    app.delete(&alice, &at(&group)).await.expect(200);
+    let left = app.get(&bob, &at(&group)).await.expect(200);
+    assert_eq!(left["owner_id"], json!(bob.id));
+    let list = app.get(&bob, &format!("{}/messages", at(&group))).await;
+    let kinds: Vec<_> = list
+        .expect(200)
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["type"].clone())
+        .collect();
+    assert_eq!(kinds, [json!(2), json!(2), json!(4), json!(1)]);
+}

@@ -1,0 +1,440 @@
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::{Scope, Visibility},
+    gateway::Intents,
+    id::marker,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let carol = app.user("carol").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    app.join(&carol, hall).await;
+    (alice, bob, carol, hall)
+}
+
+fn id(object: &Value) -> Id<marker::Channel> {
+    object["id"].as_str().unwrap().parse().unwrap()
+}
+
+fn at(thread: &Value) -> String {
+    format!("/channels/{}", id(thread))
+}
+
+async fn create(app: &TestApp, user: &TestUser, hall: TestGuild, kind: u8) -> Value {
+    let path = format!("/channels/{}/threads", hall.general);
+    let body = json!({ "name": "Side talk", "type": kind });
+    app.post(user, &path, body).await.expect(201)
+}
+
+async fn say(app: &TestApp, user: &TestUser, thread: &Value, text: &str) -> Value {
+    let path = format!("{}/messages", at(thread));
+    app.post(user, &path, json!({ "content": text }))
+        .await
+        .expect(200)
+}
+
+fn names(events: &[(&'static str, Value)]) -> Vec<&'static str> {
+    events.iter().map(|(name, _)| *name).collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_thread_from_a_message_has_its_id_and_says_so(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let starter = app
+        .post(&alice, &messages, json!({ "content": "look" }))
+        .await;
+    let starter = starter.expect(200);
+    let path = format!("{messages}/{}/threads", starter["id"].as_str().unwrap());
+    let body = json!({ "name": "About it", "auto_archive_duration": 60 });
+    let thread = app.post(&bob, &path, body.clone()).await.expect(201);
+    conforms("create_thread_from_message", 201, &thread);
+    assert_eq!(thread["id"], starter["id"]);
+    assert_eq!(thread["type"], 11);
+    assert_eq!(thread["parent_id"], json!(hall.general));
+    assert_eq!(thread["thread_metadata"]["auto_archive_duration"], 60);
+    let events = app.events(hall.id).await;
+    assert_eq!(
+        names(&events),
+        [
+            "MESSAGE_CREATE",
+            "THREAD_CREATE",
+            "THREAD_MEMBERS_UPDATE",
+            "MESSAGE_UPDATE",
+            "MESSAGE_CREATE"
+        ]
+    );
+    assert_eq!(events[1].1["newly_created"], true);
+    assert_eq!(events[2].1["added_members"][0]["user_id"], json!(bob.id));
+    assert_eq!(events[3].1["flags"], 32);
+    assert_eq!(events[4].1["type"], 21);
+    app.post(&bob, &path, body).await.expect_error(400, 160004);
+
+    let inside = app.get(&alice, &format!("{}/messages", at(&thread))).await;
+    let inside = inside.expect(200);
+    conforms("list_messages", 200, &inside);
+    assert_eq!(inside[0]["referenced_message"]["content"], "look");
+    let read = app.get(&bob, &at(&thread)).await.expect(200);
+    conforms("get_channel", 200, &read);
+    assert_eq!(read["member"]["user_id"], json!(bob.id));
+    assert_eq!(read["message_count"], 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn writing_in_a_thread_joins_counts_and_wakes_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    conforms("create_thread", 201, &thread);
+    let sent = say(&app, &bob, &thread, "hello").await;
+    conforms("create_message", 200, &sent);
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "MESSAGE_CREATE");
+    assert_eq!(
+        vis,
+        Visibility::channel(hall.general, Intents::GUILD_MESSAGES)
+    );
+    let read = app.get(&bob, &at(&thread)).await.expect(200);
+    assert_eq!(
+        (
+            &read["message_count"],
+            &read["total_message_sent"],
+            &read["member_count"]
+        ),
+        (&json!(1), &json!(1), &json!(2))
+    );
+    assert_eq!(read["last_message_id"], sent["id"]);
+
+    let archive = json!({ "archived": true });
+    app.patch(&bob, &at(&thread), archive.clone())
+        .await
+        .expect_error(403, 50013);
+    let archived = app.patch(&alice, &at(&thread), archive).await.expect(200);
+    conforms("update_channel", 200, &archived);
+    assert_eq!(archived["thread_metadata"]["archived"], true);
+    let message = format!("{}/messages/{}", at(&thread), sent["id"].as_str().unwrap());
+    app.patch(&bob, &message, json!({ "content": "x" }))
+        .await
+        .expect_error(400, 50083);
+    let before = app.events(hall.id).await.len();
+    say(&app, &bob, &thread, "wake up").await;
+    let events = app.events(hall.id).await;
+    assert_eq!(
+        names(&events[before..]),
+        [
+            "THREAD_UPDATE",
+            "THREAD_MEMBER_UPDATE",
+            "THREAD_MEMBER_UPDATE",
+            "MESSAGE_CREATE"
+        ]
+    );
+    assert_eq!(events[before].1["thread_metadata"]["archived"], false);
+    app.delete(&bob, &message).await.expect(204);
+    let read = app.get(&bob, &at(&thread)).await.expect(200);
+    assert_eq!(
+        (&read["message_count"], &read["total_message_sent"]),
+        (&json!(1), &json!(2))
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_private_thread_is_for_its_members_and_moderators(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, hall) = hall(&app).await;
+    let thread = create(&app, &bob, hall, 12).await;
+    app.get(&carol, &at(&thread)).await.expect_error(403, 50001);
+    app.get(&carol, &format!("{}/messages", at(&thread)))
+        .await
+        .expect_error(403, 50001);
+    // The owner of the guild holds MANAGE_THREADS.
+    app.get(&alice, &at(&thread)).await.expect(200);
+    say(&app, &bob, &thread, "psst").await;
+    let scope = |members: &[&TestUser]| {
+        let mut members: Vec<_> = members.iter().map(|user| user.id).collect();
+        members.sort_unstable();
+        Scope::Thread {
+            parent: hall.general,
+            members,
+        }
+    };
+    let vis = Visibility::of(scope(&[&bob]), Intents::GUILD_MESSAGES);
+    assert_eq!(log::newest(&app, hall.id).await, ("MESSAGE_CREATE", vis));
+
+    let member = format!("{}/thread-members/{}", at(&thread), carol.id);
+    app.put(&bob, &member, json!({})).await.expect(204);
+    let told = log::envelopes(&app.db, hall.id).await;
+    let added = &told[told.len() - 2];
+    assert_eq!(added.kind.name(), "THREAD_MEMBERS_UPDATE");
+    let vis = Visibility {
+        regardless: vec![carol.id],
+        ..Visibility::of(scope(&[&bob, &carol]), Intents::GUILD_MEMBERS)
+    };
+    assert_eq!(added.vis, vis);
+    let own = &told[told.len() - 3];
+    assert_eq!(own.kind.name(), "THREAD_CREATE");
+    let vis = Visibility::of(Scope::Users(vec![carol.id]), Intents::GUILDS);
+    assert_eq!(own.vis, vis);
+    assert_eq!(told.last().unwrap().kind.name(), "MESSAGE_CREATE");
+    app.get(&carol, &at(&thread)).await.expect(200);
+
+    app.delete(
+        &carol,
+        &format!("{}/thread-members/{}", at(&thread), bob.id),
+    )
+    .await
+    .expect_error(403, 50013);
+    app.delete(&bob, &member).await.expect(204);
+    app.get(&carol, &at(&thread)).await.expect_error(403, 50001);
+    app.delete(&bob, &member).await.expect_error(404, 10007);
+    let path = format!("/guilds/{}/threads/active", hall.id);
+    let seen = app.get(&carol, &path).await.expect(200);
+    conforms("get_active_guild_threads", 200, &seen);
+    assert_eq!(seen["threads"], json!([]));
+    let seen = app.get(&bob, &path).await.expect(200);
+    assert_eq!(seen["threads"][0]["id"], thread["id"]);
+    assert_eq!(seen["members"][0]["user_id"], json!(bob.id));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn members_join_leave_and_are_listed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    let members = format!("{}/thread-members", at(&thread));
+    let me = format!("{members}/@me");
+    app.put(&bob, &me, json!({})).await.expect(204);
+    let count = app.events(hall.id).await.len();
+    app.put(&bob, &me, json!({})).await.expect(204);
+    assert_eq!(app.events(hall.id).await.len(), count);
+    app.put(&carol, &me, json!({})).await.expect(204);
+    let page = format!("{members}?with_member=true&limit=2");
+    let first = app.get(&bot, &page).await.expect(200);
+    conforms("list_thread_members", 200, &first);
+    assert_eq!(first.as_array().unwrap().len(), 2);
+    assert!(first[0]["member"]["user"]["id"].is_string());
+    let last = first[1]["user_id"].as_str().unwrap();
+    let rest = app.get(&bot, &format!("{page}&after={last}")).await;
+    assert_eq!(rest.expect(200).as_array().unwrap().len(), 1);
+    let one = app.get(&bot, &format!("{members}/{}", bob.id)).await;
+    conforms("get_thread_member", 200, &one.expect(200));
+    app.get(&bot, &format!("{members}/{}", bot.id))
+        .await
+        .expect_error(404, 10007);
+    let settings = format!("{me}/settings");
+    let own = app
+        .patch(&bob, &settings, json!({ "flags": 8, "muted": true }))
+        .await
+        .expect(200);
+    assert_eq!((&own["flags"], &own["muted"]), (&json!(8), &json!(true)));
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "THREAD_MEMBER_UPDATE");
+    assert_eq!(vis.scope, Scope::Users(vec![bob.id]));
+    app.delete(&bob, &me).await.expect(204);
+    app.get(&bot, &format!("{members}/{}", bob.id))
+        .await
+        .expect_error(404, 10007);
+    app.patch(&alice, &at(&thread), json!({ "archived": true }))
+        .await
+        .expect(200);
+    app.put(&bob, &me, json!({})).await.expect_error(400, 50083);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn archived_threads_are_paged_by_time(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    for _ in 0..3 {
+        let thread = create(&app, &alice, hall, 11).await;
+        let body = json!({ "archived": true });
+        app.patch(&alice, &at(&thread), body).await.expect(200);
+    }
+    let private = create(&app, &bob, hall, 12).await;
+    app.patch(&bob, &at(&private), json!({ "archived": true }))
+        .await
+        .expect(200);
+    let path = format!("/channels/{}/threads/archived", hall.general);
+    let first = app.get(&bob, &format!("{path}/public?limit=2")).await;
+    let first = first.expect(200);
+    conforms("list_public_archived_threads", 200, &first);
+    assert_eq!(first["has_more"], true);
+    let before = &first["threads"][1]["thread_metadata"]["archive_timestamp"];
+    let before = before.as_str().unwrap().replace('+', "%2B");
+    let rest = app
+        .get(&bob, &format!("{path}/public?before={before}"))
+        .await;
+    let rest = rest.expect(200);
+    assert_eq!(rest["threads"].as_array().unwrap().len(), 1);
+    assert_eq!(rest["has_more"], false);
+    app.get(&bob, &format!("{path}/public?limit=1"))
+        .await
+        .expect_fault("limit", "NUMBER_TYPE_MIN");
+    app.get(&bob, &format!("{path}/private"))
+        .await
+        .expect_error(403, 50013);
+    let all = app
+        .get(&alice, &format!("{path}/private"))
+        .await
+        .expect(200);
+    conforms("list_private_archived_threads", 200, &all);
+    assert_eq!(all["threads"][0]["id"], private["id"]);
+    let mine = format!(
+        "/channels/{}/users/@me/threads/archived/private",
+        hall.general
+    );
+    let own = app.get(&bob, &mine).await.expect(200);
+    conforms("list_my_private_archived_threads", 200, &own);
+    assert_eq!(own["threads"][0]["id"], private["id"]);
+    let none = app.get(&alice, &mine).await.expect(200);
+    assert_eq!(none["threads"], json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn posts_of_a_forum_have_a_message_and_tags(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let body = json!({
+        "name": "help", "type": 15, "default_sort_order": 1,
+        "available_tags": [{ "name": "bug" }, { "name": "staff", "moderated": true }],
+    });
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let forum = app.post(&alice, &channels, body).await.expect(201);
+    conforms("create_guild_channel", 201, &forum);
+    let tags = &forum["available_tags"];
+    app.patch(&alice, &at(&forum), json!({ "flags": 16 }))
+        .await
+        .expect(200);
+    let posts = format!("{}/threads", at(&forum));
+    let post = |tags: Value| json!({ "name": "It fails", "applied_tags": tags, "message": { "content": "see" } });
+    app.post(&bob, &posts, post(json!([])))
+        .await
+        .expect_error(400, 40067);
+    app.post(&bob, &posts, post(json!([tags[1]["id"]])))
+        .await
+        .expect_error(403, 50013);
+    app.post(&bob, &posts, json!({ "name": "x" }))
+        .await
+        .expect_fault("message", "BASE_TYPE_REQUIRED");
+    let made = app.post(&bob, &posts, post(json!([tags[0]["id"]]))).await;
+    let made = made.expect(201);
+    conforms("create_thread", 201, &made);
+    assert_eq!(made["id"], made["message"]["id"]);
+    assert_eq!(made["applied_tags"], json!([tags[0]["id"]]));
+    assert_eq!(made["message_count"], 0);
+    let search = format!("{}/threads/search", at(&forum));
+    let found = app
+        .get(&alice, &format!("{search}?name=fail"))
+        .await
+        .expect(200);
+    conforms("thread_search", 200, &found);
+    assert_eq!(found["total_results"], 1);
+    assert_eq!(found["first_messages"][0]["content"], "see");
+    let tag = tags[1]["id"].as_str().unwrap();
+    let none = app
+        .get(&alice, &format!("{search}?tag={tag}"))
+        .await
+        .expect(200);
+    assert_eq!(none["threads"], json!([]));
+    // The forum itself takes no messages.
+    app.post(
+        &bob,
+        &format!("{}/messages", at(&forum)),
+        json!({ "content": "x" }),
+    )
+    .await
+    .expect_error(400, 50008);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn threads_go_with_moderators_and_with_their_channel(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &bob, hall, 11).await;
+    say(&app, &bob, &thread, "one").await;
+    app.patch(&bob, &at(&thread), json!({ "locked": true }))
+        .await
+        .expect_error(403, 50013);
+    app.patch(&alice, &at(&thread), json!({ "locked": true }))
+        .await
+        .expect(200);
+    app.post(
+        &bob,
+        &format!("{}/messages", at(&thread)),
+        json!({ "content": "x" }),
+    )
+    .await
+    .expect_error(400, 160005);
+    app.delete(&bob, &at(&thread))
+        .await
+        .expect_error(403, 50013);
+    let gone = app.delete(&alice, &at(&thread)).await.expect(200);
+    conforms("delete_channel", 200, &gone);
+    app.get(&alice, &at(&thread)).await.expect_error(404, 10003);
+    let other = create(&app, &bob, hall, 11).await;
+    let general = format!("/channels/{}", hall.general);
+    app.delete(&alice, &general).await.expect(200);
+    app.get(&alice, &at(&other)).await.expect_error(404, 10003);
+    let events = app.events(hall.id).await;
+    let deleted: Vec<_> = events
+        .iter()
+        .filter(|(name, _)| name.ends_with("DELETE"))
+        .map(|(name, body)| (*name, body["id"].clone()))
+        .collect();
+    assert_eq!(
+        deleted,
+        [
+            ("THREAD_DELETE", thread["id"].clone()),
+            ("THREAD_DELETE", other["id"].clone()),
+            ("CHANNEL_DELETE", json!(hall.general)),
+        ]
+    );
+    let queued: i64 = sqlx::query_scalar("select count(*) from collect")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(queued, 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_may_not_write_in_threads_may_not(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    let deny = json!({ "type": 0, "deny": Permissions::SEND_MESSAGES_IN_THREADS | Permissions::CREATE_PRIVATE_THREADS });
+    let overwrite = format!("/channels/{}/permissions/{}", hall.general, hall.id);
+    app.put(&alice, &overwrite, deny).await.expect(204);
+    app.post(
+        &bob,
+        &format!("{}/messages", at(&thread)),
+        json!({ "content": "x" }),
+    )
+    .await
+    .expect_error(403, 50013);
+    app.post(&bob, &format!("{}/typing", at(&thread)), json!({}))
+        .await
+        .expect_error(403, 50013);
+    let threads = format!("/channels/{}/threads", hall.general);
+    app.post(&bob, &threads, json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    app.post(
+        &bob,
+        &threads,
+        json!({ "name": "", "auto_archive_duration": 7 }),
+    )
+    .await
+    .expect_fault("auto_archive_duration", "BASE_TYPE_CHOICES");
+}

@@ -1,0 +1,159 @@
+//! Active threads of a guild at its owner, and who is in them: what GUILD_CREATE and
+//! THREAD_LIST_SYNC show.
+//!
+//! Pure. Never says who gets an event: of private threads the events name their members.
+
+use std::collections::BTreeMap;
+
+use guildhall_shared::{
+    Id,
+    gateway::EventKind,
+    id::marker::{Channel, User},
+    model::{ChannelKind, Thread, ThreadMember},
+};
+use serde::Deserialize;
+
+/// The threads that are not archived.
+#[derive(Debug, Default)]
+pub(crate) struct Threads {
+    threads: BTreeMap<Id<Channel>, Thread>,
+    members: BTreeMap<Id<Channel>, BTreeMap<Id<User>, ThreadMember>>,
+}
+
+#[derive(Deserialize)]
+struct WithId {
+    id: Id<Channel>,
+}
+
+#[derive(Deserialize)]
+struct MembersUpdate {
+    id: Id<Channel>,
+    member_count: u32,
+    #[serde(default)]
+    added_members: Vec<ThreadMember>,
+    #[serde(default)]
+    removed_member_ids: Vec<Id<User>>,
+}
+
+impl Threads {
+    pub(crate) fn new(threads: Vec<Thread>, members: Vec<ThreadMember>) -> Self {
+        let mut all = Self::default();
+        for thread in threads {
+            all.threads.insert(thread.id, thread);
+        }
+        for member in members {
+            all.put_member(member);
+        }
+        all
+    }
+
+    fn put_member(&mut self, member: ThreadMember) {
+        let (Some(thread), Some(user)) = (member.id, member.user_id) else {
+            return;
+        };
+        if self.threads.contains_key(&thread) {
+            let bare = ThreadMember {
+                muted: None,
+                mute_config: None,
+                member: None,
+                ..member
+            };
+            self.members.entry(thread).or_default().insert(user, bare);
+        }
+    }
+
+    /// Takes over a THREAD_* event's change; other kinds change nothing.
+    pub(crate) fn apply(&mut self, kind: EventKind, body: &[u8]) -> Result<(), serde_json::Error> {
+        match kind {
+            EventKind::ThreadCreate | EventKind::ThreadUpdate => {
+                let mut thread: Thread = serde_json::from_slice(body)?;
+                thread.member = None;
+                if thread.thread_metadata.archived {
+                    self.remove(thread.id);
+                } else {
+                    self.threads.insert(thread.id, thread);
+                }
+            }
+            EventKind::ThreadDelete => {
+                let WithId { id } = serde_json::from_slice(body)?;
+                self.remove(id);
+            }
+            EventKind::ThreadMembersUpdate => {
+                let update: MembersUpdate = serde_json::from_slice(body)?;
+                if let Some(thread) = self.threads.get_mut(&update.id) {
+                    thread.member_count = update.member_count;
+                }
+                if let Some(members) = self.members.get_mut(&update.id) {
+                    for user in update.removed_member_ids {
+                        members.remove(&user);
+                    }
+                }
+                for member in update.added_members {
+                    self.put_member(member);
+                }
+            }
+            EventKind::ThreadMemberUpdate => self.put_member(serde_json::from_slice(body)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The newest message of a thread is this one; false if it is no thread that is known.
+    pub(crate) fn posted(
+        &mut self,
+        channel: Id<Channel>,
+        message: Id<guildhall_shared::id::marker::Message>,
+    ) -> bool {
+        let Some(thread) = self.threads.get_mut(&channel) else {
+            return false;
+        };
+        thread.last_message_id = Some(message);
+        thread.message_count += 1;
+        thread.total_message_sent += 1;
+        true
+    }
+
+    fn remove(&mut self, thread: Id<Channel>) {
+        self.threads.remove(&thread);
+        self.members.remove(&thread);
+    }
+
+    /// Whoever is no member of the guild is in no thread.
+    pub(crate) fn forget_user(&mut self, user: Id<User>) {
+        for members in self.members.values_mut() {
+            members.remove(&user);
+        }
+    }
+
+    /// The threads of these channels that a user sees, each with the user's own membership.
+    /// `sees` is asked for the channel: what the user may see there of private threads.
+    pub(crate) fn seen_by(
+        &self,
+        user: Id<User>,
+        sees: impl Fn(Id<Channel>) -> Sight,
+    ) -> Vec<Thread> {
+        let seen = self.threads.values().filter_map(|thread| {
+            let own = self.members.get(&thread.id).and_then(|all| all.get(&user));
+            let is_open = thread.kind != ChannelKind::PRIVATE_THREAD;
+            let is_seen = match sees(thread.parent_id) {
+                Sight::Nothing => false,
+                Sight::Own => is_open || own.is_some(),
+                Sight::All => true,
+            };
+            is_seen.then(|| Thread {
+                member: own.cloned(),
+                ..thread.clone()
+            })
+        });
+        seen.collect()
+    }
+}
+
+/// Which threads of a channel a user sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    Nothing,
+    /// Public ones, and private ones that the user is in.
+    Own,
+    All,
+}
