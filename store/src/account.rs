@@ -2,7 +2,7 @@
 
 use guildhall_shared::{
     id::{Id, marker},
-    model::{CurrentUser, PrivateChannel, User},
+    model::{CurrentUser, PrivateChannel, PrivateUser, User},
     shard::{Position, realm},
     token::TokenHash,
 };
@@ -101,6 +101,11 @@ struct AccountRow {
 
 impl From<AccountRow> for Account {
     fn from(row: AccountRow) -> Self {
+        let private = (!row.bot).then(|| PrivateUser {
+            nsfw_allowed: true,
+            authenticator_types: if row.mfa_enabled { vec![2] } else { Vec::new() },
+            ..PrivateUser::default()
+        });
         Self {
             application: application(row.application_id, row.application_flags),
             state_seq: row.state_seq as u64,
@@ -124,12 +129,13 @@ impl From<AccountRow> for Account {
                 premium_type: 0,
                 bio: row.bio,
                 pronouns: row.pronouns,
+                private,
             },
         }
     }
 }
 
-/// The account of a token; `None` if the token is unknown or revoked. Of a bot
+/// The account of a token; `None` if the token is unknown or revoked, or the account locked. Of a bot
 /// `mfa_enabled` is its owner's.
 pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Option<Account>> {
     let row = sqlx::query_as!(
@@ -144,7 +150,7 @@ pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Optio
            join account a using (user_id)
            join realm_head h on h.realm_id = a.user_id
            left join application p on p.application_id = a.user_id
-           where t.token_hash = $1"#,
+           where t.token_hash = $1 and a.state = 0"#,
         token.0.as_slice(),
     )
     .fetch_optional(db)

@@ -318,27 +318,25 @@ impl Bucket {
 
 impl Rule {
     fn fits(&self, method: &str, route: &str) -> bool {
-        let is_route = match self.route.strip_suffix("/*") {
-            Some(top) => route
-                .strip_prefix(top)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
-            None => same_route(self.route, route),
+        if !self.methods.contains(&method) {
+            return false;
+        }
+        let (top, is_whole) = match self.route.strip_suffix("/*") {
+            Some(top) => (top, false),
+            None => (self.route, true),
         };
-        is_route && self.methods.contains(&method)
+        let mut rest = route.split('/');
+        let is_below = top.split('/').all(|segment| {
+            rest.next()
+                .is_some_and(|other| same_segment(segment, other))
+        });
+        is_below && (!is_whole || rest.next().is_none())
     }
 }
 
-/// Whether two templates are the same but for the names of their parameters.
-fn same_route(one: &str, other: &str) -> bool {
-    let is_parameter = |segment: &str| segment.starts_with('{');
-    let (mut one, mut other) = (one.split('/'), other.split('/'));
-    loop {
-        match (one.next(), other.next()) {
-            (None, None) => return true,
-            (Some(a), Some(b)) if a == b || (is_parameter(a) && is_parameter(b)) => {}
-            _ => return false,
-        }
-    }
+/// Names of parameters make no difference.
+fn same_segment(one: &str, other: &str) -> bool {
+    one == other || (one.starts_with('{') && other.starts_with('{'))
 }
 
 fn is_emoji_change(method: &Method, route: &str) -> bool {

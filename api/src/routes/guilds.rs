@@ -30,6 +30,7 @@ use crate::{
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
     routes::policies,
+    second_factor::SecondFactor,
 };
 
 pub(crate) fn router() -> Router<App> {
@@ -504,10 +505,11 @@ struct GuildDelete {
 
 /// The owner's. The numbers go on: GUILD_DELETE is the realm's last event.
 ///
-/// Errors: 10004, 20001, 50001, 50013.
+/// Errors: 10004, 20001, 50001, 50013, 60003.
 async fn guild_delete(
     State(app): State<App>,
     user: CurrentUser,
+    _shown: SecondFactor,
     Path(guild_id): Path<Id<marker::Guild>>,
 ) -> Result<StatusCode> {
     user.require_human()?;

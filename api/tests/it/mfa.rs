@@ -27,14 +27,18 @@ fn code(steps: i64) -> String {
     totp.generate((now + 30 * steps) as u64).to_string()
 }
 
-/// With the second factor on; and the backup codes. Uses the code before the current one.
+/// With the second factor on and no code used yet; and the backup codes.
 async fn enrolled(app: &TestApp) -> (TestUser, Vec<String>) {
     let alice = register(app, "alice").await;
-    let body = json!({ "password": PASSWORD, "secret": SECRET, "code": code(-1) });
+    let body = json!({ "password": PASSWORD, "secret": SECRET, "code": code(0) });
     let body = app
         .post(&alice, "/users/@me/mfa/totp/enable", body)
         .await
         .expect(200);
+    sqlx::query("update account_mfa set totp_step = 0")
+        .execute(&app.db)
+        .await
+        .unwrap();
     let codes = body["backup_codes"].as_array().unwrap();
     let codes = codes.iter().map(|code| {
         assert_eq!(
@@ -86,7 +90,8 @@ async fn it_is_switched_on_step_by_step(db: PgPool) {
             .expect_error(400, 60008);
     }
     let spaced = "jbsw y3dp ehpk 3pxp jbsw y3dp ehpk 3pxp";
-    let body = try_with(json!({ "password": PASSWORD, "secret": spaced, "code": code(0) }))
+    let used = code(0);
+    let body = try_with(json!({ "password": PASSWORD, "secret": spaced, "code": used }))
         .await
         .expect(200);
     assert_eq!(body["backup_codes"].as_array().unwrap().len(), 10);
@@ -96,6 +101,15 @@ async fn it_is_switched_on_step_by_step(db: PgPool) {
     };
     let me = app.get(&renewed, "/users/@me").await.expect(200);
     assert_eq!(me["mfa_enabled"], true);
+    assert_eq!(me["authenticator_types"], json!([2]));
+    // The code that switched it on is used up.
+    app.post(
+        &renewed,
+        "/users/@me/mfa/totp/disable",
+        json!({ "code": used }),
+    )
+    .await
+    .expect_error(400, 60008);
     let events = app.events(alice.id).await;
     assert_eq!(
         (events[0].0, &events[0].1["mfa_enabled"]),
@@ -126,15 +140,14 @@ async fn a_log_in_takes_two_steps_and_a_code_counts_once(db: PgPool) {
         let body = json!({ "ticket": ticket, "code": code });
         app.post_anonymously("/auth/mfa/totp", body)
     };
-    // The code that switched it on is used up.
-    step(&first, code(-1)).await.expect_error(400, 60008);
-    let body = step(&first, code(0)).await.expect(200);
+    let used = code(0);
+    let body = step(&first, used.clone()).await.expect(200);
     assert_eq!(body["user_settings"]["theme"], "dark");
     app.get(&user_of(&body), "/users/@me").await.expect(200);
     step(&first, code(1)).await.expect_error(400, 60006);
 
     let second = ticket(&app).await;
-    step(&second, code(0)).await.expect_error(400, 60008);
+    step(&second, used).await.expect_error(400, 60008);
     step(&second, code(1)).await.expect(200);
     step("unknown", code(1)).await.expect_error(400, 60006);
     // Five wrong codes void a ticket, whatever comes after.
@@ -156,8 +169,9 @@ async fn two_requests_with_one_code_log_in_once(db: PgPool) {
     let app = TestApp::new(db).await;
     enrolled(&app).await;
     let (first, second) = (ticket(&app).await, ticket(&app).await);
+    let code = code(0);
     let step = |ticket: String| {
-        let body = json!({ "ticket": ticket, "code": code(0) });
+        let body = json!({ "ticket": ticket, "code": code });
         app.post_anonymously("/auth/mfa/totp", body)
     };
     let (one, two) = tokio::join!(step(first), step(second));

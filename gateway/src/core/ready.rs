@@ -163,3 +163,97 @@ fn ready<G: Serialize>(
     };
     serde_json::to_vec(&ready).expect("READY has string keys and no failing serializer")
 }
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::{
+        Timestamp,
+        gateway::Intents,
+        model::{self, CurrentUser, RelationshipKind, StoredGuildSettings, Theme},
+        shard::Position,
+        token::TokenHash,
+    };
+
+    use super::*;
+
+    fn user(id: u64, name: &str) -> model::User {
+        model::User {
+            id: Id::new(id).unwrap(),
+            username: name.to_owned(),
+            discriminator: "0".to_owned(),
+            global_name: None,
+            avatar: None,
+            bot: false,
+            public_flags: 0,
+            flags: 0,
+            banner: None,
+            accent_color: None,
+            avatar_decoration_data: None,
+            collectibles: None,
+            primary_guild: None,
+        }
+    }
+
+    fn identity(personal: Option<Personal>) -> Identity {
+        Identity {
+            user: CurrentUser {
+                user: user(1, "alice"),
+                mfa_enabled: false,
+                locale: "en-US".to_owned(),
+                verified: true,
+                email: None,
+                premium_type: 0,
+                bio: String::new(),
+                pronouns: String::new(),
+                private: None,
+            },
+            token: TokenHash([0; 32]),
+            intents: Intents::empty(),
+            application: None,
+            position: Position { era: 1, seq: 0 },
+            guilds: Vec::new(),
+            personal: personal.map(Box::new),
+        }
+    }
+
+    fn session() -> SessionId {
+        SessionId::new(0, 0, [0; 10])
+    }
+
+    #[test]
+    fn people_find_what_is_theirs_in_ready() {
+        let mut personal = Personal::default();
+        personal.settings.theme = Theme::Light;
+        personal.relationships.push(Relationship {
+            id: Id::new(2).unwrap(),
+            kind: RelationshipKind::Friend,
+            user: user(2, "bob"),
+            nickname: Some("Bobby".to_owned()),
+            is_spam_request: false,
+            stranger_request: false,
+            user_ignored: false,
+            since: Timestamp::now(),
+        });
+        personal
+            .notes
+            .insert(Id::new(2).unwrap(), "from work".to_owned());
+        let settings = StoredGuildSettings::default().into_wire(Id::new(5));
+        personal.guild_settings.push(settings);
+        let ready = for_user(&identity(Some(personal)), &[], session(), "ws://x", None);
+        let ready: Value = serde_json::from_slice(&ready).unwrap();
+        assert_eq!(ready["relationships"][0]["type"], 1);
+        assert_eq!(ready["relationships"][0]["user"]["username"], "bob");
+        assert_eq!(ready["user_settings"]["theme"], "light");
+        assert_eq!(ready["user_guild_settings"][0]["guild_id"], "5");
+        assert_eq!(ready["notes"]["2"], "from work");
+    }
+
+    #[test]
+    fn bots_get_the_same_fields_empty() {
+        let ready = for_bot(&identity(None), session(), "ws://x", Some((0, 1)));
+        let ready: Value = serde_json::from_slice(&ready).unwrap();
+        assert_eq!(ready["relationships"], serde_json::json!([]));
+        assert_eq!(ready["user_settings"], serde_json::json!({}));
+        assert!(ready.get("notes").is_none());
+    }
+}

@@ -41,7 +41,7 @@ pub use settings::{
     StoredGuildSettings, Theme, UserGuildSettings, UserGuildSettingsChange, UserSettings,
     UserSettingsChange,
 };
-pub use user::{CurrentUser, User};
+pub use user::{CurrentUser, PrivateUser, User};
 pub use voice::{StageInstance, VoiceState};
 
 /// Reads a field that may be absent (`None`), null (`Some(None)`) or there (`Some(Some(_))`).

@@ -41,4 +41,21 @@ pub struct CurrentUser {
     pub bio: String,
     #[serde(default)]
     pub pronouns: String,
+    /// Absent for bots.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub private: Option<PrivateUser>,
+}
+
+/// What clients of people read of their own account besides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PrivateUser {
+    /// Always null: accounts have none here.
+    pub phone: Option<String>,
+    pub nsfw_allowed: bool,
+    pub premium: bool,
+    pub purchased_flags: u64,
+    pub desktop: bool,
+    pub mobile: bool,
+    /// 2: one-time codes of an authenticator.
+    pub authenticator_types: Vec<u8>,
 }

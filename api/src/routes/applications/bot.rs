@@ -24,6 +24,7 @@ use crate::{
         auth::{append_revocation, check_bot_name, taken_name_or_email},
         clean,
     },
+    second_factor::SecondFactor,
 };
 
 /// A secret, shown this once.
@@ -67,7 +68,7 @@ pub(super) async fn application_bot_create(
     Ok(Json(NewToken { token }))
 }
 
-/// A new token; the old ones die and their gateway sessions close. Errors: 10002, 20012.
+/// A new token; the old ones die and their gateway sessions close. Errors: 10002, 20012, 60003.
 #[utoipa::path(
     post,
     path = "/applications/{application_id}/bot/reset",
@@ -77,6 +78,7 @@ pub(super) async fn application_bot_create(
 pub(super) async fn application_bot_reset(
     State(app): State<App>,
     caller: CurrentUser,
+    _shown: SecondFactor,
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<Json<NewToken>> {
     let mut tx = app.db.begin().await?;
@@ -163,7 +165,7 @@ pub(super) async fn application_bot_update(
     Ok(Json(updated.user.user))
 }
 
-/// A new client secret; the old one dies. Errors: 10002, 20012.
+/// A new client secret; the old one dies. Errors: 10002, 20012, 60003.
 #[utoipa::path(
     post,
     path = "/applications/{application_id}/reset",
@@ -173,6 +175,7 @@ pub(super) async fn application_bot_update(
 pub(super) async fn application_secret_reset(
     State(app): State<App>,
     caller: CurrentUser,
+    _shown: SecondFactor,
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<Json<NewSecret>> {
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>());

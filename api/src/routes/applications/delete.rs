@@ -19,6 +19,7 @@ use crate::{
     error::Result,
     extract::Path,
     routes::{auth::append_revocation, members},
+    second_factor::SecondFactor,
 };
 
 /// Guilds that a request leaves; the housekeeping goes on with the rest.
@@ -26,7 +27,7 @@ const GUILDS_PER_REQUEST_MAX: usize = 50;
 /// Guilds that a round of the housekeeping leaves.
 const GUILDS_PER_ROUND_MAX: usize = 500;
 
-/// Its messages stay, written by a bot that is no more. Errors: 10002, 20012.
+/// Its messages stay, written by a bot that is no more. Errors: 10002, 20012, 60003.
 #[utoipa::path(
     post,
     path = "/applications/{application_id}/delete",
@@ -36,6 +37,7 @@ const GUILDS_PER_ROUND_MAX: usize = 500;
 pub(super) async fn application_delete(
     State(app): State<App>,
     caller: CurrentUser,
+    _shown: SecondFactor,
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;

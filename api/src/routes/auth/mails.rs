@@ -16,12 +16,16 @@ use crate::{
     extract::{Form, Json},
     form::{Fault, FormErrors},
     mail::Mail,
+    rate_limit::Limit,
     sessions::{self, Client, Which},
     tickets::{self, Purpose},
 };
 
 /// Requests for a new password that are worked on at once; more are dropped.
 const FORGOTTEN_AT_ONCE: usize = 16;
+
+/// Mails for a new password to one address.
+const MAILS_TO_ONE: Limit = Limit::per_seconds(3, 900);
 
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default)]
@@ -204,6 +208,11 @@ pub(crate) fn forgotten_turns() -> std::sync::Arc<tokio::sync::Semaphore> {
 }
 
 async fn mail_reset(app: &App, email: &str) -> Result<()> {
+    // Nobody's mailbox is filled by others.
+    let what = format!("forgot:{}", email.to_lowercase());
+    if app.limiter.attempt(&what, MAILS_TO_ONE).await.is_err() {
+        return Ok(());
+    }
     let mut tx = app.db.begin().await?;
     let account = sqlx::query!(
         r#"select user_id, email as "email!" from account
