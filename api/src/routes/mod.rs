@@ -1,9 +1,11 @@
 //! The endpoints, a file per resource.
 
 pub(crate) mod applications;
+mod attachments;
 mod audit_log;
 pub(crate) mod auth;
 mod bans;
+pub(crate) mod cdn;
 mod channels;
 mod farewell;
 mod gateway;
@@ -37,6 +39,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router())
         .merge(audit_log::router())
+        .merge(attachments::router())
         .merge(auth::router())
         .merge(bans::router())
         .merge(channels::router().into())

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod applications;
+mod attachments;
 mod audit_log;
 mod bans;
 mod channels;
@@ -21,6 +22,7 @@ mod invites;
 mod log;
 mod mail_server;
 mod mails;
+mod media;
 mod members;
 mod messages;
 mod mfa;
