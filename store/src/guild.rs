@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use crate::{
     Result,
     account::UserRow,
+    expressions,
     scheduled_events::{self, Which},
     thread, voice,
 };
@@ -196,6 +197,7 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
     let thread_members = thread::members(&mut *tx, &active, thread::Whose::Everybodys).await?;
     let members = members(&mut *tx, guild, None, i64::MAX).await?;
     let voice_states = voice::states(&mut *tx, guild, None, None).await?;
+    let sounds = values(expressions::guild_sounds(&mut *tx, guild).await?);
     let stages = voice::stages(&mut *tx, guild, None).await?;
     let events = scheduled_events::scheduled_events(&mut tx, guild, Which::Open, false).await?;
     tx.commit().await?;
@@ -213,7 +215,7 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
         voice_states,
         stages,
         events,
-        sounds: Vec::new(),
+        sounds,
     }))
 }
 
@@ -238,11 +240,19 @@ pub async fn by_id(
         description: row.description,
         owner_id: Id::from_db(row.owner_id),
         settings: row.settings.0,
-        roles: roles(db, guild).await?,
-        emojis: Vec::new(),
-        stickers: Vec::new(),
+        roles: roles(&mut *db, guild).await?,
+        emojis: values(expressions::guild_emojis(&mut *db, guild).await?),
+        stickers: values(expressions::guild_stickers(&mut *db, guild).await?),
     };
     Ok(Some((found, row.member_count as u64)))
+}
+
+/// Wire objects as JSON values.
+fn values<T: serde::Serialize>(objects: Vec<T>) -> Vec<Value> {
+    let values = objects.iter().map(serde_json::to_value);
+    values
+        .map(|value| value.expect("wire objects have keys of text and finite numbers"))
+        .collect()
 }
 
 /// A guild's roles, lowest first; @everyone among them.

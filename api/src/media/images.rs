@@ -162,20 +162,23 @@ pub(crate) async fn parse_image(
     bytes_max: usize,
 ) -> Result<Image> {
     let bytes = decode_data_uri(field, data_uri, bytes_max)?;
+    let image = inspect(app, bytes).await?;
+    image.ok_or_else(|| invalid_image(field))
+}
+
+/// Decodes bytes that should be an image; `None` if they are none.
+pub(crate) async fn inspect(app: &App, bytes: Vec<u8>) -> Result<Option<Image>> {
     let inspected = app
         .media
         .work(move || render::inspect(&bytes).map(|found| (found, bytes)))
         .await?;
-    let Some((found, bytes)) = inspected else {
-        return Err(invalid_image(field));
-    };
-    Ok(Image {
+    Ok(inspected.map(|(found, bytes)| Image {
         content_type: found.content_type,
         bytes: bytes.into(),
         width: found.width,
         height: found.height,
         animated: found.animated,
-    })
+    }))
 }
 
 /// The bytes in `data:<type>;base64,…`. The type is not looked at: bytes tell more.

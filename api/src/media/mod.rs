@@ -26,10 +26,11 @@ pub(crate) use self::{
     files::{File, collect},
     images::{
         ImageOf, check_image, decode_data_uri, parse_image, store_image, store_optional_image,
+        inspect, too_large,
     },
     render::{Format, Variant, default_avatar},
     sign::{SLOT_SECONDS, Signed, SlotClaim},
-    sniff::is_inline,
+    sniff::{is_inline, sniff_type},
     upload::{FILES_MAX, Files, StickerUpload, Upload},
 };
 pub use config::MediaConfig;

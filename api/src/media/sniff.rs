@@ -53,6 +53,11 @@ pub(crate) fn content_type(head: &[u8], filename: &str) -> &'static str {
     }
 }
 
+/// Content type by the bytes alone.
+pub(crate) fn sniff_type(bytes: &[u8]) -> &'static str {
+    content_type(bytes, "")
+}
+
 fn is_text(head: &[u8]) -> bool {
     let valid = match std::str::from_utf8(head) {
         Ok(_) => head,

@@ -6,6 +6,7 @@ mod audit_log;
 pub(crate) mod auth;
 mod bans;
 pub(crate) mod cdn;
+mod emojis;
 mod channels;
 mod farewell;
 mod gateway;
@@ -27,6 +28,8 @@ pub(crate) mod relationships;
 pub(crate) mod roles;
 mod settings;
 mod sinks;
+mod soundboard;
+mod stickers;
 mod typing;
 pub(crate) mod users;
 
@@ -45,6 +48,9 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(channels::router().into())
         .merge(farewell::router())
         .merge(gateway::router())
+        .merge(emojis::router())
+        .merge(soundboard::router())
+        .merge(stickers::router())
         .merge(guilds::router().into())
         .merge(instance::router())
         .merge(invites::router().into())
