@@ -6,3 +6,6 @@ select media_follow_column('scheduled_event', 'guild-events/{event_id}', 'image'
 
 -- A group DM's picture.
 select media_follow_column('channel', 'channel-icons/{channel_id}', 'icon');
+
+-- Served with the application's icons.
+select media_follow_column('application', 'app-icons/{application_id}', 'settings.cover_image');

@@ -25,8 +25,8 @@ pub(crate) use self::{
     attachments::{AttachmentForm, link_embedded, sanitize},
     files::{File, collect},
     images::{
-        ImageOf, check_image, decode_data_uri, parse_image, store_image, store_optional_image,
-        inspect, too_large,
+        ImageOf, check_image, decode_data_uri, inspect, parse_image, store_image,
+        store_optional_image, too_large,
     },
     render::{Format, Variant, default_avatar},
     sign::{SLOT_SECONDS, Signed, SlotClaim},

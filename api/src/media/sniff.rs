@@ -29,9 +29,15 @@ pub(crate) fn content_type(head: &[u8], filename: &str) -> &'static str {
         return match kind.mime_type() {
             "audio/x-wav" => "audio/wav",
             // An Ogg file may hold other things, but nothing that runs.
-            "application/ogg" => "audio/ogg",
+            "application/ogg" | "audio/opus" => "audio/ogg",
             known => known,
         };
+    }
+    // The first frame of an MP3 without a header: sync bits, then layer III.
+    if let [0xFF, second, ..] = head
+        && second & 0xE6 == 0xE2
+    {
+        return "audio/mpeg";
     }
     if !is_text(head) {
         return UNKNOWN;

@@ -69,7 +69,12 @@ impl Form for CreateSound {
     fn check(&self, form: &mut FormErrors) {
         form.required("name", &self.name);
         form.required("sound", &self.sound);
-        check_fields(form, self.name.as_deref(), self.volume, self.emoji_name.as_deref());
+        check_fields(
+            form,
+            self.name.as_deref(),
+            self.volume,
+            self.emoji_name.as_deref(),
+        );
     }
 }
 
@@ -90,7 +95,12 @@ struct UpdateSound {
 impl Form for UpdateSound {
     fn check(&self, form: &mut FormErrors) {
         let emoji_name = self.emoji_name.as_ref().and_then(Option::as_deref);
-        check_fields(form, self.name.as_deref(), self.volume.flatten(), emoji_name);
+        check_fields(
+            form,
+            self.name.as_deref(),
+            self.volume.flatten(),
+            emoji_name,
+        );
     }
 }
 
@@ -132,9 +142,9 @@ async fn check_emoji(
 
 /// Who made it is for those who manage expressions.
 fn shown_to(access: &GuildAccess, sound: SoundboardSound) -> SoundboardSound {
-    let sees = access.base().intersects(
-        Permissions::CREATE_GUILD_EXPRESSIONS | Permissions::MANAGE_GUILD_EXPRESSIONS,
-    );
+    let sees = access
+        .base()
+        .intersects(Permissions::CREATE_GUILD_EXPRESSIONS | Permissions::MANAGE_GUILD_EXPRESSIONS);
     SoundboardSound {
         user: sound.user.filter(|_| sees),
         ..sound

@@ -71,7 +71,12 @@ impl Form for CreateSticker {
         form.required("tags", &self.tags);
         form.required("file", &self.file);
         let description = self.description.as_deref();
-        check_texts(form, self.name.as_deref(), self.tags.as_deref(), description);
+        check_texts(
+            form,
+            self.name.as_deref(),
+            self.tags.as_deref(),
+            description,
+        );
     }
 }
 
@@ -88,7 +93,12 @@ struct UpdateSticker {
 impl Form for UpdateSticker {
     fn check(&self, form: &mut FormErrors) {
         let description = self.description.as_ref().and_then(Option::as_deref);
-        check_texts(form, self.name.as_deref(), self.tags.as_deref(), description);
+        check_texts(
+            form,
+            self.name.as_deref(),
+            self.tags.as_deref(),
+            description,
+        );
     }
 }
 
@@ -115,9 +125,9 @@ fn described(text: Option<&str>) -> Option<String> {
 
 /// Who made it is for those who manage expressions.
 fn shown_to(access: &GuildAccess, sticker: Sticker) -> Sticker {
-    let sees = access.base().intersects(
-        Permissions::CREATE_GUILD_EXPRESSIONS | Permissions::MANAGE_GUILD_EXPRESSIONS,
-    );
+    let sees = access
+        .base()
+        .intersects(Permissions::CREATE_GUILD_EXPRESSIONS | Permissions::MANAGE_GUILD_EXPRESSIONS);
     Sticker {
         user: sticker.user.filter(|_| sees),
         ..sticker

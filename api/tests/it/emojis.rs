@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    conformance::conforms,
     harness::TestApp,
     media::{data_uri, gif, png},
-    conformance::conforms,
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -23,8 +23,14 @@ async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
     let body = json!({ "name": "still_1", "image": data_uri(&png(64, 64)), "roles": [role] });
     let made = app.post(&alice, &path, body).await.expect(201);
     conforms("create_guild_emoji", 201, &made);
-    assert_eq!((&made["name"], &made["roles"]), (&json!("still_1"), &json!([role])));
-    assert_eq!((&made["animated"], &made["user"]["username"]), (&json!(false), &json!("alice")));
+    assert_eq!(
+        (&made["name"], &made["roles"]),
+        (&json!("still_1"), &json!([role]))
+    );
+    assert_eq!(
+        (&made["animated"], &made["user"]["username"]),
+        (&json!(false), &json!("alice"))
+    );
     let body = json!({ "name": "moves", "image": data_uri(&gif()) });
     let moving = app.post(&alice, &path, body).await.expect(201);
     assert_eq!(moving["animated"], true);
@@ -36,7 +42,10 @@ async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
     let got = app.get(&alice, &one).await.expect(200);
     conforms("get_guild_emoji", 200, &got);
     assert_eq!(got, made);
-    let whole = app.get(&alice, &format!("/guilds/{}", guild.id)).await.expect(200);
+    let whole = app
+        .get(&alice, &format!("/guilds/{}", guild.id))
+        .await
+        .expect(200);
     assert_eq!(whole["emojis"].as_array().unwrap().len(), 2);
     assert_eq!(whole["emojis"][0]["user"], Value::Null);
 
@@ -48,12 +57,18 @@ async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
     let still = format!("/emojis/{}.gif", made["id"].as_str().unwrap());
     assert_eq!(app.fetch(&still).await.status(), 415);
     let moves = format!("/emojis/{}.gif", moving["id"].as_str().unwrap());
-    assert_eq!(app.fetch(&moves).await.headers()["content-type"], "image/gif");
+    assert_eq!(
+        app.fetch(&moves).await.headers()["content-type"],
+        "image/gif"
+    );
 
     let body = json!({ "name": "other", "roles": [] });
     let changed = app.patch(&alice, &one, body).await.expect(200);
     conforms("update_guild_emoji", 200, &changed);
-    assert_eq!((&changed["name"], &changed["roles"]), (&json!("other"), &json!([])));
+    assert_eq!(
+        (&changed["name"], &changed["roles"]),
+        (&json!("other"), &json!([]))
+    );
     app.delete(&alice, &one).await.expect(204);
     app.get(&alice, &one).await.expect_error(404, 10014);
     let left = app.get(&alice, &path).await.expect(200);
@@ -66,7 +81,10 @@ async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
         .map(|(_, body)| body["emojis"].as_array().unwrap().len())
         .collect();
     assert_eq!(lists, [1, 2, 2, 1]);
-    let log = app.get(&alice, &format!("/guilds/{}/audit-logs", guild.id)).await.expect(200);
+    let log = app
+        .get(&alice, &format!("/guilds/{}/audit-logs", guild.id))
+        .await
+        .expect(200);
     let actions: Vec<_> = log["audit_log_entries"]
         .as_array()
         .unwrap()
@@ -103,22 +121,34 @@ async fn emojis_are_for_those_who_may(db: PgPool) {
     let alices = app.post(&alice, &path, body("alices")).await.expect(201);
     let of = |emoji: &Value| format!("{path}/{}", emoji["id"].as_str().unwrap());
 
-    app.post(&bob, &path, body("no")).await.expect_error(403, 50013);
-    app.delete(&bob, &of(&alices)).await.expect_error(403, 50013);
+    app.post(&bob, &path, body("no"))
+        .await
+        .expect_error(403, 50013);
+    app.delete(&bob, &of(&alices))
+        .await
+        .expect_error(403, 50013);
     let seen = app.get(&bob, &of(&alices)).await.expect(200);
     assert_eq!(seen["user"], Value::Null);
     let stranger = app.user("stranger").await;
     app.get(&stranger, &path).await.expect_error(403, 50001);
-    app.get(&bob, "/guilds/123456789/emojis").await.expect_error(404, 10004);
+    app.get(&bob, "/guilds/123456789/emojis")
+        .await
+        .expect_error(404, 10004);
     let request = app.request(reqwest::Method::GET, &path);
     app.send(request).await.expect_error(401, 0);
 
-    app.grant(&bob, guild, Permissions::CREATE_GUILD_EXPRESSIONS).await;
+    app.grant(&bob, guild, Permissions::CREATE_GUILD_EXPRESSIONS)
+        .await;
     let bobs = app.post(&bob, &path, body("bobs")).await.expect(201);
-    app.patch(&bob, &of(&bobs), json!({ "name": "mine" })).await.expect(200);
-    let reply = app.patch(&bob, &of(&alices), json!({ "name": "mine" })).await;
+    app.patch(&bob, &of(&bobs), json!({ "name": "mine" }))
+        .await
+        .expect(200);
+    let reply = app
+        .patch(&bob, &of(&alices), json!({ "name": "mine" }))
+        .await;
     reply.expect_error(403, 50013);
-    app.grant(&bob, guild, Permissions::MANAGE_GUILD_EXPRESSIONS).await;
+    app.grant(&bob, guild, Permissions::MANAGE_GUILD_EXPRESSIONS)
+        .await;
     app.delete(&bob, &of(&alices)).await.expect(204);
 }
 
@@ -132,10 +162,26 @@ async fn wrong_emojis_are_refused_at_the_right_place(db: PgPool) {
     for (body, at, code) in [
         (json!({ "image": image }), "name", "BASE_TYPE_REQUIRED"),
         (json!({ "name": "ab" }), "image", "BASE_TYPE_REQUIRED"),
-        (json!({ "name": "a", "image": image }), "name", "BASE_TYPE_BAD_LENGTH"),
-        (json!({ "name": "a b", "image": image }), "name", "STRING_TYPE_REGEX"),
-        (json!({ "name": "äö", "image": image }), "name", "STRING_TYPE_REGEX"),
-        (json!({ "name": "ab", "image": "x" }), "image", "IMAGE_INVALID"),
+        (
+            json!({ "name": "a", "image": image }),
+            "name",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "name": "a b", "image": image }),
+            "name",
+            "STRING_TYPE_REGEX",
+        ),
+        (
+            json!({ "name": "äö", "image": image }),
+            "name",
+            "STRING_TYPE_REGEX",
+        ),
+        (
+            json!({ "name": "ab", "image": "x" }),
+            "image",
+            "IMAGE_INVALID",
+        ),
         (
             json!({ "name": "ab", "image": data_uri(&vec![7; (256 << 10) + 1]) }),
             "image",
@@ -195,14 +241,19 @@ async fn an_applications_emojis_are_its_own(db: PgPool) {
     let one = format!("{path}/{}", made["id"].as_str().unwrap());
     let got = app.get(&bot, &one).await.expect(200);
     conforms("get_application_emoji", 200, &got);
-    let renamed = app.patch(&bot, &one, json!({ "name": "flame" })).await.expect(200);
+    let renamed = app
+        .patch(&bot, &one, json!({ "name": "flame" }))
+        .await
+        .expect(200);
     conforms("update_application_emoji", 200, &renamed);
     assert_eq!(renamed["name"], "flame");
 
     let other = app.user("other").await;
     app.get(&other, &path).await.expect_error(403, 20012);
     app.post(&other, &path, body).await.expect_error(403, 20012);
-    app.get(&bot, "/applications/123456789/emojis").await.expect_error(404, 10002);
+    app.get(&bot, "/applications/123456789/emojis")
+        .await
+        .expect_error(404, 10002);
     app.delete(&bot, &one).await.expect(204);
     app.delete(&bot, &one).await.expect_error(404, 10014);
     app.collect().await;

@@ -4,7 +4,7 @@ use guildhall_shared::{Permissions, id::marker};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{harness::TestApp, media::data_uri, conformance::conforms};
+use crate::{conformance::conforms, harness::TestApp, media::data_uri};
 
 /// The beginning of an Ogg file.
 fn ogg() -> Vec<u8> {
@@ -24,7 +24,10 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
     });
     let made = app.post(&alice, &path, body).await.expect(201);
     conforms("create_guild_soundboard_sound", 201, &made);
-    assert_eq!((&made["volume"], &made["emoji_name"]), (&json!(0.5), &json!("📯")));
+    assert_eq!(
+        (&made["volume"], &made["emoji_name"]),
+        (&json!(0.5), &json!("📯"))
+    );
     let mp3 = json!({ "name": "beep", "sound": data_uri(b"ID3\x03\0\0\0\0\0\0\0\0") });
     app.post(&alice, &path, mp3).await.expect(201);
     let listed = app.get(&alice, &path).await.expect(200);
@@ -36,14 +39,26 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
     assert_eq!(response.bytes().await.unwrap(), ogg());
 
     let one = format!("{path}/{id}");
-    conforms("get_guild_soundboard_sound", 200, &app.get(&alice, &one).await.expect(200));
+    conforms(
+        "get_guild_soundboard_sound",
+        200,
+        &app.get(&alice, &one).await.expect(200),
+    );
     let body = json!({ "name": "trumpet", "volume": null, "emoji_name": null });
     let changed = app.patch(&alice, &one, body).await.expect(200);
     conforms("update_guild_soundboard_sound", 200, &changed);
-    assert_eq!((&changed["volume"], &changed["emoji_name"]), (&json!(1.0), &Value::Null));
+    assert_eq!(
+        (&changed["volume"], &changed["emoji_name"]),
+        (&json!(1.0), &Value::Null)
+    );
     app.delete(&alice, &one).await.expect(204);
     app.get(&alice, &one).await.expect_error(404, 10097);
-    assert_eq!(app.fetch(&format!("/soundboard-sounds/{id}")).await.status(), 404);
+    assert_eq!(
+        app.fetch(&format!("/soundboard-sounds/{id}"))
+            .await
+            .status(),
+        404
+    );
     let names: Vec<_> = app
         .event_names(guild.id)
         .await
@@ -51,7 +66,10 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
         .filter_map(|name| name.strip_prefix("GUILD_SOUNDBOARD_SOUND_"))
         .collect();
     assert_eq!(names, ["CREATE", "CREATE", "UPDATE", "DELETE"]);
-    let defaults = app.get(&alice, "/soundboard-default-sounds").await.expect(200);
+    let defaults = app
+        .get(&alice, "/soundboard-default-sounds")
+        .await
+        .expect(200);
     conforms("get_soundboard_default_sounds", 200, &defaults);
 }
 
@@ -65,11 +83,31 @@ async fn wrong_sounds_are_refused(db: PgPool) {
     for (body, at, code) in [
         (json!({ "sound": sound }), "name", "BASE_TYPE_REQUIRED"),
         (json!({ "name": "horn" }), "sound", "BASE_TYPE_REQUIRED"),
-        (json!({ "name": "h", "sound": sound }), "name", "BASE_TYPE_BAD_LENGTH"),
-        (json!({ "name": "horn", "sound": sound, "volume": 2 }), "volume", "NUMBER_TYPE_MAX"),
-        (json!({ "name": "horn", "sound": sound, "volume": -1 }), "volume", "NUMBER_TYPE_MIN"),
-        (json!({ "name": "horn", "sound": sound, "emoji_id": "5" }), "emoji_id", "EMOJI_INVALID"),
-        (json!({ "name": "horn", "sound": data_uri(b"MZ") }), "sound", "AUDIO_INVALID"),
+        (
+            json!({ "name": "h", "sound": sound }),
+            "name",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "name": "horn", "sound": sound, "volume": 2 }),
+            "volume",
+            "NUMBER_TYPE_MAX",
+        ),
+        (
+            json!({ "name": "horn", "sound": sound, "volume": -1 }),
+            "volume",
+            "NUMBER_TYPE_MIN",
+        ),
+        (
+            json!({ "name": "horn", "sound": sound, "emoji_id": "5" }),
+            "emoji_id",
+            "EMOJI_INVALID",
+        ),
+        (
+            json!({ "name": "horn", "sound": data_uri(b"MZ") }),
+            "sound",
+            "AUDIO_INVALID",
+        ),
         (
             json!({ "name": "horn", "sound": data_uri(&vec![0; (512 << 10) + 1]) }),
             "sound",
@@ -107,7 +145,9 @@ async fn only_who_is_connected_and_heard_plays_a_sound(db: PgPool) {
     let sound = app.post(&alice, &path, body).await.expect(201);
     let play = format!("/channels/{voice}/send-soundboard-sound");
     let body = json!({ "sound_id": sound["sound_id"] });
-    app.post(&bob, &play, body.clone()).await.expect_error(400, 50167);
+    app.post(&bob, &play, body.clone())
+        .await
+        .expect_error(400, 50167);
     sqlx::query(
         "insert into voice_state (guild_id, user_id, channel_id, session_id, alive_until)
          values ($1, $2, $3, 's', now() + interval '1 minute')",
@@ -120,12 +160,23 @@ async fn only_who_is_connected_and_heard_plays_a_sound(db: PgPool) {
     .unwrap();
     app.post(&bob, &play, body.clone()).await.expect(204);
     let unknown = json!({ "sound_id": "123456789" });
-    app.post(&bob, &play, unknown).await.expect_error(404, 10097);
-    app.post(&bob, &play, json!({})).await.expect_fault("sound_id", "BASE_TYPE_REQUIRED");
+    app.post(&bob, &play, unknown)
+        .await
+        .expect_error(404, 10097);
+    app.post(&bob, &play, json!({}))
+        .await
+        .expect_fault("sound_id", "BASE_TYPE_REQUIRED");
     let foreign = json!({ "sound_id": sound["sound_id"], "source_guild_id": "123456789" });
-    app.post(&bob, &play, foreign).await.expect_error(404, 10004);
-    sqlx::query("update voice_state set self_mute = true").execute(&app.db).await.unwrap();
-    app.post(&bob, &play, body.clone()).await.expect_error(400, 50167);
+    app.post(&bob, &play, foreign)
+        .await
+        .expect_error(404, 10004);
+    sqlx::query("update voice_state set self_mute = true")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.post(&bob, &play, body.clone())
+        .await
+        .expect_error(400, 50167);
     let none = (Permissions::VIEW_CHANNEL | Permissions::CONNECT).bits() as i64;
     sqlx::query("update role set permissions = $2 where role_id = $1")
         .bind(guild.id.to_db())

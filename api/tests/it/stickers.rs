@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    conformance::conforms,
     harness::{Reply, TestApp, TestUser},
     media::{gif, png},
-    conformance::conforms,
 };
 
 async fn create(app: &TestApp, user: &TestUser, path: &str, form: Form) -> Reply {
@@ -41,15 +41,23 @@ async fn a_guilds_stickers_are_made_shown_changed_and_removed(db: PgPool) {
         (gif(), 4, "gif", "image/gif"),
         (lottie.to_vec(), 3, "json", "application/json"),
     ] {
-        let sticker = create(&app, &alice, &path, form(bytes.clone())).await.expect(201);
+        let sticker = create(&app, &alice, &path, form(bytes.clone()))
+            .await
+            .expect(201);
         conforms("create_guild_sticker", 201, &sticker);
-        assert_eq!((&sticker["format_type"], &sticker["type"]), (&json!(format), &json!(2)));
+        assert_eq!(
+            (&sticker["format_type"], &sticker["type"]),
+            (&json!(format), &json!(2))
+        );
         assert_eq!(sticker["description"], Value::Null);
         let id = sticker["id"].as_str().unwrap();
         let response = app.fetch(&format!("/stickers/{id}.{extension}")).await;
         assert_eq!(response.headers()["content-type"], content_type);
         assert_eq!(response.bytes().await.unwrap(), bytes);
-        assert_eq!(app.fetch(&format!("/stickers/{id}.jpg")).await.status(), 415);
+        assert_eq!(
+            app.fetch(&format!("/stickers/{id}.jpg")).await.status(),
+            415
+        );
         made.push(sticker);
     }
     let listed = app.get(&alice, &path).await.expect(200);
@@ -57,21 +65,35 @@ async fn a_guilds_stickers_are_made_shown_changed_and_removed(db: PgPool) {
     assert_eq!(listed, json!(made));
     let id = made[0]["id"].as_str().unwrap();
     let one = format!("{path}/{id}");
-    conforms("get_guild_sticker", 200, &app.get(&alice, &one).await.expect(200));
+    conforms(
+        "get_guild_sticker",
+        200,
+        &app.get(&alice, &one).await.expect(200),
+    );
     let stranger = app.user("stranger").await;
-    let seen = app.get(&stranger, &format!("/stickers/{id}")).await.expect(200);
+    let seen = app
+        .get(&stranger, &format!("/stickers/{id}"))
+        .await
+        .expect(200);
     conforms("get_sticker", 200, &seen);
     assert_eq!(seen["user"], Value::Null);
 
     let body = json!({ "name": "bye", "tags": "hand", "description": "waves back" });
     let changed = app.patch(&alice, &one, body).await.expect(200);
     conforms("update_guild_sticker", 200, &changed);
-    assert_eq!((&changed["name"], &changed["description"]), (&json!("bye"), &json!("waves back")));
+    assert_eq!(
+        (&changed["name"], &changed["description"]),
+        (&json!("bye"), &json!("waves back"))
+    );
     app.delete(&alice, &one).await.expect(204);
     app.get(&alice, &one).await.expect_error(404, 10060);
-    app.get(&alice, &format!("/stickers/{id}")).await.expect_error(404, 10060);
+    app.get(&alice, &format!("/stickers/{id}"))
+        .await
+        .expect_error(404, 10060);
     let names = app.event_names(guild.id).await;
-    let updates = names.iter().filter(|name| **name == "GUILD_STICKERS_UPDATE");
+    let updates = names
+        .iter()
+        .filter(|name| **name == "GUILD_STICKERS_UPDATE");
     assert_eq!(updates.count(), 5);
     app.collect().await;
     assert_eq!((app.files().await, app.objects()), ((2, 0), 2));
@@ -113,7 +135,9 @@ async fn wrong_stickers_are_refused(db: PgPool) {
     let reply = create(&app, &bob, &path, form(png(9, 9))).await;
     reply.expect_error(403, 50013);
     for _ in 0..5 {
-        create(&app, &alice, &path, form(png(9, 9))).await.expect(201);
+        create(&app, &alice, &path, form(png(9, 9)))
+            .await
+            .expect(201);
     }
     let reply = create(&app, &alice, &path, form(png(9, 9))).await;
     reply.expect_error(400, 30039);
@@ -125,7 +149,12 @@ async fn wrong_stickers_are_refused(db: PgPool) {
 async fn there_are_no_packs(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;
-    let packs = app.send(app.request(Method::GET, "/sticker-packs")).await.expect(200);
+    let packs = app
+        .send(app.request(Method::GET, "/sticker-packs"))
+        .await
+        .expect(200);
     conforms("list_sticker_packs", 200, &packs);
-    app.get(&alice, "/sticker-packs/123456789").await.expect_error(404, 10061);
+    app.get(&alice, "/sticker-packs/123456789")
+        .await
+        .expect_error(404, 10061);
 }

@@ -275,7 +275,7 @@ pub(crate) async fn store(
 ) -> Result<Envelope> {
     sqlx::query!(
         "update member set nick = $3, roles = $4, communication_disabled_until = $5, mute = $6,
-                           deaf = $7, flags = $8
+                           deaf = $7, flags = $8, avatar = $9, banner = $10
          where guild_id = $1 and user_id = $2",
         guild.to_db(),
         user.to_db(),
@@ -285,6 +285,8 @@ pub(crate) async fn store(
         member.mute,
         member.deaf,
         member.flags as i64,
+        member.avatar,
+        member.banner,
     )
     .execute(&mut *db)
     .await?;
