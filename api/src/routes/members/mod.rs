@@ -192,7 +192,8 @@ async fn search(
               limit $3)
            )
            select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf, m.mute,
-                  m.pending, m.flags, a.user_id, a.username, a.discriminator, a.global_name,
+                  m.pending, m.flags, m.avatar as member_avatar,
+                  m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
                   a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
            from found f
            join member m on m.guild_id = $1 and m.user_id = f.user_id
