@@ -19,6 +19,7 @@ use crate::{
     events::Publisher,
     housekeeping,
     mail::Mailer,
+    media::{self, Media},
     message_writer::MessageWriter,
     outgoing::Outgoing,
     rate_limit::Limiter,
@@ -54,6 +55,7 @@ pub struct Shared {
     pub(crate) mailer: Mailer,
     /// Turns of those who work on forgotten passwords.
     pub(crate) forgotten: Arc<Semaphore>,
+    pub(crate) media: Media,
     /// Background work that ends when the process does.
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -88,6 +90,8 @@ pub enum StartError {
     Outgoing(reqwest::Error),
     #[error("{0}")]
     Mail(#[from] crate::mail::BadMailSetting),
+    #[error("MEDIA_DIR, MEDIA_S3_*: {0}")]
+    Media(#[from] object_store::Error),
     #[error("API_LISTEN: {0}")]
     Listen(std::io::Error),
 }
@@ -126,6 +130,7 @@ impl App {
             mailer: Mailer::start(&config, &tasks, &stop)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
             access: AccessCache::default(),
+            media: Media::open(&config, db.clone())?,
             config,
             db,
             redis,
@@ -150,6 +155,11 @@ impl App {
     /// Shards of the cluster.
     pub(crate) fn shards(&self) -> u16 {
         self.config.cluster_shards
+    }
+
+    /// Removes files that nothing shows any more; housekeeping does it every minute.
+    pub async fn collect_files(&self) -> Result<()> {
+        media::collect(&self.media).await
     }
 
     /// Asks the background tasks to end, without waiting for them.

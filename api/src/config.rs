@@ -144,6 +144,9 @@ pub struct Config {
     /// Where interactions endpoints of applications may be.
     #[arg(long, env = "OUTGOING_HTTP", value_enum, default_value = "public")]
     pub outgoing_http: OutgoingHttp,
+
+    #[command(flatten)]
+    pub media: crate::media::MediaConfig,
 }
 
 /// What this instance allows, and how it presents itself (`/policies/instance`).
@@ -241,7 +244,7 @@ pub struct OperatorTokenConfig {
 }
 
 /// An URL without a trailing slash.
-fn base_url(text: &str) -> Result<String, String> {
+pub(crate) fn base_url(text: &str) -> Result<String, String> {
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     if !matches!(scheme, Some("http" | "https" | "ws" | "wss")) {
         return Err("must start with http://, https://, ws:// or wss://".to_owned());

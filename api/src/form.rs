@@ -136,6 +136,13 @@ impl FormErrors {
         }
     }
 
+    /// Adds the faults of another form; those already known stay.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (path, fault) in other.faults {
+            self.add(path, fault);
+        }
+    }
+
     /// A field that is not there, unless it was there with faults inside.
     pub(crate) fn add_missing(&mut self, path: String) {
         let inside = format!("{path}.");

@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
-    http::{Extensions, HeaderMap, HeaderName, Uri},
+    http::{Extensions, HeaderMap, HeaderName, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -28,10 +28,14 @@ use tracing::Instrument;
 
 use crate::{app::App, error::Error, openapi, rate_limit, routes};
 
-/// Larger bodies are answered 413. Attachments, which need more, are not taken yet.
+/// Larger bodies are answered 413, except on the routes that take images or files.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bodies of requests that hold images or sounds as text.
+const IMAGE_BODY_BYTES_MAX: usize = 12 << 20;
 /// A request that takes longer is given up with 503; its transaction is rolled back.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// [`REQUEST_TIMEOUT`] of requests that bring files; each pause in them is limited besides.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// A client that sends the head of a request more slowly is dropped.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections waiting to be accepted.
@@ -64,8 +68,9 @@ pub fn router(app: App) -> Router {
         .nest("/api", api)
         .merge(document)
         .merge(routes::meta::router().method_not_allowed_fallback(method_not_allowed))
+        .merge(routes::cdn::router().method_not_allowed_fallback(method_not_allowed))
         .fallback(not_found)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(app.clone(), limit_body))
         .layer(middleware::from_fn_with_state(app.clone(), observe))
         .layer(cors())
         .with_state(app)
@@ -107,6 +112,79 @@ fn cors() -> CorsLayer {
         .max_age(Duration::from_secs(86_400))
 }
 
+/// Refuses bodies that are announced as too large before a byte of them is read, and limits
+/// what the body extractors read of the others.
+async fn limit_body(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let announced = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let in_memory = if takes_images(&request) {
+        IMAGE_BODY_BYTES_MAX
+    } else {
+        BODY_BYTES_MAX
+    };
+    let max = if is_upload(&request) {
+        app.media.upload_bytes_max()
+    } else {
+        in_memory as u64
+    };
+    if announced.is_some_and(|length| length > max) {
+        return Error::from(ErrorCode::RequestEntityTooLarge).into_response();
+    }
+    DefaultBodyLimit::max(in_memory).apply(&mut request);
+    next.run(request).await
+}
+
+/// Whether it brings files, which the extractors stream and limit themselves.
+fn is_upload(request: &Request) -> bool {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let multipart = content_type
+        .get(..19)
+        .is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data"));
+    multipart || route(request).starts_with("/attachments/upload/")
+}
+
+/// Whether its JSON may hold images or sounds (`data:image/png;base64,…`).
+fn takes_images(request: &Request) -> bool {
+    const ROUTES: [&str; 16] = [
+        "/applications/{application_id}",
+        "/applications/{application_id}/bot",
+        "/applications/{application_id}/emojis",
+        "/applications/@me",
+        "/channels/{channel_id}",
+        "/channels/{channel_id}/webhooks",
+        "/guilds",
+        "/guilds/{guild_id}",
+        "/guilds/{guild_id}/emojis",
+        "/guilds/{guild_id}/members/@me",
+        "/guilds/{guild_id}/roles",
+        "/guilds/{guild_id}/roles/{role_id}",
+        "/guilds/{guild_id}/scheduled-events",
+        "/guilds/{guild_id}/soundboard-sounds",
+        "/users/@me",
+        "/webhooks/{webhook_id}",
+    ];
+    let route = route(request);
+    let starts = |prefix| route.starts_with(prefix);
+    ROUTES.contains(&route)
+        || starts("/guilds/{guild_id}/scheduled-events/")
+        || starts("/guilds/templates/")
+        || starts("/webhooks/{webhook_id}/")
+}
+
+/// The route that was found for a request, without its version; empty for none.
+fn route(request: &Request) -> &str {
+    request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("", |route| without_version(route.as_str()))
+}
+
 /// Gives each request a trace id, a time limit and its place in the metrics.
 async fn observe(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -119,7 +197,12 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         %method,
         route = route.as_ref().map(MatchedPath::as_str),
     );
-    let response = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request));
+    let limit = if is_upload(&request) {
+        UPLOAD_TIMEOUT
+    } else {
+        REQUEST_TIMEOUT
+    };
+    let response = tokio::time::timeout(limit, next.run(request));
     let response = TRACE.scope(trace, response.instrument(span)).await;
     let response = response
         .unwrap_or_else(|_| Error::Unavailable("the request took too long").into_response());

@@ -17,6 +17,7 @@ mod form;
 mod housekeeping;
 pub mod http;
 mod mail;
+pub mod media;
 mod message_writer;
 pub mod migrate;
 mod openapi;

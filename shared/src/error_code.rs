@@ -22,6 +22,8 @@ codes! {
     TooManyRequests = 0, 429, "You are being rate limited.";
     InternalServerError = 0, 500, "500: Internal Server Error";
     ServiceUnavailable = 0, 503, "503: Service Unavailable";
+    UnsupportedMediaType = 0, 415, "415: Unsupported Media Type";
+    RangeNotSatisfiable = 0, 416, "416: Range Not Satisfiable";
     UnknownAccount = 10001, 404, "Unknown Account";
     UnknownApplication = 10002, 404, "Unknown Application";
     UnknownChannel = 10003, 404, "Unknown Channel";
@@ -37,6 +39,9 @@ codes! {
     UnknownWebhook = 10015, 404, "Unknown Webhook";
     UnknownSession = 10020, 404, "Unknown Session";
     UnknownBan = 10026, 404, "Unknown Ban";
+    UnknownSticker = 10060, 404, "Unknown sticker";
+    UnknownStickerPack = 10061, 404, "Unknown sticker pack";
+    UnknownSound = 10097, 404, "Unknown sound";
     BotsCannotUse = 20001, 403, "Bots cannot use this endpoint";
     OnlyBotsCanUse = 20002, 403, "Only bots can use this endpoint";
     NotAuthorizedOnApplication = 20012, 403, "You are not authorized to perform this action on this application";
@@ -47,13 +52,18 @@ codes! {
     MaximumFriends = 30002, 400, "Maximum number of friends reached (1000)";
     MaximumRoles = 30005, 400, "Maximum number of guild roles reached (250)";
     MaximumWebhooks = 30007, 400, "Maximum number of webhooks reached (15)";
+    MaximumEmojis = 30008, 400, "Maximum number of emojis reached";
     MaximumReactions = 30010, 400, "Maximum number of reactions reached (20)";
     MaximumChannels = 30013, 400, "Maximum number of guild channels reached (500)";
+    MaximumAttachments = 30015, 400, "Maximum number of attachments in a message reached (10)";
     MaximumInvites = 30016, 400, "Maximum number of invites reached (1000)";
+    MaximumAnimatedEmojis = 30018, 400, "Maximum number of animated emojis reached";
     MaximumMembers = 30019, 400, "Maximum number of server members reached";
     MaximumRecipients = 30004, 400, "Maximum number of recipients reached (10)";
     MaximumThreadMembers = 30033, 400, "Maximum number of thread participants has been reached (1000)";
     VerificationNeeded = 40002, 403, "You need to verify your account in order to perform this action.";
+    MaximumStickers = 30039, 400, "Maximum number of stickers reached";
+    MaximumSounds = 30045, 400, "Maximum number of soundboard sounds reached";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
     FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
@@ -81,6 +91,7 @@ codes! {
     MessageTooOld = 50034, 400, "A message provided was too old to bulk delete";
     InvalidFormBody = 50035, 400, "Invalid Form Body";
     InvalidApiVersion = 50041, 400, "Invalid API version";
+    InvalidAsset = 50046, 400, "Invalid file uploaded";
     InvalidMessageType = 50068, 400, "Invalid message type";
     SystemWebhook = 50073, 400, "Cannot modify a system webhook";
     InvalidGuild = 50055, 400, "Invalid Guild";
@@ -88,6 +99,11 @@ codes! {
     ThreadArchived = 50083, 400, "Tried to perform an operation on an archived thread, such as editing a message or adding a user to the thread";
     OwnershipToBot = 50132, 400, "Ownership cannot be transferred to a bot user";
     InvalidJson = 50109, 400, "The request body contains invalid JSON.";
+    VoiceMessageContent = 50159, 400, "Voice messages do not support additional content";
+    VoiceMessageAttachment = 50160, 400, "Voice messages must have a single audio attachment";
+    VoiceMessageMetadata = 50161, 400, "Voice messages must have supporting metadata";
+    VoiceMessageEdit = 50162, 400, "Voice messages cannot be edited";
+    SoundboardVoice = 50167, 400, "The specified user must be connected to voice and able to speak";
     ReactionBlocked = 90001, 403, "Reaction was blocked";
     IndexNotReady = 110000, 202, "Index not yet available. Try again later";
     CannotForwardUnreadable = 160014, 400, "You cannot forward a message whose content you cannot read";

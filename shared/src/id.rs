@@ -43,6 +43,8 @@ pub mod marker {
         EventException,
         Integration,
         Emoji,
+        Sticker,
+        Sound,
         Webhook,
         /// A tag of a forum.
         Tag,

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use crate::{
     Result,
     account::UserRow,
+    expressions,
     scheduled_events::{self, Which},
     thread, voice,
 };
@@ -56,6 +57,8 @@ pub struct RoleRow {
     pub managed: bool,
     pub mentionable: bool,
     pub bot_id: Option<i64>,
+    pub icon: Option<String>,
+    pub unicode_emoji: Option<String>,
 }
 
 impl From<RoleRow> for Role {
@@ -70,8 +73,8 @@ impl From<RoleRow> for Role {
                 tertiary_color: row.tertiary_color.map(|color| color as u32),
             },
             hoist: row.hoist,
-            icon: None,
-            unicode_emoji: None,
+            icon: row.icon,
+            unicode_emoji: row.unicode_emoji,
             position: row.position,
             permissions: Permissions::from_bits_truncate(row.permissions as u64),
             managed: row.managed,
@@ -128,6 +131,8 @@ pub struct MemberRow {
     pub mute: bool,
     pub pending: bool,
     pub flags: i64,
+    pub member_avatar: Option<String>,
+    pub member_banner: Option<String>,
     pub user_id: i64,
     pub username: String,
     pub discriminator: String,
@@ -156,8 +161,8 @@ impl From<MemberRow> for Member {
         Self {
             user: Some(user),
             nick: row.nick,
-            avatar: None,
-            banner: None,
+            avatar: row.member_avatar,
+            banner: row.member_banner,
             roles: crate::ids_from_db(row.roles),
             joined_at: Timestamp(row.joined_at),
             premium_since: None,
@@ -192,6 +197,7 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
     let thread_members = thread::members(&mut *tx, &active, thread::Whose::Everybodys).await?;
     let members = members(&mut *tx, guild, None, i64::MAX).await?;
     let voice_states = voice::states(&mut *tx, guild, None, None).await?;
+    let sounds = values(expressions::guild_sounds(&mut *tx, guild).await?);
     let stages = voice::stages(&mut *tx, guild, None).await?;
     let events = scheduled_events::scheduled_events(&mut tx, guild, Which::Open, false).await?;
     tx.commit().await?;
@@ -209,7 +215,7 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
         voice_states,
         stages,
         events,
-        sounds: Vec::new(),
+        sounds,
     }))
 }
 
@@ -234,18 +240,27 @@ pub async fn by_id(
         description: row.description,
         owner_id: Id::from_db(row.owner_id),
         settings: row.settings.0,
-        roles: roles(db, guild).await?,
-        emojis: Vec::new(),
-        stickers: Vec::new(),
+        roles: roles(&mut *db, guild).await?,
+        emojis: values(expressions::guild_emojis(&mut *db, guild).await?),
+        stickers: values(expressions::guild_stickers(&mut *db, guild).await?),
     };
     Ok(Some((found, row.member_count as u64)))
+}
+
+/// Wire objects as JSON values.
+fn values<T: serde::Serialize>(objects: Vec<T>) -> Vec<Value> {
+    let values = objects.iter().map(serde_json::to_value);
+    values
+        .map(|value| value.expect("wire objects have keys of text and finite numbers"))
+        .collect()
 }
 
 /// A guild's roles, lowest first; @everyone among them.
 pub async fn roles(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<Vec<Role>> {
     let rows = sqlx::query_as!(
         RoleRow,
-        "select role_id, name, color, secondary_color, tertiary_color, hoist, position, permissions, managed, mentionable, bot_id
+        "select role_id, name, color, secondary_color, tertiary_color, hoist, position, permissions,
+                managed, mentionable, bot_id, icon, unicode_emoji
          from role where guild_id = $1 order by position, role_id",
         guild.to_db(),
     )
@@ -282,7 +297,7 @@ pub async fn members(
     let rows = sqlx::query_as!(
         MemberRow,
         "select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf, m.mute,
-                m.pending, m.flags, a.user_id, a.username, a.discriminator, a.global_name,
+                m.pending, m.flags, m.avatar as member_avatar, m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
                 a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
          from member m join account a using (user_id)
          where m.guild_id = $1 and m.user_id > $2
@@ -305,7 +320,7 @@ pub async fn member(
     let row = sqlx::query_as!(
         MemberRow,
         "select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf, m.mute,
-                m.pending, m.flags, a.user_id, a.username, a.discriminator, a.global_name,
+                m.pending, m.flags, m.avatar as member_avatar, m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
                 a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
          from member m join account a using (user_id)
          where m.guild_id = $1 and m.user_id = $2",

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod events;
+pub mod expressions;
 pub mod guild;
 pub mod personal;
 pub mod private;

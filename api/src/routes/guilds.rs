@@ -29,6 +29,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
+    media::{ImageOf, check_image, store_image, store_optional_image},
     routes::policies,
     second_factor::SecondFactor,
 };
@@ -39,14 +40,6 @@ pub(crate) fn router() -> Router<App> {
         .route("/guilds", post(guild_create))
         .route("/guilds/{guild_id}", one)
         .route("/guilds/{guild_id}/delete", post(guild_delete))
-}
-
-/// For uploads: there is nothing yet that keeps or serves images.
-pub(super) fn no_images() -> Fault {
-    Fault::Other(
-        "IMAGE_INVALID",
-        "This server does not keep images yet.".into(),
-    )
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -66,9 +59,7 @@ impl Form for CreateGuild {
         if let Some(name) = form.required("name", &self.name) {
             form.length("name", name, 2..=100);
         }
-        if self.icon.is_some() {
-            form.add("icon", no_images());
-        }
+        check_image(form, "icon", self.icon.as_deref());
         check_levels(
             form,
             self.verification_level,
@@ -144,17 +135,22 @@ async fn guild_create(
         flags: 0,
     };
 
+    let icon = match &body.icon {
+        Some(icon) => Some(store_image(&app, ImageOf::GuildIcon(id), "icon", icon).await?),
+        None => None,
+    };
     let mut tx = app.db.begin().await?;
     // The user's head first: it is the older, smaller id.
     access::lock_realms(&mut tx, [realm(user.id)]).await?;
     members::check_guild_count(&mut tx, user.id).await?;
     sqlx::query!(
-        "insert into guild (guild_id, name, owner_id, member_count, settings)
-         values ($1, $2, $3, 1, $4)",
+        "insert into guild (guild_id, name, owner_id, member_count, settings, icon)
+         values ($1, $2, $3, 1, $4, $5)",
         id.to_db(),
         super::clean(body.name.as_deref().unwrap_or_default()),
         user.id.to_db(),
         Jsonb(&settings) as Jsonb<&GuildSettings>,
+        icon,
     )
     .execute(&mut *tx)
     .await?;
@@ -282,12 +278,14 @@ struct UpdateGuild {
     public_updates_channel_id: Option<Option<Id<marker::Channel>>>,
     #[serde(deserialize_with = "present")]
     safety_alerts_channel_id: Option<Option<Id<marker::Channel>>>,
-    /// Null takes away what is not there.
-    icon: Option<String>,
-    splash: Option<String>,
-    banner: Option<String>,
-    discovery_splash: Option<String>,
-    home_header: Option<String>,
+    #[serde(deserialize_with = "present")]
+    icon: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    splash: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    banner: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    discovery_splash: Option<Option<String>>,
     #[serde(deserialize_with = "null_is_default")]
     features: Vec<Option<String>>,
 }
@@ -303,6 +301,14 @@ impl Form for UpdateGuild {
         if let Some(locale) = &self.preferred_locale {
             form.length("preferred_locale", locale, 2..=8);
         }
+        for (path, image) in [
+            ("icon", &self.icon),
+            ("splash", &self.splash),
+            ("banner", &self.banner),
+            ("discovery_splash", &self.discovery_splash),
+        ] {
+            check_image(form, path, image.as_ref().and_then(Option::as_deref));
+        }
         check_levels(
             form,
             self.verification_level,
@@ -310,15 +316,57 @@ impl Form for UpdateGuild {
             self.explicit_content_filter,
             self.afk_timeout,
         );
-        for (path, image) in [
-            ("icon", &self.icon),
-            ("splash", &self.splash),
-            ("banner", &self.banner),
-            ("discovery_splash", &self.discovery_splash),
-            ("home_header", &self.home_header),
+    }
+}
+
+/// Hashes of the images in a body; absent ones stay as they are.
+#[derive(Default)]
+struct Images {
+    icon: Option<Option<String>>,
+    splash: Option<Option<String>>,
+    discovery_splash: Option<Option<String>>,
+    banner: Option<Option<String>>,
+}
+
+impl Images {
+    /// Stores them, for who may change the guild. Errors: 10004, 50001, 50013, 50035.
+    async fn store(
+        app: &App,
+        user: &CurrentUser,
+        guild: Id<marker::Guild>,
+        body: &UpdateGuild,
+    ) -> Result<Self> {
+        let given = [
+            &body.icon,
+            &body.splash,
+            &body.discovery_splash,
+            &body.banner,
+        ];
+        if given.iter().all(|image| image.is_none()) {
+            return Ok(Self::default());
+        }
+        access::guild(&app.db, user, guild, Permissions::MANAGE_GUILD).await?;
+        let store = store_optional_image;
+        let discovery = ImageOf::GuildDiscoverySplash(guild);
+        Ok(Self {
+            icon: store(app, ImageOf::GuildIcon(guild), "icon", &body.icon).await?,
+            splash: store(app, ImageOf::GuildSplash(guild), "splash", &body.splash).await?,
+            discovery_splash: store(app, discovery, "discovery_splash", &body.discovery_splash)
+                .await?,
+            banner: store(app, ImageOf::GuildBanner(guild), "banner", &body.banner).await?,
+        })
+    }
+
+    fn apply(self, guild: &mut Guild) {
+        let settings = &mut guild.settings;
+        for (column, image) in [
+            (&mut guild.icon, self.icon),
+            (&mut settings.splash, self.splash),
+            (&mut settings.discovery_splash, self.discovery_splash),
+            (&mut settings.banner, self.banner),
         ] {
-            if image.is_some() {
-                form.add(path, no_images());
+            if let Some(image) = image {
+                *column = image;
             }
         }
     }
@@ -334,6 +382,7 @@ async fn update_guild(
     reason: Reason,
     Json(body): Json<UpdateGuild>,
 ) -> Result<Json<Guild>> {
+    let images = Images::store(&app, &user, guild_id, &body).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
@@ -353,6 +402,7 @@ async fn update_guild(
     }
     check_channels(&mut tx, guild_id, &body).await?;
     apply(body, &mut guild);
+    images.apply(&mut guild);
     let mut events = vec![store(&mut tx, &guild).await?];
     let entry = Entry::new(guild_id, user.id, AuditAction::GUILD_UPDATE, &reason)
         .target(guild_id)
@@ -484,13 +534,14 @@ pub(super) async fn forget_channel(
 /// Stores a changed guild and numbers its GUILD_UPDATE.
 async fn store(db: &mut PgConnection, guild: &Guild) -> Result<Envelope> {
     sqlx::query!(
-        "update guild set name = $2, description = $3, owner_id = $4, settings = $5
+        "update guild set name = $2, description = $3, owner_id = $4, settings = $5, icon = $6
          where guild_id = $1",
         guild.id.to_db(),
         guild.name,
         guild.description,
         guild.owner_id.to_db(),
         Jsonb(&guild.settings) as Jsonb<&GuildSettings>,
+        guild.icon,
     )
     .execute(&mut *db)
     .await?;

@@ -1,11 +1,14 @@
 //! The endpoints, a file per resource.
 
 pub(crate) mod applications;
+mod attachments;
 mod audit_log;
 pub(crate) mod auth;
 mod bans;
+pub(crate) mod cdn;
 mod channels;
 mod dms;
+mod emojis;
 mod farewell;
 mod gateway;
 mod guilds;
@@ -27,6 +30,8 @@ pub(crate) mod roles;
 mod settings;
 mod sinks;
 pub(crate) mod threads;
+mod soundboard;
+mod stickers;
 mod typing;
 pub(crate) mod users;
 
@@ -39,12 +44,16 @@ pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router())
         .merge(audit_log::router())
+        .merge(attachments::router())
         .merge(auth::router())
         .merge(bans::router())
         .merge(channels::router())
         .merge(dms::router())
         .merge(farewell::router())
         .merge(gateway::router())
+        .merge(emojis::router())
+        .merge(soundboard::router())
+        .merge(stickers::router())
         .merge(guilds::router().into())
         .merge(instance::router())
         .merge(invites::router().into())

@@ -22,6 +22,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    media::{ImageOf, check_image, store_optional_image},
     routes::auth::{
         check_bot_name, check_email, check_password, check_username, mail_verification, parse_date,
         taken_name_or_email,
@@ -104,15 +105,7 @@ impl Form for UpdateMyUser {
             form.length("global_name", name, 1..=32);
         }
         for (path, image) in [("avatar", &self.avatar), ("banner", &self.banner)] {
-            if let Some(Some(_)) = image {
-                form.add(
-                    path,
-                    Fault::Other(
-                        "IMAGE_INVALID",
-                        "This server does not take images yet.".into(),
-                    ),
-                );
-            }
+            check_image(form, path, image.as_ref().and_then(Option::as_deref));
         }
         if let Some(Some(color)) = self.accent_color {
             form.range("accent_color", color.into(), 0..=0xFF_FFFF);
@@ -172,14 +165,18 @@ async fn update_my_user(
         Some(password) => Some(app.passwords.hash(password).await?),
         None => None,
     };
+    let of = ImageOf::UserAvatar(caller.id);
+    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let of = ImageOf::UserBanner(caller.id);
+    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let told = account::lock_for_change(&mut tx, caller.id).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
            global_name = case when $3 then $4 else global_name end,
-           avatar = case when $5 then null else avatar end,
-           banner = case when $6 then null else banner end,
+           avatar = case when $5 then $14 else avatar end,
+           banner = case when $6 then $15 else banner end,
            accent_color = case when $7 then $8 else accent_color end,
            bio = coalesce($9, bio),
            pronouns = coalesce($10, pronouns),
@@ -203,6 +200,8 @@ async fn update_my_user(
         email,
         body.date_of_birth.as_deref().and_then(parse_date),
         new_hash,
+        avatar.flatten(),
+        banner.flatten(),
     )
     .execute(&mut *tx)
     .await

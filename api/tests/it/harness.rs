@@ -32,6 +32,8 @@ pub(crate) struct TestApp {
     stop: CancellationToken,
     /// A worker number no API process of a test takes: they start anywhere but are few.
     ids: Mutex<Snowflakes>,
+    /// Its files.
+    pub(crate) media: tempfile::TempDir,
 }
 
 impl Drop for TestApp {
@@ -110,6 +112,7 @@ impl TestApp {
     /// With other settings.
     pub(crate) async fn with(db: PgPool, change: impl FnOnce(&mut Config)) -> Self {
         let redis_url = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis for tests");
+        let media = tempfile::tempdir().unwrap();
         let mut config = Settings::parse_from([
             "test",
             "--database-url=",
@@ -120,6 +123,7 @@ impl TestApp {
             &format!("--cluster-key={CLUSTER_KEY}"),
             "--rate-limits=off",
             "--outgoing-http=any",
+            &format!("--media-dir={}", media.path().display()),
         ])
         .config;
         change(&mut config);
@@ -135,6 +139,7 @@ impl TestApp {
             origin,
             stop,
             ids: Mutex::new(Snowflakes::new(1023)),
+            media,
         }
     }
 

@@ -7,11 +7,13 @@
 
 mod accounts;
 mod applications;
+mod attachments;
 mod audit_log;
 mod bans;
 mod channels;
 mod conformance;
 mod dms;
+mod emojis;
 mod endpoint;
 mod farewell;
 mod fuzz;
@@ -23,6 +25,7 @@ mod invites;
 mod log;
 mod mail_server;
 mod mails;
+mod media;
 mod members;
 mod messages;
 mod mfa;
@@ -38,4 +41,6 @@ mod schema;
 mod sessions;
 mod settings;
 mod threads;
+mod soundboard;
+mod stickers;
 mod users;

@@ -82,6 +82,9 @@ pub struct Message {
     pub attachments: Vec<Value>,
     pub embeds: Vec<Value>,
     pub components: Vec<Value>,
+    /// Attachments that embeds show: not on the wire, but their files stay while they do.
+    #[serde(skip)]
+    pub embedded_files: Vec<Id<marker::Attachment>>,
     pub pinned: bool,
     #[serde(rename = "type")]
     pub kind: MessageKind,
@@ -151,6 +154,7 @@ impl Message {
             attachments: Vec::new(),
             embeds: Vec::new(),
             components: Vec::new(),
+            embedded_files: Vec::new(),
             pinned: false,
             kind,
             flags: 0,

@@ -5,6 +5,7 @@
 mod application;
 mod audit;
 mod channel;
+mod expression;
 mod guild;
 mod invite;
 mod member;
@@ -23,6 +24,7 @@ pub use channel::{
     AnyChannel, Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, GroupFields,
     PrivateChannel, Thread, ThreadMember, ThreadMetadata,
 };
+pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};

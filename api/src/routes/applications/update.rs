@@ -23,6 +23,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    media::{ImageOf, check_image, store_optional_image},
     routes::{auth::check_bot_name, clean},
     signing::ApplicationKey,
 };
@@ -200,10 +201,7 @@ impl Form for UpdateApplication {
             }
         }
         for (path, image) in [("icon", &self.icon), ("cover_image", &self.cover_image)] {
-            if let Some(Some(_)) = image {
-                let message = "This server does not take images yet.";
-                form.add(path, Fault::Other("IMAGE_INVALID", message.into()));
-            }
+            check_image(form, path, image.as_ref().and_then(Option::as_deref));
         }
     }
 }
@@ -300,6 +298,9 @@ async fn update(
         check_endpoint(app, &application, url).await?;
     }
     let is_owner = caller.id == application.owner.id;
+    let of = ImageOf::ApplicationIcon(id);
+    let icon = store_optional_image(app, of, "icon", &body.icon).await?;
+    let cover = store_optional_image(app, of, "cover_image", &body.cover_image).await?;
     let mut tx = app.db.begin().await?;
     let settings = sqlx::query_scalar!(
         r#"select settings as "settings: Jsonb<ApplicationSettings>" from application
@@ -309,7 +310,10 @@ async fn update(
     .fetch_optional(&mut *tx)
     .await?
     .ok_or(ErrorCode::UnknownApplication)?;
-    let settings = changed(settings.0, &body);
+    let mut settings = changed(settings.0, &body);
+    if let Some(cover) = cover {
+        settings.cover_image = cover;
+    }
     let description = body.description.map(|description| match description {
         Some(description) => clean(description.text()),
         None => String::new(),
@@ -322,7 +326,7 @@ async fn update(
            flags = coalesce(flags & ~$6::bigint | $5::bigint & $6, flags),
            redirect_uris = coalesce($7, redirect_uris),
            settings = $8,
-           icon = case when $9 then null else icon end
+           icon = case when $9 then $10 else icon end
          where application_id = $1",
         id.to_db(),
         body.name.as_deref().map(clean).filter(|_| is_owner),
@@ -332,7 +336,8 @@ async fn update(
         SETTABLE_FLAGS as i64,
         body.redirect_uris.as_deref().filter(|_| is_owner),
         Jsonb(settings) as Jsonb<ApplicationSettings>,
-        body.icon.is_some(),
+        icon.is_some(),
+        icon.flatten(),
     )
     .execute(&mut *tx)
     .await?;
@@ -383,9 +388,6 @@ fn changed(mut settings: ApplicationSettings, body: &UpdateApplication) -> Appli
     }
     if let Some(tags) = &body.tags {
         settings.tags = tags.iter().flatten().map(|tag| clean(tag)).collect();
-    }
-    if body.cover_image.is_some() {
-        settings.cover_image = None;
     }
     if let Some(level) = body.explicit_content_filter {
         settings.explicit_content_filter = level.unwrap_or_default();

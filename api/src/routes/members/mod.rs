@@ -192,7 +192,8 @@ async fn search(
               limit $3)
            )
            select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf, m.mute,
-                  m.pending, m.flags, a.user_id, a.username, a.discriminator, a.global_name,
+                  m.pending, m.flags, m.avatar as member_avatar,
+                  m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
                   a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
            from found f
            join member m on m.guild_id = $1 and m.user_id = f.user_id
@@ -275,7 +276,7 @@ pub(crate) async fn store(
 ) -> Result<Envelope> {
     sqlx::query!(
         "update member set nick = $3, roles = $4, communication_disabled_until = $5, mute = $6,
-                           deaf = $7, flags = $8
+                           deaf = $7, flags = $8, avatar = $9, banner = $10
          where guild_id = $1 and user_id = $2",
         guild.to_db(),
         user.to_db(),
@@ -285,6 +286,8 @@ pub(crate) async fn store(
         member.mute,
         member.deaf,
         member.flags as i64,
+        member.avatar,
+        member.banner,
     )
     .execute(&mut *db)
     .await?;

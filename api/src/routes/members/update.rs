@@ -24,6 +24,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    media::{ImageOf, check_image, store_optional_image},
     routes::roles,
 };
 
@@ -242,10 +243,17 @@ pub(super) struct UpdateMyMember {
     #[serde(deserialize_with = "present")]
     #[schema(max_length = 32)]
     nick: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    avatar: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    banner: Option<Option<String>>,
 }
 
 impl Form for UpdateMyMember {
     fn check(&self, form: &mut FormErrors) {
+        for (path, image) in [("avatar", &self.avatar), ("banner", &self.banner)] {
+            check_image(form, path, image.as_ref().and_then(Option::as_deref));
+        }
         if let Some(Some(nick)) = &self.nick {
             form.length("nick", nick, 0..=NICK_LENGTH_MAX);
         }
@@ -301,6 +309,13 @@ async fn change_own(
     reason: &Reason,
     body: UpdateMyMember,
 ) -> Result<Member> {
+    if body.avatar.is_some() || body.banner.is_some() {
+        access::guild(&app.db, user, guild_id, Permissions::empty()).await?;
+    }
+    let of = ImageOf::MemberAvatar(guild_id, user.id);
+    let avatar = store_optional_image(app, of, "avatar", &body.avatar).await?;
+    let of = ImageOf::MemberBanner(guild_id, user.id);
+    let banner = store_optional_image(app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, user, guild_id, Permissions::empty()).await?;
     let before = find(&mut tx, guild_id, user.id).await?;
@@ -309,6 +324,8 @@ async fn change_own(
         access.require(Permissions::CHANGE_NICKNAME)?;
         member.nick = clean_nick(nick);
     }
+    member.avatar = avatar.unwrap_or(member.avatar);
+    member.banner = banner.unwrap_or(member.banner);
     if member == before {
         return Ok(member);
     }

@@ -33,6 +33,7 @@ use crate::{
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
     http,
+    media::{self, AttachmentForm, Upload},
     message_writer::{NewMessage, Outcome},
     routes::{dms, threads},
 };
@@ -57,6 +58,9 @@ pub(crate) struct CreateMessage {
     message_reference: Option<Reference>,
     #[serde(deserialize_with = "null_is_default")]
     flags: u64,
+    /// What there is to say of the files, by their number.
+    #[serde(deserialize_with = "null_is_default")]
+    attachments: Vec<AttachmentForm>,
     #[serde(flatten)]
     unsupported: Unsupported,
 }
@@ -92,6 +96,7 @@ impl Form for CreateMessage {
         {
             form.add("message_reference.type", Fault::Choices("(0)"));
         }
+        AttachmentForm::check_all(&self.attachments, form);
         self.unsupported.check(form);
     }
 }
@@ -112,10 +117,14 @@ pub(super) async fn create_message(
     State(app): State<App>,
     mut author: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
-    Json(body): Json<CreateMessage>,
+    Upload { body, mut files }: Upload<CreateMessage>,
 ) -> Result<Json<Message>> {
+    files
+        .claim_slots(&app, channel_id, author.id, &body.attachments)
+        .await?;
+    let attachments = files.attach(&app.media, channel_id, &body.attachments, &[])?;
     let content = content::clean_content(body.content.as_deref().unwrap_or_default());
-    if content.is_empty() && body.embeds.is_empty() {
+    if content.is_empty() && body.embeds.is_empty() && attachments.is_empty() {
         return Err(ErrorCode::EmptyMessage.into());
     }
     let embeds = content::embeds_to_json(&body.embeds)?;
@@ -128,7 +137,7 @@ pub(super) async fn create_message(
     for _ in 0..CHECKS_MAX {
         let access = app.access.place(&app.db, author.id, channel_id).await;
         let place = access.and_then(|place| {
-            check_sending(&place, &body)?;
+            check_sending(&place, &body, !files.is_empty())?;
             Ok(place)
         });
         // A refusal from memory may be out of date too: then ask again, without it.
@@ -137,7 +146,7 @@ pub(super) async fn create_message(
             Err(_) => {
                 app.access.forget(author.id, channel_id);
                 let place = app.access.place(&app.db, author.id, channel_id).await?;
-                check_sending(&place, &body)?;
+                check_sending(&place, &body, !files.is_empty())?;
                 place
             }
         };
@@ -158,8 +167,9 @@ pub(super) async fn create_message(
             Some(_) => MessageKind::REPLY,
             None => MessageKind::DEFAULT,
         };
-        let message = Message {
+        let mut message = Message {
             content: content.clone(),
+            attachments: attachments.clone(),
             tts: body.tts,
             mention_everyone: mentioned.everyone,
             mentions: mentioned.users,
@@ -171,6 +181,7 @@ pub(super) async fn create_message(
             referenced_message: answered.message.map(|message| message.map(Box::new)),
             ..Message::new(id, channel_id, author.user().clone(), kind)
         };
+        media::link_embedded(&mut message);
         let new = new_message(&place, &author, &message, enforced.clone())?;
         match app.message_writer.store(new).await? {
             Outcome::Stored => return Ok(Json(message)),
@@ -206,14 +217,17 @@ async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bo
     }
 }
 
-/// Errors: 50001, 50008, 50013, 160005.
-fn check_sending(place: &Place, body: &CreateMessage) -> Result<()> {
+/// Errors: 50001, 50007, 50008, 50013, 160005.
+fn check_sending(place: &Place, body: &CreateMessage, files: bool) -> Result<()> {
     let mut needed = place.sending();
     if body.tts {
         needed |= Permissions::SEND_TTS_MESSAGES;
     }
     if !body.embeds.is_empty() {
         needed |= Permissions::EMBED_LINKS;
+    }
+    if files {
+        needed |= Permissions::ATTACH_FILES;
     }
     place.require(Permissions::VIEW_CHANNEL)?;
     if !place.kind().has_messages() {

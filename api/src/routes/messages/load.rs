@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 
 use guildhall_shared::{
     Id, Timestamp,
-    id::marker::{Application, Channel, Message as MessageMarker, User as UserMarker, Webhook},
+    id::marker::{
+        Application, Attachment, Channel, Message as MessageMarker, User as UserMarker, Webhook,
+    },
     model::{Message, MessageKind, MessageReference, Poll, User},
 };
 use guildhall_store::{account::UserRow, ids_from_db};
@@ -27,6 +29,11 @@ use crate::{
 pub(crate) struct Extra {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) embeds: Vec<Value>,
+    /// As they go out; 0007_media.sql follows their files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) attachments: Vec<Value>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) embedded_files: Vec<Id<Attachment>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) components: Vec<Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -89,6 +96,8 @@ impl Extra {
             .is_some_and(|webhook| webhook.get() == message.author.id.get());
         Self {
             embeds: message.embeds.clone(),
+            attachments: message.attachments.clone(),
+            embedded_files: message.embedded_files.clone(),
             components: message.components.clone(),
             sticker_items: message.sticker_items.clone(),
             message_snapshots: message.message_snapshots.clone(),
@@ -376,6 +385,8 @@ fn to_message(row: Row, people: &BTreeMap<Id<UserMarker>, User>) -> Option<Messa
             .collect(),
         mention_roles: ids_from_db(row.mention_roles),
         embeds: extra.embeds,
+        attachments: extra.attachments,
+        embedded_files: extra.embedded_files,
         components: extra.components,
         sticker_items: extra.sticker_items,
         message_snapshots: extra.message_snapshots,

@@ -45,6 +45,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
+    media::{self, AttachmentForm, Upload},
 };
 
 /// Flags that an edit may change.
@@ -67,8 +68,6 @@ struct Unsupported {
     components: Vec<Value>,
     #[serde(deserialize_with = "null_is_default")]
     sticker_ids: Vec<Value>,
-    #[serde(deserialize_with = "null_is_default")]
-    attachments: Vec<Value>,
     poll: Option<Value>,
 }
 
@@ -77,7 +76,6 @@ impl Unsupported {
         let given = [
             ("components", !self.components.is_empty()),
             ("sticker_ids", !self.sticker_ids.is_empty()),
-            ("attachments", !self.attachments.is_empty()),
             ("poll", self.poll.is_some()),
         ];
         for (field, given) in given {
@@ -182,6 +180,8 @@ struct UpdateMessage {
     allowed_mentions: Option<AllowedMentions>,
     #[serde(deserialize_with = "present")]
     flags: Option<Option<u64>>,
+    /// Those that stay, and what there is to say of new ones. Absent or null: all stay.
+    attachments: Option<Vec<AttachmentForm>>,
     #[serde(flatten)]
     unsupported: Unsupported,
 }
@@ -197,6 +197,7 @@ impl Form for UpdateMessage {
         if let Some(allowed) = &self.allowed_mentions {
             allowed.check(form);
         }
+        AttachmentForm::check_all(self.attachments.as_deref().unwrap_or_default(), form);
         self.unsupported.check(form);
     }
 }
@@ -214,8 +215,12 @@ async fn update_message(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, message_id)): Path<(Id<Channel>, Id<marker::Message>)>,
-    Json(body): Json<UpdateMessage>,
+    Upload { body, mut files }: Upload<UpdateMessage>,
 ) -> Result<Json<Message>> {
+    let forms = body.attachments.as_deref();
+    files
+        .claim_slots(&app, channel_id, user.id, forms.unwrap_or_default())
+        .await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
@@ -224,7 +229,8 @@ async fn update_message(
     let mut message = load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
-    let changes_text = body.content.is_some() || body.embeds.is_some();
+    let changes_files = forms.is_some() || !files.is_empty();
+    let changes_text = body.content.is_some() || body.embeds.is_some() || changes_files;
     if message.author.id != user.id {
         if changes_text || body.flags.is_none() {
             return Err(ErrorCode::CannotEditOthersMessage.into());
@@ -243,7 +249,16 @@ async fn update_message(
         }
         message.embeds = content::embeds_to_json(&embeds)?;
     }
-    if message.kind.is_written() && message.content.is_empty() && message.embeds.is_empty() {
+    if changes_files {
+        if !files.is_empty() {
+            access::require(held, Permissions::ATTACH_FILES)?;
+        }
+        message.attachments = files.edit(&app.media, channel_id, forms, &message.attachments)?;
+    }
+    media::link_embedded(&mut message);
+    let is_empty =
+        message.content.is_empty() && message.embeds.is_empty() && message.attachments.is_empty();
+    if message.kind.is_written() && is_empty {
         return Err(ErrorCode::EmptyMessage.into());
     }
     if let Some(flags) = body.flags {

@@ -27,6 +27,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    media::{ImageOf, check_image, store_optional_image},
 };
 
 const ROLES_MAX: usize = 250;
@@ -136,8 +137,12 @@ struct RoleFields {
     colors: Option<Colors>,
     hoist: Option<bool>,
     mentionable: Option<bool>,
-    icon: Option<String>,
-    unicode_emoji: Option<String>,
+    /// Of icon and emoji a role has one: giving one takes the other away.
+    #[serde(deserialize_with = "present")]
+    icon: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
+    #[schema(max_length = 100)]
+    unicode_emoji: Option<Option<String>>,
 }
 
 /// With `primary_color`: all three are set. Null and absence are the same.
@@ -186,14 +191,36 @@ impl Form for RoleFields {
                 form.range(path, i64::from(color), 0..=COLOR_MAX);
             }
         }
-        for (path, given) in [
-            ("icon", self.icon.is_some()),
-            ("unicode_emoji", self.unicode_emoji.is_some()),
-        ] {
-            if given {
-                form.add(path, super::guilds::no_images());
-            }
+        let icon = self.icon.as_ref().and_then(Option::as_deref);
+        check_image(form, "icon", icon);
+        if let Some(Some(emoji)) = &self.unicode_emoji {
+            form.length("unicode_emoji", emoji, 1..=100);
         }
+    }
+}
+
+/// Stores a new icon, for who may give roles one. Errors: 10004, 50001, 50013, 50035.
+async fn store_icon(
+    app: &App,
+    user: &CurrentUser,
+    guild: Id<Guild>,
+    role: Id<marker::Role>,
+    body: &RoleFields,
+) -> Result<Option<Option<String>>> {
+    if body.icon.is_some() {
+        access::guild(&app.db, user, guild, Permissions::MANAGE_ROLES).await?;
+    }
+    store_optional_image(app, ImageOf::RoleIcon(role), "icon", &body.icon).await
+}
+
+fn apply_icon(role: &mut Role, icon: Option<Option<String>>, emoji: &Option<Option<String>>) {
+    if let Some(icon) = icon {
+        role.unicode_emoji = role.unicode_emoji.take().filter(|_| icon.is_none());
+        role.icon = icon;
+    }
+    if let Some(emoji) = emoji {
+        role.icon = role.icon.take().filter(|_| emoji.is_none());
+        role.unicode_emoji = emoji.as_deref().map(super::clean);
     }
 }
 
@@ -211,6 +238,8 @@ async fn create_guild_role(
     reason: Reason,
     Json(body): Json<RoleFields>,
 ) -> Result<Json<Role>> {
+    let id = app.snowflakes.next()?;
+    let icon = store_icon(&app, &user, guild_id, id, &body).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
@@ -227,8 +256,8 @@ async fn create_guild_role(
         None => everyone.map(|role| role.permissions).unwrap_or_default(),
     };
     let colors = body.colors().unwrap_or_default();
-    let role = Role {
-        id: app.snowflakes.next()?,
+    let mut role = Role {
+        id,
         name: clean_name(body.name.flatten()),
         color: colors.primary_color,
         colors,
@@ -243,6 +272,7 @@ async fn create_guild_role(
         tags: None,
         flags: 0,
     };
+    apply_icon(&mut role, icon, &body.unicode_emoji);
     insert(&mut tx, guild_id, &role).await?;
     let mut events = vec![append(&mut tx, guild_id, EventKind::GuildRoleCreate, &role).await?];
     let entry = Entry::new(guild_id, user.id, AuditAction::ROLE_CREATE, &reason)
@@ -263,8 +293,9 @@ pub(crate) async fn insert(db: &mut PgConnection, guild: Id<Guild>, role: &Role)
     let bot = role.tags.and_then(|tags| tags.bot_id);
     sqlx::query!(
         "insert into role (guild_id, role_id, name, color, secondary_color, tertiary_color, hoist,
-                           position, permissions, managed, mentionable, bot_id)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                           position, permissions, managed, mentionable, bot_id, icon,
+                           unicode_emoji)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         guild.to_db(),
         role.id.to_db(),
         role.name,
@@ -277,6 +308,8 @@ pub(crate) async fn insert(db: &mut PgConnection, guild: Id<Guild>, role: &Role)
         role.managed,
         role.mentionable,
         bot.map(Id::to_db),
+        role.icon,
+        role.unicode_emoji,
     )
     .execute(db)
     .await?;
@@ -299,6 +332,7 @@ async fn update_guild_role(
     reason: Reason,
     Json(body): Json<RoleFields>,
 ) -> Result<Json<Role>> {
+    let icon = store_icon(&app, &user, guild_id, role_id, &body).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
@@ -323,10 +357,12 @@ async fn update_guild_role(
         }
         role.hoist = body.hoist.unwrap_or(role.hoist);
         role.mentionable = body.mentionable.unwrap_or(role.mentionable);
+        apply_icon(&mut role, icon, &body.unicode_emoji);
     }
     sqlx::query!(
         "update role set name = $3, color = $4, secondary_color = $5, tertiary_color = $6,
-                         hoist = $7, permissions = $8, mentionable = $9
+                         hoist = $7, permissions = $8, mentionable = $9, icon = $10,
+                         unicode_emoji = $11
          where guild_id = $1 and role_id = $2",
         guild_id.to_db(),
         role_id.to_db(),
@@ -337,6 +373,8 @@ async fn update_guild_role(
         role.hoist,
         role.permissions.bits() as i64,
         role.mentionable,
+        role.icon,
+        role.unicode_emoji,
     )
     .execute(&mut *tx)
     .await?;

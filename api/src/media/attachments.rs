@@ -1,0 +1,385 @@
+//! Files of a request as attachments of a message. Spec: objects.md › Attachment.
+
+use guildhall_shared::{
+    Id,
+    error_code::ErrorCode,
+    id::marker::{Attachment, Channel, User},
+    model::Message,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::{
+    File, Media,
+    upload::{FILES_MAX, Files, Received},
+};
+use crate::{
+    app::App,
+    error::Result,
+    form::{Fault, FormErrors},
+};
+
+const FILENAME_MAX: usize = 260;
+const TEXT_MAX: usize = 1024;
+const WAVEFORM_MAX: usize = 400;
+/// Attachment flag: hidden until clicked.
+const IS_SPOILER: u64 = 1 << 3;
+
+/// What a request says of one attachment: of a file it brings (`id` is the n of `files[n]`),
+/// of bytes it put into an upload slot (`uploaded_filename`), or of one the message keeps.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+#[schema(as = MessageAttachmentRequest)]
+pub(crate) struct AttachmentForm {
+    #[serde(deserialize_with = "number")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) id: Option<u64>,
+    pub(crate) filename: Option<String>,
+    pub(crate) title: Option<String>,
+    pub(crate) description: Option<String>,
+    pub(crate) duration_secs: Option<f64>,
+    pub(crate) waveform: Option<String>,
+    pub(crate) is_spoiler: Option<bool>,
+    pub(crate) uploaded_filename: Option<String>,
+}
+
+/// A number, as such or as text; zero counts too, unlike in ids.
+fn number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct Visitor;
+    impl serde::de::Visitor<'_> for Visitor {
+        type Value = Option<u64>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a snowflake")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            Ok(Some(value))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            let unexpected = serde::de::Unexpected::Str(text);
+            let wrong = |_| E::invalid_value(unexpected, &self);
+            text.parse().map(Some).map_err(wrong)
+        }
+
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+impl AttachmentForm {
+    /// Checks `attachments` of a body.
+    pub(crate) fn check_all(list: &[Self], form: &mut FormErrors) {
+        if list.len() > FILES_MAX {
+            let max = FILES_MAX;
+            form.add("attachments", Fault::BadLength { min: 0, max });
+            return;
+        }
+        for (index, attachment) in list.iter().enumerate() {
+            let at = |field| format!("attachments.{index}.{field}");
+            for (field, text, max) in [
+                ("filename", &attachment.filename, TEXT_MAX),
+                ("title", &attachment.title, TEXT_MAX),
+                ("description", &attachment.description, TEXT_MAX),
+                ("waveform", &attachment.waveform, WAVEFORM_MAX),
+            ] {
+                if let Some(text) = text {
+                    form.length(&at(field), text, 0..=max);
+                }
+            }
+            let duration = attachment.duration_secs;
+            if duration.is_some_and(|seconds| !(0.0..=86_400.0).contains(&seconds)) {
+                form.add(at("duration_secs"), Fault::Min(0));
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Takes the bytes that came through upload slots among the files of the request.
+    ///
+    /// Errors: 50035 for a slot that is not this channel's and user's, is over, is empty or
+    /// was used.
+    pub(crate) async fn claim_slots(
+        &mut self,
+        app: &App,
+        channel: Id<Channel>,
+        user: Id<User>,
+        forms: &[AttachmentForm],
+    ) -> Result<()> {
+        for (index, attachment) in forms.iter().enumerate() {
+            let Some(name) = &attachment.uploaded_filename else {
+                continue;
+            };
+            let slot = app.media.slot(name);
+            let slot = slot.filter(|slot| (slot.channel, slot.user) == (channel, user));
+            let found = match &slot {
+                Some(slot) => {
+                    let path = format!("attachments/{}", slot.id);
+                    app.media.renew(&path).await?
+                }
+                None => None,
+            };
+            let is_new = |id| self.received.iter().all(|received| received.id != id);
+            match (slot, found) {
+                (Some(slot), Some(file)) if is_new(slot.id) => self.received.push(Received {
+                    number: attachment.id.unwrap_or(index as u64),
+                    id: slot.id,
+                    filename: slot.filename,
+                    file,
+                }),
+                _ => {
+                    let path = format!("attachments.{index}.uploaded_filename");
+                    return Err(FormErrors::one(&path, not_found()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The attachments of a message after this request: those of `kept` that `forms` list,
+    /// then the files, each as an attachment object.
+    ///
+    /// Errors: 30015 above ten, 50035 for an entry without a file.
+    pub(crate) fn attach(
+        &self,
+        media: &Media,
+        channel: Id<Channel>,
+        forms: &[AttachmentForm],
+        kept: &[Value],
+    ) -> Result<Vec<Value>> {
+        let mut errors = FormErrors::new();
+        let mut attachments = Vec::new();
+        for (index, wanted) in forms.iter().enumerate() {
+            let is_file = self.received.iter().any(|received| {
+                Some(received.number) == wanted.id || wanted.uploaded_filename.is_some()
+            });
+            if is_file {
+                continue;
+            }
+            let id = wanted.id.unwrap_or_default().to_string();
+            match kept.iter().find(|kept| kept["id"] == id) {
+                Some(kept) => attachments.push(changed(kept, wanted)),
+                None => errors.add(format!("attachments.{index}.id"), not_found()),
+            }
+        }
+        errors.finish()?;
+        for received in &self.received {
+            let about = forms.iter().find(|form| form.id == Some(received.number));
+            let about = about.cloned().unwrap_or_default();
+            attachments.push(object(media, channel, received, about));
+        }
+        if attachments.len() > FILES_MAX {
+            return Err(ErrorCode::MaximumAttachments.into());
+        }
+        Ok(attachments)
+    }
+
+    /// [`Self::attach`] for an edit: without `forms` everything the message has stays.
+    ///
+    /// Errors: as there.
+    pub(crate) fn edit(
+        &self,
+        media: &Media,
+        channel: Id<Channel>,
+        forms: Option<&[AttachmentForm]>,
+        before: &[Value],
+    ) -> Result<Vec<Value>> {
+        let mut attachments = match forms {
+            Some(_) => Vec::new(),
+            None => before.to_vec(),
+        };
+        let new = self.attach(media, channel, forms.unwrap_or_default(), before)?;
+        attachments.extend(new);
+        if attachments.len() > FILES_MAX {
+            return Err(ErrorCode::MaximumAttachments.into());
+        }
+        Ok(attachments)
+    }
+}
+
+fn not_found() -> Fault {
+    let message = "The attachment's file was not found";
+    Fault::Other("ATTACHMENT_NOT_FOUND", message.into())
+}
+
+/// A kept attachment with a new title or description.
+fn changed(kept: &Value, wanted: &AttachmentForm) -> Value {
+    let mut kept = kept.clone();
+    for (field, text) in [
+        ("title", &wanted.title),
+        ("description", &wanted.description),
+    ] {
+        if let Some(text) = text {
+            kept[field] = json!(clean(text));
+        }
+    }
+    kept
+}
+
+fn object(
+    media: &Media,
+    channel: Id<Channel>,
+    received: &Received,
+    about: AttachmentForm,
+) -> Value {
+    let named = about.filename.as_deref().unwrap_or(&received.filename);
+    let mut filename = sanitize(named);
+    if about.is_spoiler == Some(true) && !filename.starts_with("SPOILER_") {
+        filename = sanitize(&format!("SPOILER_{filename}"));
+    }
+    let File {
+        content_type,
+        size,
+        width,
+        height,
+        ..
+    } = &received.file;
+    let url = media.attachment_url(channel, received.id, &filename);
+    let mut object = Map::new();
+    let mut set = |key: &str, value: Value| object.insert(key.to_owned(), value);
+    set("id", json!(received.id));
+    set("filename", json!(filename));
+    // A name that had to be changed is still shown.
+    let lost = (filename != named).then(|| named.rsplit_once('.').map_or(named, |(stem, _)| stem));
+    if let Some(title) = about.title.as_deref().or(lost) {
+        set("title", json!(clean(title)));
+    }
+    if let Some(description) = &about.description {
+        set("description", json!(clean(description)));
+    }
+    set("content_type", json!(content_type));
+    set("size", json!(size));
+    set("url", json!(url));
+    set("proxy_url", json!(url));
+    if let (Some(width), Some(height)) = (width, height) {
+        set("width", json!(width));
+        set("height", json!(height));
+    }
+    if let Some(seconds) = about.duration_secs {
+        set("duration_secs", json!(seconds));
+    }
+    if let Some(waveform) = &about.waveform {
+        set("waveform", json!(clean(waveform)));
+    }
+    if filename.starts_with("SPOILER_") {
+        set("flags", json!(IS_SPOILER));
+    }
+    Value::Object(object)
+}
+
+/// Text as Postgres takes it.
+fn clean(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+/// A file's name as it stands in addresses: letters, digits, `.`, `_` and `-`, no folders.
+pub(crate) fn sanitize(name: &str) -> String {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let chars = base.chars().map(|c| if is_kept(c) { c } else { '_' });
+    let mut name: String = chars.collect();
+    // Hidden files and `..` are nobody's wish.
+    let trimmed = name.trim_start_matches('.').len();
+    name.drain(..name.len() - trimmed);
+    if name.len() > FILENAME_MAX {
+        // The end says what it is.
+        name.drain(..name.len() - FILENAME_MAX);
+    }
+    if name.is_empty() {
+        "file".to_owned()
+    } else {
+        name
+    }
+}
+
+/// Makes `attachment://name` in embeds the address of that attachment. Attachments shown so
+/// leave the message's list and live as long as the embed shows them.
+pub(crate) fn link_embedded(message: &mut Message) {
+    const PLACES: [(&str, &str, &str); 4] = [
+        ("image", "url", "proxy_url"),
+        ("thumbnail", "url", "proxy_url"),
+        ("author", "icon_url", "proxy_icon_url"),
+        ("footer", "icon_url", "proxy_icon_url"),
+    ];
+    let mut shown = Vec::new();
+    for embed in &mut message.embeds {
+        for (part, url_key, proxy_key) in PLACES {
+            let Some(part_object) = embed.get_mut(part).and_then(Value::as_object_mut) else {
+                continue;
+            };
+            let name = part_object.get(url_key).and_then(Value::as_str);
+            let Some(name) = name.and_then(|url| url.strip_prefix("attachment://")) else {
+                continue;
+            };
+            let (name, wanted) = (name.to_owned(), sanitize(name));
+            let is_it = |file: &&Value| file["filename"] == name || file["filename"] == wanted;
+            let Some(file) = message.attachments.iter().find(is_it) else {
+                continue;
+            };
+            part_object.insert(url_key.to_owned(), file["url"].clone());
+            part_object.insert(proxy_key.to_owned(), file["proxy_url"].clone());
+            if url_key == "url" {
+                for side in ["width", "height"] {
+                    if let Some(length) = file.get(side) {
+                        part_object.insert(side.to_owned(), length.clone());
+                    }
+                }
+            }
+            shown.push(file["id"].clone());
+        }
+    }
+    message
+        .attachments
+        .retain(|file| !shown.contains(&file["id"]));
+    // Of earlier ones, those that some embed still shows.
+    let embeds = Value::from(message.embeds.clone()).to_string();
+    let is_shown = |id: &Id<Attachment>| embeds.contains(&format!("/{id}/"));
+    message.embedded_files.retain(is_shown);
+    let new = shown
+        .iter()
+        .filter_map(|id| id.as_str()?.parse::<Id<Attachment>>().ok());
+    message.embedded_files.extend(new);
+    message.embedded_files.sort_unstable();
+    message.embedded_files.dedup();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_no_folders_and_few_characters() {
+        assert_eq!(sanitize("a b.png"), "a_b.png");
+        assert_eq!(sanitize("../../etc/passwd"), "passwd");
+        assert_eq!(sanitize("C:\\x\\y.txt"), "y.txt");
+        assert_eq!(sanitize(".."), "file");
+        assert_eq!(sanitize(""), "file");
+        assert_eq!(sanitize("\0é.gif"), "__.gif");
+        assert_eq!(sanitize(&format!("{}.png", "x".repeat(500))).len(), 260);
+    }
+
+    #[test]
+    fn numbers_are_read_as_text_too() {
+        let read = |json: Value| serde_json::from_value::<AttachmentForm>(json);
+        assert_eq!(read(json!({ "id": 0 })).unwrap().id, Some(0));
+        assert_eq!(read(json!({ "id": "7" })).unwrap().id, Some(7));
+        assert_eq!(read(json!({ "id": null })).unwrap().id, None);
+        for bad in [json!("x"), json!(-1), json!([]), json!(1.5)] {
+            assert!(read(json!({ "id": bad })).is_err());
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_makes_an_address_of_another_shape(name: String) {
+            let name = sanitize(&name);
+            proptest::prop_assert!(!name.is_empty() && name.len() <= FILENAME_MAX);
+            proptest::prop_assert!(!name.starts_with('.') && !name.contains(['/', '\\', '?']));
+        }
+    }
+}

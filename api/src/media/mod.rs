@@ -1,0 +1,112 @@
+//! Files: kept in an object store (a local folder or S3), known to Postgres by `media_file`.
+//!
+//! The order of every upload is row (unused, to be collected later), file, then the row that
+//! shows it; triggers count uses (migrations/0007_media.sql). So whatever step a process dies
+//! at, housekeeping finds what nobody shows and removes file before row.
+//!
+//! Never decides who may upload or see: handlers do, and signed addresses of attachments.
+
+mod attachments;
+mod config;
+mod files;
+mod images;
+mod render;
+mod sign;
+mod sniff;
+mod upload;
+
+use std::sync::Arc;
+
+use object_store::{ObjectStore, aws::AmazonS3Builder, local::LocalFileSystem};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+
+pub(crate) use self::{
+    attachments::{AttachmentForm, link_embedded, sanitize},
+    files::{File, collect},
+    images::{
+        ImageOf, check_image, decode_data_uri, inspect, parse_image, store_image,
+        store_optional_image, too_large,
+    },
+    render::{Format, Variant, default_avatar},
+    sign::{SLOT_SECONDS, Signed, SlotClaim},
+    sniff::{is_inline, sniff_type},
+    upload::{FILES_MAX, Files, StickerUpload, Upload},
+};
+pub use config::MediaConfig;
+
+use crate::config::{Config, Secret};
+
+/// Images worked on at the same time; each may hold [`images::PIXELS_MAX`] pixels.
+const IMAGE_WORKERS: usize = 4;
+
+/// The files of this process.
+#[derive(Debug)]
+pub(crate) struct Media {
+    db: PgPool,
+    store: Arc<dyn ObjectStore>,
+    key: Secret,
+    pub(crate) cdn_url: String,
+    pub(crate) api_url: String,
+    pub(crate) attachment_bytes_max: u64,
+    workers: Arc<Semaphore>,
+    rendered: render::Rendered,
+}
+
+impl Media {
+    /// Opens the store. Errors: a folder that cannot be made, settings that do not fit.
+    pub(crate) fn open(config: &Config, db: PgPool) -> Result<Self, object_store::Error> {
+        let media = &config.media;
+        let store: Arc<dyn ObjectStore> = match &media.s3_bucket {
+            Some(bucket) => Arc::new(s3(media, bucket)?),
+            None => {
+                let failed = |source: std::io::Error| object_store::Error::Generic {
+                    store: "MEDIA_DIR",
+                    source: Box::new(source),
+                };
+                std::fs::create_dir_all(&media.dir).map_err(failed)?;
+                Arc::new(LocalFileSystem::new_with_prefix(&media.dir)?.with_fsync(true))
+            }
+        };
+        Ok(Self {
+            db,
+            store,
+            key: config.cluster_key.clone(),
+            cdn_url: media
+                .cdn_public_url
+                .clone()
+                .unwrap_or_else(|| config.public_url.clone()),
+            api_url: config.public_url.clone(),
+            attachment_bytes_max: media.attachment_bytes_max,
+            workers: Arc::new(Semaphore::new(IMAGE_WORKERS)),
+            rendered: render::Rendered::default(),
+        })
+    }
+
+    /// Bytes of a whole request with files: ten files, and the rest of the form.
+    pub(crate) fn upload_bytes_max(&self) -> u64 {
+        10 * self.attachment_bytes_max + (1 << 20)
+    }
+}
+
+fn s3(
+    config: &MediaConfig,
+    bucket: &str,
+) -> Result<object_store::aws::AmazonS3, object_store::Error> {
+    // Credentials that are not set come from AWS_* or the machine's role.
+    let mut builder = AmazonS3Builder::from_env()
+        .with_bucket_name(bucket)
+        .with_region(&config.s3_region);
+    if let Some(endpoint) = &config.s3_endpoint {
+        builder = builder
+            .with_endpoint(endpoint)
+            .with_allow_http(endpoint.starts_with("http://"));
+    }
+    if let Some(key) = &config.s3_access_key {
+        builder = builder.with_access_key_id(key.reveal());
+    }
+    if let Some(key) = &config.s3_secret_key {
+        builder = builder.with_secret_access_key(key.reveal());
+    }
+    builder.build()
+}

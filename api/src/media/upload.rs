@@ -1,0 +1,461 @@
+//! Bodies with files: `multipart/form-data` beside JSON. Spec: limits-and-errors › Multipart.
+//!
+//! Files stream into the store while they arrive; their rows are announced first, so that
+//! whatever becomes of the request they are shown by a row or collected.
+
+use std::time::Duration;
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::header,
+};
+use futures_util::StreamExt;
+use guildhall_shared::{Id, error_code::ErrorCode, id::marker::Attachment};
+use multer::{Constraints, Field, Multipart, SizeLimit};
+use serde_json::{Map, Value};
+
+use super::{
+    File, Media,
+    files::LEASE,
+    sniff::{self, HEAD_BYTES},
+};
+use crate::{
+    app::App,
+    error::{Error, Result},
+    extract::{Form, Json, parse_form},
+    form::{Fault, FormErrors},
+};
+
+/// Files of one request.
+pub(crate) const FILES_MAX: usize = 10;
+/// Fields that are no files.
+const FIELDS_MAX: usize = 64;
+/// Bytes of all fields that are no files, `payload_json` among them.
+const FIELDS_BYTES_MAX: usize = 1 << 20;
+/// A client that sends nothing for this long is given up.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+
+/// A body that may bring files: JSON as with [`Json`], or `multipart/form-data` with the JSON
+/// in `payload_json` and files in `files[n]`. Goes where `Json<T>` went:
+///
+/// ```ignore
+/// Upload { body, files }: Upload<CreateMessage>,
+/// // before the transaction: bytes that came through upload slots
+/// files.claim_slots(&app, channel_id, user.id, &body.attachments).await?;
+/// // `kept`: what an edited message has; empty for a new one. Needs ATTACH_FILES if there
+/// // are files (`files.is_empty()`).
+/// message.attachments = files.attach(&app.media, channel_id, &body.attachments, &kept)?;
+/// // after `message.embeds` are set: `attachment://name` becomes an address
+/// media::link_embedded(&mut message);
+/// ```
+///
+/// `T` holds `attachments: Vec<AttachmentForm>` and calls [`super::AttachmentForm::check_all`].
+/// Stored files live as long as some message's row lists them; a request that fails leaves
+/// files that are collected.
+///
+/// Errors: as [`Json`]; 40005 for files above `ATTACHMENT_BYTES_MAX`, 30015 above ten files,
+/// 50035 for a form that breaks off or has no boundary.
+pub(crate) struct Upload<T> {
+    pub(crate) body: T,
+    pub(crate) files: Files,
+}
+
+/// A file that arrived.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The number in `files[n]`, by which the JSON refers to it.
+    pub(super) number: u64,
+    pub(super) id: Id<Attachment>,
+    /// As the client calls it.
+    pub(super) filename: String,
+    pub(super) file: File,
+}
+
+/// The files of a request. Those that no row shows when this is dropped are collected soon.
+pub(crate) struct Files {
+    app: App,
+    pub(super) received: Vec<Received>,
+}
+
+impl Files {
+    pub(crate) fn none(app: &App) -> Self {
+        Self {
+            app: app.clone(),
+            received: Vec::new(),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.received.is_empty()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What a row shows by now stays: only unused files are given up.
+        let paths: Vec<String> = self
+            .received
+            .iter()
+            .map(|received| received.file.path.clone())
+            .collect();
+        if paths.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let app = self.app.clone();
+        self.app.tasks.spawn(async move {
+            if let Err(error) = app.media.give_up(&paths).await {
+                tracing::debug!(?error, "files of a request wait for their lease to end");
+            }
+        });
+    }
+}
+
+impl<T: Form> FromRequest<App> for Upload<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
+        if !is_multipart(&request) {
+            let Json(body) = Json::<T>::from_request(request, app).await?;
+            let files = Files::none(app);
+            return Ok(Self { body, files });
+        }
+        let mut form = MultipartForm::of(request, app)?;
+        let mut files = Files::none(app);
+        let mut fields = Fields::default();
+        while let Some(mut field) = form.next().await? {
+            let name = field.name().unwrap_or_default().to_owned();
+            if field.file_name().is_none() && !name.starts_with("files[") {
+                fields.add(name, &mut field).await?;
+                continue;
+            }
+            if files.received.len() >= FILES_MAX {
+                return Err(ErrorCode::MaximumAttachments.into());
+            }
+            let number = file_number(&name).unwrap_or(files.received.len() as u64);
+            let filename = field.file_name().unwrap_or("file").to_owned();
+            let id: Id<Attachment> = app.snowflakes.next()?;
+            let path = format!("attachments/{id}");
+            let max = app.media.attachment_bytes_max;
+            let file = receive(&app.media, path, &filename, max, &mut field).await?;
+            files.received.push(Received {
+                number,
+                id,
+                filename,
+                file,
+            });
+        }
+        let body = parse_form(&fields.into_json()?)?;
+        Ok(Self { body, files })
+    }
+}
+
+/// A multipart body of a sticker: fields of text, and one file held in memory.
+pub(crate) struct StickerUpload {
+    pub(crate) fields: Map<String, Value>,
+    /// Name and bytes.
+    pub(crate) file: Option<(String, Vec<u8>)>,
+}
+
+impl StickerUpload {
+    /// Bytes of the file at most; one that is larger comes back one byte too long.
+    const FILE_BYTES_MAX: usize = 512 << 10;
+}
+
+impl FromRequest<App> for StickerUpload {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self> {
+        if !is_multipart(&request) {
+            return Err(content_type_fault());
+        }
+        let mut form = MultipartForm::of(request, app)?;
+        let mut fields = Fields::default();
+        let mut file = None;
+        while let Some(mut field) = form.next().await? {
+            let name = field.name().unwrap_or_default().to_owned();
+            if field.file_name().is_none() && name != "file" {
+                fields.add(name, &mut field).await?;
+                continue;
+            }
+            let filename = field.file_name().unwrap_or("file").to_owned();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = next_chunk(&mut field).await? {
+                let room = (Self::FILE_BYTES_MAX + 1).saturating_sub(bytes.len());
+                bytes.extend_from_slice(&chunk[..room.min(chunk.len())]);
+            }
+            file.get_or_insert((filename, bytes));
+        }
+        Ok(Self {
+            fields: fields.as_text(),
+            file,
+        })
+    }
+}
+
+fn is_multipart(request: &Request) -> bool {
+    let value = request.headers().get(header::CONTENT_TYPE);
+    value
+        .and_then(|value| value.to_str().ok()?.get(..19))
+        .is_some_and(|start| start.eq_ignore_ascii_case("multipart/form-data"))
+}
+
+fn content_type_fault() -> Error {
+    let message = "Expected \"Content-Type\" header to be one of {'multipart/form-data'}.";
+    let fault = Fault::Other("CONTENT_TYPE_INVALID", message.into());
+    FormErrors::one("", fault)
+}
+
+/// The parts of a body, each awaited for [`PAUSE_MAX`] at most.
+struct MultipartForm(Multipart<'static>);
+
+impl MultipartForm {
+    fn of(request: Request, app: &App) -> Result<Self> {
+        let content_type = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let boundary = multer::parse_boundary(content_type).map_err(|_| content_type_fault())?;
+        let whole = SizeLimit::new().whole_stream(app.media.upload_bytes_max());
+        let constraints = Constraints::new().size_limit(whole);
+        let body = request.into_body().into_data_stream();
+        Ok(Self(Multipart::with_constraints(
+            body,
+            boundary,
+            constraints,
+        )))
+    }
+
+    async fn next(&mut self) -> Result<Option<Field<'static>>> {
+        in_time(self.0.next_field()).await
+    }
+}
+
+async fn next_chunk(field: &mut Field<'static>) -> Result<Option<Bytes>> {
+    in_time(field.chunk()).await
+}
+
+async fn in_time<T>(
+    read: impl Future<Output = std::result::Result<T, multer::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(PAUSE_MAX, read).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(
+            multer::Error::StreamSizeExceeded { .. } | multer::Error::FieldSizeExceeded { .. },
+        )) => Err(ErrorCode::RequestEntityTooLarge.into()),
+        Ok(Err(_)) => {
+            let message = "The multipart form is not well formed.";
+            let fault = Fault::Other("MULTIPART_INVALID", message.into());
+            Err(FormErrors::one("", fault))
+        }
+        Err(_) => Err(ErrorCode::BadRequest.into()),
+    }
+}
+
+/// `files[3]`, `file3`: 3.
+fn file_number(name: &str) -> Option<u64> {
+    let digits = match name.strip_prefix("files[") {
+        Some(rest) => rest.strip_suffix(']')?,
+        None => name.strip_prefix("file")?,
+    };
+    digits.parse().ok()
+}
+
+/// Streams one part into the store. Errors: 40005 above `bytes_max`, 50035.
+async fn receive(
+    media: &Media,
+    path: String,
+    filename: &str,
+    bytes_max: u64,
+    field: &mut Field<'static>,
+) -> Result<File> {
+    media.announce(&path, LEASE).await?;
+    let mut received = Receiving::new(media, path, bytes_max);
+    loop {
+        match next_chunk(field).await {
+            Ok(Some(chunk)) => received = received.write(chunk).await?,
+            Ok(None) => return received.finish(media, filename).await,
+            Err(error) => {
+                received.abort().await;
+                return Err(error);
+            }
+        }
+    }
+}
+
+impl Media {
+    /// Streams a whole body into the store, under a path announced with this lease.
+    ///
+    /// Errors: 40005 above `bytes_max`, 400 for a body that breaks off.
+    pub(crate) async fn receive_body(
+        &self,
+        path: String,
+        filename: &str,
+        bytes_max: u64,
+        lease: Duration,
+        request: Request,
+    ) -> Result<File> {
+        let media = self;
+        media.announce(&path, lease).await?;
+        let mut received = Receiving::new(media, path, bytes_max);
+        let mut body = request.into_body().into_data_stream();
+        loop {
+            match tokio::time::timeout(PAUSE_MAX, body.next()).await {
+                Ok(Some(Ok(chunk))) => received = received.write(chunk).await?,
+                Ok(None) => return received.finish(media, filename).await,
+                Ok(Some(Err(_))) | Err(_) => {
+                    received.abort().await;
+                    return Err(ErrorCode::BadRequest.into());
+                }
+            }
+        }
+    }
+}
+
+/// A file on its way into the store.
+struct Receiving {
+    path: String,
+    bytes_max: u64,
+    writer: super::files::Writer,
+    size: u64,
+    /// The beginning, for sniffing.
+    head: Vec<u8>,
+}
+
+impl Receiving {
+    fn new(media: &Media, path: String, bytes_max: u64) -> Self {
+        Self {
+            writer: media.writer(&path),
+            path,
+            bytes_max,
+            size: 0,
+            head: Vec::new(),
+        }
+    }
+
+    async fn write(mut self, chunk: Bytes) -> Result<Self> {
+        self.size += chunk.len() as u64;
+        if self.size > self.bytes_max {
+            self.abort().await;
+            return Err(ErrorCode::RequestEntityTooLarge.into());
+        }
+        let room = HEAD_BYTES.saturating_sub(self.head.len());
+        self.head.extend_from_slice(&chunk[..room.min(chunk.len())]);
+        match self.writer.write(chunk).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn finish(self, media: &Media, filename: &str) -> Result<File> {
+        let size = self.writer.finish().await?;
+        let content_type = sniff::content_type(&self.head, filename);
+        let (width, height) = match content_type.starts_with("image/") {
+            true => sniff::dimensions(&self.head).unzip(),
+            false => (None, None),
+        };
+        let file = File {
+            path: self.path,
+            content_type: content_type.to_owned(),
+            size,
+            width,
+            height,
+        };
+        media.describe(&file).await?;
+        Ok(file)
+    }
+
+    async fn abort(self) {
+        self.writer.abort().await;
+    }
+}
+
+/// Fields that are no files.
+#[derive(Default)]
+struct Fields {
+    texts: Vec<(String, Vec<u8>)>,
+    size: usize,
+}
+
+impl Fields {
+    async fn add(&mut self, name: String, field: &mut Field<'static>) -> Result<()> {
+        if self.texts.len() >= FIELDS_MAX {
+            return Err(ErrorCode::RequestEntityTooLarge.into());
+        }
+        let mut text = Vec::new();
+        while let Some(chunk) = next_chunk(field).await? {
+            self.size += chunk.len();
+            if self.size > FIELDS_BYTES_MAX {
+                return Err(ErrorCode::RequestEntityTooLarge.into());
+            }
+            text.extend_from_slice(&chunk);
+        }
+        self.texts.push((name, text));
+        Ok(())
+    }
+
+    /// `payload_json`; without it, each field is a field of the body: text where it is no
+    /// JSON value of another kind.
+    fn into_json(self) -> Result<Vec<u8>> {
+        let mut object = Map::new();
+        for (name, text) in self.texts {
+            if name == "payload_json" {
+                return Ok(text);
+            }
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let is_text = matches!(
+                name.as_str(),
+                "content" | "nonce" | "username" | "thread_name"
+            );
+            let value = match serde_json::from_str::<Value>(&text) {
+                Ok(value) if !is_text && !value.is_string() => value,
+                Ok(_) | Err(_) => Value::String(text),
+            };
+            object.insert(name, value);
+        }
+        Ok(serde_json::to_vec(&object)?)
+    }
+
+    fn as_text(self) -> Map<String, Value> {
+        self.texts
+            .into_iter()
+            .map(|(name, text)| (name, String::from_utf8_lossy(&text).into_owned().into()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_numbered_by_their_field() {
+        assert_eq!(file_number("files[12]"), Some(12));
+        assert_eq!(file_number("file3"), Some(3));
+        assert_eq!(file_number("file"), None);
+        assert_eq!(file_number("files[x]"), None);
+        assert_eq!(file_number("files[1"), None);
+    }
+
+    #[test]
+    fn fields_become_a_body_where_there_is_no_payload() {
+        let fields = |list: &[(&str, &str)]| Fields {
+            texts: list
+                .iter()
+                .map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec()))
+                .collect(),
+            size: 0,
+        };
+        let body = fields(&[("content", "1"), ("tts", "true"), ("flags", "4")]);
+        assert_eq!(
+            body.into_json().unwrap(),
+            br#"{"content":"1","flags":4,"tts":true}"#
+        );
+        let body = fields(&[("content", "1"), ("payload_json", "{}")]);
+        assert_eq!(body.into_json().unwrap(), b"{}");
+    }
+}

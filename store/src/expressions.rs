@@ -1,0 +1,180 @@
+//! Emojis, stickers and sounds, ascending by id: the order they were made in.
+
+use guildhall_shared::{
+    id::{Id, marker},
+    model::{Emoji, SoundboardSound, Sticker, StickerFormat, User},
+};
+use sqlx::PgExecutor;
+
+use crate::{Result, account::UserRow};
+
+/// Whose emojis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmojisOf {
+    Guild(Id<marker::Guild>),
+    Application(Id<marker::Application>),
+}
+
+impl EmojisOf {
+    fn columns(self) -> (Option<i64>, Option<i64>) {
+        match self {
+            Self::Guild(id) => (Some(id.to_db()), None),
+            Self::Application(id) => (None, Some(id.to_db())),
+        }
+    }
+}
+
+/// The account of whoever made something, if it is still there.
+macro_rules! creator {
+    ($row:ident) => {
+        $row.user_id.map(|user_id| -> User {
+            UserRow {
+                user_id,
+                username: $row.username.unwrap_or_default(),
+                discriminator: $row.discriminator.unwrap_or_default(),
+                global_name: $row.global_name,
+                avatar: $row.avatar,
+                banner: $row.banner,
+                accent_color: $row.accent_color,
+                bot: $row.bot.unwrap_or_default(),
+                public_flags: $row.public_flags.unwrap_or_default(),
+            }
+            .into()
+        })
+    };
+}
+
+/// Emojis with who made them; one of them if an id is given.
+pub async fn emojis(
+    db: impl PgExecutor<'_>,
+    of: EmojisOf,
+    id: Option<Id<marker::Emoji>>,
+) -> Result<Vec<Emoji>> {
+    let (guild, application) = of.columns();
+    let rows = sqlx::query!(
+        r#"select e.emoji_id, e.name, e.roles, e.animated, e.available,
+                  a.user_id as "user_id?", a.username as "username?",
+                  a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
+                  a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
+           from emoji e left join account a on a.user_id = e.creator_id
+           where (e.guild_id = $1 or e.application_id = $2)
+             and ($3::bigint is null or e.emoji_id = $3)
+           order by e.emoji_id"#,
+        guild,
+        application,
+        id.map(Id::to_db),
+    )
+    .fetch_all(db)
+    .await?;
+    let emojis = rows.into_iter().map(|row| Emoji {
+        id: Id::from_db(row.emoji_id),
+        name: row.name,
+        roles: crate::ids_from_db(row.roles),
+        user: creator!(row),
+        require_colons: true,
+        managed: false,
+        animated: row.animated,
+        available: row.available,
+    });
+    Ok(emojis.collect())
+}
+
+/// Emojis as guild objects and events carry them: without who made them.
+pub async fn guild_emojis(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<Vec<Emoji>> {
+    let mut emojis = emojis(db, EmojisOf::Guild(guild), None).await?;
+    for emoji in &mut emojis {
+        emoji.user = None;
+    }
+    Ok(emojis)
+}
+
+/// Stickers of a guild, or the one with this id of any guild, with who made them.
+pub async fn stickers(
+    db: impl PgExecutor<'_>,
+    guild: Option<Id<marker::Guild>>,
+    id: Option<Id<marker::Sticker>>,
+) -> Result<Vec<Sticker>> {
+    let rows = sqlx::query!(
+        r#"select s.sticker_id, s.guild_id, s.name, s.description, s.tags, s.format, s.available,
+                  a.user_id as "user_id?", a.username as "username?",
+                  a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
+                  a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
+           from sticker s left join account a on a.user_id = s.creator_id
+           where ($1::bigint is not null or $2::bigint is not null)
+             and ($1::bigint is null or s.guild_id = $1)
+             and ($2::bigint is null or s.sticker_id = $2)
+           order by s.sticker_id"#,
+        guild.map(Id::to_db),
+        id.map(Id::to_db),
+    )
+    .fetch_all(db)
+    .await?;
+    let stickers = rows.into_iter().map(|row| Sticker {
+        id: Id::from_db(row.sticker_id),
+        name: row.name,
+        description: row.description,
+        tags: row.tags,
+        kind: Sticker::OF_GUILD,
+        format_type: StickerFormat(row.format as u8),
+        available: row.available,
+        guild_id: Id::from_db(row.guild_id),
+        user: creator!(row),
+    });
+    Ok(stickers.collect())
+}
+
+/// Stickers as guild objects and events carry them: without who made them.
+pub async fn guild_stickers(
+    db: impl PgExecutor<'_>,
+    guild: Id<marker::Guild>,
+) -> Result<Vec<Sticker>> {
+    let mut stickers = stickers(db, Some(guild), None).await?;
+    for sticker in &mut stickers {
+        sticker.user = None;
+    }
+    Ok(stickers)
+}
+
+/// Sounds of a guild with who made them; one of them if an id is given.
+pub async fn sounds(
+    db: impl PgExecutor<'_>,
+    guild: Id<marker::Guild>,
+    id: Option<Id<marker::Sound>>,
+) -> Result<Vec<SoundboardSound>> {
+    let rows = sqlx::query!(
+        r#"select s.sound_id, s.guild_id, s.name, s.volume, s.emoji_id, s.emoji_name, s.available,
+                  a.user_id as "user_id?", a.username as "username?",
+                  a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
+                  a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
+           from soundboard_sound s left join account a on a.user_id = s.creator_id
+           where s.guild_id = $1 and ($2::bigint is null or s.sound_id = $2)
+           order by s.sound_id"#,
+        guild.to_db(),
+        id.map(Id::to_db),
+    )
+    .fetch_all(db)
+    .await?;
+    let sounds = rows.into_iter().map(|row| SoundboardSound {
+        sound_id: Id::from_db(row.sound_id),
+        name: row.name,
+        volume: row.volume,
+        emoji_id: row.emoji_id.map(Id::from_db),
+        emoji_name: row.emoji_name,
+        guild_id: Some(Id::from_db(row.guild_id)),
+        available: row.available,
+        user: creator!(row),
+    });
+    Ok(sounds.collect())
+}
+
+/// Sounds as guild objects and events carry them: without who made them.
+pub async fn guild_sounds(
+    db: impl PgExecutor<'_>,
+    guild: Id<marker::Guild>,
+) -> Result<Vec<SoundboardSound>> {
+    let mut sounds = sounds(db, guild, None).await?;
+    for sound in &mut sounds {
+        sound.user = None;
+    }
+    Ok(sounds)
+}
