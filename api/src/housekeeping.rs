@@ -22,7 +22,7 @@ use crate::{
     audit,
     error::Result,
     events,
-    routes::{applications, messages, polls, roles},
+    routes::{applications, messages, oauth2, polls, roles},
     tickets,
 };
 
@@ -69,6 +69,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);
+        let forgotten = oauth2::forget_expired(&app.db).await;
+        is_done("forget OAuth2 tokens", forgotten);
         let deleted = applications::finish_deletions(app).await;
         is_done("delete applications", deleted);
     }

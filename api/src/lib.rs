@@ -18,6 +18,7 @@ pub mod http;
 mod mail;
 mod message_writer;
 pub mod migrate;
+mod oauth;
 mod openapi;
 mod outgoing;
 mod rate_limit;

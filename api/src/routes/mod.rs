@@ -5,6 +5,7 @@ mod audit_log;
 pub(crate) mod auth;
 mod bans;
 mod channels;
+mod commands;
 mod farewell;
 mod gateway;
 mod guilds;
@@ -15,7 +16,7 @@ pub(crate) mod messages;
 pub(crate) mod meta;
 mod mfa;
 mod notes;
-mod oauth2;
+pub(crate) mod oauth2;
 mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
@@ -39,6 +40,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(audit_log::router())
         .merge(auth::router())
         .merge(bans::router())
+        .merge(commands::router())
         .merge(channels::router().into())
         .merge(farewell::router())
         .merge(gateway::router())
@@ -49,7 +51,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
-        .merge(oauth2::router().into())
+        .merge(oauth2::router())
         .merge(pins::router())
         .merge(polls::router())
         .merge(reactions::router())

@@ -10,6 +10,7 @@ mod applications;
 mod audit_log;
 mod bans;
 mod channels;
+mod commands;
 mod conformance;
 mod endpoint;
 mod farewell;

@@ -5,6 +5,7 @@
 mod application;
 mod audit;
 mod channel;
+mod command;
 mod guild;
 mod invite;
 mod member;
@@ -22,6 +23,10 @@ pub use audit::{AuditAction, AuditChange, AuditEntry, audit_changes};
 pub use channel::{
     AnyChannel, Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, GroupFields,
     PrivateChannel, Thread, ThreadMember, ThreadMetadata,
+};
+pub use command::{
+    Command, CommandBody, CommandChoice, CommandKind, CommandOption, CommandPermission,
+    CommandPermissions, Localizations,
 };
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
