@@ -15,7 +15,7 @@ use argon2::{
     password_hash::phc::PasswordHash,
 };
 use axum::{
-    extract::FromRequestParts,
+    extract::{FromRequestParts, MatchedPath},
     http::{HeaderMap, header, request::Parts},
 };
 use futures_util::StreamExt;
@@ -32,6 +32,7 @@ use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey, EncodingKey, Header, 
 use redis::aio::ConnectionManager;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,6 +42,7 @@ use crate::{
     config::Secret,
     error::{Error, Result},
     form::{Fault, FormErrors},
+    http, oauth,
     rate_limit::Limit,
     sessions,
 };
@@ -54,6 +56,8 @@ pub(crate) struct CurrentUser {
     pub(crate) account: Arc<Account>,
     /// The token it came with.
     pub(crate) token: TokenHash,
+    /// What an OAuth2 access token allows; `None` with a token of the account itself.
+    pub(crate) access: Option<Arc<oauth::Access>>,
 }
 
 impl CurrentUser {
@@ -88,7 +92,13 @@ impl FromRequestParts<App> for CurrentUser {
             Some(Authenticated(caller)) => caller.clone(),
             None => authenticate(app, &parts.headers).await?,
         };
-        caller.ok_or_else(|| ErrorCode::Unauthorized.into())
+        let caller = caller.ok_or(ErrorCode::Unauthorized)?;
+        if let Some(access) = &caller.access {
+            let route = parts.extensions.get::<MatchedPath>();
+            let route = route.map(|route| http::without_version(route.as_str()));
+            access.check_route(&parts.method, route)?;
+        }
+        Ok(caller)
     }
 }
 
@@ -98,11 +108,20 @@ pub(crate) struct Authenticated(pub(crate) Option<CurrentUser>);
 
 /// The account behind `Authorization`; `None` without a valid token.
 pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Option<CurrentUser>> {
-    let Some(token) = headers
+    let authorization = headers
         .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(Token::parse)
-    else {
+        .and_then(|value| value.to_str().ok());
+    if let Some(token) = authorization.and_then(|value| value.strip_prefix("Bearer ")) {
+        let found = oauth::authenticate(app, token.trim()).await?;
+        return Ok(found.map(|(account, access)| CurrentUser {
+            id: account.user.user.id,
+            bot: account.user.user.bot,
+            account: Arc::new(account),
+            token: TokenHash(Sha256::digest(token.trim().as_bytes()).into()),
+            access: Some(Arc::new(access)),
+        }));
+    }
+    let Some(token) = authorization.and_then(Token::parse) else {
         return Ok(None);
     };
     let token = token.hash();
@@ -122,6 +141,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
         bot: account.user.user.bot,
         account,
         token,
+        access: None,
     }))
 }
 

@@ -22,7 +22,7 @@ use crate::{
     audit, collect,
     error::Result,
     events, media,
-    routes::{applications, messages, polls, roles, threads},
+    routes::{applications, messages, oauth2, polls, roles, threads},
     tickets,
 };
 
@@ -72,6 +72,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("archive threads", threads::archive_idle(app).await);
         is_done("collect", collect::run(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);
+        let forgotten = oauth2::forget_expired(&app.db).await;
+        is_done("forget OAuth2 tokens", forgotten);
         let deleted = applications::finish_deletions(app).await;
         is_done("delete applications", deleted);
     }

@@ -20,6 +20,7 @@ mod mail;
 pub mod media;
 mod message_writer;
 pub mod migrate;
+mod oauth;
 mod openapi;
 mod outgoing;
 mod rate_limit;

@@ -42,6 +42,15 @@ codes! {
     UnknownSticker = 10060, 404, "Unknown sticker";
     UnknownStickerPack = 10061, 404, "Unknown sticker pack";
     UnknownSound = 10097, 404, "Unknown sound";
+    UnknownApplicationCommand = 10063, 404, "Unknown application command";
+    UnknownInteraction = 10062, 404, "Unknown interaction";
+    UnknownCommandPermissions = 10066, 404, "Unknown application command permissions";
+    MaximumCommands = 30032, 400, "Maximum number of application commands reached (100)";
+    CommandNameExists = 40041, 400, "An application command with that name already exists";
+    InteractionFailedToSend = 40043, 400, "Application interaction failed to send";
+    InteractionAcknowledged = 40060, 400, "Interaction has already been acknowledged.";
+    InvalidOAuth2Token = 50025, 401, "Invalid OAuth2 access token provided";
+    MissingScope = 50026, 400, "Missing required OAuth2 scope";
     BotsCannotUse = 20001, 403, "Bots cannot use this endpoint";
     OnlyBotsCanUse = 20002, 403, "Only bots can use this endpoint";
     NotAuthorizedOnApplication = 20012, 403, "You are not authorized to perform this action on this application";

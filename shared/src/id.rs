@@ -36,6 +36,9 @@ pub mod marker {
         User,
         Role,
         Application,
+        /// An application's command.
+        Command,
+        Interaction,
         Attachment,
         StageInstance,
         ScheduledEvent,

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no async, no clock of its own (`now` is passed in).
 
 pub mod cluster_map;
+pub mod command_access;
 pub mod envelope;
 pub mod error_code;
 pub mod gateway;

@@ -9,6 +9,7 @@ pub(crate) mod cdn;
 mod channels;
 mod dms;
 mod emojis;
+mod commands;
 mod farewell;
 mod gateway;
 mod guilds;
@@ -19,7 +20,7 @@ pub(crate) mod messages;
 pub(crate) mod meta;
 mod mfa;
 mod notes;
-mod oauth2;
+pub(crate) mod oauth2;
 mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
@@ -49,6 +50,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(bans::router())
         .merge(channels::router())
         .merge(dms::router())
+        .merge(commands::router())
         .merge(farewell::router())
         .merge(gateway::router())
         .merge(emojis::router())
@@ -61,7 +63,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
-        .merge(oauth2::router().into())
+        .merge(oauth2::router())
         .merge(pins::router())
         .merge(polls::router())
         .merge(reactions::router())

@@ -11,6 +11,7 @@ mod attachments;
 mod audit_log;
 mod bans;
 mod channels;
+mod commands;
 mod conformance;
 mod dms;
 mod emojis;

@@ -1,10 +1,14 @@
 //! Adding bots to guilds.
 
 use guildhall_shared::Permissions;
-use serde_json::json;
+use reqwest::Method;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::TestApp;
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestUser},
+};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_bot_is_added_with_a_role_of_its_own(db: PgPool) {
@@ -33,6 +37,9 @@ async fn a_bot_is_added_with_a_role_of_its_own(db: PgPool) {
             "MESSAGE_CREATE"
         ]
     );
+    let audit = app.audit(guild.id).await;
+    let actions: Vec<&Value> = audit.iter().map(|entry| &entry["action_type"]).collect();
+    assert_eq!(actions, [28, 80]);
     let role = &events[0].1["role"];
     assert_eq!(
         (&role["name"], &role["managed"]),
@@ -118,7 +125,7 @@ async fn what_cannot_be_authorized_is_refused(db: PgPool) {
     app.post(&alice, "/oauth2/authorize?client_id=7", body.clone())
         .await
         .expect_error(404, 10002);
-    let other_scope = format!("/oauth2/authorize?client_id={}&scope=identify", bot.id);
+    let other_scope = format!("/oauth2/authorize?client_id={}&scope=everything", bot.id);
     app.post(&alice, &other_scope, body.clone())
         .await
         .expect_fault("scope", "BASE_TYPE_CHOICES");
@@ -137,4 +144,284 @@ async fn what_cannot_be_authorized_is_refused(db: PgPool) {
         .unwrap();
     app.post(&alice, &path, body).await.expect_error(403, 40007);
     assert!(app.events(guild.id).await.is_empty());
+}
+
+const REDIRECT: &str = "http://127.0.0.1:1/back";
+
+/// A form-encoded call without a token; status and body.
+async fn form(app: &TestApp, path: &str, fields: &[(&str, &str)]) -> (u16, Value) {
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(fields);
+    let request = app
+        .request(Method::POST, path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body.finish());
+    let reply = app.send(request).await;
+    (reply.status.as_u16(), reply.body)
+}
+
+/// An application with a secret and a redirect.
+async fn client(app: &TestApp, owner: &TestUser) -> (TestUser, String) {
+    let bot = app.bot(owner, "Ping").await;
+    let path = format!("/applications/{}", bot.id);
+    app.patch(owner, &path, json!({ "redirect_uris": [REDIRECT] }))
+        .await
+        .expect(200);
+    let reset = app.post(owner, &format!("{path}/reset"), json!({})).await;
+    let secret = reset.expect(200)["secret"].as_str().unwrap().to_owned();
+    (bot, secret)
+}
+
+/// What is asked for; `more` is appended to the query.
+async fn authorize(
+    app: &TestApp,
+    user: &TestUser,
+    bot: &TestUser,
+    scope: &str,
+    more: &str,
+) -> String {
+    let path = format!(
+        "/oauth2/authorize?client_id={}&scope={scope}&response_type=code&redirect_uri={REDIRECT}{more}",
+        bot.id
+    );
+    let body = json!({ "authorize": true });
+    let reply = app.post(user, &path, body).await.expect(200);
+    reply["location"].as_str().unwrap().to_owned()
+}
+
+fn code_of(location: &str) -> String {
+    let (_, query) = location.split_once('?').unwrap();
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    let (_, code) = pairs.find(|(key, _)| key == "code").unwrap();
+    code.into_owned()
+}
+
+/// Somebody who acts by an access token.
+fn bearer(user: &TestUser, tokens: &Value) -> TestUser {
+    TestUser {
+        id: user.id,
+        authorization: format!("Bearer {}", tokens["access_token"].as_str().unwrap()),
+    }
+}
+
+async fn tokens(
+    app: &TestApp,
+    user: &TestUser,
+    (bot, secret): &(TestUser, String),
+    scope: &str,
+) -> Value {
+    let code = code_of(&authorize(app, user, bot, scope, "").await);
+    let fields = [
+        ("grant_type", "authorization_code"),
+        ("code", &code),
+        ("redirect_uri", REDIRECT),
+        ("client_id", &bot.id.to_string()),
+        ("client_secret", secret),
+    ];
+    let (status, body) = form(app, "/oauth2/token", &fields).await;
+    assert_eq!(status, 200, "{body:#}");
+    body
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_access_token_opens_what_its_scopes_name(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let client = client(&app, &alice).await;
+    sqlx::query("update account set email = 'bob@example.org' where username = 'bob'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let location = authorize(&app, &bob, &client.0, "identify", "&state=a%20b").await;
+    assert!(
+        location.starts_with(REDIRECT) && location.contains("state=a+b"),
+        "{location}"
+    );
+
+    let body = tokens(&app, &bob, &client, "identify").await;
+    assert_eq!(
+        (&body["token_type"], &body["scope"]),
+        (&json!("Bearer"), &json!("identify"))
+    );
+    let token = bearer(&bob, &body);
+    let me = app.get(&token, "/users/@me").await.expect(200);
+    assert_eq!((&me["id"], &me["email"]), (&json!(bob.id), &json!(null)));
+    let own = app.get(&token, "/oauth2/@me").await.expect(200);
+    conforms("get_my_oauth2_authorization", 200, &own);
+    assert_eq!(own["user"]["id"], json!(bob.id));
+    app.get(&token, "/users/@me/guilds")
+        .await
+        .expect_error(400, 50026);
+    app.patch(&token, "/users/@me", json!({ "bio": "x" }))
+        .await
+        .expect_error(401, 0);
+    app.get(&token, "/gateway/bot").await.expect_error(401, 0);
+    app.get(&bob, "/oauth2/@me").await.expect_error(401, 0);
+
+    let body = tokens(&app, &bob, &client, "identify+email+guilds").await;
+    let token = bearer(&bob, &body);
+    let me = app.get(&token, "/users/@me").await.expect(200);
+    assert_eq!(me["email"], "bob@example.org");
+    app.get(&token, "/users/@me/guilds").await.expect(200);
+
+    let grants = app.get(&bob, "/oauth2/tokens").await.expect(200);
+    assert_eq!(grants.as_array().unwrap().len(), 1);
+    assert_eq!(grants[0]["application"]["id"], json!(client.0.id));
+    assert_eq!(grants[0]["scopes"].as_array().unwrap().len(), 3);
+    let path = format!("/oauth2/tokens/{}", grants[0]["id"].as_str().unwrap());
+    app.delete(&alice, &path).await.expect_error(404, 10002);
+    app.delete(&bob, &path).await.expect(204);
+    app.get(&token, "/users/@me").await.expect_error(401, 0);
+    assert_eq!(app.get(&bob, "/oauth2/tokens").await.expect(200), json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn codes_work_once_and_for_their_client(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let (bot, secret) = client(&app, &alice).await;
+    let id = bot.id.to_string();
+    let exchange = async |code: &str, redirect: &str, secret: &str, verifier: &str| {
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("redirect_uri", redirect),
+            ("client_id", &id),
+            ("client_secret", secret),
+            ("code_verifier", verifier),
+        ];
+        form(&app, "/oauth2/token", &fields).await
+    };
+    let code = code_of(&authorize(&app, &bob, &bot, "identify", "").await);
+    let (status, body) = exchange(&code, REDIRECT, "wrong", "").await;
+    assert_eq!((status, &body["error"]), (401, &json!("invalid_client")));
+    assert_eq!(exchange(&code, REDIRECT, &secret, "").await.0, 200);
+    let (status, body) = exchange(&code, REDIRECT, &secret, "").await;
+    assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
+    let code = code_of(&authorize(&app, &bob, &bot, "identify", "").await);
+    assert_eq!(
+        exchange(&code, "http://elsewhere/", &secret, "").await.0,
+        400
+    );
+
+    // PKCE: the digest of "v" * 43.
+    let verifier = "v".repeat(43);
+    let challenge = "&code_challenge=7w_YNF9DSfIdPf_pRjSq646_kPr-2-o9NAl16JGghdM";
+    for (method, challenge) in [
+        ("plain", format!("&code_challenge={verifier}")),
+        ("S256", challenge.to_owned()),
+    ] {
+        let more = format!("{challenge}&code_challenge_method={method}");
+        for (given, expected) in [("", 400), (&*verifier, 200)] {
+            let code = code_of(&authorize(&app, &bob, &bot, "identify", &more).await);
+            let (status, body) = exchange(&code, REDIRECT, &secret, given).await;
+            assert_eq!(status, expected, "{method} {body:#}");
+        }
+    }
+
+    let foreign = format!(
+        "/oauth2/authorize?client_id={id}&scope=identify&response_type=code&redirect_uri=http://evil/"
+    );
+    app.post(&bob, &foreign, json!({}))
+        .await
+        .expect_fault("redirect_uri", "INVALID_REDIRECT_URI");
+    let none = format!("/oauth2/authorize?client_id={id}&scope=identify");
+    app.post(&bob, &none, json!({}))
+        .await
+        .expect_fault("redirect_uri", "BASE_TYPE_REQUIRED");
+    let json_body = app.post(&bob, "/oauth2/token", json!({})).await;
+    json_body.expect_fault("", "CONTENT_TYPE_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn tokens_are_refreshed_and_revoked(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let client = client(&app, &alice).await;
+    let first = tokens(&app, &bob, &client, "identify").await;
+    let id = client.0.id.to_string();
+    let secret = [("client_id", &*id), ("client_secret", &*client.1)];
+    let refresh = first["refresh_token"].as_str().unwrap();
+    let fields = [
+        &[("grant_type", "refresh_token"), ("refresh_token", refresh)][..],
+        &secret,
+    ]
+    .concat();
+    let (status, second) = form(&app, "/oauth2/token", &fields).await;
+    assert_eq!(status, 200, "{second:#}");
+    // The old pair died with it.
+    assert_eq!(form(&app, "/oauth2/token", &fields).await.0, 400);
+    app.get(&bearer(&bob, &first), "/users/@me")
+        .await
+        .expect_error(401, 0);
+    let token = bearer(&bob, &second);
+    app.get(&token, "/users/@me").await.expect(200);
+
+    let revoked = second["refresh_token"].as_str().unwrap();
+    let fields = [&[("token", revoked)][..], &secret].concat();
+    assert_eq!(form(&app, "/oauth2/token/revoke", &fields).await.0, 200);
+    app.get(&token, "/users/@me").await.expect_error(401, 0);
+    assert_eq!(form(&app, "/oauth2/token/revoke", &fields).await.0, 200);
+
+    let fields = [
+        &[
+            ("grant_type", "client_credentials"),
+            ("scope", "identify applications.commands.update"),
+        ][..],
+        &secret,
+    ]
+    .concat();
+    let (status, own) = form(&app, "/oauth2/token", &fields).await;
+    assert_eq!(status, 200, "{own:#}");
+    assert!(own.get("refresh_token").is_none());
+    let owner = bearer(&alice, &own);
+    let me = app.get(&owner, "/users/@me").await.expect(200);
+    assert_eq!(me["id"], json!(alice.id));
+    let commands = format!("/applications/{id}/commands");
+    app.get(&owner, &commands).await.expect(200);
+    let stored: i64 = sqlx::query_scalar("select count(*) from oauth2_token where token_hash = $1")
+        .bind(own["access_token"].as_str().unwrap().as_bytes())
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(stored, 0, "tokens are stored hashed");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bot_brings_in_who_allowed_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let client = client(&app, &alice).await;
+    let guild = app.guild(&alice, "home").await;
+    let path = format!("/guilds/{}/members/{}", guild.id, bob.id);
+    let without = tokens(&app, &bob, &client, "identify").await;
+    let body = tokens(&app, &bob, &client, "guilds.join").await;
+    let access =
+        |tokens: &Value| json!({ "access_token": tokens["access_token"], "nick": "Bobby" });
+    app.put(&client.0, &path, access(&body))
+        .await
+        .expect_error(403, 50001);
+    app.join(&client.0, guild).await;
+    app.put(&client.0, &path, access(&body))
+        .await
+        .expect_error(403, 50013);
+    app.grant(&client.0, guild, Permissions::MANAGE_NICKNAMES)
+        .await;
+    app.put(&client.0, &path, access(&without))
+        .await
+        .expect_error(401, 50025);
+    app.put(&alice, &path, access(&body))
+        .await
+        .expect_error(403, 20002);
+    app.put(&client.0, &path, json!({}))
+        .await
+        .expect_fault("access_token", "BASE_TYPE_REQUIRED");
+    let member = app.put(&client.0, &path, access(&body)).await.expect(201);
+    conforms("add_guild_member", 201, &member);
+    assert_eq!(member["nick"], "Bobby");
+    let events = app.events(guild.id).await;
+    assert_eq!(events[0].0, "GUILD_MEMBER_ADD");
+    assert_eq!(events[0].1["nick"], "Bobby");
+    assert_eq!(app.event_names(bob.id).await, ["user joined guild"]);
+    app.put(&client.0, &path, access(&body)).await.expect(204);
 }

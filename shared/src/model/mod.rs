@@ -6,6 +6,7 @@ mod application;
 mod audit;
 mod channel;
 mod expression;
+mod command;
 mod guild;
 mod invite;
 mod member;
@@ -25,6 +26,10 @@ pub use channel::{
     PrivateChannel, Thread, ThreadMember, ThreadMetadata,
 };
 pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
+pub use command::{
+    Command, CommandBody, CommandChoice, CommandKind, CommandOption, CommandPermission,
+    CommandPermissions, Localizations,
+};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};

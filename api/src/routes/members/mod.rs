@@ -20,8 +20,8 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    membership::{NewMember, admit, check_guild_count, greet, join, remove, tell_user},
-    update::audit_roles,
+    membership::{NewMember, admit, check_guild_count, greet, join, join_as, remove, tell_user},
+    update::{audit_roles, new_roles},
 };
 use crate::{
     access,

@@ -209,7 +209,7 @@ fn clean_nick(nick: Option<String>) -> Option<String> {
 }
 
 /// The roles a member is to have, of which every changed one is the caller's to give or take.
-fn new_roles(
+pub(crate) fn new_roles(
     access: &GuildAccess,
     before: &[Id<Role>],
     wanted: Vec<Option<Id<Role>>>,

@@ -1,6 +1,5 @@
-//! Adding bots to guilds (the OAuth2 page's calls). Spec: Topics › OAuth2, bot authorization flow.
+//! A bot in a guild: added with a role of its own, and the integration that says so.
 
-use axum::{Router, extract::State, http::StatusCode, response::Response, routing::get};
 use guildhall_shared::{
     Id, Permissions,
     envelope::{Envelope, Visibility},
@@ -9,170 +8,24 @@ use guildhall_shared::{
     id::marker,
     model::{Application, AuditAction, Role, RoleColors, RoleTags},
 };
-use guildhall_store::guild;
-use serde::Deserialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
 use crate::{
-    access,
     app::App,
     audit::{self, Entry, Reason},
-    auth::CurrentUser,
-    error::{Result, json_response},
+    error::Result,
     events,
-    extract::{Form, Json, Query},
-    form::{Fault, FormErrors},
     routes::{
-        applications,
         members::{self, NewMember},
-        roles, users,
+        roles,
     },
 };
 
 const ROLES_MAX: i64 = 250;
 
-pub(crate) fn router() -> Router<App> {
-    Router::new().route(
-        "/oauth2/authorize",
-        get(preview_authorization).post(authorize),
-    )
-}
-
-/// The query of both calls, as in a bot's invite link.
-#[derive(Deserialize)]
-struct AuthorizeQuery {
-    client_id: Option<Id<marker::Application>>,
-    /// Separated by spaces; only `bot` (with or without `applications.commands`) is served.
-    scope: Option<String>,
-    permissions: Option<Permissions>,
-    guild_id: Option<Id<marker::Guild>>,
-}
-
-impl Form for AuthorizeQuery {
-    fn check(&self, form: &mut FormErrors) {
-        form.required("client_id", &self.client_id);
-        let scopes = self.scope.as_deref().unwrap_or("bot").split([' ', '+']);
-        if !scopes.into_iter().any(|scope| scope == "bot") {
-            form.add("scope", Fault::Choices("('bot',)"));
-        }
-    }
-}
-
-/// What the consent page shows. Errors: 10002, 20001, 50035.
-async fn preview_authorization(
-    State(app): State<App>,
-    caller: CurrentUser,
-    Query(query): Query<AuthorizeQuery>,
-) -> Result<Response> {
-    caller.require_human()?;
-    let application = find_invitable(&app, &caller, query.client_id).await?;
-    let mut guilds = users::all_guilds(&mut *app.db.acquire().await?, caller.id).await?;
-    guilds.retain(|guild| guild.permissions.contains(Permissions::MANAGE_GUILD));
-    let guilds: Vec<_> = guilds
-        .iter()
-        .map(|guild| {
-            json!({
-                "id": guild.id,
-                "name": guild.name,
-                "icon": guild.icon,
-                "permissions": guild.permissions,
-                "mfa_level": 0,
-            })
-        })
-        .collect();
-    let body = json!({
-        "application": application,
-        "bot": application.bot,
-        "user": caller.user(),
-        "guilds": guilds,
-        "authorized": false,
-    });
-    Ok(json_response(StatusCode::OK, &body))
-}
-
-/// Errors: 10002; 20012 for somebody else's private bot.
-async fn find_invitable(
-    app: &App,
-    caller: &CurrentUser,
-    id: Option<Id<marker::Application>>,
-) -> Result<Application> {
-    let id = id.ok_or(ErrorCode::UnknownApplication)?;
-    let application = applications::find(&app.db, &app.config.cluster_key, id).await?;
-    if application.bot_public || application.owner.id == caller.id {
-        Ok(application)
-    } else {
-        Err(ErrorCode::NotAuthorizedOnApplication.into())
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Authorize {
-    authorize: Option<bool>,
-    guild_id: Option<Id<marker::Guild>>,
-    permissions: Option<Permissions>,
-}
-
-impl Form for Authorize {}
-
-/// Adds an application's bot to a guild, with a role of its own if it asks for permissions.
-///
-/// The role holds only what the caller holds as well: nobody gives away more than they have.
-/// Errors: 10002, 10004, 20001, 20012, 30005, 40007, 50013, 50035.
-async fn authorize(
-    State(app): State<App>,
-    caller: CurrentUser,
-    Query(query): Query<AuthorizeQuery>,
-    reason: Reason,
-    Json(body): Json<Authorize>,
-) -> Result<Response> {
-    caller.require_human()?;
-    let application = find_invitable(&app, &caller, query.client_id).await?;
-    let guild_id = body
-        .guild_id
-        .or(query.guild_id)
-        .ok_or_else(|| FormErrors::one("guild_id", Fault::Required))?;
-    if body.authorize == Some(false) {
-        let location = format!(
-            "{}/oauth2/authorized?error=access_denied",
-            app.config.public_url
-        );
-        return Ok(json_response(
-            StatusCode::OK,
-            &json!({ "location": location }),
-        ));
-    }
-    let wanted = body.permissions.or(query.permissions).unwrap_or_default();
-
-    let mut tx = app.db.begin().await?;
-    let bot = application.bot.id;
-    access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;
-    let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
-    if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
-        let granted = wanted & granter.base();
-        let events = add_bot(
-            &app,
-            &mut tx,
-            guild_id,
-            &application,
-            granted,
-            caller.id,
-            &reason,
-        )
-        .await?;
-        tx.commit().await?;
-        app.publisher.publish(events);
-    }
-    let location = format!("{}/oauth2/authorized", app.config.public_url);
-    Ok(json_response(
-        StatusCode::OK,
-        &json!({ "location": location }),
-    ))
-}
-
 /// Makes the bot a member; both heads are locked. Order: gateway.md › 18.
-async fn add_bot(
+pub(super) async fn add_bot(
     app: &App,
     db: &mut PgConnection,
     guild_id: Id<marker::Guild>,
