@@ -66,6 +66,7 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("work on accounts", account::work(app).await);
         is_done("expire invites", expire_invites(app).await);
         is_done("take deleted roles", roles::take_deleted(app).await);
+        is_done("store who was seen", app.seen.store(&app.db).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);

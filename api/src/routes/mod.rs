@@ -3,11 +3,13 @@
 pub(crate) mod applications;
 mod audit_log;
 pub(crate) mod auth;
+pub(crate) mod automod;
 mod bans;
 mod channels;
 mod farewell;
 mod gateway;
 mod guilds;
+mod incidents;
 mod instance;
 mod invites;
 pub(crate) mod members;
@@ -20,6 +22,7 @@ mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
 mod profile;
+mod prune;
 pub(crate) mod reactions;
 pub(crate) mod relationships;
 pub(crate) mod roles;
@@ -38,11 +41,13 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(applications::router())
         .merge(audit_log::router())
         .merge(auth::router())
+        .merge(automod::router())
         .merge(bans::router())
         .merge(channels::router().into())
         .merge(farewell::router())
         .merge(gateway::router())
         .merge(guilds::router().into())
+        .merge(incidents::router())
         .merge(instance::router())
         .merge(invites::router().into())
         .merge(members::router())
@@ -54,6 +59,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(polls::router())
         .merge(reactions::router())
         .merge(profile::router())
+        .merge(prune::router())
         .merge(relationships::router())
         .merge(roles::router())
         .merge(settings::router())

@@ -8,6 +8,7 @@
 mod accounts;
 mod applications;
 mod audit_log;
+mod automod;
 mod bans;
 mod channels;
 mod conformance;
@@ -26,7 +27,9 @@ mod messages;
 mod mfa;
 mod oauth2;
 mod operator;
+mod permission_matrix;
 mod pins;
+mod prune;
 mod publishing;
 mod rate_limits;
 mod reactions;
