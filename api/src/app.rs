@@ -23,7 +23,8 @@ use crate::{
     message_writer::MessageWriter,
     outgoing::Outgoing,
     rate_limit::Limiter,
-    routes,
+    routes::{self, automod::Rules},
+    seen::Seen,
     snowflakes::Snowflakes,
     telemetry::Metrics,
 };
@@ -51,6 +52,8 @@ pub struct Shared {
     pub(crate) limiter: Limiter,
     pub(crate) tokens: Arc<TokenCache>,
     pub(crate) passwords: Passwords,
+    pub(crate) seen: Seen,
+    pub(crate) automod: Rules,
     pub(crate) outgoing: Outgoing,
     pub(crate) mailer: Mailer,
     /// Turns of those who work on forgotten passwords.
@@ -125,6 +128,8 @@ impl App {
             limiter: Limiter::new(config.rate_limits, redis.clone(), metrics.clone()),
             tokens: TokenCache::start(client, redis.clone(), &tasks, &stop),
             passwords: Passwords::new(),
+            seen: Seen::default(),
+            automod: Rules::default(),
             outgoing: Outgoing::new(config.outgoing_http).map_err(StartError::Outgoing)?,
             forgotten: routes::auth::forgotten_turns(),
             mailer: Mailer::start(&config, &tasks, &stop)?,

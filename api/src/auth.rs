@@ -133,6 +133,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
                 return Ok(None);
             };
             note_use(app, token);
+            app.seen.note(account.user.user.id);
             app.tokens.remember(token, account, generation)
         }
     };

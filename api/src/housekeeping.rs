@@ -67,6 +67,7 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("expire invites", expire_invites(app).await);
         is_done("take deleted roles", roles::take_deleted(app).await);
         is_done("collect files", media::collect(&app.media).await);
+        is_done("store who was seen", app.seen.store(&app.db).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("archive threads", threads::archive_idle(app).await);

@@ -26,6 +26,7 @@ mod outgoing;
 mod rate_limit;
 mod routes;
 mod second_factor;
+mod seen;
 mod sessions;
 mod signing;
 mod snowflakes;

@@ -144,5 +144,6 @@ codes! {
     ThreadLocked = 160005, 400, "Thread is locked";
     MaximumThreads = 160006, 400, "Maximum number of active threads reached";
     MaximumAnnouncementThreads = 160007, 400, "Maximum number of active announcement threads reached";
+    BlockedByAutomod = 200_000, 400, "Message was blocked by automatic moderation";
     BulkBanFailed = 500_000, 400, "Failed to ban users";
 }

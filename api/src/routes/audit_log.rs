@@ -17,6 +17,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::automod;
 use crate::{
     access,
     app::App,
@@ -66,7 +67,7 @@ struct AuditLog {
     guild_scheduled_events: Vec<Value>,
     threads: Vec<Value>,
     application_commands: Vec<Value>,
-    auto_moderation_rules: Vec<Value>,
+    auto_moderation_rules: Vec<automod::Rule>,
 }
 
 /// VIEW_AUDIT_LOG. Errors: 10004, 50001, 50013, 50035.
@@ -87,6 +88,9 @@ async fn list_guild_audit_log_entries(
     access::guild(&mut *db, &user, guild_id, Permissions::VIEW_AUDIT_LOG).await?;
     let entries = entries(&mut db, guild_id, &query).await?;
     let users = users(&mut db, &entries).await?;
+    let targets: BTreeSet<Id<Any>> = entries.iter().filter_map(|entry| entry.target_id).collect();
+    let mut rules = automod::rules(&mut *db, guild_id).await?;
+    rules.retain(|rule| targets.contains(&rule.id().cast()));
     Ok(Json(AuditLog {
         audit_log_entries: entries,
         users,
@@ -95,7 +99,7 @@ async fn list_guild_audit_log_entries(
         guild_scheduled_events: Vec::new(),
         threads: Vec::new(),
         application_commands: Vec::new(),
-        auto_moderation_rules: Vec::new(),
+        auto_moderation_rules: rules,
     }))
 }
 

@@ -4,6 +4,7 @@ pub(crate) mod applications;
 mod attachments;
 mod audit_log;
 pub(crate) mod auth;
+pub(crate) mod automod;
 mod bans;
 pub(crate) mod cdn;
 mod channels;
@@ -13,6 +14,7 @@ mod commands;
 mod farewell;
 mod gateway;
 mod guilds;
+mod incidents;
 mod instance;
 mod invites;
 pub(crate) mod members;
@@ -25,6 +27,7 @@ mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
 mod profile;
+mod prune;
 pub(crate) mod reactions;
 pub(crate) mod relationships;
 pub(crate) mod roles;
@@ -47,6 +50,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(audit_log::router())
         .merge(attachments::router())
         .merge(auth::router())
+        .merge(automod::router())
         .merge(bans::router())
         .merge(channels::router())
         .merge(dms::router())
@@ -57,6 +61,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(soundboard::router())
         .merge(stickers::router())
         .merge(guilds::router().into())
+        .merge(incidents::router())
         .merge(instance::router())
         .merge(invites::router().into())
         .merge(members::router())
@@ -68,6 +73,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(polls::router())
         .merge(reactions::router())
         .merge(profile::router())
+        .merge(prune::router())
         .merge(relationships::router())
         .merge(roles::router())
         .merge(settings::router())

@@ -173,6 +173,9 @@ impl EventKind {
                 | Self::GuildRoleUpdate
                 | Self::GuildRoleDelete
                 | Self::UserUpdate
+                | Self::AutoModerationRuleCreate
+                | Self::AutoModerationRuleUpdate
+                | Self::AutoModerationRuleDelete
                 | Self::ChannelRecipientAdd
                 | Self::ChannelRecipientRemove
         )

@@ -29,6 +29,7 @@ impl MessageKind {
     pub const CHAT_INPUT_COMMAND: Self = Self(20);
     pub const THREAD_STARTER: Self = Self(21);
     pub const CONTEXT_MENU_COMMAND: Self = Self(23);
+    pub const AUTO_MODERATION_ACTION: Self = Self(24);
     pub const POLL_RESULT: Self = Self(46);
 
     /// Whether somebody wrote it, as opposed to the server.

@@ -11,7 +11,7 @@ use guildhall_shared::{
     model::{self, AuditAction, Member},
     shard::realm,
 };
-use guildhall_store::ids_to_db;
+use guildhall_store::{ids_to_db, voice::change as voice};
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -24,7 +24,8 @@ use crate::{
     error::Result,
     events,
     extract::Path,
-    routes::{messages, oauth2, roles},
+    http,
+    routes::{incidents::Incidents, messages, oauth2, roles},
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -75,7 +76,8 @@ pub(crate) async fn join(
 /// The heads of guild and user must be locked (see [`access::lock_realms`]). Publish what
 /// it returns after the commit.
 ///
-/// Errors: 30001 for people in too many guilds, 40007 for who is banned. A member already: none.
+/// Errors: 10006 while the guild lets nobody in, 30001 for people in too many guilds, 40007
+/// for who is banned. A member already: none.
 pub(crate) async fn join_as(
     app: &App,
     db: &mut PgConnection,
@@ -108,6 +110,8 @@ pub(crate) async fn admit(
     }
     if !user.bot {
         check_guild_count(db, user.id).await?;
+        let settings = settings(db, guild).await?;
+        Incidents::of(&settings).check_joins()?;
     }
     let joined = sqlx::query!(
         "insert into member (guild_id, user_id, nick, roles, mute, deaf, flags)
@@ -150,20 +154,24 @@ pub(crate) async fn greet(
     guild: Id<Guild>,
     member: &Member,
 ) -> Result<Option<Envelope>> {
-    let settings = sqlx::query_scalar!(
-        r#"select settings as "settings: sqlx::types::Json<model::GuildSettings>"
-           from guild where guild_id = $1"#,
-        guild.to_db(),
-    )
-    .fetch_one(&mut *db)
-    .await?
-    .0;
+    let settings = settings(db, guild).await?;
     match settings.system_channel_id {
         Some(channel) if settings.system_channel_flags & SUPPRESS_JOIN_NOTIFICATIONS == 0 => {
             messages::create_join_message(app, db, guild, channel, member).await
         }
         _ => Ok(None),
     }
+}
+
+async fn settings(db: &mut PgConnection, guild: Id<Guild>) -> Result<model::GuildSettings> {
+    let settings = sqlx::query_scalar!(
+        r#"select settings as "settings: sqlx::types::Json<model::GuildSettings>"
+           from guild where guild_id = $1"#,
+        guild.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(settings.ok_or(ErrorCode::UnknownGuild)?.0)
 }
 
 /// Errors: 30001.
@@ -192,6 +200,8 @@ pub(crate) async fn remove(
     let Some(user) = &member.user else {
         return Ok(Vec::new());
     };
+    // Told while they still are a member.
+    let mut envelopes = voice::disconnect(db, guild, user.id, None, http::trace()).await?;
     let removed = sqlx::query!(
         "with gone as (
            delete from member where guild_id = $1 and user_id = $2 returning user_id)
@@ -203,7 +213,7 @@ pub(crate) async fn remove(
     .execute(&mut *db)
     .await?;
     if removed.rows_affected() == 0 {
-        return Ok(Vec::new());
+        return Ok(envelopes);
     }
     let mut vis = visibility();
     vis.except.push(user.id);
@@ -212,7 +222,7 @@ pub(crate) async fn remove(
         user,
     };
     let kind = EventKind::GuildMemberRemove;
-    let mut envelopes = vec![events::append(db, guild, kind, vis, &body, None).await?];
+    envelopes.push(events::append(db, guild, kind, vis, &body, None).await?);
     if user.bot {
         envelopes.extend(remove_bot(db, guild, user).await?);
     }

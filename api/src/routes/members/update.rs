@@ -6,9 +6,9 @@ use guildhall_shared::{
     envelope::Envelope,
     error_code::ErrorCode,
     id::marker::{Channel, Guild, Role, User},
-    model::{AuditAction, Member, present},
+    model::{AuditAction, Member, VoiceState, present},
 };
-use guildhall_store::ids_to_db;
+use guildhall_store::{ids_to_db, voice::change as voice};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -25,6 +25,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
+    http,
     routes::roles,
 };
 
@@ -100,7 +101,7 @@ pub(super) async fn update_guild_member(
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let before = find(&mut tx, guild_id, user_id).await?;
     let mut member = before.clone();
-    if let Some(nick) = body.nick {
+    if let Some(nick) = body.nick.clone() {
         if user_id == user.id {
             access.require(Permissions::CHANGE_NICKNAME)?;
         } else {
@@ -109,7 +110,7 @@ pub(super) async fn update_guild_member(
         }
         member.nick = clean_nick(nick);
     }
-    if let Some(roles) = body.roles {
+    if let Some(roles) = body.roles.clone() {
         access.require(Permissions::MANAGE_ROLES)?;
         member.roles = new_roles(&access, &before.roles, roles.unwrap_or_default())?;
     }
@@ -136,21 +137,25 @@ pub(super) async fn update_guild_member(
         }
         member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
     }
-    // Nobody is in voice: there is none yet.
-    for (wanted, needed) in [
-        (body.mute.is_some(), Permissions::MUTE_MEMBERS),
-        (body.deaf.is_some(), Permissions::DEAFEN_MEMBERS),
-        (body.channel_id.is_some(), Permissions::MOVE_MEMBERS),
-    ] {
-        if wanted {
-            access.require(needed)?;
-            return Err(ErrorCode::TargetNotInVoice.into());
-        }
+    let state = check_voice(&mut tx, &user, &access, user_id, &body).await?;
+    member.mute = body.mute.unwrap_or(member.mute);
+    member.deaf = body.deaf.unwrap_or(member.deaf);
+    let mut events = Vec::new();
+    if member != before {
+        events.push(store(&mut tx, guild_id, user_id, &member).await?);
     }
-    if member == before {
-        return Ok(Json(member));
+    if let Some(state) = state {
+        let changed = (member.mute, member.deaf) != (before.mute, before.deaf);
+        let told = Voice {
+            state,
+            changed,
+            goes_to: body.channel_id,
+        };
+        events.extend(
+            told.change(&app, &mut tx, &access, user_id, &reason)
+                .await?,
+        );
     }
-    let mut events = vec![store(&mut tx, guild_id, user_id, &member).await?];
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
         .target(user_id)
         .changed(&before, &member)?;
@@ -159,6 +164,101 @@ pub(super) async fn update_guild_member(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(member))
+}
+
+/// Where the target is in voice, if the request is about that; the caller may do it there, and
+/// where the target is to go.
+///
+/// Errors: 10003, 40032, 50001, 50013, 50035.
+async fn check_voice(
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    access: &GuildAccess,
+    target: Id<User>,
+    body: &UpdateMember,
+) -> Result<Option<VoiceState>> {
+    let mut needed = Permissions::empty();
+    for (wanted, permission) in [
+        (body.mute.is_some(), Permissions::MUTE_MEMBERS),
+        (body.deaf.is_some(), Permissions::DEAFEN_MEMBERS),
+        (body.channel_id.is_some(), Permissions::MOVE_MEMBERS),
+    ] {
+        if wanted {
+            needed |= permission;
+        }
+    }
+    if needed.is_empty() {
+        return Ok(None);
+    }
+    let states = guildhall_store::voice::states(&mut *db, access.id, Some(target), None).await?;
+    let state = states.into_iter().next();
+    let Some((state, channel)) = state.and_then(|state| {
+        let channel = state.channel_id?;
+        Some((state, channel))
+    }) else {
+        // Who may not do it at all is told so first.
+        access.require(needed)?;
+        return Err(ErrorCode::TargetNotInVoice.into());
+    };
+    access::channel(&mut *db, user, channel, needed).await?;
+    if let Some(Some(goal)) = body.channel_id {
+        let needed = Permissions::MOVE_MEMBERS | Permissions::CONNECT;
+        let goal = access::channel(&mut *db, user, goal, needed).await?;
+        if goal.guild.id != access.id || !goal.channel.kind.is_voice() {
+            let message = "This is no voice channel of the guild.";
+            let fault = Fault::Other("CHANNEL_INVALID", message.into());
+            return Err(FormErrors::one("channel_id", fault));
+        }
+    }
+    Ok(Some(state))
+}
+
+/// What a request changes about somebody in voice.
+struct Voice {
+    state: VoiceState,
+    /// Mute or deaf.
+    changed: bool,
+    /// Null: out of voice.
+    goes_to: Option<Option<Id<Channel>>>,
+}
+
+impl Voice {
+    async fn change(
+        self,
+        app: &App,
+        db: &mut PgConnection,
+        access: &GuildAccess,
+        target: Id<User>,
+        reason: &Reason,
+    ) -> Result<Vec<Envelope>> {
+        let (guild, trace) = (access.id, http::trace());
+        let entry = |action| Entry::new(guild, access.user, action, reason);
+        let mut events = Vec::new();
+        match self.goes_to {
+            Some(None) => {
+                events.extend(voice::disconnect(db, guild, target, None, trace).await?);
+                let entry = entry(AuditAction::MEMBER_DISCONNECT);
+                events.extend(audit::append(app, db, entry).await?);
+            }
+            Some(Some(goal)) if Some(goal) != self.state.channel_id => {
+                let moved = voice::move_to(db, guild, target, goal, trace).await?;
+                events.extend(moved.into_iter().flat_map(|(_, events)| events));
+                let entry = entry(AuditAction::MEMBER_MOVE).option("channel_id", goal);
+                events.extend(audit::append(app, db, entry).await?);
+            }
+            _ if self.changed => {
+                if let Some(channel) = self.state.channel_id {
+                    let now = guildhall_store::voice::states(&mut *db, guild, Some(target), None);
+                    if let Some(state) = now.await?.pop() {
+                        let told = voice::announce(db, guild, channel, state, trace).await?;
+                        events.extend(told.1);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(events)
+    }
 }
 
 /// The entry for roles that a member was given or lost, if any.

@@ -35,7 +35,7 @@ use crate::{
     http,
     media::{self, AttachmentForm, Upload},
     message_writer::{NewMessage, Outcome},
-    routes::{dms, threads},
+    routes::{automod, dms, threads},
 };
 
 /// Flags that a client may set on a new message: SUPPRESS_EMBEDS and SUPPRESS_NOTIFICATIONS.
@@ -106,7 +106,7 @@ impl Form for CreateMessage {
 /// The permission check may come from memory: the writer refuses it if anything changed
 /// since, and it is made again.
 ///
-/// Errors: 10003, 20016, 50001, 50006, 50008, 50013, 50035, 160002.
+/// Errors: 10003, 20016, 50001, 50006, 50008, 50013, 50035, 160002, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -132,7 +132,7 @@ pub(super) async fn create_message(
     let id = app.snowflakes.next()?;
     let nonce = body.nonce.as_ref();
     let enforced = nonce.filter(|_| body.enforce_nonce).map(Nonce::key);
-    let (mut slowmode_passed, mut readied) = (false, false);
+    let (mut slowmode_passed, mut moderated, mut readied) = (false, false, false);
 
     for _ in 0..CHECKS_MAX {
         let access = app.access.place(&app.db, author.id, channel_id).await;
@@ -157,6 +157,10 @@ pub(super) async fn create_message(
         let held = place.permissions();
         if !std::mem::replace(&mut slowmode_passed, true) {
             check_slowmode(&app, &author, &place, held).await?;
+        }
+        let verdict = automod::judge(&app, &app.db, &author, &place, &content).await?;
+        if !verdict.is_clean() && !std::mem::replace(&mut moderated, true) {
+            automod::act(&app, &author, &place, &content, &verdict, id).await?;
         }
         let answered = match &body.message_reference {
             Some(reference) => answered_message(&app, &author, &place, held, reference).await?,

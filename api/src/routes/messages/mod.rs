@@ -46,6 +46,7 @@ use crate::{
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
     media::{self, AttachmentForm, Upload},
+    routes::automod::{self, Verdict},
 };
 
 /// Flags that an edit may change.
@@ -281,12 +282,22 @@ async fn update_message(
         // Postgres keeps microseconds; the answer says what a later read will.
         message.edited_timestamp = Some(Timestamp::from_unix_ms(now_ms()));
     }
+    let verdict = match changes_text {
+        true => automod::judge(&app, &mut *tx, &user, &place, &message.content).await?,
+        false => Verdict::default(),
+    };
+    if verdict.blocks() {
+        tx.rollback().await?;
+        automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
+        return Err(ErrorCode::BlockedByAutomod.into());
+    }
     store_changes(&mut tx, &message).await?;
     let author = author_member_in(&mut tx, place.guild_id(), &message).await?;
     let audience = place.audience();
     let events = announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
     Ok(Json(message))
 }
 

@@ -1,0 +1,363 @@
+//! What automod does: asked by every message, answered from memory while nothing changed.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id, Permissions, Timestamp,
+    envelope::{Alt, Envelope},
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker::{AutomodRule as RuleId, Channel, Guild, Message, User},
+    model::{AuditAction, MessageKind},
+};
+use rustc_hash::FxHashMap;
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{PgConnection, PgExecutor};
+use time::Duration;
+
+use super::{
+    Action, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule, SEND_ALERT, SPAM,
+    TIMEOUT,
+    matcher::{Found, Matcher},
+    visibility,
+};
+use crate::{
+    access::{self, GuildAccess, Place},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    events,
+    routes::{members, messages},
+};
+
+/// Guilds whose rules are kept compiled.
+const GUILDS_MAX: usize = 4096;
+
+/// Compiled rules by guild, as they were at a `state_seq` of its head. Events about rules
+/// raise it, as those about permissions do.
+#[derive(Debug, Default)]
+pub(crate) struct Rules(Mutex<FxHashMap<Id<Guild>, (u64, Compiled)>>);
+
+type Compiled = Arc<[CompiledRule]>;
+
+#[derive(Debug)]
+struct CompiledRule {
+    rule: Rule,
+    matcher: Matcher,
+}
+
+impl CompiledRule {
+    /// `None` for rules that look at no messages.
+    fn new(rule: Rule) -> Option<Self> {
+        if !rule.enabled || rule.event_type != ON_MESSAGE {
+            return None;
+        }
+        fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
+            list.iter().flatten().map(String::as_str)
+        }
+        let data = &rule.trigger_metadata;
+        let matcher = match rule.trigger_type {
+            KEYWORD => Matcher::words(
+                all(&data.keyword_filter),
+                all(&data.regex_patterns),
+                all(&data.allow_list),
+            ),
+            PRESET => {
+                let presets = data.presets.as_deref().unwrap_or_default();
+                Matcher::presets(presets, all(&data.allow_list))
+            }
+            MENTION_SPAM => Matcher::Mentions(data.mention_total_limit.unwrap_or(0) as usize),
+            SPAM => Matcher::Spam,
+            _ => return None,
+        };
+        Some(Self { rule, matcher })
+    }
+}
+
+impl Rules {
+    async fn of(&self, db: impl PgExecutor<'_>, guild: &GuildAccess) -> Result<Compiled> {
+        let known = self.lock().get(&guild.id).cloned();
+        if let Some((_, rules)) = known.filter(|(at, _)| *at == guild.state_seq) {
+            return Ok(rules);
+        }
+        let rules = super::rules(db, guild.id).await?;
+        let rules: Compiled = rules.into_iter().filter_map(CompiledRule::new).collect();
+        let mut all = self.lock();
+        if all.len() >= GUILDS_MAX {
+            all.clear();
+        }
+        all.insert(guild.id, (guild.state_seq, Arc::clone(&rules)));
+        Ok(rules)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, FxHashMap<Id<Guild>, (u64, Compiled)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What rules found in a message; empty: nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    hits: Vec<(Rule, Found)>,
+}
+
+impl Verdict {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.hits.is_empty()
+    }
+
+    /// Whether the message must not be stored.
+    pub(crate) fn blocks(&self) -> bool {
+        self.actions()
+            .any(|(_, _, action)| action.kind == BLOCK_MESSAGE)
+    }
+
+    fn actions(&self) -> impl Iterator<Item = (&Rule, &Found, &Action)> {
+        self.hits
+            .iter()
+            .flat_map(|(rule, found)| rule.actions.iter().map(move |act| (rule, found, act)))
+    }
+}
+
+/// Asks the guild's rules about a text. Bots and who manages the guild are not asked about,
+/// nor is anybody in a DM.
+pub(crate) async fn judge(
+    app: &App,
+    db: impl PgExecutor<'_>,
+    author: &CurrentUser,
+    place: &Place,
+    text: &str,
+) -> Result<Verdict> {
+    let Some(guild) = place.guild() else {
+        return Ok(Verdict::default());
+    };
+    if text.is_empty() || author.bot || guild.base().contains(Permissions::MANAGE_GUILD) {
+        return Ok(Verdict::default());
+    }
+    let rules = app.automod.of(db, guild).await?;
+    let channel = place.id();
+    let parent = place.thread().map(|thread| thread.parent.id);
+    let hits = rules.iter().filter_map(|CompiledRule { rule, matcher }| {
+        let is_exempt = rule
+            .exempt_roles
+            .iter()
+            .any(|role| *role == guild.id.cast() || guild.member.roles.contains(role))
+            || rule
+                .exempt_channels
+                .iter()
+                .any(|exempt| *exempt == channel || Some(*exempt) == parent);
+        if is_exempt {
+            return None;
+        }
+        Some((rule.clone(), matcher.find(text)?))
+    });
+    Ok(Verdict {
+        hits: hits.collect(),
+    })
+}
+
+/// Body of AUTO_MODERATION_ACTION_EXECUTION.
+#[derive(Serialize)]
+struct Execution<'a> {
+    guild_id: Id<Guild>,
+    action: &'a Action,
+    rule_id: Id<RuleId>,
+    rule_trigger_type: u8,
+    user_id: Id<User>,
+    channel_id: Id<Channel>,
+    /// Absent for a blocked message: there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<Id<Message>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alert_system_message_id: Option<Id<Message>>,
+    content: &'a str,
+    matched_keyword: Option<&'a str>,
+    matched_content: Option<&'a str>,
+}
+
+/// Does what the rules say about a message (`message`, unless it is blocked), in one
+/// transaction: alerts, timeouts, their events and entries of the audit log.
+///
+/// Errors: 200000 if the message is blocked.
+pub(crate) async fn act(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    text: &str,
+    verdict: &Verdict,
+    message: Id<Message>,
+) -> Result<()> {
+    let Some(guild) = place.guild_id().filter(|_| !verdict.is_clean()) else {
+        return Ok(());
+    };
+    let blocks = verdict.blocks();
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [guild.cast()]).await?;
+    let mut deed = Deed {
+        app,
+        author,
+        guild,
+        channel: place.id(),
+        text,
+        message: (!blocks).then_some(message),
+        events: Vec::new(),
+    };
+    for (rule, found, action) in verdict.actions() {
+        deed.act(&mut tx, rule, found, action).await?;
+    }
+    let events = deed.events;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    if blocks {
+        return Err(ErrorCode::BlockedByAutomod.into());
+    }
+    Ok(())
+}
+
+/// One message's consequences, as they come about.
+struct Deed<'a> {
+    app: &'a App,
+    author: &'a CurrentUser,
+    guild: Id<Guild>,
+    channel: Id<Channel>,
+    text: &'a str,
+    message: Option<Id<Message>>,
+    events: Vec<Envelope>,
+}
+
+impl Deed<'_> {
+    async fn act(
+        &mut self,
+        db: &mut PgConnection,
+        rule: &Rule,
+        found: &Found,
+        action: &Action,
+    ) -> Result<()> {
+        let (logged, alert) = match action.kind {
+            BLOCK_MESSAGE => (AuditAction::AUTO_MODERATION_BLOCK_MESSAGE, None),
+            SEND_ALERT => {
+                let alert = self.alert(db, rule, found, action).await?;
+                (AuditAction::AUTO_MODERATION_FLAG_TO_CHANNEL, alert)
+            }
+            TIMEOUT => {
+                self.time_out(db, action).await?;
+                (AuditAction::AUTO_MODERATION_USER_COMM_DISABLED, None)
+            }
+            _ => return Ok(()),
+        };
+        let entry = Entry::new(self.guild, self.author.id, logged, &Reason::default())
+            .target(self.author.id)
+            .option("auto_moderation_rule_name", &rule.name)
+            .option("auto_moderation_rule_trigger_type", rule.trigger_type)
+            .option("channel_id", self.channel);
+        self.events
+            .extend(audit::append(self.app, db, entry).await?);
+        self.tell(db, rule, found, action, alert).await
+    }
+
+    /// For who manages the guild; without the intent for it, without the words.
+    async fn tell(
+        &mut self,
+        db: &mut PgConnection,
+        rule: &Rule,
+        found: &Found,
+        action: &Action,
+        alert: Option<Id<Message>>,
+    ) -> Result<()> {
+        let full = Execution {
+            guild_id: self.guild,
+            action,
+            rule_id: rule.id,
+            rule_trigger_type: rule.trigger_type,
+            user_id: self.author.id,
+            channel_id: self.channel,
+            message_id: self.message,
+            alert_system_message_id: alert,
+            content: self.text,
+            matched_keyword: found.keyword.as_deref(),
+            matched_content: Some(&found.content),
+        };
+        let bare = Execution {
+            content: "",
+            matched_content: Some(""),
+            ..full
+        };
+        let alt = Alt {
+            full_for: Vec::new(),
+            body: Bytes::from(serde_json::to_vec(&bare)?),
+        };
+        let vis = visibility(Intents::AUTO_MODERATION_EXECUTION);
+        let kind = EventKind::AutoModerationActionExecution;
+        let event = events::append(db, self.guild, kind, vis, &full, Some(alt)).await?;
+        self.events.push(event);
+        Ok(())
+    }
+
+    /// A message of the server in the channel for alerts; none if it is gone.
+    async fn alert(
+        &mut self,
+        db: &mut PgConnection,
+        rule: &Rule,
+        found: &Found,
+        action: &Action,
+    ) -> Result<Option<Id<Message>>> {
+        let Some(channel) = action.metadata.channel_id else {
+            return Ok(None);
+        };
+        let exists = sqlx::query_scalar!(
+            r#"select exists (select from channel where channel_id = $1 and guild_id = $2) as "there!""#,
+            channel.to_db(),
+            self.guild.to_db(),
+        )
+        .fetch_one(&mut *db)
+        .await?;
+        if !exists {
+            return Ok(None);
+        }
+        let kind = MessageKind::AUTO_MODERATION_ACTION;
+        let author = self.author.user().clone();
+        let mut message = messages::draft(self.app, channel, author, kind)?;
+        let field =
+            |name: &str, value: String| json!({ "name": name, "value": value, "inline": false });
+        let mut fields = vec![
+            field("rule_name", rule.name.clone()),
+            field("channel_id", self.channel.to_string()),
+            field("decision_id", message.id.to_string()),
+            field("keyword", found.keyword.clone().unwrap_or_default()),
+            field("keyword_matched_content", found.content.clone()),
+        ];
+        if let Some(flagged) = self.message {
+            fields.push(field("flagged_message_id", flagged.to_string()));
+        }
+        let embed = json!({
+            "type": "auto_moderation_message",
+            "description": self.text,
+            "fields": fields,
+        });
+        message.embeds = vec![serde_json::from_value(embed)?];
+        let member = guildhall_store::guild::member(&mut *db, self.guild, self.author.id).await?;
+        let event = messages::post(db, self.guild, member.as_ref(), &message).await?;
+        self.events.push(event);
+        Ok(Some(message.id))
+    }
+
+    /// Never shortens a timeout.
+    async fn time_out(&mut self, db: &mut PgConnection, action: &Action) -> Result<()> {
+        let seconds = action.metadata.duration_seconds.unwrap_or_default();
+        let until = Timestamp(Timestamp::now().0 + Duration::seconds(seconds));
+        let user = self.author.id;
+        let found = guildhall_store::guild::member(&mut *db, self.guild, user).await?;
+        let Some(mut member) = found else {
+            return Ok(());
+        };
+        if member.communication_disabled_until < Some(until) {
+            member.communication_disabled_until = Some(until);
+            let event = members::store(db, self.guild, user, &member).await?;
+            self.events.push(event);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,691 @@
+//! Automod rules: read, made, changed, deleted. Spec: objects.md › Auto moderation rule;
+//! limits-and-errors › Limits.
+//!
+//! [`matcher`] finds, [`act`] acts.
+
+mod act;
+mod matcher;
+mod presets;
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::{Envelope, Scope, Visibility},
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker::{AutomodRule as RuleId, Channel, Guild, Role, User},
+    model::AuditAction,
+};
+use guildhall_store::{ids_from_db, ids_to_db};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use self::act::{Rules, Verdict, act, judge};
+use crate::{
+    access::{self, GuildAccess},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    events,
+    extract::{Form, Json, Path},
+    form::{Fault, FormErrors},
+};
+
+const KEYWORD: u8 = 1;
+const SPAM: u8 = 3;
+const PRESET: u8 = 4;
+const MENTION_SPAM: u8 = 5;
+const MEMBER_PROFILE: u8 = 6;
+const TRIGGERS: [u8; 5] = [KEYWORD, SPAM, PRESET, MENTION_SPAM, MEMBER_PROFILE];
+
+const BLOCK_MESSAGE: u8 = 1;
+const SEND_ALERT: u8 = 2;
+const TIMEOUT: u8 = 3;
+const BLOCK_INTERACTION: u8 = 4;
+
+const ON_MESSAGE: u8 = 1;
+const ON_MEMBER: u8 = 2;
+
+const KEYWORD_RULES_MAX: usize = 6;
+const KEYWORDS_MAX: usize = 1000;
+const KEYWORD_LENGTH_MAX: usize = 60;
+const PATTERNS_MAX: usize = 10;
+const PATTERN_LENGTH_MAX: usize = 260;
+const ALLOWED_MAX: usize = 100;
+const PRESET_ALLOWED_MAX: usize = 1000;
+const ACTIONS_MAX: usize = 5;
+const EXEMPT_ROLES_MAX: usize = 20;
+const EXEMPT_CHANNELS_MAX: usize = 50;
+const CUSTOM_MESSAGE_MAX: usize = 150;
+/// Seconds: 28 days.
+const TIMEOUT_MAX: i64 = 2_419_200;
+const MENTIONS_MAX: i64 = 50;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            list_auto_moderation_rules,
+            create_auto_moderation_rule
+        ))
+        .routes(routes!(
+            get_auto_moderation_rule,
+            update_auto_moderation_rule,
+            delete_auto_moderation_rule
+        ))
+}
+
+/// What a rule looks for: the fields of its trigger type.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct TriggerMetadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword_filter: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    regex_patterns: Option<Vec<String>>,
+    /// 1 profanity, 2 sexual content, 3 slurs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presets: Option<Vec<u8>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow_list: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mention_total_limit: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mention_raid_protection_enabled: Option<bool>,
+}
+
+impl TriggerMetadata {
+    /// With every field of the trigger, and without those of others.
+    fn of_type(self, trigger: u8) -> Self {
+        let none = Self::default();
+        match trigger {
+            KEYWORD | MEMBER_PROFILE => Self {
+                keyword_filter: Some(self.keyword_filter.unwrap_or_default()),
+                regex_patterns: Some(self.regex_patterns.unwrap_or_default()),
+                allow_list: Some(self.allow_list.unwrap_or_default()),
+                ..none
+            },
+            PRESET => Self {
+                presets: Some(self.presets.unwrap_or_default()),
+                allow_list: Some(self.allow_list.unwrap_or_default()),
+                ..none
+            },
+            MENTION_SPAM => Self {
+                mention_total_limit: Some(self.mention_total_limit.unwrap_or_default()),
+                mention_raid_protection_enabled: Some(
+                    self.mention_raid_protection_enabled.unwrap_or_default(),
+                ),
+                ..none
+            },
+            _ => none,
+        }
+    }
+
+    fn check(&self, form: &mut FormErrors) {
+        let lists = [
+            ("keyword_filter", &self.keyword_filter, KEYWORDS_MAX),
+            ("allow_list", &self.allow_list, PRESET_ALLOWED_MAX),
+        ];
+        for (name, list, max) in lists {
+            check_list(form, name, list.as_deref(), max, KEYWORD_LENGTH_MAX);
+        }
+        let patterns = self.regex_patterns.as_deref();
+        check_list(
+            form,
+            "regex_patterns",
+            patterns,
+            PATTERNS_MAX,
+            PATTERN_LENGTH_MAX,
+        );
+        for (index, pattern) in patterns.unwrap_or_default().iter().enumerate() {
+            if pattern.chars().count() <= PATTERN_LENGTH_MAX
+                && matcher::compile_pattern(pattern).is_none()
+            {
+                let message = "The pattern is none, or too big.";
+                let fault = Fault::Other("AUTO_MODERATION_INVALID_REGEX", message.into());
+                form.add(format!("trigger_metadata.regex_patterns.{index}"), fault);
+            }
+        }
+        if let Some(presets) = &self.presets
+            && presets.iter().any(|preset| !(1..=3).contains(preset))
+        {
+            form.add("trigger_metadata.presets", Fault::Choices("(1, 2, 3)"));
+        }
+        if let Some(limit) = self.mention_total_limit {
+            let path = "trigger_metadata.mention_total_limit";
+            form.range(path, i64::from(limit), 0..=MENTIONS_MAX);
+        }
+    }
+}
+
+fn check_list(
+    form: &mut FormErrors,
+    name: &str,
+    list: Option<&[String]>,
+    count_max: usize,
+    length_max: usize,
+) {
+    let path = format!("trigger_metadata.{name}");
+    let list = list.unwrap_or_default();
+    if list.len() > count_max {
+        form.add(
+            path,
+            Fault::BadLength {
+                min: 0,
+                max: count_max,
+            },
+        );
+        return;
+    }
+    for (index, text) in list.iter().enumerate() {
+        form.length(&format!("{path}.{index}"), text, 1..=length_max);
+    }
+}
+
+/// What a rule does when it finds something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Action {
+    /// 1 block the message, 2 send an alert, 3 time out, 4 block interaction.
+    #[serde(rename = "type")]
+    kind: u8,
+    #[serde(default, deserialize_with = "crate::extract::null_is_default")]
+    metadata: ActionMetadata,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub(crate) struct ActionMetadata {
+    /// Where the alert goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_id: Option<Id<Channel>>,
+    /// Of the timeout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_seconds: Option<i64>,
+    /// What the author of a blocked message is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom_message: Option<String>,
+}
+
+/// A rule as it is stored, answered and sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Rule {
+    id: Id<RuleId>,
+    guild_id: Id<Guild>,
+    creator_id: Id<User>,
+    name: String,
+    /// 1 a message is sent, 2 a member joins or changes.
+    event_type: u8,
+    /// 1 keyword, 3 spam, 4 keyword preset, 5 mention spam, 6 member profile.
+    trigger_type: u8,
+    trigger_metadata: TriggerMetadata,
+    actions: Vec<Action>,
+    enabled: bool,
+    exempt_roles: Vec<Id<Role>>,
+    exempt_channels: Vec<Id<Channel>>,
+}
+
+impl Rule {
+    pub(crate) fn id(&self) -> Id<RuleId> {
+        self.id
+    }
+}
+
+/// What a request says about a rule; absent fields stay as they are.
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+struct RuleFields {
+    #[schema(min_length = 1, max_length = 100)]
+    name: Option<String>,
+    event_type: Option<u8>,
+    trigger_type: Option<u8>,
+    trigger_metadata: Option<TriggerMetadata>,
+    #[schema(max_items = 5)]
+    actions: Option<Vec<Action>>,
+    enabled: Option<bool>,
+    #[schema(max_items = 20)]
+    exempt_roles: Option<Vec<Id<Role>>>,
+    #[schema(max_items = 50)]
+    exempt_channels: Option<Vec<Id<Channel>>>,
+}
+
+impl RuleFields {
+    fn check_fields(&self, form: &mut FormErrors) {
+        if let Some(name) = &self.name {
+            form.length("name", name, 1..=100);
+        }
+        if self.event_type.is_some_and(|kind| !(1..=2).contains(&kind)) {
+            form.add("event_type", Fault::Choices("(1, 2)"));
+        }
+        if self
+            .trigger_type
+            .is_some_and(|kind| !TRIGGERS.contains(&kind))
+        {
+            form.add("trigger_type", Fault::Choices("(1, 3, 4, 5, 6)"));
+        }
+        if let Some(metadata) = &self.trigger_metadata {
+            metadata.check(form);
+        }
+        for (path, count, max) in [
+            (
+                "exempt_roles",
+                self.exempt_roles.as_ref().map(Vec::len),
+                EXEMPT_ROLES_MAX,
+            ),
+            (
+                "exempt_channels",
+                self.exempt_channels.as_ref().map(Vec::len),
+                EXEMPT_CHANNELS_MAX,
+            ),
+        ] {
+            if count.is_some_and(|count| count > max) {
+                form.add(path, Fault::BadLength { min: 0, max });
+            }
+        }
+        let Some(actions) = &self.actions else { return };
+        if !(1..=ACTIONS_MAX).contains(&actions.len()) {
+            let (min, max) = (1, ACTIONS_MAX);
+            form.add("actions", Fault::BadLength { min, max });
+        }
+        for (index, action) in actions.iter().enumerate() {
+            let at = |field: &str| format!("actions.{index}.{field}");
+            let metadata = &action.metadata;
+            match action.kind {
+                BLOCK_MESSAGE => {
+                    if let Some(message) = &metadata.custom_message {
+                        let path = at("metadata.custom_message");
+                        form.length(&path, message, 0..=CUSTOM_MESSAGE_MAX);
+                    }
+                }
+                SEND_ALERT => {
+                    form.required(&at("metadata.channel_id"), &metadata.channel_id);
+                }
+                TIMEOUT => {
+                    let path = at("metadata.duration_seconds");
+                    if let Some(&seconds) = form.required(&path, &metadata.duration_seconds) {
+                        form.range(&path, seconds, 0..=TIMEOUT_MAX);
+                    }
+                }
+                BLOCK_INTERACTION => {}
+                _ => form.add(at("type"), Fault::Choices("(1, 2, 3, 4)")),
+            }
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(transparent)]
+struct CreateRule(RuleFields);
+
+impl Form for CreateRule {
+    fn check(&self, form: &mut FormErrors) {
+        form.required("name", &self.0.name);
+        form.required("event_type", &self.0.event_type);
+        form.required("trigger_type", &self.0.trigger_type);
+        self.0.check_fields(form);
+    }
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(transparent)]
+struct UpdateRule(RuleFields);
+
+impl Form for UpdateRule {
+    fn check(&self, form: &mut FormErrors) {
+        self.0.check_fields(form);
+    }
+}
+
+struct Row {
+    rule_id: i64,
+    guild_id: i64,
+    creator_id: i64,
+    name: String,
+    event_type: i16,
+    trigger_type: i16,
+    enabled: bool,
+    trigger_metadata: Jsonb<TriggerMetadata>,
+    actions: Jsonb<Vec<Action>>,
+    exempt_roles: Vec<i64>,
+    exempt_channels: Vec<i64>,
+}
+
+impl From<Row> for Rule {
+    fn from(row: Row) -> Self {
+        Self {
+            id: Id::from_db(row.rule_id),
+            guild_id: Id::from_db(row.guild_id),
+            creator_id: Id::from_db(row.creator_id),
+            name: row.name,
+            event_type: row.event_type as u8,
+            trigger_type: row.trigger_type as u8,
+            trigger_metadata: row.trigger_metadata.0,
+            actions: row.actions.0,
+            enabled: row.enabled,
+            exempt_roles: ids_from_db(row.exempt_roles),
+            exempt_channels: ids_from_db(row.exempt_channels),
+        }
+    }
+}
+
+/// The rules of a guild, oldest first.
+pub(crate) async fn rules(db: impl PgExecutor<'_>, guild: Id<Guild>) -> Result<Vec<Rule>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select rule_id, guild_id, creator_id, name, event_type, trigger_type, enabled,
+                  trigger_metadata as "trigger_metadata: Jsonb<TriggerMetadata>",
+                  actions as "actions: Jsonb<Vec<Action>>", exempt_roles, exempt_channels
+           from automod_rule where guild_id = $1 order by rule_id"#,
+        guild.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Rule::from).collect())
+}
+
+/// Errors: 404; rules have no code of their own.
+async fn rule(db: impl PgExecutor<'_>, guild: Id<Guild>, id: Id<RuleId>) -> Result<Rule> {
+    let found = rules(db, guild)
+        .await?
+        .into_iter()
+        .find(|rule| rule.id == id);
+    Ok(found.ok_or(ErrorCode::NotFound)?)
+}
+
+/// MANAGE_GUILD. Errors: 10004, 50001, 50013.
+#[utoipa::path(
+    get,
+    path = "/guilds/{guild_id}/auto-moderation/rules",
+    tag = "Automod",
+    responses((status = 200, body = Vec<Rule>))
+)]
+async fn list_auto_moderation_rules(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+) -> Result<Json<Vec<Rule>>> {
+    access::guild(&app.db, &user, guild_id, Permissions::MANAGE_GUILD).await?;
+    Ok(Json(rules(&app.db, guild_id).await?))
+}
+
+/// MANAGE_GUILD. Errors: 404, 10004, 50001, 50013.
+#[utoipa::path(
+    get,
+    path = "/guilds/{guild_id}/auto-moderation/rules/{rule_id}",
+    tag = "Automod",
+    responses((status = 200, body = Rule))
+)]
+async fn get_auto_moderation_rule(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((guild_id, rule_id)): Path<(Id<Guild>, Id<RuleId>)>,
+) -> Result<Json<Rule>> {
+    access::guild(&app.db, &user, guild_id, Permissions::MANAGE_GUILD).await?;
+    Ok(Json(rule(&app.db, guild_id, rule_id).await?))
+}
+
+/// What the fields alone do not tell: whether they go together and name what is there.
+///
+/// Errors: 50013 for timeouts without MODERATE_MEMBERS, 50035.
+async fn check_rule(db: &mut PgConnection, access: &GuildAccess, rule: &Rule) -> Result<()> {
+    let mut form = FormErrors::new();
+    let wanted_event = match rule.trigger_type {
+        MEMBER_PROFILE => ON_MEMBER,
+        _ => ON_MESSAGE,
+    };
+    if rule.event_type != wanted_event {
+        let message = "The event does not go with the trigger.";
+        let fault = Fault::Other("AUTO_MODERATION_INVALID_EVENT_TYPE", message.into());
+        form.add("event_type", fault);
+    }
+    let allowed = rule
+        .trigger_metadata
+        .allow_list
+        .as_ref()
+        .map_or(0, Vec::len);
+    if rule.trigger_type != PRESET && allowed > ALLOWED_MAX {
+        let (min, max) = (0, ALLOWED_MAX);
+        form.add("trigger_metadata.allow_list", Fault::BadLength { min, max });
+    }
+    let channels: Vec<Id<Channel>> = rule
+        .actions
+        .iter()
+        .filter_map(|action| action.metadata.channel_id)
+        .collect();
+    let known = sqlx::query_scalar!(
+        "select channel_id from channel
+         where guild_id = $1 and channel_id = any($2) and kind in (0, 5)",
+        access.id.to_db(),
+        &ids_to_db(&channels),
+    )
+    .fetch_all(db)
+    .await?;
+    for (index, action) in rule.actions.iter().enumerate() {
+        let fits = match action.kind {
+            BLOCK_MESSAGE => rule.event_type == ON_MESSAGE,
+            TIMEOUT => [KEYWORD, MENTION_SPAM].contains(&rule.trigger_type),
+            BLOCK_INTERACTION => rule.trigger_type == MEMBER_PROFILE,
+            _ => true,
+        };
+        if !fits {
+            let message = "The action does not go with the trigger.";
+            let fault = Fault::Other("AUTO_MODERATION_INVALID_ACTION_TYPE", message.into());
+            form.add(format!("actions.{index}.type"), fault);
+        }
+        if let (SEND_ALERT, Some(channel)) = (action.kind, action.metadata.channel_id)
+            && !known.contains(&channel.to_db())
+        {
+            let message = "This is no text channel of the guild.";
+            let fault = Fault::Other("CHANNEL_INVALID", message.into());
+            form.add(format!("actions.{index}.metadata.channel_id"), fault);
+        }
+    }
+    form.finish()?;
+    if rule.actions.iter().any(|action| action.kind == TIMEOUT) {
+        access.require(Permissions::MODERATE_MEMBERS)?;
+    }
+    Ok(())
+}
+
+/// Numbers one of the three events of rules, for who may manage them.
+async fn append(db: &mut PgConnection, kind: EventKind, rule: &Rule) -> Result<Envelope> {
+    let vis = visibility(Intents::AUTO_MODERATION_CONFIGURATION);
+    events::append(db, rule.guild_id, kind, vis, rule, None).await
+}
+
+fn visibility(intents: Intents) -> Visibility {
+    let scope = Scope::Permissions {
+        any_of: Permissions::MANAGE_GUILD,
+        channel: None,
+    };
+    Visibility::of(scope, intents)
+}
+
+/// Without actions: to block what the rule is about.
+///
+/// Errors: 10004, 50001, 50013, 50035 (also for too many rules of the type).
+#[utoipa::path(
+    post,
+    path = "/guilds/{guild_id}/auto-moderation/rules",
+    tag = "Automod",
+    responses((status = 200, body = Rule))
+)]
+async fn create_auto_moderation_rule(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
+    Json(CreateRule(body)): Json<CreateRule>,
+) -> Result<Json<Rule>> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::MANAGE_GUILD;
+    let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
+    let trigger_type = body.trigger_type.unwrap_or(KEYWORD);
+    let others = rules(&mut *tx, guild_id).await?;
+    let same = others
+        .iter()
+        .filter(|rule| rule.trigger_type == trigger_type);
+    let max = match trigger_type {
+        KEYWORD => KEYWORD_RULES_MAX,
+        _ => 1,
+    };
+    if same.count() >= max {
+        let message = format!("Maximum number of rules of this type reached ({max}).");
+        let code = "AUTO_MODERATION_MAX_RULES_OF_TYPE_EXCEEDED";
+        let fault = Fault::Other(code, message.into());
+        return Err(FormErrors::one("trigger_type", fault));
+    }
+    let block = match trigger_type {
+        MEMBER_PROFILE => BLOCK_INTERACTION,
+        _ => BLOCK_MESSAGE,
+    };
+    let rule = Rule {
+        id: app.snowflakes.next()?,
+        guild_id,
+        creator_id: user.id,
+        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        event_type: body.event_type.unwrap_or(ON_MESSAGE),
+        trigger_type,
+        trigger_metadata: body
+            .trigger_metadata
+            .unwrap_or_default()
+            .of_type(trigger_type),
+        actions: body.actions.unwrap_or_else(|| {
+            vec![Action {
+                kind: block,
+                metadata: ActionMetadata::default(),
+            }]
+        }),
+        enabled: body.enabled.unwrap_or_default(),
+        exempt_roles: distinct(body.exempt_roles.unwrap_or_default()),
+        exempt_channels: distinct(body.exempt_channels.unwrap_or_default()),
+    };
+    check_rule(&mut tx, &access, &rule).await?;
+    sqlx::query!(
+        "insert into automod_rule (rule_id, guild_id, creator_id, name, event_type, trigger_type,
+                                   enabled, trigger_metadata, actions, exempt_roles,
+                                   exempt_channels)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        rule.id.to_db(),
+        guild_id.to_db(),
+        user.id.to_db(),
+        rule.name,
+        i16::from(rule.event_type),
+        i16::from(rule.trigger_type),
+        rule.enabled,
+        Jsonb(&rule.trigger_metadata) as Jsonb<&TriggerMetadata>,
+        Jsonb(&rule.actions) as Jsonb<&Vec<Action>>,
+        &ids_to_db(&rule.exempt_roles),
+        &ids_to_db(&rule.exempt_channels),
+    )
+    .execute(&mut *tx)
+    .await?;
+    let mut events = vec![append(&mut tx, EventKind::AutoModerationRuleCreate, &rule).await?];
+    let action = AuditAction::AUTO_MODERATION_RULE_CREATE;
+    let entry = Entry::new(guild_id, user.id, action, &reason)
+        .target(rule.id)
+        .created(&rule)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(Json(rule))
+}
+
+fn distinct<T>(mut ids: Vec<Id<T>>) -> Vec<Id<T>> {
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// The trigger's type stays. Errors: 404, 10004, 50001, 50013, 50035.
+#[utoipa::path(
+    patch,
+    path = "/guilds/{guild_id}/auto-moderation/rules/{rule_id}",
+    tag = "Automod",
+    responses((status = 200, body = Rule))
+)]
+async fn update_auto_moderation_rule(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((guild_id, rule_id)): Path<(Id<Guild>, Id<RuleId>)>,
+    reason: Reason,
+    Json(UpdateRule(body)): Json<UpdateRule>,
+) -> Result<Json<Rule>> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::MANAGE_GUILD;
+    let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
+    let before = rule(&mut *tx, guild_id, rule_id).await?;
+    let mut rule = before.clone();
+    if let Some(name) = body.name {
+        rule.name = super::clean(&name);
+    }
+    rule.event_type = body.event_type.unwrap_or(rule.event_type);
+    if let Some(metadata) = body.trigger_metadata {
+        rule.trigger_metadata = metadata.of_type(rule.trigger_type);
+    }
+    rule.actions = body.actions.unwrap_or(rule.actions);
+    rule.enabled = body.enabled.unwrap_or(rule.enabled);
+    rule.exempt_roles = body.exempt_roles.map_or(rule.exempt_roles, distinct);
+    rule.exempt_channels = body.exempt_channels.map_or(rule.exempt_channels, distinct);
+    check_rule(&mut tx, &access, &rule).await?;
+    sqlx::query!(
+        "update automod_rule
+         set name = $2, event_type = $3, enabled = $4, trigger_metadata = $5, actions = $6,
+             exempt_roles = $7, exempt_channels = $8
+         where rule_id = $1",
+        rule_id.to_db(),
+        rule.name,
+        i16::from(rule.event_type),
+        rule.enabled,
+        Jsonb(&rule.trigger_metadata) as Jsonb<&TriggerMetadata>,
+        Jsonb(&rule.actions) as Jsonb<&Vec<Action>>,
+        &ids_to_db(&rule.exempt_roles),
+        &ids_to_db(&rule.exempt_channels),
+    )
+    .execute(&mut *tx)
+    .await?;
+    let mut events = vec![append(&mut tx, EventKind::AutoModerationRuleUpdate, &rule).await?];
+    let action = AuditAction::AUTO_MODERATION_RULE_UPDATE;
+    let entry = Entry::new(guild_id, user.id, action, &reason)
+        .target(rule_id)
+        .changed(&before, &rule)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(Json(rule))
+}
+
+/// MANAGE_GUILD. Errors: 404, 10004, 50001, 50013.
+#[utoipa::path(
+    delete,
+    path = "/guilds/{guild_id}/auto-moderation/rules/{rule_id}",
+    tag = "Automod",
+    responses((status = 204, description = "Deleted"))
+)]
+async fn delete_auto_moderation_rule(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path((guild_id, rule_id)): Path<(Id<Guild>, Id<RuleId>)>,
+    reason: Reason,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::MANAGE_GUILD;
+    access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
+    let rule = rule(&mut *tx, guild_id, rule_id).await?;
+    sqlx::query!(
+        "delete from automod_rule where rule_id = $1",
+        rule_id.to_db()
+    )
+    .execute(&mut *tx)
+    .await?;
+    let mut events = vec![append(&mut tx, EventKind::AutoModerationRuleDelete, &rule).await?];
+    let action = AuditAction::AUTO_MODERATION_RULE_DELETE;
+    let entry = Entry::new(guild_id, user.id, action, &reason)
+        .target(rule_id)
+        .deleted(&rule)?;
+    events.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(StatusCode::NO_CONTENT)
+}

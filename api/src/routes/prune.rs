@@ -1,0 +1,306 @@
+//! Prune: members nobody has seen for days are removed. Spec: endpoints › prune_guild.
+//!
+//! Seen is who joined, or whose account used the API (`crate::seen`), within these days.
+//! Bots, the owner, the caller and whoever stands at or above the caller stay; so does who
+//! has a role that is not in `include_roles`.
+
+use axum::extract::State;
+use guildhall_shared::{
+    Id, Permissions,
+    error_code::ErrorCode,
+    id::marker::{Guild, Role, User},
+    model::AuditAction,
+    permissions::Rank,
+    shard::realm,
+};
+use guildhall_store::{ids_from_db, ids_to_db};
+use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::members;
+use crate::{
+    access::{self, GuildAccess},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    extract::{Form, Json, Path, Query},
+    form::{Fault, FormErrors},
+};
+
+const NEEDED: Permissions = Permissions::MANAGE_GUILD.union(Permissions::KICK_MEMBERS);
+const DAYS_DEFAULT: i64 = 7;
+const ROLES_MAX: usize = 100;
+/// Members removed by one transaction.
+const BATCH: i64 = 25;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(preview_prune_guild, prune_guild))
+}
+
+/// Roles separated by commas, or as a list.
+#[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(untagged)]
+enum Roles {
+    List(Vec<Id<Role>>),
+    Text(String),
+}
+
+impl Roles {
+    fn check(&self, form: &mut FormErrors) {
+        let count = match self {
+            Self::List(list) => list.len(),
+            Self::Text(text) => {
+                let mut parts = text.split(',').filter(|part| !part.trim().is_empty());
+                let wrong = parts.clone().find(|part| Self::parse(part).is_none());
+                if let Some(wrong) = wrong {
+                    let shown = wrong.chars().take(100).collect();
+                    form.add("include_roles", Fault::NotSnowflake(shown));
+                }
+                parts.by_ref().count()
+            }
+        };
+        if count > ROLES_MAX {
+            let (min, max) = (0, ROLES_MAX);
+            form.add("include_roles", Fault::BadLength { min, max });
+        }
+    }
+
+    fn parse(text: &str) -> Option<Id<Role>> {
+        text.trim().parse().ok()
+    }
+
+    fn ids(&self) -> Vec<Id<Role>> {
+        match self {
+            Self::List(list) => list.clone(),
+            Self::Text(text) => text.split(',').filter_map(Self::parse).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Default, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+struct Preview {
+    /// 7 by default.
+    #[param(minimum = 1, maximum = 30)]
+    days: Option<i64>,
+    /// Separated by commas.
+    include_roles: Option<String>,
+}
+
+impl Form for Preview {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(days) = self.days {
+            form.range("days", days, 1..=30);
+        }
+        if let Some(roles) = &self.include_roles {
+            Roles::Text(roles.clone()).check(form);
+        }
+    }
+}
+
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+struct Prune {
+    /// 7 by default.
+    #[schema(minimum = 1, maximum = 30)]
+    days: Option<i64>,
+    /// False: the answer does not wait.
+    compute_prune_count: Option<bool>,
+    include_roles: Option<Roles>,
+}
+
+impl Form for Prune {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(days) = self.days {
+            form.range("days", days, 1..=30);
+        }
+        if let Some(roles) = &self.include_roles {
+            roles.check(form);
+        }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+struct Pruned {
+    /// Null: not counted.
+    pruned: Option<i64>,
+}
+
+/// Whom to remove.
+struct Wanted {
+    days: i32,
+    /// Roles that do not save their holders.
+    roles: Vec<i64>,
+}
+
+impl Wanted {
+    /// Errors: 10011; 50013 for roles that are not below the caller.
+    fn new(access: &GuildAccess, days: Option<i64>, roles: &[Id<Role>]) -> Result<Self> {
+        for &role in roles {
+            let role = access.role(role).ok_or(ErrorCode::UnknownRole)?;
+            access.require_above(role.rank())?;
+        }
+        Ok(Self {
+            days: days.unwrap_or(DAYS_DEFAULT) as i32,
+            roles: ids_to_db(roles),
+        })
+    }
+
+    /// Up to `limit` of them after a user id, ascending; of `among` only, if given.
+    async fn find(
+        &self,
+        db: &mut PgConnection,
+        access: &GuildAccess,
+        after: i64,
+        among: Option<&[i64]>,
+        limit: i64,
+    ) -> Result<Vec<i64>> {
+        // Nobody is below one without roles.
+        if access.rank() == Rank::Everyone {
+            return Ok(Vec::new());
+        }
+        let found = sqlx::query_scalar!(
+            r#"select m.user_id
+               from member m
+               join account a on a.user_id = m.user_id
+               left join account_seen s on s.user_id = m.user_id
+               where m.guild_id = $1 and m.user_id > $2 and m.user_id not in ($3, $4)
+                 and not a.bot and m.roles <@ $5::bigint[]
+                 and m.joined_at < now() - make_interval(days => $6)
+                 and coalesce(s.seen_on, (a.created_at at time zone 'utc')::date)
+                     < (now() at time zone 'utc')::date - $6::int
+                 and ($7::bigint[] is null or m.user_id = any($7))
+               order by m.user_id limit $8"#,
+            access.id.to_db(),
+            after,
+            access.owner.to_db(),
+            access.user.to_db(),
+            &self.roles,
+            self.days,
+            among,
+            limit,
+        )
+        .fetch_all(db)
+        .await?;
+        Ok(found)
+    }
+}
+
+/// How many a prune would remove. Errors: 10004, 10011, 50001, 50013, 50035.
+#[utoipa::path(
+    get,
+    path = "/guilds/{guild_id}/prune",
+    tag = "Members",
+    params(Preview),
+    responses((status = 200, body = Pruned))
+)]
+async fn preview_prune_guild(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    Query(query): Query<Preview>,
+) -> Result<Json<Pruned>> {
+    /// Rows of one statement.
+    const PAGE: i64 = 20_000;
+    let mut db = app.db.acquire().await?;
+    let access = access::guild(&mut *db, &user, guild_id, NEEDED).await?;
+    let roles = query.include_roles.map(|text| Roles::Text(text).ids());
+    let wanted = Wanted::new(&access, query.days, &roles.unwrap_or_default())?;
+    let (mut count, mut after) = (0, 0);
+    loop {
+        let page = wanted.find(&mut db, &access, after, None, PAGE).await?;
+        count += page.len() as i64;
+        match page.last() {
+            Some(&last) if page.len() as i64 == PAGE => after = last,
+            _ => break,
+        }
+    }
+    let pruned = Some(count);
+    Ok(Json(Pruned { pruned }))
+}
+
+/// Removes them, a few per transaction. Without a count the answer comes at once and the
+/// work goes on; a process that stops leaves the rest.
+///
+/// Errors: 10004, 10011, 50001, 50013, 50035.
+#[utoipa::path(
+    post,
+    path = "/guilds/{guild_id}/prune",
+    tag = "Members",
+    responses((status = 200, body = Pruned))
+)]
+async fn prune_guild(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(guild_id): Path<Id<Guild>>,
+    reason: Reason,
+    Json(body): Json<Prune>,
+) -> Result<Json<Pruned>> {
+    let access = access::guild(&app.db, &user, guild_id, NEEDED).await?;
+    let roles = body
+        .include_roles
+        .map(|roles| roles.ids())
+        .unwrap_or_default();
+    let wanted = Wanted::new(&access, body.days, &roles)?;
+    if body.compute_prune_count == Some(false) {
+        let background = app.clone();
+        app.tasks.spawn(async move {
+            let work = prune(&background, &user, guild_id, &wanted, &reason);
+            match background.stop.run_until_cancelled(work).await {
+                Some(Err(error)) => tracing::warn!(?error, "a prune ended early"),
+                Some(Ok(_)) | None => {}
+            }
+        });
+        return Ok(Json(Pruned { pruned: None }));
+    }
+    let pruned = Some(prune(&app, &user, guild_id, &wanted, &reason).await?);
+    Ok(Json(Pruned { pruned }))
+}
+
+async fn prune(
+    app: &App,
+    user: &CurrentUser,
+    guild_id: Id<Guild>,
+    wanted: &Wanted,
+    reason: &Reason,
+) -> Result<i64> {
+    let (mut count, mut after) = (0, 0);
+    loop {
+        let access = access::guild(&app.db, user, guild_id, NEEDED).await?;
+        let mut tx = app.db.begin().await?;
+        let found = wanted.find(&mut tx, &access, after, None, BATCH).await?;
+        let Some(&last) = found.last() else { break };
+        after = last;
+        let users: Vec<Id<User>> = ids_from_db(found.clone());
+        let heads = users.into_iter().map(realm).chain([realm(guild_id)]);
+        access::lock_realms(&mut tx, heads).await?;
+        // Again, now that nothing can change any more.
+        let access = access::guild(&mut *tx, user, guild_id, NEEDED).await?;
+        let found = wanted
+            .find(&mut tx, &access, 0, Some(&found), BATCH)
+            .await?;
+        let mut events = Vec::new();
+        for target in found {
+            let member = members::find(&mut tx, guild_id, Id::from_db(target)).await?;
+            events.extend(members::remove(&mut tx, guild_id, &member).await?);
+            count += 1;
+        }
+        tx.commit().await?;
+        app.publisher.publish(events);
+    }
+    if count > 0 {
+        let mut tx = app.db.begin().await?;
+        access::lock_realms(&mut tx, [realm(guild_id)]).await?;
+        let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_PRUNE, reason)
+            .option("delete_member_days", wanted.days)
+            .option("members_removed", count);
+        let event = audit::append(app, &mut tx, entry).await?;
+        tx.commit().await?;
+        app.publisher.publish(event);
+    }
+    Ok(count)
+}

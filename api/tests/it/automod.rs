@@ -1,0 +1,242 @@
+use guildhall_shared::{
+    Permissions,
+    envelope::{Scope, Visibility},
+    gateway::Intents,
+};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+fn path(hall: TestGuild) -> String {
+    format!("/guilds/{}/auto-moderation/rules", hall.id)
+}
+
+fn keyword_rule(hall: TestGuild) -> Value {
+    json!({
+        "name": "no cats", "event_type": 1, "trigger_type": 1, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["cat*"], "regex_patterns": ["d[o0]g"] },
+        "actions": [
+            { "type": 1, "metadata": { "custom_message": "No." } },
+            { "type": 2, "metadata": { "channel_id": hall.general } },
+            { "type": 3, "metadata": { "duration_seconds": 60 } },
+        ],
+    })
+}
+
+fn managers(intents: Intents) -> Visibility {
+    let scope = Scope::Permissions {
+        any_of: Permissions::MANAGE_GUILD,
+        channel: None,
+    };
+    Visibility::of(scope, intents)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn rules_are_made_read_changed_and_deleted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = path(hall);
+    let rule = app
+        .post(&alice, &path, keyword_rule(hall))
+        .await
+        .expect(200);
+    conforms("create_auto_moderation_rule", 200, &rule);
+    let one = format!("{path}/{}", rule["id"].as_str().unwrap());
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "AUTO_MODERATION_RULE_CREATE");
+    assert_eq!(vis, managers(Intents::AUTO_MODERATION_CONFIGURATION));
+    for (trigger, event) in [(3, 1), (4, 1), (5, 1), (6, 2)] {
+        let body = json!({ "name": "r", "event_type": event, "trigger_type": trigger });
+        let rule = app.post(&alice, &path, body.clone()).await.expect(200);
+        conforms("create_auto_moderation_rule", 200, &rule);
+        app.post(&alice, &path, body)
+            .await
+            .expect_fault("trigger_type", "AUTO_MODERATION_MAX_RULES_OF_TYPE_EXCEEDED");
+    }
+    let all = app.get(&alice, &path).await.expect(200);
+    conforms("list_auto_moderation_rules", 200, &all);
+    assert_eq!(all.as_array().unwrap().len(), 5);
+    assert_eq!(all[0], rule);
+
+    let changed = app
+        .patch(
+            &alice,
+            &one,
+            json!({ "enabled": false, "exempt_channels": [hall.general] }),
+        )
+        .await
+        .expect(200);
+    conforms("update_auto_moderation_rule", 200, &changed);
+    assert_eq!(app.get(&alice, &one).await.expect(200), changed);
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(entry["action_type"], 141);
+    let audit = format!("/guilds/{}/audit-logs", hall.id);
+    let audit = app.get(&alice, &audit).await.expect(200);
+    conforms("list_guild_audit_log_entries", 200, &audit);
+    assert_eq!(audit["auto_moderation_rules"].as_array().unwrap().len(), 5);
+    app.delete(&alice, &one).await.expect(204);
+    app.get(&alice, &one).await.expect_error(404, 0);
+    for reply in [
+        app.get(&bob, &path).await,
+        app.post(&bob, &path, keyword_rule(hall)).await,
+        app.patch(&bob, &one, json!({})).await,
+        app.delete(&bob, &one).await,
+    ] {
+        reply.expect_error(403, 50013);
+    }
+    // A timeout needs the bit for it.
+    app.grant(&bob, hall, Permissions::MANAGE_GUILD).await;
+    app.post(&bob, &path, keyword_rule(hall))
+        .await
+        .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn rules_that_cannot_be_are_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let cases = [
+        (json!({ "name": "" }), "name", "BASE_TYPE_REQUIRED"),
+        (
+            json!({ "trigger_type": 2 }),
+            "trigger_type",
+            "BASE_TYPE_CHOICES",
+        ),
+        (
+            json!({ "event_type": 2 }),
+            "event_type",
+            "AUTO_MODERATION_INVALID_EVENT_TYPE",
+        ),
+        (
+            json!({ "trigger_metadata": { "regex_patterns": ["a", "("] } }),
+            "trigger_metadata.regex_patterns.1",
+            "AUTO_MODERATION_INVALID_REGEX",
+        ),
+        (
+            json!({ "trigger_metadata": { "keyword_filter": ["x".repeat(61)] } }),
+            "trigger_metadata.keyword_filter.0",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "actions": [{ "type": 2 }] }),
+            "actions.0.metadata.channel_id",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            json!({ "actions": [{ "type": 2, "metadata": { "channel_id": "5" } }] }),
+            "actions.0.metadata.channel_id",
+            "CHANNEL_INVALID",
+        ),
+        (
+            json!({ "actions": [{ "type": 4 }] }),
+            "actions.0.type",
+            "AUTO_MODERATION_INVALID_ACTION_TYPE",
+        ),
+    ];
+    for (change, at, code) in cases {
+        let mut body = keyword_rule(hall);
+        for (key, value) in change.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        app.post(&alice, &path(hall), body)
+            .await
+            .expect_fault(at, code);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_rule_blocks_tells_and_times_out(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let send = async |user, text: &str| app.post(user, &messages, json!({ "content": text })).await;
+    // Asked once before there is a rule: the answer is not remembered for too long.
+    send(&bob, "cats").await.expect(200);
+    app.post(&alice, &path(hall), keyword_rule(hall))
+        .await
+        .expect(200);
+    send(&bob, "concat").await.expect(200);
+    send(&alice, "cats").await.expect(200);
+    send(&bob, "two Cats").await.expect_error(400, 200_000);
+
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names[4..],
+        [
+            "AUTO_MODERATION_ACTION_EXECUTION",
+            "MESSAGE_CREATE",
+            "AUTO_MODERATION_ACTION_EXECUTION",
+            "GUILD_MEMBER_UPDATE",
+            "AUTO_MODERATION_ACTION_EXECUTION",
+        ]
+    );
+    let execution = &events[4].1;
+    assert_eq!(execution["content"], "two Cats");
+    assert_eq!(execution["matched_keyword"], "cat*");
+    assert_eq!(execution["matched_content"], "Cats");
+    assert_eq!(execution["action"]["type"], 1);
+    let envelopes = log::envelopes(&app.db, hall.id).await;
+    assert_eq!(
+        envelopes[4].vis,
+        managers(Intents::AUTO_MODERATION_EXECUTION)
+    );
+    let bare: Value = serde_json::from_slice(&envelopes[4].alt.as_ref().unwrap().body).unwrap();
+    assert_eq!(bare["content"], "");
+    assert_eq!(bare["matched_content"], "");
+
+    // The message is not there, the alert is.
+    let list = app.get(&alice, &messages).await.expect(200);
+    assert_eq!(list[0]["type"], 24);
+    assert_eq!(list[0]["embeds"][0]["description"], "two Cats");
+    assert_eq!(list.as_array().unwrap().len(), 4);
+    let timeout = &events[7].1["communication_disabled_until"];
+    assert!(timeout.is_string());
+    send(&bob, "hello").await.expect_error(403, 50013);
+    let actions: Vec<Value> = app
+        .audit(hall.id)
+        .await
+        .into_iter()
+        .map(|entry| entry["action_type"].clone())
+        .collect();
+    assert_eq!(actions, [140, 143, 144, 145]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn edits_are_looked_at_and_the_exempt_are_not(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let role = app.grant(&bob, hall, Permissions::empty()).await;
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 1 }]);
+    let rule = app.post(&alice, &path(hall), rule).await.expect(200);
+    let messages = format!("/channels/{}/messages", hall.general);
+    let sent = app
+        .post(&bob, &messages, json!({ "content": "fish" }))
+        .await;
+    let one = format!("{messages}/{}", sent.expect(200)["id"].as_str().unwrap());
+    app.patch(&bob, &one, json!({ "content": "a D0G" }))
+        .await
+        .expect_error(400, 200_000);
+    assert_eq!(app.get(&bob, &one).await.expect(200)["content"], "fish");
+    let rule = format!("{}/{}", path(hall), rule["id"].as_str().unwrap());
+    app.patch(&alice, &rule, json!({ "exempt_roles": [role] }))
+        .await
+        .expect(200);
+    app.patch(&bob, &one, json!({ "content": "a D0G" }))
+        .await
+        .expect(200);
+}

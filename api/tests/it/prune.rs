@@ -1,0 +1,117 @@
+use guildhall_shared::{Permissions, Timestamp};
+use serde_json::json;
+use sqlx::PgPool;
+use time::Duration;
+
+use crate::{conformance::conforms, harness::TestApp};
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_was_not_seen_for_long_is_removed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let hall = app.guild(&alice, "Hall").await;
+    let mut old = Vec::new();
+    for name in ["gone", "holder", "seen", "fresh"] {
+        let user = app.user(name).await;
+        app.join(&user, hall).await;
+        old.push(user);
+    }
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let role = app.grant(&old[1], hall, Permissions::empty()).await;
+    sqlx::raw_sql(
+        "update account set created_at = now() - interval '100 days';
+         update member set joined_at = now() - interval '50 days';",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    sqlx::query("update member set joined_at = now() where user_id = $1")
+        .bind(old[3].id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    sqlx::query("insert into account_seen values ($1, (now() - interval '3 days')::date)")
+        .bind(old[2].id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+
+    let path = format!("/guilds/{}/prune", hall.id);
+    let preview = async |query: &str| {
+        let body = app.get(&alice, &format!("{path}{query}")).await.expect(200);
+        conforms("preview_prune_guild", 200, &body);
+        body["pruned"].as_i64().unwrap()
+    };
+    assert_eq!(preview("").await, 1);
+    assert_eq!(preview("?days=2").await, 2);
+    assert_eq!(preview(&format!("?days=2&include_roles={role}")).await, 3);
+    assert_eq!(preview("?days=30").await, 1);
+
+    let body = json!({ "days": 7, "include_roles": [role] });
+    let done = app.post(&alice, &path, body).await.expect(200);
+    conforms("prune_guild", 200, &done);
+    assert_eq!(done, json!({ "pruned": 2 }));
+    assert_eq!(
+        app.event_names(hall.id).await,
+        ["GUILD_MEMBER_REMOVE", "GUILD_MEMBER_REMOVE"]
+    );
+    assert_eq!(app.event_names(old[0].id).await, ["user left guild"]);
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(entry["action_type"], 21);
+    assert_eq!(
+        entry["options"],
+        json!({ "delete_member_days": "7", "members_removed": "2" })
+    );
+    let body = json!({ "compute_prune_count": false });
+    let reply = app.post(&alice, &path, body).await.expect(200);
+    assert_eq!(reply, json!({ "pruned": null }));
+
+    app.post(&alice, &path, json!({ "days": 31 }))
+        .await
+        .expect_fault("days", "NUMBER_TYPE_MAX");
+    app.get(&alice, &format!("{path}?include_roles=1,x"))
+        .await
+        .expect_fault("include_roles", "NUMBER_TYPE_COERCE");
+    app.get(&old[2], &path).await.expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_closes_its_doors_for_a_day_at_most(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    let path = format!("/guilds/{}/incident-actions", hall.id);
+    let hour = Timestamp(Timestamp::now().0 + Duration::hours(1));
+    let closed = app
+        .put(&alice, &path, json!({ "invites_disabled_until": hour }))
+        .await
+        .expect(200);
+    conforms("update_guild_incident_actions", 200, &closed);
+    assert!(closed["invites_disabled_until"].is_string());
+    assert_eq!(app.event_names(hall.id).await, ["GUILD_UPDATE"]);
+    let invite = app
+        .post(
+            &alice,
+            &format!("/channels/{}/invites", hall.general),
+            json!({}),
+        )
+        .await
+        .expect(200);
+    let invite = format!("/invites/{}", invite["code"].as_str().unwrap());
+    app.post(&bob, &invite, json!({}))
+        .await
+        .expect_error(404, 10006);
+    app.put(&alice, &path, json!({ "invites_disabled_until": null }))
+        .await
+        .expect(200);
+    app.post(&bob, &invite, json!({})).await.expect(200);
+    let late = Timestamp(Timestamp::now().0 + Duration::hours(25));
+    app.put(&alice, &path, json!({ "dms_disabled_until": late }))
+        .await
+        .expect_fault("dms_disabled_until", "DATE_TIME_TYPE_TOO_LATE");
+    app.put(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50013);
+}
