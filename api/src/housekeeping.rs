@@ -22,7 +22,7 @@ use crate::{
     audit,
     error::Result,
     events, media,
-    routes::{applications, messages, polls, roles},
+    routes::{applications, mentions, messages, polls, roles, webhooks},
     tickets,
 };
 
@@ -68,7 +68,12 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("take deleted roles", roles::take_deleted(app).await);
         is_done("collect files", media::collect(&app.media).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
+        is_done("forget mentions", mentions::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
+        is_done(
+            "publish announcements",
+            webhooks::deliver_crossposts(app).await,
+        );
         is_done("delete leftovers", messages::delete_leftovers(app).await);
         let deleted = applications::finish_deletions(app).await;
         is_done("delete applications", deleted);

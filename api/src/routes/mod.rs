@@ -14,6 +14,7 @@ mod guilds;
 mod instance;
 mod invites;
 pub(crate) mod members;
+pub(crate) mod mentions;
 pub(crate) mod messages;
 pub(crate) mod meta;
 mod mfa;
@@ -24,14 +25,17 @@ pub(crate) mod policies;
 pub(crate) mod polls;
 mod profile;
 pub(crate) mod reactions;
+mod read_states;
 pub(crate) mod relationships;
 pub(crate) mod roles;
+pub(crate) mod search;
 mod settings;
 mod sinks;
 mod soundboard;
 mod stickers;
 mod typing;
 pub(crate) mod users;
+pub(crate) mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -55,6 +59,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(instance::router())
         .merge(invites::router().into())
         .merge(members::router())
+        .merge(mentions::router())
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
@@ -64,11 +69,14 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(reactions::router())
         .merge(profile::router())
         .merge(relationships::router())
+        .merge(read_states::router())
         .merge(roles::router())
+        .merge(search::router())
         .merge(settings::router())
         .merge(sinks::router())
         .merge(typing::router())
         .merge(users::router())
+        .merge(webhooks::router())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.
