@@ -22,7 +22,7 @@ use crate::{
     audit, collect,
     error::Result,
     events, media,
-    routes::{applications, messages, oauth2, polls, roles, threads},
+    routes::{applications, mentions, messages, oauth2, polls, roles, threads, webhooks},
     tickets,
 };
 
@@ -69,9 +69,14 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("collect files", media::collect(&app.media).await);
         is_done("store who was seen", app.seen.store(&app.db).await);
         is_done("forget audit entries", audit::forget_old(&app.db).await);
+        is_done("forget mentions", mentions::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("archive threads", threads::archive_idle(app).await);
         is_done("collect", collect::run(app).await);
+        is_done(
+            "publish announcements",
+            webhooks::deliver_crossposts(app).await,
+        );
         is_done("delete leftovers", messages::delete_leftovers(app).await);
         let forgotten = oauth2::forget_expired(&app.db).await;
         is_done("forget OAuth2 tokens", forgotten);

@@ -512,6 +512,12 @@ async fn insert(db: &mut PgConnection, stored: &[(&NewMessage, Numbered)]) -> sq
            select channel_id, message_id, author_id, kind, flags, content, tts,
                   mention_everyone, mentions::bigint[], mention_roles::bigint[], extra::jsonb
            from row where first
+         ), mentioned as (
+           insert into user_mention (user_id, message_id, channel_id)
+           select user_id, message_id, channel_id
+           from row, unnest(mentions::bigint[]) as mentioned (user_id)
+           where mentions <> '{}'
+           on conflict do nothing
          ), remembered as (
            insert into message_nonce (channel_id, author_id, nonce, message_id)
            select channel_id, author_id, nonce, message_id from row

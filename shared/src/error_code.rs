@@ -73,6 +73,7 @@ codes! {
     VerificationNeeded = 40002, 403, "You need to verify your account in order to perform this action.";
     MaximumStickers = 30039, 400, "Maximum number of stickers reached";
     MaximumSounds = 30045, 400, "Maximum number of soundboard sounds reached";
+    MaximumGuildWebhooks = 30058, 400, "Maximum number of webhooks per guild reached (1000)";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
     FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
@@ -107,6 +108,7 @@ codes! {
     CommunityChannel = 50074, 400, "Cannot delete a channel required for Community guilds";
     ThreadArchived = 50083, 400, "Tried to perform an operation on an archived thread, such as editing a message or adding a user to the thread";
     OwnershipToBot = 50132, 400, "Ownership cannot be transferred to a bot user";
+    InvalidSticker = 50081, 400, "Invalid sticker sent";
     InvalidJson = 50109, 400, "The request body contains invalid JSON.";
     VoiceMessageContent = 50159, 400, "Voice messages do not support additional content";
     VoiceMessageAttachment = 50160, 400, "Voice messages must have a single audio attachment";

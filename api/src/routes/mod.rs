@@ -18,6 +18,7 @@ mod incidents;
 mod instance;
 mod invites;
 pub(crate) mod members;
+pub(crate) mod mentions;
 pub(crate) mod messages;
 pub(crate) mod meta;
 mod mfa;
@@ -29,8 +30,10 @@ pub(crate) mod polls;
 mod profile;
 mod prune;
 pub(crate) mod reactions;
+mod read_states;
 pub(crate) mod relationships;
 pub(crate) mod roles;
+pub(crate) mod search;
 mod settings;
 mod sinks;
 pub(crate) mod threads;
@@ -38,6 +41,7 @@ mod soundboard;
 mod stickers;
 mod typing;
 pub(crate) mod users;
+pub(crate) mod webhooks;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -65,6 +69,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(instance::router())
         .merge(invites::router().into())
         .merge(members::router())
+        .merge(mentions::router())
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
@@ -75,12 +80,15 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(profile::router())
         .merge(prune::router())
         .merge(relationships::router())
+        .merge(read_states::router())
         .merge(roles::router())
+        .merge(search::router())
         .merge(settings::router())
         .merge(sinks::router())
         .merge(threads::router())
         .merge(typing::router())
         .merge(users::router())
+        .merge(webhooks::router())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.

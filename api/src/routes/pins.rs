@@ -3,6 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
+    envelope::Envelope,
     error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Channel, Guild},
@@ -15,14 +16,14 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access::{self, ChannelAccess},
+    access::{self, Audience, Place},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path, Query},
     form::FormErrors,
-    routes::messages::{self, Topic, tell},
+    routes::messages::{self, Topic, tell_in},
 };
 
 /// Of one channel.
@@ -115,12 +116,12 @@ async fn pins(
     limit: i64,
 ) -> Result<PinnedMessages> {
     let mut db = app.db.acquire().await?;
-    let access = access::channel(&mut db, user, channel, Permissions::VIEW_CHANNEL).await?;
+    let place = access::place(&mut db, user, channel, Permissions::VIEW_CHANNEL).await?;
     let mut pins = PinnedMessages {
         items: Vec::new(),
         has_more: false,
     };
-    if !access
+    if !place
         .permissions()
         .contains(Permissions::READ_MESSAGE_HISTORY)
     {
@@ -199,7 +200,8 @@ async fn pin(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::PIN_MESSAGES | Permissions::READ_MESSAGE_HISTORY;
-    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
+    place.require_unarchived()?;
     let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
@@ -229,10 +231,11 @@ async fn pin(
     .fetch_one(&mut *tx)
     .await?;
     message.pinned = true;
-    let guild = access.guild.id;
-    let author = messages::author_member(&mut tx, guild, &message).await?;
-    let changed = messages::announce_update(&mut tx, guild, author.as_ref(), &message).await?;
-    let pins = tell_pins(&mut tx, guild, channel_id, Some(pinned_at)).await?;
+    let audience = place.audience();
+    let author = messages::author_member_in(&mut tx, audience.guild, &message).await?;
+    let mut events =
+        messages::announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
+    events.extend(tell_pins(&mut tx, &audience, Some(pinned_at)).await?);
     let mut notice = messages::draft(
         app,
         channel_id,
@@ -243,15 +246,13 @@ async fn pin(
         kind: 0,
         message_id: Some(message_id),
         channel_id,
-        guild_id: Some(guild),
+        guild_id: audience.guild,
     });
-    let member = &access.guild.member;
-    let notice = messages::post(&mut tx, guild, Some(member), &notice).await?;
-    let entry = entry(&access, AuditAction::MESSAGE_PIN, &message, reason);
-    let entry = audit::append(app, &mut tx, entry).await?;
+    events.extend(messages::post_in(&mut tx, &audience, place.member(), &notice).await?);
+    let action = AuditAction::MESSAGE_PIN;
+    events.extend(log(app, &mut tx, &place, action, &message, reason).await?);
     tx.commit().await?;
-    app.publisher.publish([changed, pins, notice]);
-    app.publisher.publish(entry);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -296,7 +297,8 @@ async fn unpin(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::PIN_MESSAGES;
-    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
+    place.require_unarchived()?;
     let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
@@ -320,28 +322,41 @@ async fn unpin(
     )
     .fetch_one(&mut *tx)
     .await?;
-    let guild = access.guild.id;
-    let author = messages::author_member(&mut tx, guild, &message).await?;
-    let changed = messages::announce_update(&mut tx, guild, author.as_ref(), &message).await?;
-    let pins = tell_pins(&mut tx, guild, channel_id, newest).await?;
-    let entry = entry(&access, AuditAction::MESSAGE_UNPIN, &message, reason);
-    let entry = audit::append(app, &mut tx, entry).await?;
+    let audience = place.audience();
+    let author = messages::author_member_in(&mut tx, audience.guild, &message).await?;
+    let mut events =
+        messages::announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
+    events.extend(tell_pins(&mut tx, &audience, newest).await?);
+    let action = AuditAction::MESSAGE_UNPIN;
+    events.extend(log(app, &mut tx, &place, action, &message, reason).await?);
     tx.commit().await?;
-    app.publisher.publish([changed, pins]);
-    app.publisher.publish(entry);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn entry(access: &ChannelAccess, action: AuditAction, message: &Message, reason: &Reason) -> Entry {
-    Entry::new(access.guild.id, access.guild.user, action, reason)
+/// The audit log's entry, in guilds.
+async fn log(
+    app: &App,
+    db: &mut PgConnection,
+    place: &Place,
+    action: AuditAction,
+    message: &Message,
+    reason: &Reason,
+) -> Result<Option<Envelope>> {
+    let Some(guild) = place.guild() else {
+        return Ok(None);
+    };
+    let entry = Entry::new(guild.id, guild.user, action, reason)
         .target(message.author.id)
         .option("channel_id", message.channel_id)
-        .option("message_id", message.id)
+        .option("message_id", message.id);
+    audit::append(app, db, entry).await
 }
 
 #[derive(Serialize)]
 struct ChannelPinsUpdate {
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     channel_id: Id<Channel>,
     last_pin_timestamp: Option<Timestamp>,
 }
@@ -349,26 +364,25 @@ struct ChannelPinsUpdate {
 /// Remembers and tells when the channel's newest pin was made.
 async fn tell_pins(
     db: &mut PgConnection,
-    guild_id: Id<Guild>,
-    channel_id: Id<Channel>,
+    audience: &Audience,
     newest: Option<OffsetDateTime>,
-) -> Result<guildhall_shared::envelope::Envelope> {
+) -> Result<Vec<Envelope>> {
     let newest = newest.map(Timestamp);
     sqlx::query!(
         "update channel
          set settings = jsonb_set(settings, '{last_pin_timestamp}',
                                   coalesce(to_jsonb($2::text), 'null'))
          where channel_id = $1",
-        channel_id.to_db(),
+        audience.channel.to_db(),
         newest.map(|newest| newest.to_string()),
     )
     .execute(&mut *db)
     .await?;
     let body = ChannelPinsUpdate {
-        guild_id,
-        channel_id,
+        guild_id: audience.guild,
+        channel_id: audience.channel,
         last_pin_timestamp: newest,
     };
     let what = (EventKind::ChannelPinsUpdate, Topic::Pins);
-    tell(db, guild_id, channel_id, what, &body).await
+    tell_in(db, audience, what, &body).await
 }

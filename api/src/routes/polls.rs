@@ -25,14 +25,14 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access,
+    access::{self, Audience},
     app::App,
     auth::CurrentUser,
-    error::Result,
+    error::{Error, Result},
     extract::{Form, Json, Path, Query, null_is_default},
     form::{Fault, FormErrors},
     routes::{
-        messages::{self, Topic, tell},
+        messages::{self, Topic, tell_in},
         reactions::{custom_emoji, is_unicode_emoji},
     },
 };
@@ -288,7 +288,7 @@ async fn get_answer_voters(
 ) -> Result<Json<PollVoters>> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    access::channel(&mut db, &user, channel_id, needed).await?;
+    access::place(&mut db, &user, channel_id, needed).await?;
     sqlx::query!(
         "select from poll where channel_id = $1 and message_id = $2",
         channel_id.to_db(),
@@ -354,7 +354,8 @@ struct VoteEvent {
     user_id: Id<User>,
     channel_id: Id<Channel>,
     message_id: Id<marker::Message>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     answer_id: i16,
 }
 
@@ -384,7 +385,7 @@ async fn poll_vote(
     wanted.dedup();
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     let poll = sqlx::query!(
         r#"select finalized or expires_at <= now() as "over!", multiple, counts from poll
            where channel_id = $1 and message_id = $2"#,
@@ -449,7 +450,7 @@ async fn poll_vote(
     )
     .execute(&mut *tx)
     .await?;
-    let guild_id = access.guild.id;
+    let (audience, guild_id) = (place.audience(), place.guild_id());
     let mut events = Vec::new();
     for (kind, answers) in [
         (EventKind::MessagePollVoteRemove, left),
@@ -464,7 +465,7 @@ async fn poll_vote(
                 answer_id,
             };
             let what = (kind, Topic::Polls);
-            events.push(tell(&mut tx, guild_id, channel_id, what, &body).await?);
+            events.extend(tell_in(&mut tx, &audience, what, &body).await?);
         }
     }
     tx.commit().await?;
@@ -486,7 +487,7 @@ async fn poll_expire(
 ) -> Result<Json<Message>> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
@@ -502,18 +503,18 @@ async fn poll_expire(
     let now_ms = (Timestamp::now().0.unix_timestamp_nanos() / 1_000_000) as u64;
     poll.expiry = poll.expiry.min(Timestamp::from_unix_ms(now_ms));
     messages::store_changes(&mut tx, &message).await?;
-    let events = finalize(&app, &mut tx, access.guild.id, &mut message).await?;
+    let events = finalize(&app, &mut tx, &place.audience(), &mut message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(message))
 }
 
-/// Ends a poll: its MESSAGE_UPDATE, and the message that tells the result. The guild's head
-/// is locked.
+/// Ends a poll: its MESSAGE_UPDATE, and the message that tells the result. The audience's
+/// heads are locked.
 async fn finalize(
     app: &App,
     db: &mut PgConnection,
-    guild: Id<Guild>,
+    audience: &Audience,
     message: &mut Message,
 ) -> Result<Vec<Envelope>> {
     sqlx::query!(
@@ -526,20 +527,20 @@ async fn finalize(
     if let Some(results) = message.poll.as_mut().and_then(|poll| poll.results.as_mut()) {
         results.is_finalized = true;
     }
-    let member: Option<Member> = messages::author_member(db, guild, message).await?;
-    let changed = messages::announce_update(db, guild, member.as_ref(), message).await?;
+    let member: Option<Member> = messages::author_member_in(db, audience.guild, message).await?;
+    let mut events = messages::announce_update_in(db, audience, member.as_ref(), message).await?;
     let author = message.author.clone();
     let mut notice = messages::draft(app, message.channel_id, author, MessageKind::POLL_RESULT)?;
     notice.message_reference = Some(MessageReference {
         kind: 0,
         message_id: Some(message.id),
         channel_id: message.channel_id,
-        guild_id: Some(guild),
+        guild_id: audience.guild,
     });
     notice.webhook_id = message.webhook_id;
     notice.embeds = message.poll.iter().map(result_embed).collect();
-    let notice = messages::post(db, guild, member.as_ref(), &notice).await?;
-    Ok(vec![changed, notice])
+    events.extend(messages::post_in(db, audience, member.as_ref(), &notice).await?);
+    Ok(events)
 }
 
 /// The embed of a poll's result: no victor when nobody voted or several lead.
@@ -584,21 +585,23 @@ fn result_embed(poll: &Poll) -> Value {
 /// Ends polls whose time is over, each in a transaction of its own.
 pub(crate) async fn end_expired(app: &App) -> Result<()> {
     let over = sqlx::query!(
-        r#"select p.channel_id, p.message_id, c.guild_id as "guild_id!", m.author_id
-           from poll p
-           join channel c using (channel_id)
-           join message m using (channel_id, message_id)
-           where not p.finalized and p.expires_at <= now() and c.guild_id is not null
-           order by p.expires_at limit $1"#,
+        "select p.channel_id, p.message_id, m.author_id
+         from poll p join message m using (channel_id, message_id)
+         where not p.finalized and p.expires_at <= now()
+         order by p.expires_at limit $1",
         ROUND_MAX,
     )
     .fetch_all(&app.db)
     .await?;
     for row in over {
-        let guild: Id<Guild> = Id::from_db(row.guild_id);
         let channel = Id::from_db(row.channel_id);
         let mut tx = app.db.begin().await?;
-        access::lock_realms(&mut tx, [guild.cast()]).await?;
+        let audience = match access::audience_for_change(&mut tx, channel).await {
+            Ok(audience) => audience,
+            // The channel is being deleted, and the poll with it.
+            Err(Error::Code(ErrorCode::UnknownChannel)) => continue,
+            Err(error) => return Err(error),
+        };
         let viewer = Id::from_db(row.author_id);
         let id = Id::from_db(row.message_id);
         let message = messages::load::message(&mut tx, viewer, channel, id).await?;
@@ -609,7 +612,7 @@ pub(crate) async fn end_expired(app: &App) -> Result<()> {
         }) else {
             continue;
         };
-        let events = finalize(app, &mut tx, guild, &mut message).await?;
+        let events = finalize(app, &mut tx, &audience, &mut message).await?;
         tx.commit().await?;
         app.publisher.publish(events);
     }

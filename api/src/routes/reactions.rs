@@ -20,13 +20,13 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access::{self, ChannelAccess},
+    access::{self, Place},
     app::App,
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
-    routes::messages::{Topic, tell},
+    routes::messages::{Topic, tell_in},
 };
 
 /// Different emojis on one message.
@@ -85,9 +85,6 @@ pub(crate) fn is_unicode_emoji(text: &str) -> bool {
     emojis::get(text).is_some() || emojis::get(&text.replace('\u{FE0F}', "")).is_some()
 }
 
-/// Where a reaction is, from the path.
-type MessagePath = Path<(Id<Channel>, Id<Message>, String)>;
-
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(default)]
@@ -115,7 +112,8 @@ struct ReactionEvent {
     user_id: Id<User>,
     channel_id: Id<Channel>,
     message_id: Id<Message>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<Member>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +128,7 @@ struct ReactionEvent {
 
 /// Adds the caller's reaction; one that is there already changes nothing.
 ///
-/// Errors: 10003, 10008, 10014, 30010, 50001, 50013.
+/// Errors: 10003, 10008, 10014, 30010, 50001, 50013, 50083, 90001.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/messages/{message_id}/reactions/{emoji_name}/@me",
@@ -141,21 +139,23 @@ struct ReactionEvent {
 async fn add_my_message_reaction(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji)): MessagePath,
+    Path((channel_id, message_id, emoji)): Path<(Id<Channel>, Id<Message>, String)>,
     Query(query): Query<AddQuery>,
 ) -> Result<StatusCode> {
     let emoji = ReactionEmoji::parse(&emoji)?;
     let burst = query.kind == Some(1);
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
+    place.require_unarchived()?;
     let author = message_author(&mut *tx, channel_id, message_id).await?;
+    check_not_blocked(&mut *tx, author, user.id).await?;
     let key = emoji.key();
     let shown = match shown(&mut *tx, channel_id, message_id, &key).await? {
         Some(shown) => shown,
         None => {
-            access.require(Permissions::ADD_REACTIONS)?;
-            let shown = new_emoji(&mut tx, &access, &emoji).await?;
+            place.require(Permissions::ADD_REACTIONS)?;
+            let shown = new_emoji(&mut tx, &place, &emoji).await?;
             check_count(&mut *tx, channel_id, message_id).await?;
             shown
         }
@@ -190,15 +190,15 @@ async fn add_my_message_reaction(
     )
     .execute(&mut *tx)
     .await?;
-    let guild_id = access.guild.id;
+    let (audience, guild_id) = (place.audience(), place.guild_id());
     let body = ReactionEvent {
         user_id: user.id,
         channel_id,
         message_id,
         guild_id,
-        member: Some(Member {
+        member: place.member().map(|member| Member {
             user: Some(user.user().clone()),
-            ..access.guild.member.clone()
+            ..member.clone()
         }),
         message_author_id: Some(author),
         emoji: shown,
@@ -207,9 +207,9 @@ async fn add_my_message_reaction(
         kind: u8::from(burst),
     };
     let what = (EventKind::MessageReactionAdd, Topic::Reactions);
-    let event = tell(&mut tx, guild_id, channel_id, what, &body).await?;
+    let events = tell_in(&mut tx, &audience, what, &body).await?;
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -228,6 +228,25 @@ async fn message_author(
     .await?
     .ok_or(ErrorCode::UnknownMessage)?;
     Ok(Id::from_db(author))
+}
+
+/// Errors: 90001 if the message's author has blocked the user.
+async fn check_not_blocked(
+    db: impl PgExecutor<'_>,
+    author: Id<User>,
+    user: Id<User>,
+) -> Result<()> {
+    let blocked = sqlx::query!(
+        "select from relationship where user_id = $1 and other_id = $2 and kind = 2",
+        author.to_db(),
+        user.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    match blocked {
+        Some(_) => Err(ErrorCode::ReactionBlocked.into()),
+        None => Ok(()),
+    }
 }
 
 /// An emoji that is on the message already, as it is shown there.
@@ -256,7 +275,7 @@ async fn shown(
 /// An emoji that nobody has used on the message yet. Errors: 10014, 50013.
 async fn new_emoji(
     db: &mut PgConnection,
-    access: &ChannelAccess,
+    place: &Place,
     emoji: &ReactionEmoji,
 ) -> Result<PartialEmoji> {
     match emoji {
@@ -269,8 +288,8 @@ async fn new_emoji(
             let found = custom_emoji(db, *id)
                 .await?
                 .ok_or(ErrorCode::InvalidEmoji)?;
-            if found.guild != Some(access.guild.id) {
-                access.require(Permissions::USE_EXTERNAL_EMOJIS)?;
+            if place.guild().is_some() && found.guild != place.guild_id() {
+                place.require(Permissions::USE_EXTERNAL_EMOJIS)?;
             }
             Ok(found.emoji)
         }
@@ -287,10 +306,23 @@ pub(crate) struct CustomEmoji {
 
 /// A custom emoji by its id.
 pub(crate) async fn custom_emoji(
-    _db: &mut PgConnection,
-    _id: Id<Emoji>,
+    db: &mut PgConnection,
+    id: Id<Emoji>,
 ) -> Result<Option<CustomEmoji>> {
-    Ok(None)
+    let row = sqlx::query!(
+        "select name, animated, guild_id from emoji where emoji_id = $1 and available",
+        id.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|row| CustomEmoji {
+        emoji: PartialEmoji {
+            id: Some(id),
+            name: Some(row.name),
+            animated: row.animated,
+        },
+        guild: row.guild_id.map(Id::from_db),
+    }))
 }
 
 /// Errors: 30010.
@@ -323,7 +355,7 @@ async fn check_count(
 async fn delete_my_message_reaction(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji)): MessagePath,
+    Path((channel_id, message_id, emoji)): Path<(Id<Channel>, Id<Message>, String)>,
 ) -> Result<StatusCode> {
     let of = user.id;
     remove(&app, &user, channel_id, message_id, &emoji, of, None).await
@@ -407,7 +439,8 @@ async fn remove(
         true => Permissions::VIEW_CHANNEL,
         false => Permissions::MANAGE_MESSAGES,
     };
-    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
+    place.require_unarchived()?;
     message_author(&mut *tx, channel_id, message_id).await?;
     let removed = sqlx::query_scalar!(
         "delete from reaction
@@ -448,7 +481,7 @@ async fn remove(
     )
     .execute(&mut *tx)
     .await?;
-    let guild_id = access.guild.id;
+    let (audience, guild_id) = (place.audience(), place.guild_id());
     let mut events = Vec::new();
     for burst in removed {
         let body = ReactionEvent {
@@ -464,7 +497,7 @@ async fn remove(
             kind: u8::from(burst),
         };
         let what = (EventKind::MessageReactionRemove, Topic::Reactions);
-        events.push(tell(&mut tx, guild_id, channel_id, what, &body).await?);
+        events.extend(tell_in(&mut tx, &audience, what, &body).await?);
     }
     tx.commit().await?;
     app.publisher.publish(events);
@@ -475,7 +508,8 @@ async fn remove(
 struct ReactionsCleared {
     channel_id: Id<Channel>,
     message_id: Id<Message>,
-    guild_id: Id<Guild>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     emoji: Option<PartialEmoji>,
 }
@@ -505,7 +539,7 @@ async fn delete_all_message_reactions(
 async fn delete_all_message_reactions_by_emoji(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji)): MessagePath,
+    Path((channel_id, message_id, emoji)): Path<(Id<Channel>, Id<Message>, String)>,
 ) -> Result<StatusCode> {
     let emoji = ReactionEmoji::parse(&emoji)?;
     clear(&app, &user, channel_id, message_id, Some(emoji)).await
@@ -520,7 +554,8 @@ async fn clear(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_MESSAGES;
-    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
+    place.require_unarchived()?;
     message_author(&mut *tx, channel_id, message_id).await?;
     let key = emoji.as_ref().map(ReactionEmoji::key);
     let emoji = match &key {
@@ -547,7 +582,7 @@ async fn clear(
         tx.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     }
-    let guild_id = access.guild.id;
+    let (audience, guild_id) = (place.audience(), place.guild_id());
     let kind = match key {
         Some(_) => EventKind::MessageReactionRemoveEmoji,
         None => EventKind::MessageReactionRemoveAll,
@@ -559,9 +594,9 @@ async fn clear(
         emoji,
     };
     let what = (kind, Topic::Reactions);
-    let event = tell(&mut tx, guild_id, channel_id, what, &body).await?;
+    let events = tell_in(&mut tx, &audience, what, &body).await?;
     tx.commit().await?;
-    app.publisher.publish([event]);
+    app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -598,13 +633,13 @@ impl Form for ListQuery {
 async fn list_message_reactions_by_emoji(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji)): MessagePath,
+    Path((channel_id, message_id, emoji)): Path<(Id<Channel>, Id<Message>, String)>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Vec<model::User>>> {
     let key = ReactionEmoji::parse(&emoji)?.key();
     let mut db = app.db.acquire().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
-    access::channel(&mut db, &user, channel_id, needed).await?;
+    access::place(&mut db, &user, channel_id, needed).await?;
     message_author(&mut *db, channel_id, message_id).await?;
     let rows = sqlx::query_as!(
         UserRow,

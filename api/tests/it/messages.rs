@@ -118,8 +118,8 @@ async fn what_is_no_message_is_refused(db: PgPool) {
         ),
         (
             json!({ "content": "x", "components": [{}] }),
-            "components",
-            "FEATURE_NOT_SUPPORTED",
+            "components.0.type",
+            "BASE_TYPE_REQUIRED",
         ),
         (
             json!({ "content": "x", "message_reference": { "message_id": "5" } }),

@@ -26,7 +26,7 @@ const MENTION_LIST_MAX: usize = 100;
 /// A string or an integer, echoed as it came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
-pub(super) enum Nonce {
+pub(crate) enum Nonce {
     Number(i64),
     Text(String),
 }
@@ -75,7 +75,7 @@ pub(super) fn clean_content(content: &str) -> String {
 
 /// An embed as a request brings it and as it goes out again; anything else in it is dropped.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub(super) struct Embed {
+pub(crate) struct Embed {
     /// What is sent by users is always rich.
     #[serde(rename = "type", skip_deserializing, default = "rich")]
     kind: &'static str,
@@ -232,7 +232,10 @@ impl Embed {
             ),
         ];
         for (field, url) in urls {
-            if let Some(url) = url {
+            let is_upload = field != "url"
+                && field != "author.url"
+                && url.is_some_and(|url| url.starts_with("attachment://"));
+            if let Some(url) = url.filter(|_| !is_upload) {
                 check_url(&path(field), url, form);
             }
         }
@@ -258,7 +261,7 @@ impl Embed {
     }
 }
 
-fn check_url(path: &str, url: &str, form: &mut FormErrors) {
+pub(super) fn check_url(path: &str, url: &str, form: &mut FormErrors) {
     const SCHEME: &str = "URL_TYPE_INVALID_SCHEME";
     form.length(path, url, 0..=2048);
     match url.split_once("://") {
@@ -335,7 +338,7 @@ enum MentionKind {
 /// Which mentions in the text count. Absent as a whole: all of them.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
-pub(super) struct AllowedMentions {
+pub(crate) struct AllowedMentions {
     #[serde(deserialize_with = "null_is_default")]
     parse: Vec<Option<MentionKind>>,
     #[serde(deserialize_with = "null_is_default")]
@@ -346,6 +349,13 @@ pub(super) struct AllowedMentions {
 }
 
 impl AllowedMentions {
+    pub(super) fn users_only() -> Self {
+        Self {
+            parse: vec![Some(MentionKind::Users)],
+            ..Self::default()
+        }
+    }
+
     fn parses(&self, kind: MentionKind) -> bool {
         self.parse.contains(&Some(kind))
     }

@@ -8,136 +8,83 @@ use guildhall_shared::{
     envelope::Envelope,
     error_code::ErrorCode,
     gateway::Intents,
-    id::marker::{self, Channel, Guild},
+    id::marker::{Channel, Guild},
     keys,
-    model::{Member, Message, MessageKind, MessageReference},
+    model::{Member, Message, MessageFlags, MessageKind, MessageReference},
 };
 use guildhall_store::account;
-use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
-use utoipa::ToSchema;
 
 use super::{
-    Unsupported,
-    content::{self, AllowedMentions, Embed, Mentions, Nonce},
+    content::Nonce,
     event::bodies,
     load::{self, Extra},
-    mentions::{Answered, resolve_mentions},
-    post::{draft, post},
+    mentions::{Mentioner, resolve_mentions},
+    post::{self, post_in},
+    request::{NewMessageForm, Reference, Sender, snapshot},
 };
 use crate::{
-    access::Place,
+    access::{self, Place},
     app::App,
     auth::CurrentUser,
     error::{Error, Result},
-    extract::{Form, Json, Path, null_is_default},
+    extract::{Json, Path},
     form::{Fault, FormErrors},
     http,
-    media::{self, AttachmentForm, Upload},
+    media::Upload,
     message_writer::{NewMessage, Outcome},
     routes::{automod, dms, threads},
 };
 
-/// Flags that a client may set on a new message: SUPPRESS_EMBEDS and SUPPRESS_NOTIFICATIONS.
-const FLAGS_SETTABLE: u64 = 1 << 2 | 1 << 12;
 /// How often a message is checked again because its guild changed meanwhile.
 const CHECKS_MAX: usize = 6;
-
-#[derive(Debug, Deserialize, Default, ToSchema)]
-#[serde(default)]
-pub(crate) struct CreateMessage {
-    content: Option<String>,
-    nonce: Option<Nonce>,
-    #[serde(deserialize_with = "null_is_default")]
-    enforce_nonce: bool,
-    #[serde(deserialize_with = "null_is_default")]
-    tts: bool,
-    #[serde(deserialize_with = "null_is_default")]
-    embeds: Vec<Embed>,
-    allowed_mentions: Option<AllowedMentions>,
-    message_reference: Option<Reference>,
-    #[serde(deserialize_with = "null_is_default")]
-    flags: u64,
-    /// What there is to say of the files, by their number.
-    #[serde(deserialize_with = "null_is_default")]
-    attachments: Vec<AttachmentForm>,
-    #[serde(flatten)]
-    unsupported: Unsupported,
-}
-
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[schema(as = MessageReferenceRequest)]
-struct Reference {
-    #[serde(default, rename = "type", deserialize_with = "null_is_default")]
-    kind: u8,
-    message_id: Id<marker::Message>,
-    #[serde(default)]
-    channel_id: Option<Id<Channel>>,
-    #[serde(default)]
-    fail_if_not_exists: Option<bool>,
-}
-
-impl Form for CreateMessage {
-    fn check(&self, form: &mut FormErrors) {
-        if let Some(content) = &self.content {
-            content::check_content(content, form);
-        }
-        if let Some(nonce) = &self.nonce {
-            nonce.check(form);
-        }
-        content::check_embeds(&self.embeds, form);
-        if let Some(allowed) = &self.allowed_mentions {
-            allowed.check(form);
-        }
-        if self
-            .message_reference
-            .as_ref()
-            .is_some_and(|reference| reference.kind != 0)
-        {
-            form.add("message_reference.type", Fault::Choices("(0)"));
-        }
-        AttachmentForm::check_all(&self.attachments, form);
-        self.unsupported.check(form);
-    }
-}
 
 /// Stores a message and numbers its MESSAGE_CREATE; both happen or neither.
 ///
 /// The permission check may come from memory: the writer refuses it if anything changed
 /// since, and it is made again.
 ///
-/// Errors: 10003, 20016, 50001, 50006, 50008, 50013, 50035, 160002, 200000.
+/// Errors: 10003, 20016, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 160002, 160005,
+/// 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
     tag = "Messages",
+    request_body = NewMessageForm,
     responses((status = 200, body = Message))
 )]
 pub(super) async fn create_message(
     State(app): State<App>,
     mut author: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
-    Upload { body, mut files }: Upload<CreateMessage>,
+    Upload {
+        body: form,
+        mut files,
+    }: Upload<NewMessageForm>,
 ) -> Result<Json<Message>> {
-    files
-        .claim_slots(&app, channel_id, author.id, &body.attachments)
-        .await?;
-    let attachments = files.attach(&app.media, channel_id, &body.attachments, &[])?;
-    let content = content::clean_content(body.content.as_deref().unwrap_or_default());
-    if content.is_empty() && body.embeds.is_empty() && attachments.is_empty() {
-        return Err(ErrorCode::EmptyMessage.into());
-    }
-    let embeds = content::embeds_to_json(&body.embeds)?;
-    let mentions = Mentions::find(&content, body.allowed_mentions.as_ref());
+    let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
+    claimed.await?;
     let id = app.snowflakes.next()?;
-    let nonce = body.nonce.as_ref();
-    let enforced = nonce.filter(|_| body.enforce_nonce).map(Nonce::key);
+    let mut draft = Message::new(id, channel_id, author.user().clone(), MessageKind::DEFAULT);
+    draft.attachments = files.attach(&app.media, channel_id, &form.attachments, &[])?;
+    form.fill(Sender::User, &mut draft)?;
+    if form.needs_database() {
+        let mut db = app.db.acquire().await?;
+        form.fill_from_database(&mut db, &mut draft).await?;
+    }
+    let mentions = form.mentions(Sender::User, &draft);
+    let nonce = form.nonce.as_ref();
+    let enforced = nonce.filter(|_| form.enforce_nonce).map(Nonce::key);
+    let mut needed = form.needed();
+    if !files.is_empty() {
+        needed |= Permissions::ATTACH_FILES;
+    }
     let (mut slowmode_passed, mut moderated, mut readied) = (false, false, false);
 
     for _ in 0..CHECKS_MAX {
-        let access = app.access.place(&app.db, author.id, channel_id).await;
-        let place = access.and_then(|place| {
-            check_sending(&place, &body, !files.is_empty())?;
+        let place = app.access.place(&app.db, author.id, channel_id).await;
+        let place = place.and_then(|place| {
+            check_sending(&place, needed)?;
             Ok(place)
         });
         // A refusal from memory may be out of date too: then ask again, without it.
@@ -146,7 +93,7 @@ pub(super) async fn create_message(
             Err(_) => {
                 app.access.forget(author.id, channel_id);
                 let place = app.access.place(&app.db, author.id, channel_id).await?;
-                check_sending(&place, &body, !files.is_empty())?;
+                check_sending(&place, needed)?;
                 place
             }
         };
@@ -154,40 +101,39 @@ pub(super) async fn create_message(
             app.access.forget(author.id, channel_id);
             continue;
         }
-        let held = place.permissions();
+        let mut message = draft.clone();
+        if let Some(reference) = &form.message_reference {
+            refer(&app, &author, &place, reference, &mut message).await?;
+        }
+        if message.is_empty() {
+            return Err(ErrorCode::EmptyMessage.into());
+        }
         if !std::mem::replace(&mut slowmode_passed, true) {
-            check_slowmode(&app, &author, &place, held).await?;
+            check_slowmode(&app, &author, &place, "slow").await?;
         }
-        let verdict = automod::judge(&app, &app.db, &author, &place, &content).await?;
+        let verdict = automod::judge(&app, &app.db, &author, &place, &message.content).await?;
         if !verdict.is_clean() && !std::mem::replace(&mut moderated, true) {
-            automod::act(&app, &author, &place, &content, &verdict, id).await?;
+            automod::act(&app, &author, &place, &message.content, &verdict, id).await?;
         }
-        let answered = match &body.message_reference {
-            Some(reference) => answered_message(&app, &author, &place, held, reference).await?,
-            None => Answered::default(),
+        let answered = message.referenced_message.as_ref();
+        let replied_to = answered
+            .and_then(|answered| answered.as_deref())
+            .filter(|answered| answered.webhook_id.is_none())
+            .map(|answered| answered.author.clone());
+        let mentioner = Mentioner::Caller(&place);
+        let found = resolve_mentions(&app.db, mentioner, &mentions, replied_to.as_ref()).await?;
+        message.mentions = found.users;
+        message.mention_roles = found.roles;
+        message.mention_everyone = found.everyone;
+        let outcome = match message.poll {
+            // A poll has rows of its own, which the writer does not know.
+            Some(_) => store_alone(&app, &author, &place, &message).await?,
+            None => {
+                let new = new_message(&place, &author, &message, enforced.clone())?;
+                app.message_writer.store(new).await?
+            }
         };
-        let mentioned = resolve_mentions(&app.db, &place, held, &mentions, &answered).await?;
-        let kind = match answered.reference {
-            Some(_) => MessageKind::REPLY,
-            None => MessageKind::DEFAULT,
-        };
-        let mut message = Message {
-            content: content.clone(),
-            attachments: attachments.clone(),
-            tts: body.tts,
-            mention_everyone: mentioned.everyone,
-            mentions: mentioned.users,
-            mention_roles: mentioned.roles,
-            embeds: embeds.clone(),
-            flags: body.flags & FLAGS_SETTABLE,
-            nonce: nonce.map(Nonce::to_json),
-            message_reference: answered.reference,
-            referenced_message: answered.message.map(|message| message.map(Box::new)),
-            ..Message::new(id, channel_id, author.user().clone(), kind)
-        };
-        media::link_embedded(&mut message);
-        let new = new_message(&place, &author, &message, enforced.clone())?;
-        match app.message_writer.store(new).await? {
+        match outcome {
             Outcome::Stored => return Ok(Json(message)),
             Outcome::Duplicate(first) => {
                 let mut db = app.db.acquire().await?;
@@ -221,18 +167,28 @@ async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bo
     }
 }
 
+/// Stores a message in a transaction of its own, if nothing changed since the check.
+async fn store_alone(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    message: &Message,
+) -> Result<Outcome> {
+    let mut tx = app.db.begin().await?;
+    let needed = place.sending();
+    let now = access::place_for_change(&mut tx, author, place.id(), needed).await?;
+    if now.checked_at() != place.checked_at() {
+        return Ok(Outcome::Stale);
+    }
+    let events = post_in(&mut tx, &now.audience(), now.member(), message).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(Outcome::Stored)
+}
+
 /// Errors: 50001, 50007, 50008, 50013, 160005.
-fn check_sending(place: &Place, body: &CreateMessage, files: bool) -> Result<()> {
-    let mut needed = place.sending();
-    if body.tts {
-        needed |= Permissions::SEND_TTS_MESSAGES;
-    }
-    if !body.embeds.is_empty() {
-        needed |= Permissions::EMBED_LINKS;
-    }
-    if files {
-        needed |= Permissions::ATTACH_FILES;
-    }
+fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
+    let needed = place.sending() | needed;
     place.require(Permissions::VIEW_CHANNEL)?;
     if !place.kind().has_messages() {
         return Err(ErrorCode::NonTextChannel.into());
@@ -247,65 +203,17 @@ fn check_sending(place: &Place, body: &CreateMessage, files: bool) -> Result<()>
     Ok(())
 }
 
-impl CreateMessage {
-    /// What sending it takes besides the permission to send.
-    pub(crate) fn needed(&self) -> Permissions {
-        let mut needed = Permissions::empty();
-        if self.tts {
-            needed |= Permissions::SEND_TTS_MESSAGES;
-        }
-        if !self.embeds.is_empty() {
-            needed |= Permissions::EMBED_LINKS;
-        }
-        needed
-    }
-}
-
-/// Fills a message that is stored with something else (the first of a post).
-///
-/// Errors: 50006, 50035.
-pub(crate) async fn compose_first(
-    db: &mut PgConnection,
-    place: &Place,
-    form: &CreateMessage,
-    message: &mut Message,
-) -> Result<()> {
-    message.content = content::clean_content(form.content.as_deref().unwrap_or_default());
-    message.embeds = content::embeds_to_json(&form.embeds)?;
-    message.flags = form.flags & FLAGS_SETTABLE;
-    if message.is_empty() {
-        return Err(ErrorCode::EmptyMessage.into());
-    }
-    let wanted = Mentions::find(&message.content, form.allowed_mentions.as_ref());
-    let held = place.permissions();
-    let found = resolve_mentions(db, place, held, &wanted, &Answered::default()).await?;
-    message.mentions = found.users;
-    message.mention_roles = found.roles;
-    message.mention_everyone = found.everyone;
-    Ok(())
-}
-
 /// Waits of people (not bots) in channels with slowmode, kept in Redis; with Redis away
-/// nobody waits. Errors: 20016.
-async fn check_slowmode(
+/// nobody waits. What is slowed down bears its own name: messages, new threads. Errors: 20016.
+pub(crate) async fn check_slowmode(
     app: &App,
     author: &CurrentUser,
     place: &Place,
-    held: Permissions,
-) -> Result<()> {
-    check_slowmode_as(app, author, place, held, "slow").await
-}
-
-/// [`check_slowmode`] of something else that a channel slows down (new threads), by its own name.
-pub(crate) async fn check_slowmode_as(
-    app: &App,
-    author: &CurrentUser,
-    place: &Place,
-    held: Permissions,
     what: &str,
 ) -> Result<()> {
     let seconds = place.slowmode_seconds();
-    if seconds == 0 || author.bot || held.contains(Permissions::BYPASS_SLOWMODE) {
+    let exempt = Permissions::BYPASS_SLOWMODE;
+    if seconds == 0 || author.bot || place.permissions().contains(exempt) {
         return Ok(());
     }
     let key = keys::rate_limit(&format!("{what}:{}:{}", place.id(), author.id));
@@ -329,14 +237,34 @@ pub(crate) async fn check_slowmode_as(
     }
 }
 
-/// Errors: 50035 for a message that is not there or written by the server, 160002.
-async fn answered_message(
+/// Makes a message the answer to another one, or the forward of one.
+///
+/// Errors: 50035 for a message that is not there or written by the server, 50068, 160002;
+/// of the channel it is forwarded from: 10003, 10008, 50001, 50013.
+async fn refer(
     app: &App,
     author: &CurrentUser,
     place: &Place,
-    held: Permissions,
     wanted: &Reference,
-) -> Result<Answered> {
+    message: &mut Message,
+) -> Result<()> {
+    let mut db = app.db.acquire().await?;
+    if wanted.kind == 1 {
+        let from = wanted.channel_id.unwrap_or(place.id());
+        let needed = Permissions::READ_MESSAGE_HISTORY;
+        let source = access::place(&mut db, author, from, needed).await?;
+        let found = load::message(&mut db, author.id, from, wanted.message_id).await?;
+        let found = found.ok_or(ErrorCode::UnknownMessage)?;
+        message.message_snapshots = snapshot(&found)?;
+        message.flags |= MessageFlags::HAS_SNAPSHOT;
+        message.message_reference = Some(MessageReference {
+            kind: 1,
+            message_id: Some(found.id),
+            channel_id: from,
+            guild_id: source.guild_id(),
+        });
+        return Ok(());
+    }
     let channel = place.id();
     let fault = |code, message: &'static str| {
         Err(FormErrors::one(
@@ -344,36 +272,38 @@ async fn answered_message(
             Fault::Other(code, message.into()),
         ))
     };
-    if !held.contains(Permissions::READ_MESSAGE_HISTORY) {
+    if !place
+        .permissions()
+        .contains(Permissions::READ_MESSAGE_HISTORY)
+    {
         return Err(ErrorCode::NoReadMessageHistory.into());
     }
-    let mut db = app.db.acquire().await?;
     let found = if wanted.channel_id.is_some_and(|wanted| wanted != channel) {
         None
     } else {
         load::message(&mut db, author.id, channel, wanted.message_id).await?
     };
     match found {
-        Some(message) if !message.kind.is_written() => fault(
+        Some(found) if !found.kind.is_written() => fault(
             "REPLIES_CANNOT_REPLY_TO_SYSTEM_MESSAGE",
             "Cannot reply to a system message",
         ),
-        Some(mut message) => {
-            message.referenced_message = None;
-            Ok(Answered {
-                reference: Some(MessageReference {
-                    kind: 0,
-                    message_id: Some(message.id),
-                    channel_id: channel,
-                    guild_id: place.guild_id(),
-                }),
-                message: Some(Some(message)),
-            })
+        Some(mut found) => {
+            found.referenced_message = None;
+            message.kind = MessageKind::REPLY;
+            message.message_reference = Some(MessageReference {
+                kind: 0,
+                message_id: Some(found.id),
+                channel_id: channel,
+                guild_id: place.guild_id(),
+            });
+            message.referenced_message = Some(Some(Box::new(found)));
+            Ok(())
         }
         None if wanted.fail_if_not_exists.unwrap_or(true) => {
             fault("REPLIES_UNKNOWN_MESSAGE", "Unknown message")
         }
-        None => Ok(Answered::default()),
+        None => Ok(()),
     }
 }
 
@@ -418,7 +348,7 @@ pub(crate) async fn create_join_message(
     let Some(user) = &member.user else {
         return Ok(None);
     };
-    let message = draft(app, channel, user.clone(), MessageKind::USER_JOIN)?;
-    let event = post(db, guild, Some(member), &message).await?;
+    let message = post::draft(app, channel, user.clone(), MessageKind::USER_JOIN)?;
+    let event = post::post(db, guild, Some(member), &message).await?;
     Ok(Some(event))
 }

@@ -2,21 +2,14 @@
 
 use guildhall_shared::{
     Id, Permissions,
-    id::marker::Role,
-    model::{Message, MessageReference, User},
+    id::marker::{Guild, Role},
+    model::User,
 };
-use guildhall_store::ids_to_db;
+use guildhall_store::{ids_from_db, ids_to_db};
 use sqlx::PgExecutor;
 
 use super::{content::Mentions, load};
 use crate::{access::Place, error::Result};
-
-/// The message that a new one answers.
-#[derive(Default)]
-pub(super) struct Answered {
-    pub(super) reference: Option<MessageReference>,
-    pub(super) message: Option<Option<Message>>,
-}
 
 /// Mentions that exist and that the author may make.
 pub(super) struct Mentioned {
@@ -25,25 +18,37 @@ pub(super) struct Mentioned {
     pub(super) everyone: bool,
 }
 
+/// Whose message it is, for the mentions it may make.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mentioner<'a> {
+    /// Of the caller at a place: roles that are mentionable, everything with MENTION_EVERYONE.
+    Caller(&'a Place),
+    /// Of a webhook or an interaction: whatever the request allows. `None` in private channels.
+    Anybody(Option<Id<Guild>>),
+}
+
+/// Of [`Mentioner::Anybody`] the roles are known to exist ([`known_roles`]).
 pub(super) async fn resolve_mentions(
     db: impl PgExecutor<'_>,
-    place: &Place,
-    held: Permissions,
+    mentioner: Mentioner<'_>,
     wanted: &Mentions,
-    answered: &Answered,
+    replied_to: Option<&User>,
 ) -> Result<Mentioned> {
-    let may_mention_all = held.contains(Permissions::MENTION_EVERYONE);
-    let roles: Vec<Id<Role>> = match place.guild() {
-        Some(guild) => {
-            let everyone_role: Id<Role> = guild.id.cast();
-            let may_call = |role: Id<Role>| {
-                let known = guild.role(role).filter(|_| role != everyone_role);
-                known.is_some_and(|role| role.mentionable || may_mention_all)
+    let (roles, everyone) = match mentioner {
+        Mentioner::Caller(place) => {
+            let may_mention_all = place.permissions().contains(Permissions::MENTION_EVERYONE);
+            let known = |role: Id<Role>| {
+                let guild = place.guild()?;
+                let everyone: Id<Role> = guild.id.cast();
+                guild.role(role).filter(|_| role != everyone)
             };
-            let wanted = wanted.roles.iter().copied();
-            wanted.filter(|&role| may_call(role)).collect()
+            let may_call =
+                |role| known(role).is_some_and(|role| role.mentionable || may_mention_all);
+            let roles = wanted.roles.iter().copied();
+            let roles: Vec<Id<Role>> = roles.filter(|&role| may_call(role)).collect();
+            (roles, wanted.everyone && may_mention_all)
         }
-        None => Vec::new(),
+        Mentioner::Anybody(_) => (wanted.roles.clone(), wanted.everyone),
     };
     let mut users = Vec::new();
     if !wanted.users.is_empty() {
@@ -55,15 +60,32 @@ pub(super) async fn resolve_mentions(
                 .filter_map(|user| found.get(user).cloned()),
         );
     }
-    if let Some(Some(message)) = &answered.message
+    if let Some(author) = replied_to
         && wanted.replied_user
-        && users.iter().all(|user| user.id != message.author.id)
+        && users.iter().all(|user| user.id != author.id)
     {
-        users.push(message.author.clone());
+        users.push(author.clone());
     }
     Ok(Mentioned {
         users,
         roles,
-        everyone: wanted.everyone && may_mention_all,
+        everyone,
     })
+}
+
+/// Those of the roles that are in the guild and not @everyone.
+pub(super) async fn known_roles(
+    db: impl PgExecutor<'_>,
+    guild: Id<Guild>,
+    roles: &[Id<Role>],
+) -> Result<Vec<Id<Role>>> {
+    let known = sqlx::query_scalar!(
+        "select role_id from role
+         where guild_id = $1 and role_id = any($2) and role_id <> $1",
+        guild.to_db(),
+        &ids_to_db(roles),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(ids_from_db(known))
 }

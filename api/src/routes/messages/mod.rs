@@ -1,5 +1,7 @@
 //! Messages. Spec: limits-and-errors › Messages; objects.md › Message.
 
+mod components;
+mod compose;
 mod content;
 mod create;
 mod event;
@@ -7,35 +9,39 @@ pub(crate) mod load;
 mod mentions;
 mod post;
 mod remove;
+mod request;
 
 use std::time::Duration;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
-    Id, Permissions, Timestamp,
+    Id, Permissions,
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Channel, Guild},
-    model::{AuditAction, ChannelKind, Member, Message, present},
+    model::{AuditAction, ChannelKind, Member, Message},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::{
+    components::find_custom_id,
+    compose::{Request, compose, edit},
+    content::Embed,
+    create::{check_slowmode, create_join_message},
+    event::{Topic, tell, tell_in},
+    load::Persona,
+    mentions::Mentioner,
+    post::{announce_update, announce_update_in, draft, post, post_in, store_changes},
+    remove::{announce_delete, delete_leftovers, delete_messages},
+    request::{EditForm, NewMessageForm, Sender, check_webhook_name},
+};
 use self::{
-    content::{AllowedMentions, Embed, Mentions},
     create::{__path_create_message, create_message},
     load::Page,
-    mentions::{Answered, resolve_mentions},
-};
-pub(crate) use self::{
-    create::{CreateMessage, check_slowmode_as, compose_first, create_join_message},
-    event::{Topic, tell, tell_in},
-    post::{announce_update, announce_update_in, draft, post, post_in, store_changes},
-    remove::{delete_leftovers, delete_messages},
 };
 use crate::{
     access,
@@ -43,14 +49,12 @@ use crate::{
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
-    extract::{Form, Json, Path, Query, null_is_default},
+    extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
-    media::{self, AttachmentForm, Upload},
+    media::Upload,
     routes::automod::{self, Verdict},
 };
 
-/// Flags that an edit may change.
-const FLAGS_EDITABLE: u64 = 1 << 2;
 /// Messages older than this are not deleted in bulk.
 const BULK_DELETE_AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -59,33 +63,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(list_messages, create_message))
         .routes(routes!(bulk_delete_messages))
         .routes(routes!(get_message, update_message, delete_message))
-}
-
-/// Parts of a message that this server does not have. Saying so beats losing them.
-#[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
-#[serde(default)]
-struct Unsupported {
-    #[serde(deserialize_with = "null_is_default")]
-    components: Vec<Value>,
-    #[serde(deserialize_with = "null_is_default")]
-    sticker_ids: Vec<Value>,
-    poll: Option<Value>,
-}
-
-impl Unsupported {
-    fn check(&self, form: &mut FormErrors) {
-        let given = [
-            ("components", !self.components.is_empty()),
-            ("sticker_ids", !self.sticker_ids.is_empty()),
-            ("poll", self.poll.is_some()),
-        ];
-        for (field, given) in given {
-            if given {
-                let message = "This server does not support this field yet.";
-                form.add(field, Fault::Other("FEATURE_NOT_SUPPORTED", message.into()));
-            }
-        }
-    }
 }
 
 #[derive(Debug, Deserialize, Default, IntoParams)]
@@ -171,118 +148,53 @@ async fn get_message(
     Ok(Json(message.ok_or(ErrorCode::UnknownMessage)?))
 }
 
-#[derive(Debug, Deserialize, Default, ToSchema)]
-#[serde(default)]
-struct UpdateMessage {
-    #[serde(deserialize_with = "present")]
-    content: Option<Option<String>>,
-    #[serde(deserialize_with = "present")]
-    embeds: Option<Option<Vec<Embed>>>,
-    allowed_mentions: Option<AllowedMentions>,
-    #[serde(deserialize_with = "present")]
-    flags: Option<Option<u64>>,
-    /// Those that stay, and what there is to say of new ones. Absent or null: all stay.
-    attachments: Option<Vec<AttachmentForm>>,
-    #[serde(flatten)]
-    unsupported: Unsupported,
-}
-
-impl Form for UpdateMessage {
-    fn check(&self, form: &mut FormErrors) {
-        if let Some(Some(content)) = &self.content {
-            content::check_content(content, form);
-        }
-        if let Some(Some(embeds)) = &self.embeds {
-            content::check_embeds(embeds, form);
-        }
-        if let Some(allowed) = &self.allowed_mentions {
-            allowed.check(form);
-        }
-        AttachmentForm::check_all(self.attachments.as_deref().unwrap_or_default(), form);
-        self.unsupported.check(form);
-    }
-}
-
 /// The author changes everything, others with MANAGE_MESSAGES the flags.
 ///
-/// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035.
+/// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035, 50083, 520003.
 #[utoipa::path(
     patch,
     path = "/channels/{channel_id}/messages/{message_id}",
     tag = "Messages",
+    request_body = EditForm,
     responses((status = 200, body = Message))
 )]
 async fn update_message(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, message_id)): Path<(Id<Channel>, Id<marker::Message>)>,
-    Upload { body, mut files }: Upload<UpdateMessage>,
+    Upload { body, mut files }: Upload<EditForm>,
 ) -> Result<Json<Message>> {
-    let forms = body.attachments.as_deref();
-    files
-        .claim_slots(&app, channel_id, user.id, forms.unwrap_or_default())
-        .await?;
+    let slots = body.attachments.as_deref().unwrap_or_default();
+    files.claim_slots(&app, channel_id, user.id, slots).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     place.require_unarchived()?;
-    let held = place.permissions();
     let mut message = load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
-    let changes_files = forms.is_some() || !files.is_empty();
-    let changes_text = body.content.is_some() || body.embeds.is_some() || changes_files;
     if message.author.id != user.id {
-        if changes_text || body.flags.is_none() {
+        if body.changes_content(&files) || body.flags.is_none() {
             return Err(ErrorCode::CannotEditOthersMessage.into());
         }
         place.require(Permissions::MANAGE_MESSAGES)?;
     } else if !message.kind.is_written() {
         return Err(ErrorCode::SystemMessage.into());
     }
-    if let Some(content) = body.content {
-        message.content = content::clean_content(content.as_deref().unwrap_or_default());
+    if body.has_embeds() {
+        place.require(Permissions::EMBED_LINKS)?;
     }
-    if let Some(embeds) = body.embeds {
-        let embeds = embeds.unwrap_or_default();
-        if !embeds.is_empty() {
-            access::require(held, Permissions::EMBED_LINKS)?;
-        }
-        message.embeds = content::embeds_to_json(&embeds)?;
+    if !files.is_empty() {
+        place.require(Permissions::ATTACH_FILES)?;
     }
-    if changes_files {
-        if !files.is_empty() {
-            access::require(held, Permissions::ATTACH_FILES)?;
-        }
-        message.attachments = files.edit(&app.media, channel_id, forms, &message.attachments)?;
-    }
-    media::link_embedded(&mut message);
-    let is_empty =
-        message.content.is_empty() && message.embeds.is_empty() && message.attachments.is_empty();
-    if message.kind.is_written() && is_empty {
-        return Err(ErrorCode::EmptyMessage.into());
-    }
-    if let Some(flags) = body.flags {
-        let wanted = flags.unwrap_or_default() & FLAGS_EDITABLE;
-        message.flags = message.flags & !FLAGS_EDITABLE | wanted;
-    }
-    if changes_text {
-        let wanted = Mentions::find(&message.content, body.allowed_mentions.as_ref());
-        let answered = Answered {
-            reference: None,
-            message: message
-                .referenced_message
-                .as_ref()
-                .map(|message| message.as_deref().cloned()),
-        };
-        let found = resolve_mentions(&mut *tx, &place, held, &wanted, &answered).await?;
-        message.mentions = found.users;
-        message.mention_roles = found.roles;
-        message.mention_everyone = found.everyone;
-        // Postgres keeps microseconds; the answer says what a later read will.
-        message.edited_timestamp = Some(Timestamp::from_unix_ms(now_ms()));
-    }
-    let verdict = match changes_text {
+    let request = Request {
+        sender: Sender::User,
+        mentioner: Mentioner::Caller(&place),
+        form: &body,
+        files: &files,
+    };
+    edit(&app, &mut tx, request, &mut message).await?;
+    let verdict = match body.changes_content(&files) {
         true => automod::judge(&app, &mut *tx, &user, &place, &message.content).await?,
         false => Verdict::default(),
     };
@@ -291,7 +203,6 @@ async fn update_message(
         automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
         return Err(ErrorCode::BlockedByAutomod.into());
     }
-    store_changes(&mut tx, &message).await?;
     let author = author_member_in(&mut tx, place.guild_id(), &message).await?;
     let audience = place.audience();
     let events = announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
@@ -326,14 +237,6 @@ pub(crate) async fn author_member(
     }))
 }
 
-#[derive(Serialize)]
-struct MessageDelete {
-    id: Id<marker::Message>,
-    channel_id: Id<Channel>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    guild_id: Option<Id<Guild>>,
-}
-
 /// One's own, or with MANAGE_MESSAGES anybody's. Errors: 10003, 10008, 50001, 50013, 50021.
 #[utoipa::path(
     delete,
@@ -366,13 +269,7 @@ async fn delete_message(
     if !deleted.kind.is_deletable() {
         return Err(ErrorCode::SystemMessage.into());
     }
-    let body = MessageDelete {
-        id: message_id,
-        channel_id,
-        guild_id: place.guild_id(),
-    };
-    let (kind, intents) = (EventKind::MessageDelete, Intents::GUILD_MESSAGES);
-    let mut events = place.append(&mut tx, kind, intents, &body).await?;
+    let mut events = announce_delete(&mut tx, &place.audience(), message_id).await?;
     if let Some(guild) = place.guild_id()
         && deleted.author != user.id
     {

@@ -17,7 +17,13 @@ use serde_json::value::RawValue;
 use sqlx::{PgConnection, types::Json};
 
 use super::{event::bodies, load::Extra};
-use crate::{access::Audience, app::App, error::Result, events, routes::polls};
+use crate::{
+    access::Audience,
+    app::App,
+    error::Result,
+    events,
+    routes::{polls, search},
+};
 
 /// An empty message of the server's own kinds, with a new id: fill it and [`post`] it.
 pub(crate) fn draft(
@@ -149,9 +155,9 @@ pub(crate) async fn store_changes(db: &mut PgConnection, message: &Message) -> R
         &ids_to_db(&message.mention_roles),
         extra(message)? as Option<Json<Box<RawValue>>>,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    search::index::refresh(db, message).await
 }
 
 async fn insert(db: &mut PgConnection, message: &Message) -> Result<()> {
@@ -174,6 +180,18 @@ async fn insert(db: &mut PgConnection, message: &Message) -> Result<()> {
     )
     .execute(&mut *db)
     .await?;
+    if !mentions.is_empty() {
+        sqlx::query!(
+            "insert into user_mention (user_id, message_id, channel_id)
+             select user_id, $2, $3 from unnest($1::bigint[]) as mentioned (user_id)
+             on conflict do nothing",
+            &ids_to_db(&mentions),
+            message.id.to_db(),
+            message.channel_id.to_db(),
+        )
+        .execute(&mut *db)
+        .await?;
+    }
     if let Some(poll) = &message.poll {
         polls::open(db, message.channel_id, message.id, poll).await?;
     }

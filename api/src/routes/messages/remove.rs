@@ -2,13 +2,16 @@
 
 use guildhall_shared::{
     Id,
-    id::marker::{Channel, Message, User},
+    envelope::Envelope,
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Guild, Message, User},
     model::MessageKind,
 };
 use guildhall_store::ids_to_db;
+use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{app::App, error::Result};
+use crate::{access::Audience, app::App, error::Result};
 
 /// Rows of reactions or votes that one statement of housekeeping deletes.
 const ROWS_MAX: i64 = 2000;
@@ -44,6 +47,8 @@ pub(crate) async fn delete_messages(
            returning message_id
          ), closed as (
            delete from poll where channel_id = $1 and message_id = any($2) returning message_id
+         ), unindexed as (
+           delete from message_search where channel_id = $1 and message_id = any($2)
          ), left_over as (
            insert into message_leftover (channel_id, message_id)
            select $1, message_id from uncounted union select $1, message_id from closed
@@ -66,6 +71,30 @@ pub(crate) async fn delete_messages(
         kind: MessageKind(row.kind as u8),
     });
     Ok(deleted.collect())
+}
+
+#[derive(Serialize)]
+struct MessageDelete {
+    id: Id<Message>,
+    channel_id: Id<Channel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guild_id: Option<Id<Guild>>,
+}
+
+/// Numbers the MESSAGE_DELETE of one deleted message.
+pub(crate) async fn announce_delete(
+    db: &mut PgConnection,
+    audience: &Audience,
+    message: Id<Message>,
+) -> Result<Vec<Envelope>> {
+    let body = MessageDelete {
+        id: message,
+        channel_id: audience.channel,
+        guild_id: audience.guild,
+    };
+    let vis = audience.visibility(Intents::GUILD_MESSAGES);
+    let kind = EventKind::MessageDelete;
+    audience.append(db, kind, vis, &body, None).await
 }
 
 /// Deletes what deleted messages have left, in bounded statements. For housekeeping.

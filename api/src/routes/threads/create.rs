@@ -27,7 +27,8 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
-    routes::messages::{self, CreateMessage},
+    media::Upload,
+    routes::messages::{self, NewMessageForm},
 };
 
 /// A message younger than this announces its thread by itself; older ones get a notice.
@@ -323,7 +324,7 @@ pub(super) struct CreateThread {
     invitable: Option<bool>,
     #[serde(default, deserialize_with = "null_is_default")]
     applied_tags: Vec<Id<Tag>>,
-    message: Option<CreateMessage>,
+    message: Option<NewMessageForm>,
 }
 
 impl Form for CreateThread {
@@ -367,6 +368,7 @@ pub(super) struct Created {
     post,
     path = "/channels/{channel_id}/threads",
     tag = "Threads",
+    request_body = CreateThread,
     responses((status = 201, body = Created))
 )]
 pub(super) async fn create_thread(
@@ -374,8 +376,12 @@ pub(super) async fn create_thread(
     user: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
     reason: Reason,
-    Json(body): Json<CreateThread>,
+    Upload { body, mut files }: Upload<CreateThread>,
 ) -> Result<(StatusCode, Json<Created>)> {
+    if let Some(message) = &body.message {
+        let claimed = files.claim_slots(&app, channel_id, user.id, message.attachments());
+        claimed.await?;
+    }
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
@@ -410,8 +416,7 @@ pub(super) async fn create_thread(
         false => Vec::new(),
     };
     let place = Place::Channel(access.clone());
-    let held = place.permissions();
-    messages::check_slowmode_as(&app, &user, &place, held, "slowthread").await?;
+    messages::check_slowmode(&app, &user, &place, "slowthread").await?;
     let new = NewThread {
         id,
         kind,
@@ -428,7 +433,16 @@ pub(super) async fn create_thread(
     if let Some(form) = body.message.filter(|_| parent.is_forum()) {
         access.require(form.needed())?;
         let mut first = Message::new(id.cast(), id, user.user().clone(), MessageKind::DEFAULT);
-        messages::compose_first(&mut tx, &place, &form, &mut first).await?;
+        if !files.is_empty() {
+            access.require(Permissions::ATTACH_FILES)?;
+        }
+        let request = messages::Request {
+            sender: messages::Sender::User,
+            mentioner: messages::Mentioner::Caller(&place),
+            form: &form,
+            files: &files,
+        };
+        messages::compose(&app, &mut tx, request, &mut first).await?;
         let audience = audience_of(&mut tx, &thread).await?;
         events.extend(messages::post_in(&mut tx, &audience, Some(member), &first).await?);
         posted = Some(first);

@@ -1,0 +1,391 @@
+//! What a search asks for: its parameters, and the statement that answers.
+
+use guildhall_shared::{
+    Id,
+    id::marker::{Any, Channel, Message, Role, User},
+};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::IntoParams;
+
+use super::index;
+use crate::{
+    error::Result,
+    form::{Fault, FormErrors},
+};
+
+const CONTENT_MAX: usize = 1024;
+const LIMIT_MAX: i64 = 25;
+const OFFSET_MAX: i64 = 9975;
+/// Values of one repeated parameter.
+const VALUES_MAX: usize = 500;
+
+/// The documented parameters; lists by repeating the key.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[expect(
+    dead_code,
+    reason = "for the OpenAPI document: Search::parse reads the query"
+)]
+pub(super) struct SearchParams {
+    /// Words that all must occur.
+    #[param(max_length = 1024)]
+    content: Option<String>,
+    slop: Option<u8>,
+    author_id: Option<Vec<Id<User>>>,
+    /// `user`, `bot`, `webhook`; with `-` in front: not.
+    author_type: Option<Vec<String>>,
+    mentions: Option<Vec<Id<User>>>,
+    mentions_role_id: Option<Vec<Id<Role>>>,
+    replied_to_user_id: Option<Vec<Id<User>>>,
+    replied_to_message_id: Option<Vec<Id<Message>>>,
+    mention_everyone: Option<bool>,
+    min_id: Option<Id<Message>>,
+    max_id: Option<Id<Message>>,
+    /// `link`, `embed`, `file`, `image`, `video`, `sound`, `sticker`, `poll`, `snapshot`;
+    /// with `-` in front: not.
+    has: Option<Vec<String>>,
+    link_hostname: Option<Vec<String>>,
+    embed_provider: Option<Vec<String>>,
+    embed_type: Option<Vec<String>>,
+    attachment_extension: Option<Vec<String>>,
+    attachment_filename: Option<Vec<String>>,
+    pinned: Option<bool>,
+    channel_id: Option<Vec<Id<Channel>>>,
+    include_nsfw: Option<bool>,
+    /// `timestamp` or `relevance`.
+    sort_by: Option<String>,
+    /// `desc` or `asc`.
+    sort_order: Option<String>,
+    #[param(minimum = 1, maximum = 25)]
+    limit: Option<u8>,
+    #[param(maximum = 9975)]
+    offset: Option<u16>,
+}
+
+/// A search, checked.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Search {
+    content: Option<String>,
+    authors: Vec<i64>,
+    author_kinds: Vec<i16>,
+    author_kinds_not: Vec<i16>,
+    mentions: Vec<i64>,
+    mention_roles: Vec<i64>,
+    replied_to_users: Vec<i64>,
+    replied_to: Vec<i64>,
+    mention_everyone: Option<bool>,
+    min_id: Option<i64>,
+    max_id: Option<i64>,
+    has: i32,
+    has_not: i32,
+    hosts: Vec<String>,
+    embed_providers: Vec<String>,
+    embed_types: Vec<String>,
+    extensions: Vec<String>,
+    filenames: Vec<String>,
+    pinned: Option<bool>,
+    pub(super) channels: Vec<Id<Channel>>,
+    pub(super) include_nsfw: bool,
+    by_relevance: bool,
+    ascending: bool,
+    limit: Option<i64>,
+    offset: i64,
+}
+
+impl Search {
+    /// Errors: 50035.
+    pub(super) fn parse(query: &str) -> Result<Self> {
+        let mut search = Self::default();
+        let mut form = FormErrors::new();
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            search.read(&key, &value, &mut form);
+        }
+        let lists = [
+            ("author_id", search.authors.len(), 100),
+            ("mentions", search.mentions.len(), 100),
+            ("mentions_role_id", search.mention_roles.len(), 100),
+            ("replied_to_user_id", search.replied_to_users.len(), 100),
+            ("replied_to_message_id", search.replied_to.len(), 100),
+            ("link_hostname", search.hosts.len(), 100),
+            ("embed_provider", search.embed_providers.len(), 100),
+            ("attachment_extension", search.extensions.len(), 100),
+            ("attachment_filename", search.filenames.len(), 100),
+            ("channel_id", search.channels.len(), VALUES_MAX),
+        ];
+        for (key, len, max) in lists {
+            if len > max {
+                form.add(key, Fault::BadLength { min: 0, max });
+            }
+        }
+        form.finish()?;
+        Ok(search)
+    }
+
+    fn read(&mut self, key: &str, value: &str, form: &mut FormErrors) {
+        match key {
+            "content" => {
+                form.length(key, value, 0..=CONTENT_MAX);
+                let text = value.replace('\0', "").trim().to_owned();
+                self.content = Some(text).filter(|text| !text.is_empty());
+            }
+            "author_id" => self.authors.extend(id(key, value, form)),
+            "author_type" => {
+                const KINDS: [(&str, i16); 3] = [("user", 0), ("bot", 1), ("webhook", 2)];
+                let (name, not) = negated(value);
+                match KINDS.iter().find(|(kind, _)| *kind == name) {
+                    Some(&(_, kind)) if not => self.author_kinds_not.push(kind),
+                    Some(&(_, kind)) => self.author_kinds.push(kind),
+                    None => form.add(key, not_enum(value)),
+                }
+            }
+            "mentions" => self.mentions.extend(id(key, value, form)),
+            "mentions_role_id" => self.mention_roles.extend(id(key, value, form)),
+            "replied_to_user_id" => self.replied_to_users.extend(id(key, value, form)),
+            "replied_to_message_id" => self.replied_to.extend(id(key, value, form)),
+            "mention_everyone" => self.mention_everyone = flag(key, value, form),
+            "min_id" => self.min_id = id(key, value, form),
+            "max_id" => self.max_id = id(key, value, form),
+            "has" => {
+                const PARTS: [(&str, i32); 9] = [
+                    ("link", index::LINK),
+                    ("embed", index::EMBED),
+                    ("file", index::FILE),
+                    ("image", index::IMAGE),
+                    ("video", index::VIDEO),
+                    ("sound", index::SOUND),
+                    ("sticker", index::STICKER),
+                    ("poll", index::POLL),
+                    ("snapshot", index::SNAPSHOT),
+                ];
+                let (name, not) = negated(value);
+                match PARTS.iter().find(|(part, _)| *part == name) {
+                    Some(&(_, bit)) if not => self.has_not |= bit,
+                    Some(&(_, bit)) => self.has |= bit,
+                    None => form.add(key, not_enum(value)),
+                }
+            }
+            "link_hostname" => self.hosts.extend(word(key, value, 256, form)),
+            "embed_provider" => self.embed_providers.extend(word(key, value, 256, form)),
+            "embed_type" => match value {
+                "image" | "video" | "gif" | "sound" | "article" => {
+                    self.embed_types.push(value.to_owned());
+                }
+                _ => form.add(key, not_enum(value)),
+            },
+            "attachment_extension" => {
+                let word = word(key, value, 256, form);
+                let word = word.map(|word| word.trim_start_matches('.').to_owned());
+                self.extensions.extend(word);
+            }
+            "attachment_filename" => self.filenames.extend(word(key, value, 1024, form)),
+            "pinned" => self.pinned = flag(key, value, form),
+            "channel_id" => {
+                let channel = id(key, value, form);
+                self.channels.extend(channel.map(Id::<Channel>::from_db));
+            }
+            "include_nsfw" => self.include_nsfw = flag(key, value, form).unwrap_or(false),
+            "sort_by" => match value {
+                "timestamp" => self.by_relevance = false,
+                "relevance" => self.by_relevance = true,
+                _ => form.add(key, not_enum(value)),
+            },
+            "sort_order" => match value {
+                "desc" => self.ascending = false,
+                "asc" => self.ascending = true,
+                _ => form.add(key, not_enum(value)),
+            },
+            "limit" => self.limit = number(key, value, 1..=LIMIT_MAX, form),
+            "offset" => self.offset = number(key, value, 0..=OFFSET_MAX, form).unwrap_or(0),
+            "slop" => {
+                number(key, value, 0..=100, form);
+            }
+            _ => {}
+        }
+    }
+
+    /// How many messages match (at most `total_max`), and those of the page.
+    pub(super) async fn run(
+        &self,
+        db: &mut PgConnection,
+        channels: &[Id<Channel>],
+        total_max: i64,
+    ) -> Result<(i64, Vec<(Id<Channel>, Id<Message>)>)> {
+        let channels: Vec<i64> = channels.iter().map(|channel| channel.to_db()).collect();
+        let order = match (self.by_relevance && self.content.is_some(), self.ascending) {
+            (true, _) => 2,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        // An absent filter is null or empty; the planner sees the values of each search.
+        let rows = sqlx::query!(
+            r#"with hit as materialized (
+                 select s.channel_id, s.message_id,
+                        case $22::int when 2
+                          then ts_rank(s.words, plainto_tsquery('simple', $2)) else 0 end as rank
+                 from message_search s
+                 where s.channel_id = any($1)
+                   and ($2::text is null or s.words @@ plainto_tsquery('simple', $2))
+                   and (cardinality($3::bigint[]) = 0 or s.author_id = any($3))
+                   and (cardinality($4::smallint[]) = 0 or s.author_kind = any($4))
+                   and s.author_kind <> all($5::smallint[])
+                   and (cardinality($6::bigint[]) = 0 or s.mentions && $6)
+                   and (cardinality($7::bigint[]) = 0 or s.mention_roles && $7)
+                   and (cardinality($8::bigint[]) = 0 or s.replied_to = any($8))
+                   and ($9::bool is null or s.mention_everyone = $9)
+                   and ($10::bigint is null or s.message_id > $10)
+                   and ($11::bigint is null or s.message_id < $11)
+                   and s.has & $12::int = $12 and s.has & $13::int = 0
+                   and (cardinality($14::text[]) = 0 or s.hosts && $14)
+                   and (cardinality($15::text[]) = 0 or exists (
+                     select from unnest(s.filenames) f
+                     where substring(f from '\.([^.]*)$') = any($15)))
+                   and (cardinality($16::text[]) = 0 or exists (
+                     select from unnest(s.filenames) f, unnest($16) wanted
+                     where strpos(f, wanted) > 0))
+                   and ($17::bool is null or $17 = exists (
+                     select from pin p
+                     where p.channel_id = s.channel_id and p.message_id = s.message_id))
+                   and (cardinality($18::bigint[]) = 0 or exists (
+                     select from message_search r
+                     where r.channel_id = s.channel_id and r.message_id = s.replied_to
+                       and r.author_id = any($18)))
+                   and (cardinality($19::text[]) = 0 or exists (
+                     select from message m, jsonb_array_elements(m.extra -> 'embeds') e
+                     where m.channel_id = s.channel_id and m.message_id = s.message_id
+                       and lower(e #>> '{provider,name}') = any($19)))
+                   and (cardinality($20::text[]) = 0 or exists (
+                     select from message m, jsonb_array_elements(m.extra -> 'embeds') e
+                     where m.channel_id = s.channel_id and m.message_id = s.message_id
+                       and replace(e ->> 'type', 'gifv', 'gif') = any($20)))
+                 order by rank desc,
+                          case $22::int when 1 then s.message_id else -s.message_id end
+                 limit $21
+               )
+               select channel_id, message_id, (select count(*) from hit) as "total!"
+               from hit
+               order by rank desc, case $22::int when 1 then message_id else -message_id end
+               limit $23 offset $24"#,
+            &channels,
+            self.content,
+            &self.authors,
+            &self.author_kinds,
+            &self.author_kinds_not,
+            &self.mentions,
+            &self.mention_roles,
+            &self.replied_to,
+            self.mention_everyone,
+            self.min_id,
+            self.max_id,
+            self.has,
+            self.has_not,
+            &self.hosts,
+            &self.extensions,
+            &self.filenames,
+            self.pinned,
+            &self.replied_to_users,
+            &self.embed_providers,
+            &self.embed_types,
+            total_max,
+            order,
+            self.limit.unwrap_or(LIMIT_MAX),
+            self.offset,
+        )
+        .fetch_all(db)
+        .await?;
+        let total = rows.first().map_or(0, |row| row.total);
+        let places = rows
+            .into_iter()
+            .map(|row| (Id::from_db(row.channel_id), Id::from_db(row.message_id)));
+        Ok((total, places.collect()))
+    }
+}
+
+fn negated(value: &str) -> (&str, bool) {
+    match value.strip_prefix('-') {
+        Some(rest) => (rest, true),
+        None => (value, false),
+    }
+}
+
+fn not_enum(value: &str) -> Fault {
+    Fault::NotEnum(value.chars().take(100).collect())
+}
+
+fn id(key: &str, value: &str, form: &mut FormErrors) -> Option<i64> {
+    match value.parse::<Id<Any>>() {
+        Ok(id) => Some(id.to_db()),
+        Err(_) => {
+            form.add(key, Fault::NotSnowflake(value.chars().take(100).collect()));
+            None
+        }
+    }
+}
+
+fn flag(key: &str, value: &str, form: &mut FormErrors) -> Option<bool> {
+    match value {
+        "True" | "true" | "1" => Some(true),
+        "False" | "false" | "0" => Some(false),
+        _ => {
+            form.add(key, Fault::NotBool);
+            None
+        }
+    }
+}
+
+fn number(
+    key: &str,
+    value: &str,
+    allowed: std::ops::RangeInclusive<i64>,
+    form: &mut FormErrors,
+) -> Option<i64> {
+    match value.parse() {
+        Ok(number) => {
+            form.range(key, number, allowed);
+            Some(number)
+        }
+        Err(_) => {
+            form.add(key, Fault::NotInt(value.chars().take(100).collect()));
+            None
+        }
+    }
+}
+
+fn word(key: &str, value: &str, max: usize, form: &mut FormErrors) -> Option<String> {
+    form.length(key, value, 0..=max);
+    Some(value.replace('\0', "").to_lowercase()).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_keys_make_lists() {
+        let search = Search::parse(
+            "content=a+b&author_id=1&author_id=2&has=link&has=-file&sort_order=asc&limit=5&x=y",
+        )
+        .unwrap();
+        assert_eq!(search.content.as_deref(), Some("a b"));
+        assert_eq!(search.authors, [1, 2]);
+        assert_eq!((search.has, search.has_not), (index::LINK, index::FILE));
+        assert!(search.ascending && search.limit == Some(5));
+        for wrong in [
+            "limit=26",
+            "offset=9976",
+            "has=x",
+            "author_id=x",
+            "pinned=2",
+            "sort_by=x",
+        ] {
+            assert!(Search::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_query_panics(query: String) {
+            let _ = Search::parse(&query);
+        }
+    }
+}

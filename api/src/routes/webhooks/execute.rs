@@ -1,0 +1,309 @@
+//! Webhooks by their token: looking, changing, removing, and writing messages.
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    error_code::ErrorCode,
+    id::marker::{self, Channel},
+    model::{ChannelKind, Message, MessageKind},
+};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, body, by_token, changed_avatar,
+    github::GithubEvent, slack::SlackMessage, update,
+};
+use crate::{
+    access::{self, Audience},
+    app::App,
+    audit::Reason,
+    error::Result,
+    extract::{Form, Json, Path, Query},
+    form::{Fault, FormErrors},
+    media::{Files, Upload},
+    routes::messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
+};
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(
+            get_webhook_by_token,
+            execute_webhook,
+            update_webhook_by_token,
+            delete_webhook_by_token
+        ))
+        .routes(routes!(execute_slack_compatible_webhook))
+        .routes(routes!(execute_github_compatible_webhook))
+}
+
+/// The webhook without its maker. Errors: 10015, 50027.
+#[utoipa::path(
+    get,
+    path = "/webhooks/{webhook_id}/{webhook_token}",
+    tag = "Webhooks",
+    security(()),
+    responses((status = 200, body = WebhookBody))
+)]
+async fn get_webhook_by_token(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+) -> Result<Json<WebhookBody>> {
+    let mut db = app.db.acquire().await?;
+    let webhook = by_token(&mut *db, webhook_id, &token).await?;
+    body(&app, &mut db, Viewer::Token, webhook).await
+}
+
+/// Name and picture only. Errors: 10015, 50027, 50035.
+#[utoipa::path(
+    patch,
+    path = "/webhooks/{webhook_id}/{webhook_token}",
+    tag = "Webhooks",
+    security(()),
+    responses((status = 200, body = WebhookBody))
+)]
+async fn update_webhook_by_token(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+    Json(change): Json<UpdateWebhook>,
+) -> Result<Json<WebhookBody>> {
+    by_token(&app.db, webhook_id, &token).await?;
+    let avatar = changed_avatar(&app, webhook_id, &change).await?;
+    let mut tx = app.db.begin().await?;
+    let before = by_token_for_change(&mut tx, webhook_id, &token).await?;
+    let mut webhook = before.clone();
+    apply(&mut webhook, &change, avatar);
+    let reason = Reason::default();
+    let events = update(&app, &mut tx, &before, &webhook, None, &reason).await?;
+    let body = body(&app, &mut tx, Viewer::Token, webhook).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(body)
+}
+
+/// Errors: 10015, 50027.
+#[utoipa::path(
+    delete,
+    path = "/webhooks/{webhook_id}/{webhook_token}",
+    tag = "Webhooks",
+    security(()),
+    responses((status = 204, description = "It is gone"))
+)]
+async fn delete_webhook_by_token(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    let webhook = by_token_for_change(&mut tx, webhook_id, &token).await?;
+    let reason = Reason::default();
+    let events = super::delete(&app, &mut tx, &webhook, None, &reason).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The webhook of a token, its guild's head locked. Errors: 10015, 50027.
+async fn by_token_for_change(
+    db: &mut PgConnection,
+    id: Id<marker::Webhook>,
+    token: &str,
+) -> Result<Webhook> {
+    let webhook = by_token(&mut *db, id, token).await?;
+    access::lock_realms(db, [webhook.guild.cast()]).await?;
+    by_token(db, id, token).await
+}
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(default)]
+pub(super) struct ExecuteQuery {
+    /// Whether the answer is the message.
+    wait: Option<bool>,
+    /// A thread in the webhook's channel.
+    thread_id: Option<Id<Channel>>,
+    /// Accepted; components are always kept.
+    #[serde(rename = "with_components")]
+    _with_components: Option<bool>,
+}
+
+impl Form for ExecuteQuery {}
+
+/// Writes a message in the webhook's name.
+///
+/// Errors: 10003, 10015, 50006, 50027, 50035, 220001, 220002, 220003.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{webhook_id}/{webhook_token}",
+    tag = "Webhooks",
+    security(()),
+    params(ExecuteQuery),
+    request_body = NewMessageForm,
+    responses(
+        (status = 200, body = Message, description = "With wait=true"),
+        (status = 204, description = "The message is sent")
+    )
+)]
+async fn execute_webhook(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+    Query(query): Query<ExecuteQuery>,
+    Upload { body: form, files }: Upload<NewMessageForm>,
+) -> Result<Response> {
+    let of = (webhook_id, token.as_str());
+    let message = execute(&app, of, query.thread_id, &form, &files).await?;
+    Ok(match query.wait {
+        Some(true) => Json(message).into_response(),
+        Some(false) | None => StatusCode::NO_CONTENT.into_response(),
+    })
+}
+
+/// Writes what Slack's form of a message says; answers `"ok"`, as Slack does.
+///
+/// Errors: 10003, 10015, 50006, 50027, 50035.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{webhook_id}/{webhook_token}/slack",
+    tag = "Webhooks",
+    security(()),
+    params(ExecuteQuery),
+    responses((status = 200, body = String))
+)]
+async fn execute_slack_compatible_webhook(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+    Query(query): Query<ExecuteQuery>,
+    Json(slack): Json<SlackMessage>,
+) -> Result<Json<&'static str>> {
+    let form = slack.into_form()?;
+    let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
+    execute(&app, of, query.thread_id, &form, &files).await?;
+    Ok(Json("ok"))
+}
+
+/// Writes what GitHub tells by `X-GitHub-Event`; events nobody wants to read are passed over.
+///
+/// Errors: 10003, 10015, 50027, 50035.
+#[utoipa::path(
+    post,
+    path = "/webhooks/{webhook_id}/{webhook_token}/github",
+    tag = "Webhooks",
+    security(()),
+    params(ExecuteQuery),
+    responses((status = 204, description = "The message is sent"))
+)]
+async fn execute_github_compatible_webhook(
+    State(app): State<App>,
+    Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+    Query(query): Query<ExecuteQuery>,
+    headers: HeaderMap,
+    Json(event): Json<GithubEvent>,
+) -> Result<StatusCode> {
+    let name = headers
+        .get("x-github-event")
+        .and_then(|name| name.to_str().ok())
+        .unwrap_or_default();
+    match event.into_form(name)? {
+        Some(form) => {
+            let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
+            execute(&app, of, query.thread_id, &form, &files).await?;
+        }
+        None => {
+            by_token(&app.db, webhook_id, &token).await?;
+        }
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn execute(
+    app: &App,
+    (id, token): (Id<marker::Webhook>, &str),
+    thread: Option<Id<Channel>>,
+    form: &NewMessageForm,
+    files: &Files,
+) -> Result<Message> {
+    let mut tx = app.db.begin().await?;
+    let webhook = by_token(&mut *tx, id, token).await?;
+    if webhook.kind != INCOMING {
+        return Err(ErrorCode::SystemWebhook.into());
+    }
+    let (audience, mut events) = destination(&mut tx, &webhook, thread, form).await?;
+    let persona = Persona {
+        username: match &form.username {
+            Some(username) => crate::routes::clean(username),
+            None => webhook.name.clone(),
+        },
+        avatar: webhook.avatar.clone(),
+    };
+    // Clients take an avatar for a hash of ours: a picture elsewhere (avatar_url) is not shown.
+    let author = persona.user(webhook.id);
+    let mut message = messages::draft(app, audience.channel, author, MessageKind::DEFAULT)?;
+    message.webhook_id = Some(webhook.id);
+    message.application_id = webhook.application;
+    let request = Request {
+        sender: Sender::Webhook,
+        mentioner: Mentioner::Anybody(Some(webhook.guild)),
+        form,
+        files,
+    };
+    messages::compose(app, &mut tx, request, &mut message).await?;
+    events.extend(messages::post_in(&mut tx, &audience, None, &message).await?);
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(message)
+}
+
+/// Where a webhook's message goes, the guild's head locked: its channel, a thread in it, or a
+/// post of a forum made for it.
+///
+/// Errors: 10003, 220001, 220002, 220003.
+async fn destination(
+    db: &mut PgConnection,
+    webhook: &Webhook,
+    thread: Option<Id<Channel>>,
+    form: &NewMessageForm,
+) -> Result<(Audience, Vec<Envelope>)> {
+    let channel = access::audience_for_change(db, webhook.channel).await?;
+    let is_forum = matches!(channel.kind, ChannelKind::FORUM | ChannelKind::MEDIA);
+    let name = form
+        .thread_name
+        .as_deref()
+        .filter(|name| !name.trim().is_empty());
+    match (thread, name) {
+        (Some(_), Some(_)) => Err(ErrorCode::ForumWebhookThreadTwice.into()),
+        (Some(thread), None) => {
+            let audience = access::audience_for_change(db, thread).await?;
+            if parent(db, thread).await? != Some(webhook.channel) {
+                return Err(ErrorCode::UnknownChannel.into());
+            }
+            Ok((audience, Vec::new()))
+        }
+        (None, Some(_)) if !is_forum => Err(ErrorCode::WebhookThreadOnlyInForums.into()),
+        (None, Some(_)) => {
+            let fault = Fault::Other("FEATURE_NOT_SUPPORTED", "Not yet.".into());
+            Err(FormErrors::one("thread_name", fault))
+        }
+        (None, None) if is_forum => Err(ErrorCode::ForumWebhookNeedsThread.into()),
+        (None, None) => Ok((channel, Vec::new())),
+    }
+}
+
+/// The channel that a thread is in.
+pub(super) async fn parent(
+    db: &mut PgConnection,
+    thread: Id<Channel>,
+) -> Result<Option<Id<Channel>>> {
+    let parent = sqlx::query_scalar!(
+        "select parent_id from thread where thread_id = $1",
+        thread.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(parent.map(Id::from_db))
+}

@@ -1,0 +1,197 @@
+use guildhall_shared::{envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+fn poll(multiple: bool) -> Value {
+    json!({ "poll": {
+        "question": { "text": " Tea? " },
+        "answers": [
+            { "poll_media": { "text": "yes", "emoji": { "name": "👍" } } },
+            { "poll_media": { "text": "no" } },
+            { "poll_media": { "text": "later" } },
+        ],
+        "duration": 1,
+        "allow_multiselect": multiple,
+    } })
+}
+
+/// A poll of alice's; the path of its message and the path of its votes.
+async fn open(
+    app: &TestApp,
+    alice: &TestUser,
+    hall: TestGuild,
+    multiple: bool,
+) -> (String, String) {
+    let path = format!("/channels/{}/messages", hall.general);
+    let sent = app.post(alice, &path, poll(multiple)).await.expect(200);
+    conforms("create_message", 200, &sent);
+    assert_eq!(sent["poll"]["question"], json!({ "text": "Tea?" }));
+    assert_eq!(sent["poll"]["answers"][2]["answer_id"], 3);
+    let id = sent["id"].as_str().unwrap();
+    let polls = format!("/channels/{}/polls/{id}", hall.general);
+    (format!("{path}/{id}"), polls)
+}
+
+async fn vote(app: &TestApp, user: &TestUser, polls: &str, answers: Value) {
+    let path = format!("{polls}/answers/@me");
+    app.put(user, &path, json!({ "answer_ids": answers }))
+        .await
+        .expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn votes_are_counted_listed_and_told(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (message, polls) = open(&app, &alice, hall, true).await;
+    vote(&app, &bob, &polls, json!(["1", 2])).await;
+    vote(&app, &alice, &polls, json!([1])).await;
+    vote(&app, &bob, &polls, json!(["1", "3"])).await;
+    let read = app.get(&bob, &message).await.expect(200);
+    conforms("get_message", 200, &read);
+    assert_eq!(
+        read["poll"]["results"],
+        json!({ "is_finalized": false, "answer_counts": [
+            { "id": 1, "count": 2, "me_voted": true }, { "id": 3, "count": 1, "me_voted": true },
+        ] })
+    );
+    let voters = app
+        .get(&bob, &format!("{polls}/answers/1"))
+        .await
+        .expect(200);
+    conforms("get_answer_voters", 200, &voters);
+    assert_eq!(voters["users"][0]["id"], alice.id.to_string());
+    let rest = format!("{polls}/answers/1?after={}&limit=1", alice.id);
+    let rest = app.get(&bob, &rest).await.expect(200);
+    assert_eq!(rest["users"][0]["id"], bob.id.to_string());
+
+    let events = app.events(hall.id).await;
+    let told: Vec<(&str, i64)> = events[1..]
+        .iter()
+        .map(|(name, body)| (*name, body["answer_id"].as_i64().unwrap()))
+        .collect();
+    let (add, remove) = ("MESSAGE_POLL_VOTE_ADD", "MESSAGE_POLL_VOTE_REMOVE");
+    assert_eq!(told, [(add, 1), (add, 2), (add, 1), (remove, 2), (add, 3)]);
+    let vis = Visibility::channel(hall.general, Intents::GUILD_MESSAGE_POLLS);
+    assert_eq!(log::newest(&app, hall.id).await, (add, vis));
+    let bare = log::envelopes(&app.db, hall.id).await[0]
+        .alt
+        .clone()
+        .unwrap();
+    let bare: Value = serde_json::from_slice(&bare.body).unwrap();
+    assert!(bare.get("poll").is_none());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_author_ends_a_poll_and_the_result_is_told(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (message, polls) = open(&app, &alice, hall, false).await;
+    vote(&app, &bob, &polls, json!([2])).await;
+    let expire = format!("{polls}/expire");
+    app.post(&bob, &expire, Value::Null)
+        .await
+        .expect_error(403, 50005);
+    let ended = app.post(&alice, &expire, Value::Null).await.expect(200);
+    conforms("poll_expire", 200, &ended);
+    assert_eq!(ended["poll"]["results"]["is_finalized"], true);
+    app.post(&alice, &expire, Value::Null)
+        .await
+        .expect_error(400, 520001);
+    let path = format!("{polls}/answers/@me");
+    app.put(&bob, &path, json!({ "answer_ids": [] }))
+        .await
+        .expect_error(400, 520001);
+    let events = app.events(hall.id).await;
+    let (name, updated) = &events[2];
+    assert_eq!(*name, "MESSAGE_UPDATE");
+    assert_eq!(
+        updated["poll"]["results"]["answer_counts"][0]["me_voted"],
+        false
+    );
+    let (name, result) = &events[3];
+    assert_eq!((*name, &result["type"]), ("MESSAGE_CREATE", &json!(46)));
+    assert_eq!(result["message_reference"]["message_id"], ended["id"]);
+    let fields = result["embeds"][0]["fields"].as_array().unwrap();
+    let value = |name: &str| {
+        let field = fields.iter().find(|field| field["name"] == name);
+        field.map(|field| field["value"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(value("victor_answer_text").as_deref(), Some("no"));
+    assert_eq!(value("total_votes").as_deref(), Some("1"));
+    let read = app.get(&alice, &message).await.expect(200);
+    assert_eq!(read["poll"]["expiry"], ended["poll"]["expiry"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn polls_that_are_wrong_are_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/messages", hall.general);
+    let answers: Vec<Value> = (0..11)
+        .map(|n| json!({ "poll_media": { "text": n.to_string() } }))
+        .collect();
+    for (poll, at, code) in [
+        (json!({}), "poll.question", "BASE_TYPE_REQUIRED"),
+        (
+            json!({ "question": { "text": "x".repeat(301) }, "answers": [] }),
+            "poll.question.text",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "question": { "text": "x" }, "answers": answers }),
+            "poll.answers",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "question": { "text": "x" }, "answers": [{ "poll_media": { "text": "x".repeat(56) } }] }),
+            "poll.answers.0.poll_media.text",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "question": { "text": "x" }, "answers": answers[..2], "duration": 769 }),
+            "poll.duration",
+            "NUMBER_TYPE_MAX",
+        ),
+    ] {
+        app.post(&bob, &path, json!({ "poll": poll }))
+            .await
+            .expect_fault(at, code);
+    }
+    let (message, polls) = open(&app, &alice, hall, false).await;
+    let own = format!("{polls}/answers/@me");
+    app.put(&bob, &own, json!({ "answer_ids": [1, 2] }))
+        .await
+        .expect_error(400, 520000);
+    app.put(&bob, &own, json!({ "answer_ids": [4] }))
+        .await
+        .expect_fault("answer_ids", "BASE_TYPE_CHOICES");
+    app.patch(&alice, &message, json!({ "content": "x" }))
+        .await
+        .expect_error(400, 520003);
+    let plain = app.post(&alice, &path, json!({ "content": "x" })).await;
+    let plain = plain.expect(200)["id"].as_str().unwrap().to_owned();
+    let expire = format!("/channels/{}/polls/{plain}/expire", hall.general);
+    app.post(&alice, &expire, Value::Null)
+        .await
+        .expect_error(400, 520006);
+    let bot = app.bot(&alice, "bot").await;
+    app.join(&bot, hall).await;
+    app.put(&bot, &own, json!({ "answer_ids": [1] }))
+        .await
+        .expect_error(403, 20001);
+}

@@ -1,0 +1,191 @@
+use guildhall_shared::Permissions;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+async fn send(app: &TestApp, user: &TestUser, hall: TestGuild, body: Value) -> Value {
+    let path = format!("/channels/{}/messages", hall.general);
+    app.post(user, &path, body).await.expect(200)
+}
+
+/// Messages settle some seconds after they are sent: the tests make theirs older.
+async fn age(app: &TestApp) {
+    let minute = 60_000i64 << 22;
+    for table in ["message", "pin"] {
+        let statement = format!("update {table} set message_id = message_id - {minute}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
+            .execute(&app.db)
+            .await
+            .unwrap();
+    }
+}
+
+fn contents(found: &Value) -> Vec<&str> {
+    found["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|group| group[0]["content"].as_str().unwrap())
+        .collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn messages_are_found_by_what_they_hold(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    send(
+        &app,
+        &alice,
+        hall,
+        json!({ "content": "Red apples and pears" }),
+    )
+    .await;
+    send(
+        &app,
+        &bob,
+        hall,
+        json!({ "content": "green apples https://example.org/x" }),
+    )
+    .await;
+    send(
+        &app,
+        &bob,
+        hall,
+        json!({ "content": format!("pears <@{}>", alice.id) }),
+    )
+    .await;
+    send(
+        &app,
+        &bob,
+        hall,
+        json!({ "embeds": [{ "title": "apples embedded" }] }),
+    )
+    .await;
+    age(&app).await;
+    let search = format!("/guilds/{}/messages/search", hall.id);
+    let all = app.get(&bob, &search).await.expect(200);
+    conforms("guild_search", 200, &all);
+    assert_eq!(all["total_results"], 4);
+    assert_eq!(all["messages"][0][0]["hit"], true);
+    for (query, expected) in [
+        (
+            "content=APPLES",
+            vec![
+                "",
+                "green apples https://example.org/x",
+                "Red apples and pears",
+            ],
+        ),
+        ("content=apples+red", vec!["Red apples and pears"]),
+        (
+            "content=apples&sort_order=asc&limit=1",
+            vec!["Red apples and pears"],
+        ),
+        ("content=apples&offset=2", vec!["Red apples and pears"]),
+        (
+            "content=apples&has=link",
+            vec!["green apples https://example.org/x"],
+        ),
+        ("has=embed", vec![""]),
+        (
+            "content=apples&has=-link&has=-embed",
+            vec!["Red apples and pears"],
+        ),
+        (
+            "link_hostname=Example.org",
+            vec!["green apples https://example.org/x"],
+        ),
+        ("author_type=bot", vec![]),
+        ("content=nothing", vec![]),
+    ] {
+        let found = app
+            .get(&bob, &format!("{search}?{query}"))
+            .await
+            .expect(200);
+        assert_eq!(contents(&found), expected, "{query}");
+    }
+    let author = format!("{search}?author_id={}&content=pears", alice.id);
+    let found = app.get(&bob, &author).await.expect(200);
+    assert_eq!(contents(&found), ["Red apples and pears"]);
+    let mention = format!("{search}?mentions={}", alice.id);
+    let found = app.get(&bob, &mention).await.expect(200);
+    assert_eq!(found["total_results"], 1);
+    let channel = format!("/channels/{}/messages/search?content=green", hall.general);
+    let found = app.get(&bob, &channel).await.expect(200);
+    assert_eq!(found["total_results"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn edits_and_deletes_reach_the_index(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    send(&app, &alice, hall, json!({ "content": "first words" })).await;
+    age(&app).await;
+    let search = format!("/guilds/{}/messages/search?content=", hall.id);
+    let found = app.get(&alice, &format!("{search}first")).await.expect(200);
+    let id = found["messages"][0][0]["id"].as_str().unwrap();
+    let one = format!("/channels/{}/messages/{id}", hall.general);
+    app.patch(&alice, &one, json!({ "content": "second words" }))
+        .await
+        .expect(200);
+    let found = app.get(&alice, &format!("{search}first")).await.expect(200);
+    assert_eq!(found["total_results"], 0);
+    let found = app
+        .get(&alice, &format!("{search}second"))
+        .await
+        .expect(200);
+    assert_eq!(found["total_results"], 1);
+    app.delete(&alice, &one).await.expect(204);
+    let found = app
+        .get(&alice, &format!("{search}second"))
+        .await
+        .expect(200);
+    assert_eq!(found["total_results"], 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn nobody_finds_what_they_cannot_read(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    send(&app, &alice, hall, json!({ "content": "secret" })).await;
+    age(&app).await;
+    let search = format!("/guilds/{}/messages/search?content=secret", hall.id);
+    let overwrite = format!("/channels/{}/permissions/{}", hall.general, hall.id);
+    for denied in [Permissions::READ_MESSAGE_HISTORY, Permissions::VIEW_CHANNEL] {
+        app.put(&alice, &overwrite, json!({ "type": 0, "deny": denied }))
+            .await
+            .expect(204);
+        let found = app.get(&bob, &search).await.expect(200);
+        assert_eq!(found["total_results"], 0);
+        let named = format!("{search}&channel_id={}", hall.general);
+        let found = app.get(&bob, &named).await.expect(200);
+        assert_eq!(found["total_results"], 0);
+    }
+    let found = app.get(&alice, &search).await.expect(200);
+    assert_eq!(found["total_results"], 1);
+    let channel = format!("/channels/{}/messages/search", hall.general);
+    app.get(&bob, &channel).await.expect_error(403, 50001);
+    let carol = app.user("carol").await;
+    app.get(&carol, &search).await.expect_error(403, 50001);
+    for (query, at, code) in [
+        ("limit=26", "limit", "NUMBER_TYPE_MAX"),
+        ("offset=9976", "offset", "NUMBER_TYPE_MAX"),
+        ("has=nothing", "has", "ENUM_TYPE_COERCE"),
+        ("author_id=x", "author_id", "NUMBER_TYPE_COERCE"),
+    ] {
+        let wrong = format!("/guilds/{}/messages/search?{query}", hall.id);
+        app.get(&bob, &wrong).await.expect_fault(at, code);
+    }
+}

@@ -1,0 +1,290 @@
+use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{Reply, TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+async fn webhook(app: &TestApp, by: &TestUser, hall: TestGuild) -> (Value, String) {
+    let path = format!("/channels/{}/webhooks", hall.general);
+    let made = app.post(by, &path, json!({ "name": " Herald " })).await;
+    let made = made.expect(200);
+    conforms("create_webhook", 200, &made);
+    let id = made["id"].as_str().unwrap();
+    let url = format!("/webhooks/{id}/{}", made["token"].as_str().unwrap());
+    (made, url)
+}
+
+async fn anonymously(app: &TestApp, method: Method, path: &str, body: Value) -> Reply {
+    app.send(app.request(method, path).json(&body)).await
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_is_made_listed_changed_and_removed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (made, url) = webhook(&app, &alice, hall).await;
+    assert_eq!(made["name"], "Herald");
+    assert_eq!(made["user"]["username"], "alice");
+    let vis = Visibility::realm(Intents::GUILD_WEBHOOKS);
+    assert_eq!(log::newest(&app, hall.id).await, ("WEBHOOKS_UPDATE", vis));
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(
+        (&entry["action_type"], &entry["target_id"]),
+        (&json!(50), &made["id"])
+    );
+
+    let id = made["id"].as_str().unwrap();
+    let one = format!("/webhooks/{id}");
+    for (operation, path) in [
+        (
+            "list_channel_webhooks",
+            format!("/channels/{}/webhooks", hall.general),
+        ),
+        (
+            "get_guild_webhooks",
+            format!("/guilds/{}/webhooks", hall.id),
+        ),
+    ] {
+        let list = app.get(&alice, &path).await.expect(200);
+        conforms(operation, 200, &list);
+        assert_eq!(list[0]["token"], made["token"]);
+        app.get(&bob, &path).await.expect_error(403, 50013);
+    }
+    conforms("get_webhook", 200, &app.get(&alice, &one).await.expect(200));
+    app.get(&bob, &one).await.expect_error(403, 50013);
+    app.patch(&bob, &one, json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    let renamed = app.patch(&alice, &one, json!({ "name": "Crier" })).await;
+    let renamed = renamed.expect(200);
+    conforms("update_webhook", 200, &renamed);
+    assert_eq!(renamed["name"], "Crier");
+
+    let by_token = app.send(app.request(Method::GET, &url)).await.expect(200);
+    conforms("get_webhook_by_token", 200, &by_token);
+    assert!(by_token.get("user").is_none());
+    let renamed = anonymously(&app, Method::PATCH, &url, json!({ "name": "Bell" })).await;
+    assert_eq!(renamed.expect(200)["name"], "Bell");
+    let wrong = format!("{one}/wrong");
+    app.send(app.request(Method::GET, &wrong))
+        .await
+        .expect_error(401, 50027);
+    app.send(app.request(Method::GET, "/webhooks/5/x"))
+        .await
+        .expect_error(404, 10015);
+    app.delete(&bob, &one).await.expect_error(403, 50013);
+    app.send(app.request(Method::DELETE, &url))
+        .await
+        .expect(204);
+    app.get(&alice, &one).await.expect_error(404, 10015);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn wrong_webhooks_are_refused(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/webhooks", hall.general);
+    for (name, code) in [
+        (json!(""), "BASE_TYPE_REQUIRED"),
+        (json!("x".repeat(81)), "BASE_TYPE_BAD_LENGTH"),
+        (json!("my Clyde"), "USERNAME_INVALID_CONTAINS"),
+        (Value::Null, "BASE_TYPE_REQUIRED"),
+    ] {
+        app.post(&alice, &path, json!({ "name": name }))
+            .await
+            .expect_fault("name", code);
+    }
+    app.post(&bob, &path, json!({ "name": "x" }))
+        .await
+        .expect_error(403, 50013);
+    for _ in 0..15 {
+        app.post(&alice, &path, json!({ "name": "x" }))
+            .await
+            .expect(200);
+    }
+    app.post(&alice, &path, json!({ "name": "x" }))
+        .await
+        .expect_error(400, 30007);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_writes_edits_and_deletes(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (made, url) = webhook(&app, &alice, hall).await;
+    let body = json!({ "content": format!("hi <@{}> @everyone", bob.id), "username": "Town" });
+    anonymously(&app, Method::POST, &url, body.clone())
+        .await
+        .expect(204);
+    let wait = format!("{url}?wait=true");
+    let sent = anonymously(&app, Method::POST, &wait, body)
+        .await
+        .expect(200);
+    conforms("execute_webhook", 200, &sent);
+    assert_eq!(sent["webhook_id"], made["id"]);
+    assert_eq!(sent["author"]["username"], "Town");
+    assert_eq!(sent["author"]["discriminator"], "0000");
+    assert_eq!(sent["author"]["bot"], true);
+    // Users are mentioned; everyone only if the request says so.
+    assert_eq!(sent["mentions"][0]["id"], bob.id.to_string());
+    assert_eq!(sent["mention_everyone"], false);
+    let (name, told) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(name, "MESSAGE_CREATE");
+    assert!(told.get("member").is_none());
+    assert_eq!(told["webhook_id"], made["id"]);
+
+    let id = sent["id"].as_str().unwrap();
+    let read = app
+        .get(&bob, &format!("/channels/{}/messages/{id}", hall.general))
+        .await
+        .expect(200);
+    assert_eq!(read["author"], sent["author"]);
+    let one = format!("{url}/messages/{id}");
+    let read = app.send(app.request(Method::GET, &one)).await.expect(200);
+    conforms("get_webhook_message", 200, &read);
+    let edit = json!({ "content": "@everyone", "allowed_mentions": { "parse": ["everyone"] } });
+    let edited = anonymously(&app, Method::PATCH, &one, edit)
+        .await
+        .expect(200);
+    conforms("update_webhook_message", 200, &edited);
+    assert_eq!(
+        (&edited["content"], &edited["mention_everyone"]),
+        (&json!("@everyone"), &json!(true))
+    );
+    app.send(app.request(Method::DELETE, &one))
+        .await
+        .expect(204);
+    app.send(app.request(Method::GET, &one))
+        .await
+        .expect_error(404, 10008);
+    let names = app.event_names(hall.id).await;
+    assert_eq!(names[3..], ["MESSAGE_UPDATE", "MESSAGE_DELETE"]);
+
+    let path = format!("/channels/{}/messages", hall.general);
+    let other = app.post(&alice, &path, json!({ "content": "mine" })).await;
+    let other = other.expect(200)["id"].as_str().unwrap().to_owned();
+    app.send(app.request(Method::DELETE, &format!("{url}/messages/{other}")))
+        .await
+        .expect_error(404, 10008);
+    anonymously(&app, Method::POST, &url, json!({}))
+        .await
+        .expect_error(400, 50006);
+    anonymously(
+        &app,
+        Method::POST,
+        &url,
+        json!({ "content": "x", "thread_name": "t" }),
+    )
+    .await
+    .expect_error(400, 220003);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn other_services_write_in_their_own_forms(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let slack = json!({ "text": "hi", "attachments": [{ "title": "T", "color": "#00ff00" }] });
+    let ok = anonymously(&app, Method::POST, &format!("{url}/slack"), slack).await;
+    assert_eq!(ok.expect(200), "ok");
+    let github = app
+        .request(Method::POST, &format!("{url}/github"))
+        .header("x-github-event", "issues")
+        .json(&json!({ "sender": { "login": "octo" }, "action": "opened",
+            "repository": { "full_name": "a/b" },
+            "issue": { "number": 3, "title": "Broken", "html_url": "https://example.org/3" } }));
+    app.send(github).await.expect(204);
+    let events = app.events(hall.id).await;
+    let embed = |n: usize| &events[n].1["embeds"][0];
+    assert_eq!(embed(1)["color"], 0x00FF00);
+    assert_eq!(embed(2)["title"], "[a/b] Issue opened: #3 Broken");
+    assert_eq!(embed(2)["author"]["name"], "octo");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_announcement_reaches_its_followers(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let news = app
+        .post(&alice, &channels, json!({ "name": "news", "type": 5 }))
+        .await
+        .expect(201);
+    let news = news["id"].as_str().unwrap();
+    let home = app.guild(&bob, "Home").await;
+    let followers = format!("/channels/{news}/followers");
+    let target = json!({ "webhook_channel_id": home.general });
+    app.post(&alice, &followers, target.clone())
+        .await
+        .expect_error(403, 50001);
+    let followed = app.post(&bob, &followers, target).await.expect(200);
+    conforms("follow_channel", 200, &followed);
+    assert_eq!(
+        app.event_names(home.id).await,
+        ["WEBHOOKS_UPDATE", "MESSAGE_CREATE"]
+    );
+    let list = format!("/channels/{}/webhooks", home.general);
+    let list = app.get(&bob, &list).await.expect(200);
+    conforms("list_channel_webhooks", 200, &list);
+    assert_eq!(list[0]["source_channel"]["id"], news);
+    assert!(list[0].get("token").is_none());
+
+    let path = format!("/channels/{news}/messages");
+    let sent = app
+        .post(&alice, &path, json!({ "content": "big news" }))
+        .await;
+    let sent = sent.expect(200);
+    let crosspost = format!("{path}/{}/crosspost", sent["id"].as_str().unwrap());
+    app.post(&bob, &crosspost, Value::Null)
+        .await
+        .expect_error(403, 50013);
+    let published = app.post(&alice, &crosspost, Value::Null).await.expect(200);
+    conforms("crosspost_message", 200, &published);
+    assert_eq!(published["flags"], 1);
+    app.post(&alice, &crosspost, Value::Null)
+        .await
+        .expect_error(400, 40033);
+    // The copies are made behind the request; this waits for the job to be done.
+    app.app.shut_down().await;
+    let (_, copy) = app.events(home.id).await.pop().unwrap();
+    assert_eq!(copy["content"], "big news");
+    assert_eq!(copy["flags"], 2);
+    assert_eq!(copy["message_reference"]["message_id"], sent["id"]);
+    assert_eq!(copy["webhook_id"], followed["webhook_id"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bots_webhook_keeps_its_token_from_people(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "bot").await;
+    app.join(&bot, hall).await;
+    app.grant(&bot, hall, Permissions::MANAGE_WEBHOOKS).await;
+    let (made, _) = webhook(&app, &bot, hall).await;
+    assert_eq!(made["application_id"], bot.id.to_string());
+    let one = format!("/webhooks/{}", made["id"].as_str().unwrap());
+    assert!(
+        app.get(&alice, &one)
+            .await
+            .expect(200)
+            .get("token")
+            .is_none()
+    );
+    assert_eq!(
+        app.get(&bot, &one).await.expect(200)["token"],
+        made["token"]
+    );
+}
