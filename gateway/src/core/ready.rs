@@ -212,6 +212,7 @@ mod tests {
             application: None,
             position: Position { era: 1, seq: 0 },
             guilds: Vec::new(),
+            private_channels: Vec::new(),
             personal: personal.map(Box::new),
         }
     }
