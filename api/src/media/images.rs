@@ -37,9 +37,6 @@ pub(crate) enum ImageOf {
     /// A webhook's id as a user's: its messages' author has it.
     WebhookAvatar(Id<User>),
     ApplicationIcon(Id<Application>),
-    GroupIcon(Id<Channel>),
-    /// Cover of a scheduled event, by the event's id.
-    EventCover(u64),
 }
 
 impl ImageOf {
@@ -59,8 +56,6 @@ impl ImageOf {
             Self::GuildBanner(id) => format!("banners/{id}"),
             Self::RoleIcon(id) => format!("role-icons/{id}"),
             Self::ApplicationIcon(id) => format!("app-icons/{id}"),
-            Self::GroupIcon(id) => format!("channel-icons/{id}"),
-            Self::EventCover(id) => format!("guild-events/{id}"),
         }
     }
 

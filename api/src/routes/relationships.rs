@@ -44,25 +44,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(user_mutual_friends))
 }
 
-/// Whether one of two has blocked the other: they exchange no direct messages.
-pub(crate) async fn is_blocked(
-    db: &mut PgConnection,
-    one: Id<marker::User>,
-    other: Id<marker::User>,
-) -> Result<bool> {
-    let blocked = sqlx::query_scalar!(
-        r#"select exists (
-             select from relationship
-             where kind = 2 and ((user_id = $1 and other_id = $2)
-                              or (user_id = $2 and other_id = $1))) as "blocked!""#,
-        one.to_db(),
-        other.to_db(),
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(blocked)
-}
-
 /// Whether two are friends.
 pub(crate) async fn are_friends(
     db: &mut PgConnection,

@@ -275,13 +275,6 @@ async fn check_update(
     Ok(())
 }
 
-/// An object as events carry it: with `guild_id`.
-pub(crate) fn with_guild_id(object: &impl Serialize, guild: Id<marker::Guild>) -> Result<Value> {
-    let mut value = serde_json::to_value(object)?;
-    value["guild_id"] = json!(guild);
-    Ok(value)
-}
-
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct ListMyGuilds {

@@ -129,7 +129,7 @@ async fn index(
 }
 
 /// Whether a guild's rules let the asker use a command.
-pub(crate) fn is_usable(asker: Asker<'_>, set: &[CommandPermissions], command: &Command) -> bool {
+fn is_usable(asker: Asker<'_>, set: &[CommandPermissions], command: &Command) -> bool {
     let of = |id: Id<marker::Any>| {
         let found = set
             .iter()

@@ -25,7 +25,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::input::{BulkInput, CommandInput};
-pub(crate) use self::{index::is_usable, permissions::rules};
+pub(crate) use self::permissions::rules;
 use crate::{
     app::App,
     auth::CurrentUser,

@@ -122,20 +122,6 @@ fn number(component: &mut Value, next: &mut i64, taken: &mut HashSet<i64>) {
     }
 }
 
-/// The components by `custom_id` that somebody could use, for interactions.
-pub(crate) fn find_custom_id<'a>(components: &'a [Value], custom_id: &str) -> Option<&'a Value> {
-    components.iter().find_map(|component| {
-        if component["custom_id"] == custom_id {
-            return Some(component);
-        }
-        let children = component["components"].as_array().map(Vec::as_slice);
-        find_custom_id(children.unwrap_or_default(), custom_id).or_else(|| {
-            let accessory = component.get("accessory")?;
-            (accessory["custom_id"] == custom_id).then_some(accessory)
-        })
-    })
-}
-
 /// The texts of all text displays.
 pub(super) fn texts(components: &[Value]) -> Vec<&str> {
     let mut texts = Vec::new();
@@ -822,7 +808,6 @@ mod tests {
         let mut form = FormErrors::new();
         let mut parsed = parse(whole.as_array().unwrap(), true, &mut form);
         assert!(form.is_empty(), "{:#}", form.to_json());
-        assert!(find_custom_id(&parsed, "x").is_some());
         let file = json!({ "id": "9", "filename": "a.png", "url": "https://cdn/a", "size": 3 });
         link_media(&mut parsed, Id::new(7).unwrap(), &[file], &mut form);
         assert!(form.is_empty());

@@ -84,15 +84,3 @@ pub(crate) async fn tell_in(
     let vis = audience.visibility(topic.intents());
     audience.append(db, kind, vis, body, None).await
 }
-
-/// [`tell_in`] of a guild channel that is no thread.
-pub(crate) async fn tell(
-    db: &mut PgConnection,
-    guild: Id<Guild>,
-    channel: Id<Channel>,
-    (kind, topic): (EventKind, Topic),
-    body: &impl Serialize,
-) -> Result<Envelope> {
-    let vis = Visibility::channel(channel, topic.intents());
-    events::append(db, guild, kind, vis, body, None).await
-}

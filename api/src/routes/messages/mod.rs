@@ -28,14 +28,13 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    components::find_custom_id,
     compose::{Request, compose, edit},
     content::Embed,
     create::{check_slowmode, create_join_message},
-    event::{Topic, tell, tell_in},
+    event::{Topic, tell_in},
     load::Persona,
     mentions::Mentioner,
-    post::{announce_update, announce_update_in, draft, post, post_in, store_changes},
+    post::{announce_update_in, draft, post, post_in, store_changes},
     remove::{announce_delete, delete_leftovers, delete_messages},
     request::{EditForm, NewMessageForm, Sender, check_webhook_name},
 };

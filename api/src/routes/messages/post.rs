@@ -93,21 +93,6 @@ async fn count_in_thread(db: &mut PgConnection, message: &Message) -> Result<()>
     Ok(())
 }
 
-/// Numbers the MESSAGE_UPDATE of a message that was changed and stored already, in the
-/// caller's transaction. `member` as in [`post`].
-///
-/// In a guild channel that is no thread; [`announce_update_in`] is for any place.
-pub(crate) async fn announce_update(
-    db: &mut PgConnection,
-    guild: Id<Guild>,
-    member: Option<&Member>,
-    message: &Message,
-) -> Result<Envelope> {
-    let (body, alt) = update_bodies(Some(guild), member, message)?;
-    let vis = Visibility::channel(message.channel_id, Intents::GUILD_MESSAGES);
-    events::append_bytes(db, guild, EventKind::MessageUpdate, vis, body, alt).await
-}
-
 /// [`announce_update`] in any place, as [`post_in`].
 pub(crate) async fn announce_update_in(
     db: &mut PgConnection,

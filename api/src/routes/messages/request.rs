@@ -40,19 +40,17 @@ pub(crate) enum Sender {
     User,
     /// Nobody is mentioned but users, unless the request asks for it.
     Webhook,
-    /// As a webhook, and it may be for one user's eyes only.
-    Interaction,
 }
 
 impl Sender {
     /// Flags that a new message may be given.
     fn flags(self) -> u64 {
-        let flags = MessageFlags::SUPPRESS_EMBEDS
-            | MessageFlags::SUPPRESS_NOTIFICATIONS
-            | MessageFlags::IS_COMPONENTS_V2;
         match self {
-            Self::User | Self::Webhook => flags,
-            Self::Interaction => flags | MessageFlags::EPHEMERAL,
+            Self::User | Self::Webhook => {
+                MessageFlags::SUPPRESS_EMBEDS
+                    | MessageFlags::SUPPRESS_NOTIFICATIONS
+                    | MessageFlags::IS_COMPONENTS_V2
+            }
         }
     }
 
@@ -60,7 +58,7 @@ impl Sender {
     fn default_mentions(self) -> Option<AllowedMentions> {
         match self {
             Self::User => None,
-            Self::Webhook | Self::Interaction => Some(AllowedMentions::users_only()),
+            Self::Webhook => Some(AllowedMentions::users_only()),
         }
     }
 }
