@@ -82,14 +82,14 @@ pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
     let mut form = FormErrors::new();
     let value: T = match serde_json::from_slice(body) {
         Ok(value) => value,
-        Err(error) if error.is_data() => {
+        // Some values of the wrong type count as wrong syntax: the tree tells.
+        Err(_) => {
             let tree: Value = serde_json::from_slice(body).map_err(|_| ErrorCode::InvalidJson)?;
             match parse_despite_faults(tree, &mut form) {
                 Some(value) => value,
                 None => return Err(Error::Form(form)),
             }
         }
-        Err(_) => return Err(ErrorCode::InvalidJson.into()),
     };
     value.check(&mut form);
     form.finish()?;

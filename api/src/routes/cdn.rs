@@ -119,7 +119,7 @@ async fn image(
     query: Option<&str>,
     headers: &HeaderMap,
 ) -> Result<Response> {
-    let (name, extension) = file.split_once('.').unwrap_or((file, "png"));
+    let (name, extension) = file.rsplit_once('.').unwrap_or((file, "png"));
     if !name
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -145,10 +145,7 @@ async fn image(
 }
 
 fn may_move(file: &File) -> bool {
-    matches!(
-        file.content_type.as_str(),
-        "image/gif" | "image/webp" | "image/png"
-    )
+    matches!(file.content_type.as_str(), "image/gif" | "image/webp")
 }
 
 /// 0 to 5, png only.

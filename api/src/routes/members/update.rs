@@ -24,8 +24,8 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    media::{ImageOf, check_image, store_optional_image},
     http,
+    media::{ImageOf, check_image, store_optional_image},
     routes::roles,
 };
 

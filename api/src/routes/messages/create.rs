@@ -144,6 +144,8 @@ pub(super) async fn create_message(
                 return Ok(Json(first));
             }
             Outcome::Stale => {
+                // A thread may have been archived meanwhile.
+                readied = false;
                 app.access.forget(author.id, channel_id);
                 app.tokens.forget(author.id);
                 let account = account::by_token(&app.db, author.token)
