@@ -559,6 +559,7 @@ async fn read(
 }
 
 /// What a row was of.
+#[expect(clippy::large_enum_variant, reason = "taken apart where it is made")]
 enum Found {
     /// It named no channel.
     Guild(GuildAccess),

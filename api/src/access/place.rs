@@ -27,6 +27,10 @@ use crate::{app::App, error::Result, events};
 
 /// Where the caller is, and what they may do there.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost every place is a channel: a box would only cost"
+)]
 pub(crate) enum Place {
     /// A channel of a guild, of any kind but a thread.
     Channel(ChannelAccess),

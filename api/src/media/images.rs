@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    id::marker::{Application, Channel, Guild, Role, User},
+    id::marker::{Application, Guild, Role, User},
 };
 use sha2::{Digest, Sha256};
 

@@ -187,7 +187,7 @@ impl FromRequest<App> for StickerUpload {
             file.get_or_insert((filename, bytes));
         }
         Ok(Self {
-            fields: fields.as_text(),
+            fields: fields.into_text(),
             file,
         })
     }
@@ -420,7 +420,7 @@ impl Fields {
         Ok(serde_json::to_vec(&object)?)
     }
 
-    fn as_text(self) -> Map<String, Value> {
+    fn into_text(self) -> Map<String, Value> {
         self.texts
             .into_iter()
             .map(|(name, text)| (name, String::from_utf8_lossy(&text).into_owned().into()))

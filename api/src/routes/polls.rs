@@ -226,12 +226,11 @@ pub(crate) async fn results(
     .fetch_all(db)
     .await?;
     let results = rows.into_iter().map(|row| {
-        let counts = (1i16..).zip(&row.counts).filter_map(|(answer, &count)| {
-            (count > 0).then(|| PollAnswerCount {
-                id: answer as u16,
-                count: count as u32,
-                me_voted: row.voted.contains(&answer),
-            })
+        let counts = (1i16..).zip(&row.counts).filter(|&(_, &count)| count > 0);
+        let counts = counts.map(|(answer, &count)| PollAnswerCount {
+            id: answer as u16,
+            count: count as u32,
+            me_voted: row.voted.contains(&answer),
         });
         let results = PollResults {
             is_finalized: row.finalized,

@@ -250,9 +250,8 @@ async fn prune_guild(
         let background = app.clone();
         app.tasks.spawn(async move {
             let work = prune(&background, &user, guild_id, &wanted, &reason);
-            match background.stop.run_until_cancelled(work).await {
-                Some(Err(error)) => tracing::warn!(?error, "a prune ended early"),
-                Some(Ok(_)) | None => {}
+            if let Some(Err(error)) = background.stop.run_until_cancelled(work).await {
+                tracing::warn!(?error, "a prune ended early");
             }
         });
         return Ok(Json(Pruned { pruned: None }));

@@ -32,6 +32,11 @@ use crate::{
 /// Different emojis on one message.
 const EMOJIS_MAX: i64 = 20;
 
+/// Channel, message, emoji, user.
+type OfUser = (Id<Channel>, Id<Message>, String, Id<User>);
+/// Channel, message, emoji, type of the reaction, user.
+type TypedOfUser = (Id<Channel>, Id<Message>, String, String, Id<User>);
+
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .routes(routes!(delete_all_message_reactions))
@@ -371,7 +376,7 @@ async fn delete_my_message_reaction(
 async fn delete_user_message_reaction(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji, of)): Path<(Id<Channel>, Id<Message>, String, Id<User>)>,
+    Path((channel_id, message_id, emoji, of)): Path<OfUser>,
 ) -> Result<StatusCode> {
     remove(&app, &user, channel_id, message_id, &emoji, of, None).await
 }
@@ -402,13 +407,7 @@ async fn reaction_delete_typed(
 async fn reaction_delete_typed_user(
     State(app): State<App>,
     user: CurrentUser,
-    Path((channel_id, message_id, emoji, kind, of)): Path<(
-        Id<Channel>,
-        Id<Message>,
-        String,
-        String,
-        Id<User>,
-    )>,
+    Path((channel_id, message_id, emoji, kind, of)): Path<TypedOfUser>,
 ) -> Result<StatusCode> {
     let kind = parse_kind(&kind)?;
     remove(&app, &user, channel_id, message_id, &emoji, of, Some(kind)).await

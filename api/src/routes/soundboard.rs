@@ -447,7 +447,7 @@ async fn send_soundboard_sound(
 ) -> Result<StatusCode> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::SPEAK | Permissions::USE_SOUNDBOARD;
-    let access = access::channel(&mut *db, &user, channel_id, needed).await?;
+    let access = access::channel(&mut db, &user, channel_id, needed).await?;
     let guild = access.guild.id;
     let connected = sqlx::query!(
         "select user_id, self_mute, self_deaf, suppress from voice_state

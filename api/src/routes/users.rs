@@ -10,7 +10,6 @@ use guildhall_shared::{
 };
 use guildhall_store::account::{self as accounts, UserRow};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};

@@ -39,11 +39,6 @@ impl Endpoint {
         Self { url, shared }
     }
 
-    /// What interactions are answered with from now on.
-    pub(crate) fn set_reply(&self, reply: Value) {
-        self.shared.lock().unwrap().reply = reply;
-    }
-
     /// Rightly signed bodies so far.
     pub(crate) fn received(&self) -> Vec<Value> {
         self.shared.lock().unwrap().received.clone()

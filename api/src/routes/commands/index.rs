@@ -70,7 +70,7 @@ pub(super) async fn channel_command_index(
     caller.require_human()?;
     let mut db = app.db.acquire().await?;
     let needed = Permissions::VIEW_CHANNEL;
-    let access = access::channel(&mut *db, &caller, channel_id, needed).await?;
+    let access = access::channel(&mut db, &caller, channel_id, needed).await?;
     let channel = &access.channel;
     // Rules name channels, not threads.
     let ruled = match channel.kind.is_thread() {

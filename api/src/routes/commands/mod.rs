@@ -313,9 +313,8 @@ fn published(app: &App, place: Place, event: Option<Envelope>) {
     let told = app.clone();
     app.tasks.spawn(async move {
         let telling = tell_all_guilds(&told, place.application);
-        match told.stop.run_until_cancelled(telling).await {
-            Some(Err(error)) => tracing::warn!(?error, "guilds were not told of a changed command"),
-            Some(Ok(())) | None => {}
+        if let Some(Err(error)) = told.stop.run_until_cancelled(telling).await {
+            tracing::warn!(?error, "guilds were not told of a changed command");
         }
     });
 }

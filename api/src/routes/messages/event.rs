@@ -3,15 +3,15 @@
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Alt, Envelope, Visibility},
+    envelope::{Alt, Envelope},
     gateway::{EventKind, Intents},
-    id::marker::{Channel, Guild},
+    id::marker::Guild,
     model::{Member, Message},
 };
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{access::Audience, error::Result, events};
+use crate::{access::Audience, error::Result};
 
 /// A message as the gateway sends it: with its guild and its author's membership.
 #[derive(Serialize)]
