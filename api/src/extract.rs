@@ -11,7 +11,10 @@ use axum::{
 };
 use bytes::Bytes;
 use guildhall_shared::{Id, error_code::ErrorCode, id::marker};
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::Value;
 
 use crate::{
@@ -80,6 +83,11 @@ fn content_type_may_be_json(headers: &HeaderMap) -> bool {
 /// Parses `body`; the usual good one in a single pass.
 pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
     let mut form = FormErrors::new();
+    // A derived struct would take its fields from a list as well.
+    let is_list = body.trim_ascii_start().first() == Some(&b'[');
+    if is_list && !wants_list::<T>() && serde_json::from_slice::<IgnoredAny>(body).is_ok() {
+        return Err(FormErrors::one("", Fault::NotObject));
+    }
     let value: T = match serde_json::from_slice(body) {
         Ok(value) => value,
         // Some values of the wrong type count as wrong syntax: the tree tells.
@@ -94,6 +102,11 @@ pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
     value.check(&mut form);
     form.finish()?;
     Ok(value)
+}
+
+fn wants_list<T: DeserializeOwned>() -> bool {
+    let refused = serde_json::from_str::<T>("{}").err();
+    refused.is_some_and(|error| error.to_string().contains("expected a sequence"))
 }
 
 /// Parses `tree` again and again, each time without the field that did not fit, so that
@@ -464,6 +477,10 @@ mod tests {
         }
         assert_eq!(
             code(&errors(parse_form::<Sample>(b"7")), ""),
+            "MODEL_TYPE_CONVERT"
+        );
+        assert_eq!(
+            code(&errors(parse_form::<Sample>(b" [\"a\"]")), ""),
             "MODEL_TYPE_CONVERT"
         );
         assert_eq!(

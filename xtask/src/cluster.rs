@@ -225,7 +225,10 @@ impl Plan {
             ("API_LISTEN", loopback(ports.api).to_string()),
             ("API_PUBLIC_URL", format!("http://{}", loopback(ports.api))),
             ("GATEWAY_URL", format!("ws://{}", loopback(ports.gateway))),
-            ("MEDIA_DIR", self.logs.with_file_name("media").display().to_string()),
+            (
+                "MEDIA_DIR",
+                self.logs.with_file_name("media").display().to_string(),
+            ),
         ];
         self.launch(name, "guildhall-api", Some(command), settings)
     }

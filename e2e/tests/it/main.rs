@@ -6,7 +6,6 @@
 )]
 
 mod bots;
-mod conformance;
 mod faults;
 mod hostile;
 mod visibility;

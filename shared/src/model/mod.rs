@@ -5,8 +5,8 @@
 mod application;
 mod audit;
 mod channel;
-mod expression;
 mod command;
+mod expression;
 mod guild;
 mod invite;
 mod member;
@@ -25,11 +25,11 @@ pub use channel::{
     AnyChannel, Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, GroupFields,
     PrivateChannel, Thread, ThreadMember, ThreadMetadata,
 };
-pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
 pub use command::{
     Command, CommandBody, CommandChoice, CommandKind, CommandOption, CommandPermission,
     CommandPermissions, Localizations,
 };
+pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
 pub use member::{Member, Role, RoleColors, RoleTags};
