@@ -49,6 +49,44 @@ impl From<UserRow> for User {
     }
 }
 
+/// The [`User`] in a row that holds the columns of [`UserRow`] among others.
+#[macro_export]
+macro_rules! user_of {
+    ($row:ident) => {
+        guildhall_shared::model::User::from($crate::account::UserRow {
+            user_id: $row.user_id,
+            username: $row.username,
+            discriminator: $row.discriminator,
+            global_name: $row.global_name,
+            avatar: $row.avatar,
+            banner: $row.banner,
+            accent_color: $row.accent_color,
+            bot: $row.bot,
+            public_flags: $row.public_flags,
+        })
+    };
+}
+
+/// [`user_of`] a row whose account may be gone (`left join`): then `None`.
+macro_rules! creator_of {
+    ($row:ident) => {
+        $row.user_id.map(|user_id| {
+            guildhall_shared::model::User::from($crate::account::UserRow {
+                user_id,
+                username: $row.username.unwrap_or_default(),
+                discriminator: $row.discriminator.unwrap_or_default(),
+                global_name: $row.global_name,
+                avatar: $row.avatar,
+                banner: $row.banner,
+                accent_color: $row.accent_color,
+                bot: $row.bot.unwrap_or_default(),
+                public_flags: $row.public_flags.unwrap_or_default(),
+            })
+        })
+    };
+}
+pub(crate) use creator_of;
+
 /// The account behind a token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Account {
@@ -110,18 +148,7 @@ impl From<AccountRow> for Account {
             application: application(row.application_id, row.application_flags),
             state_seq: row.state_seq as u64,
             user: CurrentUser {
-                user: UserRow {
-                    user_id: row.user_id,
-                    username: row.username,
-                    discriminator: row.discriminator,
-                    global_name: row.global_name,
-                    avatar: row.avatar,
-                    banner: row.banner,
-                    accent_color: row.accent_color,
-                    bot: row.bot,
-                    public_flags: row.public_flags,
-                }
-                .into(),
+                user: user_of!(row),
                 mfa_enabled: row.mfa_enabled,
                 locale: row.locale,
                 verified: row.verified,

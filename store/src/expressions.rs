@@ -2,11 +2,11 @@
 
 use guildhall_shared::{
     id::{Id, marker},
-    model::{Emoji, SoundboardSound, Sticker, StickerFormat, User},
+    model::{Emoji, SoundboardSound, Sticker, StickerFormat},
 };
 use sqlx::PgExecutor;
 
-use crate::{Result, account::UserRow};
+use crate::{Result, account::creator_of};
 
 /// Whose emojis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,26 +22,6 @@ impl EmojisOf {
             Self::Application(id) => (None, Some(id.to_db())),
         }
     }
-}
-
-/// The account of whoever made something, if it is still there.
-macro_rules! creator {
-    ($row:ident) => {
-        $row.user_id.map(|user_id| -> User {
-            UserRow {
-                user_id,
-                username: $row.username.unwrap_or_default(),
-                discriminator: $row.discriminator.unwrap_or_default(),
-                global_name: $row.global_name,
-                avatar: $row.avatar,
-                banner: $row.banner,
-                accent_color: $row.accent_color,
-                bot: $row.bot.unwrap_or_default(),
-                public_flags: $row.public_flags.unwrap_or_default(),
-            }
-            .into()
-        })
-    };
 }
 
 /// Emojis with who made them; one of them if an id is given.
@@ -70,7 +50,7 @@ pub async fn emojis(
         id: Id::from_db(row.emoji_id),
         name: row.name,
         roles: crate::ids_from_db(row.roles),
-        user: creator!(row),
+        user: creator_of!(row),
         require_colons: true,
         managed: false,
         animated: row.animated,
@@ -118,7 +98,7 @@ pub async fn stickers(
         format_type: StickerFormat(row.format as u8),
         available: row.available,
         guild_id: Id::from_db(row.guild_id),
-        user: creator!(row),
+        user: creator_of!(row),
     });
     Ok(stickers.collect())
 }
@@ -162,7 +142,7 @@ pub async fn sounds(
         emoji_name: row.emoji_name,
         guild_id: Some(Id::from_db(row.guild_id)),
         available: row.available,
-        user: creator!(row),
+        user: creator_of!(row),
     });
     Ok(sounds.collect())
 }

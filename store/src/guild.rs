@@ -15,11 +15,9 @@ use sqlx::{PgConnection, PgExecutor, PgPool, types::Json};
 use time::OffsetDateTime;
 
 use crate::{
-    Result,
-    account::UserRow,
-    expressions,
+    Result, expressions,
     scheduled_events::{self, Which},
-    thread, voice,
+    thread, user_of, voice,
 };
 
 /// A whole guild at one position: events after it are changes to this.
@@ -146,18 +144,7 @@ pub struct MemberRow {
 
 impl From<MemberRow> for Member {
     fn from(row: MemberRow) -> Self {
-        let user: User = UserRow {
-            user_id: row.user_id,
-            username: row.username,
-            discriminator: row.discriminator,
-            global_name: row.global_name,
-            avatar: row.avatar,
-            banner: row.banner,
-            accent_color: row.accent_color,
-            bot: row.bot,
-            public_flags: row.public_flags,
-        }
-        .into();
+        let user: User = user_of!(row);
         Self {
             user: Some(user),
             nick: row.nick,

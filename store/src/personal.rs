@@ -9,7 +9,7 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, PgExecutor, types::Json};
 
-use crate::{Result, account::UserRow};
+use crate::{Result, user_of};
 
 /// What READY shows of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -75,18 +75,7 @@ async fn relationships_to(
                 stranger_request: false,
                 user_ignored: false,
                 since: Timestamp(row.since),
-                user: UserRow {
-                    user_id: row.user_id,
-                    username: row.username,
-                    discriminator: row.discriminator,
-                    global_name: row.global_name,
-                    avatar: row.avatar,
-                    banner: row.banner,
-                    accent_color: row.accent_color,
-                    bot: row.bot,
-                    public_flags: row.public_flags,
-                }
-                .into(),
+                user: user_of!(row),
             })
         })
         .collect())

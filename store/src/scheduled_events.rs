@@ -11,7 +11,7 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, types::Json};
 
-use crate::{Result, account::UserRow};
+use crate::{Result, account::creator_of};
 
 /// Which events of a guild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,40 +74,25 @@ pub async fn scheduled_events(
             exceptions.entry(row.event_id).or_default().push(exception);
         }
     }
-    let events = rows.into_iter().map(|row| {
-        let creator = || {
-            Some(UserRow {
-                user_id: row.user_id?,
-                username: row.username?,
-                discriminator: row.discriminator?,
-                global_name: row.global_name,
-                avatar: row.avatar,
-                banner: row.banner,
-                accent_color: row.accent_color,
-                bot: row.bot?,
-                public_flags: row.public_flags?,
-            })
-        };
-        ScheduledEvent {
-            id: Id::from_db(row.event_id),
-            guild_id: Id::from_db(row.guild_id),
-            channel_id: row.channel_id.map(Id::from_db),
-            creator_id: Some(Id::from_db(row.creator_id)),
-            creator: creator().map(Into::into),
-            name: row.name,
-            description: row.description,
-            image: row.image,
-            scheduled_start_time: Timestamp(row.starts_at),
-            scheduled_end_time: row.ends_at.map(Timestamp),
-            privacy_level: row.privacy_level as u8,
-            status: EventStatus(row.status as u8),
-            entity_type: EventEntity(row.entity_type as u8),
-            entity_id: row.entity_id.map(Id::from_db),
-            entity_metadata: row.location.map(|location| EventMetadata { location }),
-            recurrence_rule: row.recurrence_rule.map(|rule| rule.0),
-            guild_scheduled_event_exceptions: exceptions.remove(&row.event_id).unwrap_or_default(),
-            user_count: row.user_count.map(|count| count as u32),
-        }
+    let events = rows.into_iter().map(|row| ScheduledEvent {
+        id: Id::from_db(row.event_id),
+        guild_id: Id::from_db(row.guild_id),
+        channel_id: row.channel_id.map(Id::from_db),
+        creator_id: Some(Id::from_db(row.creator_id)),
+        creator: creator_of!(row),
+        name: row.name,
+        description: row.description,
+        image: row.image,
+        scheduled_start_time: Timestamp(row.starts_at),
+        scheduled_end_time: row.ends_at.map(Timestamp),
+        privacy_level: row.privacy_level as u8,
+        status: EventStatus(row.status as u8),
+        entity_type: EventEntity(row.entity_type as u8),
+        entity_id: row.entity_id.map(Id::from_db),
+        entity_metadata: row.location.map(|location| EventMetadata { location }),
+        recurrence_rule: row.recurrence_rule.map(|rule| rule.0),
+        guild_scheduled_event_exceptions: exceptions.remove(&row.event_id).unwrap_or_default(),
+        user_count: row.user_count.map(|count| count as u32),
     });
     Ok(events.collect())
 }

@@ -13,7 +13,7 @@ use guildhall_shared::{
     model::{self, AuditAction},
     shard::realm,
 };
-use guildhall_store::{account::UserRow, ids_from_db, ids_to_db};
+use guildhall_store::{account::UserRow, ids_from_db, ids_to_db, user_of};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
@@ -72,20 +72,9 @@ struct Row {
 
 impl From<Row> for Ban {
     fn from(row: Row) -> Self {
-        let user = UserRow {
-            user_id: row.user_id,
-            username: row.username,
-            discriminator: row.discriminator,
-            global_name: row.global_name,
-            avatar: row.avatar,
-            banner: row.banner,
-            accent_color: row.accent_color,
-            bot: row.bot,
-            public_flags: row.public_flags,
-        };
         Self {
+            user: user_of!(row),
             reason: row.reason,
-            user: user.into(),
         }
     }
 }

@@ -11,7 +11,7 @@ use guildhall_shared::{
     id::marker,
     model::{Application, ApplicationSettings, PublicApplication, User},
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::{account::UserRow, user_of};
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;
@@ -317,18 +317,7 @@ pub(crate) async fn find_all(
     .await?;
     let applications = rows.into_iter().map(|row| {
         let id = Id::from_db(row.application_id);
-        let owner: User = UserRow {
-            user_id: row.user_id,
-            username: row.username,
-            discriminator: row.discriminator,
-            global_name: row.global_name,
-            avatar: row.avatar,
-            banner: row.banner,
-            accent_color: row.accent_color,
-            bot: row.bot,
-            public_flags: row.public_flags,
-        }
-        .into();
+        let owner: User = user_of!(row);
         let bot: User = UserRow {
             user_id: row.bot_user_id,
             username: row.bot_username,

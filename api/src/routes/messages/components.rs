@@ -69,7 +69,7 @@ impl Place {
 pub(crate) fn parse(values: &[Value], v2: bool, form: &mut FormErrors) -> Vec<Value> {
     let max = if v2 { COMPONENTS_MAX } else { ROWS_MAX };
     if values.len() > max {
-        form.add("components", Fault::BadLength { min: 0, max });
+        form.add("components", Fault::BadLength { min: 1, max });
         return Vec::new();
     }
     let mut parser = Parser {
@@ -84,7 +84,7 @@ pub(crate) fn parse(values: &[Value], v2: bool, form: &mut FormErrors) -> Vec<Va
     let (count, text, mut ids) = (parser.count, parser.text, parser.ids);
     if v2 && count > COMPONENTS_MAX {
         let max = COMPONENTS_MAX;
-        form.add("components", Fault::BadLength { min: 0, max });
+        form.add("components", Fault::BadLength { min: 1, max });
     }
     if text > TEXT_MAX {
         let message = format!("The text of all components exceeds {TEXT_MAX} characters.");
