@@ -157,6 +157,11 @@ impl App {
         self.stop.cancel();
     }
 
+    /// Collects what deleted guilds have left, as housekeeping does every minute.
+    pub async fn collect_deleted_guilds(&self) -> crate::error::Result<()> {
+        crate::routes::guilds::collect::deleted_guilds(&self.db).await
+    }
+
     /// Ends the background tasks, the event queue emptied first. Call when no request is left.
     pub async fn shut_down(&self) {
         self.stop.cancel();

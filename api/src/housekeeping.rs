@@ -22,7 +22,7 @@ use crate::{
     audit,
     error::Result,
     events,
-    routes::{applications, messages, polls, roles},
+    routes::{applications, guilds, messages, polls, roles, scheduled_events, voice},
     tickets,
 };
 
@@ -66,6 +66,15 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("work on accounts", account::work(app).await);
         is_done("expire invites", expire_invites(app).await);
         is_done("take deleted roles", roles::take_deleted(app).await);
+        is_done(
+            "collect guilds",
+            guilds::collect::deleted_guilds(&app.db).await,
+        );
+        is_done("end stale voice", voice::end_stale(app).await);
+        is_done(
+            "move events on",
+            scheduled_events::expire::move_on(app).await,
+        );
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("delete leftovers", messages::delete_leftovers(app).await);

@@ -19,7 +19,7 @@ use guildhall_shared::{
 use serde::Deserialize;
 use sqlx::{PgConnection, types::Json as Jsonb};
 
-use super::guilds;
+use super::{guilds, scheduled_events, stages, voice};
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
     app::App,
@@ -615,6 +615,10 @@ async fn delete_channel(
             }
         }
     }
+    let guild = channel.guild_id;
+    events.extend(voice::empty_channel(&mut tx, guild, channel_id).await?);
+    events.extend(stages::close(&mut tx, guild, channel_id).await?);
+    events.extend(scheduled_events::delete_of_channel(&mut tx, guild, channel_id).await?);
     sqlx::query!(
         "delete from channel where channel_id = $1",
         channel_id.to_db()

@@ -7,8 +7,9 @@ mod bans;
 mod channels;
 mod farewell;
 mod gateway;
-mod guilds;
+pub(crate) mod guilds;
 mod instance;
+mod integrations;
 mod invites;
 pub(crate) mod members;
 pub(crate) mod messages;
@@ -16,6 +17,7 @@ pub(crate) mod meta;
 mod mfa;
 mod notes;
 mod oauth2;
+mod onboarding;
 mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
@@ -23,10 +25,17 @@ mod profile;
 pub(crate) mod reactions;
 pub(crate) mod relationships;
 pub(crate) mod roles;
+pub(crate) mod scheduled_events;
 mod settings;
 mod sinks;
+mod stages;
+mod templates;
 mod typing;
 pub(crate) mod users;
+mod vanity;
+pub(crate) mod voice;
+mod welcome_screen;
+mod widget;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -42,9 +51,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(channels::router().into())
         .merge(farewell::router())
         .merge(gateway::router())
-        .merge(guilds::router().into())
+        .merge(guilds::router())
         .merge(instance::router())
-        .merge(invites::router().into())
+        .merge(integrations::router())
+        .merge(invites::router())
         .merge(members::router())
         .merge(messages::router())
         .merge(mfa::router())
@@ -53,13 +63,21 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(pins::router())
         .merge(polls::router())
         .merge(reactions::router())
+        .merge(onboarding::router())
         .merge(profile::router())
         .merge(relationships::router())
         .merge(roles::router())
+        .merge(scheduled_events::router())
         .merge(settings::router())
         .merge(sinks::router())
+        .merge(stages::router())
+        .merge(templates::router())
         .merge(typing::router())
         .merge(users::router())
+        .merge(vanity::router())
+        .merge(voice::router())
+        .merge(welcome_screen::router())
+        .merge(widget::router())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.

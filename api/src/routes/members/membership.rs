@@ -24,7 +24,7 @@ use crate::{
     error::Result,
     events,
     extract::Path,
-    routes::{messages, oauth2, roles},
+    routes::{messages, oauth2, roles, voice},
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -169,7 +169,9 @@ pub(crate) async fn greet(
 /// Errors: 30001.
 pub(crate) async fn check_guild_count(db: &mut PgConnection, user: Id<User>) -> Result<()> {
     let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from member where user_id = $1"#,
+        // Members of a deleted guild stay until they are collected.
+        r#"select count(*) as "count!" from member join guild using (guild_id)
+           where user_id = $1"#,
         user.to_db(),
     )
     .fetch_one(db)
@@ -192,6 +194,8 @@ pub(crate) async fn remove(
     let Some(user) = &member.user else {
         return Ok(Vec::new());
     };
+    // Told while they still are a member.
+    let mut envelopes = voice::leave(db, guild, user.id).await?;
     let removed = sqlx::query!(
         "with gone as (
            delete from member where guild_id = $1 and user_id = $2 returning user_id)
@@ -203,7 +207,7 @@ pub(crate) async fn remove(
     .execute(&mut *db)
     .await?;
     if removed.rows_affected() == 0 {
-        return Ok(Vec::new());
+        return Ok(envelopes);
     }
     let mut vis = visibility();
     vis.except.push(user.id);
@@ -212,7 +216,7 @@ pub(crate) async fn remove(
         user,
     };
     let kind = EventKind::GuildMemberRemove;
-    let mut envelopes = vec![events::append(db, guild, kind, vis, &body, None).await?];
+    envelopes.push(events::append(db, guild, kind, vis, &body, None).await?);
     if user.bot {
         envelopes.extend(remove_bot(db, guild, user).await?);
     }

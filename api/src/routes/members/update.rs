@@ -24,7 +24,10 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    routes::roles,
+    routes::{
+        roles,
+        voice::{self, Moderation},
+    },
 };
 
 /// Longest timeout.
@@ -135,21 +138,21 @@ pub(super) async fn update_guild_member(
         }
         member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
     }
-    // Nobody is in voice: there is none yet.
-    for (wanted, needed) in [
-        (body.mute.is_some(), Permissions::MUTE_MEMBERS),
-        (body.deaf.is_some(), Permissions::DEAFEN_MEMBERS),
-        (body.channel_id.is_some(), Permissions::MOVE_MEMBERS),
-    ] {
-        if wanted {
-            access.require(needed)?;
-            return Err(ErrorCode::TargetNotInVoice.into());
-        }
-    }
-    if member == before {
+    let moderation = Moderation {
+        mute: body.mute,
+        deaf: body.deaf,
+        channel: body.channel_id,
+    };
+    let (mut events, moved) =
+        voice::moderate(&app, &mut tx, &access, user_id, moderation, &user, &reason).await?;
+    member.mute = body.mute.unwrap_or(member.mute);
+    member.deaf = body.deaf.unwrap_or(member.deaf);
+    if member == before && events.is_empty() {
         return Ok(Json(member));
     }
-    let mut events = vec![store(&mut tx, guild_id, user_id, &member).await?];
+    if member != before {
+        events.push(store(&mut tx, guild_id, user_id, &member).await?);
+    }
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
         .target(user_id)
         .changed(&before, &member)?;
@@ -157,6 +160,9 @@ pub(super) async fn update_guild_member(
     events.extend(audit_roles(&app, &mut tx, &access, &before, &member, &reason).await?);
     tx.commit().await?;
     app.publisher.publish(events);
+    if let Some(state) = moved {
+        voice::tell_of_server(&app, &state)?;
+    }
     Ok(Json(member))
 }
 
