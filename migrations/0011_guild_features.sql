@@ -77,14 +77,15 @@ create index scheduled_event_open_idx on scheduled_event (starts_at) where statu
 
 -- One date of a recurring event that is moved or cancelled.
 create table scheduled_event_exception (
-    exception_id bigint primary key,
     event_id     bigint not null references scheduled_event on delete cascade,
+    -- A snowflake of original_at.
+    exception_id bigint not null,
     -- The date by the rule that this replaces.
     original_at  timestamptz not null,
     starts_at    timestamptz,
     ends_at      timestamptz,
     canceled     boolean not null default false,
-    unique (event_id, original_at)
+    primary key (event_id, exception_id)
 );
 
 -- Who is interested: in all dates (exception_id 0) or in one of them.

@@ -50,6 +50,7 @@ create table read_state (
     last_viewed integer,
     primary key (user_id, channel_id)
 );
+create index read_state_channel_idx on read_state (channel_id);
 
 -- Who was mentioned by name, for the list of recent mentions. Forgotten after some days by
 -- housekeeping; rows of deleted messages are passed over until then.
@@ -60,3 +61,4 @@ create table user_mention (
     primary key (user_id, message_id)
 );
 create index user_mention_message_idx on user_mention (message_id);
+create index user_mention_channel_idx on user_mention (channel_id);

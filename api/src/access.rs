@@ -175,6 +175,23 @@ impl ChannelAccess {
     }
 }
 
+/// What one without any role may do in a channel. `base` are @everyone's permissions.
+pub(crate) fn of_everyone(
+    guild: Id<Guild>,
+    base: Permissions,
+    kind: ChannelKind,
+    overwrites: &[Overwrite],
+) -> Permissions {
+    let nobody = MemberAccess {
+        user: guild.cast(),
+        is_owner: false,
+        roles: &[],
+        communication_disabled_until: None,
+    };
+    let (class, now) = (kind.class(), Timestamp::now());
+    permissions::in_channel(base, guild, nobody, overwrites, class, now)
+}
+
 /// Errors: 50013.
 pub(crate) fn require(held: Permissions, needed: Permissions) -> Result<()> {
     if held.contains(needed) {

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     access::AccessCache,
     auth::{Passwords, TokenCache},
+    collect,
     config::Config,
     error::Result,
     events::Publisher,
@@ -170,6 +171,11 @@ impl App {
     /// Asks the background tasks to end, without waiting for them.
     pub fn stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Collects what deleted guilds have left, as housekeeping does every minute.
+    pub async fn collect_deleted_guilds(&self) -> crate::error::Result<()> {
+        collect::deleted_guilds(&self.db).await
     }
 
     /// Ends the background tasks, the event queue emptied first. Call when no request is left.

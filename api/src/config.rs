@@ -2,6 +2,8 @@
 
 use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
 
+use guildhall_shared::voice::VoiceSettings;
+
 /// A setting that is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -136,6 +138,9 @@ pub struct Config {
     #[command(flatten)]
     pub mail: MailConfig,
 
+    #[command(flatten)]
+    pub voice: VoiceConfig,
+
     /// Reverse proxies before this server: a client's address is taken that many places
     /// from the right of `X-Forwarded-For`. 0: the peer's address.
     #[arg(long, env = "API_PROXIES", default_value_t = 0)]
@@ -210,6 +215,25 @@ pub struct MailConfig {
     pub mail_to_log: bool,
 }
 
+/// The media server that clients in voice are sent to.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct VoiceConfig {
+    /// Its address, as host:port without a scheme. Without one clients are told to wait.
+    #[arg(long = "voice-endpoint", env = "VOICE_ENDPOINT", requires = "voice_key", value_parser = endpoint)]
+    pub voice_endpoint: Option<String>,
+
+    /// Secret shared with the media server, at least 32 characters; signs the clients' tokens.
+    #[arg(long, env = "VOICE_KEY", hide_env_values = true, value_parser = cluster_key)]
+    pub voice_key: Option<Secret>,
+}
+
+impl VoiceConfig {
+    pub(crate) fn settings(&self) -> VoiceSettings {
+        let key = self.voice_key.as_ref().map_or("", Secret::reveal);
+        VoiceSettings::new(self.voice_endpoint.clone(), key)
+    }
+}
+
 /// Settings of `guildhall-api migrate`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct MigrateConfig {
@@ -250,6 +274,14 @@ pub(crate) fn base_url(text: &str) -> Result<String, String> {
         return Err("must start with http://, https://, ws:// or wss://".to_owned());
     }
     Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// `host:port` without a scheme.
+fn endpoint(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains("://") || text.contains('/') {
+        return Err("must be host:port, without a scheme".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn cluster_key(text: &str) -> Result<Secret, String> {

@@ -22,7 +22,10 @@ use crate::{
     audit, collect,
     error::Result,
     events, media,
-    routes::{applications, mentions, messages, oauth2, polls, roles, threads, webhooks},
+    routes::{
+        applications, mentions, messages, oauth2, polls, roles, scheduled_events, threads,
+        voice, webhooks,
+    },
     tickets,
 };
 
@@ -68,11 +71,18 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         is_done("take deleted roles", roles::take_deleted(app).await);
         is_done("collect files", media::collect(&app.media).await);
         is_done("store who was seen", app.seen.store(&app.db).await);
+        is_done("end stale voice", voice::end_stale(app).await);
+        is_done(
+            "move events on",
+            scheduled_events::expire::move_on(app).await,
+        );
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("forget mentions", mentions::forget_old(&app.db).await);
         is_done("end polls", polls::end_expired(app).await);
         is_done("archive threads", threads::archive_idle(app).await);
-        is_done("collect", collect::run(app).await);
+        is_done("collect channels", collect::run(app).await);
+        let collected = collect::deleted_guilds(&app.db).await;
+        is_done("collect guilds", collected);
         is_done(
             "publish announcements",
             webhooks::deliver_crossposts(app).await,

@@ -22,13 +22,15 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use guildhall_shared::{
     Id,
     envelope::Envelope,
-    gateway::{CloseCode, Intents},
+    gateway::{CloseCode, EventKind, Intents},
     id::marker::{Channel, Guild, Realm, User},
     shard::Position,
     token::{Token, TokenHash},
 };
 use guildhall_store::personal::Personal;
 use tokio::sync::Notify;
+
+use crate::codec::VoiceCommand;
 
 /// Messages a core's inbox holds; what does not fit is dropped and fetched again.
 pub const INBOX_MESSAGES_MAX: usize = 65_536;
@@ -70,6 +72,9 @@ pub enum ToNode {
         core: CoreId,
         subscriptions: Vec<Subscription>,
     },
+    /// A client sent op 4, or a session that may be in voice has ended; answered by
+    /// [`ToCore::Voice`] if there is something to tell the session alone.
+    Voice { core: CoreId, request: VoiceRequest },
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -86,6 +91,18 @@ pub struct IdentifyRequest {
     pub intents: Option<Intents>,
     /// Bot shard `(id, count)`, already checked for `id < count`.
     pub shard: (u32, u32),
+}
+
+/// Op 4 of a session.
+#[derive(Debug, Clone)]
+pub struct VoiceRequest {
+    pub session: SessionKey,
+    /// As clients know it.
+    pub session_id: String,
+    pub user: Id<User>,
+    pub command: VoiceCommand,
+    /// The session is over; nothing more comes of it.
+    pub ended: bool,
 }
 
 /// One realm a core wants.
@@ -131,6 +148,11 @@ pub enum ToCore {
     TokenChecked {
         session: SessionKey,
         valid: bool,
+    },
+    /// What a session alone is told of its place in voice.
+    Voice {
+        session: SessionKey,
+        dispatches: Vec<(EventKind, Bytes)>,
     },
     Subscribed(Box<Subscribed>),
     /// No owner could be reached; the core says so to its clients and asks again later.

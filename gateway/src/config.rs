@@ -3,6 +3,7 @@
 use std::{fmt, net::SocketAddr, str::FromStr};
 
 use clap::{Parser, ValueEnum};
+use guildhall_shared::voice::VoiceSettings;
 
 use crate::node::ClusterKey;
 
@@ -78,6 +79,15 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_DB_CONNECTIONS_MAX", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub db_connections_max: u32,
 
+    /// Media server that clients in voice are sent to, as host:port without a scheme. Without
+    /// one they are told to wait.
+    #[arg(long, env = "VOICE_ENDPOINT", requires = "voice_key")]
+    pub voice_endpoint: Option<String>,
+
+    /// Secret shared with the media server; signs the clients' tokens.
+    #[arg(long, env = "VOICE_KEY", hide_env_values = true)]
+    pub voice_key: Option<Secret>,
+
     /// How logs are written.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -123,6 +133,12 @@ impl Config {
         }
         ClusterKey::new(self.cluster_key.0.clone())
             .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())
+    }
+
+    /// Where voice is handed to.
+    pub fn voice(&self) -> VoiceSettings {
+        let key = self.voice_key.as_ref().map_or("", |key| key.0.as_str());
+        VoiceSettings::new(self.voice_endpoint.clone(), key)
     }
 
     /// Threads to start.

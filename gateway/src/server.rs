@@ -142,6 +142,7 @@ fn start_node(
         shards: config.shards,
         identify_concurrency: config.identify_concurrency,
         db_connections_max: config.db_connections_max,
+        voice: config.voice(),
         status: status.clone(),
         registry: registry.clone(),
     };

@@ -28,6 +28,7 @@ codes! {
     UnknownApplication = 10002, 404, "Unknown Application";
     UnknownChannel = 10003, 404, "Unknown Channel";
     UnknownGuild = 10004, 404, "Unknown Guild";
+    UnknownIntegration = 10005, 404, "Unknown Integration";
     UnknownInvite = 10006, 404, "Unknown Invite";
     UnknownMember = 10007, 404, "Unknown Member";
     UnknownMessage = 10008, 404, "Unknown Message";
@@ -51,6 +52,14 @@ codes! {
     InteractionAcknowledged = 40060, 400, "Interaction has already been acknowledged.";
     InvalidOAuth2Token = 50025, 401, "Invalid OAuth2 access token provided";
     MissingScope = 50026, 400, "Missing required OAuth2 scope";
+    UnknownGuildTemplate = 10057, 404, "Unknown guild template";
+    UnknownVoiceState = 10065, 404, "Unknown Voice State";
+    UnknownStageInstance = 10067, 404, "Unknown Stage Instance";
+    UnknownWelcomeScreen = 10069, 404, "Unknown Guild Welcome Screen";
+    UnknownScheduledEvent = 10070, 404, "Unknown Guild Scheduled Event";
+    UnknownScheduledEventUser = 10071, 404, "Unknown Guild Scheduled Event User";
+    UnknownTargetUsersJob = 10124, 404, "Unknown invite target users job";
+    UnknownTargetUsers = 10129, 404, "Unknown invite target users";
     BotsCannotUse = 20001, 403, "Bots cannot use this endpoint";
     OnlyBotsCanUse = 20002, 403, "Only bots can use this endpoint";
     NotAuthorizedOnApplication = 20012, 403, "You are not authorized to perform this action on this application";
@@ -76,6 +85,9 @@ codes! {
     MaximumGuildWebhooks = 30058, 400, "Maximum number of webhooks per guild reached (1000)";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
     FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
+    HasTemplate = 30031, 400, "Guild already has a template";
+    MaximumScheduledEvents = 30038, 400, "Maximum number of uncompleted guild scheduled events reached (100)";
+    InvitesPaused = 40006, 403, "This feature has been temporarily disabled server-side";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
     OwnsGuilds = 40011, 400, "You must transfer ownership of any owned guilds before deleting your account";
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
@@ -86,11 +98,13 @@ codes! {
     TagRequired = 40067, 400, "A tag is required to create a forum post in this channel";
     MissingAccess = 50001, 403, "Missing Access";
     CannotOnDm = 50003, 403, "Cannot execute action on a DM channel";
+    WidgetDisabled = 50004, 403, "Guild widget disabled";
     CannotEditOthersMessage = 50005, 403, "Cannot edit a message authored by another user";
     EmptyMessage = 50006, 400, "Cannot send an empty message";
     CannotSendToUser = 50007, 403, "Cannot send messages to this user";
     NonTextChannel = 50008, 400, "Cannot send messages in a non-text channel";
     BotlessApplication = 50010, 400, "OAuth2 application does not have a bot";
+    VanityTaken = 50020, 400, "Invite code was either invalid or taken";
     MissingPermissions = 50013, 403, "Missing Permissions";
     InvalidWebhookToken = 50027, 401, "Invalid Webhook Token";
     NoteTooLong = 50015, 400, "Note was too long";
@@ -107,6 +121,7 @@ codes! {
     InvalidGuild = 50055, 400, "Invalid Guild";
     CommunityChannel = 50074, 400, "Cannot delete a channel required for Community guilds";
     ThreadArchived = 50083, 400, "Tried to perform an operation on an archived thread, such as editing a message or adding a user to the thread";
+    EventEntityMismatch = 50091, 400, "The entity type of the event is different from the entity you are trying to start the event for";
     OwnershipToBot = 50132, 400, "Ownership cannot be transferred to a bot user";
     InvalidSticker = 50081, 400, "Invalid sticker sent";
     InvalidJson = 50109, 400, "The request body contains invalid JSON.";
@@ -148,4 +163,7 @@ codes! {
     MaximumAnnouncementThreads = 160007, 400, "Maximum number of active announcement threads reached";
     BlockedByAutomod = 200_000, 400, "Message was blocked by automatic moderation";
     BulkBanFailed = 500_000, 400, "Failed to ban users";
+    StageOpen = 150006, 400, "The Stage is already open";
+    FinishedEvent = 180000, 400, "Cannot update a finished event";
+    OnboardingRequirements = 350000, 400, "Cannot enable onboarding, requirements are not met";
 }

@@ -16,6 +16,7 @@ pub mod shard;
 pub mod snowflake;
 pub mod timestamp;
 pub mod token;
+pub mod voice;
 
 pub use id::Id;
 pub use permissions::Permissions;

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    id::marker::{Application, Guild, Role, User},
+    id::marker::{Application, Guild, Role, ScheduledEvent, User},
 };
 use sha2::{Digest, Sha256};
 
@@ -34,6 +34,7 @@ pub(crate) enum ImageOf {
     GuildDiscoverySplash(Id<Guild>),
     GuildBanner(Id<Guild>),
     RoleIcon(Id<Role>),
+    EventCover(Id<ScheduledEvent>),
     /// A webhook's id as a user's: its messages' author has it.
     WebhookAvatar(Id<User>),
     ApplicationIcon(Id<Application>),
@@ -55,6 +56,7 @@ impl ImageOf {
             Self::GuildDiscoverySplash(id) => format!("discovery-splashes/{id}"),
             Self::GuildBanner(id) => format!("banners/{id}"),
             Self::RoleIcon(id) => format!("role-icons/{id}"),
+            Self::EventCover(id) => format!("guild-events/{id}"),
             Self::ApplicationIcon(id) => format!("app-icons/{id}"),
         }
     }

@@ -13,9 +13,10 @@ mod dms;
 mod emojis;
 mod farewell;
 mod gateway;
-mod guilds;
+pub(crate) mod guilds;
 mod incidents;
 mod instance;
+mod integrations;
 mod invites;
 pub(crate) mod members;
 pub(crate) mod mentions;
@@ -24,6 +25,7 @@ pub(crate) mod meta;
 mod mfa;
 mod notes;
 pub(crate) mod oauth2;
+mod onboarding;
 mod pins;
 pub(crate) mod policies;
 pub(crate) mod polls;
@@ -33,15 +35,22 @@ pub(crate) mod reactions;
 mod read_states;
 pub(crate) mod relationships;
 pub(crate) mod roles;
+pub(crate) mod scheduled_events;
 pub(crate) mod search;
 mod settings;
 mod sinks;
 mod soundboard;
+mod stages;
 mod stickers;
+mod templates;
 pub(crate) mod threads;
 mod typing;
 pub(crate) mod users;
+mod vanity;
+pub(crate) mod voice;
 pub(crate) mod webhooks;
+mod welcome_screen;
+mod widget;
 
 use utoipa_axum::router::OpenApiRouter;
 
@@ -51,44 +60,53 @@ use crate::app::App;
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
         .merge(applications::router())
-        .merge(audit_log::router())
         .merge(attachments::router())
+        .merge(audit_log::router())
         .merge(auth::router())
         .merge(automod::router())
         .merge(bans::router())
         .merge(channels::router())
-        .merge(dms::router())
         .merge(commands::router())
+        .merge(dms::router())
+        .merge(emojis::router())
         .merge(farewell::router())
         .merge(gateway::router())
-        .merge(emojis::router())
-        .merge(soundboard::router())
-        .merge(stickers::router())
-        .merge(guilds::router().into())
+        .merge(guilds::router())
         .merge(incidents::router())
         .merge(instance::router())
-        .merge(invites::router().into())
+        .merge(integrations::router())
+        .merge(invites::router())
         .merge(members::router())
         .merge(mentions::router())
         .merge(messages::router())
         .merge(mfa::router())
         .merge(notes::router())
         .merge(oauth2::router())
+        .merge(onboarding::router())
         .merge(pins::router())
         .merge(polls::router())
-        .merge(reactions::router())
         .merge(profile::router())
         .merge(prune::router())
-        .merge(relationships::router())
+        .merge(reactions::router())
         .merge(read_states::router())
+        .merge(relationships::router())
         .merge(roles::router())
+        .merge(scheduled_events::router())
         .merge(search::router())
         .merge(settings::router())
         .merge(sinks::router())
+        .merge(soundboard::router())
+        .merge(stages::router())
+        .merge(stickers::router())
+        .merge(templates::router())
         .merge(threads::router())
         .merge(typing::router())
         .merge(users::router())
+        .merge(vanity::router())
+        .merge(voice::router())
         .merge(webhooks::router())
+        .merge(welcome_screen::router())
+        .merge(widget::router())
 }
 
 /// A name as it is stored: trimmed, without the one character that Postgres refuses.

@@ -2,6 +2,7 @@
 //! which is what simd-json wants.
 
 use guildhall_shared::{
+    Id,
     gateway::{CloseCode, Intents, Opcode},
     token::Token,
 };
@@ -10,7 +11,7 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{Command, Identify, Resume};
+use super::{Command, Identify, Resume, VoiceCommand};
 
 /// How deep a command may nest.
 const DEPTH_MAX: u32 = 32;
@@ -49,8 +50,9 @@ pub fn parse(text: &mut [u8]) -> Result<Command, CloseCode> {
         op if op == Opcode::Resume as u64 => {
             resume(d).map(|resume| Command::Resume(Box::new(resume)))
         }
-        // Presence, voice, members, subscriptions, and what official clients send unasked.
-        3..=5 | 8 | 13 | 14 | 18..=22 | 28..=31 | 34..=39 | 41..=43 => {
+        op if op == Opcode::VoiceStateUpdate as u64 => voice(d),
+        // Presence, members, subscriptions, and what official clients send unasked.
+        3 | 5 | 8 | 13 | 14 | 18..=22 | 28..=31 | 34..=39 | 41..=43 => {
             if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
                 Ok(Command::Other)
             } else {
@@ -103,6 +105,43 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
         shard,
         large_threshold,
     })
+}
+
+/// Without a guild it is about a call, which there are none of.
+fn voice(d: &OwnedValue) -> Result<Command, CloseCode> {
+    if d.as_object().is_none() {
+        return Err(CloseCode::DecodeError);
+    }
+    let flag = |key: &str| match d.get(key) {
+        None => Ok(false),
+        Some(value) if value.is_null() => Ok(false),
+        Some(value) => value.as_bool().ok_or(CloseCode::DecodeError),
+    };
+    let (guild, channel) = (id(d, "guild_id")?, id(d, "channel_id")?);
+    let (self_mute, self_deaf) = (flag("self_mute")?, flag("self_deaf")?);
+    let self_video = flag("self_video")?;
+    let Some(guild) = guild else {
+        return Ok(Command::Other);
+    };
+    Ok(Command::Voice(Box::new(VoiceCommand {
+        guild,
+        channel,
+        self_mute,
+        self_deaf,
+        self_video,
+    })))
+}
+
+/// An id as text or number; null and absence are none.
+fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
+    let Some(value) = d.get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    let id = match value.as_str() {
+        Some(text) => text.parse().ok(),
+        None => value.as_u64().and_then(Id::new),
+    };
+    id.map(Some).ok_or(CloseCode::DecodeError)
 }
 
 fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
@@ -178,6 +217,28 @@ mod tests {
             .unwrap()
             .extend(extra.as_object().unwrap().clone());
         read(json!({"op": 2, "d": d}))
+    }
+
+    #[test]
+    fn op_4_names_a_guild_and_a_channel() {
+        let voice = |d: serde_json::Value| read(json!({"op": 4, "d": d}));
+        let d = json!({"guild_id": "1", "channel_id": 2, "self_mute": true, "self_deaf": null});
+        let Ok(Command::Voice(command)) = voice(d) else {
+            panic!("no voice command");
+        };
+        assert_eq!(command.guild.get(), 1);
+        assert_eq!(command.channel.map(Id::get), Some(2));
+        assert!(command.self_mute && !command.self_deaf && !command.self_video);
+        let call = json!({"guild_id": null, "channel_id": null});
+        assert!(matches!(voice(call), Ok(Command::Other)));
+        for d in [
+            json!(null),
+            json!({"guild_id": "x"}),
+            json!({"guild_id": "1", "channel_id": -1}),
+            json!({"guild_id": "1", "self_mute": 1}),
+        ] {
+            assert_eq!(voice(d.clone()).unwrap_err(), CloseCode::DecodeError, "{d}");
+        }
     }
 
     #[test]

@@ -4,7 +4,12 @@ mod json;
 
 pub use json::{invalid_session, parse};
 
-use guildhall_shared::{gateway::Intents, token::Token};
+use guildhall_shared::{
+    Id,
+    gateway::Intents,
+    id::marker::{Channel, Guild},
+    token::Token,
+};
 
 /// HELLO with the customary interval. All four keys are there, `t`, `s`, `op` before `d`:
 /// some libraries index `s` of every payload, one finds the keys by their first occurrence.
@@ -20,6 +25,8 @@ pub enum Command {
     Heartbeat,
     Identify(Box<Identify>),
     Resume(Box<Resume>),
+    /// Op 4 for a guild.
+    Voice(Box<VoiceCommand>),
     /// Known, legal once READY was sent, and without effect here.
     Other,
 }
@@ -34,6 +41,16 @@ pub struct Identify {
     pub shard: Option<(u32, u32)>,
     /// 50 to 250.
     pub large_threshold: Option<u16>,
+}
+
+/// Op 4: into a voice channel, how one is in it, or out of voice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VoiceCommand {
+    pub guild: Id<Guild>,
+    pub channel: Option<Id<Channel>>,
+    pub self_mute: bool,
+    pub self_deaf: bool,
+    pub self_video: bool,
 }
 
 /// Op 6.

@@ -7,6 +7,7 @@ mod connections;
 mod ready;
 mod realms;
 mod sessions;
+mod voice;
 
 pub(crate) use connections::Next;
 
@@ -162,6 +163,10 @@ impl Core {
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::TokenChecked { session, valid } => self.token_checked(session, valid),
+            ToCore::Voice {
+                session,
+                dispatches,
+            } => self.voice_answered(session, dispatches),
             ToCore::Subscribed(subscribed) => self.subscribed(*subscribed),
             ToCore::Unavailable { realm } => self.realm_unavailable(realm),
             ToCore::Event(event) => self.event(&event),

@@ -92,6 +92,9 @@ impl Core {
         if !event.kind.is_dispatched() {
             return self.internal_event(event, only);
         }
+        if event.kind == EventKind::VoiceServerUpdate {
+            return self.voice_server(event, only);
+        }
         let (mut full, mut blank): (Option<Rc<Dispatch>>, Option<Rc<Dispatch>>) = (None, None);
         let Self {
             hub,

@@ -12,8 +12,10 @@ use rand::RngExt;
 
 use super::{Core, ready};
 use crate::{
-    bus::{Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
-    codec::Resume,
+    bus::{
+        Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode, VoiceRequest,
+    },
+    codec::{Resume, VoiceCommand},
     dispatch::Dispatch,
     hub,
     session::{
@@ -108,6 +110,7 @@ impl Core {
             dirty: false,
             home: Some(identity.position),
             guilds: Vec::with_capacity(identity.guilds.len()),
+            voice: Vec::new(),
             assembling: None,
         }) as SessionSlot;
         self.by_id.insert(id, slot);
@@ -249,6 +252,25 @@ impl Core {
         };
         self.by_id.remove(&session.id);
         let core = self.core_id();
+        for &guild in &session.voice {
+            let request = VoiceRequest {
+                session: SessionKey {
+                    slot,
+                    generation: session.generation,
+                },
+                session_id: session.id.to_string(),
+                user: session.user,
+                command: VoiceCommand {
+                    guild,
+                    channel: None,
+                    self_mute: false,
+                    self_deaf: false,
+                    self_video: false,
+                },
+                ended: true,
+            };
+            self.outbox.push_back(ToNode::Voice { core, request });
+        }
         let own = shard::realm(session.user);
         let realms = session
             .guilds

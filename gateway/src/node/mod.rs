@@ -13,6 +13,7 @@ mod metrics;
 mod owner;
 mod redis;
 mod relay;
+mod voice;
 
 use std::{
     io,
@@ -25,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use guildhall_shared::voice::VoiceSettings;
 use sqlx::postgres::PgPoolOptions;
 use tokio::{
     net::TcpListener,
@@ -45,6 +47,7 @@ use self::{
         link::{LinkEvent, Links},
         server,
     },
+    voice::Voice,
 };
 use crate::bus::{CoreHandle, CoreId, ToCore, ToNode};
 
@@ -79,6 +82,8 @@ pub struct Config {
     /// Buckets of identify concurrency (`max_concurrency`).
     pub identify_concurrency: u16,
     pub db_connections_max: u32,
+    /// Where voice is handed to.
+    pub voice: VoiceSettings,
     pub status: Arc<Status>,
     /// Where the node's metrics are registered.
     pub registry: prometheus::Registry,
@@ -274,13 +279,21 @@ async fn serve(
     let _ = config.status.relay_addr.set(bound);
     tracing::info!(node.id = %config.node_id, relay = %bound, "node runs");
 
+    let cores: Rc<[CoreHandle]> = cores.into();
+    let voice = Voice::new(
+        db.clone(),
+        commands.clone(),
+        config.shards,
+        config.voice.clone(),
+        cores.clone(),
+    );
+    spawn_local(voice.clone().keep_alive());
     let identifier = Rc::new(Identifier::new(
         db,
         commands,
         config.identify_concurrency,
         metrics,
     ));
-    let cores: Rc<[CoreHandle]> = cores.into();
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
@@ -292,6 +305,7 @@ async fn serve(
                 core,
                 subscriptions,
             } => edge.subscribe(core, subscriptions),
+            ToNode::Voice { core, request } => voice.request(core, request),
             ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),
             ToNode::Identify {
                 core,

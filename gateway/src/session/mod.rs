@@ -55,6 +55,8 @@ pub struct Session {
     /// Where READY left off in the user's own realm, until its events follow from there.
     pub home: Option<Position>,
     pub guilds: Vec<(Id<Guild>, GuildPhase)>,
+    /// Guilds in which it asked for voice; it leaves it there when it ends.
+    pub voice: Vec<Id<Guild>>,
     /// A user's READY while its guilds come in.
     pub assembling: Option<Box<Assembling>>,
 }

@@ -14,8 +14,9 @@ use std::{
 use guildhall_gateway::{
     bus::{
         self, CoreHandle, IdentifyRequest, Inbox, Refused, SessionKey, SnapshotRequest, Subscribed,
-        Subscriber, Subscription, ToCore, ToNode, ViewChange,
+        Subscriber, Subscription, ToCore, ToNode, ViewChange, VoiceRequest,
     },
+    codec::VoiceCommand,
     node::{self, ClusterKey, Status},
 };
 use guildhall_shared::{
@@ -27,6 +28,7 @@ use guildhall_shared::{
     keys,
     shard::{Position, ShardId},
     token::Token,
+    voice::VoiceSettings,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -318,6 +320,7 @@ impl Node {
             shards: SHARDS,
             identify_concurrency: 1,
             db_connections_max: 4,
+            voice: VoiceSettings::new(Some("voice.test:443".to_owned()), "a key"),
             status: status.clone(),
             registry: registry.clone(),
         };
@@ -1038,4 +1041,106 @@ async fn identify_knows_its_tokens(db: PgPool) {
         close(identify(&token, guilds, (0, 1)).await),
         Refused::TryLater
     );
+}
+
+impl Node {
+    /// Op 4 of a session of `world.owner`.
+    async fn voice(&self, world: &World, session: u32, channel: Option<Id<Channel>>) {
+        let request = VoiceRequest {
+            session: SessionKey {
+                slot: session,
+                generation: 1,
+            },
+            session_id: format!("session {session}"),
+            user: world.owner,
+            command: VoiceCommand {
+                guild: world.guild,
+                channel,
+                self_mute: true,
+                self_deaf: false,
+                self_video: false,
+            },
+            ended: false,
+        };
+        let core = 0;
+        let voice = ToNode::Voice { core, request };
+        self.requests.send(voice).await.unwrap();
+    }
+
+    /// The next event, and what a session alone is told, in whatever order they come.
+    async fn voice_told(&self) -> (Arc<Envelope>, u32, Vec<(EventKind, Value)>) {
+        let (mut event, mut told) = (None, None);
+        while event.is_none() || told.is_none() {
+            match self.next().await {
+                ToCore::Event(envelope) => event = Some(envelope),
+                ToCore::Voice {
+                    session,
+                    dispatches,
+                } => {
+                    let bodies = dispatches.into_iter();
+                    let bodies =
+                        bodies.map(|(kind, body)| (kind, serde_json::from_slice(&body).unwrap()));
+                    told = Some((session.slot, bodies.collect()));
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        let (slot, told) = told.unwrap();
+        (event.unwrap(), slot, told)
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn voice_is_entered_taken_over_and_left(db: PgPool) {
+    let world = World::new(db).await;
+    sqlx::query("update channel set kind = 2 where channel_id = $1")
+        .bind(world.open.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+
+    node.voice(&world, 1, Some(world.open)).await;
+    let (event, slot, told) = node.voice_told().await;
+    assert_eq!(event.kind, EventKind::VoiceStateUpdate);
+    assert_eq!(event.vis.scope, Scope::Channel(world.open));
+    let body: Value = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!(body["session_id"], "session 1");
+    assert_eq!(body["self_mute"], true);
+    assert_eq!(body["member"]["user"]["id"], world.owner.to_string());
+    assert_eq!(slot, 1);
+    let [(EventKind::VoiceServerUpdate, server)] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(server["endpoint"], "voice.test:443");
+    assert_eq!(server["guild_id"], world.guild.to_string());
+
+    // Another session takes the place over; the first one can no longer leave it.
+    node.voice(&world, 2, Some(world.open)).await;
+    let (event, slot, _) = node.voice_told().await;
+    let body: Value = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!((slot, &body["session_id"]), (2, &json!("session 2")));
+    node.voice(&world, 1, None).await;
+    node.quiet().await;
+    node.voice(&world, 2, None).await;
+    let event = node.event().await;
+    let body: Value = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!(body["channel_id"], Value::Null);
+    let left: i64 = sqlx::query_scalar("select count(*) from voice_state")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+
+    // The text channel it was before is none to enter.
+    sqlx::query("update channel set kind = 0 where channel_id = $1")
+        .bind(world.open.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    node.voice(&world, 2, Some(world.open)).await;
+    node.quiet().await;
 }

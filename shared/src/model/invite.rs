@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{ChannelKind, User};
+use super::{ChannelKind, RoleColors, ScheduledEvent, User};
 use crate::{
     Timestamp,
     id::{Id, marker},
@@ -22,12 +22,42 @@ pub struct Invite {
     pub guild_id: Id<marker::Guild>,
     pub guild: InviteGuild,
     pub channel: InviteChannel,
+    /// 1: a stream of `target_user`; 2: the activity `target_application`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_type: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_user: Option<User>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_application: Option<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guild_scheduled_event: Option<ScheduledEvent>,
+    /// Given to whoever takes it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<InviteRole>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approximate_member_count: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approximate_presence_count: Option<u64>,
     #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<InviteMetadata>,
+    /// It is the guild's vanity code, which nobody revokes.
+    #[serde(skip)]
+    pub is_vanity: bool,
+}
+
+/// A role that comes with an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InviteRole {
+    pub id: Id<marker::Role>,
+    pub name: String,
+    pub position: i32,
+    pub color: u32,
+    #[serde(default)]
+    pub colors: RoleColors,
+    #[serde(default)]
+    pub icon: Option<String>,
+    #[serde(default)]
+    pub unicode_emoji: Option<String>,
 }
 
 /// What only those who manage invites see.

@@ -30,6 +30,9 @@ impl MessageKind {
     pub const THREAD_STARTER: Self = Self(21);
     pub const CONTEXT_MENU_COMMAND: Self = Self(23);
     pub const AUTO_MODERATION_ACTION: Self = Self(24);
+    pub const STAGE_START: Self = Self(27);
+    pub const STAGE_END: Self = Self(28);
+    pub const STAGE_TOPIC: Self = Self(31);
     pub const POLL_RESULT: Self = Self(46);
 
     /// Whether somebody wrote it, as opposed to the server.

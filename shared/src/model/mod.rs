@@ -31,7 +31,7 @@ pub use command::{
 };
 pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
-pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata};
+pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata, InviteRole};
 pub use member::{Member, Role, RoleColors, RoleTags};
 pub use message::{
     Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,

@@ -1,6 +1,7 @@
 //! Scheduled events. Spec: objects.md › Scheduled event.
 
 use serde::{Deserialize, Serialize};
+use time::{Date, Duration, OffsetDateTime, UtcOffset};
 use utoipa::ToSchema;
 
 use super::User;
@@ -34,6 +35,43 @@ pub struct ScheduledEvent {
     pub guild_scheduled_event_exceptions: Vec<EventException>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_count: Option<u32>,
+}
+
+impl ScheduledEvent {
+    /// The event once it has taken place: completed, or waiting for its next date.
+    pub fn after_it(mut self) -> Self {
+        self.entity_id = None;
+        let canceled: Vec<u64> = self
+            .guild_scheduled_event_exceptions
+            .iter()
+            .filter(|exception| exception.is_canceled)
+            .map(|exception| exception.event_exception_id.created_ms())
+            .collect();
+        let next = self.recurrence_rule.as_ref().and_then(|rule| {
+            let mut at = self.scheduled_start_time;
+            // As many tries as there may be cancelled dates, and one.
+            for _ in 0..=canceled.len() {
+                at = rule.next_after(at)?;
+                let ms = at.0.unix_timestamp_nanos() / 1_000_000;
+                if !canceled.iter().any(|&canceled| i128::from(canceled) == ms) {
+                    return Some(at);
+                }
+            }
+            None
+        });
+        match next {
+            Some(next) => {
+                let length = self
+                    .scheduled_end_time
+                    .map(|end| end.0 - self.scheduled_start_time.0);
+                self.scheduled_start_time = next;
+                self.scheduled_end_time = length.map(|length| Timestamp(next.0 + length));
+                self.status = EventStatus::SCHEDULED;
+            }
+            None => self.status = EventStatus::COMPLETED,
+        }
+        self
+    }
 }
 
 /// How far an event is: 1 scheduled, 2 active, 3 completed, 4 cancelled.
@@ -96,6 +134,69 @@ pub struct RecurrenceRule {
     pub count: Option<u32>,
 }
 
+impl RecurrenceRule {
+    pub const YEARLY: u8 = 0;
+    pub const MONTHLY: u8 = 1;
+    pub const WEEKLY: u8 = 2;
+    pub const DAILY: u8 = 3;
+    /// Every rule has a date within so many days: the 29th of February skips 8 years at most.
+    const DAYS_AHEAD: i64 = 366 * 9;
+
+    /// Whether the event takes place then by the rule.
+    pub fn is_date(&self, at: Timestamp) -> bool {
+        let at = at.0.to_offset(UtcOffset::UTC);
+        let start = self.start.0.to_offset(UtcOffset::UTC);
+        at >= start && at.time() == start.time() && self.is_day(start.date(), at.date())
+    }
+
+    /// The first date after `at`.
+    pub fn next_after(&self, at: Timestamp) -> Option<Timestamp> {
+        let start = self.start.0.to_offset(UtcOffset::UTC);
+        let at = at.0.to_offset(UtcOffset::UTC);
+        let first = if at < start { start } else { at };
+        (0..Self::DAYS_AHEAD).find_map(|days| {
+            let date = first.date().checked_add(Duration::days(days))?;
+            let candidate = OffsetDateTime::new_utc(date, start.time());
+            let fits = candidate > at && candidate >= start && self.is_day(start.date(), date);
+            fits.then_some(Timestamp(candidate))
+        })
+    }
+
+    fn is_day(&self, start: Date, date: Date) -> bool {
+        let weekday = date.weekday().number_days_from_monday();
+        match self.frequency {
+            Self::DAILY => {
+                let days = self.by_weekday.as_ref();
+                days.is_none_or(|days| days.contains(&weekday))
+            }
+            Self::WEEKLY => {
+                let monday = |date: Date| {
+                    let since = date.weekday().number_days_from_monday();
+                    date.to_julian_day() - i32::from(since)
+                };
+                let weeks = (monday(date) - monday(start)) / 7;
+                let own = vec![start.weekday().number_days_from_monday()];
+                let days = self.by_weekday.as_ref().unwrap_or(&own);
+                days.contains(&weekday) && weeks.rem_euclid(self.interval.max(1) as i32) == 0
+            }
+            Self::MONTHLY => match &self.by_n_weekday {
+                Some(days) => {
+                    let n = (date.day() - 1) / 7 + 1;
+                    days.iter().any(|nth| nth.n == n && nth.day == weekday)
+                }
+                None => date.day() == start.day(),
+            },
+            _ => match (&self.by_month, &self.by_month_day) {
+                (Some(months), Some(days)) => {
+                    months.contains(&u8::from(date.month()))
+                        && days.iter().any(|&day| u8::try_from(day) == Ok(date.day()))
+                }
+                _ => (date.month(), date.day()) == (start.month(), start.day()),
+            },
+        }
+    }
+}
+
 /// The `n`th such weekday of a month.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NthWeekday {
@@ -127,5 +228,66 @@ mod tests {
             .map(|(from, to)| (from.0, to.0))
             .collect();
         assert_eq!(allowed, [(1, 1), (1, 2), (1, 4), (2, 2), (2, 3)]);
+    }
+
+    fn at(text: &str) -> Timestamp {
+        serde_json::from_value(serde_json::json!(text)).unwrap()
+    }
+
+    fn rule(frequency: u8) -> RecurrenceRule {
+        RecurrenceRule {
+            // A Tuesday.
+            start: at("2030-01-01T18:30:00Z"),
+            end: None,
+            frequency,
+            interval: 1,
+            by_weekday: None,
+            by_n_weekday: None,
+            by_month: None,
+            by_month_day: None,
+            by_year_day: None,
+            count: None,
+        }
+    }
+
+    #[test]
+    fn rules_give_the_next_date() {
+        let weekly = RecurrenceRule {
+            interval: 2,
+            by_weekday: Some(vec![1]),
+            ..rule(RecurrenceRule::WEEKLY)
+        };
+        let monthly = RecurrenceRule {
+            by_n_weekday: Some(vec![NthWeekday { n: 2, day: 4 }]),
+            ..rule(RecurrenceRule::MONTHLY)
+        };
+        let yearly = RecurrenceRule {
+            by_month: Some(vec![2]),
+            by_month_day: Some(vec![29]),
+            ..rule(RecurrenceRule::YEARLY)
+        };
+        let working = RecurrenceRule {
+            by_weekday: Some(vec![0, 1, 2, 3, 4]),
+            ..rule(RecurrenceRule::DAILY)
+        };
+        for (rule, after, next) in [
+            (&weekly, "2030-01-01T18:30:00Z", "2030-01-15T18:30:00Z"),
+            (&weekly, "2029-01-01T00:00:00Z", "2030-01-01T18:30:00Z"),
+            (&monthly, "2030-01-01T18:30:00Z", "2030-01-11T18:30:00Z"),
+            (&monthly, "2030-01-11T18:30:00Z", "2030-02-08T18:30:00Z"),
+            (&yearly, "2030-01-01T18:30:00Z", "2032-02-29T18:30:00Z"),
+            (&working, "2030-01-04T18:30:00Z", "2030-01-07T18:30:00Z"),
+            (&working, "2030-01-04T18:00:00Z", "2030-01-04T18:30:00Z"),
+        ] {
+            assert_eq!(rule.next_after(at(after)), Some(at(next)), "after {after}");
+            assert!(rule.is_date(at(next)));
+            assert!(!rule.is_date(at("2030-01-02T18:31:00Z")));
+        }
+        let never = RecurrenceRule {
+            by_month: Some(vec![2]),
+            by_month_day: Some(vec![31]),
+            ..rule(RecurrenceRule::YEARLY)
+        };
+        assert_eq!(never.next_after(at("2030-01-01T18:30:00Z")), None);
     }
 }

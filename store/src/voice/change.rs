@@ -14,7 +14,7 @@ use guildhall_shared::{
     model::{ChannelKind, ChannelSettings, VoiceState},
     permissions::{self, MemberAccess, Overwrite},
 };
-use sqlx::{PgConnection, types::Json};
+use sqlx::{PgConnection, PgExecutor, types::Json};
 
 use super::states;
 use crate::{Result, events, guild};
@@ -197,6 +197,19 @@ pub async fn put(
     .execute(&mut *db)
     .await?;
     announce(db, guild_id, channel, state, trace).await
+}
+
+/// A gateway's sign of life for its sessions.
+pub async fn keep_alive(db: impl PgExecutor<'_>, sessions: &[String]) -> Result<()> {
+    sqlx::query!(
+        "update voice_state set alive_until = now() + make_interval(secs => $2)
+         where session_id = any($1)",
+        sessions,
+        ALIVE_SECONDS,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Tells of a state that is stored, or whose `mute` or `deaf` changed with the member.

@@ -16,6 +16,7 @@ use guildhall_shared::{
     model::{AnyChannel, AuditAction, Channel, ChannelKind, ChannelSettings},
     permissions::Overwrite,
 };
+use guildhall_store::voice::change;
 use serde::Deserialize;
 use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 use utoipa::ToSchema;
@@ -31,7 +32,7 @@ use self::{
     },
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},
 };
-use super::{dms, guilds, threads};
+use super::{dms, guilds, scheduled_events, stages, threads};
 use crate::{
     access::{self, ChannelAccess, Place},
     app::App,
@@ -42,6 +43,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    http,
 };
 
 const CHANNELS_MAX: usize = 500;
@@ -496,6 +498,11 @@ async fn delete_guild_channel(
     let mut events = Vec::new();
     if channel.kind.holds_threads() {
         events.extend(threads::delete_all_of(&mut tx, guild_id, channel_id).await?);
+    }
+    if channel.kind.is_voice() {
+        events.extend(change::empty_channel(&mut tx, guild_id, channel_id, http::trace()).await?);
+        events.extend(stages::close(&mut tx, guild_id, channel_id).await?);
+        events.extend(scheduled_events::delete_of_channel(&mut tx, guild_id, channel_id).await?);
     }
     collect::delete_channel(&mut tx, channel_id).await?;
     events.extend(guilds::forget_channel(&mut tx, guild_id, channel_id).await?);

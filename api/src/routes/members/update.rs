@@ -8,7 +8,7 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Role, User},
     model::{AuditAction, Member, VoiceState, present},
 };
-use guildhall_store::{ids_to_db, voice::change as voice};
+use guildhall_store::{ids_to_db, voice::change};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;
@@ -26,7 +26,7 @@ use crate::{
     form::{Fault, FormErrors},
     http,
     media::{ImageOf, check_image, store_optional_image},
-    routes::roles,
+    routes::{roles, voice},
 };
 
 /// Longest timeout.
@@ -144,6 +144,7 @@ pub(super) async fn update_guild_member(
     if member != before {
         events.push(store(&mut tx, guild_id, user_id, &member).await?);
     }
+    let mut moved = None;
     if let Some(state) = state {
         let changed = (member.mute, member.deaf) != (before.mute, before.deaf);
         let told = Voice {
@@ -151,10 +152,11 @@ pub(super) async fn update_guild_member(
             changed,
             goes_to: body.channel_id,
         };
-        events.extend(
-            told.change(&app, &mut tx, &access, user_id, &reason)
-                .await?,
-        );
+        let (told, now) = told
+            .change(&app, &mut tx, &access, user_id, &reason)
+            .await?;
+        events.extend(told);
+        moved = now;
     }
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
         .target(user_id)
@@ -163,6 +165,9 @@ pub(super) async fn update_guild_member(
     events.extend(audit_roles(&app, &mut tx, &access, &before, &member, &reason).await?);
     tx.commit().await?;
     app.publisher.publish(events);
+    if let Some(state) = moved {
+        voice::tell_of_server(&app, &state)?;
+    }
     Ok(Json(member))
 }
 
@@ -223,6 +228,7 @@ struct Voice {
 }
 
 impl Voice {
+    /// The events, and the state of who is in another channel now.
     async fn change(
         self,
         app: &App,
@@ -230,19 +236,23 @@ impl Voice {
         access: &GuildAccess,
         target: Id<User>,
         reason: &Reason,
-    ) -> Result<Vec<Envelope>> {
+    ) -> Result<(Vec<Envelope>, Option<VoiceState>)> {
         let (guild, trace) = (access.id, http::trace());
         let entry = |action| Entry::new(guild, access.user, action, reason);
-        let mut events = Vec::new();
+        let (mut events, mut elsewhere) = (Vec::new(), None);
         match self.goes_to {
             Some(None) => {
-                events.extend(voice::disconnect(db, guild, target, None, trace).await?);
+                events.extend(change::disconnect(db, guild, target, None, trace).await?);
                 let entry = entry(AuditAction::MEMBER_DISCONNECT);
                 events.extend(audit::append(app, db, entry).await?);
             }
             Some(Some(goal)) if Some(goal) != self.state.channel_id => {
-                let moved = voice::move_to(db, guild, target, goal, trace).await?;
-                events.extend(moved.into_iter().flat_map(|(_, events)| events));
+                if let Some((state, told)) =
+                    change::move_to(db, guild, target, goal, trace).await?
+                {
+                    events.extend(told);
+                    elsewhere = Some(state);
+                }
                 let entry = entry(AuditAction::MEMBER_MOVE).option("channel_id", goal);
                 events.extend(audit::append(app, db, entry).await?);
             }
@@ -250,14 +260,14 @@ impl Voice {
                 if let Some(channel) = self.state.channel_id {
                     let now = guildhall_store::voice::states(&mut *db, guild, Some(target), None);
                     if let Some(state) = now.await?.pop() {
-                        let told = voice::announce(db, guild, channel, state, trace).await?;
+                        let told = change::announce(db, guild, channel, state, trace).await?;
                         events.extend(told.1);
                     }
                 }
             }
             _ => {}
         }
-        Ok(events)
+        Ok((events, elsewhere))
     }
 }
 

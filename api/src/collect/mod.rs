@@ -1,8 +1,12 @@
-//! What deleted channels have left: rows without foreign keys, which may be many.
+//! What deleted guilds and channels have left: rows without foreign keys, which may be many.
 //!
-//! Whoever deletes a channel removes its row at once and puts it on the queue (`collect`);
+//! A guild's are [`guild`]'s. Whoever deletes a channel removes its row at once and puts it on the queue (`collect`);
 //! housekeeping deletes the rest in bounded statements. A table that keeps rows by
 //! `channel_id` without a foreign key gets its step in [`step`].
+
+mod guild;
+
+pub(crate) use self::guild::deleted_guilds;
 
 use guildhall_shared::{
     Id,
@@ -128,11 +132,31 @@ async fn step(db: &PgPool, channel: i64) -> Result<bool> {
              delete from message_nonce where ctid = any(array(
                select ctid from message_nonce where channel_id = $1 limit $2))
              returning 1
+           ), searched as (
+             delete from message_search where ctid = any(array(
+               select ctid from message_search where channel_id = $1 limit $2))
+             returning 1
+           ), read as (
+             delete from read_state where ctid = any(array(
+               select ctid from read_state where channel_id = $1 limit $2))
+             returning 1
+           ), mentions as (
+             delete from user_mention where ctid = any(array(
+               select ctid from user_mention where channel_id = $1 limit $2))
+             returning 1
+           ), jobs as (
+             delete from crosspost_job where ctid = any(array(
+               select ctid from crosspost_job where channel_id = $1 limit $2))
+             returning 1
+           ), indexed as (
+             delete from message_search_channel where channel_id = $1
            )
            select greatest((select count(*) from messages), (select count(*) from counts),
                            (select count(*) from reactions), (select count(*) from pins),
                            (select count(*) from polls), (select count(*) from votes),
-                           (select count(*) from leftovers), (select count(*) from nonces))
+                           (select count(*) from leftovers), (select count(*) from nonces),
+                           (select count(*) from searched), (select count(*) from read),
+                           (select count(*) from mentions), (select count(*) from jobs))
              as "most!""#,
         channel,
         ROWS_MAX,

@@ -1,0 +1,369 @@
+//! Open stages. Spec: objects.md › Stage instance; permissions.md › Scheduled events and stages.
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::{Envelope, Visibility},
+    error_code::ErrorCode,
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Guild, ScheduledEvent},
+    model::{AuditAction, ChannelKind, EventStatus, MessageKind, StageInstance, User},
+};
+use guildhall_store::{
+    scheduled_events::{Which, scheduled_events},
+    voice,
+};
+use serde::Deserialize;
+use sqlx::PgConnection;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{messages, scheduled_events};
+use crate::{
+    access::{self, ChannelAccess},
+    app::App,
+    audit::{self, Entry, Reason},
+    auth::CurrentUser,
+    error::Result,
+    events,
+    extract::{Form, Json, Path},
+    form::{Fault, FormErrors},
+};
+
+/// Who runs a stage holds all of these.
+pub(crate) const MODERATOR: Permissions = Permissions::MANAGE_CHANNELS
+    .union(Permissions::MUTE_MEMBERS)
+    .union(Permissions::MOVE_MEMBERS);
+/// Of guilds only; public stages (1) are no more.
+const PRIVACY_GUILD: u8 = 2;
+
+pub(crate) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(create_stage_instance))
+        .routes(routes!(
+            get_stage_instance,
+            update_stage_instance,
+            delete_stage_instance
+        ))
+}
+
+fn check_privacy(form: &mut FormErrors, level: Option<u8>) {
+    if let Some(level) = level.filter(|&level| level != PRIVACY_GUILD) {
+        form.add("privacy_level", Fault::NotEnum(level.to_string()));
+    }
+}
+
+async fn announce(
+    db: &mut PgConnection,
+    kind: EventKind,
+    stage: &StageInstance,
+) -> Result<Envelope> {
+    let vis = Visibility::channel(stage.channel_id, Intents::GUILDS);
+    events::append(db, stage.guild_id, kind, vis, stage, None).await
+}
+
+/// The stage of a channel, and the caller there. Errors: 10003, 10067, 50001, 50013.
+async fn at(
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    channel: Id<Channel>,
+    needed: Permissions,
+) -> Result<(ChannelAccess, StageInstance)> {
+    let access = access::channel(&mut *db, user, channel, needed).await?;
+    let found = voice::stages(db, access.guild.id, Some(channel)).await?;
+    let stage = found.into_iter().next();
+    Ok((access, stage.ok_or(ErrorCode::UnknownStageInstance)?))
+}
+
+/// Opens a stage: the row and its event. The guild's head is locked.
+///
+/// Errors: 150006 if it is open.
+pub(crate) async fn open(
+    app: &App,
+    db: &mut PgConnection,
+    access: &ChannelAccess,
+    topic: &str,
+    event: Option<Id<ScheduledEvent>>,
+) -> Result<(StageInstance, Envelope)> {
+    let stage = StageInstance {
+        id: app.snowflakes.next()?,
+        guild_id: access.guild.id,
+        channel_id: access.channel.id,
+        topic: topic.to_owned(),
+        privacy_level: PRIVACY_GUILD,
+        discoverable_disabled: true,
+        guild_scheduled_event_id: event,
+    };
+    let opened = sqlx::query!(
+        "insert into stage_instance (stage_id, guild_id, channel_id, topic, privacy_level,
+                                     discoverable_disabled, event_id)
+         values ($1, $2, $3, $4, $5, $6, $7) on conflict (channel_id) do nothing",
+        stage.id.to_db(),
+        stage.guild_id.to_db(),
+        stage.channel_id.to_db(),
+        stage.topic,
+        i16::from(stage.privacy_level),
+        stage.discoverable_disabled,
+        event.map(Id::to_db),
+    )
+    .execute(&mut *db)
+    .await?;
+    if opened.rows_affected() == 0 {
+        return Err(ErrorCode::StageOpen.into());
+    }
+    let envelope = announce(db, EventKind::StageInstanceCreate, &stage).await?;
+    Ok((stage, envelope))
+}
+
+/// Closes the stage of a channel, if it is open. The guild's head is locked.
+pub(crate) async fn close(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    channel: Id<Channel>,
+) -> Result<Option<Envelope>> {
+    let found = voice::stages(&mut *db, guild, Some(channel)).await?;
+    let Some(stage) = found.into_iter().next() else {
+        return Ok(None);
+    };
+    sqlx::query!(
+        "delete from stage_instance where stage_id = $1",
+        stage.id.to_db()
+    )
+    .execute(&mut *db)
+    .await?;
+    announce(db, EventKind::StageInstanceDelete, &stage)
+        .await
+        .map(Some)
+}
+
+/// The server says in the stage's chat what became of it.
+async fn say(
+    app: &App,
+    db: &mut PgConnection,
+    access: &ChannelAccess,
+    author: &User,
+    kind: MessageKind,
+    topic: &str,
+) -> Result<Envelope> {
+    let mut message = messages::draft(app, access.channel.id, author.clone(), kind)?;
+    message.content = topic.to_owned();
+    messages::post(db, access.guild.id, Some(&access.guild.member), &message).await
+}
+
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+struct CreateStage {
+    #[schema(required)]
+    channel_id: Option<Id<Channel>>,
+    /// 1 to 120 characters.
+    #[schema(required, min_length = 1, max_length = 120)]
+    topic: Option<String>,
+    privacy_level: Option<u8>,
+    /// @everyone is told: needs MENTION_EVERYONE.
+    send_start_notification: Option<bool>,
+    /// An event of this stage, which starts with it.
+    guild_scheduled_event_id: Option<Id<ScheduledEvent>>,
+}
+
+impl Form for CreateStage {
+    fn check(&self, form: &mut FormErrors) {
+        form.required("channel_id", &self.channel_id);
+        if let Some(topic) = form.required("topic", &self.topic) {
+            form.length("topic", topic, 1..=120);
+        }
+        check_privacy(form, self.privacy_level);
+    }
+}
+
+/// For moderators of the stage.
+///
+/// Errors: 10003, 10070, 50001, 50013, 50024, 50035, 50091, 150006.
+#[utoipa::path(
+    post,
+    path = "/stage-instances",
+    tag = "Stages",
+    responses((status = 200, body = StageInstance))
+)]
+async fn create_stage_instance(
+    State(app): State<App>,
+    user: CurrentUser,
+    reason: Reason,
+    Json(body): Json<CreateStage>,
+) -> Result<Json<StageInstance>> {
+    let channel = body.channel_id.ok_or(ErrorCode::UnknownChannel)?;
+    let topic = super::clean(body.topic.as_deref().unwrap_or_default());
+    let mut tx = app.db.begin().await?;
+    let needed = Permissions::VIEW_CHANNEL;
+    let access = access::channel_for_change(&mut tx, &user, channel, needed).await?;
+    if access.channel.kind != ChannelKind::STAGE {
+        return Err(ErrorCode::InvalidChannelType.into());
+    }
+    access.require(MODERATOR)?;
+    if body.send_start_notification == Some(true) {
+        access.require(Permissions::MENTION_EVERYONE)?;
+    }
+    let guild = access.guild.id;
+    let event = body.guild_scheduled_event_id;
+    let (stage, opened) = open(&app, &mut tx, &access, &topic, event).await?;
+    let mut envelopes = vec![opened];
+    if let Some(event) = event {
+        let found = scheduled_events(&mut tx, guild, Which::One(event), false).await?;
+        let scheduled = found.into_iter().next();
+        let mut scheduled = scheduled.ok_or(ErrorCode::UnknownScheduledEvent)?;
+        if scheduled.channel_id != Some(channel) {
+            return Err(ErrorCode::EventEntityMismatch.into());
+        }
+        if !scheduled.status.is_open() {
+            return Err(ErrorCode::FinishedEvent.into());
+        }
+        scheduled.status = EventStatus::ACTIVE;
+        scheduled.entity_id = Some(stage.id.cast());
+        envelopes.extend(scheduled_events::store(&mut tx, &scheduled).await?);
+    }
+    let author = user.user();
+    let kind = MessageKind::STAGE_START;
+    let mut message = messages::draft(&app, channel, author.clone(), kind)?;
+    message.content.clone_from(&topic);
+    message.mention_everyone = body.send_start_notification == Some(true);
+    let member = Some(&access.guild.member);
+    envelopes.push(messages::post(&mut tx, guild, member, &message).await?);
+    let entry = Entry::new(guild, user.id, AuditAction::STAGE_INSTANCE_CREATE, &reason)
+        .target(stage.id)
+        .created(&audited(&stage))?
+        .option("channel_id", channel);
+    envelopes.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(Json(stage))
+}
+
+/// A stage as the audit log tells of it.
+fn audited(stage: &StageInstance) -> serde_json::Value {
+    serde_json::json!({ "topic": stage.topic, "privacy_level": stage.privacy_level })
+}
+
+/// Errors: 10003, 10067, 50001.
+#[utoipa::path(
+    get,
+    path = "/stage-instances/{channel_id}",
+    tag = "Stages",
+    responses((status = 200, body = StageInstance))
+)]
+async fn get_stage_instance(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(channel_id): Path<Id<Channel>>,
+) -> Result<Json<StageInstance>> {
+    let mut db = app.db.acquire().await?;
+    let (_, stage) = at(&mut db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
+    Ok(Json(stage))
+}
+
+#[derive(Debug, Deserialize, Default, ToSchema)]
+#[serde(default)]
+struct UpdateStage {
+    /// 1 to 120 characters.
+    topic: Option<String>,
+    privacy_level: Option<u8>,
+}
+
+impl Form for UpdateStage {
+    fn check(&self, form: &mut FormErrors) {
+        if let Some(topic) = &self.topic {
+            form.length("topic", topic, 1..=120);
+        }
+        check_privacy(form, self.privacy_level);
+    }
+}
+
+/// For moderators of the stage. Errors: 10003, 10067, 50001, 50013, 50035.
+#[utoipa::path(
+    patch,
+    path = "/stage-instances/{channel_id}",
+    tag = "Stages",
+    responses((status = 200, body = StageInstance))
+)]
+async fn update_stage_instance(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(channel_id): Path<Id<Channel>>,
+    reason: Reason,
+    Json(body): Json<UpdateStage>,
+) -> Result<Json<StageInstance>> {
+    let mut tx = app.db.begin().await?;
+    access::channel_for_change(&mut tx, &user, channel_id, MODERATOR).await?;
+    let (access, before) = at(&mut tx, &user, channel_id, MODERATOR).await?;
+    let mut stage = before.clone();
+    if let Some(topic) = body.topic {
+        stage.topic = super::clean(&topic);
+    }
+    if stage == before {
+        return Ok(Json(stage));
+    }
+    sqlx::query!(
+        "update stage_instance set topic = $2 where stage_id = $1",
+        stage.id.to_db(),
+        stage.topic,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let kind = EventKind::StageInstanceUpdate;
+    let mut envelopes = vec![announce(&mut tx, kind, &stage).await?];
+    let (author, kind) = (user.user(), MessageKind::STAGE_TOPIC);
+    envelopes.push(say(&app, &mut tx, &access, author, kind, &stage.topic).await?);
+    let entry = Entry::new(
+        stage.guild_id,
+        user.id,
+        AuditAction::STAGE_INSTANCE_UPDATE,
+        &reason,
+    )
+    .target(stage.id)
+    .changed(&audited(&before), &audited(&stage))?
+    .option("channel_id", channel_id);
+    envelopes.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(Json(stage))
+}
+
+/// For moderators of the stage. An event that took place there is over.
+///
+/// Errors: 10003, 10067, 50001, 50013.
+#[utoipa::path(
+    delete,
+    path = "/stage-instances/{channel_id}",
+    tag = "Stages",
+    responses((status = 204, description = "It is closed"))
+)]
+async fn delete_stage_instance(
+    State(app): State<App>,
+    user: CurrentUser,
+    Path(channel_id): Path<Id<Channel>>,
+    reason: Reason,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    access::channel_for_change(&mut tx, &user, channel_id, MODERATOR).await?;
+    let (access, stage) = at(&mut tx, &user, channel_id, MODERATOR).await?;
+    let guild = stage.guild_id;
+    let mut envelopes = Vec::new();
+    if let Some(event) = stage.guild_scheduled_event_id {
+        let found = scheduled_events(&mut tx, guild, Which::One(event), false).await?;
+        if let Some(mut event) = found.into_iter().next()
+            && event.status == EventStatus::ACTIVE
+        {
+            event.status = EventStatus::COMPLETED;
+            envelopes.extend(scheduled_events::store(&mut tx, &event).await?);
+        }
+    }
+    envelopes.extend(close(&mut tx, guild, channel_id).await?);
+    let (author, kind) = (user.user(), MessageKind::STAGE_END);
+    envelopes.push(say(&app, &mut tx, &access, author, kind, &stage.topic).await?);
+    let entry = Entry::new(guild, user.id, AuditAction::STAGE_INSTANCE_DELETE, &reason)
+        .target(stage.id)
+        .deleted(&audited(&stage))?
+        .option("channel_id", channel_id);
+    envelopes.extend(audit::append(&app, &mut tx, entry).await?);
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,372 @@
+//! What a guild has besides channels, roles and members.
+
+use guildhall_shared::Permissions;
+use reqwest::Method;
+use serde_json::json;
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_is_made_with_its_roles_and_channels(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let body = json!({
+        "name": "Hall",
+        "roles": [
+            { "id": 0, "permissions": "1024" },
+            { "id": 1, "name": "Mods", "permissions": "8", "hoist": true, "color": 255 },
+        ],
+        "channels": [
+            { "id": 1, "name": "Talk", "type": 4 },
+            { "id": 2, "name": "hello", "type": 0, "parent_id": 1, "topic": "Say it",
+              "permission_overwrites": [{ "id": 1, "type": 0, "allow": "2048" }] },
+            { "id": 3, "name": "Away", "type": 2, "parent_id": 1, "user_limit": 5 },
+        ],
+        "system_channel_id": 2, "afk_channel_id": "3", "afk_timeout": 60,
+    });
+    let guild = app.post(&alice, "/guilds", body).await.expect(201);
+    conforms("update_guild", 200, &guild);
+    assert_eq!(guild["roles"][0]["permissions"], "1024");
+    assert_eq!(guild["roles"][1]["name"], "Mods");
+    let id = guild["id"].as_str().unwrap();
+    let path = format!("/guilds/{id}/channels");
+    let channels = app.get(&alice, &path).await.expect(200);
+    conforms("list_guild_channels", 200, &channels);
+    let named = |name: &str| {
+        let mut channels = channels.as_array().unwrap().iter();
+        channels.find(|channel| channel["name"] == name).unwrap()
+    };
+    assert_eq!(named("hello")["parent_id"], named("Talk")["id"]);
+    assert_eq!(named("hello")["topic"], "Say it");
+    assert_eq!(
+        named("hello")["permission_overwrites"][0]["id"],
+        guild["roles"][1]["id"]
+    );
+    assert_eq!(named("Away")["user_limit"], 5);
+    assert_eq!(guild["system_channel_id"], named("hello")["id"]);
+    assert_eq!(guild["afk_channel_id"], named("Away")["id"]);
+
+    for (body, at, code) in [
+        (
+            json!({ "name": "Hall", "channels": [{ "name": "a", "parent_id": 9 }] }),
+            "channels.0.parent_id",
+            "CHANNEL_INVALID",
+        ),
+        (
+            json!({ "name": "Hall", "channels": [{ "id": 1 }] }),
+            "channels.0.name",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            json!({ "name": "Hall", "channels": [{ "name": "a", "type": 13 }] }),
+            "channels.0.type",
+            "ENUM_TYPE_COERCE",
+        ),
+        (json!({ "name": "Hall", "system_channel_id": 7 }), "", ""),
+    ] {
+        let reply = app.post(&alice, "/guilds", body).await;
+        if code.is_empty() {
+            // Without channels of its own it gets the usual ones.
+            reply.expect(201);
+        } else {
+            reply.expect_fault(at, code);
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn features_follow_who_may_change_them(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    app.grant(&bob, hall, Permissions::MANAGE_GUILD).await;
+    let path = format!("/guilds/{}", hall.id);
+    let disabled = json!({ "features": ["INVITES_DISABLED", "PARTNERED"] });
+    let changed = app.patch(&bob, &path, disabled).await.expect(200);
+    assert_eq!(changed["features"], json!(["INVITES_DISABLED"]));
+    let community = json!({ "features": ["INVITES_DISABLED", "COMMUNITY"] });
+    app.patch(&bob, &path, community.clone())
+        .await
+        .expect_error(403, 50013);
+    app.patch(&alice, &path, community)
+        .await
+        .expect_fault("rules_channel_id", "BASE_TYPE_REQUIRED");
+    let body = json!({
+        "features": ["COMMUNITY", "DISCOVERABLE"], "rules_channel_id": hall.general,
+        "public_updates_channel_id": hall.general,
+    });
+    let changed = app.patch(&alice, &path, body).await.expect(200);
+    conforms("update_guild", 200, &changed);
+    assert_eq!(
+        changed["features"],
+        json!(["COMMUNITY", "DISCOVERABLE", "NEWS"])
+    );
+    assert_eq!(changed["verification_level"], 1);
+    app.patch(&alice, &path, json!({ "rules_channel_id": null }))
+        .await
+        .expect_fault("rules_channel_id", "BASE_TYPE_REQUIRED");
+    let nulls = json!({
+        "preferred_locale": null, "explicit_content_filter": null, "afk_timeout": null,
+    });
+    let reset = app.patch(&alice, &path, nulls).await.expect(200);
+    assert_eq!(reset["preferred_locale"], "en-US");
+    app.patch(&alice, &path, json!({ "preferred_locale": "xx" }))
+        .await
+        .expect_fault("preferred_locale", "ENUM_TYPE_COERCE");
+
+    // Discoverable: shown to strangers.
+    let eve = app.user("eve").await;
+    let preview = app.get(&eve, &format!("{path}/preview")).await.expect(200);
+    conforms("get_guild_preview", 200, &preview);
+    assert_eq!(preview["approximate_member_count"], 2);
+    let other = app.guild(&alice, "Other").await;
+    app.get(&eve, &format!("/guilds/{}/preview", other.id))
+        .await
+        .expect_error(404, 10004);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_owner_asks_moderators_for_a_second_factor(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    app.grant(&bob, hall, Permissions::ADMINISTRATOR).await;
+    let path = format!("/guilds/{}/mfa", hall.id);
+    let level = json!({ "level": 1 });
+    app.post(&bob, &path, level.clone())
+        .await
+        .expect_error(403, 50013);
+    app.post(&alice, &path, json!({ "level": 2 }))
+        .await
+        .expect_fault("level", "ENUM_TYPE_COERCE");
+    assert_eq!(
+        app.post(&alice, &path, level.clone()).await.expect(200),
+        level
+    );
+    let guild = app
+        .get(&bob, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(guild["mfa_level"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_vanity_code_is_one_guilds_alone(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let other = app.guild(&bob, "Other").await;
+    let path = format!("/guilds/{}/vanity-url", hall.id);
+    let none = app.get(&alice, &path).await.expect(200);
+    conforms("get_guild_vanity_url", 200, &none);
+    assert_eq!(none, json!({ "code": null, "uses": 0 }));
+    app.patch(&bob, &path, json!({ "code": "hall" }))
+        .await
+        .expect_error(403, 50013);
+    app.patch(&alice, &path, json!({}))
+        .await
+        .expect_fault("code", "BASE_TYPE_REQUIRED");
+    app.patch(&alice, &path, json!({ "code": "no spaces" }))
+        .await
+        .expect_error(400, 50020);
+    let set = app.patch(&alice, &path, json!({ "code": "hall" })).await;
+    assert_eq!(set.expect(200), json!({ "code": "hall", "uses": 0 }));
+    let guild = app
+        .get(&bob, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(guild["vanity_url_code"], "hall");
+    assert_eq!(guild["features"], json!(["VANITY_URL"]));
+    let taken = format!("/guilds/{}/vanity-url", other.id);
+    app.patch(&bob, &taken, json!({ "code": "HALL" }))
+        .await
+        .expect_error(400, 50020);
+    app.patch(&alice, &path, json!({ "code": null }))
+        .await
+        .expect(200);
+    app.patch(&bob, &taken, json!({ "code": "HALL" }))
+        .await
+        .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_welcome_screen_names_channels(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/welcome-screen", hall.id);
+    app.get(&alice, &path).await.expect_error(404, 10069);
+    let body = json!({
+        "description": "Hello",
+        "welcome_channels": [{ "channel_id": hall.general, "description": "Talk", "emoji_name": "👋" }],
+    });
+    app.patch(&bob, &path, body.clone())
+        .await
+        .expect_error(403, 50013);
+    let screen = app.patch(&alice, &path, body).await.expect(200);
+    conforms("update_guild_welcome_screen", 200, &screen);
+    app.get(&bob, &path).await.expect_error(403, 50013);
+    app.patch(&alice, &path, json!({ "enabled": true }))
+        .await
+        .expect(200);
+    let shown = app.get(&bob, &path).await.expect(200);
+    conforms("get_guild_welcome_screen", 200, &shown);
+    assert_eq!(shown, screen);
+    let guild = app
+        .get(&bob, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(guild["features"], json!(["WELCOME_SCREEN_ENABLED"]));
+    let body = json!({ "welcome_channels": [{ "channel_id": "5", "description": "x" }] });
+    app.patch(&alice, &path, body)
+        .await
+        .expect_fault("welcome_channels.0.channel_id", "CHANNEL_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn onboarding_needs_channels_that_newcomers_see(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/onboarding", hall.id);
+    let empty = app.get(&bob, &path).await.expect(200);
+    conforms("get_guilds_onboarding", 200, &empty);
+    let role = app.grant(&bob, hall, Permissions::empty()).await;
+    let prompt = json!({
+        "id": "1", "title": "Which?", "in_onboarding": true,
+        "options": [{ "title": "This", "role_ids": [role], "emoji_name": "🎉" }],
+    });
+    let mut channels = vec![json!(hall.general)];
+    let body = json!({ "prompts": [prompt], "default_channel_ids": channels, "enabled": true });
+    app.put(&bob, &path, body.clone())
+        .await
+        .expect_error(403, 50013);
+    app.put(&alice, &path, body).await.expect_error(400, 350000);
+    for n in 0..6 {
+        let body = json!({ "name": format!("room-{n}"), "type": 0 });
+        let made = app
+            .post(&alice, &format!("/guilds/{}/channels", hall.id), body)
+            .await
+            .expect(201);
+        channels.push(made["id"].clone());
+    }
+    let body = json!({ "prompts": [prompt], "default_channel_ids": channels, "enabled": true });
+    let set = app.put(&alice, &path, body).await.expect(200);
+    conforms("put_guilds_onboarding", 200, &set);
+    assert_eq!(app.get(&bob, &path).await.expect(200), set);
+    assert_ne!(set["prompts"][0]["id"], "1");
+    // A known id stays, with its options.
+    let again = app
+        .put(
+            &alice,
+            &path,
+            json!({ "prompts": set["prompts"], "mode": 1 }),
+        )
+        .await;
+    let again = again.expect(200);
+    assert_eq!(again["prompts"][0]["id"], set["prompts"][0]["id"]);
+    let guild = app
+        .get(&bob, &format!("/guilds/{}", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(
+        guild["features"],
+        json!(["GUILD_ONBOARDING", "GUILD_ONBOARDING_HAS_PROMPTS"])
+    );
+    let body = json!({ "prompts": [{ "id": "1", "title": "x", "options": [{ "title": "y" }] }] });
+    app.put(&alice, &path, body)
+        .await
+        .expect_fault("prompts.0.options.0", "ONBOARDING_OPTION_EMPTY");
+    let body = json!({ "prompts": [{ "id": "1", "title": "x", "options": [
+        { "title": "y", "role_ids": ["77"] }] }] });
+    app.put(&alice, &path, body)
+        .await
+        .expect_fault("prompts.0.options.0.role_ids.0", "ROLE_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_integration_goes_with_its_bot(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    sqlx::query(
+        "insert into integration (guild_id, integration_id, application_id, user_id)
+         values ($1, $2, $2, $3)",
+    )
+    .bind(hall.id.to_db())
+    .bind(bot.id.to_db())
+    .bind(alice.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let path = format!("/guilds/{}/integrations", hall.id);
+    app.get(&bob, &path).await.expect_error(403, 50013);
+    let list = app.get(&alice, &path).await.expect(200);
+    conforms("list_guild_integrations", 200, &list);
+    assert_eq!(list[0]["application"]["bot"]["id"], bot.id.to_string());
+    let one = format!("{path}/{}", bot.id);
+    app.delete(&bob, &one).await.expect_error(403, 50013);
+    app.delete(&alice, &format!("{path}/77"))
+        .await
+        .expect_error(404, 10005);
+    app.delete(&alice, &one).await.expect(204);
+    assert_eq!(app.get(&alice, &path).await.expect(200), json!([]));
+    app.get(&bot, &format!("/guilds/{}", hall.id))
+        .await
+        .expect_error(403, 50001);
+    let names = app.event_names(hall.id).await;
+    for name in [
+        "GUILD_MEMBER_REMOVE",
+        "INTEGRATION_DELETE",
+        "GUILD_INTEGRATIONS_UPDATE",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn regions_are_for_everybody(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let open = app.send(app.request(Method::GET, "/voice/regions")).await;
+    let open = open.expect(200);
+    conforms("list_voice_regions", 200, &open);
+    let path = format!("/guilds/{}/regions", hall.id);
+    let own = app.get(&alice, &path).await.expect(200);
+    conforms("list_guild_voice_regions", 200, &own);
+    let eve = app.user("eve").await;
+    app.get(&eve, &path).await.expect_error(403, 50001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_deleted_guild_is_gone_before_it_is_collected(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/delete", hall.id);
+    app.post(&bob, &path, json!({}))
+        .await
+        .expect_error(403, 50013);
+    app.post(&alice, &path, json!({})).await.expect(204);
+    let guilds = app.get(&bob, "/users/@me/guilds").await.expect(200);
+    assert_eq!(guilds, json!([]));
+    let count = |table: &'static str| {
+        let db = app.db.clone();
+        async move {
+            let query = sqlx::AssertSqlSafe(format!("select count(*) from {table}"));
+            let count: i64 = sqlx::query_scalar(query).fetch_one(&db).await.unwrap();
+            count
+        }
+    };
+    assert_eq!(count("member").await, 2);
+    app.app.collect_deleted_guilds().await.unwrap();
+    for table in ["member", "role", "channel", "deleted_guild"] {
+        assert_eq!(count(table).await, 0, "{table}");
+    }
+}

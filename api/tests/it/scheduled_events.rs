@@ -1,0 +1,400 @@
+//! Scheduled events, and the stages they take place on.
+
+use guildhall_shared::{Permissions, Timestamp, envelope::Visibility, gateway::Intents};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, TestGuild, TestUser},
+    log,
+};
+
+async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
+fn in_hours(hours: i64) -> Timestamp {
+    let now = Timestamp::now().0 + time::Duration::hours(hours);
+    Timestamp(now.replace_nanosecond(0).unwrap())
+}
+
+fn picnic() -> Value {
+    json!({
+        "name": "Picnic", "privacy_level": 2, "entity_type": 3,
+        "scheduled_start_time": in_hours(1), "scheduled_end_time": in_hours(2),
+        "entity_metadata": { "location": "The park" },
+    })
+}
+
+async fn channel(app: &TestApp, by: &TestUser, guild: TestGuild, kind: u8) -> String {
+    let body = json!({ "name": "Room", "type": kind });
+    let path = format!("/guilds/{}/channels", guild.id);
+    let made = app.post(by, &path, body).await.expect(201);
+    made["id"].as_str().unwrap().to_owned()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_elsewhere_is_made_changed_and_deleted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let made = app.post(&bob, &path, picnic()).await.expect(200);
+    conforms("create_guild_scheduled_event", 200, &made);
+    assert_eq!(made["creator_id"], bob.id.to_string());
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let listed = app.get(&alice, &path).await.expect(200);
+    conforms("list_guild_scheduled_events", 200, &listed);
+    assert_eq!(listed, json!([made]));
+    let read = app
+        .get(&alice, &format!("{one}?with_user_count=true"))
+        .await
+        .expect(200);
+    conforms("get_guild_scheduled_event", 200, &read);
+    assert_eq!(read["user_count"], 0);
+    let (name, vis) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "GUILD_SCHEDULED_EVENT_CREATE");
+    assert_eq!(vis, Visibility::realm(Intents::GUILD_SCHEDULED_EVENTS));
+
+    let eve = app.user("eve").await;
+    app.get(&eve, &one).await.expect_error(403, 50001);
+    app.get(&alice, &format!("{path}/77"))
+        .await
+        .expect_error(404, 10070);
+    app.join(&eve, hall).await;
+    app.patch(&eve, &one, json!({ "name": "Mine" }))
+        .await
+        .expect_error(403, 50013);
+    let changed = app
+        .patch(&bob, &one, json!({ "name": "Lunch", "status": 2 }))
+        .await;
+    let changed = changed.expect(200);
+    conforms("update_guild_scheduled_event", 200, &changed);
+    assert_eq!(
+        (&changed["name"], &changed["status"]),
+        (&json!("Lunch"), &json!(2))
+    );
+    app.patch(&bob, &one, json!({ "status": 4 }))
+        .await
+        .expect_fault("status", "GUILD_SCHEDULED_EVENT_STATUS_INVALID");
+    app.patch(&bob, &one, json!({ "status": 3 }))
+        .await
+        .expect(200);
+    app.patch(&bob, &one, json!({ "name": "Late" }))
+        .await
+        .expect_error(400, 180000);
+    assert_eq!(app.get(&alice, &path).await.expect(200), json!([]));
+    app.delete(&alice, &one).await.expect(204);
+    app.get(&alice, &one).await.expect_error(404, 10070);
+    let (name, _) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "GUILD_SCHEDULED_EVENT_DELETE");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_an_event_needs_depends_on_where_it_is(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let with = |changes: Value| {
+        let mut body = picnic();
+        for (key, value) in changes.as_object().unwrap() {
+            body[key] = value.clone();
+        }
+        body
+    };
+    for (changes, at, code) in [
+        (json!({ "name": null }), "name", "BASE_TYPE_REQUIRED"),
+        (
+            json!({ "privacy_level": 1 }),
+            "privacy_level",
+            "ENUM_TYPE_COERCE",
+        ),
+        (
+            json!({ "entity_type": 9 }),
+            "entity_type",
+            "ENUM_TYPE_COERCE",
+        ),
+        (
+            json!({ "entity_metadata": null }),
+            "entity_metadata.location",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            json!({ "scheduled_end_time": null }),
+            "scheduled_end_time",
+            "BASE_TYPE_REQUIRED",
+        ),
+        (
+            json!({ "channel_id": hall.general }),
+            "channel_id",
+            "CHANNEL_INVALID",
+        ),
+        (
+            json!({ "scheduled_start_time": in_hours(-1) }),
+            "scheduled_start_time",
+            "GUILD_SCHEDULED_EVENT_SCHEDULE_PAST",
+        ),
+        (
+            json!({ "scheduled_end_time": in_hours(0) }),
+            "scheduled_end_time",
+            "GUILD_SCHEDULED_EVENT_END_TIME_TOO_EARLY",
+        ),
+        (
+            json!({ "entity_type": 2, "entity_metadata": null, "channel_id": hall.general }),
+            "channel_id",
+            "CHANNEL_INVALID",
+        ),
+        (
+            json!({ "recurrence_rule": { "start": in_hours(1), "frequency": 3, "count": 5 } }),
+            "recurrence_rule.count",
+            "RECURRENCE_RULE_INVALID",
+        ),
+        (
+            json!({ "recurrence_rule": { "start": in_hours(1), "frequency": 3, "interval": 2 } }),
+            "recurrence_rule.interval",
+            "NUMBER_TYPE_MAX",
+        ),
+    ] {
+        app.post(&alice, &path, with(changes))
+            .await
+            .expect_fault(at, code);
+    }
+    for n in 0..100 {
+        let name = json!({ "name": format!("Event {n}") });
+        app.post(&alice, &path, with(name)).await.expect(200);
+    }
+    app.post(&alice, &path, picnic())
+        .await
+        .expect_error(400, 30038);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_in_a_hidden_channel_is_hidden(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let room = channel(&app, &alice, hall, 2).await;
+    let hide = json!({ "type": 0, "deny": Permissions::VIEW_CHANNEL });
+    app.put(
+        &alice,
+        &format!("/channels/{room}/permissions/{}", hall.id),
+        hide,
+    )
+    .await
+    .expect(204);
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let body = json!({
+        "name": "Secret", "privacy_level": 2, "entity_type": 2, "channel_id": room,
+        "scheduled_start_time": in_hours(1),
+    });
+    app.post(&bob, &path, body.clone())
+        .await
+        .expect_error(403, 50001);
+    let made = app.post(&alice, &path, body).await.expect(200);
+    conforms("create_guild_scheduled_event", 200, &made);
+    assert_eq!(app.get(&bob, &path).await.expect(200), json!([]));
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    app.get(&bob, &one).await.expect_error(403, 50001);
+    let (_, vis) = log::newest(&app, hall.id).await;
+    let seen = Visibility::channel(room.parse().unwrap(), Intents::GUILD_SCHEDULED_EVENTS);
+    assert_eq!(vis, seen);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn people_say_that_they_are_interested(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let made = app.post(&alice, &path, picnic()).await.expect(200);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let own = format!("{one}/users/@me");
+    app.delete(&bob, &own).await.expect_error(404, 10071);
+    app.put(&bob, &own, json!({})).await.expect(200);
+    app.put(&bob, &own, json!({})).await.expect(200);
+    app.put(&alice, &own, json!({})).await.expect(200);
+    let (name, _) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "GUILD_SCHEDULED_EVENT_USER_ADD");
+    let users = format!("{one}/users");
+    let all = app
+        .get(&bob, &format!("{users}?with_member=true"))
+        .await
+        .expect(200);
+    conforms("list_guild_scheduled_event_users", 200, &all);
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    assert_eq!(all[0]["user"]["id"], alice.id.to_string());
+    assert_eq!(all[0]["member"]["user"]["id"], alice.id.to_string());
+    let next = app
+        .get(&bob, &format!("{users}?after={}&limit=1", alice.id))
+        .await;
+    assert_eq!(next.expect(200)[0]["user_id"], bob.id.to_string());
+    let before = app
+        .get(&bob, &format!("{users}?before={}&limit=1", bob.id))
+        .await;
+    assert_eq!(before.expect(200)[0]["user_id"], alice.id.to_string());
+    app.get(&bob, &format!("{users}?limit=0"))
+        .await
+        .expect_fault("limit", "NUMBER_TYPE_MIN");
+    let counts = app.get(&bob, &format!("{users}/counts")).await.expect(200);
+    conforms("count_guild_scheduled_event_users", 200, &counts);
+    assert_eq!(counts["guild_scheduled_event_count"], 2);
+    app.delete(&bob, &own).await.expect(204);
+    let (name, _) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "GUILD_SCHEDULED_EVENT_USER_REMOVE");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_recurring_event_has_exceptions_and_a_next_date(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let mut body = picnic();
+    body["recurrence_rule"] = json!({ "start": in_hours(1), "frequency": 3, "interval": 1 });
+    let made = app.post(&alice, &path, body).await.expect(200);
+    conforms("create_guild_scheduled_event", 200, &made);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let exceptions = format!("{one}/exceptions");
+    let off = json!({ "original_scheduled_start_time": in_hours(25), "is_canceled": true });
+    app.post(&bob, &exceptions, off.clone())
+        .await
+        .expect_error(403, 50013);
+    app.post(
+        &alice,
+        &exceptions,
+        json!({ "original_scheduled_start_time": in_hours(3) }),
+    )
+    .await
+    .expect_fault(
+        "original_scheduled_start_time",
+        "GUILD_SCHEDULED_EVENT_EXCEPTION_INVALID",
+    );
+    let exception = app.post(&alice, &exceptions, off).await.expect(200);
+    conforms("create_guild_scheduled_event_exception", 200, &exception);
+    let (name, _) = log::newest(&app, hall.id).await;
+    assert_eq!(name, "GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE");
+    let read = app.get(&bob, &one).await.expect(200);
+    conforms("get_guild_scheduled_event", 200, &read);
+    assert_eq!(read["guild_scheduled_event_exceptions"], json!([exception]));
+    let id = exception["event_exception_id"].as_str().unwrap();
+    let users = app
+        .get(&bob, &format!("{one}/{id}/users"))
+        .await
+        .expect(200);
+    conforms("list_guild_scheduled_event_exception_users", 200, &users);
+
+    // The date of tomorrow is cancelled: it goes on the day after.
+    app.patch(&alice, &one, json!({ "status": 2 }))
+        .await
+        .expect(200);
+    let next = app
+        .patch(&alice, &one, json!({ "status": 3 }))
+        .await
+        .expect(200);
+    assert_eq!(next["status"], 1);
+    assert_eq!(next["scheduled_start_time"], json!(in_hours(49)));
+    assert_eq!(next["scheduled_end_time"], json!(in_hours(50)));
+
+    let moved = json!({ "is_canceled": false, "scheduled_start_time": in_hours(26) });
+    let moved = app
+        .patch(&alice, &format!("{exceptions}/{id}"), moved)
+        .await;
+    let moved = moved.expect(200);
+    conforms("update_guild_scheduled_event_exception", 200, &moved);
+    app.delete(&alice, &format!("{exceptions}/{id}"))
+        .await
+        .expect(204);
+    app.delete(&alice, &format!("{exceptions}/{id}"))
+        .await
+        .expect_error(404, 10070);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_stage_is_opened_renamed_and_closed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, 13).await;
+    let body = json!({ "channel_id": stage, "topic": "Talk" });
+    app.post(&bob, "/stage-instances", body.clone())
+        .await
+        .expect_error(403, 50013);
+    let wrong = json!({ "channel_id": hall.general, "topic": "Talk" });
+    app.post(&alice, "/stage-instances", wrong)
+        .await
+        .expect_error(400, 50024);
+    let path = format!("/stage-instances/{stage}");
+    app.get(&bob, &path).await.expect_error(404, 10067);
+    let made = app
+        .post(&alice, "/stage-instances", body.clone())
+        .await
+        .expect(200);
+    conforms("create_stage_instance", 200, &made);
+    app.post(&alice, "/stage-instances", body)
+        .await
+        .expect_error(400, 150006);
+    let read = app.get(&bob, &path).await.expect(200);
+    conforms("get_stage_instance", 200, &read);
+    assert_eq!(read, made);
+    let changed = app
+        .patch(&alice, &path, json!({ "topic": "More" }))
+        .await
+        .expect(200);
+    conforms("update_stage_instance", 200, &changed);
+    app.patch(&alice, &path, json!({ "topic": "" }))
+        .await
+        .expect_fault("topic", "BASE_TYPE_REQUIRED");
+    app.delete(&bob, &path).await.expect_error(403, 50013);
+    app.delete(&alice, &path).await.expect(204);
+    app.get(&bob, &path).await.expect_error(404, 10067);
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| *name != "GUILD_AUDIT_LOG_ENTRY_CREATE" && *name != "CHANNEL_CREATE")
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "STAGE_INSTANCE_CREATE",
+            "MESSAGE_CREATE",
+            "STAGE_INSTANCE_UPDATE",
+            "MESSAGE_CREATE",
+            "STAGE_INSTANCE_DELETE",
+            "MESSAGE_CREATE"
+        ]
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, 13).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let body = json!({
+        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
+        "scheduled_start_time": in_hours(1),
+    });
+    app.post(&bob, &path, body.clone())
+        .await
+        .expect_error(403, 50013);
+    let made = app.post(&alice, &path, body).await.expect(200);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let started = app
+        .patch(&alice, &one, json!({ "status": 2 }))
+        .await
+        .expect(200);
+    let open = app
+        .get(&bob, &format!("/stage-instances/{stage}"))
+        .await
+        .expect(200);
+    assert_eq!(open["guild_scheduled_event_id"], made["id"]);
+    assert_eq!(open["topic"], "Speech");
+    assert_eq!(started["entity_id"], open["id"]);
+    app.patch(&alice, &one, json!({ "status": 3 }))
+        .await
+        .expect(200);
+    app.get(&bob, &format!("/stage-instances/{stage}"))
+        .await
+        .expect_error(404, 10067);
+}

@@ -1,0 +1,143 @@
+//! Guild templates and widgets.
+
+use guildhall_shared::Permissions;
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::{conformance::conforms, harness::TestApp};
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let guild = format!("/guilds/{}", hall.id);
+    let role = json!({ "name": "Mods", "permissions": Permissions::KICK_MEMBERS });
+    app.post(&alice, &format!("{guild}/roles"), role)
+        .await
+        .expect(200);
+    let category = json!({ "name": "Rooms", "type": 4 });
+    let category = app
+        .post(&alice, &format!("{guild}/channels"), category)
+        .await;
+    let parent = category.expect(201)["id"].clone();
+    let room = json!({ "name": "Room", "type": 2, "parent_id": parent, "user_limit": 7,
+        "permission_overwrites": [{ "id": hall.id, "type": 0, "deny": Permissions::CONNECT }] });
+    app.post(&alice, &format!("{guild}/channels"), room)
+        .await
+        .expect(201);
+
+    let path = format!("{guild}/templates");
+    let body = json!({ "name": "Ours", "description": "A hall" });
+    app.post(&bob, &path, body.clone())
+        .await
+        .expect_error(403, 50013);
+    app.post(&alice, &path, json!({}))
+        .await
+        .expect_fault("name", "BASE_TYPE_REQUIRED");
+    let made = app.post(&alice, &path, body.clone()).await.expect(200);
+    conforms("create_guild_template", 200, &made);
+    assert_eq!(made["is_dirty"], false);
+    app.post(&alice, &path, body).await.expect_error(400, 30031);
+    let code = made["code"].as_str().unwrap();
+    let open = format!("/guilds/templates/{code}");
+    let shown = app.send(app.request(Method::GET, &open)).await.expect(200);
+    conforms("get_guild_template", 200, &shown);
+    app.get(&bob, "/guilds/templates/nothing")
+        .await
+        .expect_error(404, 10057);
+
+    app.post(&bob, &open, json!({ "name": "x" }))
+        .await
+        .expect_fault("name", "BASE_TYPE_BAD_LENGTH");
+    let copy = app
+        .post(&bob, &open, json!({ "name": "Copy" }))
+        .await
+        .expect(201);
+    conforms("update_guild", 200, &copy);
+    assert_eq!(copy["owner_id"], bob.id.to_string());
+    assert!(
+        copy["roles"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|role| role["name"] == "Mods")
+    );
+    let channels = format!("/guilds/{}/channels", copy["id"].as_str().unwrap());
+    let channels = app.get(&bob, &channels).await.expect(200);
+    let named = |name: &str| {
+        let mut channels = channels.as_array().unwrap().iter();
+        channels.find(|channel| channel["name"] == name).unwrap()
+    };
+    assert_eq!(named("Room")["parent_id"], named("Rooms")["id"]);
+    assert_eq!(named("Room")["user_limit"], 7);
+    assert_eq!(named("Room")["permission_overwrites"][0]["id"], copy["id"]);
+    assert_eq!(copy["system_channel_id"], named("general")["id"]);
+
+    // The guild changes: the template is behind until it is synced.
+    app.patch(&alice, &guild, json!({ "verification_level": 2 }))
+        .await
+        .expect(200);
+    let list = app.get(&alice, &path).await.expect(200);
+    conforms("list_guild_templates", 200, &list);
+    assert_eq!(list[0]["is_dirty"], true);
+    assert_eq!(list[0]["usage_count"], 1);
+    let one = format!("{path}/{code}");
+    let synced = app.put(&alice, &one, json!({})).await.expect(200);
+    conforms("sync_guild_template", 200, &synced);
+    assert_eq!(synced["serialized_source_guild"]["verification_level"], 2);
+    assert_eq!(synced["is_dirty"], false);
+    let renamed = app
+        .patch(&alice, &one, json!({ "name": "Mine" }))
+        .await
+        .expect(200);
+    conforms("update_guild_template", 200, &renamed);
+    assert_eq!(renamed["name"], "Mine");
+    app.delete(&bob, &one).await.expect_error(403, 50013);
+    let gone = app.delete(&alice, &one).await.expect(200);
+    conforms("delete_guild_template", 200, &gone);
+    app.get(&bob, &open).await.expect_error(404, 10057);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_widget_shows_a_guild_to_everybody_once_it_is_on(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let settings = format!("/guilds/{}/widget", hall.id);
+    let json_path = format!("{settings}.json");
+    app.get(&bob, &settings).await.expect_error(403, 50013);
+    let off = app.get(&alice, &settings).await.expect(200);
+    conforms("get_guild_widget_settings", 200, &off);
+    let anonymous = |path: String| app.send(app.request(Method::GET, &path));
+    anonymous(json_path.clone()).await.expect_error(403, 50004);
+    app.patch(&alice, &settings, json!({ "channel_id": "5" }))
+        .await
+        .expect_fault("channel_id", "CHANNEL_INVALID");
+    let on = json!({ "enabled": true, "channel_id": hall.general });
+    app.patch(&bob, &settings, on.clone())
+        .await
+        .expect_error(403, 50013);
+    let on = app.patch(&alice, &settings, on).await.expect(200);
+    conforms("update_guild_widget_settings", 200, &on);
+    let shown = anonymous(json_path.clone()).await.expect(200);
+    conforms("get_guild_widget", 200, &shown);
+    assert_eq!(shown["name"], "Hall");
+    let again = anonymous(json_path).await.expect(200);
+    assert_eq!(again["instant_invite"], shown["instant_invite"]);
+    assert_ne!(shown["instant_invite"], Value::Null);
+
+    let png = app
+        .request(Method::GET, &format!("{settings}.png?style=banner2"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(png.headers()["content-type"], "image/png");
+    assert!(png.bytes().await.unwrap().starts_with(b"\x89PNG"));
+    anonymous(format!("{settings}.png?style=poster"))
+        .await
+        .expect_fault("style", "ENUM_TYPE_COERCE");
+}

@@ -1,0 +1,212 @@
+//! Op 4: checked and stored, one request after the other for each user of a guild.
+//!
+//! Keeps the voice states of this node's sessions alive; those of a node that died end when
+//! nobody does (the API's housekeeping).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashMap, VecDeque},
+    rc::Rc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::EventKind,
+    id::marker::{Guild, User},
+    keys,
+    shard::ShardId,
+    voice::{VoiceServer, VoiceSettings},
+};
+use guildhall_store::voice::change::{self, Connected, Wanted};
+use redis::aio::ConnectionManager;
+use rustc_hash::FxBuildHasher;
+use sqlx::PgPool;
+use tokio::{task::spawn_local, time::sleep};
+
+use super::{answer, database};
+use crate::bus::{CoreHandle, CoreId, ToCore, VoiceRequest};
+
+/// Requests of one user in one guild that wait for their turn; more are dropped: a client that
+/// asks faster than Postgres answers asks again.
+const WAITING_MAX: usize = 16;
+/// Time between signs of life: a third of [`change::ALIVE_SECONDS`].
+const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+type Line = VecDeque<(CoreId, VoiceRequest)>;
+
+pub(crate) struct Voice {
+    db: PgPool,
+    redis: ConnectionManager,
+    shards: u16,
+    settings: VoiceSettings,
+    cores: Rc<[CoreHandle]>,
+    /// What waits behind the request that is being served.
+    lines: RefCell<HashMap<(Id<Guild>, Id<User>), Line, FxBuildHasher>>,
+    /// Sessions of this node that are in voice, or were.
+    alive: RefCell<BTreeSet<String>>,
+}
+
+impl Voice {
+    pub(crate) fn new(
+        db: PgPool,
+        redis: ConnectionManager,
+        shards: u16,
+        settings: VoiceSettings,
+        cores: Rc<[CoreHandle]>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            db,
+            redis,
+            shards,
+            settings,
+            cores,
+            lines: RefCell::default(),
+            alive: RefCell::default(),
+        })
+    }
+
+    /// Serves a request once those before it are served.
+    pub(crate) fn request(self: &Rc<Self>, core: CoreId, request: VoiceRequest) {
+        let key = (request.command.guild, request.user);
+        let mut lines = self.lines.borrow_mut();
+        if let Some(line) = lines.get_mut(&key) {
+            // The end of a session is never dropped: nobody would ask again.
+            if line.len() < WAITING_MAX || request.ended {
+                line.push_back((core, request));
+            }
+            return;
+        }
+        lines.insert(key, Line::new());
+        drop(lines);
+        let voice = self.clone();
+        spawn_local(async move {
+            let mut next = Some((core, request));
+            while let Some((core, request)) = next {
+                voice.serve(core, request).await;
+                let mut lines = voice.lines.borrow_mut();
+                next = lines.get_mut(&key).and_then(VecDeque::pop_front);
+                if next.is_none() {
+                    lines.remove(&key);
+                }
+            }
+        });
+    }
+
+    async fn serve(&self, core: CoreId, request: VoiceRequest) {
+        let session_id = request.session_id.clone();
+        if request.ended {
+            self.alive.borrow_mut().remove(&session_id);
+        } else if request.command.channel.is_some() {
+            self.alive.borrow_mut().insert(session_id);
+        }
+        let key = request.session;
+        match database::limited(self.change(&request)).await {
+            Ok((events, dispatches)) => {
+                self.publish(events).await;
+                if !dispatches.is_empty() {
+                    let session = key;
+                    let message = ToCore::Voice {
+                        session,
+                        dispatches,
+                    };
+                    answer(&self.cores, core, message).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a voice state was not changed"),
+        }
+    }
+
+    /// Stores what a request asks for: the events that tell of it, and what its session alone
+    /// is told.
+    async fn change(
+        &self,
+        request: &VoiceRequest,
+    ) -> guildhall_store::Result<(Vec<Envelope>, Vec<(EventKind, Bytes)>)> {
+        let command = &request.command;
+        let mut tx = self.db.begin().await?;
+        let Some(channel) = command.channel else {
+            let (guild, session) = (command.guild, Some(request.session_id.as_str()));
+            let events = change::disconnect(&mut tx, guild, request.user, session, 0).await?;
+            tx.commit().await?;
+            return Ok((events, Vec::new()));
+        };
+        let wanted = Wanted {
+            channel,
+            session_id: request.session_id.clone(),
+            self_mute: command.self_mute,
+            self_deaf: command.self_deaf,
+            self_video: command.self_video,
+        };
+        let done = change::connect(&mut tx, command.guild, request.user, &wanted, 0).await?;
+        tx.commit().await?;
+        let Connected::Done {
+            state,
+            events,
+            entered,
+        } = done
+        else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let mut dispatches = Vec::new();
+        if events.is_empty() {
+            // It asks for what it has: it may have lost the answers.
+            let body = serde_json::to_vec(&*state)?.into();
+            dispatches.push((EventKind::VoiceStateUpdate, body));
+        }
+        if (entered || events.is_empty())
+            && let Some(server) = VoiceServer::for_state(&self.settings, &state)
+        {
+            let body = serde_json::to_vec(&server)?.into();
+            dispatches.push((EventKind::VoiceServerUpdate, body));
+        }
+        Ok((events, dispatches))
+    }
+
+    /// As the API publishes: what is lost here is found by the owners.
+    async fn publish(&self, events: Vec<Envelope>) {
+        if events.is_empty() {
+            return;
+        }
+        let mut pipeline = redis::pipe();
+        for event in &events {
+            let key = keys::shard_events(ShardId::of(event.realm, self.shards));
+            let bytes = event.encode();
+            pipeline
+                .cmd("XADD")
+                .arg(&key)
+                .arg("MAXLEN")
+                .arg("~")
+                .arg(keys::STREAM_LENGTH_MAX)
+                .arg("*")
+                .arg(keys::STREAM_FIELD)
+                .arg(&bytes[..])
+                .ignore()
+                .cmd("SPUBLISH")
+                .arg(&key)
+                .arg(&bytes[..])
+                .ignore();
+        }
+        let mut redis = self.redis.clone();
+        if let Err(error) = pipeline.query_async::<()>(&mut redis).await {
+            tracing::debug!(%error, "voice states were not published");
+        }
+    }
+
+    /// Says again and again that this node's sessions are there.
+    pub(crate) async fn keep_alive(self: Rc<Self>) {
+        loop {
+            sleep(ALIVE_INTERVAL).await;
+            let sessions: Vec<String> = self.alive.borrow().iter().cloned().collect();
+            if sessions.is_empty() {
+                continue;
+            }
+            let kept = database::limited(change::keep_alive(&self.db, &sessions)).await;
+            if let Err(error) = kept {
+                tracing::warn!(%error, "voice states were not kept alive");
+            }
+        }
+    }
+}
