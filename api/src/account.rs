@@ -189,7 +189,7 @@ const JOBS_AT_ONCE: i64 = 20;
 /// Does what is to be done, now; [`work`] is tried again by housekeeping.
 pub(crate) fn work_in_background(app: &App) {
     let worker = app.clone();
-    app.tasks.spawn(async move {
+    app.work.spawn(async move {
         if let Err(error) = work(&worker).await {
             tracing::warn!(
                 ?error,

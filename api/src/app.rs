@@ -35,6 +35,8 @@ use crate::{
 const STATEMENT_TIMEOUT: &str = "3000";
 /// A request that waits longer for a connection is answered 503.
 const CONNECTION_WAIT: Duration = Duration::from_secs(3);
+/// Work that requests have left behind gets so long at the end of the process.
+const WORK_GRACE: Duration = Duration::from_secs(5);
 
 /// The state of one API process; cheap to clone.
 #[derive(Clone)]
@@ -62,6 +64,8 @@ pub struct Shared {
     pub(crate) media: Media,
     /// Background work that ends when the process does.
     pub(crate) tasks: TaskTracker,
+    /// What requests have begun and did not wait for: it needs `tasks`, so it ends first.
+    pub(crate) work: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
 
@@ -143,6 +147,7 @@ impl App {
             publisher,
             metrics,
             tasks,
+            work: TaskTracker::new(),
             stop,
         }));
         let keeper = app.clone();
@@ -178,8 +183,17 @@ impl App {
         collect::deleted_guilds(&self.db).await
     }
 
-    /// Ends the background tasks, the event queue emptied first. Call when no request is left.
+    /// Ends what requests left behind, then the background tasks; the event queue is emptied.
+    /// Call when no request is left.
     pub async fn shut_down(&self) {
+        self.work.close();
+        // What is cut off goes on in the next process: such work is on a queue or needless.
+        if tokio::time::timeout(WORK_GRACE, self.work.wait())
+            .await
+            .is_err()
+        {
+            tracing::info!("work of requests is cut off");
+        }
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

@@ -152,7 +152,7 @@ fn note_use(app: &App, token: TokenHash) {
         return;
     }
     let db = app.db.clone();
-    app.tasks.spawn(async move {
+    app.work.spawn(async move {
         let noted = sqlx::query!(
             "update auth_token set last_used_at = now()
              where token_hash = $1 and last_used_at < now() - $2::float8 * interval '1 second'",

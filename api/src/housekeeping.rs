@@ -23,8 +23,8 @@ use crate::{
     error::Result,
     events, media,
     routes::{
-        applications, mentions, messages, oauth2, polls, roles, scheduled_events, threads,
-        voice, webhooks,
+        applications, mentions, messages, oauth2, polls, roles, scheduled_events, threads, voice,
+        webhooks,
     },
     tickets,
 };

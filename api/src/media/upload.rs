@@ -103,7 +103,7 @@ impl Drop for Files {
             return;
         }
         let app = self.app.clone();
-        self.app.tasks.spawn(async move {
+        self.app.work.spawn(async move {
             if let Err(error) = app.media.give_up(&paths).await {
                 tracing::debug!(?error, "files of a request wait for their lease to end");
             }

@@ -248,7 +248,7 @@ async fn prune_guild(
     let wanted = Wanted::new(&access, body.days, &roles)?;
     if body.compute_prune_count == Some(false) {
         let background = app.clone();
-        app.tasks.spawn(async move {
+        app.work.spawn(async move {
             let work = prune(&background, &user, guild_id, &wanted, &reason);
             if let Some(Err(error)) = background.stop.run_until_cancelled(work).await {
                 tracing::warn!(?error, "a prune ended early");

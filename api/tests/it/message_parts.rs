@@ -103,7 +103,7 @@ async fn wrong_components_are_refused_by_path(db: PgPool) {
             json!(vec![json!({ "type": 1, "components": [] }); 6]),
             0,
             "components",
-            "BASE_TYPE_MAX_LENGTH",
+            "BASE_TYPE_BAD_LENGTH",
         ),
         (
             json!([{ "type": 13, "file": { "url": "attachment://none.txt" } }]),

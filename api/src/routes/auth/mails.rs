@@ -192,7 +192,7 @@ pub(super) async fn auth_forgot(
         && let Ok(turn) = std::sync::Arc::clone(&app.forgotten).try_acquire_owned()
     {
         let worker = app.clone();
-        app.tasks.spawn(async move {
+        app.work.spawn(async move {
             if let Err(error) = mail_reset(&worker, login.trim()).await {
                 tracing::warn!(?error, "a mail for a new password was not made");
             }

@@ -311,7 +311,7 @@ fn published(app: &App, place: Place, event: Option<Envelope>) {
         return;
     }
     let told = app.clone();
-    app.tasks.spawn(async move {
+    app.work.spawn(async move {
         let telling = tell_all_guilds(&told, place.application);
         if let Some(Err(error)) = told.stop.run_until_cancelled(telling).await {
             tracing::warn!(?error, "guilds were not told of a changed command");

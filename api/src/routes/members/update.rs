@@ -247,8 +247,7 @@ impl Voice {
                 events.extend(audit::append(app, db, entry).await?);
             }
             Some(Some(goal)) if Some(goal) != self.state.channel_id => {
-                if let Some((state, told)) =
-                    change::move_to(db, guild, target, goal, trace).await?
+                if let Some((state, told)) = change::move_to(db, guild, target, goal, trace).await?
                 {
                     events.extend(told);
                     elsewhere = Some(state);

@@ -323,7 +323,11 @@ impl Form for UpdateEvent {
         if let Some(Some(description)) = &self.description {
             form.length("description", description, 0..=1000);
         }
-        check_image(form, "image", self.image.as_ref().and_then(Option::as_deref));
+        check_image(
+            form,
+            "image",
+            self.image.as_ref().and_then(Option::as_deref),
+        );
         check_privacy(form, self.privacy_level);
         check_entity(form, self.entity_type);
         if let Some(status) = self.status.filter(|status| !(1..=4).contains(status)) {

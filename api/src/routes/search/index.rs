@@ -67,7 +67,7 @@ pub(super) async fn catch_up(
         if left <= 0 {
             let rest = behind[position..].to_vec();
             let worker = app.clone();
-            app.tasks.spawn(async move {
+            app.work.spawn(async move {
                 if let Err(error) = finish(&worker, &rest).await {
                     tracing::warn!(
                         ?error,

@@ -182,7 +182,7 @@ async fn crosspost_message(
     tx.commit().await?;
     app.publisher.publish(events);
     let worker = app.clone();
-    app.tasks.spawn(async move {
+    app.work.spawn(async move {
         if let Err(error) = deliver(&worker, channel_id, message_id).await {
             tracing::warn!(?error, "a message has not reached all followers yet");
         }
