@@ -87,7 +87,6 @@ codes! {
     FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
     HasTemplate = 30031, 400, "Guild already has a template";
     MaximumScheduledEvents = 30038, 400, "Maximum number of uncompleted guild scheduled events reached (100)";
-    InvitesPaused = 40006, 403, "This feature has been temporarily disabled server-side";
     BannedFromGuild = 40007, 403, "The user is banned from this guild";
     OwnsGuilds = 40011, 400, "You must transfer ownership of any owned guilds before deleting your account";
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";

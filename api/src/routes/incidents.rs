@@ -48,14 +48,18 @@ impl Incidents {
         let read = stored.and_then(|data| serde_json::from_value(data).ok());
         read.unwrap_or_default()
     }
+}
 
-    /// Errors: 10006 while nobody may come in.
-    pub(crate) fn check_joins(self) -> Result<()> {
-        match self.invites_disabled_until {
-            Some(until) if until > Timestamp::now() => Err(ErrorCode::UnknownInvite.into()),
-            _ => Ok(()),
-        }
+/// Errors: 10006 while nobody may come in, be it for a time or until the feature
+/// INVITES_DISABLED is taken away.
+pub(crate) fn check_joins(settings: &GuildSettings) -> Result<()> {
+    let until = Incidents::of(settings).invites_disabled_until;
+    let for_a_time = until.is_some_and(|until| until > Timestamp::now());
+    let mut features = settings.features.iter();
+    if for_a_time || features.any(|feature| feature == "INVITES_DISABLED") {
+        return Err(ErrorCode::UnknownInvite.into());
     }
+    Ok(())
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]

@@ -296,16 +296,6 @@ async fn an_integration_goes_with_its_bot(db: PgPool) {
     let (alice, bob, hall) = hall(&app).await;
     let bot = app.bot(&alice, "helper").await;
     app.join(&bot, hall).await;
-    sqlx::query(
-        "insert into integration (guild_id, integration_id, application_id, user_id)
-         values ($1, $2, $2, $3)",
-    )
-    .bind(hall.id.to_db())
-    .bind(bot.id.to_db())
-    .bind(alice.id.to_db())
-    .execute(&app.db)
-    .await
-    .unwrap();
     let path = format!("/guilds/{}/integrations", hall.id);
     app.get(&bob, &path).await.expect_error(403, 50013);
     let list = app.get(&alice, &path).await.expect(200);

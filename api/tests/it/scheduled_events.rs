@@ -1,5 +1,7 @@
 //! Scheduled events, and the stages they take place on.
 
+use std::sync::LazyLock;
+
 use guildhall_shared::{Permissions, Timestamp, envelope::Visibility, gateway::Intents};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -17,9 +19,11 @@ async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
     (alice, bob, hall)
 }
 
+/// Counted from one moment for all tests, so that equal hours are equal times.
 fn in_hours(hours: i64) -> Timestamp {
-    let now = Timestamp::now().0 + time::Duration::hours(hours);
-    Timestamp(now.replace_nanosecond(0).unwrap())
+    static NOW: LazyLock<Timestamp> = LazyLock::new(Timestamp::now);
+    let now = NOW.0.replace_nanosecond(0).unwrap();
+    Timestamp(now + time::Duration::hours(hours))
 }
 
 fn picnic() -> Value {

@@ -193,7 +193,7 @@ async fn moderators_mute_move_and_disconnect(db: PgPool) {
     assert_eq!(app.get(&bob, &own).await.expect(200)["mute"], true);
     app.patch(&alice, &member, json!({ "channel_id": hall.general }))
         .await
-        .expect_error(400, 50024);
+        .expect_fault("channel_id", "CHANNEL_INVALID");
     app.patch(&alice, &member, json!({ "channel_id": other }))
         .await
         .expect(200);

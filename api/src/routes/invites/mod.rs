@@ -518,8 +518,8 @@ pub(crate) struct Accepted {
     new_member: bool,
 }
 
-/// Errors: 10006 also for who is not among its target users, 20001, 30001, 40006 while the guild's
-/// invites are paused, 40007.
+/// Errors: 10006 also for who is not among its target users and while the guild lets nobody in,
+/// 20001, 30001, 40007.
 #[utoipa::path(
     post,
     path = "/invites/{code}",
@@ -541,7 +541,7 @@ async fn invite_accept(
 
 /// Makes somebody a member by an invite; the events are to be published after the commit.
 ///
-/// Errors: 10006, 30001, 40006, 40007.
+/// Errors: 10006, 30001, 40007.
 pub(crate) async fn accept(
     app: &App,
     db: &mut PgConnection,
@@ -559,7 +559,7 @@ pub(crate) async fn accept(
         let new_member = false;
         return Ok((Accepted { invite, new_member }, Vec::new()));
     }
-    check_open(&mut *db, &invite, user.id).await?;
+    check_invited(&mut *db, &invite, user.id).await?;
     let roles: Vec<Id<Role>> = invite.roles.iter().map(|role| role.id).collect();
     let mut events = members::join(app, &mut *db, guild_id, user, &roles).await?;
     if invite.is_vanity {
@@ -585,26 +585,19 @@ pub(crate) async fn accept(
     Ok((Accepted { invite, new_member }, events))
 }
 
-/// Errors: 10006, 40006.
-async fn check_open(db: &mut PgConnection, invite: &Invite, user: Id<User>) -> Result<()> {
-    let row = sqlx::query!(
-        r#"select coalesce(settings -> 'features' ? 'INVITES_DISABLED', false)
-                    or coalesce((settings -> 'incidents_data' ->> 'invites_disabled_until')
-                                ::timestamptz > now(), false) as "paused!",
-                  exists (select from invite i where i.code = $2 and i.targeted and not exists (
-                            select from invite_target_user t
-                            where t.code = i.code and t.user_id = $3)) as "for_others!"
-           from guild where guild_id = $1"#,
-        invite.guild_id.to_db(),
+/// Errors: 10006 for an invite to others.
+async fn check_invited(db: &mut PgConnection, invite: &Invite, user: Id<User>) -> Result<()> {
+    let for_others = sqlx::query_scalar!(
+        r#"select exists (
+             select from invite i where i.code = $1 and i.targeted and not exists (
+               select from invite_target_user t where t.code = i.code and t.user_id = $2))
+           as "for_others!""#,
         invite.code,
         user.to_db(),
     )
     .fetch_one(db)
     .await?;
-    if row.paused {
-        return Err(ErrorCode::InvitesPaused.into());
-    }
-    if row.for_others {
+    if for_others {
         return Err(ErrorCode::UnknownInvite.into());
     }
     Ok(())

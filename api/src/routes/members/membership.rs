@@ -25,7 +25,7 @@ use crate::{
     events,
     extract::Path,
     http,
-    routes::{incidents::Incidents, messages, oauth2, roles},
+    routes::{incidents, messages, oauth2, roles},
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -111,7 +111,7 @@ pub(crate) async fn admit(
     if !user.bot {
         check_guild_count(db, user.id).await?;
         let settings = settings(db, guild).await?;
-        Incidents::of(&settings).check_joins()?;
+        incidents::check_joins(&settings)?;
     }
     let joined = sqlx::query!(
         "insert into member (guild_id, user_id, nick, roles, mute, deaf, flags)
