@@ -183,17 +183,21 @@ impl App {
         collect::deleted_guilds(&self.db).await
     }
 
+    /// Waits for what requests left behind.
+    pub async fn finish_work(&self) {
+        self.work.close();
+        // What is cut off goes on in the next process: such work is on a queue or needless.
+        let waited = tokio::time::timeout(WORK_GRACE, self.work.wait()).await;
+        if waited.is_err() {
+            tracing::info!("work of requests is not waited for any longer");
+        }
+        self.work.reopen();
+    }
+
     /// Ends what requests left behind, then the background tasks; the event queue is emptied.
     /// Call when no request is left.
     pub async fn shut_down(&self) {
-        self.work.close();
-        // What is cut off goes on in the next process: such work is on a queue or needless.
-        if tokio::time::timeout(WORK_GRACE, self.work.wait())
-            .await
-            .is_err()
-        {
-            tracing::info!("work of requests is cut off");
-        }
+        self.finish_work().await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;

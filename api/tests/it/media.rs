@@ -53,6 +53,7 @@ impl TestApp {
 
     /// Ends every lease and collects.
     pub(crate) async fn collect(&self) {
+        self.app.finish_work().await;
         sqlx::query(
             "update media_file set collect_at = now() - interval '1 second' where uses = 0",
         )
