@@ -269,7 +269,6 @@ pub(crate) async fn place_for_change(
 /// (polls that end, webhooks); its heads are locked from here to the commit.
 ///
 /// Errors: 10003.
-#[allow(dead_code, reason = "polls and webhooks come next")]
 pub(crate) async fn audience_for_change(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,

@@ -20,7 +20,31 @@ impl Process {
         Ok(stat(Path::new(&format!("/proc/{}/stat", self.pid)))?.1)
     }
 
-    /// The same, by thread name.
+    /// [`Process::cpu`] of this process and all that descend from it: a server that works in
+    /// processes of its own. What an ended child used counts with its parent.
+    pub fn cpu_of_tree(self) -> Result<Duration> {
+        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for entry in fs::read_dir("/proc")? {
+            let Ok(pid) = entry?.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            // A process may end while we look.
+            if let Ok(text) = fs::read_to_string(format!("/proc/{pid}/stat"))
+                && let Some(parent) = parse_parent(&text)
+            {
+                children.entry(parent).or_default().push(pid);
+            }
+        }
+        let mut total = self.cpu()?;
+        let mut left = children.remove(&self.pid).unwrap_or_default();
+        while let Some(pid) = left.pop() {
+            total += Self::new(pid).cpu().unwrap_or_default();
+            left.extend(children.remove(&pid).unwrap_or_default());
+        }
+        Ok(total)
+    }
+
+    /// [`Process::cpu`] by thread name.
     pub fn cpu_by_thread(self) -> Result<BTreeMap<String, Duration>> {
         let mut threads: BTreeMap<String, Duration> = BTreeMap::new();
         let folder = format!("/proc/{}/task", self.pid);
@@ -65,6 +89,12 @@ fn parse_stat(text: &str, ticks_per_s: u64) -> Option<(String, Duration)> {
     Some((name.to_owned(), Duration::from_nanos(nanos)))
 }
 
+/// The parent's id in a `stat` file.
+fn parse_parent(text: &str) -> Option<u32> {
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// Processors and kernel of this machine, for the head of a report.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
@@ -91,6 +121,7 @@ mod tests {
             Some(("a (b) c".to_owned(), Duration::from_secs(2)))
         );
         assert_eq!(parse_stat("7 (a", 100), None);
+        assert_eq!(parse_parent(text), Some(1));
     }
 
     #[test]

@@ -271,6 +271,33 @@ fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, 
     Ok((stream.into_inner(), ready.len() + guild.len()))
 }
 
+/// A session of its own that waits for one message at a time.
+pub struct Listener {
+    stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl Listener {
+    /// Logs in and waits for GUILD_CREATE. Blocks.
+    pub fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<Self> {
+        let (stream, _) = log_in(address, token, intents)?;
+        let heard = Vec::with_capacity(64 * 1024);
+        Ok(Self { stream, heard })
+    }
+
+    /// Reads on until `word` has come; blocks at most [`OPEN_PATIENCE`] for each read.
+    pub fn hear(&mut self, word: &[u8]) -> Result<()> {
+        self.heard.clear();
+        let mut buffer = [0; 16 * 1024];
+        while !self.heard.windows(word.len()).any(|bytes| bytes == word) {
+            let read = self.stream.read(&mut buffer)?;
+            ensure!(read > 0, "the server closed a connection");
+            self.heard.extend_from_slice(&buffer[..read]);
+        }
+        Ok(())
+    }
+}
+
 fn read_text(stream: &mut impl Read) -> Result<String> {
     let mut header = [0; 10];
     let mut have = 0;

@@ -89,6 +89,9 @@ fn measure(
         .env("DATABASE_URL", &plan.database_url)
         .env("REDIS_URL", &plan.redis_url)
         .env("CLUSTER_SHARDS", SHARDS.to_string());
+    if let Some(pid) = postgres.pid() {
+        command.env("POSTGRES_PID", pid.to_string());
+    }
     if let Some(pgbench) = postgres.program("pgbench") {
         command.env("PGBENCH", pgbench);
     }

@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use load_tests::{
     process::{Process, machine},
+    readers::Listener,
     report::{self, Aim, quantile},
     rest::{Rest, address},
     world::{self, Account},
@@ -21,10 +22,19 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 
-const AIM: f64 = 1.0;
+/// Messages through REST, in single-row inserts of pgbench.
+const RATE_AIM: f64 = 2.0;
+/// Postgres' CPU time of a message, microseconds.
+const POSTGRES_AIM_US: f64 = 40.0;
+/// From the request to the event at a gateway's client, half of them, milliseconds.
+const UNLOADED_AIM_MS: f64 = 3.0;
+/// GUILDS, GUILD_MESSAGES, MESSAGE_CONTENT.
+const INTENTS: u32 = 1 | 1 << 9 | 1 << 15;
 /// Text of a message.
 const CONTENT: &str =
     "The quick brown fox jumps over the lazy dog, twice if it must, and is heard.";
+/// Between single messages, so that each meets a server at rest.
+const PAUSE: Duration = Duration::from_millis(10);
 const TABLE: &str = "load_test_message";
 
 /// Measures message creates per second. Loopback and a private cluster only: it makes
@@ -37,6 +47,15 @@ struct Config {
     /// Its process, on this machine.
     #[arg(long, env = "API_PID")]
     api_pid: u32,
+    /// Postgres' first process, on this machine: its CPU time is counted with its children's.
+    #[arg(long, env = "POSTGRES_PID")]
+    postgres_pid: Option<u32>,
+    /// The gateway, for the way of one message to a client.
+    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
+    gateway_url: String,
+    /// Messages of that measurement, one after the other.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    single: u16,
     /// The API's own database: pgbench writes there as well.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
@@ -75,6 +94,7 @@ async fn measure(config: &Config) -> Result<()> {
         config.clients, config.guilds, config.channels, config.seconds
     );
     let writers = make_writers(config, api).await?;
+    let unloaded = unloaded(config, api).await?;
     let before = pgbench(config).await?;
     let posted = post(config, api, writers).await?;
     let after = pgbench(config).await?;
@@ -89,7 +109,7 @@ async fn measure(config: &Config) -> Result<()> {
         "against pgbench's mean",
         per_s / ((before + after) / 2.0),
         " x",
-        &Aim::AtLeast(AIM),
+        &Aim::AtLeast(RATE_AIM),
     );
     report::line(
         "latency",
@@ -109,7 +129,57 @@ async fn measure(config: &Config) -> Result<()> {
             per_message(posted.own_cpu)
         ),
     );
+    if let Some(cpu) = posted.postgres_cpu {
+        report::aim(
+            "CPU per message, Postgres",
+            per_message(cpu),
+            " us",
+            &Aim::AtMost(POSTGRES_AIM_US),
+        );
+    }
+    report::section("One message at a time: POST to MESSAGE_CREATE at a gateway's client");
+    report::aim(
+        "p50",
+        quantile(&unloaded, 0.5),
+        " ms",
+        &Aim::AtMost(UNLOADED_AIM_MS),
+    );
+    report::line("p99", format!("{:.2} ms", quantile(&unloaded, 0.99)));
     Ok(())
+}
+
+/// Milliseconds from a request's start to its event at a client, sorted; nothing else goes on.
+async fn unloaded(config: &Config, api: SocketAddr) -> Result<Vec<f64>> {
+    let mut rest = Rest::connect(api).await?;
+    let owner = world::register(&mut rest).await?;
+    let guild = world::make_guild(&mut rest, &owner).await?;
+    let channel = world::make_channel(&mut rest, &owner, &guild, json!([])).await?;
+    let bot = world::make_bot(&mut rest, &owner).await?;
+    world::add_bot(&mut rest, &owner, &guild, &bot).await?;
+    let gateway = address(&config.gateway_url)?;
+    let log_in = move || Listener::log_in(gateway, &bot.token, INTENTS);
+    let mut listener = tokio::task::spawn_blocking(log_in).await??;
+    let path = format!("/channels/{channel}/messages");
+    let mut took_ms = Vec::new();
+    for number in 0..config.single {
+        let word = format!("number {number:05}");
+        let body = json!({ "content": word }).to_string();
+        let hearing = tokio::task::spawn_blocking(move || {
+            listener.hear(word.as_bytes())?;
+            anyhow::Ok((listener, Instant::now()))
+        });
+        let started = Instant::now();
+        let status = rest
+            .send("POST", &path, &owner.token, body.as_bytes())
+            .await?;
+        ensure!(status == 200, "a message was answered {status}");
+        let (again, heard) = hearing.await??;
+        listener = again;
+        took_ms.push((heard - started).as_secs_f64() * 1e3);
+        tokio::time::sleep(PAUSE).await;
+    }
+    took_ms.sort_by(f64::total_cmp);
+    Ok(took_ms)
 }
 
 /// Who posts where: a writer goes round the channels of its guild.
@@ -154,6 +224,7 @@ struct Posted {
     seconds: f64,
     api_cpu: Duration,
     own_cpu: Duration,
+    postgres_cpu: Option<Duration>,
 }
 
 async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<Posted> {
@@ -161,6 +232,8 @@ async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<
         Process::new(config.api_pid),
         Process::new(std::process::id()),
     );
+    let postgres = config.postgres_pid.map(Process::new);
+    let postgres_cpu = || postgres.map(Process::cpu_of_tree).transpose();
     let from = Instant::now() + Duration::from_secs(config.warm_up_s.into());
     let until = from + Duration::from_secs(config.seconds.into());
     let mut clients = JoinSet::new();
@@ -169,9 +242,10 @@ async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<
         clients.spawn(write(rest, writer, from, until));
     }
     tokio::time::sleep_until(from.into()).await;
-    let before = (api_usage.cpu()?, own_usage.cpu()?);
+    let before = (api_usage.cpu()?, own_usage.cpu()?, postgres_cpu()?);
     tokio::time::sleep_until(until.into()).await;
     let (api_cpu, own_cpu) = (api_usage.cpu()? - before.0, own_usage.cpu()? - before.1);
+    let postgres_cpu = postgres_cpu()?.zip(before.2).map(|(now, then)| now - then);
     let mut latencies_ms = Vec::new();
     while let Some(client) = clients.join_next().await {
         latencies_ms.extend(client.context("a client ended early")??);
@@ -183,6 +257,7 @@ async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<
         seconds: (until - from).as_secs_f64(),
         api_cpu,
         own_cpu,
+        postgres_cpu,
     })
 }
 
