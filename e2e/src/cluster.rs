@@ -50,6 +50,8 @@ pub struct Options {
     pub shards: u16,
     /// A Postgres of its own, for tests that stop it.
     pub own_postgres: bool,
+    /// Mails are printed to the APIs' logs, with the tokens they carry.
+    pub mail_to_log: bool,
 }
 
 impl Default for Options {
@@ -59,6 +61,7 @@ impl Default for Options {
             gateways: 2,
             shards: 128,
             own_postgres: false,
+            mail_to_log: false,
         }
     }
 }
@@ -188,6 +191,7 @@ impl Cluster {
                 ("API_DB_CONNECTIONS_MAX", "8".to_owned()),
                 ("RATE_LIMITS", "off".to_owned()),
                 ("REGISTRATION", "open".to_owned()),
+                ("MAIL_TO_LOG", options.mail_to_log.to_string()),
             ];
             let launch = launch(&format!("api-{number}"), "guildhall-api", &settings)?;
             apis.push(Api {

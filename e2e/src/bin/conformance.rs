@@ -15,6 +15,7 @@ async fn main() -> Result<ExitCode> {
         apis: 1,
         gateways: 1,
         shards: 32,
+        mail_to_log: true,
         ..Options::default()
     })
     .await?;

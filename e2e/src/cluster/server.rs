@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::SocketAddr,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError, mpsc},
     thread,
 };
@@ -64,6 +65,11 @@ impl Server {
         if let Some(mut service) = lock(&self.service).take() {
             service.kill();
         }
+    }
+
+    /// The file of its standard output and error.
+    pub fn log(&self) -> &Path {
+        &self.launch.log
     }
 
     pub fn name(&self) -> &str {

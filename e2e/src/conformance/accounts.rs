@@ -2,11 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Book, Proof, World};
-use crate::{
-    rest::Rest,
-    world::{random_word, text},
-};
+use super::{Book, Proof, World, credentials::password};
+use crate::{rest::Rest, world::random_word};
 
 /// Nobody's id.
 const NOTHING: &str = "100000000000000001";
@@ -17,8 +14,6 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
     settings(world, book).await;
     notes(world, book).await;
     relationships(world, book).await;
-    logins(world, book).await;
-    second_factor(world, book).await;
     endings(world, book).await;
 }
 
@@ -118,7 +113,7 @@ async fn users(world: &World, book: &mut Book) {
         );
     })
     .await;
-    book.prove("user_update_account", async |p: &mut Proof| {
+    book.prove("update_my_user", async |p: &mut Proof| {
         let form = json!({"global_name": "Member", "bio": "here"});
         let changed = p.answers(member.rest.patch("/users/@me", &form).await);
         p.acts(changed["global_name"] == "Member", "the name changes");
@@ -398,120 +393,6 @@ async fn relationships(world: &World, book: &mut Book) {
             "nobody is listed",
         );
         p.refuses_no_more();
-    })
-    .await;
-}
-
-fn password(name: &str) -> String {
-    format!("a long password of {name}")
-}
-
-async fn logins(world: &World, book: &mut Book) {
-    let nobody = Rest::new(&world.origin);
-    let guest = world.newcomer().await;
-    let (mail, word) = (format!("{}@example.org", guest.name), password(&guest.name));
-    book.prove("auth_register", async |p: &mut Proof| {
-        let name = format!("fresh.{}", random_word());
-        let form = json!({"username": name, "email": format!("{name}@example.org"), "password": password(&name),
-            "date_of_birth": "1990-02-03", "consent": true});
-        let made = p.answers(nobody.post("/auth/register", &form).await);
-        let me = nobody.with_token(&text(&made["token"])).get("/users/@me").await.body;
-        p.acts(me["username"] == name.as_str(), "the token is the account's");
-        p.faults(nobody.post("/auth/register", &form).await, "username", "USERNAME_ALREADY_TAKEN");
-    })
-    .await;
-    let mut token = String::new();
-    book.prove("auth_login", async |p: &mut Proof| {
-        let form = json!({"login": mail, "password": word});
-        let answer = p.answers(nobody.post("/auth/login", &form).await);
-        token = text(&answer["token"]);
-        let me = nobody.with_token(&token).get("/users/@me").await.body;
-        p.acts(me["id"] == guest.id.as_str(), "the token is the account's");
-        let wrong = json!({"login": mail, "password": "wrong password"});
-        p.faults(
-            nobody.post("/auth/login", &wrong).await,
-            "login",
-            "INVALID_LOGIN",
-        );
-    })
-    .await;
-    let second = nobody.with_token(&token);
-    book.prove("auth_sessions_list", async |p: &mut Proof| {
-        let list = p.answers(second.get("/auth/sessions").await);
-        let count = list["user_sessions"].as_array().map(Vec::len);
-        p.acts(count == Some(2), "both logins are listed");
-        p.refuses_no_more();
-    })
-    .await;
-    book.prove("auth_sessions_revoke", async |p: &mut Proof| {
-        let list = second.get("/auth/sessions").await.body;
-        let hashes: Vec<&Value> = list["user_sessions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|s| &s["id_hash"])
-            .collect();
-        p.refuses(
-            second
-                .post("/auth/sessions/logout", &json!({"session_id_hashes": []}))
-                .await,
-            400,
-            50035,
-        );
-        p.answers(
-            second
-                .post(
-                    "/auth/sessions/logout",
-                    &json!({"session_id_hashes": hashes}),
-                )
-                .await,
-        );
-        p.acts(
-            guest.rest.get("/users/@me").await.status == 401,
-            "the other token is dead",
-        );
-    })
-    .await;
-    book.prove("auth_logout", async |p: &mut Proof| {
-        let form = json!({"login": mail, "password": word});
-        let answer = nobody.post("/auth/login", &form).await.body;
-        let third = nobody.with_token(&text(&answer["token"]));
-        p.answers(third.post("/auth/logout", &json!({})).await);
-        p.acts(
-            third.get("/users/@me").await.status == 401,
-            "the token is dead",
-        );
-        p.refuses_no_more();
-    })
-    .await;
-    book.prove("auth_forgot", async |p: &mut Proof| {
-        let known = nobody.post("/auth/forgot", &json!({"login": mail})).await;
-        let unknown = nobody
-            .post("/auth/forgot", &json!({"login": "nobody@example.org"}))
-            .await;
-        p.acts(
-            known.status == unknown.status && known.body == unknown.body,
-            "nothing is told",
-        );
-        p.answers(known);
-        p.faults(
-            nobody.post("/auth/forgot", &json!({})).await,
-            "login",
-            "BASE_TYPE_REQUIRED",
-        );
-    })
-    .await;
-}
-
-async fn second_factor(world: &World, book: &mut Book) {
-    let guest = world.newcomer().await;
-    book.prove("mfa_totp_enable", async |p: &mut Proof| {
-        let form = json!({"password": password(&guest.name)});
-        p.refuses(
-            guest.rest.post("/users/@me/mfa/totp/enable", &form).await,
-            400,
-            60005,
-        );
     })
     .await;
 }

@@ -106,6 +106,17 @@ async fn owners_applications(world: &World, book: &mut Book) {
         );
     })
     .await;
+    book.prove("application_bot_create", async |p: &mut Proof| {
+        let path = format!("{one}/bot");
+        p.refuses(member.rest.post(&path, &json!({})).await, 404, 10002);
+        let made = p.answers(owner.rest.post(&path, &json!({})).await);
+        let bot = Rest::new(&world.origin).with_token(&format!("Bot {}", text(&made["token"])));
+        let me = bot.get("/users/@me").await.body;
+        p.acts(me["bot"] == true, "the token is a bot's");
+        let again = owner.rest.post(&path, &json!({})).await;
+        p.refuses(again, 400, 0);
+    })
+    .await;
     book.prove("application_bot_update", async |p: &mut Proof| {
         let name = format!("bot.{}", random_word());
         let form = json!({"username": name});

@@ -27,6 +27,7 @@
 mod accounts;
 mod applications;
 mod book;
+mod credentials;
 mod guilds;
 mod media;
 mod messages;
@@ -54,6 +55,7 @@ pub async fn run(cluster: &Cluster) -> Book {
     moderation::prove(&world, &mut book).await;
     applications::prove(&world, &mut book).await;
     guilds::prove(&world, &mut book).await;
+    credentials::prove(&world, &mut book).await;
     // Last: it ends accounts.
     accounts::prove(&world, &mut book).await;
     book.note_wire_faults(&world);

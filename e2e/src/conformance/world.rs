@@ -1,6 +1,6 @@
 //! Who lives in the world of the cases: people with sessions, and guilds for them to meet in.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -94,6 +94,8 @@ pub struct World {
     pub guild: Place,
     /// `http://…` of the API, without `/api`.
     pub origin: String,
+    /// Where that API prints the mails it would send.
+    pub api_log: PathBuf,
 }
 
 impl World {
@@ -123,6 +125,7 @@ impl World {
             bot,
             guild,
             origin,
+            api_log: cluster.apis[0].server.log().to_owned(),
         }
     }
 
