@@ -26,7 +26,7 @@ use crate::{
     access::{self, Place},
     app::App,
     auth::CurrentUser,
-    error::Result,
+    error::{Error, Result},
     extract::Form,
     form::{Fault, FormErrors},
     media::{AttachmentForm, Upload},
@@ -165,7 +165,10 @@ pub(super) async fn interaction_create(
     // The bot must be there too; what it may do is part of what it is told.
     let bot_place = access::place_unchecked(&mut db, application.cast(), channel)
         .await
-        .map_err(|_| ErrorCode::UnknownApplication)?;
+        .map_err(|error| match error {
+            Error::Code(_) => ErrorCode::UnknownApplication.into(),
+            other => other,
+        })?;
     let data = body.data.unwrap_or_default();
     let slots = &data.attachments;
     under_data(files.claim_slots(&app, channel, caller.id, slots).await)?;
