@@ -34,6 +34,43 @@ create table interaction_message (
 );
 create index interaction_message_idx on interaction_message (message_id);
 
+-- Files live as long as a row shows them: those a user attached, and those of ephemeral
+-- messages, which look as in message.extra. The argument is the column's name.
+create function media_follow_json() returns trigger language plpgsql as $$
+declare
+    before text[] := '{}';
+    after text[] := '{}';
+    gone text[];
+    come text[];
+begin
+    if tg_op <> 'INSERT' then
+        before := media_of_message(to_jsonb(old) -> tg_argv[0]);
+    end if;
+    if tg_op <> 'DELETE' then
+        after := media_of_message(to_jsonb(new) -> tg_argv[0]);
+    end if;
+    select array_agg(path) into come from unnest(after) path where path <> all(before);
+    select array_agg(path) into gone from unnest(before) path where path <> all(after);
+    if come is not null then
+        perform media_use(come, 1);
+    end if;
+    if gone is not null then
+        perform media_use(gone, -1);
+    end if;
+    return null;
+end $$;
+create trigger media_inserted after insert on interaction for each row
+    when (new.context ? 'attachments') execute function media_follow_json('context');
+create trigger media_deleted after delete on interaction for each row
+    when (old.context ? 'attachments') execute function media_follow_json('context');
+create trigger media_inserted after insert on interaction_message for each row
+    when (new.ephemeral is not null) execute function media_follow_json('ephemeral');
+create trigger media_updated after update on interaction_message for each row
+    when (old.ephemeral is distinct from new.ephemeral)
+    execute function media_follow_json('ephemeral');
+create trigger media_deleted after delete on interaction_message for each row
+    when (old.ephemeral is not null) execute function media_follow_json('ephemeral');
+
 -- Bots that were added before integrations were stored.
 insert into integration (guild_id, integration_id, application_id, role_id, created_at)
 select m.guild_id, p.application_id, p.application_id,

@@ -16,7 +16,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     id::marker::{self, Guild, Realm, Role, User},
     model::{Channel, ChannelKind, ChannelSettings, Member, Thread, ThreadMetadata},
-    permissions::{self, MemberAccess, Overwrite, Rank, ThreadDoor},
+    permissions::{self, ChannelClass, MemberAccess, Overwrite, Rank, ThreadDoor},
 };
 use guildhall_store::ids_from_db;
 use rustc_hash::FxHashMap;
@@ -106,6 +106,18 @@ impl GuildAccess {
             self.access(),
             overwrites,
             kind.class(),
+            Timestamp::now(),
+        )
+    }
+
+    /// Permissions by these overwrites, without what follows from those that are denied.
+    pub(crate) fn given(&self, overwrites: &[Overwrite]) -> Permissions {
+        permissions::in_channel(
+            self.base(),
+            self.id,
+            self.access(),
+            overwrites,
+            ChannelClass::Plain,
             Timestamp::now(),
         )
     }
@@ -266,7 +278,7 @@ pub(crate) async fn place_for_change(
 }
 
 /// Who hears of what happens in a channel of any kind, asked by the server itself
-/// (polls that end, webhooks); its heads are locked from here to the commit.
+/// (polls that end, webhooks, interactions); its heads are locked from here to the commit.
 ///
 /// Errors: 10003.
 pub(crate) async fn audience_for_change(
@@ -371,7 +383,10 @@ pub(crate) async fn lock_realms(
     Ok(())
 }
 
-async fn place_unchecked(
+/// [`place`] for anybody, whatever they may do there; [`Place::permissions`] says.
+///
+/// Errors: 10003, 50001 for who is no member.
+pub(crate) async fn place_unchecked(
     db: &mut PgConnection,
     user: Id<User>,
     channel: Id<marker::Channel>,

@@ -23,8 +23,8 @@ use crate::{
     error::Result,
     events, media,
     routes::{
-        applications, mentions, messages, oauth2, polls, roles, scheduled_events, threads, voice,
-        webhooks,
+        applications, interactions, mentions, messages, oauth2, polls, roles, scheduled_events,
+        threads, voice, webhooks,
     },
     tickets,
 };
@@ -88,6 +88,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
             webhooks::deliver_crossposts(app).await,
         );
         is_done("delete leftovers", messages::delete_leftovers(app).await);
+        let ended = interactions::clean_up(app).await;
+        is_done("end interactions", ended);
         let forgotten = oauth2::forget_expired(&app.db).await;
         is_done("forget OAuth2 tokens", forgotten);
         let deleted = applications::finish_deletions(app).await;

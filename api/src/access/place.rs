@@ -319,6 +319,16 @@ impl Place {
         }
     }
 
+    /// What the caller was given here, without what follows from what they were not: one who
+    /// may not send may still hold ATTACH_FILES.
+    pub(crate) fn given(&self) -> Permissions {
+        match self {
+            Self::Channel(access) => access.guild.given(&access.channel.permission_overwrites),
+            Self::Thread(access) => access.guild.given(&access.parent.permission_overwrites),
+            Self::Private(_) => Permissions::PRIVATE,
+        }
+    }
+
     /// The permissions, which hold `needed`.
     ///
     /// Errors: 50001 if the place cannot be seen, 50013, 50003 for what nobody can do in a DM.

@@ -1,5 +1,7 @@
 //! Files of a request as attachments of a message. Spec: objects.md › Attachment.
 
+use std::collections::BTreeMap;
+
 use guildhall_shared::{
     Id,
     error_code::ErrorCode,
@@ -177,6 +179,21 @@ impl Files {
             return Err(ErrorCode::MaximumAttachments.into());
         }
         Ok(attachments)
+    }
+
+    /// The files as attachment objects, by the numbers that the request refers to them by.
+    pub(crate) fn numbered(
+        &self,
+        media: &Media,
+        channel: Id<Channel>,
+        forms: &[AttachmentForm],
+    ) -> BTreeMap<u64, Value> {
+        let objects = self.received.iter().map(|received| {
+            let about = forms.iter().find(|form| form.id == Some(received.number));
+            let about = about.cloned().unwrap_or_default();
+            (received.number, object(media, channel, received, about))
+        });
+        objects.collect()
     }
 
     /// [`Self::attach`] for an edit: without `forms` everything the message has stays.

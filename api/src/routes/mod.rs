@@ -17,6 +17,7 @@ pub(crate) mod guilds;
 mod incidents;
 mod instance;
 mod integrations;
+pub(crate) mod interactions;
 mod invites;
 pub(crate) mod members;
 pub(crate) mod mentions;
@@ -75,6 +76,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(incidents::router())
         .merge(instance::router())
         .merge(integrations::router())
+        .merge(interactions::router())
         .merge(invites::router())
         .merge(members::router())
         .merge(mentions::router())

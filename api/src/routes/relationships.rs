@@ -117,16 +117,16 @@ async fn relationships_request(
 ) -> Result<StatusCode> {
     caller.require_human()?;
     let discriminator = match &body.discriminator {
-        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(serde_json::Value::String(text)) => super::clean(text),
         Some(serde_json::Value::Number(number)) => format!("{number:0>4}"),
         _ => String::new(),
     };
     let is_plain = matches!(discriminator.as_str(), "" | "0" | "0000");
-    let username = body.username.unwrap_or_default();
+    let username = super::clean(body.username.as_deref().unwrap_or_default());
     let other = sqlx::query_scalar!(
         "select user_id from account
          where lower(username) = lower($1) and state in (0, 1) and ($2 or discriminator = $3)",
-        username.trim(),
+        username,
         is_plain,
         discriminator,
     )

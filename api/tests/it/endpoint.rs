@@ -39,6 +39,11 @@ impl Endpoint {
         Self { url, shared }
     }
 
+    /// What everything but PING is answered with from now on.
+    pub(crate) fn set_reply(&self, reply: Value) {
+        self.shared.lock().unwrap().reply = reply;
+    }
+
     /// Rightly signed bodies so far.
     pub(crate) fn received(&self) -> Vec<Value> {
         self.shared.lock().unwrap().received.clone()

@@ -24,6 +24,7 @@ mod guilds;
 mod harness;
 mod http;
 mod instance;
+mod interactions;
 mod invites;
 mod log;
 mod mail_server;

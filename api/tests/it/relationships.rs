@@ -117,9 +117,13 @@ async fn who_cannot_be_a_friend(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);
     let bot = app.bot(&bob, "Ping").await;
-    app.post(&alice, TOP, json!({ "username": "nobody" }))
-        .await
-        .expect_error(400, 80004);
+    for nobody in [
+        json!({ "username": "nobody" }),
+        json!({ "username": "no\u{0}body" }),
+        json!({ "username": "bob", "discriminator": "1\u{0}7" }),
+    ] {
+        app.post(&alice, TOP, nobody).await.expect_error(400, 80004);
+    }
     app.post(&alice, TOP, json!({ "username": "alice" }))
         .await
         .expect_error(400, 80003);

@@ -287,6 +287,18 @@ pub(crate) async fn find(
     found.ok_or_else(|| ErrorCode::UnknownApplication.into())
 }
 
+/// Whether there is such an application.
+pub(crate) async fn exists(db: impl PgExecutor<'_>, id: Id<marker::Application>) -> Result<bool> {
+    let exists = sqlx::query_scalar!(
+        r#"select exists (select from application
+                          where application_id = $1 and deleted_at is null) as "is!""#,
+        id.to_db(),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(exists)
+}
+
 /// Those of the applications that exist, ascending.
 pub(crate) async fn find_all(
     db: impl PgExecutor<'_>,

@@ -370,7 +370,7 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
 }
 
 /// A choice's value has the type of its option.
-pub(super) fn check_value(form: &mut FormErrors, path: &str, value: &Value, kind: u8) {
+pub(crate) fn check_value(form: &mut FormErrors, path: &str, value: &Value, kind: u8) {
     let shown = || value.to_string().chars().take(100).collect();
     match (kind, value) {
         (CommandOption::STRING, Value::String(text)) => {

@@ -23,8 +23,10 @@ use crate::{
 
 /// Commands of one answer.
 const COMMANDS_MAX: i64 = 5000;
-/// A command that can only be used outside of guilds.
+/// `contexts` of a command that can be used in guilds.
 const CONTEXT_GUILD: u8 = 0;
+/// `integration_types` of a command that comes with an application into a guild.
+const GUILD_INSTALL: u8 = 0;
 
 /// Applications with the commands that the caller may use.
 #[derive(Serialize, ToSchema)]
@@ -129,7 +131,7 @@ async fn index(
 }
 
 /// Whether a guild's rules let the asker use a command.
-fn is_usable(asker: Asker<'_>, set: &[CommandPermissions], command: &Command) -> bool {
+pub(crate) fn is_usable(asker: Asker<'_>, set: &[CommandPermissions], command: &Command) -> bool {
     let of = |id: Id<marker::Any>| {
         let found = set
             .iter()
@@ -143,5 +145,6 @@ fn is_usable(asker: Asker<'_>, set: &[CommandPermissions], command: &Command) ->
         command: of(command.id.cast()),
         application: of(command.application_id.cast()),
     };
-    is_for_guilds && may_use(asker, rules)
+    let is_installed = command.body.integration_types.contains(&GUILD_INSTALL);
+    is_installed && is_for_guilds && may_use(asker, rules)
 }

@@ -25,7 +25,7 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::input::{BulkInput, CommandInput};
-pub(crate) use self::permissions::rules;
+pub(crate) use self::{check::check_value, index::is_usable, permissions::rules};
 use crate::{
     app::App,
     auth::CurrentUser,

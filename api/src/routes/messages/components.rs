@@ -98,6 +98,18 @@ pub(crate) fn parse(values: &[Value], v2: bool, form: &mut FormErrors) -> Vec<Va
     parsed
 }
 
+/// Reads a select that stands at `path` of another form than a message.
+pub(crate) fn parse_select(path: &str, select: &Value, form: &mut FormErrors) -> Option<Value> {
+    let mut parser = Parser {
+        form,
+        custom_ids: HashSet::new(),
+        ids: HashSet::new(),
+        count: 0,
+        text: 0,
+    };
+    parser.component(path, select, Place::Row)
+}
+
 /// Gives an id to every component that has none, in reading order.
 fn number(component: &mut Value, next: &mut i64, taken: &mut HashSet<i64>) {
     let Value::Object(map) = component else {
@@ -120,6 +132,20 @@ fn number(component: &mut Value, next: &mut i64, taken: &mut HashSet<i64>) {
     if let Some(accessory) = map.get_mut("accessory") {
         number(accessory, next, taken);
     }
+}
+
+/// The components by `custom_id` that somebody could use, for interactions.
+pub(crate) fn find_custom_id<'a>(components: &'a [Value], custom_id: &str) -> Option<&'a Value> {
+    components.iter().find_map(|component| {
+        if component["custom_id"] == custom_id {
+            return Some(component);
+        }
+        let children = component["components"].as_array().map(Vec::as_slice);
+        find_custom_id(children.unwrap_or_default(), custom_id).or_else(|| {
+            let accessory = component.get("accessory")?;
+            (accessory["custom_id"] == custom_id).then_some(accessory)
+        })
+    })
 }
 
 /// The texts of all text displays.
@@ -808,6 +834,7 @@ mod tests {
         let mut form = FormErrors::new();
         let mut parsed = parse(whole.as_array().unwrap(), true, &mut form);
         assert!(form.is_empty(), "{:#}", form.to_json());
+        assert!(find_custom_id(&parsed, "x").is_some());
         let file = json!({ "id": "9", "filename": "a.png", "url": "https://cdn/a", "size": 3 });
         link_media(&mut parsed, Id::new(7).unwrap(), &[file], &mut form);
         assert!(form.is_empty());

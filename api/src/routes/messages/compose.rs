@@ -1,7 +1,11 @@
 //! Forms made into messages, for senders that write inside a transaction of their own:
 //! webhooks, interactions, forum posts. Nothing here is stored but changes of an edit.
 
-use guildhall_shared::{Timestamp, error_code::ErrorCode, model::Message};
+use guildhall_shared::{
+    Timestamp,
+    error_code::ErrorCode,
+    model::{Message, MessageFlags},
+};
 use sqlx::PgConnection;
 
 use super::{
@@ -49,7 +53,7 @@ pub(crate) async fn compose(
 
 /// Changes a message as a form says and stores it; [`super::announce_update_in`] tells.
 ///
-/// Errors: 30015, 50006, 50035, 520003.
+/// Errors: 30015, 50006, 50035, 520003, 520004.
 pub(crate) async fn edit(
     app: &App,
     db: &mut PgConnection,
@@ -64,6 +68,12 @@ pub(crate) async fn edit(
     if form.attachments.is_some() || !files.is_empty() {
         let (channel, forms) = (message.channel_id, form.attachments.as_deref());
         message.attachments = files.edit(&app.media, channel, forms, &message.attachments)?;
+    }
+    // What was to come is made by its first edit.
+    if message.flags & MessageFlags::LOADING != 0
+        && let Some(poll) = &form.poll
+    {
+        message.poll = Some(poll.open(db).await?);
     }
     form.apply(message)?;
     if changes_content {

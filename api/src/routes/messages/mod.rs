@@ -28,6 +28,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
+    components::{find_custom_id, parse_select},
     compose::{Request, compose, edit},
     content::Embed,
     create::{check_slowmode, create_join_message},

@@ -40,17 +40,19 @@ pub(crate) enum Sender {
     User,
     /// Nobody is mentioned but users, unless the request asks for it.
     Webhook,
+    /// As a webhook, and it may be for one user's eyes only.
+    Interaction,
 }
 
 impl Sender {
     /// Flags that a new message may be given.
     fn flags(self) -> u64 {
+        let flags = MessageFlags::SUPPRESS_EMBEDS
+            | MessageFlags::SUPPRESS_NOTIFICATIONS
+            | MessageFlags::IS_COMPONENTS_V2;
         match self {
-            Self::User | Self::Webhook => {
-                MessageFlags::SUPPRESS_EMBEDS
-                    | MessageFlags::SUPPRESS_NOTIFICATIONS
-                    | MessageFlags::IS_COMPONENTS_V2
-            }
+            Self::User | Self::Webhook => flags,
+            Self::Interaction => flags | MessageFlags::EPHEMERAL,
         }
     }
 
@@ -58,7 +60,7 @@ impl Sender {
     fn default_mentions(self) -> Option<AllowedMentions> {
         match self {
             Self::User => None,
-            Self::Webhook => Some(AllowedMentions::users_only()),
+            Self::Webhook | Self::Interaction => Some(AllowedMentions::users_only()),
         }
     }
 }
@@ -221,6 +223,11 @@ impl NewMessageForm {
         self.flags & MessageFlags::IS_COMPONENTS_V2 != 0
     }
 
+    /// Whether it is for one user's eyes only, where the sender may ask for that.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.flags & MessageFlags::EPHEMERAL != 0
+    }
+
     /// What sending it takes besides the permission to send.
     pub(crate) fn needed(&self) -> Permissions {
         let mut needed = Permissions::empty();
@@ -325,6 +332,8 @@ pub(crate) struct EditForm {
     pub(super) allowed_mentions: Option<AllowedMentions>,
     #[serde(deserialize_with = "present")]
     pub(super) flags: Option<Option<u64>>,
+    /// Interactions: of an answer that was still to come.
+    pub(super) poll: Option<NewPoll>,
 }
 
 impl Form for EditForm {
@@ -339,6 +348,9 @@ impl Form for EditForm {
             allowed.check(form);
         }
         AttachmentForm::check_all(self.attachments.as_deref().unwrap_or_default(), form);
+        if let Some(poll) = &self.poll {
+            poll.check(form);
+        }
     }
 }
 

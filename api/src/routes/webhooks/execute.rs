@@ -29,7 +29,10 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
     media::{Files, Upload},
-    routes::messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
+    routes::{
+        interactions,
+        messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
+    },
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -135,7 +138,8 @@ pub(super) struct ExecuteQuery {
 
 impl Form for ExecuteQuery {}
 
-/// Writes a message in the webhook's name.
+/// Writes a message in the webhook's name, or as a follow-up to an interaction: the token of
+/// one stands for a webhook's, and the answer is always the message.
 ///
 /// Errors: 10003, 10015, 50006, 50027, 50035, 220001, 220002, 220003.
 #[utoipa::path(
@@ -156,6 +160,10 @@ async fn execute_webhook(
     Query(query): Query<ExecuteQuery>,
     Upload { body: form, files }: Upload<NewMessageForm>,
 ) -> Result<Response> {
+    if interactions::is_token(&token) {
+        let message = interactions::follow_up(&app, webhook_id, &token, &form, &files).await?;
+        return Ok(Json(message).into_response());
+    }
     let of = (webhook_id, token.as_str());
     let message = execute(&app, of, query.thread_id, &form, &files).await?;
     Ok(match query.wait {

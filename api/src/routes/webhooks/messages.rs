@@ -1,6 +1,7 @@
 //! Messages of a webhook, by the webhook's token.
 //!
-//! `@original` names the first response to an interaction; a webhook has none.
+//! The token of an interaction stands for a webhook's: then these are the messages that answered
+//! it. `@original` names the first of them; a webhook has none.
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -21,7 +22,10 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query},
     media::Upload,
-    routes::messages::{self, EditForm, Mentioner, Request, Sender},
+    routes::{
+        interactions,
+        messages::{self, EditForm, Mentioner, Request, Sender},
+    },
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -86,6 +90,11 @@ async fn get_webhook_message(
     Path((webhook_id, token, message_id)): Path<(Id<marker::Webhook>, String, Id<marker::Message>)>,
     Query(query): Query<MessageQuery>,
 ) -> Result<Json<Message>> {
+    if interactions::is_token(&token) {
+        let id = Some(message_id);
+        let message = interactions::read_message(&app, webhook_id, &token, id).await?;
+        return Ok(Json(message));
+    }
     let mut db = app.db.acquire().await?;
     let webhook = by_token(&mut *db, webhook_id, &token).await?;
     let channel = channel_of(&mut db, &webhook, query.thread_id).await?;
@@ -124,6 +133,11 @@ async fn update_webhook_message(
     Query(query): Query<MessageQuery>,
     Upload { body: form, files }: Upload<EditForm>,
 ) -> Result<Json<Message>> {
+    if interactions::is_token(&token) {
+        let (id, change) = (Some(message_id), (&form, &files));
+        let message = interactions::edit_message(&app, webhook_id, &token, id, change).await?;
+        return Ok(Json(message));
+    }
     let mut tx = app.db.begin().await?;
     let thread = query.thread_id;
     let (webhook, audience, mut message) =
@@ -155,6 +169,10 @@ async fn delete_webhook_message(
     Path((webhook_id, token, message_id)): Path<(Id<marker::Webhook>, String, Id<marker::Message>)>,
     Query(query): Query<MessageQuery>,
 ) -> Result<StatusCode> {
+    if interactions::is_token(&token) {
+        let id = Some(message_id);
+        return interactions::delete_message(&app, webhook_id, &token, id).await;
+    }
     let mut tx = app.db.begin().await?;
     let thread = query.thread_id;
     let (_, audience, message) =

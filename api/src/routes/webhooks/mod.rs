@@ -160,7 +160,7 @@ async fn by_id(db: impl PgExecutor<'_>, id: Id<marker::Webhook>) -> Result<Optio
 }
 
 /// The webhook that a token is of. Errors: 10015, 50027.
-async fn by_token(
+pub(crate) async fn by_token(
     db: impl PgExecutor<'_>,
     id: Id<marker::Webhook>,
     token: &str,

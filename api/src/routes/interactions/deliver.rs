@@ -1,0 +1,126 @@
+//! Interactions on their way to applications: over the gateway, or signed to an endpoint whose
+//! reply is the answer. Either way the deadline is watched.
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    envelope::{Envelope, Visibility},
+    gateway::EventKind,
+    id::marker::{Application, Interaction, Realm},
+};
+use serde_json::Value;
+use sqlx::PgConnection;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::{ANSWER_TIMEOUT, Failure, callback, fail_unanswered};
+use crate::{
+    app::App,
+    error::{Error, Result},
+    events, extract,
+    media::Files,
+    signing::ApplicationKey,
+};
+
+/// Interactions that this process waits for the answers of; more are refused.
+static WATCHED: Semaphore = Semaphore::const_new(10_000);
+
+/// A place among those that are watched. Errors: 503 when there are too many.
+pub(super) fn seat() -> Result<SemaphorePermit<'static>> {
+    let seat = WATCHED.try_acquire();
+    seat.map_err(|_| Error::Unavailable("too many interactions wait for their answers"))
+}
+
+/// An interaction on its way to its application.
+pub(super) struct Delivery {
+    pub(super) id: Id<Interaction>,
+    pub(super) application: Id<Application>,
+    pub(super) token: String,
+    /// `None`: it goes over the gateway.
+    pub(super) endpoint: Option<String>,
+    pub(super) interaction: Value,
+}
+
+/// Numbers INTERACTION_CREATE for the bot alone, in the realm that leads to the right one of
+/// its shards: the guild's, or for direct messages the bot's own.
+pub(super) async fn to_gateway(
+    db: &mut PgConnection,
+    realm: Id<Realm>,
+    application: Id<Application>,
+    interaction: &Value,
+) -> Result<Envelope> {
+    let vis = Visibility::users(vec![application.cast()]);
+    let kind = EventKind::InteractionCreate;
+    events::append(db, realm, kind, vis, interaction, None).await
+}
+
+/// How a delivery ended that is not just waited for.
+enum Sent {
+    /// The reply was the answer, or nothing that could be one.
+    Over,
+    /// The application answers by a call.
+    Accepted,
+}
+
+/// Waits for the answer in the background, after the commit.
+pub(super) fn watch(app: &App, delivery: Delivery, seat: SemaphorePermit<'static>) {
+    let app = app.clone();
+    app.clone().tasks.spawn(async move {
+        let _seat = seat;
+        let waiting = async {
+            let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+            let sent = match &delivery.endpoint {
+                Some(endpoint) => send(&app, &delivery, endpoint).await,
+                None => Sent::Accepted,
+            };
+            let why = match sent {
+                Sent::Over => Failure::Unknown,
+                Sent::Accepted => {
+                    tokio::time::sleep_until(deadline).await;
+                    Failure::Timeout
+                }
+            };
+            fail_unanswered(&app, delivery.id, why).await
+        };
+        if let Some(Err(error)) = app.stop.run_until_cancelled(waiting).await {
+            tracing::warn!(?error, "an interaction was not ended");
+        }
+    });
+}
+
+/// Sends an interaction to an endpoint and takes its reply for the answer; 202 says that it
+/// answers by a call.
+async fn send(app: &App, delivery: &Delivery, endpoint: &str) -> Sent {
+    let Ok(url) = app.outgoing.parse(endpoint) else {
+        return Sent::Over;
+    };
+    let Ok(body) = serde_json::to_vec(&delivery.interaction).map(Bytes::from) else {
+        return Sent::Over;
+    };
+    let key = ApplicationKey::new(&app.config.cluster_key, delivery.application);
+    let sent = app
+        .outgoing
+        .post(url, key.headers(&body), body, ANSWER_TIMEOUT);
+    let reply = match sent.await {
+        Ok(reply) if reply.status == StatusCode::ACCEPTED => return Sent::Accepted,
+        Ok(reply) if reply.status.is_success() => reply,
+        Ok(_) => return Sent::Over,
+        Err(error) => {
+            tracing::debug!(%error, "an interactions endpoint did not answer");
+            return Sent::Over;
+        }
+    };
+    let answered = match extract::parse_form(&reply.body) {
+        Ok(input) => {
+            let files = Files::none(app);
+            callback::answer(app, delivery.id, &delivery.token, input, &files)
+                .await
+                .map(drop)
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = answered {
+        tracing::debug!(code = ?error.code(), "an endpoint's reply was refused");
+    }
+    Sent::Over
+}

@@ -1,0 +1,237 @@
+//! What an application writes after its first answer: changes to it, and more messages. Its
+//! token takes the place of a webhook's, in the same paths.
+
+use axum::{extract::State, http::StatusCode};
+use guildhall_shared::{
+    Id,
+    error_code::ErrorCode,
+    id::marker::{self, Webhook},
+    model::{Message, MessageFlags, MessageKind},
+};
+use serde_json::json;
+use sqlx::PgConnection;
+
+use super::{
+    Row,
+    callback::DEFERRED_MESSAGE,
+    lock_by_token,
+    message::{self, Reach, Shown},
+    state,
+};
+use crate::{
+    app::App,
+    error::Result,
+    extract::{Json, Path},
+    media::{Files, Upload},
+    routes::{
+        applications,
+        messages::{self, EditForm, Mentioner, NewMessageForm, Request, Sender},
+        webhooks,
+    },
+};
+
+/// The answered interaction of a token, its row locked.
+///
+/// Errors: 10015 for one that was not answered yet, 50027 for one that is over; else as
+/// [`refuse`].
+async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> Result<Row> {
+    let row = lock_by_token(db, token).await?;
+    let Some(row) = row.filter(|row| row.application == application.cast()) else {
+        return refuse(db, application, token).await;
+    };
+    if !row.is_open() {
+        return Err(ErrorCode::InvalidWebhookToken.into());
+    }
+    if row.state != state::ANSWERED {
+        return Err(ErrorCode::UnknownWebhook.into());
+    }
+    Ok(row)
+}
+
+/// A token of no interaction: a webhook's own has no first answer.
+///
+/// Errors: 10008, 10015 for an id of nothing, 50027.
+async fn refuse<T>(db: &mut PgConnection, id: Id<Webhook>, token: &str) -> Result<T> {
+    match applications::exists(&mut *db, id.cast()).await? {
+        true => Err(ErrorCode::InvalidWebhookToken.into()),
+        false => {
+            webhooks::by_token(&mut *db, id, token).await?;
+            Err(ErrorCode::UnknownMessage.into())
+        }
+    }
+}
+
+/// One more message. While the first answer is still to come, it is that one.
+///
+/// Errors: 10015, 50006, 50027, 50035.
+pub(crate) async fn follow_up(
+    app: &App,
+    application: Id<Webhook>,
+    token: &str,
+    form: &NewMessageForm,
+    files: &Files,
+) -> Result<Message> {
+    let mut tx = app.db.begin().await?;
+    let row = open(&mut tx, application, token).await?;
+    let reach = match (row.response, row.response_message) {
+        // It may turn out to be the first answer.
+        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() => {
+            Reach::of_message(&mut tx, original).await?
+        }
+        _ if form.is_ephemeral() => Reach::User,
+        _ => Reach::Channel,
+    };
+    let audience = message::lock(&mut tx, &row, reach).await?;
+    let mut message = message::draft(app, &mut tx, &row).await?;
+    message.kind = MessageKind::DEFAULT;
+    message.interaction = None;
+    if let (Some(original), Some(metadata)) =
+        (row.response_message, &mut message.interaction_metadata)
+    {
+        metadata["original_response_message_id"] = json!(original);
+    }
+    let original = loading(&mut tx, &row).await?;
+    if let Some(original) = &original {
+        message = Message::clone(&original.message);
+    }
+    let request = Request {
+        sender: Sender::Interaction,
+        mentioner: Mentioner::Anybody(row.guild),
+        form,
+        files,
+    };
+    messages::compose(app, &mut tx, request, &mut message).await?;
+    let envelopes = match original {
+        Some(original) => {
+            // Who sees it was said with the first answer.
+            message.flags &= !MessageFlags::EPHEMERAL;
+            message.flags |= original.message.flags & MessageFlags::EPHEMERAL;
+            let is_ephemeral = original.is_ephemeral;
+            message::store_late(&mut tx, &message).await?;
+            message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?
+        }
+        None => message::post(&mut tx, &row, &audience, &message).await?,
+    };
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(message)
+}
+
+/// The first answer, if it is still to come.
+async fn loading(db: &mut PgConnection, row: &Row) -> Result<Option<Shown>> {
+    let Some(original) = row.response_message else {
+        return Ok(None);
+    };
+    let shown = message::shown(db, row, original).await?;
+    Ok(shown.filter(|shown| shown.message.flags & MessageFlags::LOADING != 0))
+}
+
+/// Errors: 10008, 10015, 50027.
+pub(crate) async fn read_message(
+    app: &App,
+    application: Id<Webhook>,
+    token: &str,
+    id: Option<Id<marker::Message>>,
+) -> Result<Message> {
+    let mut tx = app.db.begin().await?;
+    let row = open(&mut tx, application, token).await?;
+    let id = id
+        .or(row.response_message)
+        .ok_or(ErrorCode::UnknownMessage)?;
+    Ok(*message::own(&mut tx, &row, id).await?.message)
+}
+
+/// `None`: the first answer. Errors: 10008, 10015, 50006, 50027, 50035.
+pub(crate) async fn edit_message(
+    app: &App,
+    application: Id<Webhook>,
+    token: &str,
+    id: Option<Id<marker::Message>>,
+    (form, files): (&EditForm, &Files),
+) -> Result<Message> {
+    let mut tx = app.db.begin().await?;
+    let row = open(&mut tx, application, token).await?;
+    let id = id
+        .or(row.response_message)
+        .ok_or(ErrorCode::UnknownMessage)?;
+    let reach = Reach::of_message(&mut tx, id).await?;
+    let audience = message::lock(&mut tx, &row, reach).await?;
+    let shown = message::own(&mut tx, &row, id).await?;
+    let (message, envelopes) =
+        message::edit(app, &mut tx, &row, &audience, shown, (form, files)).await?;
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(message)
+}
+
+/// `None`: the first answer. Errors: 10008, 10015, 50027.
+pub(crate) async fn delete_message(
+    app: &App,
+    application: Id<Webhook>,
+    token: &str,
+    id: Option<Id<marker::Message>>,
+) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
+    let row = open(&mut tx, application, token).await?;
+    let id = id
+        .or(row.response_message)
+        .ok_or(ErrorCode::UnknownMessage)?;
+    let reach = Reach::of_message(&mut tx, id).await?;
+    let audience = message::lock(&mut tx, &row, reach).await?;
+    let shown = message::own(&mut tx, &row, id).await?;
+    let envelopes = message::delete(&mut tx, &row, &audience, &shown).await?;
+    tx.commit().await?;
+    app.publisher.publish(envelopes);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+type OriginalPath = Path<(Id<Webhook>, String)>;
+
+/// The first answer to an interaction. Errors: 10008, 10015, 50027.
+#[utoipa::path(
+    get,
+    path = "/webhooks/{webhook_id}/{webhook_token}/messages/@original",
+    tag = "Interactions",
+    security(()),
+    responses((status = 200, body = Message))
+)]
+pub(super) async fn get_original_webhook_message(
+    State(app): State<App>,
+    Path((webhook_id, webhook_token)): OriginalPath,
+) -> Result<Json<Message>> {
+    let message = read_message(&app, webhook_id, &webhook_token, None).await?;
+    Ok(Json(message))
+}
+
+/// Changes the first answer to an interaction. Errors: 10008, 10015, 50006, 50027, 50035.
+#[utoipa::path(
+    patch,
+    path = "/webhooks/{webhook_id}/{webhook_token}/messages/@original",
+    tag = "Interactions",
+    security(()),
+    request_body = EditForm,
+    responses((status = 200, body = Message))
+)]
+pub(super) async fn update_original_webhook_message(
+    State(app): State<App>,
+    Path((webhook_id, webhook_token)): OriginalPath,
+    Upload { body, files }: Upload<EditForm>,
+) -> Result<Json<Message>> {
+    let message = edit_message(&app, webhook_id, &webhook_token, None, (&body, &files)).await?;
+    Ok(Json(message))
+}
+
+/// Takes the first answer to an interaction back. Errors: 10008, 10015, 50027.
+#[utoipa::path(
+    delete,
+    path = "/webhooks/{webhook_id}/{webhook_token}/messages/@original",
+    tag = "Interactions",
+    security(()),
+    responses((status = 204, description = "Gone"))
+)]
+pub(super) async fn delete_original_webhook_message(
+    State(app): State<App>,
+    Path((webhook_id, webhook_token)): OriginalPath,
+) -> Result<StatusCode> {
+    delete_message(&app, webhook_id, &webhook_token, None).await
+}

@@ -1,0 +1,181 @@
+//! How interactions reach applications, when they are over, and who never hears of them.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use super::{ORIGINAL, World, text};
+use crate::endpoint::Endpoint;
+
+impl World {
+    /// Gives the application an endpoint.
+    async fn endpoint(&self) -> Endpoint {
+        let me = self
+            .app
+            .get(&self.bot, "/applications/@me")
+            .await
+            .expect(200);
+        let endpoint = Endpoint::start(text(&me["verify_key"])).await;
+        let url = json!({ "interactions_endpoint_url": endpoint.url });
+        let set = self.app.patch(&self.bot, "/applications/@me", url).await;
+        set.expect(200);
+        endpoint
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_endpoint_gets_it_signed_and_answers_by_its_reply(db: PgPool) {
+    let world = World::new(db).await;
+    let endpoint = world.endpoint().await;
+    endpoint.set_reply(json!({ "type": 4, "data": { "content": "by http" } }));
+    world.post(world.ping()).await.expect(204);
+    world.settled().await;
+    let received = endpoint.received().pop().unwrap();
+    assert_eq!(received["data"]["name"], "ping");
+    assert!(received["token"].is_string());
+    assert_eq!(
+        world.user_events().await,
+        ["INTERACTION_CREATE", "INTERACTION_SUCCESS"]
+    );
+    assert_eq!(
+        world.app.event_names(world.guild.id).await,
+        ["MESSAGE_CREATE"]
+    );
+    assert_eq!(world.list().await[0]["content"], "by http");
+    let more = json!({ "content": "more" });
+    world
+        .hook(Method::POST, &received, "", more)
+        .await
+        .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_endpoint_without_an_answer_fails_the_interaction(db: PgPool) {
+    let world = World::new(db).await;
+    let endpoint = world.endpoint().await;
+    endpoint.set_reply(json!({ "type": 99 }));
+    world.post(world.ping()).await.expect(204);
+    world.settled().await;
+    let (name, told) = world.newest_user_event().await;
+    assert_eq!(name, "INTERACTION_FAILURE");
+    assert_eq!(
+        (&told["nonce"], &told["reason_code"]),
+        (&json!("7"), &json!(1))
+    );
+    let received = endpoint.received().pop().unwrap();
+    assert_eq!(told["id"], received["id"]);
+    let late = json!({ "type": 4, "data": { "content": "late" } });
+    world
+        .answer(&received, late.clone())
+        .await
+        .expect_error(404, 10062);
+    let follow_up = world
+        .hook(Method::POST, &received, "", late["data"].clone())
+        .await;
+    follow_up.expect_error(404, 10015);
+    assert_eq!(world.list().await, json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_interaction_is_over_without_an_answer_in_time(db: PgPool) {
+    let world = World::new(db).await;
+    let interaction = world.call().await;
+    world.settled().await;
+    let (name, told) = world.newest_user_event().await;
+    assert_eq!(name, "INTERACTION_FAILURE");
+    assert_eq!(
+        (&told["id"], &told["reason_code"]),
+        (&interaction["id"], &json!(2))
+    );
+    let late = json!({ "type": 4, "data": { "content": "late" } });
+    world
+        .answer(&interaction, late.clone())
+        .await
+        .expect_error(404, 10062);
+
+    // Nor is one answered whose process stopped.
+    let interaction = world.call().await;
+    world.age(&interaction, 7.0).await;
+    world
+        .answer(&interaction, late)
+        .await
+        .expect_error(404, 10062);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_token_is_good_for_a_quarter_of_an_hour(db: PgPool) {
+    let world = World::new(db).await;
+    let interaction = world.call().await;
+    let body = json!({ "type": 4, "data": { "content": "pong" } });
+    world.answer(&interaction, body).await.expect(200);
+    world.age(&interaction, 14.0 * 60.0).await;
+    let hook = async |method, path: &str| {
+        let body = json!({ "content": "x" });
+        world.hook(method, &interaction, path, body).await
+    };
+    hook(Method::PATCH, ORIGINAL).await.expect(200);
+    world.age(&interaction, 61.0).await;
+    hook(Method::POST, "").await.expect_error(401, 50027);
+    for method in [Method::GET, Method::PATCH, Method::DELETE] {
+        hook(method, ORIGINAL).await.expect_error(401, 50027);
+    }
+    assert_eq!(world.list().await[0]["content"], "x");
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn tokens_are_in_no_log_and_no_error(db: PgPool) {
+    let logs = Logs::default();
+    let writer = logs.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("guildhall_api=trace,guildhall_store=trace,sqlx=trace,tower=trace")
+        .with_span_events(FmtSpan::CLOSE)
+        .with_writer(move || writer.clone())
+        .finish();
+    // With one subscriber alone, threads of other tests would decide what is logged.
+    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let world = World::new(db).await;
+    let endpoint = world.endpoint().await;
+    endpoint.set_reply(json!({ "type": 99 }));
+    world.post(world.ping()).await.expect(204);
+    world.settled().await;
+    let interaction = endpoint.received().pop().unwrap();
+    let token = text(&interaction["token"]);
+    let mut errors = Vec::new();
+    for body in [json!({ "type": 4 }), json!({}), json!([])] {
+        errors.push(world.answer(&interaction, body).await.body);
+    }
+    for method in [Method::POST, Method::GET, Method::PATCH, Method::DELETE] {
+        let path = if method == Method::POST { "" } else { ORIGINAL };
+        let reply = world.hook(method, &interaction, path, json!({})).await;
+        errors.push(reply.body);
+    }
+    let wrong = format!("/webhooks/x/{token}/messages/@original");
+    errors.push(world.app.post_anonymously(&wrong, json!({})).await.body);
+    assert!(!Value::from(errors).to_string().contains(token));
+    let logged = String::from_utf8(logs.0.lock().unwrap().clone()).unwrap();
+    assert!(logged.contains("/interactions"), "nothing was logged");
+    assert!(!logged.contains(token), "{logged}");
+    assert!(!logged.contains(&world.alice.authorization));
+}
