@@ -125,7 +125,7 @@ async fn get_voice_state(
     if let Some(channel) = state.channel_id
         && user_id != user.id
     {
-        access::channel(&mut *db, &user, channel, Permissions::CONNECT).await?;
+        access::channel(&mut db, &user, channel, Permissions::CONNECT).await?;
     }
     Ok(Json(state))
 }

@@ -17,6 +17,7 @@ static CLUSTER: Shared = Shared::new(Options {
     gateways: 2,
     shards: 128,
     own_postgres: false,
+    mail_to_log: false,
 });
 
 const GUILDS: u32 = 1;

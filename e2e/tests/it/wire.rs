@@ -14,6 +14,7 @@ static CLUSTER: Shared = Shared::new(Options {
     gateways: 2,
     shards: 32,
     own_postgres: false,
+    mail_to_log: false,
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -313,6 +314,7 @@ async fn a_stopping_gateway_sends_reconnect() {
         gateways: 2,
         shards: 32,
         own_postgres: false,
+        mail_to_log: false,
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

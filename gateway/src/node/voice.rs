@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, VecDeque},
     rc::Rc,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use guildhall_shared::{
 };
 use guildhall_store::voice::change::{self, Connected, Wanted};
 use redis::aio::ConnectionManager;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use tokio::{task::spawn_local, time::sleep};
 
@@ -35,7 +35,9 @@ const WAITING_MAX: usize = 16;
 /// Time between signs of life: a third of [`change::ALIVE_SECONDS`].
 const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Requests about one member, in their order.
 type Line = VecDeque<(CoreId, VoiceRequest)>;
+type Lines = FxHashMap<(Id<Guild>, Id<User>), Line>;
 
 pub(crate) struct Voice {
     db: PgPool,
@@ -44,7 +46,7 @@ pub(crate) struct Voice {
     settings: VoiceSettings,
     cores: Rc<[CoreHandle]>,
     /// What waits behind the request that is being served.
-    lines: RefCell<HashMap<(Id<Guild>, Id<User>), Line, FxBuildHasher>>,
+    lines: RefCell<Lines>,
     /// Sessions of this node that are in voice, or were.
     alive: RefCell<BTreeSet<String>>,
 }

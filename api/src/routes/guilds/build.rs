@@ -184,11 +184,14 @@ pub(crate) async fn build(
     Ok(guild)
 }
 
+/// What was made of a plan, and the ids by their placeholders.
+type Made<T, M> = (Vec<T>, HashMap<Key, Id<M>>);
+
 fn make_roles(
     app: &App,
     guild: Id<marker::Guild>,
     plans: &[RolePlan],
-) -> Result<(Vec<Role>, HashMap<Key, Id<marker::Role>>)> {
+) -> Result<Made<Role, marker::Role>> {
     if plans.len() > ROLES_MAX {
         return Err(ErrorCode::MaximumRoles.into());
     }
@@ -229,7 +232,7 @@ fn make_channels(
     guild: Id<marker::Guild>,
     plans: &[ChannelPlan],
     roles: &HashMap<Key, Id<marker::Role>>,
-) -> Result<(Vec<Channel>, HashMap<Key, Id<marker::Channel>>)> {
+) -> Result<Made<Channel, marker::Channel>> {
     if plans.len() > CHANNELS_MAX {
         return Err(ErrorCode::MaximumChannels.into());
     }

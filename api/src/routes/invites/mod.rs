@@ -427,7 +427,7 @@ async fn list_channel_invites(
 ) -> Result<Json<Vec<Invite>>> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::MANAGE_CHANNELS;
-    access::channel(&mut *db, &user, channel_id, needed).await?;
+    access::channel(&mut db, &user, channel_id, needed).await?;
     let invites = read(&mut db, None, Some(channel_id), None).await?;
     Ok(Json(invites.into_iter().map(without_counts).collect()))
 }
@@ -649,7 +649,7 @@ async fn invite_revoke(
     }
     if inviter(&invite) != Some(user.id) {
         let needed = Permissions::empty();
-        let access = access::channel(&mut *tx, &user, invite.channel.id, needed).await?;
+        let access = access::channel(&mut tx, &user, invite.channel.id, needed).await?;
         if !access.guild.base().contains(Permissions::MANAGE_GUILD) {
             access.require(Permissions::MANAGE_CHANNELS)?;
         }

@@ -251,7 +251,7 @@ async fn list_guild_scheduled_events(
             None => true,
             Some(channel) => {
                 let needed = Permissions::VIEW_CHANNEL;
-                access::channel(&mut *db, &user, channel, needed)
+                access::channel(&mut db, &user, channel, needed)
                     .await
                     .is_ok()
             }

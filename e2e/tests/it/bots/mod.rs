@@ -22,6 +22,7 @@ static CLUSTER: Shared = Shared::new(Options {
     gateways: 2,
     shards: 128,
     own_postgres: false,
+    mail_to_log: false,
 });
 
 /// What a bot has seen, in one vocabulary for both libraries:

@@ -186,6 +186,7 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         gateways: 1,
         shards: 32,
         own_postgres: false,
+        mail_to_log: false,
     })
     .await;
     let witness = Witness::new(&cluster).await;

@@ -17,6 +17,7 @@ static CLUSTER: Shared = Shared::new(Options {
     gateways: 1,
     shards: 32,
     own_postgres: false,
+    mail_to_log: false,
 });
 
 /// A session that looks on while others misbehave, and must not notice.
