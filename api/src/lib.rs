@@ -25,6 +25,7 @@ mod openapi;
 mod outgoing;
 mod rate_limit;
 mod routes;
+mod sealed;
 mod second_factor;
 mod seen;
 mod sessions;

@@ -1,7 +1,8 @@
 //! The second factor: one-time codes of an authenticator (TOTP, RFC 6238), and backup codes.
 //! Spec: endpoints › /users/@me/mfa.
 //!
-//! A code is taken once. Backup codes are derived from the cluster's key, not stored.
+//! A code is taken once. The authenticator's secret is stored sealed with the cluster's key,
+//! backup codes are derived from it and not stored: who reads the database can make neither.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::{
     config::Secret,
     error::{Error, Result},
     rate_limit::Limit,
-    sessions,
+    sealed, sessions,
     tickets::{self, Purpose},
 };
 
@@ -30,6 +31,8 @@ const BACKUP_CODES: u32 = 10;
 const BACKUP_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 /// Letters of a backup code; 40 bits.
 const BACKUP_CODE_LENGTH: usize = 8;
+/// What an authenticator's secret is sealed for.
+const SEALED_FOR: &str = "guildhall totp secret 1";
 /// Codes tried for one account, right or wrong.
 const TRIES: Limit = Limit::per_seconds(10, 600);
 /// How long the second factor counts after it was shown for a sensitive call.
@@ -74,17 +77,19 @@ pub(crate) async fn is_on(db: &mut PgConnection, user: Id<marker::User>) -> Resu
 /// Errors: 60001, 60008.
 pub(crate) async fn switch_on(
     db: &mut PgConnection,
+    key: &Secret,
     user: Id<marker::User>,
     totp: &Totp,
     code: &str,
 ) -> Result<()> {
     let step = step_of(totp, code).ok_or(ErrorCode::InvalidTotpCode)?;
     let salt: [u8; 16] = rand::random();
+    let secret = sealed::seal(key, SEALED_FOR, user.get(), totp.secret().as_ref());
     let stored = sqlx::query!(
         "insert into account_mfa (user_id, totp_secret, totp_step, backup_salt)
          values ($1, $2, $3, $4) on conflict do nothing",
         user.to_db(),
-        totp.secret().as_ref(),
+        secret,
         step,
         salt.as_slice(),
     )
@@ -108,9 +113,11 @@ pub(crate) async fn count_try(app: &App, user: Id<marker::User>) -> Result<()> {
     app.limiter.attempt(&format!("mfa:{user}"), TRIES).await
 }
 
-/// Takes a code of the authenticator, once. Errors: 60002, 60008.
+/// Takes a code of the authenticator, once. Errors: 60002, 60008, also for every code if the
+/// secret was sealed with another cluster key.
 pub(crate) async fn take_totp(
     db: &mut PgConnection,
+    key: &Secret,
     user: Id<marker::User>,
     code: &str,
 ) -> Result<()> {
@@ -121,6 +128,10 @@ pub(crate) async fn take_totp(
     .fetch_optional(&mut *db)
     .await?
     .ok_or(ErrorCode::NoSecondFactor)?;
+    let Some(secret) = sealed::open(key, SEALED_FOR, user.get(), &secret) else {
+        tracing::error!(%user, "a second factor cannot be read: CLUSTER_KEY is not the one it was made with");
+        return Err(ErrorCode::InvalidTotpCode.into());
+    };
     let step = step_of(&authenticator(secret)?, code).ok_or(ErrorCode::InvalidTotpCode)?;
     // Of two requests with the same code one finds the step taken.
     let taken = sqlx::query!(
@@ -193,7 +204,7 @@ pub(crate) async fn take_any(
     user: Id<marker::User>,
     code: &str,
 ) -> Result<()> {
-    match take_totp(&mut *db, user, code).await {
+    match take_totp(&mut *db, key, user, code).await {
         Err(Error::Code(ErrorCode::InvalidTotpCode)) => take_backup_code(db, key, user, code).await,
         other => other,
     }

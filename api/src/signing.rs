@@ -4,16 +4,13 @@
 //! A key follows from the cluster's key and the application's id, so no private key is
 //! stored. A new cluster key makes new application keys.
 
-use aws_lc_rs::{
-    hkdf::{HKDF_SHA256, Salt},
-    signature::{Ed25519KeyPair, KeyPair},
-};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use guildhall_shared::{Id, Timestamp, id::marker::Application};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 
-use crate::config::Secret;
+use crate::{config::Secret, sealed};
 
-const SALT: &[u8] = b"guildhall application key 1";
+const PURPOSE: &str = "guildhall application key 1";
 
 /// Signs for one application.
 #[derive(Debug)]
@@ -21,12 +18,7 @@ pub(crate) struct ApplicationKey(Ed25519KeyPair);
 
 impl ApplicationKey {
     pub(crate) fn new(cluster_key: &Secret, application: Id<Application>) -> Self {
-        let mut seed = [0; 32];
-        Salt::new(HKDF_SHA256, SALT)
-            .extract(cluster_key.reveal().as_bytes())
-            .expand(&[&application.get().to_be_bytes()], HKDF_SHA256)
-            .and_then(|key| key.fill(&mut seed))
-            .expect("HKDF-SHA256 gives up to 8160 bytes");
+        let seed = sealed::derive(cluster_key, PURPOSE, application.get());
         let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("any 32 bytes are a seed");
         Self(pair)
     }

@@ -88,8 +88,8 @@ async fn mfa_totp_enable(
 
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [caller.id.cast()]).await?;
-    second_factor::switch_on(&mut tx, caller.id, &totp, code).await?;
     let key = &app.config.cluster_key;
+    second_factor::switch_on(&mut tx, key, caller.id, &totp, code).await?;
     let codes = second_factor::backup_codes(&mut tx, key, caller.id, false).await?;
     let token = renew(&app, tx, caller.id, &client).await?;
     Ok(Json(NewToken {
@@ -303,10 +303,10 @@ async fn mfa_finish(
     drop(db);
     second_factor::count_try(&app, caller.id).await?;
     let mut tx = app.db.begin().await?;
+    let key = &app.config.cluster_key;
     if body.mfa_type.as_deref() == Some("totp") {
-        second_factor::take_totp(&mut tx, caller.id, &code).await?;
+        second_factor::take_totp(&mut tx, key, caller.id, &code).await?;
     } else {
-        let key = &app.config.cluster_key;
         second_factor::take_backup_code(&mut tx, key, caller.id, &code).await?;
     }
     tickets::redeem(&mut tx, &ticket, Purpose::Action).await?;

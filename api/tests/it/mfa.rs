@@ -202,6 +202,8 @@ async fn a_backup_code_opens_once(db: PgPool) {
         .await
         .unwrap();
     assert!(codes.iter().all(|code| !stored.contains(code)));
+    let secret = Secret::try_from_base32(SECRET).unwrap();
+    assert!(!stored.contains(&hex::encode(secret.as_ref())));
 }
 
 #[sqlx::test(migrations = "../migrations")]

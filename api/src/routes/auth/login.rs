@@ -254,10 +254,10 @@ async fn second_step(
     drop(db);
     second_factor::count_try(app, user).await?;
     let mut tx = app.db.begin().await?;
+    let key = &app.config.cluster_key;
     match kind {
-        Code::Totp => second_factor::take_totp(&mut tx, user, &code).await?,
+        Code::Totp => second_factor::take_totp(&mut tx, key, user, &code).await?,
         Code::Backup => {
-            let key = &app.config.cluster_key;
             second_factor::take_backup_code(&mut tx, key, user, &code).await?;
         }
     }
