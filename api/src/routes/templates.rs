@@ -98,6 +98,16 @@ struct RoleSnapshot {
     unicode_emoji: Option<String>,
 }
 
+/// Templates know four kinds: text, voice, category and forum.
+fn kind_of_new(kind: ChannelKind) -> ChannelKind {
+    match kind {
+        ChannelKind::ANNOUNCEMENT => ChannelKind::TEXT,
+        ChannelKind::STAGE => ChannelKind::VOICE,
+        ChannelKind::MEDIA => ChannelKind::FORUM,
+        kind => kind,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 struct ChannelSnapshot {
     /// From 1.
@@ -160,7 +170,7 @@ impl Snapshot {
             let overwrites = overwrites.filter(|overwrite| overwrite.kind == OverwriteKind::Role);
             ChannelSnapshot {
                 id,
-                kind: channel.kind,
+                kind: kind_of_new(channel.kind),
                 name: channel.name.clone(),
                 position: channel.position,
                 topic: own.topic.clone().flatten(),

@@ -101,7 +101,7 @@ async fn users(world: &World, book: &mut Book) {
         p.event(&[bot], "USER_UPDATE", |d| d["username"] == name.as_str())
             .await;
         let seen = |d: &Value| d["user"]["username"] == name.as_str();
-        p.event(&[owner, member], "GUILD_MEMBER_UPDATE", seen).await;
+        p.event(&[bot], "GUILD_MEMBER_UPDATE", seen).await;
         p.nobody_else(&[stranger], "GUILD_MEMBER_UPDATE", seen)
             .await;
         p.faults(

@@ -181,8 +181,8 @@ async fn direct_messages(world: &World, book: &mut Book) {
             .await;
         p.refuses(
             stranger.rest.get(&format!("/channels/{dm}/messages")).await,
-            403,
-            50001,
+            404,
+            10003,
         );
         let nobody = json!({"recipient_id": NOTHING});
         p.refuses(
@@ -237,7 +237,7 @@ async fn groups(world: &World, book: &mut Book) {
     let in_group = |d: &Value| d["channel_id"] == group.as_str();
     let one = format!("/channels/{group}/recipients/{}", stranger.id);
     book.prove("delete_group_dm_user", async |p: &mut Proof| {
-        p.refuses(bot.rest.delete(&one).await, 403, 50001);
+        p.refuses(bot.rest.delete(&one).await, 404, 10003);
         p.answers(owner.rest.delete(&one).await);
         p.event(&[owner, member], "CHANNEL_RECIPIENT_REMOVE", in_group)
             .await;
@@ -251,7 +251,7 @@ async fn groups(world: &World, book: &mut Book) {
     })
     .await;
     book.prove("add_group_dm_user", async |p: &mut Proof| {
-        p.refuses(bot.rest.put(&one, &json!({})).await, 403, 50001);
+        p.refuses(stranger.rest.put(&one, &json!({})).await, 404, 10003);
         p.answers(owner.rest.put(&one, &json!({})).await);
         p.event(&[owner, member], "CHANNEL_RECIPIENT_ADD", in_group)
             .await;

@@ -6,6 +6,7 @@
 )]
 
 mod bots;
+mod conformance;
 mod faults;
 mod hostile;
 mod visibility;

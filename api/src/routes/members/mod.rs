@@ -208,7 +208,7 @@ async fn search(
     Ok(rows.into_iter().map(Member::from).collect())
 }
 
-/// Errors: 10004, 10007, 50001.
+/// Errors: 10004, 10007, 10013 where there is no such account, 50001.
 #[utoipa::path(
     get,
     path = "/guilds/{guild_id}/members/{user_id}",
@@ -222,7 +222,15 @@ async fn get_guild_member(
 ) -> Result<Json<Member>> {
     access::guild(&app.db, &user, guild_id, Permissions::empty()).await?;
     let mut db = app.db.acquire().await?;
-    Ok(Json(find(&mut db, guild_id, user_id).await?))
+    let member = guildhall_store::guild::member(&mut *db, guild_id, user_id).await?;
+    if let Some(member) = member {
+        return Ok(Json(member));
+    }
+    let account = guildhall_store::account::by_id(&mut *db, user_id).await?;
+    Err(match account {
+        Some(_) => ErrorCode::UnknownMember.into(),
+        None => ErrorCode::UnknownUser.into(),
+    })
 }
 
 /// Errors: 10007.

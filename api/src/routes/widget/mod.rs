@@ -287,7 +287,7 @@ impl Form for WidgetStyle {
         if let Some(style) = &self.style
             && picture::Style::parse(style).is_none()
         {
-            form.add("style", Fault::NotEnum(style.chars().take(20).collect()));
+            form.add("style", Fault::Choices(picture::STYLES));
         }
     }
 }

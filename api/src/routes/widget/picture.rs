@@ -9,6 +9,9 @@ const TEXT: [u8; 3] = [0xF2, 0xF3, 0xF5];
 const DIM: [u8; 3] = [0x94, 0x9B, 0xA4];
 const GREEN: [u8; 3] = [0x23, 0xA5, 0x5A];
 
+/// All there are, as an error names them.
+pub(super) const STYLES: &str = "('shield', 'banner1', 'banner2', 'banner3', 'banner4')";
+
 /// What it looks like.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Style {
