@@ -52,6 +52,8 @@ pub struct Options {
     pub own_postgres: bool,
     /// Mails are printed to the APIs' logs, with the tokens they carry.
     pub mail_to_log: bool,
+    /// What is logged, as `RUST_LOG` says it; `None`: as the environment's `E2E_LOG`, or "info".
+    pub log: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -62,6 +64,7 @@ impl Default for Options {
             shards: 128,
             own_postgres: false,
             mail_to_log: false,
+            log: None,
         }
     }
 }
@@ -133,7 +136,7 @@ impl Cluster {
             ("REDIS_URL", redis_url.clone()),
             ("CLUSTER_KEY", key),
             ("CLUSTER_SHARDS", options.shards.to_string()),
-            ("RUST_LOG", rust_log()),
+            ("RUST_LOG", options.log.map_or_else(rust_log, str::to_owned)),
             ("NO_COLOR", "1".to_owned()),
         ];
         let launch = |name: &str, program: &str, settings: &[(&str, String)]| -> Result<Launch> {

@@ -80,10 +80,12 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
 }
 
 /// Lets twilight parse a frame, as the type its `t` says. Events unknown to twilight pass, and
-/// so do the READY of humans, which twilight cannot read from Discord either.
+/// so do the READY and INTERACTION_CREATE of humans, which twilight cannot read from Discord
+/// either.
 pub fn check_with_twilight(frame: &Frame, of_bot: bool) -> Result<(), String> {
     if let Some(t) = &frame.t
-        && (EventType::try_from(t.as_str()).is_err() || (!of_bot && t == "READY"))
+        && (EventType::try_from(t.as_str()).is_err()
+            || (!of_bot && matches!(t.as_str(), "READY" | "INTERACTION_CREATE")))
     {
         return Ok(());
     }

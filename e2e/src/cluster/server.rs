@@ -116,6 +116,13 @@ impl Server {
         lines[lines.len().saturating_sub(SHOWN)..].join("\n")
     }
 
+    /// The body of `/metrics`.
+    pub async fn metrics(&self) -> Result<String> {
+        let url = self.ready_url.replace("/ready", "/metrics");
+        let reply = reqwest::get(url).await?.error_for_status()?;
+        Ok(reply.text().await?)
+    }
+
     /// Everything this run of it has logged.
     pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.launch.log).unwrap_or_default()).into_owned()

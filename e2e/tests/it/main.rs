@@ -6,6 +6,7 @@
 )]
 
 mod bots;
+mod canaries;
 mod conformance;
 mod faults;
 mod hostile;

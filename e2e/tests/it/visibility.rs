@@ -18,6 +18,7 @@ static CLUSTER: Shared = Shared::new(Options {
     shards: 128,
     own_postgres: false,
     mail_to_log: false,
+    log: None,
 });
 
 const GUILDS: u32 = 1;

@@ -15,6 +15,7 @@ static CLUSTER: Shared = Shared::new(Options {
     shards: 32,
     own_postgres: false,
     mail_to_log: false,
+    log: None,
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -315,6 +316,7 @@ async fn a_stopping_gateway_sends_reconnect() {
         shards: 32,
         own_postgres: false,
         mail_to_log: false,
+        log: None,
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

@@ -23,6 +23,7 @@ static CLUSTER: Shared = Shared::new(Options {
     shards: 128,
     own_postgres: false,
     mail_to_log: false,
+    log: None,
 });
 
 /// What a bot has seen, in one vocabulary for both libraries:

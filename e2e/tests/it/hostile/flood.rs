@@ -187,6 +187,7 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         shards: 32,
         own_postgres: false,
         mail_to_log: false,
+        log: None,
     })
     .await;
     let witness = Witness::new(&cluster).await;

@@ -18,6 +18,7 @@ static CLUSTER: Shared = Shared::new(Options {
     shards: 32,
     own_postgres: false,
     mail_to_log: false,
+    log: None,
 });
 
 /// A session that looks on while others misbehave, and must not notice.
