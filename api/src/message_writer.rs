@@ -40,6 +40,9 @@ use crate::{
 /// Writers of this process, each with a connection of its own. One makes the largest
 /// batches, and measured more than two; with more cores for Postgres more may win.
 const WRITERS: usize = 1;
+/// The statements of a batch are the same for every batch, and planning them with its values
+/// takes Postgres as long as running them.
+const BEGIN: &str = "begin; set local plan_cache_mode = force_generic_plan";
 /// Messages of one commit.
 const BATCH_MAX: usize = 64;
 /// Messages waiting for one writer; more are answered 503.
@@ -241,7 +244,10 @@ impl Writer {
             Some(connection) => connection,
             none => none.insert(self.db.acquire().await.map_err(Failure::Before)?),
         };
-        let mut tx = connection.begin().await.map_err(Failure::Before)?;
+        let mut tx = connection
+            .begin_with(BEGIN)
+            .await
+            .map_err(Failure::Before)?;
         let mut heads = lock_heads(&mut tx, batch).await.map_err(Failure::Before)?;
         let nonces = known_nonces(&mut tx, batch)
             .await

@@ -193,6 +193,63 @@ async fn a_webhook_writes_edits_and_deletes(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_posts_in_a_forum(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let tags = json!([{ "name": "news" }, { "name": "staff", "moderated": true }]);
+    let forum = app
+        .post(
+            &alice,
+            &format!("/guilds/{}/channels", hall.id),
+            json!({ "name": "forum", "type": 15, "available_tags": tags }),
+        )
+        .await
+        .expect(201);
+    let path = format!("/channels/{}/webhooks", forum["id"].as_str().unwrap());
+    let hook = app.post(&alice, &path, json!({ "name": "hook" })).await;
+    let hook = hook.expect(200);
+    let url = format!(
+        "/webhooks/{}/{}",
+        hook["id"].as_str().unwrap(),
+        hook["token"].as_str().unwrap()
+    );
+    let post = json!({ "content": "first", "thread_name": "Topic",
+        "applied_tags": [forum["available_tags"][0]["id"]] });
+    let url_and_wait = format!("{url}?wait=true");
+    let first = anonymously(&app, Method::POST, &url_and_wait, post.clone()).await;
+    let first = first.expect(200);
+    // The message that begins a post has the post's id.
+    assert_eq!(first["id"], first["channel_id"]);
+    let thread = format!("/channels/{}", first["channel_id"].as_str().unwrap());
+    let read = app.get(&alice, &thread).await.expect(200);
+    assert_eq!(
+        (&read["name"], &read["parent_id"], &read["owner_id"]),
+        (&json!("Topic"), &forum["id"], &hook["id"])
+    );
+    assert_eq!(read["applied_tags"], post["applied_tags"]);
+    let names = app.event_names(hall.id).await;
+    assert_eq!(
+        names[names.len() - 2..],
+        ["THREAD_CREATE", "MESSAGE_CREATE"]
+    );
+    let moderated = json!({ "content": "x", "thread_name": "Topic",
+        "applied_tags": [forum["available_tags"][1]["id"]] });
+    for (body, status, code) in [
+        (moderated, 403, 50013),
+        (json!({ "content": "x" }), 400, 220001),
+        (json!({ "content": "", "thread_name": "Topic" }), 400, 50006),
+    ] {
+        anonymously(&app, Method::POST, &url, body)
+            .await
+            .expect_error(status, code);
+    }
+    let twice = format!("{url}?thread_id={}", first["channel_id"].as_str().unwrap());
+    anonymously(&app, Method::POST, &twice, post)
+        .await
+        .expect_error(400, 220002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn other_services_write_in_their_own_forms(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;

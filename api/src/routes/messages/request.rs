@@ -205,6 +205,12 @@ fn not_with_v2() -> Fault {
 }
 
 impl NewMessageForm {
+    /// Whether a webhook is to begin a post of its forum.
+    pub(crate) fn names_a_thread(&self) -> bool {
+        let name = self.thread_name.as_deref();
+        name.is_some_and(|name| !name.trim().is_empty())
+    }
+
     /// A message that is text and embeds.
     pub(crate) fn of_text(content: String, embeds: Vec<Embed>) -> Self {
         Self {

@@ -121,6 +121,35 @@ pub(crate) async fn insert(
     Ok((thread, events))
 }
 
+/// A post of a forum, made by a webhook with the message that begins it, which gets the thread's
+/// id. The guild's head is locked.
+///
+/// Errors: 10003, 40066, 40067, 50013 for moderated tags, 50035, 160006.
+pub(crate) async fn post_of_webhook(
+    app: &App,
+    db: &mut PgConnection,
+    (guild, forum): (Id<marker::Guild>, Id<Channel>),
+    webhook: Id<User>,
+    name: &str,
+    tags: &[Id<Tag>],
+) -> Result<(Audience, Vec<Envelope>)> {
+    let channels = guildhall_store::guild::channels(&mut *db, guild).await?;
+    let forum = channels.into_iter().find(|channel| channel.id == forum);
+    let forum = forum.ok_or(ErrorCode::UnknownChannel)?;
+    let new = NewThread {
+        id: app.snowflakes.next()?,
+        kind: ChannelKind::PUBLIC_THREAD,
+        name: super::super::clean(name),
+        owner: webhook,
+        auto_archive_duration: None,
+        rate_limit_per_user: None,
+        invitable: None,
+        applied_tags: usable_tags(&forum.settings, false, tags)?,
+    };
+    let (thread, events) = insert(db, &forum, new, None).await?;
+    Ok((audience_of(db, &thread).await?, events))
+}
+
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[schema(as = CreateThreadFromMessageRequest)]
 pub(super) struct FromMessage {
@@ -412,7 +441,10 @@ pub(super) async fn create_thread(
     };
     let id: Id<Channel> = app.snowflakes.next()?;
     let applied_tags = match parent.is_forum() {
-        true => usable_tags(&access, &body.applied_tags)?,
+        true => {
+            let moderator = access.permissions().contains(Permissions::MANAGE_THREADS);
+            usable_tags(&access.channel.settings, moderator, &body.applied_tags)?
+        }
         false => Vec::new(),
     };
     let place = Place::Channel(access.clone());
@@ -466,9 +498,11 @@ pub(super) async fn create_thread(
 /// The tags asked for, if the caller may use them and they are enough.
 ///
 /// Errors: 40066, 40067, 50035 for tags the forum does not have.
-fn usable_tags(access: &ChannelAccess, wanted: &[Id<Tag>]) -> Result<Vec<Id<Tag>>> {
-    let settings = &access.channel.settings;
-    let moderator = access.permissions().contains(Permissions::MANAGE_THREADS);
+fn usable_tags(
+    settings: &ChannelSettings,
+    moderator: bool,
+    wanted: &[Id<Tag>],
+) -> Result<Vec<Id<Tag>>> {
     let tags = known_tags(settings, wanted, moderator, &[])?;
     if tags.is_empty() && settings.flags & ChannelSettings::FLAG_REQUIRE_TAG != 0 {
         let available = settings.available_tags.iter().flatten();

@@ -26,6 +26,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
     archive::archive_idle,
+    create::post_of_webhook,
     members::make_ready,
     update::{delete_all_of, delete_thread, update_thread},
 };

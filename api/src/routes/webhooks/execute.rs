@@ -27,11 +27,11 @@ use crate::{
     audit::Reason,
     error::Result,
     extract::{Form, Json, Path, Query},
-    form::{Fault, FormErrors},
     media::{Files, Upload},
     routes::{
         interactions,
         messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
+        threads,
     },
 };
 
@@ -241,7 +241,7 @@ async fn execute(
     if webhook.kind != INCOMING {
         return Err(ErrorCode::SystemWebhook.into());
     }
-    let (audience, mut events) = destination(&mut tx, &webhook, thread, form).await?;
+    let (audience, mut events) = destination(app, &mut tx, &webhook, thread, form).await?;
     let persona = Persona {
         username: match &form.username {
             Some(username) => crate::routes::clean(username),
@@ -252,6 +252,9 @@ async fn execute(
     // Clients take an avatar for a hash of ours: a picture elsewhere (avatar_url) is not shown.
     let author = persona.user(webhook.id);
     let mut message = messages::draft(app, audience.channel, author, MessageKind::DEFAULT)?;
+    if form.names_a_thread() {
+        message.id = audience.channel.cast();
+    }
     message.webhook_id = Some(webhook.id);
     message.application_id = webhook.application;
     let request = Request {
@@ -270,8 +273,9 @@ async fn execute(
 /// Where a webhook's message goes, the guild's head locked: its channel, a thread in it, or a
 /// post of a forum made for it.
 ///
-/// Errors: 10003, 220001, 220002, 220003.
+/// Errors: 10003, 40066, 40067, 50013, 50035, 160006, 220001, 220002, 220003.
 async fn destination(
+    app: &App,
     db: &mut PgConnection,
     webhook: &Webhook,
     thread: Option<Id<Channel>>,
@@ -279,10 +283,8 @@ async fn destination(
 ) -> Result<(Audience, Vec<Envelope>)> {
     let channel = access::audience_for_change(db, webhook.channel).await?;
     let is_forum = matches!(channel.kind, ChannelKind::FORUM | ChannelKind::MEDIA);
-    let name = form
-        .thread_name
-        .as_deref()
-        .filter(|name| !name.trim().is_empty());
+    let name = form.thread_name.as_deref();
+    let name = name.filter(|_| form.names_a_thread());
     match (thread, name) {
         (Some(_), Some(_)) => Err(ErrorCode::ForumWebhookThreadTwice.into()),
         (Some(thread), None) => {
@@ -293,9 +295,10 @@ async fn destination(
             Ok((audience, Vec::new()))
         }
         (None, Some(_)) if !is_forum => Err(ErrorCode::WebhookThreadOnlyInForums.into()),
-        (None, Some(_)) => {
-            let fault = Fault::Other("FEATURE_NOT_SUPPORTED", "Not yet.".into());
-            Err(FormErrors::one("thread_name", fault))
+        (None, Some(name)) => {
+            let place = (webhook.guild, webhook.channel);
+            let tags = &form.applied_tags;
+            threads::post_of_webhook(app, db, place, webhook.id.cast(), name, tags).await
         }
         (None, None) if is_forum => Err(ErrorCode::ForumWebhookNeedsThread.into()),
         (None, None) => Ok((channel, Vec::new())),
