@@ -304,6 +304,9 @@ fn serve_connection(
     let router = router.clone();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(uri) = with_plain_at(request.uri()) {
+            *request.uri_mut() = uri;
+        }
         router.call(request)
     });
     let connection = http1::Builder::new()
@@ -317,6 +320,24 @@ fn serve_connection(
             tracing::debug!(%error, "connection ended");
         }
     });
+}
+
+/// Some libraries encode whatever they put into a path: their `%40original` is the `@original`
+/// of our routes, which are compared as they stand. `None`: the path has no such sign.
+fn with_plain_at(uri: &Uri) -> Option<Uri> {
+    const ENCODED: &str = "%40";
+    let path = uri.path();
+    if !path.contains(ENCODED) {
+        return None;
+    }
+    let mut plain = path.replace(ENCODED, "@");
+    if let Some(query) = uri.query() {
+        plain.push('?');
+        plain.push_str(query);
+    }
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(plain.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// Completes when the process is asked to end (SIGTERM or SIGINT).
@@ -344,6 +365,17 @@ mod tests {
         assert_eq!(without_version("/api/users/@me"), "/users/@me");
         assert_eq!(without_version("/apis"), "/apis");
         assert_eq!(without_version("/health"), "/health");
+    }
+
+    #[test]
+    fn an_encoded_at_sign_of_a_path_is_read_as_one() {
+        let plain = |uri: &'static str| with_plain_at(&Uri::from_static(uri));
+        let read = plain("/api/users/%40me?q=%40me%2F").unwrap();
+        assert_eq!(read, "/api/users/@me?q=%40me%2F");
+        let read = plain("http://host:1/a%2F/%40me").unwrap();
+        assert_eq!(read, "http://host:1/a%2F/@me");
+        assert_eq!(plain("/api/users/@me?q=%40me"), None);
+        assert_eq!(plain("/a/%2540"), None);
     }
 
     #[test]

@@ -79,13 +79,16 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
     })
 }
 
+/// Events that are other objects for humans than for bots.
+const OF_HUMANS: [&str; 2] = ["READY", "INTERACTION_CREATE"];
+
 /// Lets twilight parse a frame, as the type its `t` says. Events unknown to twilight pass, and
-/// so do the READY and INTERACTION_CREATE of humans, which twilight cannot read from Discord
-/// either.
+/// so do those of humans that only share a bot's event's name: twilight cannot read them from
+/// Discord either.
 pub fn check_with_twilight(frame: &Frame, of_bot: bool) -> Result<(), String> {
     if let Some(t) = &frame.t
         && (EventType::try_from(t.as_str()).is_err()
-            || (!of_bot && matches!(t.as_str(), "READY" | "INTERACTION_CREATE")))
+            || (!of_bot && OF_HUMANS.contains(&t.as_str())))
     {
         return Ok(());
     }

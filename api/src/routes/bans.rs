@@ -253,8 +253,10 @@ async fn get_guild_ban(
     Ok(Json(row.ok_or(ErrorCode::UnknownBan)?.into()))
 }
 
-#[derive(Debug, Deserialize, Default, ToSchema)]
+/// Libraries write it into the body or, with an empty body, into the query.
+#[derive(Debug, Deserialize, Default, IntoParams, ToSchema)]
 #[serde(default)]
+#[into_params(parameter_in = Query)]
 struct BanUser {
     #[schema(minimum = 0, maximum = 604_800)]
     delete_message_seconds: Option<i64>,
@@ -280,9 +282,10 @@ impl Form for BanUser {
 }
 
 impl BanUser {
-    fn delete_seconds(&self) -> i64 {
-        let days = self.delete_message_days.unwrap_or_default();
-        self.delete_message_seconds.unwrap_or(days * 86_400)
+    fn delete_seconds(&self) -> Option<i64> {
+        let days = self.delete_message_days;
+        self.delete_message_seconds
+            .or(days.map(|days| days * 86_400))
     }
 }
 
@@ -294,6 +297,7 @@ impl BanUser {
     put,
     path = "/guilds/{guild_id}/bans/{user_id}",
     tag = "Bans",
+    params(BanUser),
     responses((status = 204, description = "Banned"))
 )]
 async fn ban_user_from_guild(
@@ -301,11 +305,13 @@ async fn ban_user_from_guild(
     user: CurrentUser,
     Path((guild_id, user_id)): Path<(Id<Guild>, Id<User>)>,
     reason: Reason,
+    Query(query): Query<BanUser>,
     Json(body): Json<BanUser>,
 ) -> Result<StatusCode> {
     let needed = Permissions::BAN_MEMBERS;
     ban(&app, &user, guild_id, user_id, needed, &reason).await?;
-    delete_messages(&app, guild_id, &[user_id], body.delete_seconds()).await?;
+    let seconds = body.delete_seconds().or(query.delete_seconds());
+    delete_messages(&app, guild_id, &[user_id], seconds.unwrap_or_default()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -108,6 +108,27 @@ async fn a_ban_removes_the_member_and_their_messages_and_keeps_them_out(db: PgPo
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_to_delete_may_stand_in_the_query(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let message = app.post(&bob, &messages, json!({ "content": "hi" })).await;
+    message.expect(200);
+    // As serenity and discord.py write it: nothing in the body.
+    let ban = async |query: &str| {
+        let path = format!("{}?{query}", ban_path(hall, &bob));
+        let request = app.request(reqwest::Method::PUT, &path);
+        app.send(request.header("authorization", &alice.authorization))
+            .await
+    };
+    ban("delete_message_seconds=604801")
+        .await
+        .expect_fault("delete_message_seconds", "NUMBER_TYPE_MAX");
+    ban("&delete_message_seconds=3600").await.expect(204);
+    assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn nobody_bans_upwards_or_what_they_may_not(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -86,10 +86,20 @@ async fn a_thread_from_a_message_has_its_id_and_says_so(db: PgPool) {
     let inside = inside.expect(200);
     conforms("list_messages", 200, &inside);
     assert_eq!(inside[0]["referenced_message"]["content"], "look");
+    let starter = format!("{messages}/{}", starter["id"].as_str().unwrap());
+    let starter = app.get(&alice, &starter).await.expect(200);
+    conforms("get_message", 200, &starter);
+    assert_eq!(starter["thread"]["id"], thread["id"]);
+    assert_eq!(starter["thread"]["name"], "About it");
+    let listed = app.get(&bob, &messages).await.expect(200);
+    assert_eq!(listed[0]["thread"], starter["thread"]);
     let read = app.get(&bob, &at(&thread)).await.expect(200);
     conforms("get_channel", 200, &read);
     assert_eq!(read["member"]["user_id"], json!(bob.id));
     assert_eq!(read["message_count"], 0);
+    app.delete(&alice, &at(&thread)).await.expect(200);
+    let listed = app.get(&bob, &messages).await.expect(200);
+    assert_eq!(listed[0].get("thread"), None);
 }
 
 #[sqlx::test(migrations = "../migrations")]

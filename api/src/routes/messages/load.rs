@@ -1,7 +1,7 @@
 //! Message rows as wire objects.
 //!
 //! A page of any length costs a handful of statements: rows, the messages they answer,
-//! people, reactions, polls.
+//! people, reactions, polls, threads.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use guildhall_shared::{
     id::marker::{
         Application, Attachment, Channel, Message as MessageMarker, User as UserMarker, Webhook,
     },
-    model::{Message, MessageKind, MessageReference, Poll, User},
+    model::{Message, MessageFlags, MessageKind, MessageReference, Poll, User},
 };
-use guildhall_store::{account::UserRow, ids_from_db};
+use guildhall_store::{account::UserRow, ids_from_db, thread};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, types::Json};
@@ -285,7 +285,7 @@ async fn by_keys(db: impl PgExecutor<'_>, keys: &[(i64, i64)]) -> Result<Vec<Row
     .await?)
 }
 
-/// Adds authors, mentioned users, the messages answered, reactions and votes.
+/// Adds authors, mentioned users, the messages answered, reactions, votes and threads.
 async fn assemble(
     db: &mut PgConnection,
     viewer: Id<UserMarker>,
@@ -317,6 +317,15 @@ async fn assemble(
         [] => BTreeMap::new(),
         keys => polls::results(&mut *db, viewer, keys).await?,
     };
+    let with_threads: Vec<Id<Channel>> = rows
+        .iter()
+        .filter(|row| row.flags as u64 & MessageFlags::HAS_THREAD != 0)
+        .map(|row| Id::from_db(row.message_id))
+        .collect();
+    let mut threads = BTreeMap::new();
+    for thread in thread::by_ids(&mut *db, &with_threads).await? {
+        threads.insert(thread.id.cast(), serde_json::to_value(thread)?);
+    }
     let finish = |row: Row| {
         let key = (row.channel_id, row.message_id);
         let mut message = to_message(row, &people)?;
@@ -334,6 +343,7 @@ async fn assemble(
         let answers = shows_answered(row.kind).then(|| answered_key(&row));
         let mut message = finish(row)?;
         message.reactions = reactions.remove(&key).unwrap_or_default();
+        message.thread = threads.remove(&message.id);
         message.referenced_message = answers.map(|key| {
             key.and_then(|key| answered.get(&key))
                 .cloned()

@@ -58,6 +58,10 @@ async fn a_command_is_answered_once_and_followed_up(db: PgPool) {
     let read = read.expect(200);
     conforms("get_original_webhook_message", 200, &read);
     assert_eq!(read["content"], "new");
+    // As discord.js writes it.
+    let encoded = "/messages/%40original";
+    let same = world.hook(Method::GET, &interaction, encoded, json!({}));
+    assert_eq!(same.await.expect(200), read);
     let more = json!({ "content": "and more" });
     let more = world
         .hook(Method::POST, &interaction, "", more)

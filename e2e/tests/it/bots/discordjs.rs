@@ -1,4 +1,4 @@
-//! Runs `e2e/discordjs/bot.js`, installed from its lockfile, and reads its lines.
+//! Runs the scripts in `e2e/discordjs`, installed from the lockfile, and reads their lines.
 
 use std::{path::Path, process::Stdio, time::Duration};
 
@@ -24,10 +24,11 @@ impl Bot {
     }
 }
 
-pub(super) async fn start(origin: &str, token: &str, diary: Diary) -> Bot {
+/// `script`: a file of the folder.
+pub(super) async fn start(script: &str, origin: &str, token: &str, diary: Diary) -> Bot {
     install().await;
     let mut child = Command::new("node")
-        .arg("bot.js")
+        .arg(script)
         .current_dir(FOLDER)
         .env("API_ORIGIN", origin)
         .env("BOT_TOKEN", token)

@@ -1,9 +1,12 @@
 //! Unmodified bots against two gateways: serenity with poise on the first, discord.js on the
 //! second. Each goes through the same life: login, guilds, `!ping`, edits, deletes, and a broken
-//! connection that it must resume by itself.
+//! connection that it must resume by itself. [`commands`] is about bots that work by commands.
 
+mod commands;
 mod discordjs;
+mod serenity_commands;
 mod serenity_poise;
+mod twilight;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -243,7 +246,13 @@ async fn discord_js_lives_a_whole_life() {
     let cluster = CLUSTER.cluster().await;
     let scene = Scene::new(&cluster, 1).await;
     let diary = Diary::default();
-    let bot = discordjs::start(&cluster.apis[1].origin, &scene.bot.token, diary.clone()).await;
+    let bot = discordjs::start(
+        "bot.js",
+        &cluster.apis[1].origin,
+        &scene.bot.token,
+        diary.clone(),
+    )
+    .await;
     scene.logs_in(&diary).await;
     scene.answers_ping(&diary).await;
     scene.sees_edits_and_deletes(&diary).await;
@@ -262,8 +271,13 @@ async fn bots_on_two_gateways_see_each_other() {
     let (rusty_diary, noddy_diary) = (Diary::default(), Diary::default());
     let rusty_bot =
         serenity_poise::start(&cluster.apis[0].origin, &rusty.token, rusty_diary.clone()).await;
-    let noddy_bot =
-        discordjs::start(&cluster.apis[1].origin, &noddy.token, noddy_diary.clone()).await;
+    let noddy_bot = discordjs::start(
+        "bot.js",
+        &cluster.apis[1].origin,
+        &noddy.token,
+        noddy_diary.clone(),
+    )
+    .await;
     rusty_diary.wait(json!({"event": "ready"})).await;
     noddy_diary.wait(json!({"event": "ready"})).await;
 

@@ -61,6 +61,17 @@ pub(super) async fn start(origin: &str, token: &str, diary: Diary) -> Bot {
         })
         .setup(|_, _, _| Box::pin(async move { Ok(diary) }))
         .build();
+    launch(origin, token, intents, framework, notes).await
+}
+
+/// Logs a bot in at an API of ours; why it ended by itself is noted as an error.
+pub(super) async fn launch(
+    origin: &str,
+    token: &str,
+    intents: serenity::GatewayIntents,
+    framework: poise::Framework<Diary, Error>,
+    notes: Diary,
+) -> Bot {
     let http = serenity::HttpBuilder::new(token)
         .proxy(origin)
         .ratelimiter_disabled(true)
