@@ -64,6 +64,10 @@ async fn members_are_shown_to_members(db: PgPool) {
     assert_eq!(member["user"]["username"], "alice");
     app.get(&bob, &format!("/guilds/{}/members/5", hall.id))
         .await
+        .expect_error(404, 10013);
+    let eve = app.user("eve").await;
+    app.get(&bob, &format!("/guilds/{}/members/{}", hall.id, eve.id))
+        .await
         .expect_error(404, 10007);
 }
 

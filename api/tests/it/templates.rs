@@ -139,5 +139,5 @@ async fn a_widget_shows_a_guild_to_everybody_once_it_is_on(db: PgPool) {
     assert!(png.bytes().await.unwrap().starts_with(b"\x89PNG"));
     anonymous(format!("{settings}.png?style=poster"))
         .await
-        .expect_fault("style", "ENUM_TYPE_COERCE");
+        .expect_fault("style", "BASE_TYPE_CHOICES");
 }
