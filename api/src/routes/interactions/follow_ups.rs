@@ -19,6 +19,7 @@ use super::{
     state,
 };
 use crate::{
+    access::Audience,
     app::App,
     error::Result,
     extract::{Json, Path},
@@ -126,6 +127,29 @@ async fn loading(db: &mut PgConnection, row: &Row) -> Result<Option<Shown>> {
     Ok(shown.filter(|shown| shown.message.flags & MessageFlags::LOADING != 0))
 }
 
+/// The message that is meant; `None`: the first answer. Errors: 10008 if it is still to come.
+fn named(row: &Row, id: Option<Id<marker::Message>>) -> Result<Id<marker::Message>> {
+    Ok(id
+        .or(row.response_message)
+        .ok_or(ErrorCode::UnknownMessage)?)
+}
+
+/// An interaction, who hears of its message, and the message; locked from here to the commit.
+///
+/// Errors: 10008, 10015, 50027.
+async fn own_for_change(
+    db: &mut PgConnection,
+    (application, token): (Id<Webhook>, &str),
+    id: Option<Id<marker::Message>>,
+) -> Result<(Row, Audience, Shown)> {
+    let row = open(&mut *db, application, token).await?;
+    let id = named(&row, id)?;
+    let reach = Reach::of_message(&mut *db, id).await?;
+    let audience = message::lock(&mut *db, &row, reach).await?;
+    let shown = message::own(&mut *db, &row, id).await?;
+    Ok((row, audience, shown))
+}
+
 /// Errors: 10008, 10015, 50027.
 pub(crate) async fn read_message(
     app: &App,
@@ -135,9 +159,7 @@ pub(crate) async fn read_message(
 ) -> Result<Message> {
     let mut tx = app.db.begin().await?;
     let row = open(&mut tx, application, token).await?;
-    let id = id
-        .or(row.response_message)
-        .ok_or(ErrorCode::UnknownMessage)?;
+    let id = named(&row, id)?;
     Ok(*message::own(&mut tx, &row, id).await?.message)
 }
 
@@ -150,13 +172,7 @@ pub(crate) async fn edit_message(
     (form, files): (&EditForm, &Files),
 ) -> Result<Message> {
     let mut tx = app.db.begin().await?;
-    let row = open(&mut tx, application, token).await?;
-    let id = id
-        .or(row.response_message)
-        .ok_or(ErrorCode::UnknownMessage)?;
-    let reach = Reach::of_message(&mut tx, id).await?;
-    let audience = message::lock(&mut tx, &row, reach).await?;
-    let shown = message::own(&mut tx, &row, id).await?;
+    let (row, audience, shown) = own_for_change(&mut tx, (application, token), id).await?;
     let (message, envelopes) =
         message::edit(app, &mut tx, &row, &audience, shown, (form, files)).await?;
     tx.commit().await?;
@@ -172,13 +188,7 @@ pub(crate) async fn delete_message(
     id: Option<Id<marker::Message>>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let row = open(&mut tx, application, token).await?;
-    let id = id
-        .or(row.response_message)
-        .ok_or(ErrorCode::UnknownMessage)?;
-    let reach = Reach::of_message(&mut tx, id).await?;
-    let audience = message::lock(&mut tx, &row, reach).await?;
-    let shown = message::own(&mut tx, &row, id).await?;
+    let (row, audience, shown) = own_for_change(&mut tx, (application, token), id).await?;
     let envelopes = message::delete(&mut tx, &row, &audience, &shown).await?;
     tx.commit().await?;
     app.publisher.publish(envelopes);
