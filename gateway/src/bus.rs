@@ -73,8 +73,11 @@ pub enum ToNode {
         subscriptions: Vec<Subscription>,
     },
     /// A client sent op 4, or a session that may be in voice has ended; answered by
-    /// [`ToCore::Voice`] if there is something to tell the session alone.
+    /// [`ToCore::Tell`] if there is something to tell the session alone.
     Voice { core: CoreId, request: VoiceRequest },
+    /// A session asks something of a guild's owner; answered by [`ToCore::Tell`], in several
+    /// parts if it is long, or not at all if the owner is lost meanwhile: clients ask again.
+    Ask(Box<Ask>),
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -103,6 +106,30 @@ pub struct VoiceRequest {
     pub command: VoiceCommand,
     /// The session is over; nothing more comes of it.
     pub ended: bool,
+}
+
+/// A session of this node, as owners know where an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Address {
+    pub core: CoreId,
+    pub session: SessionKey,
+}
+
+/// What a session asks of a guild it is in.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Ask {
+    pub guild: Id<Guild>,
+    pub from: Address,
+    pub user: Id<User>,
+    pub intents: u32,
+    pub question: Question,
+}
+
+/// The questions that a guild's owner answers from its state.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Question {
+    /// Op 31: SOUNDBOARD_SOUNDS.
+    Sounds,
 }
 
 /// One realm a core wants.
@@ -149,8 +176,8 @@ pub enum ToCore {
         session: SessionKey,
         valid: bool,
     },
-    /// What a session alone is told of its place in voice.
-    Voice {
+    /// What a session alone is told.
+    Tell {
         session: SessionKey,
         dispatches: Vec<(EventKind, Bytes)>,
     },

@@ -51,8 +51,9 @@ pub fn parse(text: &mut [u8]) -> Result<Command, CloseCode> {
             resume(d).map(|resume| Command::Resume(Box::new(resume)))
         }
         op if op == Opcode::VoiceStateUpdate as u64 => voice(d),
+        op if op == Opcode::RequestSoundboardSounds as u64 => sounds(d),
         // Presence, members, subscriptions, and what official clients send unasked.
-        3 | 5 | 8 | 13 | 14 | 18..=22 | 28..=31 | 34..=39 | 41..=43 => {
+        3 | 5 | 8 | 13 | 14 | 18..=22 | 28..=30 | 34..=39 | 41..=43 => {
             if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
                 Ok(Command::Other)
             } else {
@@ -132,16 +133,29 @@ fn voice(d: &OwnedValue) -> Result<Command, CloseCode> {
     })))
 }
 
+fn sounds(d: &OwnedValue) -> Result<Command, CloseCode> {
+    let guilds = d
+        .get("guild_ids")
+        .and_then(ValueAsArray::as_array)
+        .ok_or(CloseCode::DecodeError)?;
+    let guilds: Option<Vec<_>> = guilds.iter().map(id_of).collect();
+    guilds.map(Command::Sounds).ok_or(CloseCode::DecodeError)
+}
+
 /// An id as text or number; null and absence are none.
 fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
     let Some(value) = d.get(key).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
-    let id = match value.as_str() {
+    id_of(value).map(Some).ok_or(CloseCode::DecodeError)
+}
+
+/// An id as text or number.
+fn id_of<T>(value: &OwnedValue) -> Option<Id<T>> {
+    match value.as_str() {
         Some(text) => text.parse().ok(),
         None => value.as_u64().and_then(Id::new),
-    };
-    id.map(Some).ok_or(CloseCode::DecodeError)
+    }
 }
 
 fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
@@ -238,6 +252,26 @@ mod tests {
             json!({"guild_id": "1", "self_mute": 1}),
         ] {
             assert_eq!(voice(d.clone()).unwrap_err(), CloseCode::DecodeError, "{d}");
+        }
+    }
+
+    #[test]
+    fn op_31_names_guilds() {
+        let sounds = |d: serde_json::Value| read(json!({"op": 31, "d": d}));
+        let Ok(Command::Sounds(guilds)) = sounds(json!({"guild_ids": ["1", 2]})) else {
+            panic!("no question about sounds");
+        };
+        assert_eq!(guilds.iter().map(|id| id.get()).collect::<Vec<_>>(), [1, 2]);
+        for d in [
+            json!(null),
+            json!({"guild_ids": "1"}),
+            json!({"guild_ids": [0]}),
+        ] {
+            assert_eq!(
+                sounds(d.clone()).unwrap_err(),
+                CloseCode::DecodeError,
+                "{d}"
+            );
         }
     }
 

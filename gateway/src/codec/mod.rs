@@ -27,6 +27,8 @@ pub enum Command {
     Resume(Box<Resume>),
     /// Op 4 for a guild.
     Voice(Box<VoiceCommand>),
+    /// Op 31: the soundboards of these guilds.
+    Sounds(Vec<Id<Guild>>),
     /// Known, legal once READY was sent, and without effect here.
     Other,
 }

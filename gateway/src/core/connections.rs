@@ -231,7 +231,7 @@ impl Core {
             }
             Some(Output::Identify(identify)) => self.ask_identify(key, *identify),
             Some(Output::Resume(resume)) => self.resume(key, *resume),
-            Some(Output::Voice(voice)) => self.voice(key, *voice),
+            Some(Output::Command(command)) => self.command(key, command),
             Some(Output::Close(code)) => self.close(key, code),
         }
     }

@@ -3,6 +3,7 @@
 //! Its loop drains the inbox, then makes one write per session that has something to send:
 //! idle means a batch of one, load makes batches grow. No task, channel or lock per delivery.
 
+mod asks;
 mod connections;
 mod ready;
 mod realms;
@@ -163,10 +164,10 @@ impl Core {
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::TokenChecked { session, valid } => self.token_checked(session, valid),
-            ToCore::Voice {
+            ToCore::Tell {
                 session,
                 dispatches,
-            } => self.voice_answered(session, dispatches),
+            } => self.told(session, dispatches),
             ToCore::Subscribed(subscribed) => self.subscribed(*subscribed),
             ToCore::Unavailable { realm } => self.realm_unavailable(realm),
             ToCore::Event(event) => self.event(&event),

@@ -1,7 +1,6 @@
 //! Op 4 of a core's sessions. What is asked for is the node's to check and store.
 
-use bytes::Bytes;
-use guildhall_shared::{envelope::Envelope, gateway::EventKind};
+use guildhall_shared::envelope::Envelope;
 use serde::Deserialize;
 
 use super::Core;
@@ -13,14 +12,9 @@ use crate::{
 
 impl Core {
     /// A client wants to enter, change or leave voice in a guild it is in; else nothing happens.
-    pub(super) fn voice(&mut self, connection: SessionKey, command: VoiceCommand) {
-        let slot = self
-            .connection_mut(connection)
-            .and_then(|connection| connection.session);
+    pub(super) fn voice(&mut self, slot: SessionSlot, command: VoiceCommand) {
         let core = self.core_id();
-        let Some((slot, session)) =
-            slot.and_then(|slot| Some((slot, self.sessions.get_mut(slot as usize)?)))
-        else {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
             return;
         };
         if session.guild_phase(command.guild).is_none() {
@@ -40,19 +34,6 @@ impl Core {
             ended: false,
         };
         self.outbox.push_back(ToNode::Voice { core, request });
-    }
-
-    /// The node's answer to an op 4, for that session alone.
-    pub(super) fn voice_answered(&mut self, key: SessionKey, dispatches: Vec<(EventKind, Bytes)>) {
-        let known = self
-            .sessions
-            .get(key.slot as usize)
-            .is_some_and(|session| session.generation == key.generation);
-        if known {
-            for (kind, body) in dispatches {
-                self.dispatch_body(key.slot, kind, &body);
-            }
-        }
     }
 
     /// A VOICE_SERVER_UPDATE in a user's realm is for the one session it names.

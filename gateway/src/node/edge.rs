@@ -26,13 +26,13 @@ use super::{
     metrics::Metrics,
     owner::{EdgeId, FromOwner, Owner},
     relay::{
-        frame::{Frame, SUBS_MAX, Sub, SubOk},
+        frame::{Frame, SUBS_MAX, Sub, SubOk, Tell},
         link::Links,
     },
 };
 use crate::bus::{
-    CoreHandle, CoreId, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed, Subscriber, Subscription,
-    ToCore, ViewChange,
+    self, CoreHandle, CoreId, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed, Subscriber,
+    Subscription, ToCore, ViewChange,
 };
 
 /// Time between looks for late answers and cores that fell behind.
@@ -245,12 +245,43 @@ impl Edge {
         match message {
             FromOwner::Event(event) => self.event(server, &event),
             FromOwner::View { realm, change } => self.view(server, realm, &change),
+            FromOwner::Tell(tell) => self.tell(*tell),
             FromOwner::SubOk(ok) => self.answered(server, *ok),
             FromOwner::Refused { id, .. } => {
                 if let Some(pending) = self.state.borrow_mut().pending.get_mut(&id) {
                     pending.until = Instant::now() + REFUSED_PAUSE;
                 }
             }
+        }
+    }
+
+    /// A session asks something of whoever serves the guild now.
+    pub(crate) fn pass_on(&self, ask: bus::Ask) {
+        let serving = {
+            let state = self.state.borrow();
+            let realm = state.realms.get(&ask.guild.cast());
+            realm.and_then(|entry| entry.serving.clone())
+        };
+        match serving {
+            Some(Server::Local) => self.owner.ask(self.local, ask),
+            Some(Server::Node(node)) => self.links.send_if_up(&node, &Frame::Ask(Box::new(ask))),
+            None => {}
+        }
+    }
+
+    /// What an owner tells one session. A core without room loses it: the client asks again.
+    fn tell(&self, tell: Tell) {
+        let Tell { to, dispatches } = tell;
+        let session = to.session;
+        if let Some(core) = self.cores.get(usize::from(to.core))
+            && core
+                .send(ToCore::Tell {
+                    session,
+                    dispatches,
+                })
+                .is_err()
+        {
+            self.metrics.inbox_full.inc();
         }
     }
 

@@ -305,6 +305,7 @@ async fn serve(
                 core,
                 subscriptions,
             } => edge.subscribe(core, subscriptions),
+            ToNode::Ask(ask) => edge.pass_on(*ask),
             ToNode::Voice { core, request } => voice.request(core, request),
             ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),
             ToNode::Identify {

@@ -110,7 +110,7 @@ impl Voice {
                 self.publish(events).await;
                 if !dispatches.is_empty() {
                     let session = key;
-                    let message = ToCore::Voice {
+                    let message = ToCore::Tell {
                         session,
                         dispatches,
                     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use guildhall_shared::gateway::{CloseCode, HEARTBEAT_INTERVAL_MS};
 
 use super::limit::CommandLimit;
-use crate::codec::{Command, Identify, Resume, VoiceCommand};
+use crate::codec::{Command, Identify, Resume};
 
 /// A client that sends neither IDENTIFY nor RESUME for this long is closed with 4009.
 pub const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,7 +50,8 @@ pub enum Output {
     HeartbeatAck,
     Identify(Box<Identify>),
     Resume(Box<Resume>),
-    Voice(Box<VoiceCommand>),
+    /// Anything else of an identified client.
+    Command(Command),
     /// Op 9 with `d: false`.
     InvalidSession,
     Close(CloseCode),
@@ -132,9 +133,10 @@ impl Lifecycle {
             (State::Checking | State::Live, Ok(Command::Identify(_) | Command::Resume(_))) => {
                 self.close(CloseCode::AlreadyAuthenticated)
             }
-            (State::Live, Ok(Command::Voice(voice))) => Some(Output::Voice(voice)),
-            (State::Live, Ok(Command::Other)) => None,
-            (_, Ok(Command::Other | Command::Voice(_))) => self.close(CloseCode::NotAuthenticated),
+            (State::Live, Ok(command)) => Some(Output::Command(command)),
+            (State::AwaitingIdentify { .. } | State::Checking, Ok(_)) => {
+                self.close(CloseCode::NotAuthenticated)
+            }
             // A second IDENTIFY is that, however malformed.
             (_, Err(code)) => self.close(code),
             (State::Closed, Ok(_)) => None,

@@ -1073,7 +1073,7 @@ impl Node {
         while event.is_none() || told.is_none() {
             match self.next().await {
                 ToCore::Event(envelope) => event = Some(envelope),
-                ToCore::Voice {
+                ToCore::Tell {
                     session,
                     dispatches,
                 } => {

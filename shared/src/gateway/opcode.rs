@@ -16,6 +16,7 @@ pub enum Opcode {
     Hello = 10,
     HeartbeatAck = 11,
     GuildSubscriptions = 14,
+    RequestSoundboardSounds = 31,
     GuildSubscriptionsBulk = 37,
     QosHeartbeat = 40,
 }

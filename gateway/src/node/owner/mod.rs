@@ -3,6 +3,7 @@
 //! Owns the open realms and whoever waits for one. Reads events and snapshots, writes
 //! nothing. Any number of nodes may serve the same realm at once; each is right.
 
+mod asks;
 pub(crate) mod check;
 pub(crate) mod feed;
 mod fetch;
@@ -41,7 +42,7 @@ use self::{
 use super::{
     metrics::Metrics,
     relay::{
-        frame::{Frame, Sub, SubOk},
+        frame::{Frame, Sub, SubOk, Tell},
         outbox::Outbox,
     },
 };
@@ -69,6 +70,8 @@ pub(crate) enum FromOwner {
         realm: Id<RealmMarker>,
         change: ViewChange,
     },
+    /// For one session of the edge.
+    Tell(Box<Tell>),
 }
 
 /// The way to an edge.
@@ -389,6 +392,7 @@ impl Owner {
                     FromOwner::Refused { id, realm } => Frame::Refused { id, realm },
                     FromOwner::Event(event) => Frame::Ev(event),
                     FromOwner::View { realm, change } => Frame::View { realm, change },
+                    FromOwner::Tell(tell) => Frame::Tell(tell),
                 };
                 outbox.push(frame.encode());
             }

@@ -96,6 +96,11 @@ impl Realm {
         self.intake.position()
     }
 
+    /// `None` for a user's realm, and for a guild that is gone.
+    pub(crate) fn guild_state(&self) -> Option<&GuildState> {
+        self.guild.as_ref()
+    }
+
     pub(crate) fn is_own(&self) -> bool {
         self.own
     }

@@ -10,12 +10,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use guildhall_shared::{
     Id,
     envelope::Envelope,
+    gateway::EventKind,
     id::marker::{Realm, User},
     shard::Position,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::bus::{SessionKey, Subscriber, ViewChange};
+use crate::bus::{Address, Ask, SessionKey, Subscriber, ViewChange};
 
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -65,6 +66,34 @@ struct WireSubOk {
     snapshots: Vec<(SessionKey, Bytes)>,
 }
 
+/// What an owner tells one session of an edge.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tell {
+    pub(crate) to: Address,
+    pub(crate) dispatches: Vec<(EventKind, Bytes)>,
+}
+
+type WireTell = (Address, Vec<(u16, Bytes)>);
+
+impl Tell {
+    fn wire(&self) -> WireTell {
+        let dispatches = self.dispatches.iter();
+        let dispatches = dispatches.map(|(kind, body)| (*kind as u16, body.clone()));
+        (self.to, dispatches.collect())
+    }
+
+    fn from_wire((to, dispatches): WireTell) -> Result<Self, BadFrame> {
+        let dispatches = dispatches.into_iter().map(|(kind, body)| {
+            let kind = EventKind::from_number(kind).ok_or(BadFrame("event kind"))?;
+            Ok((kind, body))
+        });
+        Ok(Self {
+            to,
+            dispatches: dispatches.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
 /// From the listening side, first thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Challenge {
@@ -103,6 +132,10 @@ pub(crate) enum Frame {
         realm: Id<Realm>,
         change: ViewChange,
     },
+    /// A session of the edge asks something of a guild's owner.
+    Ask(Box<Ask>),
+    /// For one session of the edge alone: an answer, or a part of one.
+    Tell(Box<Tell>),
     Ping,
     Pong,
 }
@@ -118,6 +151,8 @@ const EV: u8 = 8;
 const VIEW: u8 = 9;
 const PING: u8 = 10;
 const PONG: u8 = 11;
+const ASK: u8 = 12;
+const TELL: u8 = 13;
 
 impl Frame {
     /// The whole frame with its length; longer than [`FRAME_BYTES_MAX`] must not be sent.
@@ -149,6 +184,8 @@ impl Frame {
                 finish(out)
             }
             Self::View { realm, change } => encode(VIEW, &(realm, change)),
+            Self::Ask(ask) => encode(ASK, ask),
+            Self::Tell(tell) => encode(TELL, &tell.wire()),
             Self::Ping => encode(PING, &()),
             Self::Pong => encode(PONG, &()),
         }
@@ -196,6 +233,8 @@ impl Frame {
                 let (realm, change) = decode(&payload)?;
                 Self::View { realm, change }
             }
+            ASK => Self::Ask(Box::new(decode(&payload)?)),
+            TELL => Self::Tell(Box::new(Tell::from_wire(decode(&payload)?)?)),
             PING => Self::Ping,
             PONG => Self::Pong,
             _ => return Err(BadFrame("type")),

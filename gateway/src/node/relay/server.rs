@@ -97,6 +97,7 @@ impl Server {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
                     Frame::Sub(subs) => self.subscribe(edge, subs, &outbox).await,
                     Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
+                    Frame::Ask(ask) => self.owner.ask(edge, *ask),
                     Frame::Ping => outbox.push(Frame::Pong.encode()),
                     _ => return Err(LinkError::Unexpected),
                 }
