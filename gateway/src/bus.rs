@@ -27,7 +27,7 @@ use guildhall_shared::{
     shard::Position,
     token::{Token, TokenHash},
 };
-use guildhall_store::personal::Personal;
+use guildhall_store::{events::Span, personal::Personal};
 use tokio::sync::Notify;
 
 use crate::codec::VoiceCommand;
@@ -78,6 +78,13 @@ pub enum ToNode {
     /// A session asks something of a guild's owner; answered by [`ToCore::Tell`], in several
     /// parts if it is long, or not at all if the owner is lost meanwhile: clients ask again.
     Ask(Box<Ask>),
+    /// A READY's read states are older than its guilds: the messages in between; answered by
+    /// [`ToCore::Missed`].
+    Missed {
+        core: CoreId,
+        session: SessionKey,
+        spans: Vec<Span>,
+    },
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -175,6 +182,11 @@ pub enum ToCore {
     TokenChecked {
         session: SessionKey,
         valid: bool,
+    },
+    /// Messages that [`ToNode::Missed`] asked for; none if they could not be read.
+    Missed {
+        session: SessionKey,
+        messages: Vec<Envelope>,
     },
     /// What a session alone is told.
     Tell {

@@ -233,6 +233,15 @@ impl RealmHub {
         self.syncing = syncing;
     }
 
+    /// Whether a user sees a channel (not a thread), by what the owner said last.
+    pub fn sees(&self, user: Id<User>, channel: Id<Channel>) -> bool {
+        let class = self.channels.get(&channel);
+        let seen = self.users.get(&user).map(|user| &user.classes);
+        class
+            .zip(seen)
+            .is_some_and(|(class, seen)| seen.contains(class))
+    }
+
     /// Users with sessions here.
     pub fn users(&self) -> impl Iterator<Item = Id<User>> {
         self.users.keys().copied()

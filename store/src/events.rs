@@ -22,6 +22,14 @@ pub struct Head {
     pub position: Position,
 }
 
+/// Events of a realm after a position, up to a number of the same era.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub realm: Id<Realm>,
+    pub after: Position,
+    pub up_to: u64,
+}
+
 /// Numbers and stores one event of a realm (a guild or a user), as the last step of the
 /// transaction that makes the change. `body` is the JSON of the dispatch's `d`.
 ///
@@ -111,6 +119,35 @@ pub async fn since(
         // A seq beyond i64 is after everything.
         i64::try_from(after.seq).unwrap_or(i64::MAX),
         i32::try_from(after.era).unwrap_or(i32::MAX),
+        i64::from(limit),
+    )
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Envelope::try_from).collect()
+}
+
+/// The MESSAGE_CREATEs of realms between two positions of one era, the second included; at
+/// most `limit`, in no order.
+pub async fn messages_between(
+    db: impl PgExecutor<'_>,
+    spans: &[Span],
+    limit: u32,
+) -> Result<Vec<Envelope>> {
+    let column = |value: fn(&Span) -> i64| spans.iter().map(value).collect::<Vec<_>>();
+    let rows = sqlx::query_as!(
+        EventRow,
+        "select e.realm_id, e.seq, e.era, e.at, e.kind, e.vis, e.body, e.alt
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[])
+                as span (realm_id, era, after, up_to)
+         join realm_event e on e.realm_id = span.realm_id and e.era = span.era
+                           and e.seq > span.after and e.seq <= span.up_to
+         where e.kind = $5
+         limit $6",
+        &column(|span| span.realm.to_db()),
+        &column(|span| i64::from(span.after.era)),
+        &column(|span| span.after.seq as i64),
+        &column(|span| span.up_to as i64),
+        EventKind::MessageCreate.number() as i16,
         i64::from(limit),
     )
     .fetch_all(db)

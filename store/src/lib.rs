@@ -1,7 +1,7 @@
 //! Postgres rows as the wire's types, and the queries that several processes ask.
 //!
 //! Only reads, but for what both the API and the gateways write: the event log and voice
-//! states. Never decides what somebody may see or do, except who may enter a voice channel.
+//! states; and which temporary members gateways see. Never decides what somebody may see or do, except who may enter a voice channel.
 
 pub mod account;
 pub mod events;
@@ -9,7 +9,9 @@ pub mod expressions;
 pub mod guild;
 pub mod personal;
 pub mod private;
+pub mod read_state;
 pub mod scheduled_events;
+pub mod temporary;
 pub mod thread;
 pub mod voice;
 

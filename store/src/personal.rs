@@ -1,4 +1,4 @@
-//! What belongs to one person alone: relationships, settings, notes.
+//! What belongs to one person alone: relationships, settings, notes, read states.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,11 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, PgExecutor, types::Json};
 
-use crate::{Result, user_of};
+use crate::{
+    Result,
+    read_state::{self, ReadStates},
+    user_of,
+};
 
 /// What READY shows of it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +22,7 @@ pub struct Personal {
     pub settings: UserSettings,
     pub guild_settings: Vec<UserGuildSettings>,
     pub notes: BTreeMap<Id<marker::User>, String>,
+    pub read_states: ReadStates,
 }
 
 /// All of it, in the caller's snapshot.
@@ -27,6 +32,7 @@ pub async fn all(db: &mut PgConnection, user: Id<marker::User>) -> Result<Person
         settings: settings(&mut *db, user).await?,
         guild_settings: guild_settings(&mut *db, user).await?,
         notes: notes(&mut *db, user).await?,
+        read_states: read_state::of_user(&mut *db, user).await?,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use guildhall_shared::{
     Id,
-    gateway::{CloseCode, Intents, Opcode},
+    gateway::{Capabilities, CloseCode, Intents, Opcode},
     token::Token,
 };
 use simd_json::{
@@ -100,11 +100,21 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
             Some(value.clamp(*LARGE_THRESHOLD.start(), *LARGE_THRESHOLD.end()) as u16)
         }
     };
+    let capabilities = match d.get("capabilities") {
+        None => Capabilities::empty(),
+        Some(bits) if bits.is_null() => Capabilities::empty(),
+        // Bits that are new to us ask for shapes that we do not have.
+        Some(bits) => {
+            let bits = bits.as_u64().ok_or(CloseCode::DecodeError)?;
+            Capabilities::from_bits_truncate(bits as u32)
+        }
+    };
     Ok(Identify {
         token,
         intents,
         shard,
         large_threshold,
+        capabilities,
     })
 }
 
@@ -311,6 +321,7 @@ mod tests {
             (json!({"token": 5}), CloseCode::DecodeError),
             (json!({"properties": null}), CloseCode::DecodeError),
             (json!({"large_threshold": "many"}), CloseCode::DecodeError),
+            (json!({"capabilities": "16381"}), CloseCode::DecodeError),
             (
                 json!({"token": "nonsense"}),
                 CloseCode::AuthenticationFailed,
@@ -350,13 +361,15 @@ mod tests {
             assert!(matches!(read(heartbeat), Ok(Command::Heartbeat)));
         }
         let Ok(Command::Identify(identify)) = identify_with(
-            json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null}),
+            json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null,
+                   "capabilities": (1u64 << 40) + 16_381, "client_state": {"guild_versions": {}}}),
         ) else {
             panic!("a valid IDENTIFY");
         };
         assert_eq!(identify.shard, Some((1, 2)));
         assert_eq!(identify.large_threshold, Some(250));
         assert_eq!(identify.intents, Some(Intents::GUILDS));
+        assert_eq!(identify.capabilities, Capabilities::all());
         let Ok(Command::Resume(resume)) =
             read(json!({"op": 6, "d": {"token": "Bot MQ.b.c", "session_id": "x", "seq": 7}}))
         else {

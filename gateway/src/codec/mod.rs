@@ -6,7 +6,7 @@ pub use json::{invalid_session, parse};
 
 use guildhall_shared::{
     Id,
-    gateway::Intents,
+    gateway::{Capabilities, Intents},
     id::marker::{Channel, Guild},
     token::Token,
 };
@@ -43,6 +43,8 @@ pub struct Identify {
     pub shard: Option<(u32, u32)>,
     /// 50 to 250.
     pub large_threshold: Option<u16>,
+    /// Of user clients; none if not given.
+    pub capabilities: Capabilities,
 }
 
 /// Op 4: into a voice channel, how one is in it, or out of voice.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use guildhall_shared::gateway::CloseCode;
+use guildhall_shared::gateway::{Capabilities, CloseCode};
 use tokio::net::TcpStream;
 
 use super::{Core, LAYOUTS_KEPT};
@@ -50,6 +50,7 @@ pub(super) struct Connection {
 pub(super) struct Pending {
     pub(super) shard: Option<(u32, u32)>,
     pub(super) large_threshold: Option<u16>,
+    pub(super) capabilities: Capabilities,
 }
 
 /// What a connection has still to write, beyond what its session's replay holds.
@@ -245,10 +246,12 @@ impl Core {
             intents,
             shard,
             large_threshold,
+            capabilities,
         } = identify;
         connection.pending = Some(Box::new(Pending {
             shard,
             large_threshold,
+            capabilities,
         }));
         let request = IdentifyRequest {
             token,

@@ -164,6 +164,7 @@ impl Core {
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::TokenChecked { session, valid } => self.token_checked(session, valid),
+            ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {
                 session,
                 dispatches,

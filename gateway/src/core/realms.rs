@@ -12,12 +12,12 @@ use guildhall_shared::{
 };
 use serde::Deserialize;
 
-use super::{Core, sessions::dispatch_to};
+use super::{Core, ready, sessions::dispatch_to};
 use crate::{
     bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
     dispatch::Dispatch,
     hub::{RealmHub, Variant, Verdict},
-    session::{Arrival, GuildPhase},
+    session::{Arrival, AssembledGuild, GuildPhase},
 };
 
 /// Intents of events in private channels.
@@ -380,11 +380,18 @@ impl Core {
         session.set_guild_phase(guild, GuildPhase::Present);
         match &mut session.assembling {
             Some(assembling) if arrival == Arrival::Initial => {
-                assembling.guilds.push(body.clone());
+                assembling.guilds.push(AssembledGuild {
+                    id: guild,
+                    position,
+                    body: body.clone(),
+                });
                 self.assemble(key.slot);
             }
             _ if session.intents.contains(Intents::GUILDS) => {
-                self.dispatch_body(key.slot, EventKind::GuildCreate, body);
+                match ready::guild_create(session.capabilities, position, body) {
+                    Some(shaped) => self.dispatch_body(key.slot, EventKind::GuildCreate, &shaped),
+                    None => self.dispatch_body(key.slot, EventKind::GuildCreate, body),
+                }
             }
             _ => {}
         }

@@ -4,13 +4,15 @@ use std::{rc::Rc, time::Duration};
 
 use guildhall_shared::{
     Id,
-    gateway::{CloseCode, EventKind, Intents},
+    envelope::Envelope,
+    gateway::{Capabilities, CloseCode, EventKind, Intents},
     id::marker::Guild,
     shard,
 };
+use guildhall_store::events::Span;
 use rand::RngExt;
 
-use super::{Core, ready};
+use super::{Core, connections::Pending, ready};
 use crate::{
     bus::{
         Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode, VoiceRequest,
@@ -19,7 +21,7 @@ use crate::{
     dispatch::Dispatch,
     hub,
     session::{
-        Arrival, Assembling, GuildPhase, Session, SessionId, lifecycle::Input,
+        Arrival, Assembling, GuildPhase, Missed, Session, SessionId, lifecycle::Input,
         replay::RESUME_WINDOW,
     },
 };
@@ -45,7 +47,7 @@ impl Core {
             Err(Refused::TryLater) => return self.life(key, Input::Invalid),
         };
         self.life(key, Input::Accepted);
-        let slot = self.open_session(key.slot, &identity, pending.shard, pending.large_threshold);
+        let slot = self.open_session(key.slot, &identity, &pending);
         let id = self.sessions[slot as usize].id;
         let user = identity.user.user.id;
         let guilds = identity.guilds.clone();
@@ -68,6 +70,7 @@ impl Core {
                 shard: pending.shard,
                 since: self.now,
                 guilds: Vec::new(),
+                missed: Missed::Unknown,
                 later: Vec::new(),
             }));
         }
@@ -81,8 +84,7 @@ impl Core {
         &mut self,
         connection: SessionSlot,
         identity: &Identity,
-        shard: Option<(u32, u32)>,
-        large_threshold: Option<u16>,
+        pending: &Pending,
     ) -> SessionSlot {
         let id = SessionId::new(self.config.boot, self.core_id(), rand::rng().random());
         let bot = identity.user.user.bot;
@@ -98,12 +100,17 @@ impl Core {
             } else {
                 hub::user_intents()
             },
-            shard: shard.unwrap_or((0, 1)),
-            large_threshold: large_threshold.unwrap_or(if bot {
+            shard: pending.shard.unwrap_or((0, 1)),
+            large_threshold: pending.large_threshold.unwrap_or(if bot {
                 LARGE_THRESHOLD_BOT
             } else {
                 LARGE_THRESHOLD_USER
             }),
+            capabilities: if bot {
+                Capabilities::empty()
+            } else {
+                pending.capabilities
+            },
             connection: Some(connection),
             detached_at: None,
             replay: Default::default(),
@@ -121,33 +128,95 @@ impl Core {
 
     /// Sends a user's READY once nothing of it is missing.
     pub(super) fn assemble(&mut self, slot: SessionSlot) {
+        let core = self.core_id();
         let Some(session) = self.sessions.get_mut(slot as usize) else {
             return;
         };
-        let Some(assembling) = &session.assembling else {
+        let Some(assembling) = &mut session.assembling else {
             return;
         };
+        let in_time = self.now.duration_since(assembling.since) < ASSEMBLE_MAX;
         let waits = session
             .guilds
             .iter()
             .any(|(_, phase)| *phase == GuildPhase::Waiting(Arrival::Initial));
-        if waits && self.now.duration_since(assembling.since) < ASSEMBLE_MAX {
+        if waits && in_time {
             return;
         }
-        let id = session.id;
+        if let Missed::Unknown = assembling.missed {
+            let spans = missed_spans(assembling);
+            if !spans.is_empty() {
+                assembling.missed = Missed::Asked;
+                let session = SessionKey {
+                    slot,
+                    generation: session.generation,
+                };
+                self.outbox.push_back(ToNode::Missed {
+                    core,
+                    session,
+                    spans,
+                });
+            }
+        }
+        if matches!(assembling.missed, Missed::Asked) && in_time {
+            return;
+        }
+        self.send_ready(slot);
+    }
+
+    /// What [`Core::assemble`] asked for.
+    pub(super) fn missed(&mut self, key: SessionKey, messages: Vec<Envelope>) {
+        let Some(session) = self.sessions.get_mut(key.slot as usize) else {
+            return;
+        };
+        if session.generation != key.generation {
+            return;
+        }
+        if let Some(assembling) = &mut session.assembling {
+            assembling.missed = Missed::Known(messages);
+            self.assemble(key.slot);
+        }
+    }
+
+    /// Sends a user's READY as it is now, and what came meanwhile.
+    fn send_ready(&mut self, slot: SessionSlot) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
         let Some(assembling) = session.assembling.take() else {
             return;
         };
-        let Assembling {
-            identity,
-            shard,
-            guilds,
-            later,
-            ..
-        } = *assembling;
-        let body = ready::for_user(&identity, &guilds, id, &self.config.resume_url, shard);
-        self.dispatch_body(slot, EventKind::Ready, &body);
-        for dispatch in later {
+        let user = session.user;
+        let missed = match &assembling.missed {
+            Missed::Known(messages) => messages.as_slice(),
+            Missed::Unknown | Missed::Asked => &[],
+        };
+        let person = ready::Person {
+            identity: &assembling.identity,
+            session: session.id,
+            resume_url: &self.config.resume_url,
+            shard: assembling.shard,
+            capabilities: session.capabilities,
+            guilds: &assembling.guilds,
+            missed,
+        };
+        let hub = &self.hub;
+        let bodies = person.bodies(|guild, channel| {
+            let realm = hub.get(shard::realm(guild));
+            realm.is_some_and(|realm| realm.sees(user, channel))
+        });
+        let bodies = match bodies {
+            Ok(bodies) => bodies,
+            Err(error) => {
+                tracing::error!(%error, "a guild of ours cannot be read");
+                return self.close_session(slot, CloseCode::UnknownError);
+            }
+        };
+        self.dispatch_body(slot, EventKind::Ready, &bodies.ready);
+        if let Some(supplemental) = bodies.supplemental {
+            self.dispatch_body(slot, EventKind::ReadySupplemental, &supplemental);
+        }
+        for dispatch in assembling.later {
             self.dispatch(slot, &dispatch);
         }
     }
@@ -354,6 +423,25 @@ impl Core {
             self.sessions[slot].replay.sweep(now, sent_s);
         }
     }
+}
+
+/// Where a READY's guilds are ahead of its read states.
+fn missed_spans(assembling: &Assembling) -> Vec<Span> {
+    let Some(personal) = &assembling.identity.personal else {
+        return Vec::new();
+    };
+    let read_at = &personal.read_states.guilds;
+    let guilds = assembling.guilds.iter();
+    guilds
+        .filter_map(|guild| {
+            let after = *read_at.get(&guild.id)?;
+            (after.era == guild.position.era && after.seq < guild.position.seq).then(|| Span {
+                realm: shard::realm(guild.id),
+                after,
+                up_to: guild.position.seq,
+            })
+        })
+        .collect()
 }
 
 /// As [`Core::dispatch`], where the core is borrowed in parts.

@@ -169,6 +169,11 @@ impl Edge {
         })
     }
 
+    /// Whether a session of this node is in the realm.
+    pub(crate) fn wants(&self, realm: Id<Realm>) -> bool {
+        self.state.borrow().realms.contains_key(&realm)
+    }
+
     /// A core wants realms, or users added to them.
     pub(crate) fn subscribe(&self, core: CoreId, subscriptions: Vec<Subscription>) {
         let mut out = Outgoing::new();

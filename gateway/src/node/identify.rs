@@ -9,13 +9,17 @@ use std::{
 
 use guildhall_shared::{
     Id,
+    envelope::Envelope,
     gateway::{CloseCode, Intents},
     id::marker::{Guild, User},
     keys,
     shard::bot_shard,
     token::Token,
 };
-use guildhall_store::account;
+use guildhall_store::{
+    account,
+    events::{self, Span},
+};
 use redis::{RedisResult, aio::ConnectionManager};
 use sqlx::PgPool;
 use tokio::time::sleep;
@@ -33,6 +37,8 @@ const ATTEMPTS: u32 = 2;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// IDENTIFYs at work at once. When full, further ones are asked to come again.
 const AT_WORK_MAX: usize = 4096;
+/// Messages looked through for one READY; calls by further ones are not in it.
+const MISSED_MAX: u32 = 10_000;
 /// Buckets remembered while Redis is away. When full, nobody may identify.
 const BUCKETS_MAX: usize = 65_536;
 
@@ -92,6 +98,18 @@ impl Identifier {
             Err(error) => {
                 tracing::warn!(%error, "token not checked");
                 true
+            }
+        }
+    }
+
+    /// Messages that a READY has to count. Without the database it counts none of them.
+    pub(crate) async fn messages_between(&self, spans: &[Span]) -> Vec<Envelope> {
+        let read = events::messages_between(&self.db, spans, MISSED_MAX);
+        match database::limited(read).await {
+            Ok(messages) => messages,
+            Err(error) => {
+                tracing::warn!(%error, "messages before a READY are not counted");
+                Vec::new()
             }
         }
     }

@@ -13,6 +13,7 @@ mod metrics;
 mod owner;
 mod redis;
 mod relay;
+mod temporary;
 mod voice;
 
 use std::{
@@ -264,6 +265,7 @@ async fn serve(
     spawn_local(owner.sweep());
     spawn_local(edge.clone().tend());
     spawn_local(relay.run(listener));
+    spawn_local(temporary::run(db.clone(), edge.clone()));
     spawn_local({
         let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
         async move {
@@ -317,6 +319,17 @@ async fn serve(
                 spawn_local(async move {
                     let result = identifier.identify(&request).await;
                     answer(&cores, core, ToCore::Identified { session, result }).await;
+                });
+            }
+            ToNode::Missed {
+                core,
+                session,
+                spans,
+            } => {
+                let (identifier, cores) = (identifier.clone(), cores.clone());
+                spawn_local(async move {
+                    let messages = identifier.messages_between(&spans).await;
+                    answer(&cores, core, ToCore::Missed { session, messages }).await;
                 });
             }
             ToNode::CheckToken {

@@ -174,6 +174,7 @@ mod tests {
             intents: None,
             shard: None,
             large_threshold: None,
+            capabilities: Default::default(),
         }))))
     }
 

@@ -9,7 +9,8 @@ use std::{fmt, rc::Rc, time::Instant};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    gateway::Intents,
+    envelope::Envelope,
+    gateway::{Capabilities, Intents},
     id::marker::{Guild, User},
     shard::Position,
     token::TokenHash,
@@ -44,6 +45,8 @@ pub struct Session {
     /// Bot shard `(id, count)`.
     pub shard: (u32, u32),
     pub large_threshold: u16,
+    /// Of user clients: which shapes they read.
+    pub capabilities: Capabilities,
     /// Slot of the connection, while there is one.
     pub connection: Option<SessionSlot>,
     /// Since when there is none.
@@ -97,9 +100,30 @@ pub struct Assembling {
     pub identity: Box<Identity>,
     pub shard: Option<(u32, u32)>,
     pub since: Instant,
-    pub guilds: Vec<Bytes>,
+    pub guilds: Vec<AssembledGuild>,
+    pub missed: Missed,
     /// Dispatches that came meanwhile; they follow READY.
     pub later: Vec<Rc<Dispatch>>,
+}
+
+/// One guild of a READY.
+#[derive(Debug)]
+pub struct AssembledGuild {
+    pub id: Id<Guild>,
+    /// Where its snapshot was taken: its events follow from here.
+    pub position: Position,
+    /// JSON of a GUILD_CREATE.
+    pub body: Bytes,
+}
+
+/// Messages that a READY has to count: its read states are older than its guilds.
+#[derive(Debug)]
+pub enum Missed {
+    /// Not known yet whether there are any.
+    Unknown,
+    /// The node looks them up.
+    Asked,
+    Known(Vec<Envelope>),
 }
 
 impl Session {

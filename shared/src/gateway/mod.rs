@@ -1,10 +1,12 @@
 //! The gateway's own vocabulary. Spec: gateway.md.
 
+mod capabilities;
 mod close_code;
 mod event;
 mod intents;
 mod opcode;
 
+pub use capabilities::Capabilities;
 pub use close_code::CloseCode;
 pub use event::EventKind;
 pub use intents::Intents;
