@@ -1,15 +1,56 @@
 //! Laying out a batch of dispatches, once per core, and numbering it, once per session.
 //! A send of such a frame costs the kernel several microseconds: numbering is to vanish
 //! beside it.
+//!
+//! The last lines are a broadcast to real sockets in every format, each against plain JSON
+//! in the same run: CPU of the sending thread, and bytes.
 
-use std::{hint::black_box, rc::Rc, time::Instant};
+use std::{
+    fs,
+    hint::black_box,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    rc::Rc,
+    thread,
+    time::Instant,
+};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use guildhall_gateway::dispatch::{Dispatch, Layout};
+use guildhall_gateway::{
+    compress::Compressors,
+    dispatch::{self, Dispatch, Layout, Shape},
+    format::{Compression, Encoding, Format},
+};
 use guildhall_shared::gateway::EventKind;
+use serde_json::json;
 
 /// Of a MESSAGE_CREATE whose frame has 600 bytes.
 const BODY_BYTES: usize = 547;
+/// Sessions of the broadcast, and dispatches that each gets.
+const SESSIONS: usize = 200;
+const BROADCASTS: u64 = 400;
+
+const FORMATS: [(&str, Format); 6] = [
+    ("json", format(Encoding::Json, Compression::None)),
+    (
+        "json zlib-stream",
+        format(Encoding::Json, Compression::Zlib),
+    ),
+    (
+        "json zstd-stream",
+        format(Encoding::Json, Compression::Zstd),
+    ),
+    ("etf", format(Encoding::Etf, Compression::None)),
+    ("etf zlib-stream", format(Encoding::Etf, Compression::Zlib)),
+    ("etf zstd-stream", format(Encoding::Etf, Compression::Zstd)),
+];
+
+const fn format(encoding: Encoding, compression: Compression) -> Format {
+    Format {
+        encoding,
+        compression,
+    }
+}
 
 fn dispatches(count: usize) -> Vec<Rc<Dispatch>> {
     let body = vec![b'x'; BODY_BYTES];
@@ -37,10 +78,119 @@ fn dispatch(c: &mut Criterion) {
         });
         // What a session pays to find out that the others' layout is its own.
         group.bench_function(BenchmarkId::new("find", count), |b| {
-            b.iter(|| layout.is_of(black_box(&batch).iter()));
+            b.iter(|| layout.is_of(Shape::plain(), black_box(&batch).iter()));
         });
     }
     group.finish();
+
+    // A form of a body, from nothing.
+    let mut group = c.benchmark_group("form");
+    let mut compressors = Compressors::default();
+    let (before, body) = (message(1), message(2));
+    for (name, format) in FORMATS {
+        for chained in [false, true] {
+            let name = format!("{name}{}", if chained { " chained" } else { "" });
+            group.bench_function(name, |b| {
+                b.iter(|| {
+                    let before = Dispatch::new(EventKind::MessageCreate, &before, Instant::now());
+                    let dispatch = Dispatch::new(EventKind::MessageCreate, &body, Instant::now());
+                    let shape = Shape::new(format, 2, chained.then_some(&before));
+                    Layout::shaped(shape, [&dispatch].into_iter(), &mut compressors)
+                });
+            });
+        }
+    }
+    group.finish();
+    broadcast();
+}
+
+/// `d` of a message in a busy guild.
+fn message(n: u64) -> Vec<u8> {
+    let id = |n: u64| (1_100_000_000_000_000_000 + n * 4_194_304_123).to_string();
+    let words = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    json!({
+        "id": id(n), "channel_id": id(1 << 20), "guild_id": id(2 << 20), "type": 0,
+        "content": format!("message {n} of a busy guild with {words:x} in it"),
+        "timestamp": format!("2026-11-28T19:{:02}:{:02}.{:06}+00:00", n / 60 % 60, n % 60, words % 1_000_000),
+        "edited_timestamp": null, "tts": false, "mention_everyone": false, "mentions": [],
+        "mention_roles": [], "attachments": [], "embeds": [], "pinned": false, "flags": 0,
+        "components": [], "nonce": id(n * 31),
+        "author": {
+            "id": id((3 << 20) + n % 40), "username": format!("member{}", n % 40), "discriminator": "0",
+            "global_name": null, "avatar": format!("{:032x}", (n % 40 + 1) * 0x1234_5678_9ABC),
+            "public_flags": 0,
+        },
+        "member": {
+            "roles": [id((4 << 20) + n % 3)], "nick": null, "avatar": null,
+            "joined_at": format!("2026-01-{:02}T00:00:00.000000+00:00", n % 28 + 1),
+            "premium_since": null, "deaf": false, "mute": false, "flags": 0, "pending": false,
+        },
+    })
+    .to_string()
+    .into_bytes()
+}
+
+/// CPU that this thread has used, nanoseconds.
+fn cpu_ns() -> u64 {
+    let times = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let first = times.split(' ').next().unwrap_or_default();
+    first.parse().unwrap_or(0)
+}
+
+/// Sockets whose other ends are read by threads of their own.
+fn sockets() -> std::io::Result<Vec<TcpStream>> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    let address = listener.local_addr()?;
+    let mut sockets = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut reader = TcpStream::connect(address)?;
+        thread::spawn(move || {
+            let mut room = [0; 64 * 1024];
+            while reader.read(&mut room).is_ok_and(|read| read > 0) {}
+        });
+        let (socket, _) = listener.accept()?;
+        socket.set_nodelay(true)?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+fn broadcast() {
+    let bodies: Vec<Vec<u8>> = (0..BROADCASTS).map(message).collect();
+    let mut plain = None;
+    for (name, format) in FORMATS {
+        let Ok(mut sockets) = sockets() else {
+            println!("broadcast: no sockets");
+            return;
+        };
+        let hello = dispatch::payload(format, true, guildhall_gateway::codec::HELLO);
+        for socket in &mut sockets {
+            socket.write_all(&hello).expect("the readers read");
+        }
+        let (mut compressors, mut before) = (Compressors::default(), None);
+        let (mut bytes, start) = (0, cpu_ns());
+        for (s, body) in (1..).zip(&bodies) {
+            let dispatch = Dispatch::new(EventKind::MessageCreate, body, Instant::now());
+            let shape = Shape::new(format, s, before.as_ref());
+            let mut layout = Layout::shaped(shape, [&dispatch].into_iter(), &mut compressors);
+            for socket in &mut sockets {
+                let frames = layout.numbered(s);
+                bytes += frames.len();
+                socket.write_all(frames).expect("the readers read");
+            }
+            drop(layout);
+            before = Some(dispatch);
+        }
+        let sends = (SESSIONS as u64 * BROADCASTS) as f64;
+        let (cpu, bytes) = ((cpu_ns() - start) as f64 / sends, bytes as f64 / sends);
+        let &mut (plain_cpu, plain_bytes) = plain.get_or_insert((cpu, bytes));
+        println!(
+            "broadcast {name:<17} {:.2} us CPU per delivery ({:.2} x json), {bytes:.0} bytes ({:.2} x json)",
+            cpu / 1e3,
+            cpu / plain_cpu,
+            bytes / plain_bytes,
+        );
+    }
 }
 
 criterion_group!(benches, dispatch);

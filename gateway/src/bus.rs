@@ -213,6 +213,8 @@ pub enum ToCore {
 #[derive(Debug)]
 pub struct Handover {
     pub socket: std::net::TcpStream,
+    /// In which HELLO was sent on it.
+    pub format: crate::format::Format,
     pub resume: crate::codec::Resume,
     /// What was read from the socket after the RESUME and not used yet.
     pub unread: Vec<u8>,

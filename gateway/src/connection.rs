@@ -10,6 +10,7 @@ use crate::{
     bus::SessionKey,
     codec::Resume,
     core::{Core, Next},
+    format::Format,
     handshake,
     wire::{Fragments, Inbound, frame_len},
 };
@@ -27,17 +28,19 @@ pub(crate) async fn serve(core: Rc<RefCell<Core>>, socket: std::net::TcpStream) 
         return;
     };
     let stream = Rc::new(upgraded.stream);
-    let key = core.borrow_mut().connection_opened(stream.clone());
-    if let Some(code) = upgraded.fault {
+    let format = upgraded.format.unwrap_or_default();
+    let key = core.borrow_mut().connection_opened(stream.clone(), format);
+    if let Err(code) = upgraded.format {
         core.borrow_mut().close(key, code);
     }
-    run(core, key, stream, upgraded.unread).await;
+    run(core, key, stream, format, upgraded.unread).await;
 }
 
 /// Serves a connection that another core accepted and that resumes a session of this one.
 pub(crate) async fn serve_resume(
     core: Rc<RefCell<Core>>,
     socket: std::net::TcpStream,
+    format: Format,
     resume: Resume,
     unread: Vec<u8>,
 ) {
@@ -45,11 +48,19 @@ pub(crate) async fn serve_resume(
         return;
     };
     let stream = Rc::new(stream);
-    let key = core.borrow_mut().connection_resumes(stream.clone(), resume);
-    run(core, key, stream, unread).await;
+    let key = core
+        .borrow_mut()
+        .connection_resumes(stream.clone(), format, resume);
+    run(core, key, stream, format, unread).await;
 }
 
-async fn run(core: Rc<RefCell<Core>>, key: SessionKey, stream: Rc<TcpStream>, unread: Vec<u8>) {
+async fn run(
+    core: Rc<RefCell<Core>>,
+    key: SessionKey,
+    stream: Rc<TcpStream>,
+    format: Format,
+    unread: Vec<u8>,
+) {
     match read(&core, key, &stream, unread).await {
         End::Closed(code) => core.borrow_mut().connection_ended(key, code),
         End::Moves(moves) => {
@@ -59,7 +70,8 @@ async fn run(core: Rc<RefCell<Core>>, key: SessionKey, stream: Rc<TcpStream>, un
             if let Some(stream) = Rc::into_inner(stream)
                 && let Ok(socket) = stream.into_std()
             {
-                core.borrow().hand_over(socket, moves.resume, moves.unread);
+                core.borrow()
+                    .hand_over(socket, format, moves.resume, moves.unread);
             }
         }
     }

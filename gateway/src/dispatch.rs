@@ -2,17 +2,38 @@
 //!
 //! A body is serialised once for the whole cluster. A core lays a batch of dispatches out
 //! once, and for each session overwrites only the digits of `s`: of a send, nearly all is
-//! the kernel's work, so copying the body into one buffer beats gathering it.
+//! the kernel's work, so copying the body into one buffer beats gathering it. What is not
+//! plain JSON is made of the body once per core, when a session first needs it.
 
-use std::{rc::Rc, time::Instant};
+mod head;
+mod layout;
+
+pub use layout::{Layout, Layouts, Shape};
+
+use std::{
+    cell::{OnceCell, RefCell},
+    rc::{Rc, Weak},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use guildhall_shared::gateway::EventKind;
 
-/// Digits of `s`, padded with blanks behind its comma: frames of one dispatch are equally
-/// long for every session. The padding follows the comma because twilight reads `s` out of
-/// the text up to there.
-const S_WIDTH: usize = 10;
+use crate::{
+    codec::etf,
+    compress::{Compressors, zlib, zstd},
+    format::{Compression, Encoding, Format},
+};
+use head::Head;
+
+/// Chained forms of one body, each with its own predecessor: sessions of one guild share
+/// one, those in several guilds may see other orders.
+const CHAINED_MAX: usize = 2;
+/// A chained form is made where at least one in this many sessions may use it.
+const CHAINED_SHARE: usize = 4;
+/// Longest body that is chained, and what of its predecessor it may point to; far below the
+/// window of either stream. Longer bodies gain little.
+const CHAINED_BYTES_MAX: usize = 16 * 1024;
 
 /// One dispatch of one core, shared by all sessions that get it.
 #[derive(Debug)]
@@ -22,6 +43,27 @@ pub struct Dispatch {
     pub body: Bytes,
     /// When this core got it.
     pub at: Instant,
+    /// Stays with the body: slow sockets and RESUME need it again. Each form is about as
+    /// long as the body at most, and there are few.
+    forms: OnceCell<Box<Forms>>,
+}
+
+/// What was made of a body.
+#[derive(Debug, Default)]
+struct Forms {
+    etf: OnceCell<Bytes>,
+    /// By encoding and kind of stream.
+    alone: [[OnceCell<Bytes>; 2]; 2],
+    /// Of JSON.
+    chained: RefCell<Vec<Chained>>,
+}
+
+/// A body compressed with another one before it.
+#[derive(Debug)]
+struct Chained {
+    after: Weak<Dispatch>,
+    compression: Compression,
+    bytes: Bytes,
 }
 
 impl Dispatch {
@@ -30,99 +72,165 @@ impl Dispatch {
             kind,
             body: Bytes::copy_from_slice(body),
             at,
+            forms: OnceCell::new(),
         })
     }
 
-    /// Length of its text message, the same for every session.
-    pub fn text_len(&self) -> usize {
-        HEAD.len()
-            + self.kind.name().len()
-            + AFTER_NAME.len()
-            + S_WIDTH
-            + 1
-            + AFTER_S.len()
-            + self.body.len()
-            + 1
+    fn forms(&self) -> &Forms {
+        self.forms.get_or_init(Box::default)
     }
-}
 
-const HEAD: &[u8] = br#"{"t":""#;
-const AFTER_NAME: &[u8] = br#"","s":"#;
-const AFTER_S: &[u8] = br#""op":0,"d":"#;
-
-/// Frames of consecutive dispatches, ready but for their `s`.
-#[derive(Debug, Default)]
-pub struct Layout {
-    dispatches: Vec<Rc<Dispatch>>,
-    bytes: Vec<u8>,
-    /// Where the `s` of each dispatch starts in `bytes`.
-    s_at: Vec<usize>,
-}
-
-impl Layout {
-    pub fn of<'a>(dispatches: impl Iterator<Item = &'a Rc<Dispatch>>) -> Self {
-        let mut layout = Self::default();
-        for dispatch in dispatches {
-            layout.push(dispatch);
+    /// `d` in an encoding.
+    fn encoded(&self, encoding: Encoding) -> &[u8] {
+        match encoding {
+            Encoding::Json => &self.body,
+            Encoding::Etf => self.forms().etf.get_or_init(|| {
+                let mut term = Vec::with_capacity(self.body.len());
+                if let Err(error) = etf::put_json(&mut term, &self.body) {
+                    // Bodies are made by serialisers; whoever sees this has found a fault of ours.
+                    tracing::error!(kind = self.kind.name(), %error, "a dispatch is not JSON");
+                    term.clear();
+                    term.push(etf::tag::NIL);
+                }
+                exact(term)
+            }),
         }
-        layout
     }
 
-    pub fn push(&mut self, dispatch: &Rc<Dispatch>) {
-        put_frame_header(&mut self.bytes, Frame::Text, dispatch.text_len());
-        self.bytes.extend_from_slice(HEAD);
-        self.bytes
-            .extend_from_slice(dispatch.kind.name().as_bytes());
-        self.bytes.extend_from_slice(AFTER_NAME);
-        self.s_at.push(self.bytes.len());
-        self.bytes.extend_from_slice(&[b' '; S_WIDTH + 1]);
-        self.bytes.extend_from_slice(AFTER_S);
-        self.bytes.extend_from_slice(&dispatch.body);
-        self.bytes.push(b'}');
-        self.dispatches.push(dispatch.clone());
+    /// The body and what follows it, compressed: with `after` if that is what the stream ends
+    /// with and it is worth it, else alone.
+    fn compressed(
+        this: &Rc<Self>,
+        head: Head,
+        compression: Compression,
+        after: Option<&Rc<Self>>,
+        compressors: &mut Compressors,
+    ) -> Bytes {
+        let chained =
+            after.and_then(|after| Self::chained(this, head, compression, after, compressors));
+        chained.unwrap_or_else(|| this.alone(head.encoding, compression, compressors))
     }
 
-    pub fn len(&self) -> usize {
-        self.bytes.len()
+    fn alone(
+        &self,
+        encoding: Encoding,
+        compression: Compression,
+        compressors: &mut Compressors,
+    ) -> Bytes {
+        let form = &self.forms().alone[usize::from(encoding == Encoding::Etf)]
+            [usize::from(compression == Compression::Zstd)];
+        form.get_or_init(|| {
+            let text = [self.encoded(encoding), tail(encoding)].concat();
+            exact(compress(compressors, compression, &[], &text))
+        })
+        .clone()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Whether this is the layout of exactly these dispatches.
-    pub fn is_of<'a>(&self, dispatches: impl ExactSizeIterator<Item = &'a Rc<Dispatch>>) -> bool {
-        dispatches.len() == self.dispatches.len()
-            && dispatches
-                .zip(&self.dispatches)
-                .all(|(a, b)| Rc::ptr_eq(a, b))
-    }
-
-    /// The frames, numbered `first_s`, `first_s + 1`, …
-    pub fn numbered(&mut self, first_s: u64) -> &[u8] {
-        for (s, &at) in (first_s..).zip(&self.s_at) {
-            put_s(&mut self.bytes[at..=at + S_WIDTH], s);
+    fn chained(
+        this: &Rc<Self>,
+        head: Head,
+        compression: Compression,
+        after: &Rc<Self>,
+        compressors: &mut Compressors,
+    ) -> Option<Bytes> {
+        let mut chained = this.forms().chained.borrow_mut();
+        let known = chained.iter().find(|form| {
+            form.compression == compression && form.after.as_ptr() == Rc::as_ptr(after)
+        });
+        if let Some(form) = known {
+            return Some(form.bytes.clone());
         }
-        &self.bytes
+        let count = chained
+            .iter()
+            .filter(|form| form.compression == compression)
+            .count();
+        // The head between the two is another in every session. Text is never 0, so nothing
+        // is found in a dictionary that has zeros in its place.
+        if count == CHAINED_MAX
+            || Rc::strong_count(after) * CHAINED_SHARE < Rc::strong_count(this)
+            || this.body.len() > CHAINED_BYTES_MAX
+            || this.body.contains(&0)
+        {
+            return None;
+        }
+        let before = &after.body[after.body.len().saturating_sub(CHAINED_BYTES_MAX)..];
+        let mut dictionary = Vec::with_capacity(before.len() + 1 + head.read_len());
+        dictionary.extend_from_slice(before);
+        dictionary.extend_from_slice(head::JSON_TAIL);
+        dictionary.resize(dictionary.len() + head.read_len(), 0);
+        let text = [&this.body[..], head::JSON_TAIL].concat();
+        let bytes = exact(compress(compressors, compression, &dictionary, &text));
+        chained.push(Chained {
+            after: Rc::downgrade(after),
+            compression,
+            bytes: bytes.clone(),
+        });
+        Some(bytes)
     }
 }
 
-/// Writes `s`, a comma, and blanks up to the end of `field`.
-fn put_s(field: &mut [u8], s: u64) {
-    let digits = s.checked_ilog10().map_or(1, |log| log as usize + 1);
-    let mut rest = s;
-    for byte in field[..digits].iter_mut().rev() {
-        *byte = b'0' + (rest % 10) as u8;
-        rest /= 10;
+fn compress(
+    compressors: &mut Compressors,
+    compression: Compression,
+    dictionary: &[u8],
+    text: &[u8],
+) -> Vec<u8> {
+    match compression {
+        Compression::Zstd => compressors.zstd.compress(dictionary, text),
+        _ => compressors.zlib.deflate(dictionary, text),
     }
-    field[digits] = b',';
-    field[digits + 1..].fill(b' ');
+}
+
+/// In memory of its own length.
+fn exact(bytes: Vec<u8>) -> Bytes {
+    bytes.into_boxed_slice().into()
+}
+
+/// What follows `d`.
+fn tail(encoding: Encoding) -> &'static [u8] {
+    match encoding {
+        Encoding::Json => head::JSON_TAIL,
+        Encoding::Etf => b"",
+    }
+}
+
+/// A frame with a payload that is no dispatch. `opens`: it is the first of its stream.
+pub fn payload(format: Format, opens: bool, json: &str) -> Vec<u8> {
+    let mut term = Vec::new();
+    let text = match format.encoding {
+        Encoding::Json => json.as_bytes(),
+        Encoding::Etf => {
+            term.push(etf::VERSION);
+            if let Err(error) = etf::put_json(&mut term, json.as_bytes()) {
+                tracing::error!(%error, "a payload is not JSON");
+            }
+            &term
+        }
+    };
+    let (start, stream): (&[u8], _) = match format.compression {
+        Compression::None | Compression::Payload => {
+            let kind = match format.encoding {
+                Encoding::Json => Frame::Text,
+                Encoding::Etf => Frame::Binary,
+            };
+            return frame(kind, text);
+        }
+        Compression::Zlib => (&zlib::STREAM_HEADER, zlib::stored(text)),
+        Compression::Zstd => (&zstd::STREAM_HEADER, zstd::raw(text)),
+    };
+    let start = if opens { start } else { b"" };
+    let mut out = Vec::with_capacity(start.len() + stream.len() + 10);
+    put_frame_header(&mut out, Frame::Binary, start.len() + stream.len());
+    out.extend_from_slice(start);
+    out.extend_from_slice(&stream);
+    out
 }
 
 /// The kinds of frame we send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
     Text,
+    Binary,
     Close,
     Pong,
 }
@@ -131,6 +239,7 @@ pub enum Frame {
 pub fn put_frame_header(out: &mut Vec<u8>, frame: Frame, len: usize) {
     let opcode = match frame {
         Frame::Text => 0x1,
+        Frame::Binary => 0x2,
         Frame::Close => 0x8,
         Frame::Pong => 0xA,
     };
@@ -157,48 +266,5 @@ pub fn frame(kind: Frame, payload: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_sessions_frames_differ_in_s_alone() {
-        let now = Instant::now();
-        let one = Dispatch::new(EventKind::MessageCreate, br#"{"id":"1"}"#, now);
-        let two = Dispatch::new(
-            EventKind::TypingStart,
-            format!("\"{}\"", "x".repeat(70_000)).as_bytes(),
-            now,
-        );
-        let mut layout = Layout::of([&one, &two].into_iter());
-        assert!(layout.is_of([&one, &two].into_iter()));
-        assert!(!layout.is_of([&two, &one].into_iter()));
-        assert!(!layout.is_of([&one].into_iter()));
-
-        for first_s in [1, 9, 99, 123, 9_999_999_998] {
-            let bytes = layout.numbered(first_s).to_vec();
-            assert_eq!(bytes.len(), layout.len());
-            assert_eq!(bytes[0], 0x81);
-            let text = std::str::from_utf8(&bytes[2..2 + one.text_len()]).unwrap();
-            assert_eq!(usize::from(bytes[1]), text.len());
-            assert!(
-                text.starts_with(&format!(r#"{{"t":"MESSAGE_CREATE","s":{first_s},"#)),
-                "{text}"
-            );
-            let json: serde_json::Value = serde_json::from_str(text).unwrap();
-            assert_eq!(
-                json,
-                serde_json::json!({"t": "MESSAGE_CREATE", "s": first_s, "op": 0, "d": {"id": "1"}})
-            );
-            let rest = &bytes[2 + one.text_len()..];
-            assert_eq!(rest[..2], [0x81, 127]);
-            let json: serde_json::Value = serde_json::from_slice(&rest[10..]).unwrap();
-            assert_eq!(json["s"], first_s + 1);
-            assert_eq!(rest.len() - 10, two.text_len());
-            assert!(
-                rest[10..].starts_with(
-                    format!(r#"{{"t":"TYPING_START","s":{},"#, first_s + 1).as_bytes()
-                )
-            );
-        }
-    }
-}
+#[path = "dispatch_tests.rs"]
+mod tests;

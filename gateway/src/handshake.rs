@@ -14,6 +14,8 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
 
+use crate::format::Format;
+
 /// A client has this long to send its upgrade request.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest request head.
@@ -25,8 +27,8 @@ pub(crate) struct Upgraded {
     pub(crate) stream: TcpStream,
     /// What the client sent right behind its request.
     pub(crate) unread: Vec<u8>,
-    /// How to close it at once, if its query asks for what we do not speak.
-    pub(crate) fault: Option<CloseCode>,
+    /// What its query asks for, or how to close it at once.
+    pub(crate) format: Result<Format, CloseCode>,
 }
 
 /// Upgrades one connection; `None` if the client asked for something else, which it has been
@@ -34,16 +36,17 @@ pub(crate) struct Upgraded {
 pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     let (sender, receiver) = oneshot::channel();
     // hyper may call the service again; only the first upgrade counts.
-    let (sender, fault) = (Cell::new(Some(sender)), Cell::new(None));
+    let (sender, format) = (Cell::new(Some(sender)), Cell::new(Ok(Format::default())));
     let service = service_fn(|mut request: Request<Incoming>| {
         // Taken before fastwebsockets sees the request: its own future would wrap the socket,
         // which we write ourselves.
         let upgrade = hyper::upgrade::on(&mut request);
-        let (response, found) = respond(&mut request);
+        let wanted = Format::from_query(request.uri().query());
+        let response = respond(&mut request);
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(sender) = sender.take()
         {
-            fault.set(found);
+            format.set(wanted);
             let _ = sender.send(upgrade);
         }
         async move { Ok::<_, Infallible>(response) }
@@ -63,26 +66,19 @@ pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
     Some(Upgraded {
         stream,
         unread,
-        fault: fault.get(),
+        format: format.get(),
     })
 }
 
-/// The answer, and what is wrong with the query of an upgrade.
-fn respond(request: &mut Request<Incoming>) -> (Response<Full<Bytes>>, Option<CloseCode>) {
+fn respond(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
     if !upgrade::is_upgrade_request(request) {
         let message = "this is a WebSocket endpoint";
-        return (refuse(StatusCode::UPGRADE_REQUIRED, message), None);
+        return refuse(StatusCode::UPGRADE_REQUIRED, message);
     }
     // Checks the version and derives the accept key.
     match upgrade::upgrade(&mut *request) {
-        Ok((response, _)) => (
-            response.map(|_| Full::default()),
-            query_fault(request.uri().query()),
-        ),
-        Err(_) => (
-            refuse(StatusCode::BAD_REQUEST, "malformed upgrade request"),
-            None,
-        ),
+        Ok((response, _)) => response.map(|_| Full::default()),
+        Err(_) => refuse(StatusCode::BAD_REQUEST, "malformed upgrade request"),
     }
 }
 
@@ -99,45 +95,4 @@ fn refuse(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
         );
     }
     response
-}
-
-/// What the query asks for that we do not speak. Spec: gateway.md › Connection.
-/// Compression is a wish: clients take uncompressed text in any mode.
-fn query_fault(query: Option<&str>) -> Option<CloseCode> {
-    for (key, value) in query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-    {
-        match (key, value) {
-            ("v", "9" | "10") | ("encoding", "json") => {}
-            ("v", _) => return Some(CloseCode::InvalidApiVersion),
-            ("encoding", _) => return Some(CloseCode::DecodeError),
-            _ => {}
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_query_may_come_in_any_order() {
-        assert_eq!(query_fault(None), None);
-        assert_eq!(
-            query_fault(Some("compress=zlib-stream&encoding=json&v=10")),
-            None
-        );
-        assert_eq!(query_fault(Some("encoding=json&v=9")), None);
-        assert_eq!(
-            query_fault(Some("v=11")),
-            Some(CloseCode::InvalidApiVersion)
-        );
-        assert_eq!(
-            query_fault(Some("v=10&encoding=etf")),
-            Some(CloseCode::DecodeError)
-        );
-    }
 }

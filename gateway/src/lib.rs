@@ -3,10 +3,14 @@
 mod admin;
 pub mod bus;
 pub mod codec;
+pub mod compress;
 pub mod config;
 mod connection;
 pub mod core;
+#[cfg(test)]
+mod decoder;
 pub mod dispatch;
+pub mod format;
 mod handshake;
 pub mod hub;
 mod listener;

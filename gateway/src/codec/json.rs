@@ -14,7 +14,7 @@ use simd_json::{
 use super::{Command, Identify, Resume, VoiceCommand};
 
 /// How deep a command may nest.
-const DEPTH_MAX: u32 = 32;
+pub(super) const DEPTH_MAX: u32 = 32;
 const LARGE_THRESHOLD: std::ops::RangeInclusive<i64> = 50..=250;
 
 /// Op 9. `resumable` is `d`.
@@ -22,15 +22,17 @@ pub fn invalid_session(resumable: bool) -> String {
     format!(r#"{{"t":null,"s":null,"op":9,"d":{resumable}}}"#)
 }
 
-/// Reads one command; `text` is overwritten.
-///
-/// Errors: 4002 for what is not a JSON object of the right shape, 4001 for an unknown
-/// opcode, 4004 for a token without a token's form, 4010 for a bad `shard`, 4013 for bad `intents`.
+/// Reads one command from JSON; `text` is overwritten. Errors: see [`super::read`].
 pub fn parse(text: &mut [u8]) -> Result<Command, CloseCode> {
     if depth(text) > DEPTH_MAX {
         return Err(CloseCode::DecodeError);
     }
     let value = simd_json::to_owned_value(text).map_err(|_| CloseCode::DecodeError)?;
+    read(&value)
+}
+
+/// Reads a command that came in any encoding.
+pub(super) fn read(value: &OwnedValue) -> Result<Command, CloseCode> {
     if value.as_object().is_none() {
         return Err(CloseCode::DecodeError);
     }
@@ -109,12 +111,18 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
             Capabilities::from_bits_truncate(bits as u32)
         }
     };
+    let compress = match d.get("compress") {
+        None => false,
+        Some(value) if value.is_null() => false,
+        Some(value) => value.as_bool().ok_or(CloseCode::DecodeError)?,
+    };
     Ok(Identify {
         token,
         intents,
         shard,
         large_threshold,
         capabilities,
+        compress,
     })
 }
 
@@ -397,7 +405,7 @@ mod tests {
         fn agrees_with_serde_json(op in any::<u8>(), text in "[ -~]{0,40}", cut in any::<prop::sample::Index>()) {
             let whole = json!({"d": {"text": text, "list": [1, null, {"x": text}]}, "op": op}).to_string();
             let known = parse(&mut whole.clone().into_bytes());
-            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6));
+            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 31));
             let part = &whole[..cut.index(whole.len())];
             prop_assert!(serde_json::from_str::<serde_json::Value>(part).is_err());
             prop_assert_eq!(parse(&mut part.as_bytes().to_vec()).unwrap_err(), CloseCode::DecodeError);

@@ -1,15 +1,18 @@
 //! Bytes from clients to commands, and the payloads that are not dispatches.
 
+pub mod etf;
 mod json;
 
 pub use json::{invalid_session, parse};
 
 use guildhall_shared::{
     Id,
-    gateway::{Capabilities, Intents},
+    gateway::{Capabilities, CloseCode, Intents},
     id::marker::{Channel, Guild},
     token::Token,
 };
+
+use crate::format::Encoding;
 
 /// HELLO with the customary interval. All four keys are there, `t`, `s`, `op` before `d`:
 /// some libraries index `s` of every payload, one finds the keys by their first occurrence.
@@ -17,6 +20,17 @@ pub const HELLO: &str =
     r#"{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250,"_trace":[]}}"#;
 pub const HEARTBEAT_ACK: &str = r#"{"t":null,"s":null,"op":11,"d":null}"#;
 pub const RECONNECT: &str = r#"{"t":null,"s":null,"op":7,"d":null}"#;
+
+/// Reads one command; `message` is overwritten.
+///
+/// Errors: 4002 for what is not an object of the right shape, 4001 for an unknown opcode,
+/// 4004 for a token without a token's form, 4010 for a bad `shard`, 4013 for bad `intents`.
+pub fn read(encoding: Encoding, message: &mut [u8]) -> Result<Command, CloseCode> {
+    match encoding {
+        Encoding::Json => json::parse(message),
+        Encoding::Etf => etf::parse(message),
+    }
+}
 
 /// A payload from a client. Spec: gateway.md › Opcodes.
 #[derive(Debug, Clone)]
@@ -45,6 +59,8 @@ pub struct Identify {
     pub large_threshold: Option<u16>,
     /// Of user clients; none if not given.
     pub capabilities: Capabilities,
+    /// Large dispatches are to come as zlib streams of their own.
+    pub compress: bool,
 }
 
 /// Op 4: into a voice channel, how one is in it, or out of voice.

@@ -7,18 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Buf, Bytes};
 use guildhall_shared::gateway::{Capabilities, CloseCode};
 use tokio::net::TcpStream;
 
-use super::{Core, LAYOUTS_KEPT};
+use super::{
+    Core,
+    outbound::{Outbound, Wrote},
+};
 use crate::{
     bus::{CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
     codec::{self, Command, Identify, Resume},
     connection,
-    dispatch::{self, Frame, Layout},
+    dispatch::{self, Frame},
+    format::Format,
     session::{
-        SessionId, UNSENT_DISPATCHES_MAX,
+        SessionId,
         lifecycle::{Input, Lifecycle, Output},
     },
     wire::{Fragments, Inbound},
@@ -28,12 +31,6 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(5);
 /// A socket that takes nothing for this long is cut; the session may be resumed.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
-/// What is laid out at once for a socket that is behind.
-const CATCH_UP_BYTES: usize = 64 * 1024;
-/// Payloads that are not dispatches and wait for a slow socket; a client that asks for
-/// more (heartbeats, pings) without reading is closed.
-const CONTROL_FRAMES_MAX: usize = 256;
-
 /// One WebSocket connection.
 pub(super) struct Connection {
     stream: Rc<TcpStream>,
@@ -51,29 +48,7 @@ pub(super) struct Pending {
     pub(super) shard: Option<(u32, u32)>,
     pub(super) large_threshold: Option<u16>,
     pub(super) capabilities: Capabilities,
-}
-
-/// What a connection has still to write, beyond what its session's replay holds.
-#[derive(Default)]
-struct Outbound {
-    /// Rest of a write that the socket took only in part.
-    head: Bytes,
-    /// Frames that are not dispatches.
-    control: Vec<Bytes>,
-    /// `s` of the newest dispatch that was written or is in `head`.
-    sent_s: u64,
-    /// Bytes of all bodies of the session up to `sent_s`.
-    sent_bytes: u64,
-    /// What may wait beyond the limits: what a RESUME replays at once.
-    allowance: Allowance,
-    /// A task waits for room in the socket; since when nothing went in.
-    stalled_since: Option<Instant>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Allowance {
-    dispatches: u64,
-    bytes: u64,
+    pub(super) compress: bool,
 }
 
 /// What the reader does after a frame.
@@ -85,9 +60,13 @@ pub(crate) enum Next {
 
 impl Core {
     /// A new connection: says HELLO.
-    pub(crate) fn connection_opened(&mut self, stream: Rc<TcpStream>) -> SessionKey {
-        let key = self.insert_connection(stream);
-        self.send_text(key.slot, codec::HELLO.as_bytes());
+    pub(crate) fn connection_opened(
+        &mut self,
+        stream: Rc<TcpStream>,
+        format: Format,
+    ) -> SessionKey {
+        let key = self.insert_connection(stream, Outbound::new(format, false));
+        self.send_payload(key.slot, codec::HELLO);
         key
     }
 
@@ -95,16 +74,17 @@ impl Core {
     pub(crate) fn connection_resumes(
         &mut self,
         stream: Rc<TcpStream>,
+        format: Format,
         resume: Resume,
     ) -> SessionKey {
-        let key = self.insert_connection(stream);
+        let key = self.insert_connection(stream, Outbound::new(format, true));
         let command = Input::Command(Ok(Command::Resume(Box::new(resume))));
         self.life(key, command);
         self.flush();
         key
     }
 
-    fn insert_connection(&mut self, stream: Rc<TcpStream>) -> SessionKey {
+    fn insert_connection(&mut self, stream: Rc<TcpStream>, out: Outbound) -> SessionKey {
         self.now = Instant::now();
         let generation = self.next_generation();
         let slot = self.connections.insert(Connection {
@@ -113,11 +93,11 @@ impl Core {
             life: Lifecycle::new(self.now),
             session: None,
             pending: None,
-            out: Outbound::default(),
+            out,
             closing_since: None,
         });
         if self.draining {
-            self.send_text(slot as SessionSlot, codec::RECONNECT.as_bytes());
+            self.send_payload(slot as SessionSlot, codec::RECONNECT);
         }
         SessionKey {
             slot: slot as SessionSlot,
@@ -151,7 +131,13 @@ impl Core {
     }
 
     /// Sends a moved connection to the core that its session id names.
-    pub(crate) fn hand_over(&self, socket: std::net::TcpStream, resume: Resume, unread: Vec<u8>) {
+    pub(crate) fn hand_over(
+        &self,
+        socket: std::net::TcpStream,
+        format: Format,
+        resume: Resume,
+        unread: Vec<u8>,
+    ) {
         let core = SessionId::parse(&resume.session_id).map(SessionId::core);
         let Some(peer) = core.and_then(|core| self.config.peers.get(usize::from(core))) else {
             return;
@@ -159,6 +145,7 @@ impl Core {
         // A full inbox drops the connection; the client resumes again.
         let _ = peer.send(ToCore::Handover(Box::new(Handover {
             socket,
+            format,
             resume,
             unread,
         })));
@@ -186,8 +173,11 @@ impl Core {
     pub(crate) fn received(&mut self, key: SessionKey, inbound: Inbound) -> Next {
         self.now = Instant::now();
         let input = match inbound {
-            Inbound::Message(mut text) => {
-                let command = codec::parse(&mut text);
+            Inbound::Message(mut message) => {
+                let Some(connection) = self.connection(key) else {
+                    return Next::Go;
+                };
+                let command = codec::read(connection.out.format().encoding, &mut message);
                 if let Ok(Command::Resume(resume)) = &command
                     && self.is_elsewhere(key, resume)
                 {
@@ -196,7 +186,7 @@ impl Core {
                 Input::Command(command)
             }
             Inbound::Ping(payload) => {
-                self.send_frame(key.slot, dispatch::frame(Frame::Pong, &payload).into());
+                self.send(key.slot, |now, stream, out| out.pong(now, stream, &payload));
                 return Next::Go;
             }
             Inbound::Pong | Inbound::Partial | Inbound::Close(_) => return Next::Go,
@@ -226,9 +216,9 @@ impl Core {
         };
         match connection.life.handle(now, input) {
             None => {}
-            Some(Output::HeartbeatAck) => self.send_text(key.slot, codec::HEARTBEAT_ACK.as_bytes()),
+            Some(Output::HeartbeatAck) => self.send_payload(key.slot, codec::HEARTBEAT_ACK),
             Some(Output::InvalidSession) => {
-                self.send_text(key.slot, codec::invalid_session(false).as_bytes())
+                self.send_payload(key.slot, &codec::invalid_session(false));
             }
             Some(Output::Identify(identify)) => self.ask_identify(key, *identify),
             Some(Output::Resume(resume)) => self.resume(key, *resume),
@@ -247,11 +237,13 @@ impl Core {
             shard,
             large_threshold,
             capabilities,
+            compress,
         } = identify;
         connection.pending = Some(Box::new(Pending {
             shard,
             large_threshold,
             capabilities,
+            compress,
         }));
         let request = IdentifyRequest {
             token,
@@ -300,7 +292,7 @@ impl Core {
         }
         connection.closing_since = Some(now);
         let session = connection.session.take();
-        if connection.out.head.is_empty() {
+        if !connection.out.is_mid_frame() {
             let mut payload = code.code().to_be_bytes().to_vec();
             payload.extend_from_slice(code.reason().as_bytes());
             // A socket without room gets no close frame: its client sees the connection end.
@@ -331,7 +323,7 @@ impl Core {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        if connection.out.head.is_empty() && connection.closing_since.is_none() {
+        if !connection.out.is_mid_frame() && connection.closing_since.is_none() {
             let payload = code.map(u16::to_be_bytes);
             let payload = payload.as_ref().map_or(&[][..], |code| &code[..]);
             let _ = connection
@@ -353,72 +345,62 @@ impl Core {
     /// A session writes to this connection from now on; its client has everything up to `sent_s`.
     /// False if what follows is gone.
     pub(super) fn bind(&mut self, slot: SessionSlot, session: SessionSlot, sent_s: u64) -> bool {
-        let Some(replay) = self
-            .sessions
-            .get(session as usize)
-            .map(|session| &session.replay)
-        else {
+        let Self {
+            sessions,
+            connections,
+            ..
+        } = self;
+        let known = sessions.get(session as usize);
+        let (Some(known), Some(connection)) = (known, connections.get_mut(slot as usize)) else {
             return false;
         };
-        let Some(unsent) = replay.after(sent_s) else {
+        if !connection.out.bind(&known.replay, sent_s) {
             return false;
-        };
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return false;
-        };
-        let allowance = Allowance {
-            dispatches: unsent.len() as u64,
-            bytes: unsent.map(|dispatch| dispatch.body.len() as u64).sum(),
-        };
+        }
+        if known.compress {
+            connection.out.compress_payloads();
+        }
         connection.session = Some(session);
-        connection.out.sent_s = sent_s;
-        connection.out.sent_bytes = replay.pushed_bytes() - allowance.bytes;
-        connection.out.allowance = allowance;
         true
     }
 
-    pub(super) fn send_text(&mut self, slot: SessionSlot, text: &[u8]) {
-        self.send_frame(slot, dispatch::frame(Frame::Text, text).into());
+    /// Sends a payload that is no dispatch.
+    pub(super) fn send_payload(&mut self, slot: SessionSlot, json: &str) {
+        self.send(slot, |now, stream, out| out.payload(now, stream, json));
     }
 
-    /// Sends a frame that is no dispatch.
-    fn send_frame(&mut self, slot: SessionSlot, frame: Bytes) {
+    fn send(
+        &mut self,
+        slot: SessionSlot,
+        write: impl FnOnce(Instant, &TcpStream, &mut Outbound) -> Wrote,
+    ) {
+        let now = self.now;
         let Some(connection) = self.connections.get_mut(slot as usize) else {
             return;
         };
         if connection.closing_since.is_some() {
             return;
         }
-        let out = &mut connection.out;
-        if out.stalled_since.is_some() {
-            out.control.push(frame);
-            if out.control.len() > CONTROL_FRAMES_MAX
-                && let Some(key) = self.connection_key(slot)
-            {
-                self.close(key, CloseCode::UnknownError);
+        match write(now, &connection.stream, &mut connection.out) {
+            Wrote::All | Wrote::Waits => {}
+            Wrote::Stalled => self.wait_for_room(slot),
+            Wrote::Behind => {
+                if let Some(key) = self.connection_key(slot) {
+                    self.close(key, CloseCode::UnknownError);
+                }
             }
-            return;
-        }
-        let mut rest = frame;
-        match connection.stream.try_write(&rest) {
-            Ok(written) => rest.advance(written),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => return shutdown(&connection.stream, Shutdown::Both),
-        }
-        if !rest.is_empty() {
-            out.head = rest;
-            self.wait_for_room(slot);
+            Wrote::Broken => shutdown(&connection.stream, Shutdown::Both),
         }
     }
 
-    /// Writes a session's dispatches that its connection did not get yet: in the common case
-    /// one write of a layout that other sessions share.
+    /// Writes a session's dispatches that its connection did not get yet.
     pub(super) fn flush_session(&mut self, slot: SessionSlot) {
         let Self {
             sessions,
             connections,
             layouts,
             dispatched,
+            now,
             ..
         } = self;
         let Some(session) = sessions.get_mut(slot as usize) else {
@@ -429,50 +411,17 @@ impl Core {
         let Some(connection) = connections.get_mut(at as usize) else {
             return;
         };
-        let out = &mut connection.out;
-        let Some(unsent) = session.replay.after(out.sent_s) else {
-            return self.fall_behind(at);
-        };
-        let count = unsent.len();
-        if count == 0 {
-            return;
-        }
-        if out.stalled_since.is_some() {
-            let bytes_max = session.unsent_bytes_max() as u64 + out.allowance.bytes;
-            if session.replay.pushed_bytes() - out.sent_bytes > bytes_max
-                || count as u64 > UNSENT_DISPATCHES_MAX + out.allowance.dispatches
-            {
-                self.fall_behind(at);
-            }
-            return;
-        }
-        let layout = match layouts
-            .iter()
-            .position(|layout| layout.is_of(unsent.clone()))
-        {
-            Some(known) => &mut layouts[known],
-            None => {
-                if layouts.len() == LAYOUTS_KEPT {
-                    layouts.pop_back();
-                }
-                layouts.push_front(Layout::of(unsent));
-                &mut layouts[0]
-            }
-        };
-        let bytes = layout.numbered(out.sent_s + 1);
-        match connection.stream.try_write(bytes) {
-            Ok(written) => {
-                out.sent_s += count as u64;
-                out.sent_bytes = session.replay.pushed_bytes();
-                *dispatched += count as u64;
-                if written < bytes.len() {
-                    out.head = Bytes::copy_from_slice(&bytes[written..]);
-                    self.wait_for_room(at);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait_for_room(at),
+        let (out, stream) = (&mut connection.out, &*connection.stream);
+        let sent_s = out.sent_s();
+        let unsent_bytes_max = session.unsent_bytes_max() as u64;
+        let wrote = out.flush(*now, stream, &session.replay, unsent_bytes_max, layouts);
+        *dispatched += out.sent_s() - sent_s;
+        match wrote {
+            Wrote::All | Wrote::Waits => {}
+            Wrote::Stalled => self.wait_for_room(at),
+            Wrote::Behind => self.fall_behind(at),
             // The reader sees the end of the connection and takes it away.
-            Err(_) => shutdown(&connection.stream, Shutdown::Both),
+            Wrote::Broken => shutdown(stream, Shutdown::Both),
         }
     }
 
@@ -488,11 +437,7 @@ impl Core {
         let Some(key) = self.connection_key(slot) else {
             return;
         };
-        let now = self.now;
-        let Some(connection) = self.connections.get_mut(slot as usize) else {
-            return;
-        };
-        if connection.out.stalled_since.replace(now).is_none() {
+        if let Some(connection) = self.connection(key) {
             let stream = connection.stream.clone();
             self.spawn(|core| connection::write(core, key, stream));
         }
@@ -504,6 +449,7 @@ impl Core {
         let Self {
             sessions,
             connections,
+            layouts,
             dispatched,
             ..
         } = self;
@@ -516,63 +462,28 @@ impl Core {
         if connection.closing_since.is_some() {
             return false;
         }
+        let session = connection
+            .session
+            .and_then(|slot| sessions.get(slot as usize));
+        let replay = session.map(|session| &session.replay);
         let out = &mut connection.out;
-        loop {
-            if out.head.is_empty() {
-                if !out.control.is_empty() {
-                    out.head = out.control.drain(..).flatten().collect();
-                } else {
-                    let session = connection
-                        .session
-                        .and_then(|slot| sessions.get(slot as usize));
-                    let unsent = session.map(|session| session.replay.after(out.sent_s));
-                    match unsent {
-                        Some(None) => {
-                            self.fall_behind(key.slot);
-                            return false;
-                        }
-                        Some(Some(unsent)) if unsent.len() > 0 => {
-                            let mut layout = Layout::default();
-                            let first_s = out.sent_s + 1;
-                            for dispatch in unsent {
-                                layout.push(dispatch);
-                                out.sent_s += 1;
-                                out.sent_bytes += dispatch.body.len() as u64;
-                                if layout.len() >= CATCH_UP_BYTES {
-                                    break;
-                                }
-                            }
-                            *dispatched += out.sent_s + 1 - first_s;
-                            out.head = Bytes::copy_from_slice(layout.numbered(first_s));
-                        }
-                        Some(Some(_)) | None => {
-                            out.stalled_since = None;
-                            out.allowance = Allowance::default();
-                            out.control = Vec::new();
-                            return false;
-                        }
-                    }
-                }
-            }
-            match connection.stream.try_write(&out.head) {
-                Ok(written) => {
-                    out.head.advance(written);
-                    out.stalled_since = Some(now);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(_) => {
-                    shutdown(&connection.stream, Shutdown::Both);
-                    return false;
-                }
-            }
+        let sent_s = out.sent_s();
+        let wrote = out.write_more(now, &*connection.stream, replay, layouts);
+        *dispatched += out.sent_s() - sent_s;
+        match wrote {
+            Wrote::All => {}
+            Wrote::Stalled | Wrote::Waits => return true,
+            Wrote::Behind => self.fall_behind(key.slot),
+            Wrote::Broken => shutdown(&connection.stream, Shutdown::Both),
         }
+        false
     }
 
     /// `s` up to which a session's dispatches are written.
     pub(super) fn sent_s(&self, slot: SessionSlot) -> u64 {
         self.connections
             .get(slot as usize)
-            .map_or(u64::MAX, |connection| connection.out.sent_s)
+            .map_or(u64::MAX, |connection| connection.out.sent_s())
     }
 
     pub(super) fn tick_connections(&mut self) {
@@ -584,7 +495,7 @@ impl Core {
                 .is_some_and(|since| now.duration_since(since) > LINGER)
                 || connection
                     .out
-                    .stalled_since
+                    .stalled_since()
                     .is_some_and(|since| now.duration_since(since) > WRITE_STALL_MAX)
             {
                 shutdown(&connection.stream, Shutdown::Both);
@@ -612,7 +523,7 @@ impl Core {
             .map(|(slot, _)| slot as SessionSlot)
             .collect();
         for slot in slots {
-            self.send_text(slot, codec::RECONNECT.as_bytes());
+            self.send_payload(slot, codec::RECONNECT);
             if let Some(key) = self.connection_key(slot) {
                 self.close(key, CloseCode::UnknownError);
             }

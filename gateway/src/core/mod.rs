@@ -5,6 +5,7 @@
 
 mod asks;
 mod connections;
+mod outbound;
 mod ready;
 mod realms;
 mod sessions;
@@ -28,7 +29,7 @@ use tokio::{sync::mpsc, task::LocalSet};
 use crate::{
     bus::{CoreHandle, CoreId, Inbox, SessionSlot, Subscription, ToCore, ToNode},
     connection,
-    dispatch::Layout,
+    dispatch::Layouts,
     hub::Hub,
     session::{Session, SessionId},
     telemetry::CoreMetrics,
@@ -40,8 +41,6 @@ use connections::Connection;
 const TICK: Duration = Duration::from_secs(1);
 /// Messages taken from the inbox before sessions are written to.
 const BATCH_MESSAGES_MAX: usize = 4096;
-/// Layouts of one flush that are kept to be found again.
-const LAYOUTS_KEPT: usize = 8;
 
 /// What a core is told at its start.
 #[derive(Debug, Clone)]
@@ -68,7 +67,7 @@ pub struct Core {
     hub: Hub,
     /// Sessions with dispatches that were not written yet.
     dirty: Vec<SessionSlot>,
-    layouts: VecDeque<Layout>,
+    layouts: Layouts,
     /// Requests on their way to the node: sent at the next flush, as its queue takes them.
     outbox: VecDeque<ToNode>,
     subscriptions: Vec<Subscription>,
@@ -136,7 +135,7 @@ impl Core {
             by_id: FxHashMap::default(),
             hub: Hub::default(),
             dirty: Vec::new(),
-            layouts: VecDeque::new(),
+            layouts: Layouts::default(),
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
@@ -157,6 +156,7 @@ impl Core {
                     connection::serve_resume(
                         core,
                         handover.socket,
+                        handover.format,
                         handover.resume,
                         handover.unread,
                     )

@@ -111,6 +111,7 @@ impl Core {
             } else {
                 pending.capabilities
             },
+            compress: pending.compress,
             connection: Some(connection),
             detached_at: None,
             replay: Default::default(),

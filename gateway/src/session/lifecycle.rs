@@ -175,6 +175,7 @@ mod tests {
             shard: None,
             large_threshold: None,
             capabilities: Default::default(),
+            compress: false,
         }))))
     }
 

@@ -47,6 +47,8 @@ pub struct Session {
     pub large_threshold: u16,
     /// Of user clients: which shapes they read.
     pub capabilities: Capabilities,
+    /// IDENTIFY asked for compressed payloads.
+    pub compress: bool,
     /// Slot of the connection, while there is one.
     pub connection: Option<SessionSlot>,
     /// Since when there is none.

@@ -80,6 +80,12 @@ impl Replay {
         Some(self.dispatches.range(skip..))
     }
 
+    /// The dispatch with this `s`, if it is held.
+    pub fn at(&self, s: u64) -> Option<&Rc<Dispatch>> {
+        let index = s.checked_sub(self.first_s())?;
+        self.dispatches.get(usize::try_from(index).ok()?)
+    }
+
     fn expire(&mut self, now: Instant) {
         // The newest one stays whatever its age: `push` just added it.
         while self.dispatches.len() > 1 && self.front_is_old(now) {
@@ -127,6 +133,8 @@ mod tests {
             match replay.after(ask) {
                 Some(rest) => {
                     let expected = &all[ask as usize..];
+                    let next = replay.at(ask + 1).map(Rc::as_ptr);
+                    prop_assert_eq!(next, expected.first().map(Rc::as_ptr));
                     prop_assert_eq!(rest.len(), expected.len());
                     prop_assert!(rest.zip(expected).all(|(a, b)| Rc::ptr_eq(a, b)));
                 }
