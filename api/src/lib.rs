@@ -21,6 +21,7 @@ pub mod media;
 mod message_writer;
 pub mod migrate;
 mod oauth;
+mod online;
 mod openapi;
 mod outgoing;
 mod rate_limit;

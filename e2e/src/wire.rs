@@ -82,13 +82,17 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
 /// Events that are other objects for humans than for bots.
 const OF_HUMANS: [&str; 2] = ["READY", "INTERACTION_CREATE"];
 
+/// Presences of friends are of no guild.
+fn is_of_humans(t: &str, d: &Value) -> bool {
+    OF_HUMANS.contains(&t) || t == "PRESENCE_UPDATE" && d["guild_id"].is_null()
+}
+
 /// Lets twilight parse a frame, as the type its `t` says. Events unknown to twilight pass, and
 /// so do those of humans that only share a bot's event's name: twilight cannot read them from
 /// Discord either.
 pub fn check_with_twilight(frame: &Frame, of_bot: bool) -> Result<(), String> {
     if let Some(t) = &frame.t
-        && (EventType::try_from(t.as_str()).is_err()
-            || (!of_bot && OF_HUMANS.contains(&t.as_str())))
+        && (EventType::try_from(t.as_str()).is_err() || (!of_bot && is_of_humans(t, &frame.d)))
     {
         return Ok(());
     }

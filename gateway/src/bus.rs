@@ -24,6 +24,7 @@ use guildhall_shared::{
     envelope::Envelope,
     gateway::{CloseCode, EventKind, Intents},
     id::marker::{Channel, Guild, Realm, User},
+    model::{Presence, SessionState},
     shard::Position,
     token::{Token, TokenHash},
 };
@@ -43,7 +44,9 @@ pub type CoreId = u16;
 pub type SessionSlot = u32;
 
 /// A session of one core; stale keys point at nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct SessionKey {
     pub slot: SessionSlot,
     pub generation: u32,
@@ -85,6 +88,17 @@ pub enum ToNode {
         session: SessionKey,
         spans: Vec<Span>,
     },
+    /// The sessions of a user on this core show something else than before.
+    Presence {
+        core: CoreId,
+        user: Id<User>,
+        /// What they show in each of these realms.
+        realms: Vec<(Id<Realm>, Presence)>,
+        /// All of them, if they are a person's.
+        sessions: Vec<SessionState>,
+    },
+    /// A session looks at other members of a guild than before.
+    Watch(Box<WatchChange>),
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -116,10 +130,30 @@ pub struct VoiceRequest {
 }
 
 /// A session of this node, as owners know where an answer goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct Address {
     pub core: CoreId,
     pub session: SessionKey,
+}
+
+/// What a session looks at in a guild.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Watch {
+    /// Lists of members beside channels: the blocks of a hundred rows.
+    pub channels: Vec<(Id<Channel>, Vec<u32>)>,
+    /// Members that it follows wherever they stand in a list.
+    pub members: Vec<Id<User>>,
+}
+
+/// A session looks at something else in a guild; without a watch at nothing.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct WatchChange {
+    pub guild: Id<Guild>,
+    pub from: Address,
+    pub user: Id<User>,
+    pub watch: Option<Watch>,
 }
 
 /// What a session asks of a guild it is in.
@@ -154,6 +188,32 @@ pub struct Subscriber {
     pub user: Id<User>,
     /// Snapshots to make for sessions of this user; empty for a mere change of position.
     pub snapshots: Vec<SnapshotRequest>,
+    /// What others see of the user's sessions here.
+    pub presence: Presence,
+    /// In a person's own realm: those sessions.
+    pub sessions: Vec<SessionState>,
+}
+
+impl Subscriber {
+    /// Whoever sends it fills in what others see.
+    pub fn new(user: Id<User>, snapshots: Vec<SnapshotRequest>) -> Self {
+        Self {
+            user,
+            snapshots,
+            presence: Presence::default(),
+            sessions: Vec::new(),
+        }
+    }
+}
+
+/// What the sessions of a user on a node show in a realm from now on.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PresenceChange {
+    pub realm: Id<Realm>,
+    pub user: Id<User>,
+    pub presence: Presence,
+    /// In a person's own realm: the sessions.
+    pub sessions: Vec<SessionState>,
 }
 
 /// One GUILD_CREATE (or one guild of a user's READY) for one session.
@@ -164,6 +224,8 @@ pub struct SnapshotRequest {
     pub large_threshold: u16,
     /// Whether all members may be listed (GUILD_PRESENCES, or GUILD_MEMBERS: see gateway.md 5).
     pub members: bool,
+    /// Whether presences are listed, and follow (GUILD_PRESENCES of a bot).
+    pub presences: bool,
     /// `unavailable` of the guild: `Some(false)` for the initial load, `None` for a new guild.
     pub unavailable: Option<bool>,
 }
@@ -227,6 +289,10 @@ pub struct Identity {
     pub token: TokenHash,
     /// As asked for and allowed; of users whatever they sent.
     pub intents: Intents,
+    /// Of people: who of their friends and partners is online.
+    pub presences: Vec<(Id<User>, Presence)>,
+    /// Of people: their other sessions.
+    pub sessions: Vec<SessionState>,
     /// For bots: id and flags of the application.
     pub application: Option<(Id<guildhall_shared::id::marker::Application>, u64)>,
     /// The user's realm stands here; guild joins and leaves after it follow as its events.

@@ -265,6 +265,14 @@ impl RealmHub {
             .unwrap_or_default()
     }
 
+    /// A user's sessions here, whether they get events already or wait for them.
+    pub fn sessions_of(&self, user: Id<User>) -> impl Iterator<Item = SessionSlot> {
+        self.users.get(&user).into_iter().flat_map(|user| {
+            let listening = user.listeners.iter().map(|listener| listener.slot);
+            listening.chain(user.waiting.iter().copied())
+        })
+    }
+
     /// From now on a session that joined gets the events after `after`.
     pub fn attach(&mut self, user: Id<User>, slot: SessionSlot, intents: Intents, after: u64) {
         let Some(local) = self.users.get_mut(&user) else {

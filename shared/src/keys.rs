@@ -1,6 +1,12 @@
 //! Names of everything kept in Redis. All of it can vanish at any time (design: Redis keys).
 
-use crate::shard::ShardId;
+use crate::{
+    id::{
+        Id,
+        marker::{Guild, User},
+    },
+    shard::ShardId,
+};
 
 /// Stream and sharded channel of a shard's envelopes (one name, two key spaces).
 pub fn shard_events(shard: ShardId) -> String {
@@ -31,6 +37,20 @@ pub fn rate_limit(bucket: &str) -> String {
 pub fn rate_limit_of(caller: &str, bucket: &str) -> String {
     format!("rl:{{{caller}}}:{bucket}")
 }
+
+/// Who is online in a guild, see [`crate::online`].
+pub fn online(shard: ShardId, guild: Id<Guild>) -> String {
+    format!("{{s{shard}}}:on:{guild}")
+}
+
+/// Presence and sessions of a person who is online, as JSON, for READY of their friends and
+/// of their other clients. Expires after [`PERSON_TTL_MS`].
+pub fn person(user: Id<User>) -> String {
+    format!("pr:{{{user}}}")
+}
+
+/// A person's key lives this long after the owner of their realm last wrote it.
+pub const PERSON_TTL_MS: u64 = 180_000;
 
 /// A node's key lives this long after its last heartbeat.
 pub const NODE_TTL_MS: u64 = 6_000;

@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod id;
 pub mod keys;
 pub mod model;
+pub mod online;
 mod openapi;
 pub mod permissions;
 pub mod shard;

@@ -44,6 +44,37 @@ pub async fn relationships(
     relationships_to(db, user, None).await
 }
 
+/// People who see when these come and go: friends, and partners in DMs and group DMs that
+/// they list, none of whom has blocked the other. `(user, who sees them)`.
+pub async fn companions(
+    db: impl PgExecutor<'_>,
+    users: &[Id<marker::User>],
+) -> Result<Vec<(Id<marker::User>, Id<marker::User>)>> {
+    let rows = sqlx::query!(
+        r#"select seen.user_id as "user_id!", seen.other_id as "other_id!" from (
+             select user_id, other_id from relationship
+             where user_id = any($1) and kind = 1
+             union
+             select own.user_id, other.user_id from private_recipient own
+             join private_recipient other
+               on other.channel_id = own.channel_id and other.user_id <> own.user_id
+             where own.user_id = any($1) and not other.closed
+           ) seen
+           join account a on a.user_id = seen.other_id and not a.bot
+           where not exists (
+             select from relationship r
+             where r.kind = 2 and (r.user_id, r.other_id) in
+               ((seen.user_id, seen.other_id), (seen.other_id, seen.user_id)))"#,
+        &crate::ids_to_db(users),
+    )
+    .fetch_all(db)
+    .await?;
+    let pairs = rows
+        .into_iter()
+        .map(|row| (Id::from_db(row.user_id), Id::from_db(row.other_id)));
+    Ok(pairs.collect())
+}
+
 /// To one other.
 pub async fn relationship(
     db: impl PgExecutor<'_>,

@@ -22,6 +22,7 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
+    online,
     routes::auth::{
         check_bot_name, check_email, check_password, check_username, mail_verification, parse_date,
         taken_name_or_email,
@@ -308,7 +309,7 @@ pub(crate) struct MyGuild {
     #[serde(skip_serializing_if = "Option::is_none")]
     approximate_member_count: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    approximate_presence_count: Option<i32>,
+    approximate_presence_count: Option<u64>,
 }
 
 /// The caller's guilds by id. `before` returns the ones next to it, still ascending.
@@ -327,10 +328,15 @@ async fn list_my_guilds(
 ) -> Result<Json<Vec<MyGuild>>> {
     let limit = query.limit.unwrap_or(200);
     let mut guilds = my_guilds(&mut *app.db.acquire().await?, caller.id, &query, limit).await?;
-    if query.with_counts != Some(true) {
+    if query.with_counts == Some(true) {
+        let ids: Vec<_> = guilds.iter().map(|guild| guild.id).collect();
+        let online = online::counts(&app, &ids).await;
+        for (guild, online) in guilds.iter_mut().zip(online) {
+            guild.approximate_presence_count = Some(online);
+        }
+    } else {
         for guild in &mut guilds {
             guild.approximate_member_count = None;
-            guild.approximate_presence_count = None;
         }
     }
     Ok(Json(guilds))
@@ -398,8 +404,7 @@ async fn my_guilds(
                 permissions: permissions::base(id, access, |_| Some(granted), now),
                 features: row.settings.0.features,
                 approximate_member_count: Some(row.member_count),
-                // Presences are the gateways' knowledge; at least the asker is there.
-                approximate_presence_count: Some(1),
+                approximate_presence_count: None,
             }
         })
         .collect();

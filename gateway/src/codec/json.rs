@@ -4,6 +4,7 @@
 use guildhall_shared::{
     Id,
     gateway::{Capabilities, CloseCode, Intents, Opcode},
+    model::Platform,
     token::Token,
 };
 use simd_json::{
@@ -11,7 +12,7 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{Command, Identify, Resume, VoiceCommand};
+use super::{Command, Identify, Resume, VoiceCommand, presence::presence, watch};
 
 /// How deep a command may nest.
 pub(super) const DEPTH_MAX: u32 = 32;
@@ -52,10 +53,17 @@ pub(super) fn read(value: &OwnedValue) -> Result<Command, CloseCode> {
         op if op == Opcode::Resume as u64 => {
             resume(d).map(|resume| Command::Resume(Box::new(resume)))
         }
+        op if op == Opcode::PresenceUpdate as u64 => {
+            presence(d).map(|presence| Command::Presence(Box::new(presence)))
+        }
+        op if op == Opcode::GuildSubscriptions as u64 => {
+            watch::one(d).map(|one| Command::Watch(vec![one]))
+        }
+        op if op == Opcode::GuildSubscriptionsBulk as u64 => watch::bulk(d).map(Command::Watch),
         op if op == Opcode::VoiceStateUpdate as u64 => voice(d),
         op if op == Opcode::RequestSoundboardSounds as u64 => sounds(d),
-        // Presence, members, subscriptions, and what official clients send unasked.
-        3 | 5 | 8 | 13 | 14 | 18..=22 | 28..=30 | 34..=39 | 41..=43 => {
+        // Members, subscriptions, and what official clients send unasked.
+        5 | 8 | 13 | 18..=22 | 28..=30 | 34..=39 | 41..=43 => {
             if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
                 Ok(Command::Other)
             } else {
@@ -71,11 +79,18 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
         .get("token")
         .and_then(ValueAsScalar::as_str)
         .ok_or(CloseCode::DecodeError)?;
-    if d.get("properties")
-        .is_none_or(|properties| properties.as_object().is_none())
-    {
-        return Err(CloseCode::DecodeError);
-    }
+    let properties = d
+        .get("properties")
+        .filter(|properties| properties.as_object().is_some())
+        .ok_or(CloseCode::DecodeError)?;
+    let browser = properties
+        .get("browser")
+        .or_else(|| properties.get("$browser"));
+    let platform = Platform::of_browser(browser.and_then(ValueAsScalar::as_str).unwrap_or(""));
+    let presence = match d.get("presence").filter(|presence| !presence.is_null()) {
+        Some(given) => Some(Box::new(presence(given)?)),
+        None => None,
+    };
     // In the order of the protocol's checks: the token's form, the shard, the intents.
     let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
     let shard = match d.get("shard") {
@@ -123,6 +138,8 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
         large_threshold,
         capabilities,
         compress,
+        platform,
+        presence,
     })
 }
 
@@ -161,7 +178,7 @@ fn sounds(d: &OwnedValue) -> Result<Command, CloseCode> {
 }
 
 /// An id as text or number; null and absence are none.
-fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
+pub(super) fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
     let Some(value) = d.get(key).filter(|value| !value.is_null()) else {
         return Ok(None);
     };
@@ -169,7 +186,7 @@ fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
 }
 
 /// An id as text or number.
-fn id_of<T>(value: &OwnedValue) -> Option<Id<T>> {
+pub(super) fn id_of<T>(value: &OwnedValue) -> Option<Id<T>> {
     match value.as_str() {
         Some(text) => text.parse().ok(),
         None => value.as_u64().and_then(Id::new),
@@ -386,7 +403,7 @@ mod tests {
         assert_eq!(resume.seq, 7);
         assert!(matches!(
             read(json!({"op": 3, "d": {"status": "online"}})),
-            Ok(Command::Other)
+            Ok(Command::Presence(_))
         ));
         assert!(matches!(
             read(json!({"op": 4, "d": {"guild_id": null}})),
@@ -405,7 +422,7 @@ mod tests {
         fn agrees_with_serde_json(op in any::<u8>(), text in "[ -~]{0,40}", cut in any::<prop::sample::Index>()) {
             let whole = json!({"d": {"text": text, "list": [1, null, {"x": text}]}, "op": op}).to_string();
             let known = parse(&mut whole.clone().into_bytes());
-            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 31));
+            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 14 | 31 | 37));
             let part = &whole[..cut.index(whole.len())];
             prop_assert!(serde_json::from_str::<serde_json::Value>(part).is_err());
             prop_assert_eq!(parse(&mut part.as_bytes().to_vec()).unwrap_err(), CloseCode::DecodeError);

@@ -2,13 +2,16 @@
 
 pub mod etf;
 mod json;
+mod presence;
+mod watch;
 
 pub use json::{invalid_session, parse};
 
 use guildhall_shared::{
     Id,
     gateway::{Capabilities, CloseCode, Intents},
-    id::marker::{Channel, Guild},
+    id::marker::{Channel, Guild, User},
+    model::{Platform, Status},
     token::Token,
 };
 
@@ -39,6 +42,10 @@ pub enum Command {
     Heartbeat,
     Identify(Box<Identify>),
     Resume(Box<Resume>),
+    /// Op 3.
+    Presence(Box<PresenceCommand>),
+    /// Op 14 and 37: what a person's client looks at in these guilds.
+    Watch(Vec<(Id<Guild>, WatchCommand)>),
     /// Op 4 for a guild.
     Voice(Box<VoiceCommand>),
     /// Op 31: the soundboards of these guilds.
@@ -61,6 +68,38 @@ pub struct Identify {
     pub capabilities: Capabilities,
     /// Large dispatches are to come as zlib streams of their own.
     pub compress: bool,
+    /// What the client runs on; bots count as web.
+    pub platform: Platform,
+    pub presence: Option<Box<PresenceCommand>>,
+}
+
+/// Op 3: how the session is to be seen.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PresenceCommand {
+    /// `None`: as the account's settings say, else online.
+    pub status: Option<Status>,
+    pub activities: Vec<ActivityCommand>,
+}
+
+/// What a client looks at in a guild; what it does not say stays as it was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WatchCommand {
+    /// Blocks of a hundred rows of the lists beside these channels.
+    pub channels: Option<Vec<(Id<Channel>, Vec<u32>)>>,
+    pub members: Option<Vec<Id<User>>>,
+}
+
+/// An activity as its client says it; not all of it is shown of a bot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ActivityCommand {
+    /// 0 to 5.
+    pub kind: u8,
+    /// May be empty.
+    pub name: String,
+    pub state: Option<String>,
+    pub url: Option<String>,
+    /// Checked fields besides.
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Op 4: into a voice channel, how one is in it, or out of voice.

@@ -17,6 +17,8 @@ impl Core {
             .and_then(|connection| connection.session);
         let Some(slot) = slot else { return };
         match command {
+            Command::Presence(presence) => self.set_presence(slot, &presence),
+            Command::Watch(watches) => self.watch(slot, watches),
             Command::Voice(voice) => self.voice(slot, *voice),
             Command::Sounds(guilds) => {
                 for guild in guilds {

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guildhall_shared::gateway::{Capabilities, CloseCode};
+use guildhall_shared::{
+    gateway::{Capabilities, CloseCode},
+    model::Platform,
+};
 use tokio::net::TcpStream;
 
 use super::{
@@ -16,7 +19,7 @@ use super::{
 };
 use crate::{
     bus::{CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
-    codec::{self, Command, Identify, Resume},
+    codec::{self, Command, Identify, PresenceCommand, Resume},
     connection,
     dispatch::{self, Frame},
     format::Format,
@@ -49,6 +52,8 @@ pub(super) struct Pending {
     pub(super) large_threshold: Option<u16>,
     pub(super) capabilities: Capabilities,
     pub(super) compress: bool,
+    pub(super) platform: Platform,
+    pub(super) presence: Option<Box<PresenceCommand>>,
 }
 
 /// What the reader does after a frame.
@@ -238,12 +243,16 @@ impl Core {
             large_threshold,
             capabilities,
             compress,
+            platform,
+            presence,
         } = identify;
         connection.pending = Some(Box::new(Pending {
             shard,
             large_threshold,
             capabilities,
             compress,
+            platform,
+            presence,
         }));
         let request = IdentifyRequest {
             token,

@@ -6,10 +6,12 @@
 mod asks;
 mod connections;
 mod outbound;
+mod presence;
 mod ready;
 mod realms;
 mod sessions;
 mod voice;
+mod watch;
 
 pub(crate) use connections::Next;
 
@@ -199,7 +201,8 @@ impl Core {
         // Layouts hold dispatches alive; between batches only the newest is worth it.
         self.layouts.clear();
         if !self.subscriptions.is_empty() {
-            let subscriptions = std::mem::take(&mut self.subscriptions);
+            let mut subscriptions = std::mem::take(&mut self.subscriptions);
+            self.describe(&mut subscriptions);
             self.outbox.push_back(ToNode::Subscribe {
                 core: self.config.id,
                 subscriptions,

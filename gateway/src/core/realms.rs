@@ -41,15 +41,13 @@ impl Core {
             },
             large_threshold: session.large_threshold,
             members: session.bot && session.intents.intersects(all_members),
+            presences: session.bot && session.intents.contains(Intents::GUILD_PRESENCES),
             unavailable: arrival.unavailable(),
         };
         let user = session.user;
         let realm = shard::realm(guild);
         self.hub.join(realm, user, slot);
-        let users = vec![Subscriber {
-            user,
-            snapshots: vec![snapshot],
-        }];
+        let users = vec![Subscriber::new(user, vec![snapshot])];
         self.subscriptions.push(Subscription {
             realm,
             from: None,
@@ -65,10 +63,7 @@ impl Core {
         hub.set_syncing(true);
         let users = hub
             .users()
-            .map(|user| Subscriber {
-                user,
-                snapshots: Vec::new(),
-            })
+            .map(|user| Subscriber::new(user, Vec::new()))
             .collect();
         self.config.metrics.resubscriptions.inc();
         self.subscriptions.push(Subscription {
@@ -211,6 +206,7 @@ impl Core {
         }
         session.guilds.retain(|(known, _)| *known != guild);
         let user = session.user;
+        self.stop_watching(slot, guild);
         let realm = shard::realm(guild);
         if self.hub.leave(realm, user, slot) {
             let core = self.core_id();
@@ -219,6 +215,8 @@ impl Core {
                 realm,
                 users: vec![user],
             });
+        } else {
+            self.tell_presence(user, vec![realm]);
         }
         self.assemble(slot);
         true
@@ -298,10 +296,7 @@ impl Core {
             };
             if position < have {
                 // Others here are further than this answer: ask again, up to where they are.
-                let users = vec![Subscriber {
-                    user,
-                    snapshots: Vec::new(),
-                }];
+                let users = vec![Subscriber::new(user, Vec::new())];
                 self.subscriptions.push(Subscription {
                     realm,
                     from: Some(home),
@@ -458,10 +453,7 @@ impl Core {
                 }
             }
             for (user, home) in self.waiting_at_home(realm) {
-                let users = vec![Subscriber {
-                    user,
-                    snapshots: Vec::new(),
-                }];
+                let users = vec![Subscriber::new(user, Vec::new())];
                 self.subscriptions.push(Subscription {
                     realm,
                     from: Some(home),

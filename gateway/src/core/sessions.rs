@@ -7,12 +7,13 @@ use guildhall_shared::{
     envelope::Envelope,
     gateway::{Capabilities, CloseCode, EventKind, Intents},
     id::marker::Guild,
+    model::{Platform, Status},
     shard,
 };
 use guildhall_store::events::Span;
 use rand::RngExt;
 
-use super::{Core, connections::Pending, ready};
+use super::{Core, connections::Pending, presence::now_ms, ready};
 use crate::{
     bus::{
         Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode, VoiceRequest,
@@ -56,10 +57,7 @@ impl Core {
         self.subscriptions.push(Subscription {
             realm,
             from: Some(identity.position),
-            users: vec![Subscriber {
-                user,
-                snapshots: Vec::new(),
-            }],
+            users: vec![Subscriber::new(user, Vec::new())],
         });
         if identity.user.user.bot {
             let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
@@ -112,6 +110,10 @@ impl Core {
                 pending.capabilities
             },
             compress: pending.compress,
+            platform: if bot { Platform::Web } else { pending.platform },
+            status: Status::Online,
+            doing: None,
+            watches: Vec::new(),
             connection: Some(connection),
             detached_at: None,
             replay: Default::default(),
@@ -121,6 +123,12 @@ impl Core {
             voice: Vec::new(),
             assembling: None,
         }) as SessionSlot;
+        let settings = identity.personal.as_ref().map(|own| own.settings.status);
+        let (now, now_ms) = (self.now, now_ms());
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
+            let given = pending.presence.as_deref();
+            session.begin_presence(now, now_ms, given, settings.unwrap_or_default());
+        }
         self.by_id.insert(id, slot);
         self.bind(connection, slot, 0);
         self.config.metrics.identifies.inc();
@@ -192,9 +200,11 @@ impl Core {
             Missed::Known(messages) => messages.as_slice(),
             Missed::Unknown | Missed::Asked => &[],
         };
+        let own = session.state();
         let person = ready::Person {
             identity: &assembling.identity,
             session: session.id,
+            own: &own,
             resume_url: &self.config.resume_url,
             shard: assembling.shard,
             capabilities: session.capabilities,
@@ -317,6 +327,16 @@ impl Core {
 
     /// A session is over.
     pub(super) fn end_session(&mut self, slot: SessionSlot) {
+        let session = self.sessions.get(slot as usize);
+        let watches = session.map(|session| session.watches.iter());
+        let watched: Vec<_> = watches
+            .into_iter()
+            .flatten()
+            .map(|&(guild, _)| guild)
+            .collect();
+        for guild in watched {
+            self.stop_watching(slot, guild);
+        }
         let Some(session) = self.sessions.try_remove(slot as usize) else {
             return;
         };
@@ -347,6 +367,7 @@ impl Core {
             .iter()
             .map(|&(guild, _)| shard::realm(guild))
             .chain([own]);
+        let mut still = Vec::new();
         for realm in realms {
             if self.hub.leave(realm, session.user, slot) {
                 self.outbox.push_back(ToNode::Unsubscribe {
@@ -354,8 +375,12 @@ impl Core {
                     realm,
                     users: vec![session.user],
                 });
+            } else {
+                still.push(realm);
             }
         }
+        // The user's other sessions here show less than before.
+        self.tell_presence(session.user, still);
     }
 
     /// Ends a session and its connection with a code.

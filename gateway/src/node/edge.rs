@@ -6,7 +6,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,6 +16,7 @@ use guildhall_shared::{
     Id,
     envelope::Envelope,
     id::marker::{Realm, User},
+    model::{Presence, SessionState},
     shard::{Position, ShardId},
 };
 use rustc_hash::FxBuildHasher;
@@ -31,8 +32,8 @@ use super::{
     },
 };
 use crate::bus::{
-    self, CoreHandle, CoreId, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed, Subscriber,
-    Subscription, ToCore, ViewChange,
+    self, CoreHandle, CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed,
+    Subscriber, Subscription, ToCore, ViewChange, Watch, WatchChange,
 };
 
 /// Time between looks for late answers and cores that fell behind.
@@ -82,9 +83,14 @@ pub(crate) struct Edge {
 struct State {
     realms: HashMap<Id<Realm>, RealmSub, FxBuildHasher>,
     /// Subscriptions without an answer yet, by their id.
-    pending: HashMap<u64, Pending, FxBuildHasher>,
+    pending: PendingSubs,
+    /// What sessions look at in a guild: said again to each new owner.
+    watches: HashMap<Id<Realm>, Watches, FxBuildHasher>,
     last_id: u64,
 }
+
+type Watches = BTreeMap<bus::Address, (Id<User>, Watch)>;
+type PendingSubs = HashMap<u64, Pending, FxBuildHasher>;
 
 #[derive(Default)]
 struct RealmSub {
@@ -95,8 +101,12 @@ struct RealmSub {
 
 struct CoreSub {
     core: CoreId,
-    /// Users with sessions on this core.
-    users: BTreeSet<Id<User>>,
+    /// Users with sessions on this core, and what those show.
+    users: BTreeMap<Id<User>, Presence>,
+    /// In a person's own realm: their sessions on this core.
+    sessions: Vec<SessionState>,
+    /// A session here wants to know who is online, or did: it is asked anew with each owner.
+    presences: bool,
     /// It gets events: its last subscription stands and its inbox took everything since.
     live: bool,
     /// Its inbox had no room: asked for again after a pause, not at the next occasion.
@@ -133,6 +143,8 @@ type Outgoing = Vec<(Server, Message)>;
 enum Message {
     Sub(Sub),
     Unsub(Id<Realm>, Vec<Id<User>>),
+    Presence(PresenceChange),
+    Watch(Box<WatchChange>),
 }
 
 impl Edge {
@@ -187,8 +199,15 @@ impl Edge {
                     from,
                     snapshots: Vec::new(),
                 };
-                for Subscriber { user, snapshots } in users {
-                    sub.users.insert(user);
+                for subscriber in users {
+                    let Subscriber {
+                        user, snapshots, ..
+                    } = subscriber;
+                    sub.users.insert(user, subscriber.presence);
+                    if realm == user.cast() {
+                        sub.sessions = subscriber.sessions;
+                    }
+                    sub.presences |= snapshots.iter().any(|request| request.presences);
                     ask.snapshots
                         .extend(snapshots.into_iter().map(|request| (user, request)));
                 }
@@ -217,28 +236,72 @@ impl Edge {
                     queued.snapshots.retain(|(user, _)| !users.contains(user));
                 }
             }
+            let servers = entry.servers(realm, &state.pending);
             entry.cores.retain(|sub| !sub.users.is_empty());
             let gone: Vec<Id<User>> = users
                 .iter()
                 .copied()
-                .filter(|user| !entry.cores.iter().any(|sub| sub.users.contains(user)))
+                .filter(|user| !entry.cores.iter().any(|sub| sub.users.contains_key(user)))
                 .collect();
-            let mut servers: Vec<Server> = entry.serving.iter().cloned().collect();
-            for pending in state.pending.values().filter(|one| one.realm == realm) {
-                if !servers.contains(&pending.server) {
-                    servers.push(pending.server.clone());
-                }
-            }
+            let still: Vec<PresenceChange> = users
+                .iter()
+                .filter(|user| !gone.contains(user))
+                .map(|&user| entry.shown(realm, user))
+                .collect();
             let cores = &entry.cores;
             state.pending.retain(|_, pending| {
                 pending.realm != realm || cores.iter().any(|sub| sub.core == pending.core)
             });
             if entry.cores.is_empty() {
                 state.realms.remove(&realm);
+                state.watches.remove(&realm);
             }
-            if !gone.is_empty() {
-                for server in servers {
+            for server in servers {
+                let still = still.iter().cloned().map(Message::Presence);
+                out.extend(still.map(|message| (server.clone(), message)));
+                if !gone.is_empty() {
                     out.push((server, Message::Unsub(realm, gone.clone())));
+                }
+            }
+        }
+        self.send(out);
+    }
+
+    /// What a user's sessions on a core show has changed: told to whoever serves the realms,
+    /// or will. An owner that comes later is told with its subscription.
+    pub(crate) fn presence(
+        &self,
+        core: CoreId,
+        user: Id<User>,
+        realms: Vec<(Id<Realm>, Presence)>,
+        sessions: Vec<SessionState>,
+    ) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let mut sessions = Some(sessions);
+            for (realm, presence) in realms {
+                let Some(entry) = state.realms.get_mut(&realm) else {
+                    continue;
+                };
+                let before = entry.shown(realm, user);
+                let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+                    continue;
+                };
+                let Some(part) = sub.users.get_mut(&user) else {
+                    continue;
+                };
+                *part = presence;
+                if realm == user.cast() {
+                    sub.sessions = sessions.take().unwrap_or_default();
+                }
+                let after = entry.shown(realm, user);
+                if after == before {
+                    continue;
+                }
+                for server in entry.servers(realm, &state.pending) {
+                    out.push((server, Message::Presence(after.clone())));
                 }
             }
         }
@@ -251,6 +314,12 @@ impl Edge {
             FromOwner::Event(event) => self.event(server, &event),
             FromOwner::View { realm, change } => self.view(server, realm, &change),
             FromOwner::Tell(tell) => self.tell(*tell),
+            FromOwner::TellAll { to, kind, body } => {
+                for to in to {
+                    let dispatches = vec![(kind, body.clone())];
+                    self.tell(Tell { to, dispatches });
+                }
+            }
             FromOwner::SubOk(ok) => self.answered(server, *ok),
             FromOwner::Refused { id, .. } => {
                 if let Some(pending) = self.state.borrow_mut().pending.get_mut(&id) {
@@ -272,6 +341,29 @@ impl Edge {
             Some(Server::Node(node)) => self.links.send_if_up(&node, &Frame::Ask(Box::new(ask))),
             None => {}
         }
+    }
+
+    /// A session looks at something else in a guild.
+    pub(crate) fn watch(&self, change: WatchChange) {
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let state = &mut *state;
+            let realm: Id<Realm> = change.guild.cast();
+            let watches = state.watches.entry(realm).or_default();
+            match &change.watch {
+                Some(watch) => watches.insert(change.from, (change.user, watch.clone())),
+                None => watches.remove(&change.from),
+            };
+            if watches.is_empty() {
+                state.watches.remove(&realm);
+            }
+            let entry = state.realms.get(&realm);
+            if let Some(server) = entry.and_then(|entry| entry.serving.clone()) {
+                out.push((server, Message::Watch(Box::new(change))));
+            }
+        }
+        self.send(out);
     }
 
     /// What an owner tells one session. A core without room loses it: the client asks again.
@@ -468,6 +560,15 @@ impl Edge {
             return self.next(state, realm, pending.core, out);
         }
         if entry.serving.as_ref() != Some(server) {
+            for (&from, (user, watch)) in state.watches.get(&realm).into_iter().flatten() {
+                let change = WatchChange {
+                    guild: realm.cast(),
+                    from,
+                    user: *user,
+                    watch: Some(watch.clone()),
+                };
+                out.push((server.clone(), Message::Watch(Box::new(change))));
+            }
             if let Some(old) = entry.serving.replace(server.clone()) {
                 let users = entry.users();
                 out.push((old, Message::Unsub(realm, users)));
@@ -649,24 +750,32 @@ impl Edge {
         let id = state.last_id;
         sub.pending = Some(id);
         let mut users: BTreeMap<Id<User>, Vec<SnapshotRequest>> =
-            sub.users.iter().map(|&user| (user, Vec::new())).collect();
+            sub.users.keys().map(|&user| (user, Vec::new())).collect();
         for (user, request) in &ask.snapshots {
             if let Some(snapshots) = users.get_mut(user) {
                 snapshots.push(request.clone());
             }
         }
-        out.push((
-            server.clone(),
-            Message::Sub(Sub {
-                id,
-                realm,
-                from: ask.from.or(sub.position),
-                users: users
-                    .into_iter()
-                    .map(|(user, snapshots)| Subscriber { user, snapshots })
-                    .collect(),
-            }),
-        ));
+        let from = ask.from.or(sub.position);
+        let users = users.into_iter().map(|(user, snapshots)| {
+            let PresenceChange {
+                presence, sessions, ..
+            } = entry.shown(realm, user);
+            Subscriber {
+                user,
+                snapshots,
+                presence,
+                sessions,
+            }
+        });
+        let message = Sub {
+            id,
+            realm,
+            from,
+            users: users.collect(),
+            presences: entry.cores.iter().any(|sub| sub.presences),
+        };
+        out.push((server.clone(), Message::Sub(message)));
         state.pending.insert(
             id,
             Pending {
@@ -720,18 +829,32 @@ impl Edge {
         self.sending.set(false);
     }
 
-    /// Subscriptions of one link go together.
+    /// Subscriptions of one link go together, and so do presences; what is said of one realm
+    /// keeps its order.
     fn send_all(&self, out: Outgoing) {
         let mut batch: Vec<(Server, Vec<Sub>)> = Vec::new();
+        let mut presences: Vec<(Server, Vec<PresenceChange>)> = Vec::new();
         for (server, message) in out {
             match message {
-                Message::Sub(sub) => match batch.iter_mut().find(|(to, _)| *to == server) {
-                    Some((_, subs)) => subs.push(sub),
-                    None => batch.push((server, vec![sub])),
-                },
+                Message::Sub(sub) => {
+                    self.send_presences(&mut presences);
+                    gather(&mut batch, server, sub);
+                }
+                Message::Presence(change) => {
+                    self.send_subs(&mut batch);
+                    gather(&mut presences, server, change);
+                }
+                Message::Watch(change) => {
+                    self.send_subs(&mut batch);
+                    match &server {
+                        Server::Local => self.owner.watch(self.local, *change),
+                        Server::Node(node) => self.links.send_if_up(node, &Frame::Watch(change)),
+                    }
+                }
                 Message::Unsub(realm, users) => {
                     // Never behind a later subscription of the same realm.
                     self.send_subs(&mut batch);
+                    self.send_presences(&mut presences);
                     match &server {
                         Server::Local => self.owner.unsubscribe(self.local, realm, &users),
                         Server::Node(node) => {
@@ -742,6 +865,16 @@ impl Edge {
             }
         }
         self.send_subs(&mut batch);
+        self.send_presences(&mut presences);
+    }
+
+    fn send_presences(&self, batch: &mut Vec<(Server, Vec<PresenceChange>)>) {
+        for (server, changes) in batch.drain(..) {
+            match server {
+                Server::Local => self.owner.presence(self.local, changes),
+                Server::Node(node) => self.links.send_if_up(&node, &Frame::Presence(changes)),
+            }
+        }
     }
 
     fn send_subs(&self, batch: &mut Vec<(Server, Vec<Sub>)>) {
@@ -769,6 +902,14 @@ impl Edge {
     }
 }
 
+/// Adds to what goes to one server.
+fn gather<T>(batch: &mut Vec<(Server, Vec<T>)>, server: Server, one: T) {
+    match batch.iter_mut().find(|(to, _)| *to == server) {
+        Some((_, all)) => all.push(one),
+        None => batch.push((server, vec![one])),
+    }
+}
+
 impl RealmSub {
     fn core(&mut self, core: CoreId) -> usize {
         if let Some(place) = self.cores.iter().position(|sub| sub.core == core) {
@@ -776,7 +917,9 @@ impl RealmSub {
         }
         self.cores.push(CoreSub {
             core,
-            users: BTreeSet::new(),
+            users: BTreeMap::new(),
+            sessions: Vec::new(),
+            presences: false,
             live: false,
             stalled: false,
             position: None,
@@ -786,11 +929,43 @@ impl RealmSub {
         self.cores.len() - 1
     }
 
+    /// What a user's sessions on all cores show together.
+    fn shown(&self, realm: Id<Realm>, user: Id<User>) -> PresenceChange {
+        let mut presence = Presence::default();
+        for sub in &self.cores {
+            if let Some(part) = sub.users.get(&user) {
+                presence.merge(part);
+            }
+        }
+        let sessions = self.cores.iter().filter(|_| realm == user.cast());
+        let sessions = sessions.flat_map(|sub| sub.sessions.iter().cloned());
+        PresenceChange {
+            realm,
+            user,
+            presence,
+            sessions: sessions.collect(),
+        }
+    }
+
+    /// Who serves the realm, and who was asked to.
+    fn servers(&self, realm: Id<Realm>, pending: &PendingSubs) -> Vec<Server> {
+        let mut servers: Vec<Server> = self.serving.iter().cloned().collect();
+        // Mostly nothing is pending; else a look at everything that is.
+        if self.cores.iter().any(|sub| sub.pending.is_some()) {
+            for pending in pending.values().filter(|one| one.realm == realm) {
+                if !servers.contains(&pending.server) {
+                    servers.push(pending.server.clone());
+                }
+            }
+        }
+        servers
+    }
+
     fn users(&self) -> Vec<Id<User>> {
         let mut users: Vec<Id<User>> = self
             .cores
             .iter()
-            .flat_map(|sub| sub.users.iter().copied())
+            .flat_map(|sub| sub.users.keys().copied())
             .collect();
         users.sort_unstable();
         users.dedup();
@@ -824,7 +999,7 @@ impl CoreSub {
             users: change
                 .users
                 .iter()
-                .filter(|(user, _)| self.users.contains(user))
+                .filter(|(user, _)| self.users.contains_key(user))
                 .cloned()
                 .collect(),
         }

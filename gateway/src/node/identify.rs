@@ -13,18 +13,20 @@ use guildhall_shared::{
     gateway::{CloseCode, Intents},
     id::marker::{Guild, User},
     keys,
+    model::{Presence, PrivateChannel, RelationshipKind, SessionState},
     shard::bot_shard,
     token::Token,
 };
 use guildhall_store::{
     account,
     events::{self, Span},
+    personal::Personal,
 };
 use redis::{RedisResult, aio::ConnectionManager};
 use sqlx::PgPool;
 use tokio::time::sleep;
 
-use super::{database, metrics::Metrics};
+use super::{database, metrics::Metrics, owner::people::people};
 use crate::bus::{IdentifyRequest, Identity, Refused};
 
 /// Guilds a bot may have on one of its shards.
@@ -133,7 +135,12 @@ impl Identifier {
                 return Err(Refused::TryLater);
             }
         }
+        let personal = found.personal.as_deref();
+        let company = self.company(found.user.user.id, personal, &found.private_channels);
+        let (presences, sessions) = company.await;
         Ok(Box::new(Identity {
+            presences,
+            sessions,
             user: found.user,
             token,
             intents: request.intents.unwrap_or_default(),
@@ -157,6 +164,42 @@ impl Identifier {
             sleep(RETRY_AFTER).await;
         }
         Err(Refused::TryLater)
+    }
+
+    /// Of people: who of their friends and partners is online, and their own other sessions.
+    /// Nobody and none while Redis is away.
+    async fn company(
+        &self,
+        own: Id<User>,
+        personal: Option<&Personal>,
+        private_channels: &[PrivateChannel],
+    ) -> (Vec<(Id<User>, Presence)>, Vec<SessionState>) {
+        let Some(personal) = personal else {
+            return Default::default();
+        };
+        let friends = personal.relationships.iter();
+        let friends = friends.filter(|one| one.kind == RelationshipKind::Friend);
+        let partners = private_channels.iter();
+        let partners = partners.flat_map(|channel| &channel.recipients);
+        let mut users: Vec<Id<User>> = friends.map(|friend| friend.user.id).collect();
+        users.extend(partners.map(|partner| partner.id));
+        users.push(own);
+        users.sort_unstable();
+        users.dedup();
+        let mut commands = self.commands.clone();
+        match people(&mut commands, &users).await {
+            Ok(mut people) => {
+                let sessions = people.remove(&own).map(|own| own.sessions);
+                let people = people.into_iter();
+                let online = people.filter(|(_, person)| !person.presence.is_offline());
+                let presences = online.map(|(user, person)| (user, person.presence));
+                (presences.collect(), sessions.unwrap_or_default())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "presences of friends not read");
+                Default::default()
+            }
+        }
     }
 
     /// Takes the bucket's turn if it is free.

@@ -262,6 +262,9 @@ async fn serve(
 
     spawn_local(feed.clone().run(owner.clone()));
     spawn_local(check::run(owner.clone(), config.status.clone()));
+    spawn_local(owner.clone().announce());
+    spawn_local(owner.clone().keep_online());
+    spawn_local(owner.clone().tell_people());
     spawn_local(owner.sweep());
     spawn_local(edge.clone().tend());
     spawn_local(relay.run(listener));
@@ -307,6 +310,13 @@ async fn serve(
                 core,
                 subscriptions,
             } => edge.subscribe(core, subscriptions),
+            ToNode::Presence {
+                core,
+                user,
+                realms,
+                sessions,
+            } => edge.presence(core, user, realms, sessions),
+            ToNode::Watch(change) => edge.watch(*change),
             ToNode::Ask(ask) => edge.pass_on(*ask),
             ToNode::Voice { core, request } => voice.request(core, request),
             ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),

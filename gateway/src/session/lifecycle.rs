@@ -176,6 +176,8 @@ mod tests {
             large_threshold: None,
             capabilities: Default::default(),
             compress: false,
+            platform: guildhall_shared::model::Platform::Web,
+            presence: None,
         }))))
     }
 

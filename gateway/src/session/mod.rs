@@ -2,6 +2,7 @@
 
 pub mod lifecycle;
 pub mod limit;
+pub mod presence;
 pub mod replay;
 
 use std::{fmt, rc::Rc, time::Instant};
@@ -12,14 +13,15 @@ use guildhall_shared::{
     envelope::Envelope,
     gateway::{Capabilities, Intents},
     id::marker::{Guild, User},
+    model::{Platform, Status},
     shard::Position,
     token::TokenHash,
 };
 
 use crate::{
-    bus::{CoreId, Identity, SessionSlot},
+    bus::{CoreId, Identity, SessionSlot, Watch},
     dispatch::Dispatch,
-    session::replay::Replay,
+    session::{presence::Doing, replay::Replay},
 };
 
 /// Bytes of bodies kept for RESUME, and bytes that may wait for a slow socket.
@@ -49,6 +51,13 @@ pub struct Session {
     pub capabilities: Capabilities,
     /// IDENTIFY asked for compressed payloads.
     pub compress: bool,
+    pub platform: Platform,
+    /// As its client set it.
+    pub status: Status,
+    /// Activities and changes of presence, once there are any.
+    pub doing: Option<Box<Doing>>,
+    /// What a person's client looks at.
+    pub watches: Vec<(Id<Guild>, Watch)>,
     /// Slot of the connection, while there is one.
     pub connection: Option<SessionSlot>,
     /// Since when there is none.
@@ -179,6 +188,10 @@ impl SessionId {
         let mut bytes = [0; 16];
         hex::decode_to_slice(text, &mut bytes).ok()?;
         Some(Self(bytes))
+    }
+
+    pub fn bytes(self) -> [u8; 16] {
+        self.0
     }
 
     pub fn boot(self) -> u32 {

@@ -1,6 +1,8 @@
 //! The node on real Postgres and Redis: events, gaps, relay, the death of an owner.
 #![expect(clippy::unwrap_used, reason = "a set-up that fails fails its test")]
 
+mod presence;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -267,17 +269,18 @@ impl World {
             users: users
                 .iter()
                 .zip(1..)
-                .map(|(&user, slot)| Subscriber {
-                    user,
-                    snapshots: vec![SnapshotRequest {
+                .map(|(&user, slot)| {
+                    let request = SnapshotRequest {
                         session: SessionKey {
                             slot,
                             generation: 1,
                         },
                         large_threshold: 50,
                         members: true,
+                        presences: false,
                         unavailable: Some(false),
-                    }],
+                    };
+                    Subscriber::new(user, vec![request])
                 })
                 .collect(),
         }
@@ -706,10 +709,7 @@ async fn a_users_own_realm_needs_no_guild(db: PgPool) {
     node.subscribe(Subscription {
         realm,
         from: Some(Position { era: 1, seq: 0 }),
-        users: vec![Subscriber {
-            user: world.member,
-            snapshots: Vec::new(),
-        }],
+        users: vec![Subscriber::new(world.member, Vec::new())],
     })
     .await;
     let subscribed = node.subscribed().await;

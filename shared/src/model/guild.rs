@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{Channel, Member, Role, ScheduledEvent, StageInstance, Thread, VoiceState};
+use super::{
+    Channel, Member, PresenceView, Role, ScheduledEvent, StageInstance, Thread, VoiceState,
+};
 use crate::{
     Timestamp,
     id::{Id, marker},
@@ -123,7 +125,8 @@ pub struct GatewayGuild<'a> {
     pub channels: Vec<&'a Channel>,
     /// Active ones that the receiver sees, with their own membership.
     pub threads: Vec<Thread>,
-    pub presences: Vec<Value>,
+    #[schema(value_type = Vec<Object>)]
+    pub presences: Vec<PresenceView<'a>>,
     pub stage_instances: Vec<&'a StageInstance>,
     pub guild_scheduled_events: Vec<&'a ScheduledEvent>,
     pub soundboard_sounds: Vec<&'a Value>,

@@ -11,6 +11,7 @@ mod guild;
 mod invite;
 mod member;
 mod message;
+mod presence;
 mod relationship;
 mod scheduled_event;
 mod settings;
@@ -36,6 +37,10 @@ pub use member::{Member, Role, RoleColors, RoleTags};
 pub use message::{
     Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,
     PollAnswerCount, PollMedia, PollResults, Reaction, ReactionCounts,
+};
+pub use presence::{
+    ACTIVITIES_MAX, Activity, OnlineStatus, Platform, Platforms, Presence, PresenceUser,
+    PresenceView, SessionState, SessionView,
 };
 pub use relationship::{Relationship, RelationshipKind};
 pub use scheduled_event::{

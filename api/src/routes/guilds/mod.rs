@@ -33,6 +33,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    online,
     second_factor::SecondFactor,
 };
 
@@ -109,20 +110,8 @@ struct GuildWithCounts {
     guild: Guild,
     #[serde(skip_serializing_if = "Option::is_none")]
     approximate_member_count: Option<u64>,
-    /// Who is online is the gateways' knowledge; here those count who are in voice.
     #[serde(skip_serializing_if = "Option::is_none")]
     approximate_presence_count: Option<u64>,
-}
-
-/// Members that are surely online: those in voice.
-pub(super) async fn presence_count(db: &mut PgConnection, guild: Id<marker::Guild>) -> Result<u64> {
-    let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from voice_state where guild_id = $1"#,
-        guild.to_db(),
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(count as u64)
 }
 
 /// Errors: 10004, 50001.
@@ -142,11 +131,14 @@ async fn get_guild(
     let mut db = app.db.acquire().await?;
     access::guild(&mut *db, &user, guild_id, Permissions::empty()).await?;
     let (guild, members) = by_id(&mut db, guild_id).await?;
-    let present = presence_count(&mut db, guild_id).await?;
+    let present = match query.with_counts {
+        true => Some(online::count(&app, guild_id).await),
+        false => None,
+    };
     Ok(Json(GuildWithCounts {
         guild,
         approximate_member_count: query.with_counts.then_some(members),
-        approximate_presence_count: query.with_counts.then_some(present),
+        approximate_presence_count: present,
     }))
 }
 
@@ -185,7 +177,7 @@ async fn get_guild_preview(
         let member = guildhall_store::guild::member(&mut *db, guild_id, user.id).await?;
         member.ok_or(ErrorCode::UnknownGuild)?;
     }
-    let approximate_presence_count = presence_count(&mut db, guild_id).await?;
+    let approximate_presence_count = online::count(&app, guild_id).await;
     Ok(Json(GuildPreview {
         id: guild_id,
         name: guild.name,

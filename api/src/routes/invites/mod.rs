@@ -42,6 +42,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    online,
 };
 
 const INVITES_MAX: i64 = 1000;
@@ -491,7 +492,9 @@ async fn invite_resolve(
     if let Some(id) = query.guild_scheduled_event_id {
         invite.guild_scheduled_event = event(&mut db, &invite, id).await?;
     }
-    if !query.with_counts {
+    if query.with_counts {
+        invite.approximate_presence_count = Some(online::count(&app, invite.guild_id).await);
+    } else {
         invite = without_counts(invite);
     }
     Ok(Json(invite))

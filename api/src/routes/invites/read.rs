@@ -32,7 +32,6 @@ struct Row {
     guild_icon: Option<String>,
     guild_description: Option<String>,
     member_count: i32,
-    in_voice: i64,
     settings: Jsonb<GuildSettings>,
     channel_id: i64,
     channel_kind: i16,
@@ -98,7 +97,7 @@ impl Row {
             guild_scheduled_event: None,
             roles,
             approximate_member_count: Some(self.member_count as u64),
-            approximate_presence_count: Some(self.in_voice as u64),
+            approximate_presence_count: None,
             metadata: Some(InviteMetadata {
                 uses: self.uses as u32,
                 max_uses: self.max_uses as u32,
@@ -141,8 +140,6 @@ pub(super) async fn read(
                     as "roles!",
                   i.guild_id, g.name as guild_name, g.icon as guild_icon,
                   g.description as guild_description, g.member_count,
-                  (select count(*) from voice_state v where v.guild_id = i.guild_id)
-                    as "in_voice!",
                   g.settings as "settings: Jsonb<GuildSettings>",
                   c.channel_id, c.kind as channel_kind, c.name as channel_name,
                   a.user_id as "inviter?", a.username as "username?",
@@ -183,9 +180,7 @@ async fn vanity(db: &mut PgConnection, code: &str) -> Result<Invite> {
     let row = sqlx::query!(
         r#"select v.code, g.guild_id, g.name, g.icon, g.description, g.member_count,
                   g.settings as "settings: Jsonb<GuildSettings>",
-                  c.channel_id, c.kind, coalesce(c.name, '') as "channel_name!",
-                  (select count(*) from voice_state s where s.guild_id = g.guild_id)
-                    as "in_voice!"
+                  c.channel_id, c.kind, coalesce(c.name, '') as "channel_name!"
            from vanity_url v
            join guild g using (guild_id)
            cross join lateral (
@@ -236,7 +231,7 @@ async fn vanity(db: &mut PgConnection, code: &str) -> Result<Invite> {
         guild_scheduled_event: None,
         roles: Vec::new(),
         approximate_member_count: Some(row.member_count as u64),
-        approximate_presence_count: Some(row.in_voice as u64),
+        approximate_presence_count: None,
         metadata: None,
         is_vanity: true,
     })

@@ -9,8 +9,8 @@ use guildhall_shared::{
     Id, Permissions,
     envelope::Envelope,
     error_code::ErrorCode,
-    id::marker::{Channel, Guild as GuildMarker},
-    model::{AuditAction, ChannelKind, Guild, present},
+    id::marker::{Channel, Guild as GuildMarker, User},
+    model::{AuditAction, ChannelKind, Guild, OnlineStatus, present},
     permissions::Overwrite,
 };
 use serde::{Deserialize, Serialize};
@@ -30,11 +30,12 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    online,
 };
 
 mod picture;
 
-const MEMBERS_MAX: i64 = 100;
+const MEMBERS_MAX: usize = 100;
 /// Kinds that an invite can lead to.
 const INVITED: &[ChannelKind] = &[
     ChannelKind::TEXT,
@@ -146,7 +147,7 @@ struct Widget {
     instant_invite: Option<String>,
     /// Voice channels that everybody sees.
     channels: Vec<WidgetChannel>,
-    /// Who is in them, without names that lead to an account's id; at most 100.
+    /// Who is in them or online, without names that lead to an account's id; at most 100.
     members: Vec<WidgetMember>,
     presence_count: u64,
 }
@@ -165,8 +166,15 @@ struct WidgetMember {
     username: String,
     discriminator: &'static str,
     avatar: Option<String>,
-    status: &'static str,
+    status: OnlineStatus,
     avatar_url: String,
+    #[serde(flatten)]
+    voice: Option<WidgetVoice>,
+}
+
+/// Of members in voice.
+#[derive(Debug, Serialize, ToSchema)]
+struct WidgetVoice {
     deaf: bool,
     mute: bool,
     self_deaf: bool,
@@ -197,8 +205,10 @@ async fn get_guild_widget(
     State(app): State<App>,
     Path(guild_id): Path<Id<GuildMarker>>,
 ) -> Result<Json<Widget>> {
+    let (presence_count, present) = online::some(&app, guild_id, MEMBERS_MAX).await;
     let mut tx = app.db.begin().await?;
     let guild = shown(&mut tx, guild_id).await?;
+    let online: Vec<Id<User>> = present.iter().map(|&(user, _)| user).collect();
     let mut events: Vec<Envelope> = Vec::new();
     let instant_invite = match guild.settings.widget_channel_id {
         None => None,
@@ -211,17 +221,21 @@ async fn get_guild_widget(
     let channels = open_voice_channels(&mut tx, &guild).await?;
     let ids: Vec<i64> = channels.iter().map(|channel| channel.id.to_db()).collect();
     let rows = sqlx::query!(
-        "select a.username, v.channel_id, v.self_deaf, v.self_mute, v.suppress, m.deaf, m.mute
-         from voice_state v join member m using (guild_id, user_id) join account a using (user_id)
-         where v.guild_id = $1 and v.channel_id = any($2)
-         order by lower(a.username) limit $3",
+        r#"select a.user_id, a.username, m.deaf, m.mute, v.channel_id as "channel_id?",
+                  v.self_deaf as "self_deaf?", v.self_mute as "self_mute?",
+                  v.suppress as "suppress?"
+           from member m join account a using (user_id)
+           left join voice_state v on v.guild_id = m.guild_id and v.user_id = m.user_id
+             and v.channel_id = any($2)
+           where m.guild_id = $1 and (m.user_id = any($3) or v.user_id is not null)
+           order by v.user_id is null, lower(a.username) limit $4"#,
         guild_id.to_db(),
         &ids,
-        MEMBERS_MAX,
+        &guildhall_store::ids_to_db(&online),
+        MEMBERS_MAX as i64,
     )
     .fetch_all(&mut *tx)
     .await?;
-    let presence_count = guilds::presence_count(&mut tx, guild_id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     let members = rows.into_iter().enumerate().map(|(n, row)| WidgetMember {
@@ -229,14 +243,19 @@ async fn get_guild_widget(
         username: row.username,
         discriminator: "0000",
         avatar: None,
-        status: "online",
+        status: present
+            .iter()
+            .find(|(user, _)| user.to_db() == row.user_id)
+            .map_or(OnlineStatus::Online, |&(_, status)| status),
         avatar_url: format!("{}/embed/avatars/{}.png", app.config.public_url, n % 6),
-        deaf: row.deaf,
-        mute: row.mute,
-        self_deaf: row.self_deaf,
-        self_mute: row.self_mute,
-        suppress: row.suppress,
-        channel_id: Id::from_db(row.channel_id),
+        voice: row.channel_id.map(|channel| WidgetVoice {
+            deaf: row.deaf,
+            mute: row.mute,
+            self_deaf: row.self_deaf.unwrap_or_default(),
+            self_mute: row.self_mute.unwrap_or_default(),
+            suppress: row.suppress.unwrap_or_default(),
+            channel_id: Id::from_db(channel),
+        }),
     });
     Ok(Json(Widget {
         id: guild_id,
@@ -307,7 +326,7 @@ async fn get_guild_widget_png(
 ) -> Result<Response> {
     let mut db = app.db.acquire().await?;
     let guild = shown(&mut db, guild_id).await?;
-    let present = guilds::presence_count(&mut db, guild_id).await?;
+    let present = online::count(&app, guild_id).await;
     let style = query.style.as_deref().and_then(picture::Style::parse);
     let png = picture::png(style.unwrap_or_default(), &guild.name, present);
     let headers = [

@@ -8,8 +8,8 @@ use guildhall_shared::{
     gateway::{self, Capabilities},
     id::marker::{Channel, Guild, Message, User},
     model::{
-        self, ChannelKind, CurrentUser, GroupFields, PrivateChannel, Relationship,
-        UserGuildSettings, UserSettings,
+        self, ChannelKind, CurrentUser, GroupFields, PresenceUser, PresenceView, PrivateChannel,
+        Relationship, SessionState, SessionView, UserGuildSettings, UserSettings,
     },
 };
 use guildhall_store::personal::Personal;
@@ -31,6 +31,8 @@ use crate::{
 pub(in crate::core) struct Person<'a> {
     pub(in crate::core) identity: &'a Identity,
     pub(in crate::core) session: SessionId,
+    /// The same session as the user's other clients see it.
+    pub(in crate::core) own: &'a SessionState,
     pub(in crate::core) resume_url: &'a str,
     pub(in crate::core) shard: Option<(u32, u32)>,
     pub(in crate::core) capabilities: Capabilities,
@@ -71,10 +73,10 @@ struct Ready<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     merged_members: Option<Vec<&'a [Lifted<'a>]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    presences: Option<[Value; 0]>,
+    presences: Option<Vec<PresenceView<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     merged_presences: Option<MergedPresences<'a>>,
-    sessions: [Value; 0],
+    sessions: Vec<SessionView<'a>>,
     #[serde(flatten)]
     stubs: Stubs,
 }
@@ -186,7 +188,7 @@ enum Private<'a> {
 /// Presences of friends, and per guild, in READY's order.
 #[derive(Serialize)]
 struct MergedPresences<'a> {
-    friends: [Value; 0],
+    friends: Vec<Value>,
     guilds: Vec<&'a [Lifted<'a>]>,
 }
 
@@ -248,7 +250,7 @@ impl<'a> Person<'a> {
             lists.collect::<Vec<_>>()
         };
         let presences = || MergedPresences {
-            friends: [],
+            friends: self.friends(),
             guilds: parts.iter().map(|one| one.presences.as_slice()).collect(),
         };
         let entries = read_states::entries(me, personal, self.guilds, self.missed, sees);
@@ -291,9 +293,9 @@ impl<'a> Person<'a> {
             notes: (!has(Capabilities::LAZY_USER_NOTES)).then_some(&personal.notes),
             users: users.into_values().collect(),
             merged_members: dedupe.then(|| members(false)),
-            presences: (!dedupe).then_some([]),
+            presences: (!dedupe).then(|| self.presences()),
             merged_presences: (dedupe && !prioritized).then(presences),
-            sessions: [],
+            sessions: self.sessions(),
             stubs: Stubs {
                 api_code_version: 1,
                 ..Stubs::default()
@@ -322,6 +324,36 @@ impl<'a> Person<'a> {
             ready: to_json(&ready),
             supplemental,
         })
+    }
+
+    /// Friends and partners who are online.
+    fn presences(&self) -> Vec<PresenceView<'a>> {
+        let known = self.identity.presences.iter();
+        let views = known.map(|(id, presence)| {
+            let user = PresenceUser::Id { id: *id };
+            presence.view(user, None)
+        });
+        views.collect()
+    }
+
+    /// The same as merged presences have them.
+    fn friends(&self) -> Vec<Value> {
+        let known = self.identity.presences.iter().zip(self.presences());
+        let lifted = known.filter_map(|((id, _), view)| {
+            let mut lifted = serde_json::to_value(view).ok()?;
+            let fields = lifted.as_object_mut()?;
+            fields.remove("user");
+            fields.insert("user_id".to_owned(), id.to_string().into());
+            Some(lifted)
+        });
+        lifted.collect()
+    }
+
+    /// The user's other sessions, and this one.
+    fn sessions(&self) -> Vec<SessionView<'a>> {
+        let others = self.identity.sessions.iter();
+        let others = others.filter(|other| other.id != self.own.id);
+        others.chain([self.own]).map(SessionState::view).collect()
     }
 
     /// Whether guilds are to be taken apart at all.

@@ -5,8 +5,8 @@ use guildhall_shared::{
     gateway::{Capabilities, EventKind, Intents},
     id::marker::{Channel, Guild},
     model::{
-        self, ChannelKind, CurrentUser, PrivateChannel, Relationship, RelationshipKind,
-        StoredGuildSettings, Theme,
+        self, ChannelKind, CurrentUser, Platform, Presence, PrivateChannel, Relationship,
+        RelationshipKind, SessionState, Status, StoredGuildSettings, Theme,
     },
     shard::{Position, realm},
     token::TokenHash,
@@ -63,6 +63,8 @@ fn identity(personal: Option<Personal>) -> Identity {
         application: None,
         position: Position { era: 1, seq: 0 },
         guilds: vec![id(5)],
+        presences: Vec::new(),
+        sessions: Vec::new(),
         private_channels: vec![PrivateChannel {
             id: id(70),
             kind: ChannelKind(1),
@@ -101,9 +103,11 @@ fn personal() -> Personal {
     }
     personal.notes.insert(id(2), "from work".to_owned());
     for guild in [5, 6] {
-        let mut settings = StoredGuildSettings::default();
-        settings.version = 3;
-        settings.suppress_roles = guild == 6;
+        let settings = StoredGuildSettings {
+            version: 3,
+            suppress_roles: guild == 6,
+            ..StoredGuildSettings::default()
+        };
         personal
             .guild_settings
             .push(settings.into_wire(Id::new(guild)));
@@ -145,11 +149,21 @@ fn guild() -> AssembledGuild {
 
 /// READY and READY_SUPPLEMENTAL; channel 51 is hidden.
 fn bodies(capabilities: u32, personal: Personal, missed: &[Envelope]) -> (Value, Option<Value>) {
-    let identity = identity(Some(personal));
+    let mut identity = identity(Some(personal));
+    let state = |id, status| SessionState {
+        id: [id; 16],
+        status,
+        platform: Platform::Web,
+        activities: None,
+    };
+    let presence = Presence::of_session(Platform::Mobile, Status::Idle, None);
+    identity.presences = vec![(id(2), presence)];
+    identity.sessions = vec![state(7, Status::Dnd), state(0, Status::Idle)];
     let guilds = [guild()];
     let person = Person {
         identity: &identity,
         session: session(),
+        own: &state(0, Status::Online),
         resume_url: "ws://x",
         shard: None,
         capabilities: Capabilities::from_bits_truncate(capabilities),
@@ -181,7 +195,12 @@ fn without_capabilities_the_older_shapes_are_sent() {
     assert_eq!(ready["private_channels"][0]["recipients"][0]["id"], "2");
     assert_eq!(ready["user_settings"]["theme"], "light");
     assert_eq!(ready["notes"]["2"], "from work");
-    assert_eq!(ready["presences"], json!([]));
+    let friend = &ready["presences"][0];
+    assert_eq!(friend["user"], json!({"id": "2"}));
+    assert_eq!(friend["client_status"], json!({"mobile": "idle"}));
+    let statuses = ready["sessions"].as_array().unwrap().iter();
+    let statuses: Vec<_> = statuses.map(|session| &session["status"]).collect();
+    assert_eq!(statuses, ["dnd", "online"]);
     assert_eq!(ready["users"], json!([]));
     assert!(ready.get("merged_members").is_none());
     assert_eq!(ready["guilds"][0]["name"], "Hall");
@@ -239,6 +258,11 @@ fn a_web_client_finds_users_once_and_properties_apart() {
     let supplemental = supplemental.unwrap();
     assert_eq!(supplemental["guilds"][0]["voice_states"][0]["user_id"], "4");
     assert_eq!(supplemental["merged_members"][0][0]["user_id"], "4");
+    let friend = &supplemental["merged_presences"]["friends"][0];
+    assert_eq!(
+        (&friend["user_id"], &friend["status"]),
+        (&json!("2"), &json!("idle"))
+    );
     let presence = &supplemental["merged_presences"]["guilds"][0][0];
     assert_eq!(*presence, json!({"user_id": "4", "status": "idle"}));
 }

@@ -63,6 +63,11 @@ impl Feed {
         })
     }
 
+    /// A connection for commands.
+    pub(super) fn commands(&self) -> ConnectionManager {
+        self.commands.clone()
+    }
+
     /// Whether events arrive at all.
     pub(crate) fn is_up(&self) -> bool {
         self.up.get()

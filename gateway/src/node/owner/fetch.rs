@@ -14,7 +14,7 @@ use guildhall_shared::{
     shard::{Position, ShardId},
 };
 use guildhall_store as store;
-use tokio::time::sleep;
+use tokio::{task::spawn_local, time::sleep};
 
 use super::{
     FromOwner, Owner, Todo, Wait,
@@ -103,16 +103,16 @@ impl Owner {
     /// A realm was read: what came meanwhile is applied, then everyone is answered.
     fn opened(self: &Rc<Self>, id: Id<RealmMarker>, mut realm: Realm) {
         let (mut todo, mut effects, mut again) = (Todo::default(), Vec::new(), Vec::new());
-        let edges: Vec<EdgeId>;
+        let (edges, first): (Vec<EdgeId>, bool);
         {
             let mut state = self.state.borrow_mut();
             let Some(entry) = state.realms.get_mut(&id) else {
                 return;
             };
             entry.reading = false;
-            if let Some(old) = &entry.realm {
+            if let Some(old) = &mut entry.realm {
                 let position = realm.position();
-                for (edge, view) in realm.take_over(old.listeners()) {
+                for (edge, view) in realm.take_over(old) {
                     let ok = SubOk {
                         id: 0,
                         realm: id,
@@ -126,6 +126,7 @@ impl Owner {
                 }
             }
             edges = realm.edges().collect();
+            first = entry.realm.is_none() && !realm.is_own();
             entry.realm = Some(realm);
             for waiting in &mut entry.waiting {
                 if waiting.wait == Wait::Behind {
@@ -138,6 +139,9 @@ impl Owner {
             if !todo.read {
                 entry.answer(true, &mut todo);
             }
+        }
+        if first {
+            spawn_local(self.clone().recall_online(id));
         }
         for (edge, ok) in again {
             self.tell(edge, ok);

@@ -10,7 +10,7 @@ use guildhall_shared::{
     gateway::EventKind,
     id::marker,
     model::{
-        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, Thread,
+        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, Thread, User,
         VoiceState,
     },
     permissions::{self, MemberAccess, OverwriteKind},
@@ -49,6 +49,8 @@ pub(crate) struct GuildState {
     pub(crate) sounds: BTreeMap<Id<marker::Any>, Value>,
     pub(crate) threads: Threads,
     pub(crate) classes: Classes,
+    /// Members whose name or picture has changed since somebody looked.
+    pub(crate) renamed: Vec<Id<marker::User>>,
     roles: HashMap<Id<marker::Role>, Permissions, FxBuildHasher>,
 }
 
@@ -150,6 +152,7 @@ impl GuildState {
             sounds: BTreeMap::new(),
             threads: Threads::new(snapshot.threads, snapshot.thread_members),
             classes,
+            renamed: Vec::new(),
             roles: HashMap::default(),
         };
         for voice in snapshot.voice_states {
@@ -220,6 +223,13 @@ impl GuildState {
         let access = self.access(user)?;
         let base = self.base(access, now);
         Some(self.classes.seen_by(self.guild.id, base, access, now))
+    }
+
+    /// Whether @everyone may view channels that say nothing else.
+    pub(crate) fn everyone_views(&self) -> bool {
+        let everyone = self.roles.get(&self.guild.id.cast());
+        let viewing = Permissions::VIEW_CHANNEL | Permissions::ADMINISTRATOR;
+        everyone.is_some_and(|everyone| everyone.intersects(viewing))
     }
 
     /// Whether a member holds any of the permissions, in the channel if one is given.
@@ -485,6 +495,9 @@ impl GuildState {
         overlay(&mut merged, change);
         let after: Member = serde_json::from_value(merged)?;
         let changed = after.roles != member.roles;
+        if is_renamed(member.user.as_ref(), after.user.as_ref()) {
+            self.renamed.push(user);
+        }
         *member = after;
         Ok(if changed {
             Touched::Member(user)
@@ -552,6 +565,16 @@ impl GuildState {
 
 fn by_id<K: Ord, T>(list: Vec<T>, id: impl Fn(&T) -> K) -> BTreeMap<K, T> {
     list.into_iter().map(|item| (id(&item), item)).collect()
+}
+
+fn is_renamed(before: Option<&User>, after: Option<&User>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return false;
+    };
+    before.username != after.username
+        || before.discriminator != after.discriminator
+        || before.global_name != after.global_name
+        || before.avatar != after.avatar
 }
 
 /// Nothing is gone if it was in no channel, or stays in its channel.

@@ -3,41 +3,57 @@
 //! Owns the open realms and whoever waits for one. Reads events and snapshots, writes
 //! nothing. Any number of nodes may serve the same realm at once; each is right.
 
+mod announce;
 mod asks;
 pub(crate) mod check;
 pub(crate) mod feed;
 mod fetch;
 mod guild;
 mod intake;
+mod member_list;
+mod online;
+pub(crate) mod people;
+mod presence;
 mod realm;
 #[cfg(test)]
 mod realm_tests;
 mod snapshot;
+mod sorted;
 mod threads;
 mod view;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 use std::{
     cell::RefCell,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use guildhall_shared::{
     Id,
     envelope::{Durability, Envelope},
+    gateway::EventKind,
     id::marker::{Realm as RealmMarker, User},
     shard::{Position, ShardId},
 };
 use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
-use tokio::{sync::Semaphore, task::spawn_local};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::spawn_local,
+};
 
 use self::{
     feed::Feed,
     intake::{PENDING_MAX, Taken},
+    people::People,
     realm::{Effect, Realm},
+    watch::Notice,
 };
 use super::{
     metrics::Metrics,
@@ -46,7 +62,7 @@ use super::{
         outbox::Outbox,
     },
 };
-use crate::bus::ViewChange;
+use crate::bus::{Address, ViewChange};
 
 pub(crate) use self::realm::EdgeId;
 
@@ -72,6 +88,12 @@ pub(crate) enum FromOwner {
     },
     /// For one session of the edge.
     Tell(Box<Tell>),
+    /// For some of them.
+    TellAll {
+        to: Vec<Address>,
+        kind: EventKind,
+        body: Bytes,
+    },
 }
 
 /// The way to an edge.
@@ -82,6 +104,8 @@ pub(crate) enum Peer {
 }
 
 pub(crate) struct Owner {
+    /// Tells this start of this node from others, in what it writes to Redis.
+    number: u32,
     db: PgPool,
     feed: Rc<Feed>,
     metrics: Metrics,
@@ -89,11 +113,16 @@ pub(crate) struct Owner {
     guild_reads: Semaphore,
     peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
     state: RefCell<State>,
+    /// There are realms to flush the presences of.
+    presence_due: Notify,
+    people: People,
 }
 
 #[derive(Default)]
 struct State {
     realms: HashMap<Id<RealmMarker>, Entry, FxBuildHasher>,
+    /// Realms with presences that were not told yet.
+    presences_due: BTreeSet<Id<RealmMarker>>,
     /// Last number given to an edge or to a waiting subscription.
     last_number: u64,
 }
@@ -147,6 +176,7 @@ struct Todo {
 impl Owner {
     pub(crate) fn new(db: PgPool, feed: Rc<Feed>, metrics: Metrics, shards: u16) -> Rc<Self> {
         Rc::new(Self {
+            number: rand::random(),
             db,
             feed,
             metrics,
@@ -154,6 +184,8 @@ impl Owner {
             guild_reads: Semaphore::new(GUILD_READS_MAX),
             peers: RefCell::default(),
             state: RefCell::default(),
+            presence_due: Notify::new(),
+            people: People::default(),
         })
     }
 
@@ -167,12 +199,22 @@ impl Owner {
     /// An edge's link is gone, and with it all its subscriptions.
     pub(crate) fn edge_gone(&self, edge: EdgeId) {
         self.peers.borrow_mut().remove(&edge);
-        for entry in self.state.borrow_mut().realms.values_mut() {
-            if let Some(realm) = &mut entry.realm {
-                realm.drop_edge(edge);
+        let now = Instant::now();
+        let mut state = self.state.borrow_mut();
+        let State {
+            realms,
+            presences_due,
+            ..
+        } = &mut *state;
+        for (&id, entry) in realms {
+            if let Some(realm) = &mut entry.realm
+                && realm.drop_edge(now, edge)
+            {
+                presences_due.insert(id);
             }
             entry.waiting.retain(|waiting| waiting.edge != edge);
         }
+        self.presence_due.notify_one();
     }
 
     pub(crate) fn realms_open(&self) -> usize {
@@ -238,11 +280,20 @@ impl Owner {
     /// Removes an edge's users from a realm.
     pub(crate) fn unsubscribe(&self, edge: EdgeId, realm: Id<RealmMarker>, users: &[Id<User>]) {
         let mut state = self.state.borrow_mut();
-        let Some(entry) = state.realms.get_mut(&realm) else {
+        let State {
+            realms,
+            presences_due,
+            ..
+        } = &mut *state;
+        let Some(entry) = realms.get_mut(&realm) else {
             return;
         };
-        if let Some(realm) = &mut entry.realm {
-            realm.unsubscribe(edge, users);
+        if let Some(open) = &mut entry.realm {
+            open.unsubscribe(edge, users);
+            if open.is_due() {
+                presences_due.insert(realm);
+                self.presence_due.notify_one();
+            }
         }
         for waiting in entry
             .waiting
@@ -258,7 +309,7 @@ impl Owner {
 
     /// Takes an event in, wherever it comes from.
     pub(crate) fn ingest(self: &Rc<Self>, event: Envelope) {
-        let id = event.realm;
+        let (id, kind) = (event.realm, event.kind);
         let (mut effects, mut todo) = (Vec::new(), Todo::default());
         let edges: Vec<EdgeId>;
         {
@@ -273,6 +324,9 @@ impl Owner {
         }
         self.deliver(id, &edges, effects);
         self.carry_out(id, todo);
+        if kind == EventKind::RelationshipAdd {
+            self.tell_again(id);
+        }
     }
 
     /// Somebody read in the database that a realm has come this far.
@@ -337,6 +391,7 @@ impl Owner {
         for ticket in todo.unsure {
             spawn_local(self.clone().look_up_head(id, ticket));
         }
+        self.presences_may_be_due(id);
         if todo.read {
             let mut state = self.state.borrow_mut();
             if let Some(entry) = state.realms.get_mut(&id)
@@ -362,6 +417,7 @@ impl Owner {
             match effect {
                 Effect::Event(event) => self.send_event(edges, &event),
                 Effect::EventTo(edge, event) => self.send_event(&[edge], &event),
+                Effect::Notice(notice) => self.notice(notice),
                 Effect::View(edge, change) => self.tell(edge, FromOwner::View { realm, change }),
             }
         }
@@ -383,6 +439,18 @@ impl Owner {
         }
     }
 
+    /// One message to each edge, whatever the number of its sessions.
+    fn notice(&self, notice: Notice) {
+        let mut by_edge: BTreeMap<EdgeId, Vec<Address>> = BTreeMap::new();
+        for (edge, address) in notice.to {
+            by_edge.entry(edge).or_default().push(address);
+        }
+        for (edge, to) in by_edge {
+            let (kind, body) = (notice.kind, notice.body.clone());
+            self.tell(edge, FromOwner::TellAll { to, kind, body });
+        }
+    }
+
     fn tell(&self, edge: EdgeId, message: FromOwner) {
         match self.peers.borrow().get(&edge) {
             Some(Peer::Local(tell)) => tell(message),
@@ -393,6 +461,7 @@ impl Owner {
                     FromOwner::Event(event) => Frame::Ev(event),
                     FromOwner::View { realm, change } => Frame::View { realm, change },
                     FromOwner::Tell(tell) => Frame::Tell(tell),
+                    FromOwner::TellAll { to, kind, body } => Frame::TellAll { to, kind, body },
                 };
                 outbox.push(frame.encode());
             }
@@ -521,16 +590,18 @@ impl Waiting {
         replay: Vec<Arc<Envelope>>,
         lost: bool,
     ) -> (EdgeId, FromOwner) {
-        let users = self.sub.users.iter().map(|user| user.user);
+        let mut sub = self.sub;
+        let users = sub.users.iter().map(|user| user.user);
         let view = realm.subscribe(self.edge, users);
+        realm.show(Instant::now(), self.edge, &mut sub);
         let ok = SubOk {
-            id: self.sub.id,
-            realm: self.sub.realm,
+            id: sub.id,
+            realm: sub.realm,
             position: realm.position(),
             view,
             replay: replay.iter().map(|event| realm.resolve(event)).collect(),
             lost,
-            snapshots: realm.snapshots(&self.sub.users),
+            snapshots: realm.snapshots(&sub.users),
         };
         (self.edge, FromOwner::SubOk(Box::new(ok)))
     }

@@ -14,17 +14,22 @@ use guildhall_shared::{
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, Realm as RealmMarker, User},
-    model::VoiceState,
-    model::{Thread, ThreadMember},
+    model::{PresenceUser, SessionState, Thread, ThreadMember, VoiceState},
     shard::Position,
 };
 
 use super::{
     guild::{Gone, GuildState, Touched, Unreadable},
     intake::Intake,
+    online::Noted,
+    presence::{Presences, SETTLE, Told},
     snapshot,
+    watch::{Notice, Watchers},
 };
-use crate::bus::{ClassId, SessionKey, Subscriber, ViewChange};
+use crate::{
+    bus::{ClassId, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange},
+    node::relay::frame::Sub,
+};
 
 /// Newest events a realm keeps for edges that were away for a moment; older ones are
 /// read from Postgres.
@@ -43,6 +48,8 @@ pub(crate) enum Effect {
     /// To one edge.
     EventTo(EdgeId, Arc<Envelope>),
     View(EdgeId, ViewChange),
+    /// To some sessions alone.
+    Notice(Notice),
 }
 
 /// The users of one edge, with the classes it believes they see.
@@ -57,6 +64,15 @@ pub(crate) struct Realm {
     /// Whether everyone who subscribes belongs to it: a user's own realm.
     own: bool,
     edges: BTreeMap<EdgeId, EdgeUsers>,
+    /// Edges where somebody wants to know who is online.
+    curious: BTreeSet<EdgeId>,
+    pub(crate) presences: Presences,
+    /// Sessions that look at lists of members, if there are any.
+    watchers: Option<Box<Watchers>>,
+    /// Opened at this node; those who come from another owner soon after are known to all.
+    pub(crate) opened: Instant,
+    /// What Redis says of who is online.
+    pub(crate) noted: Noted,
     recent: VecDeque<(Instant, Arc<Envelope>)>,
 }
 
@@ -80,6 +96,11 @@ impl Realm {
             guild,
             own: false,
             edges: BTreeMap::new(),
+            curious: BTreeSet::new(),
+            presences: Presences::default(),
+            watchers: None,
+            opened: Instant::now(),
+            noted: Noted::default(),
             recent: VecDeque::new(),
         }
     }
@@ -115,11 +136,16 @@ impl Realm {
 
     /// Takes the listeners of a realm that is replaced by this one, fresh from the
     /// database; returns what each has to know anew.
-    pub(crate) fn take_over(
-        &mut self,
-        edges: Vec<(EdgeId, Vec<Id<User>>)>,
-    ) -> Vec<(EdgeId, ViewChange)> {
-        edges
+    pub(crate) fn take_over(&mut self, old: &mut Self) -> Vec<(EdgeId, ViewChange)> {
+        self.presences = std::mem::take(&mut old.presences);
+        self.curious = std::mem::take(&mut old.curious);
+        self.watchers = old.watchers.take();
+        if let (Some(watchers), Some(guild)) = (&mut self.watchers, &self.guild) {
+            watchers.applied(guild, Touched::Everybody);
+        }
+        self.opened = old.opened;
+        self.noted = old.noted;
+        old.listeners()
             .into_iter()
             .map(|(edge, users)| {
                 let view = self.subscribe(edge, users);
@@ -128,8 +154,8 @@ impl Realm {
             .collect()
     }
 
-    /// The listeners with their users, for [`Realm::take_over`].
-    pub(crate) fn listeners(&self) -> Vec<(EdgeId, Vec<Id<User>>)> {
+    /// The listeners with their users.
+    fn listeners(&self) -> Vec<(EdgeId, Vec<Id<User>>)> {
         self.edges
             .iter()
             .map(|(&edge, users)| (edge, users.keys().copied().collect()))
@@ -167,20 +193,190 @@ impl Realm {
         ViewChange { channels, users }
     }
 
+    /// What the users of a subscription show, once they are subscribed.
+    pub(crate) fn show(&mut self, now: Instant, edge: EdgeId, sub: &mut Sub) {
+        if sub.presences {
+            self.curious.insert(edge);
+        }
+        let settling = now.duration_since(self.opened) < SETTLE;
+        for user in &mut sub.users {
+            let belongs = match &self.guild {
+                Some(guild) => guild.members.contains_key(&user.user),
+                None => self.own,
+            };
+            if !belongs {
+                continue;
+            }
+            let quiet = settling && user.snapshots.is_empty() && !self.own;
+            let presence = std::mem::take(&mut user.presence);
+            self.presences.set(edge, user.user, presence, quiet);
+            if self.own {
+                let sessions = std::mem::take(&mut user.sessions);
+                self.presences.set_sessions(edge, sessions);
+            }
+        }
+    }
+
+    /// What a user of an edge shows from now on.
+    pub(crate) fn show_change(&mut self, edge: EdgeId, change: &PresenceChange) {
+        let known = self.edges.get(&edge);
+        if known.is_some_and(|users| users.contains_key(&change.user)) {
+            let presence = change.presence.clone();
+            self.presences.set(edge, change.user, presence, false);
+            if self.own {
+                self.presences.set_sessions(edge, change.sessions.clone());
+            }
+        }
+    }
+
+    /// Tells edges that want to know of users that show something else, and a person's
+    /// clients of their sessions; returns those users.
+    pub(crate) fn tell_presences(&mut self, now: Instant, out: &mut Vec<Effect>) -> Vec<Told> {
+        let told = self.presences.flush(now);
+        if let Some(guild) = &self.guild {
+            for told in told.iter().filter(|_| !self.curious.is_empty()) {
+                let Some(member) = guild.members.get(&told.user) else {
+                    continue;
+                };
+                let user = match &member.user {
+                    Some(user) if told.renamed => PresenceUser::Whole(user),
+                    _ => PresenceUser::Id { id: told.user },
+                };
+                let view = told.now.view(user, Some(guild.guild.id));
+                let vis = Visibility {
+                    except: vec![told.user],
+                    ..Visibility::realm(Intents::GUILD_PRESENCES)
+                };
+                if let Some(event) = self.ephemeral(EventKind::PresenceUpdate, vis, &view) {
+                    let to = |&edge: &EdgeId| Effect::EventTo(edge, event.clone());
+                    out.extend(self.curious.iter().map(to));
+                }
+            }
+        }
+        if let (Some(watchers), Some(guild)) = (&mut self.watchers, &self.guild) {
+            let mut notices = Vec::new();
+            watchers.flush(guild, &self.presences, &told, &mut notices);
+            out.extend(notices.into_iter().map(Effect::Notice));
+        }
+        if self.presences.take_sessions_changed() && self.presences.is_person() {
+            let sessions: Vec<_> = self.presences.sessions().map(SessionState::view).collect();
+            let vis = Visibility::realm(Intents::empty());
+            let event = self.ephemeral(EventKind::SessionsReplace, vis, &sessions);
+            out.extend(event.map(Effect::Event));
+        }
+        told
+    }
+
+    /// A session of an edge looks at something else; nothing if its user is not on the edge.
+    pub(crate) fn watch(&mut self, edge: EdgeId, change: WatchChange, out: &mut Vec<Effect>) {
+        let Some(guild) = &self.guild else { return };
+        let known = self.edges.get(&edge);
+        let known = known.is_some_and(|users| users.contains_key(&change.user));
+        let watch = change.watch.filter(|_| known);
+        if watch.is_none() && self.watchers.is_none() {
+            return;
+        }
+        let watchers = self.watchers.get_or_insert_default();
+        let (watcher, mut notices) = ((edge, change.from), Vec::new());
+        watchers.set(
+            guild,
+            &self.presences,
+            watcher,
+            change.user,
+            watch,
+            &mut notices,
+        );
+        if watchers.is_empty() {
+            self.watchers = None;
+        }
+        out.extend(notices.into_iter().map(Effect::Notice));
+    }
+
+    /// Whether there are presences or rows of lists to tell of, now or later.
+    pub(crate) fn is_due(&self) -> bool {
+        let watchers = self.watchers.as_ref();
+        self.presences.is_due() || watchers.is_some_and(|watchers| watchers.is_due())
+    }
+
+    /// An event was applied: whoever looks at lists of members may have to be told.
+    fn follow_lists(&mut self, event: &Envelope, out: &mut Vec<Effect>) {
+        let Some(watchers) = &mut self.watchers else {
+            return;
+        };
+        let Some(guild) = &self.guild else {
+            self.watchers = None;
+            return;
+        };
+        match event.kind {
+            EventKind::GuildMemberAdd
+            | EventKind::GuildMemberUpdate
+            | EventKind::GuildMemberRemove => {
+                let Some(user) = user_of(event) else { return };
+                watchers.applied(guild, Touched::Member(user));
+                if event.kind == EventKind::GuildMemberUpdate {
+                    let mut notices = Vec::new();
+                    watchers.member_updated(user, &event.body, &mut notices);
+                    out.extend(notices.into_iter().map(Effect::Notice));
+                }
+            }
+            EventKind::GuildUpdate
+            | EventKind::ChannelUpdate
+            | EventKind::ChannelDelete
+            | EventKind::GuildRoleCreate
+            | EventKind::GuildRoleUpdate => watchers.applied(guild, Touched::Everybody),
+            EventKind::GuildRoleDelete => watchers.role_deleted(),
+            _ => {}
+        }
+    }
+
+    /// An event of this realm that is not numbered.
+    fn ephemeral(
+        &self,
+        kind: EventKind,
+        vis: Visibility,
+        d: &impl serde::Serialize,
+    ) -> Option<Arc<Envelope>> {
+        let body = serde_json::to_vec(d).ok()?.into();
+        Some(Arc::new(Envelope {
+            realm: self.id,
+            durability: Durability::Ephemeral,
+            kind,
+            vis,
+            at_ms: 0,
+            trace: 0,
+            body,
+            alt: None,
+        }))
+    }
+
     /// Removes an edge's users, and the edge with the last of them.
     pub(crate) fn unsubscribe(&mut self, edge: EdgeId, users: &[Id<User>]) {
+        self.presences.remove(edge, users);
+        if let Some(watchers) = &mut self.watchers {
+            watchers.remove_users(edge, users);
+        }
         if let Some(known) = self.edges.get_mut(&edge) {
             for user in users {
                 known.remove(user);
             }
             if known.is_empty() {
                 self.edges.remove(&edge);
+                self.curious.remove(&edge);
             }
         }
     }
 
-    pub(crate) fn drop_edge(&mut self, edge: EdgeId) {
-        self.edges.remove(&edge);
+    /// An edge's link broke; true if there is something to tell of it later.
+    pub(crate) fn drop_edge(&mut self, now: Instant, edge: EdgeId) -> bool {
+        self.curious.remove(&edge);
+        if let Some(watchers) = &mut self.watchers {
+            watchers.remove_edge(edge);
+        }
+        let Some(users) = self.edges.remove(&edge) else {
+            return false;
+        };
+        self.presences.lose(now, edge, users.into_keys().collect());
+        true
     }
 
     /// Whether one of these asks for a guild that, as far as is known here, they are not in.
@@ -205,7 +401,13 @@ impl Realm {
                 continue;
             };
             for request in &subscriber.snapshots {
-                let d = snapshot::guild_create(guild, subscriber.user, &classes, request);
+                let d = snapshot::guild_create(
+                    guild,
+                    &self.presences,
+                    subscriber.user,
+                    &classes,
+                    request,
+                );
                 snapshots.extend(d.map(|d| (request.session, d)));
             }
         }
@@ -274,6 +476,25 @@ impl Realm {
     ///
     /// Errors: the state cannot follow and must be read again; nothing is sent.
     pub(crate) fn apply(
+        &mut self,
+        now: Instant,
+        event: Arc<Envelope>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Unreadable> {
+        let kept = self.watchers.is_some().then(|| event.clone());
+        self.follow(now, event, out)?;
+        if let Some(event) = kept {
+            self.follow_lists(&event, out);
+        }
+        if let Some(guild) = &mut self.guild {
+            for user in guild.renamed.drain(..) {
+                self.presences.rename(user);
+            }
+        }
+        Ok(())
+    }
+
+    fn follow(
         &mut self,
         now: Instant,
         event: Arc<Envelope>,
@@ -595,6 +816,20 @@ impl Realm {
             }
         }
     }
+}
+
+/// The user a GUILD_MEMBER_* event is about.
+fn user_of(event: &Envelope) -> Option<Id<User>> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        user: OfUser,
+    }
+    #[derive(serde::Deserialize)]
+    struct OfUser {
+        id: Id<User>,
+    }
+    let body: Body = serde_json::from_slice(&event.body).ok()?;
+    Some(body.user.id)
 }
 
 /// The channel a CHANNEL_* event is about.

@@ -23,17 +23,17 @@ use super::{
 };
 use crate::bus::{SessionKey, SnapshotRequest, Subscriber, ViewChange};
 
-const HALL: u64 = 100;
-const MODS: u64 = 101;
-const OPEN: u64 = 200;
-const STAFF: u64 = 201;
-const OWNER: u64 = 10;
-const MOD: u64 = 11;
-const ALICE: u64 = 12;
+pub(super) const HALL: u64 = 100;
+pub(super) const MODS: u64 = 101;
+pub(super) const OPEN: u64 = 200;
+pub(super) const STAFF: u64 = 201;
+pub(super) const OWNER: u64 = 10;
+pub(super) const MOD: u64 = 11;
+pub(super) const ALICE: u64 = 12;
 const STRANGER: u64 = 13;
-const EDGE: EdgeId = 1;
+pub(super) const EDGE: EdgeId = 1;
 
-fn id<T>(value: u64) -> Id<T> {
+pub(super) fn id<T>(value: u64) -> Id<T> {
     Id::new(value).unwrap()
 }
 
@@ -69,7 +69,7 @@ fn channel(channel: u64, overwrites: Vec<Overwrite>) -> Channel {
     }
 }
 
-fn member(user: u64, roles: &[u64]) -> Member {
+pub(super) fn member(user: u64, roles: &[u64]) -> Member {
     Member {
         user: Some(User {
             id: id(user),
@@ -116,7 +116,7 @@ fn hidden_but_for_mods() -> Vec<Overwrite> {
 }
 
 /// Hall with an open channel and one for mods; owner, a mod, and Alice listen on one edge.
-fn hall() -> Realm {
+pub(super) fn hall() -> Realm {
     let snapshot = Snapshot {
         position: Position { era: 1, seq: 0 },
         guild: Guild {
@@ -172,7 +172,7 @@ fn apply_vis(realm: &mut Realm, kind: EventKind, vis: Visibility, body: &Value) 
     out
 }
 
-fn apply(realm: &mut Realm, kind: EventKind, body: &Value) -> Vec<Effect> {
+pub(super) fn apply(realm: &mut Realm, kind: EventKind, body: &Value) -> Vec<Effect> {
     apply_vis(realm, kind, Visibility::realm(Intents::GUILDS), body)
 }
 
@@ -183,6 +183,7 @@ fn told(effects: &[Effect]) -> Vec<String> {
         .map(|effect| match effect {
             Effect::View(..) => "view".to_owned(),
             Effect::Event(event) => event.kind.name().to_owned(),
+            Effect::Notice(notice) => format!("{} alone", notice.kind.name()),
             Effect::EventTo(_, event) => match &event.vis.scope {
                 Scope::Users(users) => format!("{} to {users:?}", event.kind.name()),
                 scope => panic!("made-up events are for users, not {scope:?}"),
@@ -196,7 +197,7 @@ fn views(effects: &[Effect]) -> Vec<&ViewChange> {
         .iter()
         .filter_map(|effect| match effect {
             Effect::View(_, change) => Some(change),
-            Effect::Event(_) | Effect::EventTo(..) => None,
+            Effect::Event(_) | Effect::EventTo(..) | Effect::Notice(_) => None,
         })
         .collect()
 }
@@ -417,17 +418,18 @@ fn a_body_that_does_not_fit_changes_nothing() {
 #[test]
 fn snapshots_show_each_user_their_channels() {
     let realm = hall();
-    let ask = |user: u64, slot: u32, members: bool| Subscriber {
-        user: id(user),
-        snapshots: vec![SnapshotRequest {
+    let ask = |user: u64, slot: u32, members: bool| {
+        let request = SnapshotRequest {
             session: SessionKey {
                 slot,
                 generation: 1,
             },
             large_threshold: 50,
             members,
+            presences: false,
             unavailable: Some(false),
-        }],
+        };
+        Subscriber::new(id(user), vec![request])
     };
     let snapshots = realm.snapshots(&[
         ask(MOD, 1, true),
@@ -529,18 +531,17 @@ fn in_channel(channel: u64, intents: Intents) -> Visibility {
 
 /// The GUILD_CREATE of a user who did not ask for members.
 fn guild_create(realm: &Realm, user: u64) -> Value {
-    let asking = Subscriber {
-        user: id(user),
-        snapshots: vec![SnapshotRequest {
-            session: SessionKey {
-                slot: 0,
-                generation: 1,
-            },
-            unavailable: None,
-            large_threshold: 50,
-            members: false,
-        }],
+    let request = SnapshotRequest {
+        session: SessionKey {
+            slot: 0,
+            generation: 1,
+        },
+        unavailable: None,
+        large_threshold: 50,
+        members: false,
+        presences: false,
     };
+    let asking = Subscriber::new(id(user), vec![request]);
     let (_, body) = realm.snapshots(&[asking]).pop().unwrap();
     serde_json::from_slice(&body).unwrap()
 }
@@ -737,7 +738,7 @@ fn named(effects: &[Effect]) -> Vec<u64> {
             Scope::Users(users) => Some(users.iter().map(|user| user.get()).collect()),
             _ => None,
         },
-        Effect::EventTo(..) | Effect::View(..) => None,
+        Effect::EventTo(..) | Effect::View(..) | Effect::Notice(_) => None,
     });
     users.unwrap_or_default()
 }

@@ -4,15 +4,19 @@ use bytes::Bytes;
 use guildhall_shared::{
     Id, Timestamp,
     id::marker::User,
-    model::{Channel, GatewayGuild, Member, VoiceState},
+    model::{Channel, GatewayGuild, Member, Presence, PresenceUser, PresenceView, VoiceState},
 };
 
-use super::guild::GuildState;
+use super::{guild::GuildState, presence::Presences};
 use crate::bus::{ClassId, SnapshotRequest};
+
+/// Members above which presences are not listed, whatever the intents.
+const LISTED_MEMBERS_MAX: u64 = 75_000;
 
 /// The guild as `user` sees it who sees `classes`; `None` for one who is no member.
 pub(crate) fn guild_create(
     state: &GuildState,
+    presences: &Presences,
     user: Id<User>,
     classes: &[ClassId],
     request: &SnapshotRequest,
@@ -28,8 +32,28 @@ pub(crate) fn guild_create(
         .values()
         .filter(|voice| voice.channel_id.is_some_and(sees))
         .collect();
+    let listed = request.presences && state.member_count <= LISTED_MEMBERS_MAX;
+    let mut shown: Vec<(Id<User>, Presence)> = match listed {
+        true => presences
+            .online()
+            .filter(|(user, _)| state.members.contains_key(user))
+            .collect(),
+        false => Vec::new(),
+    };
+    shown.sort_unstable_by_key(|(user, _)| *user);
     let members: Vec<&Member> = if request.members && !large {
         state.members.values().collect()
+    } else if listed {
+        let stands_out = |(user, member): &(&Id<User>, &Member)| {
+            let online = shown.binary_search_by_key(*user, |(user, _)| *user).is_ok();
+            let in_voice = || voice_states.iter().any(|voice| voice.user_id == **user);
+            online || !member.roles.is_empty() || member.nick.is_some() || in_voice()
+        };
+        let all = state.members.iter();
+        let others = all.filter(|(other, _)| **other != user).filter(stands_out);
+        std::iter::once(own)
+            .chain(others.map(|(_, member)| member))
+            .collect()
     } else {
         let in_voice = voice_states.iter().map(|voice| voice.user_id);
         let others = in_voice.filter(|&other| other != user);
@@ -53,7 +77,7 @@ pub(crate) fn guild_create(
         members,
         channels,
         threads: state.threads_seen_by(user, Timestamp::now(), sees),
-        presences: Vec::new(),
+        presences: shown.iter().map(view).collect(),
         stage_instances: state
             .stages
             .values()
@@ -68,4 +92,8 @@ pub(crate) fn guild_create(
     };
     let json = serde_json::to_vec(&guild).expect("a guild has string keys and finite numbers");
     Some(json.into())
+}
+
+fn view((user, presence): &(Id<User>, Presence)) -> PresenceView<'_> {
+    presence.view(PresenceUser::Id { id: *user }, None)
 }

@@ -113,6 +113,11 @@ impl Threads {
         true
     }
 
+    /// The channel that an active thread is in.
+    pub(crate) fn parent(&self, thread: Id<Channel>) -> Option<Id<Channel>> {
+        self.threads.get(&thread).map(|thread| thread.parent_id)
+    }
+
     fn remove(&mut self, thread: Id<Channel>) {
         self.threads.remove(&thread);
         self.members.remove(&thread);

@@ -80,6 +80,11 @@ impl Classes {
         self.by_channel.get(&channel).copied()
     }
 
+    /// What the overwrites of a class's channels say of viewing.
+    pub(crate) fn overwrites(&self, class: ClassId) -> Option<&[Overwrite]> {
+        self.classes.get(&class).map(|class| &class.overwrites[..])
+    }
+
     /// Every channel with its class, by channel id.
     pub(crate) fn channels(&self) -> Vec<(Id<Channel>, ClassId)> {
         let mut channels: Vec<_> = self

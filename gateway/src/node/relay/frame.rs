@@ -16,7 +16,7 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::bus::{Address, Ask, SessionKey, Subscriber, ViewChange};
+use crate::bus::{Address, Ask, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange};
 
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -39,6 +39,8 @@ pub(crate) struct Sub {
     /// Events after this one; `None`: from the snapshot on.
     pub(crate) from: Option<Position>,
     pub(crate) users: Vec<Subscriber>,
+    /// Somebody on the edge wants to know who else is online.
+    pub(crate) presences: bool,
 }
 
 /// The owner's answer to a [`Sub`]; events after `position` follow it.
@@ -121,6 +123,8 @@ pub(crate) enum Frame {
         realm: Id<Realm>,
         users: Vec<Id<User>>,
     },
+    /// Users of the edge show something else in realms it is subscribed to.
+    Presence(Vec<PresenceChange>),
     SubOk(Box<SubOk>),
     /// The owner cannot serve the realm now (its database is away).
     Refused {
@@ -134,6 +138,14 @@ pub(crate) enum Frame {
     },
     /// A session of the edge asks something of a guild's owner.
     Ask(Box<Ask>),
+    /// A session of the edge looks at something else in a guild.
+    Watch(Box<WatchChange>),
+    /// The same for several sessions of the edge.
+    TellAll {
+        to: Vec<Address>,
+        kind: EventKind,
+        body: Bytes,
+    },
     /// For one session of the edge alone: an answer, or a part of one.
     Tell(Box<Tell>),
     Ping,
@@ -153,6 +165,9 @@ const PING: u8 = 10;
 const PONG: u8 = 11;
 const ASK: u8 = 12;
 const TELL: u8 = 13;
+const PRESENCE: u8 = 14;
+const WATCH: u8 = 15;
+const TELL_ALL: u8 = 16;
 
 impl Frame {
     /// The whole frame with its length; longer than [`FRAME_BYTES_MAX`] must not be sent.
@@ -163,6 +178,7 @@ impl Frame {
             Self::Proof(proof) => encode(PROOF, proof),
             Self::Sub(subs) => encode(SUB, subs),
             Self::Unsub { realm, users } => encode(UNSUB, &(realm, users)),
+            Self::Presence(changes) => encode(PRESENCE, changes),
             Self::SubOk(ok) => encode(
                 SUB_OK,
                 &WireSubOk {
@@ -185,6 +201,8 @@ impl Frame {
             }
             Self::View { realm, change } => encode(VIEW, &(realm, change)),
             Self::Ask(ask) => encode(ASK, ask),
+            Self::Watch(change) => encode(WATCH, change),
+            Self::TellAll { to, kind, body } => encode(TELL_ALL, &(to, kind.number(), body)),
             Self::Tell(tell) => encode(TELL, &tell.wire()),
             Self::Ping => encode(PING, &()),
             Self::Pong => encode(PONG, &()),
@@ -211,6 +229,7 @@ impl Frame {
                 let (realm, users) = decode(&payload)?;
                 Self::Unsub { realm, users }
             }
+            PRESENCE => Self::Presence(decode(&payload)?),
             SUB_OK => {
                 let ok: WireSubOk = decode(&payload)?;
                 let replay: Result<_, _> = ok.replay.into_iter().map(event).collect();
@@ -232,6 +251,12 @@ impl Frame {
             VIEW => {
                 let (realm, change) = decode(&payload)?;
                 Self::View { realm, change }
+            }
+            WATCH => Self::Watch(Box::new(decode(&payload)?)),
+            TELL_ALL => {
+                let (to, kind, body): (_, u16, _) = decode(&payload)?;
+                let kind = EventKind::from_number(kind).ok_or(BadFrame("event kind"))?;
+                Self::TellAll { to, kind, body }
             }
             ASK => Self::Ask(Box::new(decode(&payload)?)),
             TELL => Self::Tell(Box::new(Tell::from_wire(decode(&payload)?)?)),
@@ -292,11 +317,12 @@ mod tests {
     use guildhall_shared::{
         envelope::{Durability, Visibility},
         gateway::{EventKind, Intents},
+        model::{Activity, Platform, Presence, SessionState, Status},
     };
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::SnapshotRequest;
+    use crate::bus::{SnapshotRequest, Watch};
 
     fn id<T>() -> impl Strategy<Value = Id<T>> {
         (1..=i64::MAX as u64).prop_map(|id| Id::new(id).unwrap())
@@ -339,18 +365,35 @@ mod tests {
         }
     }
 
+    fn presence() -> impl Strategy<Value = Presence> {
+        (any::<u64>(), ".{0,9}", prop::bool::ANY).prop_map(|(key, name, active)| {
+            let name = serde_json::json!({ "name": name }).to_string();
+            let json = serde_json::value::RawValue::from_string(name).unwrap();
+            let activities = std::sync::Arc::new(vec![Activity::new(key, json)]);
+            Presence::of_session(Platform::Mobile, Status::Dnd, active.then_some(&activities))
+        })
+    }
+
     prop_compose! {
         fn sub()(
             number in 1u64..,
             realm in id(),
             from in prop::option::of(position()),
             user in id(),
+            presence in presence(),
             session in key(),
             large_threshold in 50u16..250,
             unavailable in any::<Option<bool>>(),
         ) -> Sub {
-            let snapshots = vec![SnapshotRequest { session, large_threshold, members: true, unavailable }];
-            Sub { id: number, realm, from, users: vec![Subscriber { user, snapshots }] }
+            let snapshots = vec![SnapshotRequest {
+                session,
+                large_threshold,
+                members: true,
+                presences: false,
+                unavailable,
+            }];
+            let users = vec![Subscriber { presence, ..Subscriber::new(user, snapshots) }];
+            Sub { id: number, realm, from, users, presences: true }
         }
     }
 
@@ -389,6 +432,53 @@ mod tests {
                         }))
                     }
                 ),
+            prop::collection::vec((id(), id(), presence(), any::<[u8; 16]>()), 0..3).prop_map(
+                |all| {
+                    Frame::Presence(
+                        all.into_iter()
+                            .map(|(realm, user, presence, session)| PresenceChange {
+                                realm,
+                                user,
+                                sessions: vec![SessionState {
+                                    id: session,
+                                    status: Status::Idle,
+                                    platform: Platform::Web,
+                                    activities: None,
+                                }],
+                                presence,
+                            })
+                            .collect(),
+                    )
+                }
+            ),
+            (
+                id(),
+                id(),
+                key(),
+                prop::option::of(prop::collection::vec((id(), any::<u32>()), 0..3))
+            )
+                .prop_map(|(guild, user, session, looks)| {
+                    Frame::Watch(Box::new(WatchChange {
+                        guild,
+                        from: Address { core: 1, session },
+                        user,
+                        watch: looks.map(|looks| Watch {
+                            channels: looks
+                                .into_iter()
+                                .map(|(id, block)| (id, vec![block]))
+                                .collect(),
+                            members: vec![user],
+                        }),
+                    }))
+                }),
+            (prop::collection::vec(key(), 0..3), bytes()).prop_map(|(to, body)| Frame::TellAll {
+                to: to
+                    .into_iter()
+                    .map(|session| Address { core: 0, session })
+                    .collect(),
+                kind: EventKind::GuildMemberListUpdate,
+                body,
+            }),
             (any::<u64>(), id()).prop_map(|(id, realm)| Frame::Refused { id, realm }),
             envelope().prop_map(Frame::Ev),
             (id(), view()).prop_map(|(realm, change)| Frame::View { realm, change }),
@@ -416,7 +506,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..13) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..17) {
             let _ = Frame::decode(bytes.clone().into());
             let mut typed = vec![kind];
             typed.extend_from_slice(&bytes);

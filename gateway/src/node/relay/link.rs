@@ -167,6 +167,7 @@ impl Links {
                     Frame::Refused { id, realm } => FromOwner::Refused { id, realm },
                     Frame::Ev(event) => FromOwner::Event(event),
                     Frame::View { realm, change } => FromOwner::View { realm, change },
+                    Frame::TellAll { to, kind, body } => FromOwner::TellAll { to, kind, body },
                     Frame::Tell(tell) => FromOwner::Tell(tell),
                     Frame::Pong => continue,
                     _ => return Err(LinkError::Unexpected),

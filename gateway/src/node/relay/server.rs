@@ -97,6 +97,8 @@ impl Server {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
                     Frame::Sub(subs) => self.subscribe(edge, subs, &outbox).await,
                     Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
+                    Frame::Presence(changes) => self.owner.presence(edge, changes),
+                    Frame::Watch(change) => self.owner.watch(edge, *change),
                     Frame::Ask(ask) => self.owner.ask(edge, *ask),
                     Frame::Ping => outbox.push(Frame::Pong.encode()),
                     _ => return Err(LinkError::Unexpected),

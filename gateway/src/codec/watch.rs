@@ -1,0 +1,177 @@
+//! Op 14 and op 37: what a person's client looks at. Spec: gateway.md › Member list.
+
+use std::collections::BTreeSet;
+
+use guildhall_shared::{
+    Id,
+    gateway::CloseCode,
+    id::marker::{Channel, Guild},
+};
+use simd_json::{
+    OwnedValue,
+    prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
+};
+
+use super::{
+    WatchCommand,
+    json::{id, id_of},
+};
+
+/// Rows of a block: ranges are told in these.
+const BLOCK_ROWS: u64 = 100;
+/// Blocks of one channel that a session can look at; further ones are left out.
+const BLOCKS_MAX: usize = 5;
+/// Channels of one guild.
+const CHANNELS_MAX: usize = 10;
+/// Members of one guild that a session can follow.
+const MEMBERS_MAX: usize = 200;
+
+/// Op 14. Errors: 4002 for what is of another type.
+pub(super) fn one(d: &OwnedValue) -> Result<(Id<Guild>, WatchCommand), CloseCode> {
+    let guild = id(d, "guild_id")?.ok_or(CloseCode::DecodeError)?;
+    Ok((guild, watch(d)?))
+}
+
+/// Op 37: several guilds at once; one with an empty object is no longer looked at.
+pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, CloseCode> {
+    let guilds = d
+        .get("subscriptions")
+        .and_then(ValueAsObject::as_object)
+        .ok_or(CloseCode::DecodeError)?;
+    let guilds = guilds.iter().map(|(guild, d)| {
+        let guild = guild.parse().map_err(|_| CloseCode::DecodeError)?;
+        let is_empty = d.as_object().is_some_and(|fields| fields.is_empty());
+        let command = match is_empty {
+            true => WatchCommand {
+                channels: Some(Vec::new()),
+                members: Some(Vec::new()),
+            },
+            false => watch(d)?,
+        };
+        Ok((guild, command))
+    });
+    guilds.collect()
+}
+
+fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
+    if d.as_object().is_none() {
+        return Err(CloseCode::DecodeError);
+    }
+    let there = |key: &str| d.get(key).filter(|value| !value.is_null());
+    let channels = match there("channels") {
+        None => None,
+        Some(channels) => {
+            let channels = channels.as_object().ok_or(CloseCode::DecodeError)?;
+            let channels = channels.iter().take(CHANNELS_MAX).map(|(channel, ranges)| {
+                let channel: Id<Channel> = channel.parse().map_err(|_| CloseCode::DecodeError)?;
+                Ok((channel, blocks(ranges)?))
+            });
+            Some(channels.collect::<Result<_, CloseCode>>()?)
+        }
+    };
+    let members = match there("members") {
+        None => None,
+        Some(members) => {
+            let members = members.as_array().ok_or(CloseCode::DecodeError)?;
+            let members = members.iter().take(MEMBERS_MAX).map(id_of);
+            Some(
+                members
+                    .collect::<Option<_>>()
+                    .ok_or(CloseCode::DecodeError)?,
+            )
+        }
+    };
+    Ok(WatchCommand { channels, members })
+}
+
+/// The blocks that ranges of rows, both ends included, lie in.
+fn blocks(ranges: &OwnedValue) -> Result<Vec<u32>, CloseCode> {
+    let ranges = ranges.as_array().ok_or(CloseCode::DecodeError)?;
+    let mut blocks = BTreeSet::new();
+    for range in ranges {
+        let range = range.as_array().map(Vec::as_slice);
+        let Some([first, last]) = range else {
+            return Err(CloseCode::DecodeError);
+        };
+        let (Some(first), Some(last)) = (first.as_u64(), last.as_u64()) else {
+            return Err(CloseCode::DecodeError);
+        };
+        if first > last || last > u64::from(u32::MAX) / 2 {
+            return Err(CloseCode::DecodeError);
+        }
+        let wanted = first / BLOCK_ROWS..=last / BLOCK_ROWS;
+        blocks.extend(wanted.take(BLOCKS_MAX).map(|block| block as u32));
+    }
+    Ok(blocks.into_iter().take(BLOCKS_MAX).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::codec::{Command, parse};
+
+    fn read(op: u8, d: serde_json::Value) -> Result<Vec<(Id<Guild>, WatchCommand)>, CloseCode> {
+        let mut text = json!({"op": op, "d": d}).to_string().into_bytes();
+        match parse(&mut text)? {
+            Command::Watch(watches) => Ok(watches),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn ranges_become_blocks() {
+        let d = json!({
+            "guild_id": "1", "typing": true, "members": ["5", 6],
+            "channels": {"2": [[0, 99], [100, 199]], "3": [[250, 260], [0, 9999]]},
+        });
+        let (guild, watch) = read(14, d).unwrap().remove(0);
+        assert_eq!(guild.get(), 1);
+        let mut channels = watch.channels.unwrap();
+        channels.sort();
+        let channels: Vec<_> = channels
+            .into_iter()
+            .map(|(id, blocks)| (id.get(), blocks))
+            .collect();
+        assert_eq!(channels, [(2, vec![0, 1]), (3, vec![0, 1, 2, 3, 4])]);
+        assert_eq!(watch.members.unwrap().len(), 2);
+        let (_, typing) = read(14, json!({"guild_id": "1", "typing": true}))
+            .unwrap()
+            .remove(0);
+        assert_eq!(typing, WatchCommand::default());
+    }
+
+    #[test]
+    fn an_empty_object_drops_a_guild() {
+        let watches = read(
+            37,
+            json!({"subscriptions": {"1": {}, "2": {"typing": true}}}),
+        )
+        .unwrap();
+        let dropped = watches.iter().find(|(guild, _)| guild.get() == 1).unwrap();
+        assert_eq!(dropped.1.channels, Some(Vec::new()));
+        let kept = watches.iter().find(|(guild, _)| guild.get() == 2).unwrap();
+        assert_eq!(kept.1.channels, None);
+    }
+
+    #[test]
+    fn faults_are_decode_errors() {
+        for (op, d) in [
+            (14, json!({})),
+            (14, json!({"guild_id": "1", "channels": []})),
+            (14, json!({"guild_id": "1", "channels": {"x": []}})),
+            (14, json!({"guild_id": "1", "channels": {"1": [[5]]}})),
+            (14, json!({"guild_id": "1", "channels": {"1": [[5, 4]]}})),
+            (14, json!({"guild_id": "1", "members": "5"})),
+            (37, json!({})),
+            (37, json!({"subscriptions": {"1": 5}})),
+        ] {
+            assert_eq!(
+                read(op, d.clone()).unwrap_err(),
+                CloseCode::DecodeError,
+                "{d}"
+            );
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What people's sessions look at: kept here so that a client may change a part of it, and
+//! told to the node, which tells whoever owns the guild.
+
+use guildhall_shared::{Id, id::marker::Guild};
+
+use super::Core;
+use crate::{
+    bus::{Address, SessionKey, SessionSlot, ToNode, Watch, WatchChange},
+    codec::WatchCommand,
+};
+
+impl Core {
+    /// Op 14 and 37. Of guilds that the session is not in, nothing is shown.
+    pub(super) fn watch(&mut self, slot: SessionSlot, commands: Vec<(Id<Guild>, WatchCommand)>) {
+        for (guild, command) in commands {
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                return;
+            };
+            if session.bot || session.guild_phase(guild).is_none() {
+                continue;
+            }
+            let place = session
+                .watches
+                .iter()
+                .position(|(known, _)| *known == guild);
+            let mut watch = match place {
+                Some(place) => session.watches.swap_remove(place).1,
+                None => Watch::default(),
+            };
+            if let Some(channels) = command.channels {
+                watch.channels = channels;
+            }
+            if let Some(members) = command.members {
+                watch.members = members;
+            }
+            if watch == Watch::default() {
+                if place.is_some() {
+                    self.tell_watch(slot, guild, None);
+                }
+                continue;
+            }
+            session.watches.push((guild, watch.clone()));
+            self.tell_watch(slot, guild, Some(watch));
+        }
+    }
+
+    /// A session looks at nothing of a guild any more: it ends, or has left the guild.
+    pub(super) fn stop_watching(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get_mut(slot as usize) else {
+            return;
+        };
+        let before = session.watches.len();
+        session.watches.retain(|(known, _)| *known != guild);
+        if session.watches.len() != before {
+            self.tell_watch(slot, guild, None);
+        }
+    }
+
+    fn tell_watch(&mut self, slot: SessionSlot, guild: Id<Guild>, watch: Option<Watch>) {
+        let core = self.core_id();
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        let key = SessionKey {
+            slot,
+            generation: session.generation,
+        };
+        self.outbox.push_back(ToNode::Watch(Box::new(WatchChange {
+            guild,
+            from: Address { core, session: key },
+            user: session.user,
+            watch,
+        })));
+    }
+}

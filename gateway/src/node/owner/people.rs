@@ -1,0 +1,243 @@
+//! Presence among friends and partners of DMs, who may share no guild: the owner of a
+//! person's own realm tells theirs, by ephemeral events as typing is told, and keeps a key in
+//! Redis from which their READY is made.
+//!
+//! Best effort: without Redis friends do not see each other come and go. What was told last
+//! is what the key says, so a new owner tells nothing twice.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use guildhall_shared::{
+    Id,
+    envelope::{Durability, Envelope, Visibility},
+    gateway::{EventKind, Intents},
+    id::marker::{Realm as RealmMarker, User},
+    keys,
+    model::{Presence, PresenceUser, SessionState},
+    shard::{self, ShardId},
+};
+use guildhall_store::personal;
+use redis::{RedisResult, aio::ConnectionManager};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::Notify,
+    time::{interval, sleep},
+};
+
+use super::{Owner, realm::Realm};
+use crate::node::database;
+
+/// People told of with one query and one pipeline.
+const BATCH_MAX: usize = 256;
+/// Time between renewals of the keys: a third of their life.
+const RENEW_INTERVAL: Duration = Duration::from_millis(keys::PERSON_TTL_MS / 3);
+/// Pause after a query that failed.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// What Redis keeps of a person who is connected.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Person {
+    pub(crate) presence: Presence,
+    pub(crate) sessions: Vec<SessionState>,
+}
+
+/// People whose presence or sessions have changed: each once, so there are at most as many
+/// as realms are open.
+#[derive(Default)]
+pub(crate) struct People {
+    waiting: RefCell<BTreeMap<Id<User>, Waiting>>,
+    filled: Notify,
+}
+
+struct Waiting {
+    person: Person,
+    /// Somebody has to hear of it who did not before, though nothing has changed.
+    again: bool,
+}
+
+impl People {
+    /// A person's own realm has changed.
+    pub(super) fn put(&self, user: Id<User>, realm: &Realm, again: bool) {
+        let person = Person {
+            presence: realm.presences.of(user),
+            sessions: realm.presences.sessions().cloned().collect(),
+        };
+        let mut waiting = self.waiting.borrow_mut();
+        let before = waiting.get(&user).is_some_and(|waiting| waiting.again);
+        let again = again || before;
+        waiting.insert(user, Waiting { person, again });
+        self.filled.notify_one();
+    }
+
+    /// What could not be told yet; what has changed again since stays as it is.
+    fn put_back(&self, batch: BTreeMap<Id<User>, Waiting>) {
+        let mut waiting = self.waiting.borrow_mut();
+        for (user, old) in batch {
+            waiting.entry(user).or_insert(old);
+        }
+    }
+
+    fn take(&self) -> BTreeMap<Id<User>, Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        match waiting.keys().nth(BATCH_MAX).copied() {
+            Some(next) => {
+                let rest = waiting.split_off(&next);
+                std::mem::replace(&mut *waiting, rest)
+            }
+            None => std::mem::take(&mut *waiting),
+        }
+    }
+}
+
+impl Owner {
+    /// Tells friends and partners, and renews the keys, as long as the task lives.
+    pub(crate) async fn tell_people(self: Rc<Self>) {
+        let mut renew = interval(RENEW_INTERVAL);
+        loop {
+            tokio::select! {
+                () = self.people.filled.notified() => {}
+                _ = renew.tick() => self.renew_people().await,
+            }
+            loop {
+                let batch = self.people.take();
+                if batch.is_empty() {
+                    break;
+                }
+                self.tell_batch(batch).await;
+            }
+        }
+    }
+
+    async fn tell_batch(&self, batch: BTreeMap<Id<User>, Waiting>) {
+        let users: Vec<Id<User>> = batch.keys().copied().collect();
+        let mut commands = self.feed.commands();
+        // Without Redis nobody can be told, and no friend's READY can show it.
+        let Ok(known) = people(&mut commands, &users).await else {
+            return;
+        };
+        let told = |user: &Id<User>| match known.get(user) {
+            Some(person) => person.presence.clone(),
+            None => Presence::default(),
+        };
+        let news = batch
+            .iter()
+            .filter(|(user, waiting)| waiting.again || told(user) != waiting.person.presence);
+        let news: Vec<Id<User>> = news.map(|(&user, _)| user).collect();
+        let friends = match news.is_empty() {
+            true => Vec::new(),
+            false => match database::limited(personal::companions(&self.db, &news)).await {
+                Ok(friends) => friends,
+                Err(error) => {
+                    tracing::warn!(%error, "friends were not read");
+                    self.people.put_back(batch);
+                    return sleep(RETRY_AFTER).await;
+                }
+            },
+        };
+        let mut pipeline = redis::pipe();
+        for (&user, Waiting { person, .. }) in &batch {
+            let key = keys::person(user);
+            match serde_json::to_string(person) {
+                Ok(json) if !person.sessions.is_empty() => {
+                    let command = pipeline.cmd("SET").arg(key).arg(json);
+                    command.arg("PX").arg(keys::PERSON_TTL_MS).ignore();
+                }
+                _ => {
+                    pipeline.cmd("DEL").arg(key).ignore();
+                }
+            }
+        }
+        for (user, friend) in friends {
+            let Some(Waiting { person, .. }) = batch.get(&user) else {
+                continue;
+            };
+            let view = person.presence.view(PresenceUser::Id { id: user }, None);
+            let Ok(body) = serde_json::to_vec(&view) else {
+                continue;
+            };
+            let event = Envelope {
+                realm: shard::realm(friend),
+                durability: Durability::Ephemeral,
+                kind: EventKind::PresenceUpdate,
+                vis: Visibility::realm(Intents::empty()),
+                at_ms: now_ms(),
+                trace: 0,
+                body: body.into(),
+                alt: None,
+            };
+            let channel = keys::shard_events(ShardId::of(friend, self.shards));
+            let command = pipeline.cmd("SPUBLISH").arg(channel);
+            command.arg(&event.encode()[..]).ignore();
+        }
+        if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
+            tracing::debug!(%error, "presences of friends were not published");
+        }
+    }
+
+    /// Somebody new may see a person's presence.
+    pub(super) fn tell_again(&self, id: Id<RealmMarker>) {
+        let state = self.state.borrow();
+        let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
+        if let Some(realm) = realm.filter(|realm| realm.is_own() && realm.presences.is_person()) {
+            self.people.put(id.cast(), realm, true);
+        }
+    }
+
+    async fn renew_people(&self) {
+        let people: Vec<Id<User>> = {
+            let state = self.state.borrow();
+            let open = state.realms.iter();
+            let open = open.filter_map(|(&id, entry)| Some((id, entry.realm.as_ref()?)));
+            let people = open.filter(|(_, realm)| realm.presences.sessions().next().is_some());
+            people.map(|(id, _)| id.cast()).collect()
+        };
+        for people in people.chunks(BATCH_MAX) {
+            let mut pipeline = redis::pipe();
+            for &user in people {
+                let command = pipeline.cmd("PEXPIRE").arg(keys::person(user));
+                command.arg(keys::PERSON_TTL_MS);
+            }
+            let mut commands = self.feed.commands();
+            let renewed: RedisResult<Vec<bool>> = pipeline.query_async(&mut commands).await;
+            let Ok(renewed) = renewed else { return };
+            let lost = people.iter().zip(renewed).filter(|(_, renewed)| !renewed);
+            for (&user, _) in lost {
+                let state = self.state.borrow();
+                let entry = state.realms.get(&user.cast());
+                if let Some(realm) = entry.and_then(|entry| entry.realm.as_ref()) {
+                    self.people.put(user, realm, false);
+                }
+            }
+        }
+    }
+}
+
+/// What Redis has of these people; whoever is not connected is not there.
+pub(crate) async fn people(
+    commands: &mut ConnectionManager,
+    users: &[Id<User>],
+) -> RedisResult<BTreeMap<Id<User>, Person>> {
+    let mut people = BTreeMap::new();
+    for users in users.chunks(BATCH_MAX) {
+        let mut pipeline = redis::pipe();
+        for &user in users {
+            pipeline.cmd("GET").arg(keys::person(user));
+        }
+        let notes: Vec<Option<Vec<u8>>> = pipeline.query_async(commands).await?;
+        for (&user, note) in users.iter().zip(notes) {
+            let person = note.and_then(|note| serde_json::from_slice(&note).ok());
+            people.extend(person.map(|person| (user, person)));
+        }
+    }
+    Ok(people)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,226 @@
+//! Presence over nodes: guilds, friends, counts, and owners that change.
+
+use guildhall_gateway::bus::SnapshotRequest;
+use guildhall_shared::{
+    model::{Platform, Presence, SessionState, Status},
+    online,
+};
+
+use super::*;
+
+fn shows(status: Status) -> Presence {
+    Presence::of_session(Platform::Web, status, None)
+}
+
+impl World {
+    /// A subscription of one user's session that shows something, and may want to know of others.
+    fn present(&self, user: Id<User>, status: Status, presences: bool) -> Subscription {
+        let request = SnapshotRequest {
+            session: SessionKey {
+                slot: 1,
+                generation: 1,
+            },
+            large_threshold: 50,
+            members: true,
+            presences,
+            unavailable: Some(false),
+        };
+        let subscriber = Subscriber {
+            presence: shows(status),
+            ..Subscriber::new(user, vec![request])
+        };
+        Subscription {
+            realm: self.realm(),
+            from: None,
+            users: vec![subscriber],
+        }
+    }
+
+    /// A person's own realm, with one session.
+    fn home(&self, user: Id<User>, status: Status) -> Subscription {
+        let session = SessionState {
+            id: [7; 16],
+            status,
+            platform: Platform::Web,
+            activities: None,
+        };
+        Subscription {
+            realm: user.cast(),
+            from: Some(Position { era: 1, seq: 0 }),
+            users: vec![Subscriber {
+                presence: shows(status),
+                sessions: vec![session],
+                ..Subscriber::new(user, Vec::new())
+            }],
+        }
+    }
+
+    async fn online(&self) -> Vec<u8> {
+        let key = keys::online(ShardId::of(self.guild, SHARDS), self.guild);
+        let mut redis = self.redis.clone();
+        let entry: Option<Vec<u8>> = redis::cmd("GET")
+            .arg(key)
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        entry.unwrap_or_default()
+    }
+}
+
+impl Node {
+    /// The next PRESENCE_UPDATE: whose, and which status. Other ephemeral events are passed over.
+    async fn presence(&self) -> (String, String) {
+        loop {
+            let event = self.event().await;
+            if event.kind == EventKind::PresenceUpdate {
+                let d: Value = serde_json::from_slice(&event.body).unwrap();
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                return (text(&d["user"]["id"]), text(&d["status"]));
+            }
+        }
+    }
+
+    async fn show(&self, realm: Id<Realm>, user: Id<User>, status: Status) {
+        let request = ToNode::Presence {
+            core: 0,
+            user,
+            realms: vec![(realm, shows(status))],
+            sessions: Vec::new(),
+        };
+        self.requests.send(request).await.unwrap();
+    }
+}
+
+/// Two nodes, the first of which owns everything.
+async fn two_nodes(world: &World) -> (Node, Node) {
+    let (a, b) = (Node::start(world, "a"), Node::start(world, "b"));
+    for node in [&a, &b] {
+        node.until("event feed", |node| node.status.is_ready())
+            .await;
+    }
+    world.publish_map(1, &[&a, &b], 0, Some(1)).await;
+    (a, b)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn presences_reach_who_wants_them_on_another_node(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, mut b) = two_nodes(&world).await;
+    a.subscribe(world.present(world.member, Status::Idle, true))
+        .await;
+    let subscribed = a.subscribed().await;
+    let guild: Value = serde_json::from_slice(&subscribed.snapshots[0].1).unwrap();
+    assert_eq!(
+        guild["presences"][0]["user"]["id"],
+        world.member.to_string()
+    );
+    assert_eq!(guild["presences"][0]["status"], "idle");
+    assert_eq!(guild["presences"].as_array().unwrap().len(), 1);
+    let owner = world.owner.to_string();
+    b.subscribe(world.present(world.owner, Status::Online, false))
+        .await;
+    b.subscribed().await;
+    let mut told = a.presence().await;
+    if told.0 == world.member.to_string() {
+        // Its own, which its core keeps from itself.
+        told = a.presence().await;
+    }
+    assert_eq!(told, (owner.clone(), "online".into()));
+    b.show(world.realm(), world.owner, Status::Dnd).await;
+    assert_eq!(a.presence().await, (owner.clone(), "dnd".into()));
+    b.show(world.realm(), world.owner, Status::Invisible).await;
+    assert_eq!(a.presence().await, (owner.clone(), "offline".into()));
+    b.show(world.realm(), world.owner, Status::Online).await;
+    assert_eq!(a.presence().await, (owner.clone(), "online".into()));
+    // Its node goes, and its sessions with it.
+    b.stop();
+    assert_eq!(a.presence().await, (owner, "offline".into()));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_new_owner_learns_who_is_online_and_tells_who_vanished(db: PgPool) {
+    let world = World::new(db).await;
+    let (mut a, b) = two_nodes(&world).await;
+    a.subscribe(world.present(world.owner, Status::Online, false))
+        .await;
+    a.subscribed().await;
+    b.subscribe(world.present(world.member, Status::Idle, true))
+        .await;
+    b.subscribed().await;
+    let started = Instant::now();
+    while online::count(&world.online().await) != Some(2) {
+        assert!(started.elapsed() < PATIENCE, "never: two are online");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The owner goes together with one of the two.
+    a.stop();
+    let told = loop {
+        match b.next().await {
+            ToCore::Event(event) if event.kind == EventKind::PresenceUpdate => {
+                let d: Value = serde_json::from_slice(&event.body).unwrap();
+                if d["user"]["id"] == world.owner.to_string() {
+                    break d;
+                }
+            }
+            ToCore::Event(_) | ToCore::Subscribed(_) => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    };
+    assert_eq!(told["status"], "offline");
+    let known = online::users(&world.online().await);
+    assert!(
+        known.iter().all(|(user, _)| *user == world.member),
+        "{known:?}"
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
+    let world = World::new(db).await;
+    sqlx::query("update account set bot = false")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for (user, other) in [(world.owner, world.member), (world.member, world.owner)] {
+        sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
+            .bind(user.to_db())
+            .bind(other.to_db())
+            .execute(&world.db)
+            .await
+            .unwrap();
+    }
+    let (a, b) = two_nodes(&world).await;
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    let sessions = a.event().await;
+    assert_eq!(sessions.kind, EventKind::SessionsReplace);
+    let d: Value = serde_json::from_slice(&sessions.body).unwrap();
+    assert_eq!(d[0]["session_id"], "07".repeat(16));
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    assert_eq!(a.presence().await, (world.member.to_string(), "dnd".into()));
+    let mut redis = world.redis.clone();
+    let mut kept = async |user: Id<User>| -> bool {
+        let exists = redis::cmd("EXISTS")
+            .arg(keys::person(user))
+            .query_async(&mut redis)
+            .await;
+        exists.unwrap()
+    };
+    assert!(kept(world.owner).await && kept(world.member).await);
+    let realm: Id<Realm> = world.member.cast();
+    let users = vec![world.member];
+    b.requests
+        .send(ToNode::Unsubscribe {
+            core: 0,
+            realm,
+            users,
+        })
+        .await
+        .unwrap();
+    assert_eq!(
+        a.presence().await,
+        (world.member.to_string(), "offline".into())
+    );
+    assert!(!kept(world.member).await);
+}
