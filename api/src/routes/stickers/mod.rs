@@ -1,4 +1,7 @@
-//! Stickers of guilds; there are no packs. Spec: objects.md › Sticker; endpoints › stickers.
+//! Stickers of guilds and of packs. Spec: objects.md › Sticker; endpoints › stickers.
+
+mod file;
+pub(crate) mod packs;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -7,7 +10,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Guild},
-    model::{AuditAction, Sticker, StickerFormat},
+    model::{AuditAction, StandardSticker, Sticker, StickerFormat},
 };
 use guildhall_store::expressions;
 use serde::{Deserialize, Serialize};
@@ -25,14 +28,12 @@ use crate::{
     error::Result,
     events,
     extract::{Form, Json, Path},
-    form::{Fault, FormErrors},
-    media::{self, File, StickerUpload},
+    form::FormErrors,
+    media::StickerUpload,
 };
+pub(crate) use file::StickerFile;
 
 const STICKERS_MAX: usize = 5;
-const FILE_BYTES_MAX: usize = 512 << 10;
-/// Width and height of a picture at most.
-const SIDE_MAX: u32 = 320;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -43,8 +44,8 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             delete_guild_sticker
         ))
         .routes(routes!(get_sticker))
-        .routes(routes!(list_sticker_packs))
-        .routes(routes!(get_sticker_pack))
+        .routes(routes!(packs::list_sticker_packs))
+        .routes(routes!(packs::get_sticker_pack))
 }
 
 /// The form of a new sticker.
@@ -211,24 +212,35 @@ async fn get_guild_sticker(
     Ok(Json(shown_to(&access, sticker)))
 }
 
-/// Of any guild, for everybody. Errors: 10060.
+/// A sticker of a guild or of a pack.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+enum AnySticker {
+    Guild(Box<Sticker>),
+    Standard(StandardSticker),
+}
+
+/// Of any guild or pack, for everybody. Errors: 10060.
 #[utoipa::path(
     get,
     path = "/stickers/{sticker_id}",
     tag = "Stickers",
-    responses((status = 200, body = Sticker))
+    responses((status = 200, body = AnySticker))
 )]
 async fn get_sticker(
     State(app): State<App>,
     _user: CurrentUser,
     Path(sticker_id): Path<Id<marker::Sticker>>,
-) -> Result<Json<Sticker>> {
+) -> Result<Json<AnySticker>> {
     let mut db = app.db.acquire().await?;
+    if let Some(sticker) = packs::find(&mut *db, sticker_id).await? {
+        return Ok(Json(AnySticker::Standard(sticker)));
+    }
     let sticker = find(&mut db, None, sticker_id).await?;
-    Ok(Json(Sticker {
+    Ok(Json(AnySticker::Guild(Box::new(Sticker {
         user: None,
         ..sticker
-    }))
+    }))))
 }
 
 /// CREATE_GUILD_EXPRESSIONS; a form with `name`, `tags`, `description` and `file`.
@@ -303,52 +315,10 @@ async fn keep_file(
         fields.insert("file".to_owned(), Value::String(filename));
     }
     let body: CreateSticker = crate::extract::parse_form(&serde_json::to_vec(&fields)?)?;
-    let bytes = bytes.unwrap_or_default();
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(media::too_large("file", FILE_BYTES_MAX));
-    }
-    let id: Id<marker::Sticker> = app.snowflakes.next()?;
-    let path = format!("stickers/{id}");
-    if is_lottie(&bytes) {
-        let file = File {
-            path,
-            content_type: "application/json".to_owned(),
-            size: bytes.len() as u64,
-            width: None,
-            height: None,
-        };
-        app.media.put(&file, bytes.into()).await?;
-        return Ok((body, StickerFormat::LOTTIE, id));
-    }
-    let image = media::inspect(app, bytes).await?;
-    let image = image.ok_or(ErrorCode::InvalidAsset)?;
-    let format = match (image.content_type, image.animated) {
-        ("image/png", false) => StickerFormat::PNG,
-        ("image/png", true) => StickerFormat::APNG,
-        ("image/gif", _) => StickerFormat::GIF,
-        _ => return Err(ErrorCode::InvalidAsset.into()),
-    };
-    if image.width.max(image.height) > SIDE_MAX {
-        let message = format!("Must be at most {SIDE_MAX} by {SIDE_MAX} pixels.");
-        let fault = Fault::Other("STICKER_DIMENSIONS_INVALID", message.into());
-        return Err(FormErrors::one("file", fault));
-    }
-    image.keep(&app.media, path).await?;
-    Ok((body, format, id))
-}
-
-/// A vector animation: JSON with layers and a frame rate.
-fn is_lottie(bytes: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Lottie {
-        #[serde(rename = "v")]
-        _version: String,
-        #[serde(rename = "fr")]
-        _frame_rate: f64,
-        #[serde(rename = "layers")]
-        _layers: Vec<serde::de::IgnoredAny>,
-    }
-    bytes.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<Lottie>(bytes).is_ok()
+    let file = StickerFile::inspect(&app.media, bytes.unwrap_or_default()).await?;
+    let id = app.snowflakes.next()?;
+    file.keep(&app.media, id).await?;
+    Ok((body, file.format, id))
 }
 
 /// MANAGE_GUILD_EXPRESSIONS, or one's own with CREATE_GUILD_EXPRESSIONS.
@@ -432,42 +402,4 @@ async fn delete_guild_sticker(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
-}
-
-#[derive(Serialize, ToSchema)]
-struct StickerPacks {
-    sticker_packs: Vec<StickerPack>,
-}
-
-/// Stickers that come with the product. This server has none.
-#[derive(Serialize, ToSchema)]
-struct StickerPack {
-    id: Id<marker::Any>,
-}
-
-/// None: this server comes without packs. For everybody, without a token too.
-#[utoipa::path(
-    get,
-    path = "/sticker-packs",
-    tag = "Stickers",
-    security(()),
-    responses((status = 200, body = StickerPacks))
-)]
-async fn list_sticker_packs() -> Json<StickerPacks> {
-    let sticker_packs = Vec::new();
-    Json(StickerPacks { sticker_packs })
-}
-
-/// Errors: 10061, as there are none.
-#[utoipa::path(
-    get,
-    path = "/sticker-packs/{pack_id}",
-    tag = "Stickers",
-    responses((status = 404, description = "There are no packs"))
-)]
-async fn get_sticker_pack(
-    _user: CurrentUser,
-    Path(_pack_id): Path<Id<marker::Any>>,
-) -> crate::error::Error {
-    ErrorCode::UnknownStickerPack.into()
 }
