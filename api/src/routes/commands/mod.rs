@@ -19,9 +19,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{
-    announce::bots_of, check::check_value, index::is_usable, permissions::rules, store::find,
-};
+pub(crate) use self::{check::check_value, index::is_usable, permissions::rules, store::find};
 use self::{
     input::{BulkInput, CommandInput},
     place::{Place, bulk_set_at, create_at, delete_at, get_at, list_at, update_at},
