@@ -139,7 +139,10 @@ async fn pass(State(door): State<Arc<Door>>, request: Request) -> Response {
         .iter()
         .any(|(method, shut)| *method == parts.method && shut.load(Ordering::SeqCst));
     let mut response = Response::builder().status(answer.status());
-    *response.headers_mut().unwrap() = answer.headers().clone();
+    let headers = response.headers_mut().unwrap();
+    *headers = answer.headers().clone();
+    // The body goes on whole.
+    headers.remove("transfer-encoding");
     let body = answer.bytes().await.unwrap();
     if is_shut {
         door.kept_back.notify_one();
