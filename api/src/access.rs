@@ -85,8 +85,18 @@ impl GuildAccess {
             user,
             is_owner: user == self.owner,
             roles: &member.roles,
-            communication_disabled_until: member.communication_disabled_until,
+            communication_disabled_until: member.silenced_until(),
         })
+    }
+
+    /// Guild-level permissions, a quarantine apart: who is in one may still take a better name.
+    pub(crate) fn base_out_of_quarantine(&self) -> Permissions {
+        let flags = self.member.flags & !Member::QUARANTINED;
+        let free = Member {
+            flags,
+            ..self.member.clone()
+        };
+        self.base_of_member(self.user, &free)
     }
 
     fn base_of(&self, member: MemberAccess<'_>) -> Permissions {
@@ -164,7 +174,7 @@ impl GuildAccess {
             user: self.user,
             is_owner: self.is_owner(),
             roles: &self.member.roles,
-            communication_disabled_until: self.member.communication_disabled_until,
+            communication_disabled_until: self.member.silenced_until(),
         }
     }
 }

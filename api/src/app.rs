@@ -24,7 +24,7 @@ use crate::{
     message_writer::MessageWriter,
     outgoing::Outgoing,
     rate_limit::Limiter,
-    routes::{self, automod::Rules},
+    routes::{self, automod::Rules, webhooks::Pictures},
     seen::Seen,
     snowflakes::Snowflakes,
     telemetry::Metrics,
@@ -58,6 +58,7 @@ pub struct Shared {
     pub(crate) seen: Seen,
     pub(crate) automod: Rules,
     pub(crate) outgoing: Outgoing,
+    pub(crate) pictures: Pictures,
     pub(crate) mailer: Mailer,
     /// Turns of those who work on forgotten passwords.
     pub(crate) forgotten: Arc<Semaphore>,
@@ -100,6 +101,8 @@ pub enum StartError {
     Mail(#[from] crate::mail::BadMailSetting),
     #[error("MEDIA_DIR, MEDIA_S3_*: {0}")]
     Media(#[from] object_store::Error),
+    #[error("{0}")]
+    StickerPack(#[from] crate::sticker_packs::PackError),
     #[error("API_LISTEN: {0}")]
     Listen(std::io::Error),
 }
@@ -136,6 +139,7 @@ impl App {
             seen: Seen::default(),
             automod: Rules::default(),
             outgoing: Outgoing::new(config.outgoing_http).map_err(StartError::Outgoing)?,
+            pictures: Pictures::default(),
             forgotten: routes::auth::forgotten_turns(),
             mailer: Mailer::start(&config, &tasks, &stop)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),

@@ -32,5 +32,6 @@ mod seen;
 mod sessions;
 mod signing;
 mod snowflakes;
+pub mod sticker_packs;
 pub mod telemetry;
 mod tickets;

@@ -1,4 +1,4 @@
-//! `guildhall-api`: serves REST, migrates the database, signs operator tokens.
+//! `guildhall-api`: serves REST, migrates the database, signs operator tokens, imports sticker packs.
 
 use std::{ffi::OsString, process::ExitCode, time::Duration};
 
@@ -7,7 +7,7 @@ use guildhall_api::{
     app::{self, App, StartError},
     auth::{self, Audience},
     config::{Config, LogFormat, MigrateConfig, OperatorTokenConfig},
-    http, migrate, telemetry,
+    http, migrate, sticker_packs, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,8 @@ enum Command {
     Migrate(MigrateConfig),
     /// Print a token for the operator endpoints.
     OperatorToken(OperatorTokenConfig),
+    /// The packs of standard stickers that everybody on this server may use.
+    StickerPacks(Box<sticker_packs::Config>),
 }
 
 fn main() -> ExitCode {
@@ -79,6 +81,10 @@ async fn run(command: Command) -> Result<(), StartError> {
             let key = &config.cluster_key;
             let token = auth::sign_token(key, Audience::Operator, &config.name, lifetime)?;
             println!("{token}");
+            Ok(())
+        }
+        Command::StickerPacks(config) => {
+            println!("{}", sticker_packs::run(*config).await?);
             Ok(())
         }
     }

@@ -1,4 +1,5 @@
-//! Requests that this server sends to addresses users chose (interactions endpoints).
+//! Requests that this server sends to addresses users chose (interactions endpoints,
+//! pictures of webhooks).
 //!
 //! One client with a guard: only public addresses are reached, unless a setting allows others;
 //! nothing is redirected, waited for long or read without end. Never follows what an answer says.
@@ -10,9 +11,9 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{
-    Client, StatusCode, Url,
+    Client, RequestBuilder, StatusCode, Url,
     dns::{Addrs, Name, Resolve, Resolving},
-    header::HeaderMap,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect,
 };
 use tokio::sync::Semaphore;
@@ -21,8 +22,9 @@ use crate::{config::OutgoingHttp, form::Fault};
 
 /// Connecting takes no longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Answers are read up to here; a longer one counts as none.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Answers to what is posted are read up to here; a longer one counts as none. They may bring
+/// files; with [`REQUESTS_MAX`] of them this is what memory is spent at worst.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Requests under way; more fail at once.
 const REQUESTS_MAX: usize = 256;
 /// Longest URL.
@@ -40,6 +42,7 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
+    pub(crate) content_type: Option<HeaderValue>,
     pub(crate) body: Bytes,
 }
 
@@ -123,23 +126,46 @@ impl Outgoing {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Answer, Unreachable> {
-        if !self.may_reach(&url) {
+        let request = self.client.post(url.clone()).headers(headers).body(body);
+        self.send(&url, request, timeout, ANSWER_BYTES_MAX).await
+    }
+
+    /// Reads what is at an address, `bytes_max` at most, within `timeout`.
+    pub(crate) async fn get(
+        &self,
+        url: Url,
+        timeout: Duration,
+        bytes_max: usize,
+    ) -> Result<Answer, Unreachable> {
+        let request = self.client.get(url.clone());
+        self.send(&url, request, timeout, bytes_max).await
+    }
+
+    async fn send(
+        &self,
+        url: &Url,
+        request: RequestBuilder,
+        timeout: Duration,
+        bytes_max: usize,
+    ) -> Result<Answer, Unreachable> {
+        if !self.may_reach(url) {
             return Err(Unreachable::Forbidden);
         }
         let _running = self.running.try_acquire().map_err(|_| Unreachable::Busy)?;
-        let request = self.client.post(url).headers(headers).body(body);
         let exchange = async {
             let mut response = request.send().await.map_err(|_| Unreachable::NoAnswer)?;
             let status = response.status();
+            let content_type = response.headers().get(CONTENT_TYPE).cloned();
             let mut body = BytesMut::new();
             while let Some(chunk) = response.chunk().await.map_err(|_| Unreachable::NoAnswer)? {
-                if body.len() + chunk.len() > ANSWER_BYTES_MAX {
+                if body.len() + chunk.len() > bytes_max {
                     return Err(Unreachable::TooLong);
                 }
                 body.extend_from_slice(&chunk);
             }
             Ok(Answer {
                 status,
+                content_type,
                 body: body.freeze(),
             })
         };

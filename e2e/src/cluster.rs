@@ -136,6 +136,7 @@ impl Cluster {
             ("REDIS_URL", redis_url.clone()),
             ("CLUSTER_KEY", key),
             ("CLUSTER_SHARDS", options.shards.to_string()),
+            ("MEDIA_DIR", folder.join("media").display().to_string()),
             ("RUST_LOG", options.log.map_or_else(rust_log, str::to_owned)),
             ("NO_COLOR", "1".to_owned()),
         ];
@@ -157,6 +158,10 @@ impl Cluster {
         let mut migrate = launch("migrate", "guildhall-api", &[])?;
         migrate.arguments = vec!["migrate".into()];
         run_to_end(migrate).await?;
+        let mut packs = launch("sticker-packs", "guildhall-api", &[])?;
+        let hello = concat!(env!("CARGO_MANIFEST_DIR"), "/../sticker-packs/hello");
+        packs.arguments = ["sticker-packs", "import", hello].map(str::to_owned).into();
+        run_to_end(packs).await?;
 
         let mut gateways = Vec::new();
         for (number, letter) in ('a'..='z').take(options.gateways).enumerate() {

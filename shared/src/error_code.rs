@@ -129,6 +129,8 @@ codes! {
     VoiceMessageMetadata = 50161, 400, "Voice messages must have supporting metadata";
     VoiceMessageEdit = 50162, 400, "Voice messages cannot be edited";
     SoundboardVoice = 50167, 400, "The specified user must be connected to voice and able to speak";
+    CannotSendVoiceMessage = 50173, 403, "You cannot send voice messages in this channel";
+    CannotSendSticker = 50600, 403, "You do not have permission to send this sticker.";
     ReactionBlocked = 90001, 403, "Reaction was blocked";
     IndexNotReady = 110000, 202, "Index not yet available. Try again later";
     CannotForwardUnreadable = 160014, 400, "You cannot forward a message whose content you cannot read";

@@ -47,6 +47,7 @@ pub mod marker {
         Integration,
         Emoji,
         Sticker,
+        StickerPack,
         Sound,
         Webhook,
         /// A tag of a forum.

@@ -229,6 +229,7 @@ pub struct MemberAccess<'a> {
     pub is_owner: bool,
     /// Without @everyone.
     pub roles: &'a [Id<Role>],
+    /// Of a timeout, or of a quarantine ([`crate::model::Member::silenced_until`]).
     pub communication_disabled_until: Option<Timestamp>,
 }
 

@@ -1,7 +1,7 @@
 //! The processes of one cluster on this machine: where they listen, how they start, in which order they stop.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -12,7 +12,8 @@ use crate::ports;
 use crate::process::{Launch, Service, tail, wait_ready};
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
-const MIGRATE_TIMEOUT: Duration = Duration::from_secs(300);
+/// For commands that end by themselves: migrations, imports.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(300);
 const STOP_GRACE: Duration = Duration::from_secs(15);
 
 /// What a cluster is made of.
@@ -97,24 +98,37 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Applies the migrations and waits for the end of it.
     pub(crate) fn migrate(plan: &Plan, ports: &Ports) -> Result<()> {
-        let launch = plan.api(ports, "migrate");
+        Self::run_to_end(plan.api(ports, "migrate"))
+    }
+
+    /// Brings a folder's sticker pack in.
+    pub(crate) fn import_stickers(plan: &Plan, ports: &Ports, folder: &Path) -> Result<()> {
+        let mut launch = plan.api(ports, "sticker-packs");
+        let folder = folder.display().to_string();
+        launch.arguments.extend(["import".to_owned(), folder]);
+        Self::run_to_end(launch)
+    }
+
+    fn run_to_end(launch: Launch) -> Result<()> {
         let mut service = launch.start()?;
-        let end = std::time::Instant::now() + MIGRATE_TIMEOUT;
+        let end = std::time::Instant::now() + COMMAND_TIMEOUT;
         loop {
             if let Some(status) = service.wait(Duration::from_millis(100)) {
                 if status.success() {
                     return Ok(());
                 }
                 bail!(
-                    "the migrations failed ({status}):\n{}",
+                    "{} failed ({status}):\n{}",
+                    service.name(),
                     tail(service.log(), 15)
                 );
             }
             interrupt::check()?;
             if std::time::Instant::now() > end {
                 bail!(
-                    "the migrations took over {} s:\n{}",
-                    MIGRATE_TIMEOUT.as_secs(),
+                    "{} took over {} s:\n{}",
+                    service.name(),
+                    COMMAND_TIMEOUT.as_secs(),
                     service.log_tail()
                 );
             }

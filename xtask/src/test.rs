@@ -12,11 +12,16 @@ use crate::cargo::{self, Profile, cargo};
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
+/// Programs of others that tests run: discord.js, a server that speaks S3.
+const NODE_FOLDERS: [&str; 2] = ["e2e/discordjs", "api/tests/s3rver"];
+
 /// Runs `cargo test` with `arguments`; the last line printed is `N passed, M failed[, K skipped]`.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     sweep()?;
     let binaries = install::databases()?;
-    install_discord_js()?;
+    for folder in NODE_FOLDERS {
+        install_from_npm(folder)?;
+    }
     build(arguments)?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut redis = Redis::temporary_with(&binaries, true)?;
@@ -70,9 +75,9 @@ fn names_packages(arguments: &[String]) -> bool {
         .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
 }
 
-/// `npm ci` for the tests that run discord.js, unless it was done for this lock file.
-fn install_discord_js() -> Result<()> {
-    let folder = checkout().join("e2e/discordjs");
+/// `npm ci` of what tests run, unless it was done for this lock file.
+fn install_from_npm(folder: &str) -> Result<()> {
+    let folder = checkout().join(folder);
     let wanted = folder.join("package-lock.json");
     if !wanted.is_file() {
         return Ok(());
@@ -81,7 +86,7 @@ fn install_discord_js() -> Result<()> {
     if modified(&folder.join("node_modules/.package-lock.json")) >= modified(&wanted) {
         return Ok(());
     }
-    println!("  installing discord.js for the end-to-end tests");
+    println!("  installing what the tests in {} need", folder.display());
     let mut command = Command::new("npm");
     command
         .args(["ci", "--no-audit", "--no-fund"])

@@ -13,7 +13,7 @@ use crate::interrupt::{self, Interrupted};
 use crate::layout::Layout;
 use crate::process::tail;
 use crate::seed::{self, Demo};
-use crate::servers::{Postgres, PostgresOptions, Redis, RedisOptions};
+use crate::servers::{Postgres, PostgresOptions, Redis, RedisOptions, checkout};
 
 const GATEWAYS: u16 = 2;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
@@ -143,6 +143,7 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
     let ports = Ports::choose(plan.gateways)?;
     Cluster::migrate(&plan, &ports)?;
     println!("  migrations applied");
+    Cluster::import_stickers(&plan, &ports, &checkout().join("sticker-packs/hello"))?;
     let cluster = Cluster::start(&plan, ports, |ready| println!("  {ready} is ready"))?;
     let api = cluster.api();
     stack.cluster = Some(cluster);

@@ -30,102 +30,73 @@ pub(crate) async fn deleted_guilds(db: &PgPool) -> Result<()> {
 async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Result<bool> {
     let guild = guild.to_db();
     macro_rules! empty {
-        ($batch:expr, $statement:literal) => {
+        ($batch:expr, $($statement:tt)+) => {
             loop {
                 let Some(left) = statements.checked_sub(1) else {
                     return Ok(false);
                 };
                 *statements = left;
-                let deleted = sqlx::query!($statement, guild, $batch).execute(db).await?;
+                let deleted = sqlx::query!($($statement)+, guild, $batch).execute(db).await?;
                 if deleted.rows_affected() < $batch as u64 {
                     break;
                 }
             }
         };
     }
-    empty!(
-        BATCH,
-        "delete from member where ctid in (select ctid from member where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from ban where ctid in (select ctid from ban where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from role where ctid in (select ctid from role where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from voice_state
-         where ctid in (select ctid from voice_state where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from stage_instance
-         where ctid in (select ctid from stage_instance where guild_id = $1 limit $2)"
-    );
+    /// Rows that name the guild themselves.
+    macro_rules! empty_table {
+        ($table:literal) => {
+            empty!(
+                BATCH,
+                "delete from "
+                    + $table
+                    + " where ctid in (select ctid from "
+                    + $table
+                    + " where guild_id = $1 limit $2)"
+            )
+        };
+    }
+    empty_table!("member");
+    empty_table!("ban");
+    empty_table!("role");
+    empty_table!("voice_state");
+    empty_table!("stage_instance");
     empty!(
         BATCH,
         "delete from scheduled_event_user where ctid in (
            select u.ctid from scheduled_event_user u join scheduled_event e using (event_id)
            where e.guild_id = $1 limit $2)"
     );
-    empty!(
-        BATCH,
-        "delete from scheduled_event
-         where ctid in (select ctid from scheduled_event where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from integration
-         where ctid in (select ctid from integration where guild_id = $1 limit $2)"
-    );
+    empty_table!("scheduled_event");
+    empty_table!("integration");
     empty!(
         BATCH,
         "delete from invite_target_user where ctid in (
            select t.ctid from invite_target_user t join invite i using (code)
            where i.guild_id = $1 limit $2)"
     );
-    empty!(
-        BATCH,
-        "delete from invite where ctid in (select ctid from invite where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from automod_rule
-         where ctid in (select ctid from automod_rule where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from deleted_role
-         where ctid in (select ctid from deleted_role where guild_id = $1 limit $2)"
-    );
-    empty!(
-        BATCH,
-        "delete from audit_entry
-         where ctid in (select ctid from audit_entry where guild_id = $1 limit $2)"
-    );
+    empty_table!("invite");
+    empty_table!("automod_rule");
+    empty_table!("deleted_role");
+    empty_table!("audit_entry");
     empty!(
         BATCH_CHANNELS,
         "delete from channel where ctid in (select ctid from channel where guild_id = $1 limit $2)"
     );
     let mut tx = db.begin().await?;
-    sqlx::query!("delete from guild_template where guild_id = $1", guild)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("delete from welcome_screen where guild_id = $1", guild)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("delete from onboarding where guild_id = $1", guild)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("delete from vanity_url where guild_id = $1", guild)
-        .execute(&mut *tx)
-        .await?;
-    sqlx::query!("delete from deleted_guild where guild_id = $1", guild)
-        .execute(&mut *tx)
-        .await?;
+    /// What there is one of per guild, or nearly.
+    macro_rules! delete {
+        ($table:literal) => {
+            sqlx::query!("delete from " + $table + " where guild_id = $1", guild)
+                .execute(&mut *tx)
+                .await?
+        };
+    }
+    delete!("guild_template");
+    delete!("welcome_screen");
+    delete!("onboarding");
+    delete!("vanity_url");
+    delete!("deleted_guild");
     tx.commit().await?;
     Ok(true)
 }

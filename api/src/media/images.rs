@@ -61,6 +61,11 @@ impl ImageOf {
         }
     }
 
+    /// Where an image with this hash is kept.
+    pub(crate) fn path(self, hash: &str) -> String {
+        format!("{}/{hash}", self.folder())
+    }
+
     fn bytes_max(self) -> usize {
         match self {
             Self::RoleIcon(_) => Self::SMALL_BYTES_MAX,
@@ -116,9 +121,31 @@ pub(crate) async fn store_image(
 ) -> Result<String> {
     let image = parse_image(app, field, data_uri, of.bytes_max()).await?;
     let hash = image.hash();
-    let path = format!("{}/{hash}", of.folder());
-    image.keep(&app.media, path).await?;
+    image.keep(&app.media, of.path(&hash)).await?;
     Ok(hash)
+}
+
+/// As [`store_image`], of bytes from elsewhere; `None` if they are no image, or too many.
+pub(crate) async fn store_fetched(
+    app: &App,
+    of: ImageOf,
+    bytes: Vec<u8>,
+) -> Result<Option<String>> {
+    if bytes.len() > of.bytes_max() {
+        return Ok(None);
+    }
+    let Some(image) = inspect(&app.media, bytes).await? else {
+        return Ok(None);
+    };
+    let hash = image.hash();
+    image.keep(&app.media, of.path(&hash)).await?;
+    Ok(Some(hash))
+}
+
+/// Whether an image is there, for a row to show: its lease is renewed if none does yet.
+pub(crate) async fn is_kept(media: &Media, of: ImageOf, hash: &str) -> Result<bool> {
+    let path = of.path(hash);
+    Ok(media.is_used(&path).await? || media.renew(&path).await?.is_some())
 }
 
 /// [`store_image`] of a field that may be absent or null: the new value of the column,
@@ -159,14 +186,13 @@ pub(crate) async fn parse_image(
     bytes_max: usize,
 ) -> Result<Image> {
     let bytes = decode_data_uri(field, data_uri, bytes_max)?;
-    let image = inspect(app, bytes).await?;
+    let image = inspect(&app.media, bytes).await?;
     image.ok_or_else(|| invalid_image(field))
 }
 
 /// Decodes bytes that should be an image; `None` if they are none.
-pub(crate) async fn inspect(app: &App, bytes: Vec<u8>) -> Result<Option<Image>> {
-    let inspected = app
-        .media
+pub(crate) async fn inspect(media: &Media, bytes: Vec<u8>) -> Result<Option<Image>> {
+    let inspected = media
         .work(move || render::inspect(&bytes).map(|found| (found, bytes)))
         .await?;
     Ok(inspected.map(|(found, bytes)| Image {

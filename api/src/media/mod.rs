@@ -25,8 +25,8 @@ pub(crate) use self::{
     attachments::{AttachmentForm, link_embedded, sanitize},
     files::{File, collect},
     images::{
-        ImageOf, check_image, decode_data_uri, inspect, parse_image, store_image,
-        store_optional_image, too_large,
+        Image, ImageOf, check_image, decode_data_uri, inspect, is_kept, parse_image, store_fetched,
+        store_image, store_optional_image, too_large,
     },
     render::{Format, Variant, default_avatar},
     sign::{SLOT_SECONDS, Signed, SlotClaim},
@@ -56,7 +56,17 @@ pub(crate) struct Media {
 impl Media {
     /// Opens the store. Errors: a folder that cannot be made, settings that do not fit.
     pub(crate) fn open(config: &Config, db: PgPool) -> Result<Self, object_store::Error> {
-        let media = &config.media;
+        let (key, public_url) = (&config.cluster_key, &config.public_url);
+        Self::with(&config.media, key, public_url, db)
+    }
+
+    /// As [`Self::open`]. `key` signs addresses, all of them below `public_url`.
+    pub(crate) fn with(
+        media: &MediaConfig,
+        key: &Secret,
+        public_url: &str,
+        db: PgPool,
+    ) -> Result<Self, object_store::Error> {
         let store: Arc<dyn ObjectStore> = match &media.s3_bucket {
             Some(bucket) => Arc::new(s3(media, bucket)?),
             None => {
@@ -71,12 +81,12 @@ impl Media {
         Ok(Self {
             db,
             store,
-            key: config.cluster_key.clone(),
+            key: key.clone(),
             cdn_url: media
                 .cdn_public_url
                 .clone()
-                .unwrap_or_else(|| config.public_url.clone()),
-            api_url: config.public_url.clone(),
+                .unwrap_or_else(|| public_url.to_owned()),
+            api_url: public_url.to_owned(),
             attachment_bytes_max: media.attachment_bytes_max,
             workers: Arc::new(Semaphore::new(IMAGE_WORKERS)),
             rendered: render::Rendered::default(),

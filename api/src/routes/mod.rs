@@ -42,7 +42,7 @@ mod settings;
 mod sinks;
 mod soundboard;
 mod stages;
-mod stickers;
+pub(crate) mod stickers;
 mod templates;
 pub(crate) mod threads;
 mod typing;

@@ -7,7 +7,8 @@ use guildhall_shared::{
     error_code::ErrorCode,
     id::marker::{self, Guild as GuildMarker, Target},
     model::{
-        Channel, ChannelKind, ChannelSettings, Guild, GuildSettings, RoleColors, User, present,
+        Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, Guild, GuildSettings,
+        RoleColors, User, present,
     },
     permissions::OverwriteKind,
 };
@@ -124,14 +125,25 @@ struct ChannelSnapshot {
     parent_id: Option<Id<Target>>,
     default_auto_archive_duration: Option<u32>,
     permission_overwrites: Vec<OverwriteSnapshot>,
-    available_tags: Option<Vec<serde_json::Value>>,
+    available_tags: Option<Vec<TagSnapshot>>,
     template: String,
-    default_reaction_emoji: Option<serde_json::Value>,
+    default_reaction_emoji: Option<DefaultReaction>,
     default_thread_rate_limit_per_user: Option<u32>,
     default_sort_order: Option<u8>,
     default_forum_layout: Option<u8>,
     default_tag_setting: Option<String>,
     theme_color: Option<u32>,
+}
+
+/// A forum's tag. Emojis of the guild itself stay behind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+struct TagSnapshot {
+    /// From 1, within its channel.
+    id: u32,
+    name: String,
+    emoji_id: Option<Id<marker::Any>>,
+    emoji_name: Option<String>,
+    moderated: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -142,6 +154,17 @@ struct OverwriteSnapshot {
     kind: u8,
     allow: Permissions,
     deny: Permissions,
+}
+
+fn tags(tags: &[ForumTag]) -> Vec<TagSnapshot> {
+    let tags = tags.iter().zip(1..).map(|(tag, id)| TagSnapshot {
+        id,
+        name: tag.name.clone(),
+        emoji_id: None,
+        emoji_name: tag.emoji_name.clone().filter(|_| tag.emoji_id.is_none()),
+        moderated: tag.moderated,
+    });
+    tags.collect()
 }
 
 impl Snapshot {
@@ -190,13 +213,17 @@ impl Snapshot {
                         })
                     })
                     .collect(),
-                available_tags: None,
+                available_tags: own.available_tags.as_deref().map(tags),
                 template: String::new(),
-                default_reaction_emoji: None,
+                default_reaction_emoji: own
+                    .default_reaction_emoji
+                    .clone()
+                    .flatten()
+                    .filter(|emoji| emoji.emoji_id.is_none()),
                 default_thread_rate_limit_per_user: own.default_thread_rate_limit_per_user,
-                default_sort_order: None,
-                default_forum_layout: None,
-                default_tag_setting: None,
+                default_sort_order: own.default_sort_order.flatten(),
+                default_forum_layout: own.default_forum_layout,
+                default_tag_setting: own.default_tag_setting.clone().flatten(),
                 theme_color: None,
             }
         });
@@ -273,6 +300,18 @@ impl Snapshot {
 impl ChannelSnapshot {
     fn plan(self) -> ChannelPlan {
         let first = channels::default_settings(self.kind);
+        let tags = self.available_tags.unwrap_or_default().into_iter();
+        let tags = tags.filter_map(|tag| {
+            Some(ForumTag {
+                // A new one is given when the channel is made.
+                id: Id::new(tag.id.into())?,
+                name: tag.name,
+                moderated: tag.moderated,
+                emoji_id: None,
+                emoji_name: tag.emoji_name,
+            })
+        });
+        let tags = tags.collect();
         let settings = ChannelSettings {
             topic: first.topic.as_ref().map(|_| self.topic),
             nsfw: first.nsfw.map(|_| self.nsfw),
@@ -281,6 +320,17 @@ impl ChannelSnapshot {
             rate_limit_per_user: first.rate_limit_per_user.map(|_| self.rate_limit_per_user),
             default_auto_archive_duration: self.default_auto_archive_duration,
             default_thread_rate_limit_per_user: self.default_thread_rate_limit_per_user,
+            available_tags: first.available_tags.as_ref().map(|_| tags),
+            default_reaction_emoji: first
+                .default_reaction_emoji
+                .as_ref()
+                .map(|_| self.default_reaction_emoji),
+            default_sort_order: first.default_sort_order.map(|_| self.default_sort_order),
+            default_forum_layout: self.default_forum_layout.or(first.default_forum_layout),
+            default_tag_setting: first
+                .available_tags
+                .as_ref()
+                .and(self.default_tag_setting.map(Some)),
             ..first
         };
         let overwrites = self.permission_overwrites.into_iter();

@@ -453,3 +453,82 @@ async fn files_can_come_before_their_message_through_slots(db: PgPool) {
         .await
         .expect_error(403, 50001);
 }
+
+/// A beginning of an Ogg file.
+fn ogg() -> Vec<u8> {
+    let mut page = b"OggS\0\x02".to_vec();
+    page.extend([0; 20]);
+    page.extend(b"\x01\x13OpusHead\x01\x01");
+    page
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_voice_message_is_one_recording_and_nothing_else(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let guild = app.guild(&alice, "Hall").await;
+    app.join(&bob, guild).await;
+    let path = messages(guild);
+    let voice = json!({
+        "flags": 1 << 13,
+        "attachments": [{ "id": 0, "filename": "voice.ogg", "duration_secs": 1.5,
+                          "waveform": "AAAAAP8=" }],
+    });
+    let send = async |user: &TestUser, payload: &Value, files: &[Vec<u8>]| {
+        let mut form = Form::new().text("payload_json", payload.to_string());
+        for (n, bytes) in files.iter().enumerate() {
+            form = form.part(format!("files[{n}]"), file("voice.ogg", bytes.clone()));
+        }
+        app.upload(user, Method::POST, &path, form).await
+    };
+    let sent = send(&bob, &voice, &[ogg()]).await.expect(200);
+    conforms("create_message", 200, &sent);
+    assert_eq!(sent["flags"], 1 << 13);
+    let recording = &sent["attachments"][0];
+    assert_eq!(recording["content_type"], "audio/ogg");
+    assert_eq!(recording["duration_secs"], 1.5);
+    assert_eq!(recording["waveform"], "AAAAAP8=");
+
+    let with = |field: &str, value: Value| {
+        let mut body = voice.clone();
+        body[field] = value;
+        body
+    };
+    let about = |key: &str, value: Value| {
+        let mut body = voice.clone();
+        body["attachments"][0][key] = value;
+        body
+    };
+    for (body, files, code) in [
+        (with("content", json!("and text")), vec![ogg()], 50159),
+        (
+            with("embeds", json!([{ "title": "x" }])),
+            vec![ogg()],
+            50159,
+        ),
+        (voice.clone(), vec![], 50160),
+        (voice.clone(), vec![ogg(), ogg()], 50160),
+        (voice.clone(), vec![png(1, 1)], 50160),
+        (about("waveform", Value::Null), vec![ogg()], 50161),
+        (about("waveform", json!("not base64!")), vec![ogg()], 50161),
+        (about("duration_secs", Value::Null), vec![ogg()], 50161),
+    ] {
+        send(&bob, &body, &files).await.expect_error(400, code);
+    }
+    let one = format!("{path}/{}", sent["id"].as_str().unwrap());
+    app.patch(&bob, &one, json!({ "content": "changed" }))
+        .await
+        .expect_error(400, 50162);
+    let forward = json!({ "message_reference": { "type": 1, "message_id": sent["id"],
+                                                 "channel_id": sent["channel_id"] } });
+    let forward = app.post(&alice, &path, forward).await.expect(200);
+    assert_eq!(forward["message_snapshots"][0]["message"]["flags"], 1 << 13);
+
+    let role = format!("/guilds/{0}/roles/{0}", guild.id);
+    let most = Permissions::NEW_GUILD - Permissions::SEND_VOICE_MESSAGES;
+    let body = json!({ "permissions": most.bits().to_string() });
+    app.patch(&alice, &role, body).await.expect(200);
+    send(&bob, &voice, &[ogg()]).await.expect_error(403, 50173);
+    send(&alice, &voice, &[ogg()]).await.expect(200);
+}

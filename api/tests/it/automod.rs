@@ -240,3 +240,74 @@ async fn edits_are_looked_at_and_the_exempt_are_not(db: PgPool) {
         .await
         .expect(200);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_forbidden_name_is_quarantined_until_it_changes(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let rule = json!({
+        "name": "names", "event_type": 2, "trigger_type": 6, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["*evil*"] },
+        "actions": [{ "type": 4 }, { "type": 2, "metadata": { "channel_id": hall.general } }],
+    });
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    let me = format!("/guilds/{}/members/@me", hall.id);
+    let messages = format!("/channels/{}/messages", hall.general);
+    let before = app.events(hall.id).await.len();
+    let named = app.patch(&bob, &me, json!({ "nick": "Dr Evil" })).await;
+    let named = named.expect(200);
+    conforms("update_my_guild_member", 200, &named);
+    assert_eq!(named["flags"], 1 << 7);
+    let events = app.events(hall.id).await.split_off(before);
+    let names: Vec<_> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names,
+        [
+            "GUILD_MEMBER_UPDATE",
+            "AUTO_MODERATION_ACTION_EXECUTION",
+            "MESSAGE_CREATE",
+            "AUTO_MODERATION_ACTION_EXECUTION",
+        ]
+    );
+    let execution = &events[1].1;
+    assert_eq!(execution["action"]["type"], 4);
+    assert_eq!(execution["content"], "Dr Evil");
+    assert_eq!(execution["matched_keyword"], "*evil*");
+    let entries = app.audit(hall.id).await;
+    let logged = entries.iter().filter(|entry| entry["action_type"] == 146);
+    assert_eq!(logged.count(), 1);
+
+    // Reading goes on, taking part does not.
+    let text = json!({ "content": "hi" });
+    app.get(&bob, &messages).await.expect(200);
+    app.post(&bob, &messages, text.clone())
+        .await
+        .expect_error(403, 50013);
+    // A better name ends it.
+    let named = app.patch(&bob, &me, json!({ "nick": "Dr Good" })).await;
+    assert_eq!(named.expect(200)["flags"], 0);
+    app.post(&bob, &messages, text.clone()).await.expect(200);
+    // By a moderator as well; whoever manages the guild is named as they like.
+    app.patch(&bob, &me, json!({ "nick": "devil" }))
+        .await
+        .expect(200);
+    let his = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    let named = app.patch(&alice, &his, json!({ "nick": null })).await;
+    assert_eq!(named.expect(200)["flags"], 0);
+    let named = app
+        .patch(&alice, &me, json!({ "nick": "evil queen" }))
+        .await;
+    assert_eq!(named.expect(200)["flags"], 0);
+
+    // Who joins under such a name is quarantined from the start.
+    let evil = app.user("evilyn").await;
+    let invite = format!("/channels/{}/invites", hall.general);
+    let invite = app.post(&alice, &invite, json!({})).await.expect(200);
+    let code = format!("/invites/{}", invite["code"].as_str().unwrap());
+    app.post(&evil, &code, json!({})).await.expect(200);
+    app.post(&evil, &messages, text)
+        .await
+        .expect_error(403, 50013);
+    let hers = format!("/guilds/{}/members/{}", hall.id, evil.id);
+    assert_eq!(app.get(&alice, &hers).await.expect(200)["flags"], 1 << 7);
+}

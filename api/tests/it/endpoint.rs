@@ -22,6 +22,7 @@ pub(crate) struct Endpoint {
 struct Shared {
     verify_key: String,
     reply: Value,
+    file: Option<(String, String)>,
     received: Vec<Value>,
 }
 
@@ -30,6 +31,7 @@ impl Endpoint {
         let shared = Arc::new(Mutex::new(Shared {
             verify_key: verify_key.to_owned(),
             reply: json!({}),
+            file: None,
             received: Vec::new(),
         }));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -42,6 +44,13 @@ impl Endpoint {
     /// What everything but PING is answered with from now on.
     pub(crate) fn set_reply(&self, reply: Value) {
         self.shared.lock().unwrap().reply = reply;
+    }
+
+    /// As [`Self::set_reply`], with a text file as `files[0]`.
+    pub(crate) fn set_reply_with_file(&self, reply: Value, name: &str, content: &str) {
+        let mut shared = self.shared.lock().unwrap();
+        shared.reply = reply;
+        shared.file = Some((name.to_owned(), content.to_owned()));
     }
 
     /// Rightly signed bodies so far.
@@ -64,10 +73,23 @@ async fn serve(
         return StatusCode::UNAUTHORIZED.into_response();
     }
     let body: Value = serde_json::from_slice(&body).unwrap();
-    let reply = match body["type"] == 1 {
-        true => json!({ "type": 1 }),
-        false => shared.reply.clone(),
-    };
+    let is_ping = body["type"] == 1;
     shared.received.push(body);
-    axum::Json(reply).into_response()
+    if is_ping {
+        return axum::Json(json!({ "type": 1 })).into_response();
+    }
+    let reply = &shared.reply;
+    match &shared.file {
+        None => axum::Json(reply).into_response(),
+        Some((name, content)) => {
+            let disposition = "content-disposition: form-data; name";
+            let body = format!(
+                "--edge\r\n{disposition}=\"payload_json\"\r\n\r\n{reply}\r\n\
+                 --edge\r\n{disposition}=\"files[0]\"; filename=\"{name}\"\r\n\r\n\
+                 {content}\r\n--edge--\r\n"
+            );
+            let kind = "multipart/form-data; boundary=edge";
+            ([("content-type", kind)], body).into_response()
+        }
+    }
 }

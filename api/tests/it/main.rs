@@ -46,6 +46,7 @@ mod reactions;
 mod read_states;
 mod relationships;
 mod roles;
+mod s3;
 mod scheduled_events;
 mod schema;
 mod search;

@@ -2,7 +2,7 @@
 
 use guildhall_api::config::RateLimits;
 use reqwest::{Method, header::HeaderMap};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::harness::TestApp;
@@ -199,4 +199,48 @@ async fn an_address_with_too_many_refusals_is_not_served(db: PgPool) {
     app.send(from(&app, Method::GET, "/gateway", &other))
         .await
         .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn registrations_are_counted_by_address_whoever_calls(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let address = address();
+    let mut statuses = Vec::new();
+    for n in 0..6 {
+        let user = app.user(&format!("user{n}")).await;
+        let request = from(&app, Method::POST, "/auth/register", &address)
+            .header("authorization", &user.authorization)
+            .json(&json!({ "username": "", "password": "short" }));
+        statuses.push(app.send(request).await.status.as_u16());
+    }
+    assert_eq!(statuses, [400, 400, 400, 400, 400, 429]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn every_routed_answer_tells_its_bucket(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let document = app.client.get(format!("{}/openapi.json", app.origin));
+    let document: Value = document.send().await.unwrap().json().await.unwrap();
+    let mut asked = 0;
+    for (route, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else {
+                continue;
+            };
+            let mut path = route.clone();
+            while let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
+                path.replace_range(from..=to, "100000000000000001");
+            }
+            // Without a token, from an address of its own: most are refused, and say it too.
+            let request = from(&app, method.clone(), &path, &address());
+            let response = request.send().await.unwrap();
+            for name in ["limit", "remaining", "reset", "reset-after", "bucket"] {
+                let name = format!("x-ratelimit-{name}");
+                let headers = response.headers();
+                assert!(headers.contains_key(&name), "{method} {route}: no {name}");
+            }
+            asked += 1;
+        }
+    }
+    assert!(asked > 250, "only {asked} operations");
 }

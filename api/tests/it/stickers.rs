@@ -1,5 +1,7 @@
-//! Stickers of guilds.
+//! Stickers of guilds and of packs.
 
+use clap::Parser;
+use guildhall_api::sticker_packs;
 use guildhall_shared::Permissions;
 use reqwest::{
     Method,
@@ -145,16 +147,157 @@ async fn wrong_stickers_are_refused(db: PgPool) {
     assert_eq!((app.files().await, app.objects()), ((5, 0), 5));
 }
 
+/// `guildhall-api sticker-packs` with these words.
+async fn packs(app: &TestApp, words: &[&str]) -> Result<String, String> {
+    let media = format!("--media-dir={}", app.media.path().display());
+    let first = ["sticker-packs", "--database-url=", &media];
+    let command = PacksCommand::parse_from(first.iter().chain(words));
+    let done = sticker_packs::run_on(&app.db, command.config).await;
+    done.map_err(|error| error.to_string())
+}
+
+#[derive(Parser)]
+struct PacksCommand {
+    #[command(flatten)]
+    config: sticker_packs::Config,
+}
+
 #[sqlx::test(migrations = "../migrations")]
-async fn there_are_no_packs(db: PgPool) {
+async fn a_pack_of_the_operators_is_listed_sent_and_served(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;
-    let packs = app
+    let guild = app.guild(&alice, "Hall").await;
+    let empty = app
         .send(app.request(Method::GET, "/sticker-packs"))
         .await
         .expect(200);
-    conforms("list_sticker_packs", 200, &packs);
+    conforms("list_sticker_packs", 200, &empty);
+    assert_eq!(empty["sticker_packs"], json!([]));
     app.get(&alice, "/sticker-packs/123456789")
         .await
         .expect_error(404, 10061);
+
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../sticker-packs/hello");
+    packs(&app, &["import", folder]).await.unwrap();
+    let listed = app
+        .send(app.request(Method::GET, "/sticker-packs"))
+        .await
+        .expect(200);
+    conforms("list_sticker_packs", 200, &listed);
+    let pack = &listed["sticker_packs"][0];
+    let path = format!("/sticker-packs/{}", pack["id"].as_str().unwrap());
+    let read = app.get(&alice, &path).await.expect(200);
+    conforms("get_sticker_pack", 200, &read);
+    assert_eq!(&read, pack);
+    assert_eq!(read["stickers"][0]["name"], "Smile");
+    assert_eq!(read["cover_sticker_id"], read["stickers"][0]["id"]);
+
+    let id = read["stickers"][1]["id"].as_str().unwrap();
+    let sticker = app
+        .get(&alice, &format!("/stickers/{id}"))
+        .await
+        .expect(200);
+    conforms("get_sticker", 200, &sticker);
+    assert_eq!(sticker, read["stickers"][1]);
+    let file = app.fetch(&format!("/stickers/{id}.png")).await;
+    let drawn = std::fs::read(format!("{folder}/yes.png")).unwrap();
+    assert_eq!(file.bytes().await.unwrap(), drawn);
+
+    let messages = format!("/channels/{}/messages", guild.general);
+    let sent = app
+        .post(&alice, &messages, json!({ "sticker_ids": [id] }))
+        .await
+        .expect(200);
+    let items = json!([{ "id": id, "name": "Yes", "format_type": 1 }]);
+    assert_eq!(sent["sticker_items"], items);
+
+    let gone = ["remove", read["id"].as_str().unwrap()];
+    packs(&app, &gone).await.unwrap();
+    packs(&app, &gone).await.unwrap_err();
+    app.get(&alice, &path).await.expect_error(404, 10061);
+    app.post(&alice, &messages, json!({ "sticker_ids": [id] }))
+        .await
+        .expect_error(400, 50081);
+    app.collect().await;
+    assert_eq!((app.files().await, app.objects()), ((0, 0), 0));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_pack_imported_again_keeps_the_ids_of_what_did_not_change(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let manifest = |stickers: &[&str]| {
+        let stickers = stickers
+            .iter()
+            .map(|name| json!({ "name": name, "tags": "x", "file": format!("{name}.png") }));
+        let stickers: Vec<Value> = stickers.collect();
+        write(
+            "pack.json",
+            &serde_json::to_vec(&json!({ "name": "Ours", "stickers": stickers })).unwrap(),
+        );
+    };
+    let path = folder.path().to_str().unwrap();
+    let listed = async || {
+        let request = app.request(Method::GET, "/sticker-packs");
+        app.send(request).await.expect(200)["sticker_packs"].clone()
+    };
+    for name in ["same", "other", "gone"] {
+        write(&format!("{name}.png"), &png(8, 8));
+    }
+    manifest(&["gone", "same", "other"]);
+    packs(&app, &["import", path]).await.unwrap();
+    let before = listed().await;
+
+    write("other.png", &png(9, 9));
+    manifest(&["other", "same"]);
+    packs(&app, &["import", path]).await.unwrap();
+    let after = listed().await;
+    assert_eq!(after.as_array().unwrap().len(), 1);
+    assert_eq!(after[0]["id"], before[0]["id"]);
+    let stickers = after[0]["stickers"].as_array().unwrap();
+    assert_eq!(stickers.len(), 2);
+    assert_eq!(stickers[1]["id"], before[0]["stickers"][1]["id"]);
+    assert_ne!(stickers[0]["id"], before[0]["stickers"][2]["id"]);
+    app.collect().await;
+    assert_eq!((app.files().await, app.objects()), ((2, 0), 2));
+
+    // What is no pack changes nothing.
+    write("other.png", b"<html>");
+    let error = packs(&app, &["import", path]).await.unwrap_err();
+    assert!(error.contains("other.png"), "{error}");
+    manifest(&[]);
+    let error = packs(&app, &["import", path]).await.unwrap_err();
+    assert!(error.contains("pack.json"), "{error}");
+    assert_eq!(listed().await, after);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn stickers_of_other_guilds_take_membership_and_a_permission(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let (home, away) = (
+        app.guild(&alice, "Home").await,
+        app.guild(&bob, "Away").await,
+    );
+    app.join(&alice, away).await;
+    let path = format!("/guilds/{}/stickers", home.id);
+    let made = create(&app, &alice, &path, form(png(9, 9)))
+        .await
+        .expect(201);
+    let body = json!({ "sticker_ids": [made["id"]] });
+    let (near, far) = (
+        format!("/channels/{}/messages", home.general),
+        format!("/channels/{}/messages", away.general),
+    );
+    app.post(&alice, &near, body.clone()).await.expect(200);
+    app.post(&bob, &far, body.clone())
+        .await
+        .expect_error(403, 50600);
+    app.post(&alice, &far, body.clone()).await.expect(200);
+    let role = format!("/guilds/{0}/roles/{0}", away.id);
+    let some = Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES;
+    let few = json!({ "permissions": some.bits().to_string() });
+    app.patch(&bob, &role, few).await.expect(200);
+    app.post(&alice, &far, body).await.expect_error(403, 50013);
 }

@@ -28,6 +28,11 @@ async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
     app.post(&alice, &format!("{guild}/channels"), room)
         .await
         .expect(201);
+    let forum = json!({ "name": "ideas", "type": 15, "default_sort_order": 1,
+        "default_reaction_emoji": { "emoji_name": "👍" },
+        "available_tags": [{ "name": "done", "emoji_name": "✅", "moderated": true }] });
+    let forum = app.post(&alice, &format!("{guild}/channels"), forum).await;
+    let forum = forum.expect(201);
 
     let path = format!("{guild}/templates");
     let body = json!({ "name": "Ours", "description": "A hall" });
@@ -75,6 +80,14 @@ async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
     assert_eq!(named("Room")["user_limit"], 7);
     assert_eq!(named("Room")["permission_overwrites"][0]["id"], copy["id"]);
     assert_eq!(copy["system_channel_id"], named("general")["id"]);
+    let (ideas, tag) = (named("ideas"), &named("ideas")["available_tags"][0]);
+    assert_eq!(ideas["default_sort_order"], 1);
+    assert_eq!(ideas["default_reaction_emoji"]["emoji_name"], "👍");
+    assert_eq!(
+        (&tag["name"], &tag["emoji_name"], &tag["moderated"]),
+        (&json!("done"), &json!("✅"), &json!(true))
+    );
+    assert_ne!(tag["id"], forum["available_tags"][0]["id"]);
 
     // The guild changes: the template is behind until it is synced.
     app.patch(&alice, &guild, json!({ "verification_level": 2 }))

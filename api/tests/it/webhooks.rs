@@ -1,3 +1,9 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::{Router, routing::get};
 use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,6 +13,7 @@ use crate::{
     conformance::conforms,
     harness::{Reply, TestApp, TestGuild, TestUser},
     log,
+    media::png,
 };
 
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
@@ -315,12 +322,114 @@ async fn an_announcement_reaches_its_followers(db: PgPool) {
         .await
         .expect_error(400, 40033);
     // The copies are made behind the request; this waits for the job to be done.
-    app.app.shut_down().await;
+    app.app.finish_work().await;
     let (_, copy) = app.events(home.id).await.pop().unwrap();
     assert_eq!(copy["content"], "big news");
     assert_eq!(copy["flags"], 2);
     assert_eq!(copy["message_reference"]["message_id"], sent["id"]);
     assert_eq!(copy["webhook_id"], followed["webhook_id"]);
+
+    // What becomes of the message becomes of its copy.
+    let one = format!("{path}/{}", sent["id"].as_str().unwrap());
+    let body = json!({ "content": "bigger news", "embeds": [{ "title": "more" }] });
+    let edited = app.patch(&alice, &one, body).await.expect(200);
+    app.app.finish_work().await;
+    let (name, update) = app.events(home.id).await.pop().unwrap();
+    assert_eq!((name, &update["id"]), ("MESSAGE_UPDATE", &copy["id"]));
+    assert_eq!(update["content"], "bigger news");
+    assert_eq!(update["embeds"][0]["title"], "more");
+    assert_eq!(update["edited_timestamp"], edited["edited_timestamp"]);
+    app.delete(&alice, &one).await.expect(204);
+    app.app.finish_work().await;
+    let path = format!("/channels/{}/messages", home.general);
+    let path = format!("{path}/{}", copy["id"].as_str().unwrap());
+    let read = app.get(&bob, &path).await.expect(200);
+    conforms("get_message", 200, &read);
+    assert_eq!((&read["flags"], &read["embeds"]), (&json!(10), &json!([])));
+    assert_ne!(read["content"], "bigger news");
+    let (name, update) = app.events(home.id).await.pop().unwrap();
+    assert_eq!((name, &update["flags"]), ("MESSAGE_UPDATE", &json!(10)));
+}
+
+/// An address that serves a picture, and how often it was asked for.
+async fn picture_elsewhere() -> (String, Arc<AtomicUsize>) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let router = Router::new()
+        .route("/slow.png", get(std::future::pending::<()>))
+        .route("/text.png", get(|| async { "no picture" }))
+        .fallback(move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            async { png(40, 40) }
+        });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (origin, asked)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhooks_message_shows_the_picture_it_names(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (made, url) = webhook(&app, &alice, hall).await;
+    let url = format!("{url}?wait=true");
+    let (elsewhere, asked) = picture_elsewhere().await;
+    let send = async |picture: &str| {
+        let body = json!({ "content": "hi", "username": "Bridge", "avatar_url": picture });
+        anonymously(&app, Method::POST, &url, body)
+            .await
+            .expect(200)
+    };
+    let first = send(&format!("{elsewhere}/a.png")).await;
+    conforms("execute_webhook", 200, &first);
+    let hash = first["author"]["avatar"].as_str().unwrap().to_owned();
+    assert_eq!(first["author"]["username"], "Bridge");
+    let id = made["id"].as_str().unwrap();
+    let picture = format!("/avatars/{id}/{hash}.png");
+    assert_eq!(
+        app.fetch(&picture).await.bytes().await.unwrap(),
+        png(40, 40)
+    );
+    // An address is asked once for a while.
+    let second = send(&format!("{elsewhere}/a.png")).await;
+    assert_eq!(second["author"]["avatar"], hash);
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    // What is no picture in time is left out.
+    for nothing in ["text.png", "slow.png"] {
+        let plain = send(&format!("{elsewhere}/{nothing}")).await;
+        assert_eq!(plain["author"]["avatar"], Value::Null);
+    }
+    assert_eq!(
+        send("http://[::1]:1/").await["author"]["avatar"],
+        Value::Null
+    );
+
+    // It is kept while a message shows it, and survives an edit.
+    app.collect().await;
+    assert_eq!((app.files().await, app.objects()), ((1, 0), 1));
+    let messages = format!("/channels/{}/messages", hall.general);
+    let at = |message: &Value| format!("/messages/{}", message["id"].as_str().unwrap());
+    let (url, _) = url.split_once('?').unwrap();
+    app.delete(&alice, &format!("{messages}{}", &at(&first)[9..]))
+        .await
+        .expect(204);
+    let body = json!({ "content": "edited" });
+    let path = format!("{url}{}", at(&second));
+    anonymously(&app, Method::PATCH, &path, body)
+        .await
+        .expect(200);
+    app.collect().await;
+    assert_eq!(app.fetch(&picture).await.status(), 200);
+    app.send(app.request(Method::DELETE, &path))
+        .await
+        .expect(204);
+    app.collect().await;
+    assert_eq!((app.files().await, app.objects()), ((0, 0), 0));
+    // Gone from here, it is fetched anew.
+    let third = send(&format!("{elsewhere}/a.png")).await;
+    assert_eq!(third["author"]["avatar"], hash);
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
 }
 
 #[sqlx::test(migrations = "../migrations")]

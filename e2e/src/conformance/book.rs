@@ -8,7 +8,6 @@ use serde_json::Value;
 
 use super::{
     operations::{OPERATIONS, Operation},
-    schema,
     world::{Person, World},
 };
 use crate::rest::{Reply, Rest};
@@ -56,7 +55,7 @@ impl Proof {
     /// The answer to a valid request; its body.
     pub fn answers(&mut self, reply: Reply) -> Value {
         let faults = match self.operation.success.contains(&reply.status) {
-            true => schema::faults(self.operation.id, reply.status, &reply.body),
+            true => guildhall_spec::faults(self.operation.id, reply.status, &reply.body),
             false => vec![format!("status {}: {}", reply.status, reply.body)],
         };
         self.answers.note(faults.is_empty(), || faults.join("; "));

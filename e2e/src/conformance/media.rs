@@ -261,13 +261,37 @@ async fn stickers(world: &World, book: &mut Book) {
         p.acts(member.rest.get(&one).await.code() == 10060, "it is gone");
     })
     .await;
+    sticker_packs(world, book).await;
+}
+
+async fn sticker_packs(world: &World, book: &mut Book) {
+    let World {
+        owner,
+        member,
+        stranger,
+        guild,
+        ..
+    } = world;
+    let mut pack = Value::Null;
     book.prove("list_sticker_packs", async |p: &mut Proof| {
         let packs = p.answers(member.rest.get("/sticker-packs").await);
-        p.acts(packs["sticker_packs"].is_array(), "there is a list");
+        pack = packs["sticker_packs"][0].clone();
+        p.acts(pack["name"] == "Hello", "the operator's pack is listed");
         p.refuses_no_more();
     })
     .await;
+    let path = format!("/sticker-packs/{}", text(&pack["id"]));
     book.prove("get_sticker_pack", async |p: &mut Proof| {
+        let read = p.answers(member.rest.get(&path).await);
+        p.acts(read == pack, "it reads as it is listed");
+        let id = text(&read["stickers"][0]["id"]);
+        let messages = format!("/channels/{}/messages", guild.lobby);
+        let body = json!({"sticker_ids": [id]});
+        let sent = member.rest.post(&messages, &body).await;
+        p.acts(sent.status == 200, "its stickers can be sent");
+        let is_it = |d: &Value| d["sticker_items"][0]["id"] == id.as_str();
+        p.event(&[owner], "MESSAGE_CREATE", is_it).await;
+        p.nobody_else(&[stranger], "MESSAGE_CREATE", is_it).await;
         p.refuses(
             member.rest.get(&format!("/sticker-packs/{NOTHING}")).await,
             404,

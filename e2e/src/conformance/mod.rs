@@ -34,7 +34,6 @@ mod messages;
 mod moderation;
 mod operations;
 mod places;
-mod schema;
 mod world;
 
 pub use self::{

@@ -46,6 +46,29 @@ impl Sticker {
     pub const OF_GUILD: u8 = 2;
 }
 
+/// A sticker of a pack that comes with the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StandardSticker {
+    pub id: Id<marker::Sticker>,
+    pub pack_id: Id<marker::StickerPack>,
+    pub name: String,
+    pub description: Option<String>,
+    /// By convention the name of a unicode emoji.
+    pub tags: String,
+    /// 1: of a pack.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    pub format_type: StickerFormat,
+    pub available: bool,
+    /// Place in its pack, from 0.
+    pub sort_value: i32,
+}
+
+impl StandardSticker {
+    /// `type` of a pack's sticker.
+    pub const KIND: u8 = 1;
+}
+
 /// 1 PNG, 2 animated PNG, 3 Lottie, 4 GIF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]

@@ -32,6 +32,26 @@ pub struct Member {
     pub collectibles: Option<serde_json::Value>,
 }
 
+impl Member {
+    /// Flag: automod found the member's name forbidden.
+    pub const QUARANTINED: u64 = 1 << 7;
+
+    /// Until when the member may only look and read: the end of a timeout; a quarantine has none.
+    pub fn silenced_until(&self) -> Option<Timestamp> {
+        silenced_until(self.flags, self.communication_disabled_until)
+    }
+}
+
+/// [`Member::silenced_until`] of the two fields that tell it.
+pub fn silenced_until(flags: u64, timeout: Option<Timestamp>) -> Option<Timestamp> {
+    /// The last millisecond of the year 9999.
+    const NEVER_MS: u64 = 253_402_300_799_999;
+    match flags & Member::QUARANTINED {
+        0 => timeout,
+        _ => Some(Timestamp::from_unix_ms(NEVER_MS)),
+    }
+}
+
 /// A role of a guild.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Role {

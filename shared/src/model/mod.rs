@@ -30,10 +30,10 @@ pub use command::{
     Command, CommandBody, CommandChoice, CommandKind, CommandOption, CommandPermission,
     CommandPermissions, Localizations,
 };
-pub use expression::{Emoji, SoundboardSound, Sticker, StickerFormat};
+pub use expression::{Emoji, SoundboardSound, StandardSticker, Sticker, StickerFormat};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
 pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata, InviteRole};
-pub use member::{Member, Role, RoleColors, RoleTags};
+pub use member::{Member, Role, RoleColors, RoleTags, silenced_until};
 pub use message::{
     Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,
     PollAnswerCount, PollMedia, PollResults, Reaction, ReactionCounts,

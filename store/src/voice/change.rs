@@ -11,7 +11,7 @@ use guildhall_shared::{
         Id,
         marker::{Channel, Guild, Role, User},
     },
-    model::{ChannelKind, ChannelSettings, VoiceState},
+    model::{ChannelKind, ChannelSettings, VoiceState, silenced_until},
     permissions::{self, MemberAccess, Overwrite},
 };
 use sqlx::{PgConnection, PgExecutor, types::Json};
@@ -290,7 +290,8 @@ impl Place {
         channel: Id<Channel>,
     ) -> Result<Option<Self>> {
         let row = sqlx::query!(
-            r#"select g.owner_id, m.roles, m.communication_disabled_until, m.mute, m.deaf, c.kind,
+            r#"select g.owner_id, m.roles, m.communication_disabled_until, m.flags, m.mute, m.deaf,
+                      c.kind,
                       c.overwrites as "overwrites: Json<Vec<Overwrite>>",
                       c.settings as "settings: Json<ChannelSettings>",
                       r.ids as "role_ids!", r.permissions as "permissions!"
@@ -315,7 +316,10 @@ impl Place {
             user,
             is_owner: row.owner_id == user.to_db(),
             roles: &roles,
-            communication_disabled_until: row.communication_disabled_until.map(Timestamp),
+            communication_disabled_until: silenced_until(
+                row.flags as u64,
+                row.communication_disabled_until.map(Timestamp),
+            ),
         };
         let bits_of = |role: Id<Role>| {
             let mut pairs = row.role_ids.iter().zip(&row.permissions);

@@ -9,7 +9,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{AutomodRule as RuleId, Channel, Guild, Message, User},
-    model::{AuditAction, MessageKind},
+    model::{self, AuditAction, MessageKind},
 };
 use rustc_hash::FxHashMap;
 use serde::Serialize;
@@ -18,8 +18,8 @@ use sqlx::{PgConnection, PgExecutor};
 use time::Duration;
 
 use super::{
-    Action, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule, SEND_ALERT, SPAM,
-    TIMEOUT,
+    Action, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule,
+    SEND_ALERT, SPAM, TIMEOUT, all,
     matcher::{Found, Matcher},
     visibility,
 };
@@ -55,16 +55,9 @@ impl CompiledRule {
         if !rule.enabled || rule.event_type != ON_MESSAGE {
             return None;
         }
-        fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
-            list.iter().flatten().map(String::as_str)
-        }
         let data = &rule.trigger_metadata;
         let matcher = match rule.trigger_type {
-            KEYWORD => Matcher::words(
-                all(&data.keyword_filter),
-                all(&data.regex_patterns),
-                all(&data.allow_list),
-            ),
+            KEYWORD => data.words(),
             PRESET => {
                 let presets = data.presets.as_deref().unwrap_or_default();
                 Matcher::presets(presets, all(&data.allow_list))
@@ -167,7 +160,9 @@ struct Execution<'a> {
     rule_id: Id<RuleId>,
     rule_trigger_type: u8,
     user_id: Id<User>,
-    channel_id: Id<Channel>,
+    /// Absent for a member's name, which is in no channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_id: Option<Id<Channel>>,
     /// Absent for a blocked message: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<Id<Message>>,
@@ -198,9 +193,9 @@ pub(crate) async fn act(
     access::lock_realms(&mut tx, [guild.cast()]).await?;
     let mut deed = Deed {
         app,
-        author,
+        user: author.user(),
         guild,
-        channel: place.id(),
+        channel: Some(place.id()),
         text,
         message: (!blocks).then_some(message),
         events: Vec::new(),
@@ -217,19 +212,20 @@ pub(crate) async fn act(
     Ok(())
 }
 
-/// One message's consequences, as they come about.
-struct Deed<'a> {
-    app: &'a App,
-    author: &'a CurrentUser,
-    guild: Id<Guild>,
-    channel: Id<Channel>,
-    text: &'a str,
-    message: Option<Id<Message>>,
-    events: Vec<Envelope>,
+/// Consequences of one message or name, as they come about.
+pub(super) struct Deed<'a> {
+    pub(super) app: &'a App,
+    /// Who wrote the message, or bears the name.
+    pub(super) user: &'a model::User,
+    pub(super) guild: Id<Guild>,
+    pub(super) channel: Option<Id<Channel>>,
+    pub(super) text: &'a str,
+    pub(super) message: Option<Id<Message>>,
+    pub(super) events: Vec<Envelope>,
 }
 
 impl Deed<'_> {
-    async fn act(
+    pub(super) async fn act(
         &mut self,
         db: &mut PgConnection,
         rule: &Rule,
@@ -246,13 +242,17 @@ impl Deed<'_> {
                 self.time_out(db, action).await?;
                 (AuditAction::AUTO_MODERATION_USER_COMM_DISABLED, None)
             }
+            // The caller stores the flag with the rest of the member.
+            BLOCK_INTERACTION => (AuditAction::AUTO_MODERATION_QUARANTINE_USER, None),
             _ => return Ok(()),
         };
-        let entry = Entry::new(self.guild, self.author.id, logged, &Reason::default())
-            .target(self.author.id)
+        let mut entry = Entry::new(self.guild, self.user.id, logged, &Reason::default())
+            .target(self.user.id)
             .option("auto_moderation_rule_name", &rule.name)
-            .option("auto_moderation_rule_trigger_type", rule.trigger_type)
-            .option("channel_id", self.channel);
+            .option("auto_moderation_rule_trigger_type", rule.trigger_type);
+        if let Some(channel) = self.channel {
+            entry = entry.option("channel_id", channel);
+        }
         self.events
             .extend(audit::append(self.app, db, entry).await?);
         self.tell(db, rule, found, action, alert).await
@@ -272,7 +272,7 @@ impl Deed<'_> {
             action,
             rule_id: rule.id,
             rule_trigger_type: rule.trigger_type,
-            user_id: self.author.id,
+            user_id: self.user.id,
             channel_id: self.channel,
             message_id: self.message,
             alert_system_message_id: alert,
@@ -318,17 +318,18 @@ impl Deed<'_> {
             return Ok(None);
         }
         let kind = MessageKind::AUTO_MODERATION_ACTION;
-        let author = self.author.user().clone();
-        let mut message = messages::draft(self.app, channel, author, kind)?;
+        let mut message = messages::draft(self.app, channel, self.user.clone(), kind)?;
         let field =
             |name: &str, value: String| json!({ "name": name, "value": value, "inline": false });
         let mut fields = vec![
             field("rule_name", rule.name.clone()),
-            field("channel_id", self.channel.to_string()),
             field("decision_id", message.id.to_string()),
             field("keyword", found.keyword.clone().unwrap_or_default()),
             field("keyword_matched_content", found.content.clone()),
         ];
+        if let Some(channel) = self.channel {
+            fields.push(field("channel_id", channel.to_string()));
+        }
         if let Some(flagged) = self.message {
             fields.push(field("flagged_message_id", flagged.to_string()));
         }
@@ -338,7 +339,7 @@ impl Deed<'_> {
             "fields": fields,
         });
         message.embeds = vec![serde_json::from_value(embed)?];
-        let member = guildhall_store::guild::member(&mut *db, self.guild, self.author.id).await?;
+        let member = guildhall_store::guild::member(&mut *db, self.guild, self.user.id).await?;
         let event = messages::post(db, self.guild, member.as_ref(), &message).await?;
         self.events.push(event);
         Ok(Some(message.id))
@@ -348,7 +349,7 @@ impl Deed<'_> {
     async fn time_out(&mut self, db: &mut PgConnection, action: &Action) -> Result<()> {
         let seconds = action.metadata.duration_seconds.unwrap_or_default();
         let until = Timestamp(Timestamp::now().0 + Duration::seconds(seconds));
-        let user = self.author.id;
+        let user = self.user.id;
         let found = guildhall_store::guild::member(&mut *db, self.guild, user).await?;
         let Some(mut member) = found else {
             return Ok(());

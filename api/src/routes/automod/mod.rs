@@ -5,6 +5,7 @@
 
 mod act;
 mod matcher;
+mod names;
 mod presets;
 
 use axum::{extract::State, http::StatusCode};
@@ -22,7 +23,11 @@ use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::act::{Rules, Verdict, act, judge};
+use self::matcher::Matcher;
+pub(crate) use self::{
+    act::{Rules, Verdict, act, judge},
+    names::{NameVerdict, Named, act_on_name, judge_name},
+};
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -77,6 +82,10 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ))
 }
 
+fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
+    list.iter().flatten().map(String::as_str)
+}
+
 /// What a rule looks for: the fields of its trigger type.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -121,6 +130,15 @@ impl TriggerMetadata {
             },
             _ => none,
         }
+    }
+
+    /// What looks for the keywords and patterns.
+    fn words(&self) -> Matcher {
+        Matcher::words(
+            all(&self.keyword_filter),
+            all(&self.regex_patterns),
+            all(&self.allow_list),
+        )
     }
 
     fn check(&self, form: &mut FormErrors) {

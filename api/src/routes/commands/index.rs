@@ -11,7 +11,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
-use super::{CommandRow, rules};
+use super::{rules, store::CommandRow};
 use crate::{
     access::{self, GuildAccess},
     app::App,

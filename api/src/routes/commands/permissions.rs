@@ -14,7 +14,12 @@ use serde_json::json;
 use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;
 
-use super::{GuildCommandPath, bots_of, find, require_application, require_in_guild};
+use super::{
+    GuildCommandPath,
+    announce::bots_of,
+    place::{require_application, require_in_guild},
+    store::find,
+};
 use crate::{
     access,
     app::App,

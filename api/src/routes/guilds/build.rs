@@ -260,6 +260,10 @@ fn make_channels(
                 deny: *deny,
             })
         });
+        let mut settings = plan.settings.clone();
+        for tag in settings.available_tags.iter_mut().flatten() {
+            tag.id = app.snowflakes.next()?;
+        }
         channels.push(Channel {
             id,
             kind: plan.kind,
@@ -269,7 +273,7 @@ fn make_channels(
             parent_id: plan.parent.as_ref().and_then(|key| ids.get(key).copied()),
             permission_overwrites: overwrites.collect(),
             last_message_id: None,
-            settings: plan.settings.clone(),
+            settings,
         });
         *position += 1;
     }

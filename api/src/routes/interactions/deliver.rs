@@ -1,7 +1,11 @@
 //! Interactions on their way to applications: over the gateway, or signed to an endpoint whose
 //! reply is the answer. Either way the deadline is watched.
 
-use axum::http::StatusCode;
+use axum::{
+    body::Body,
+    extract::{FromRequest, Request},
+    http::{StatusCode, header::CONTENT_TYPE},
+};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
@@ -17,8 +21,9 @@ use super::{ANSWER_TIMEOUT, Failure, callback, fail_unanswered};
 use crate::{
     app::App,
     error::{Error, Result},
-    events, extract,
-    media::Files,
+    events,
+    media::Upload,
+    outgoing::Answer,
     signing::ApplicationKey,
 };
 
@@ -110,17 +115,27 @@ async fn send(app: &App, delivery: &Delivery, endpoint: &str) -> Sent {
             return Sent::Over;
         }
     };
-    let answered = match extract::parse_form(&reply.body) {
-        Ok(input) => {
-            let files = Files::none(app);
-            callback::answer(app, delivery.id, &delivery.token, input, &files)
-                .await
-                .map(drop)
-        }
-        Err(error) => Err(error),
+    let answered = async {
+        let Upload { body, files } = Upload::from_request(as_request(reply), app).await?;
+        callback::answer(app, delivery.id, &delivery.token, body, &files).await
     };
+    let answered = answered.await;
     if let Err(error) = answered {
         tracing::debug!(code = ?error.code(), "an endpoint's reply was refused");
     }
     Sent::Over
+}
+
+/// A reply as the body of a request: both may be JSON, or a form with files.
+fn as_request(reply: Answer) -> Request {
+    let mut request = Request::new(Body::from(reply.body));
+    // Endpoints that name no type mean JSON.
+    let is_form = reply.content_type.filter(|kind| {
+        let start = kind.as_bytes().get(..19);
+        start.is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
+    });
+    if let Some(kind) = is_form {
+        request.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    request
 }

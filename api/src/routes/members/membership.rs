@@ -25,7 +25,10 @@ use crate::{
     events,
     extract::Path,
     http,
-    routes::{incidents, messages, oauth2, roles},
+    routes::{
+        automod::{self, Named},
+        incidents, messages, oauth2, roles,
+    },
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -85,7 +88,7 @@ pub(crate) async fn join_as(
     user: &model::User,
     start: NewMember<'_>,
 ) -> Result<Vec<Envelope>> {
-    let Some((member, mut events)) = admit(db, guild, user, start).await? else {
+    let Some((member, mut events)) = admit(app, db, guild, user, start).await? else {
         return Ok(Vec::new());
     };
     events.extend(greet(app, db, guild, &member).await?);
@@ -95,6 +98,7 @@ pub(crate) async fn join_as(
 /// [`join_as`] without the join message, for who says more in between ([`greet`]). `None` for
 /// who is a member already.
 pub(crate) async fn admit(
+    app: &App,
     db: &mut PgConnection,
     guild: Id<Guild>,
     user: &model::User,
@@ -113,6 +117,12 @@ pub(crate) async fn admit(
         let settings = settings(db, guild).await?;
         incidents::check_joins(&settings)?;
     }
+    let named = Named {
+        user,
+        nick: start.nick,
+        roles: start.roles,
+    };
+    let verdict = automod::judge_name(db, guild, named).await?;
     let joined = sqlx::query!(
         "insert into member (guild_id, user_id, nick, roles, mute, deaf, flags)
          values ($1, $2, $3, $4, $5, $6, $7)
@@ -123,7 +133,7 @@ pub(crate) async fn admit(
         &ids_to_db(start.roles),
         start.mute,
         start.deaf,
-        start.flags as i64,
+        verdict.flags(start.flags) as i64,
     )
     .execute(&mut *db)
     .await?;
@@ -144,6 +154,7 @@ pub(crate) async fn admit(
     let kind = EventKind::GuildMemberAdd;
     let mut envelopes = vec![events::append(db, guild, kind, visibility(), &body, None).await?];
     envelopes.push(tell_user(db, guild, user.id, EventKind::UserJoinedGuild).await?);
+    envelopes.extend(automod::act_on_name(app, db, guild, named, &verdict).await?);
     Ok(Some((member, envelopes)))
 }
 

@@ -26,7 +26,10 @@ use crate::{
     form::{Fault, FormErrors},
     http,
     media::{ImageOf, check_image, store_optional_image},
-    routes::{roles, voice},
+    routes::{
+        automod::{self, NameVerdict, Named},
+        roles, voice,
+    },
 };
 
 /// Longest timeout.
@@ -103,7 +106,7 @@ pub(super) async fn update_guild_member(
     let mut member = before.clone();
     if let Some(nick) = body.nick.clone() {
         if user_id == user.id {
-            access.require(Permissions::CHANGE_NICKNAME)?;
+            require_own_nick(&access)?;
         } else {
             access.require(Permissions::MANAGE_NICKNAMES)?;
             access.require_above(access.rank_of(user_id, &before.roles))?;
@@ -137,6 +140,7 @@ pub(super) async fn update_guild_member(
         }
         member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
     }
+    let renamed = judge_nick(&mut tx, &access, &before, &mut member).await?;
     let state = check_voice(&mut tx, &user, &access, user_id, &body).await?;
     member.mute = body.mute.unwrap_or(member.mute);
     member.deaf = body.deaf.unwrap_or(member.deaf);
@@ -144,6 +148,7 @@ pub(super) async fn update_guild_member(
     if member != before {
         events.push(store(&mut tx, guild_id, user_id, &member).await?);
     }
+    events.extend(act_on_nick(&app, &mut tx, guild_id, &member, &renamed).await?);
     let mut moved = None;
     if let Some(state) = state {
         let changed = (member.mute, member.deaf) != (before.mute, before.deaf);
@@ -312,6 +317,54 @@ pub(crate) async fn audit_roles(
     audit::append(app, db, entry).await
 }
 
+/// CHANGE_NICKNAME, which a quarantine does not take. Errors: 50013.
+fn require_own_nick(access: &GuildAccess) -> Result<()> {
+    access::require(
+        access.base_out_of_quarantine(),
+        Permissions::CHANGE_NICKNAME,
+    )
+}
+
+/// Asks automod about a nick that changed: sets or ends the member's quarantine.
+async fn judge_nick(
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    before: &Member,
+    member: &mut Member,
+) -> Result<NameVerdict> {
+    let Some(named) = named(member).filter(|_| member.nick != before.nick) else {
+        return Ok(NameVerdict::default());
+    };
+    let held = access.base_of_member(named.user.id, member);
+    let verdict = match held.contains(Permissions::MANAGE_GUILD) {
+        true => NameVerdict::default(),
+        false => automod::judge_name(db, access.id, named).await?,
+    };
+    member.flags = verdict.flags(member.flags);
+    Ok(verdict)
+}
+
+async fn act_on_nick(
+    app: &App,
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    member: &Member,
+    verdict: &NameVerdict,
+) -> Result<Vec<Envelope>> {
+    match named(member) {
+        Some(named) => automod::act_on_name(app, db, guild, named, verdict).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+fn named(member: &Member) -> Option<Named<'_>> {
+    Some(Named {
+        user: member.user.as_ref()?,
+        nick: member.nick.as_deref(),
+        roles: &member.roles,
+    })
+}
+
 fn clean_nick(nick: Option<String>) -> Option<String> {
     nick.map(|nick| crate::routes::clean(&nick))
         .filter(|nick| !nick.is_empty())
@@ -430,15 +483,17 @@ async fn change_own(
     let before = find(&mut tx, guild_id, user.id).await?;
     let mut member = before.clone();
     if let Some(nick) = body.nick {
-        access.require(Permissions::CHANGE_NICKNAME)?;
+        require_own_nick(&access)?;
         member.nick = clean_nick(nick);
     }
+    let renamed = judge_nick(&mut tx, &access, &before, &mut member).await?;
     member.avatar = avatar.unwrap_or(member.avatar);
     member.banner = banner.unwrap_or(member.banner);
     if member == before {
         return Ok(member);
     }
     let mut events = vec![store(&mut tx, guild_id, user.id, &member).await?];
+    events.extend(act_on_nick(app, &mut tx, guild_id, &member, &renamed).await?);
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, reason)
         .target(user.id)
         .changed(&before, &member)?;

@@ -14,7 +14,7 @@ use super::{
     post::store_changes,
     request::{EditForm, NewMessageForm, Sender},
 };
-use crate::{app::App, error::Result, media::Files};
+use crate::{app::App, error::Result, media::Files, routes::webhooks};
 
 /// What a request says of a message, and whose it is.
 pub(crate) struct Request<'a, F> {
@@ -30,7 +30,8 @@ pub(crate) struct Request<'a, F> {
 /// [`super::post_in`]ed. What it answers or forwards and its webhook are the caller's to set,
 /// before.
 ///
-/// Errors: 30015, 50006 if there is nothing in it, 50035, 50081, 520004.
+/// Errors: 30015, 50006 if there is nothing in it, 50013, 50035, 50081, 50159, 50160,
+/// 50161, 50173, 50600, 520004.
 pub(crate) async fn compose(
     app: &App,
     db: &mut PgConnection,
@@ -44,6 +45,9 @@ pub(crate) async fn compose(
         .attach(&app.media, channel, &form.attachments, &[])?;
     form.fill(sender, message)?;
     form.fill_from_database(db, message).await?;
+    if let Mentioner::Caller(place) = request.mentioner {
+        form.check_at(&mut *db, place, message.author.id).await?;
+    }
     if message.is_empty() {
         return Err(ErrorCode::EmptyMessage.into());
     }
@@ -51,9 +55,10 @@ pub(crate) async fn compose(
     set_mentions(db, request.mentioner, wanted, message).await
 }
 
-/// Changes a message as a form says and stores it; [`super::announce_update_in`] tells.
+/// Changes a message as a form says and stores it; [`super::announce_update_in`] tells, and
+/// [`webhooks::deliver_soon`] changes its copies.
 ///
-/// Errors: 30015, 50006, 50035, 520003, 520004.
+/// Errors: 30015, 50006, 50035, 50162, 520003, 520004.
 pub(crate) async fn edit(
     app: &App,
     db: &mut PgConnection,
@@ -64,6 +69,9 @@ pub(crate) async fn edit(
     let changes_content = form.changes_content(files);
     if changes_content && message.poll.is_some() {
         return Err(ErrorCode::CannotEditPoll.into());
+    }
+    if changes_content && message.flags & MessageFlags::IS_VOICE_MESSAGE != 0 {
+        return Err(ErrorCode::VoiceMessageEdit.into());
     }
     if form.attachments.is_some() || !files.is_empty() {
         let (channel, forms) = (message.channel_id, form.attachments.as_deref());
@@ -83,7 +91,11 @@ pub(crate) async fn edit(
         let wanted = form.mentions(request.sender, message);
         set_mentions(db, request.mentioner, wanted, message).await?;
     }
-    store_changes(db, message).await
+    store_changes(db, message).await?;
+    if message.flags & MessageFlags::CROSSPOSTED != 0 {
+        webhooks::queue_copies(db, message.channel_id, message.id).await?;
+    }
+    Ok(())
 }
 
 /// Resolves mentions and writes them into the message.

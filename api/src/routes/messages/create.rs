@@ -44,8 +44,8 @@ const CHECKS_MAX: usize = 6;
 /// The permission check may come from memory: the writer refuses it if anything changed
 /// since, and it is made again.
 ///
-/// Errors: 10003, 20016, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 160002, 160005,
-/// 520004.
+/// Errors: 10003, 20016, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159, 50160,
+/// 50161, 50173, 50600, 160002, 160005, 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -101,6 +101,7 @@ pub(super) async fn create_message(
             app.access.forget(author.id, channel_id);
             continue;
         }
+        form.check_at(&app.db, &place, author.id).await?;
         let mut message = draft.clone();
         if let Some(reference) = &form.message_reference {
             refer(&app, &author, &place, reference, &mut message).await?;

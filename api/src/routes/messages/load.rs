@@ -20,6 +20,7 @@ use time::OffsetDateTime;
 
 use crate::{
     error::Result,
+    media::ImageOf,
     routes::{polls, reactions},
 };
 
@@ -62,12 +63,32 @@ pub(crate) struct Extra {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Persona {
     pub(crate) username: String,
-    /// A hash, or the address the request gave.
+    /// A hash.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) avatar: Option<String>,
+    /// Where the picture is kept: the triggers of 0031 see to it that it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    picture: Option<String>,
 }
 
 impl Persona {
+    pub(crate) fn new(username: String, avatar: Option<String>) -> Self {
+        Self {
+            username,
+            avatar,
+            picture: None,
+        }
+    }
+
+    /// As a message's author shows it, its picture among those that are kept.
+    fn of(author: &User) -> Self {
+        let path = |hash: &String| ImageOf::WebhookAvatar(author.id).path(hash);
+        Self {
+            picture: author.avatar.as_ref().map(path),
+            ..Self::new(author.username.clone(), author.avatar.clone())
+        }
+    }
+
     /// The user object of a webhook's message.
     pub(crate) fn user(self, webhook: Id<Webhook>) -> User {
         User {
@@ -106,10 +127,7 @@ impl Extra {
                 results: None,
                 ..poll.clone()
             }),
-            persona: is_webhook.then(|| Persona {
-                username: message.author.username.clone(),
-                avatar: message.author.avatar.clone(),
-            }),
+            persona: is_webhook.then(|| Persona::of(&message.author)),
             webhook_id: message.webhook_id,
             application_id: message.application_id,
             interaction_metadata: message.interaction_metadata.clone(),

@@ -10,6 +10,8 @@ mod mentions;
 mod post;
 mod remove;
 mod request;
+mod stickers;
+mod voice;
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Channel, Guild},
-    model::{AuditAction, ChannelKind, Member, Message},
+    model::{AuditAction, ChannelKind, Member, Message, MessageFlags},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -52,7 +54,10 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
     media::Upload,
-    routes::automod::{self, Verdict},
+    routes::{
+        automod::{self, Verdict},
+        webhooks,
+    },
 };
 
 /// Messages older than this are not deleted in bulk.
@@ -208,6 +213,9 @@ async fn update_message(
     let events = announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    if message.flags & MessageFlags::CROSSPOSTED != 0 {
+        webhooks::deliver_soon(&app, channel_id, message_id);
+    }
     automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
     Ok(Json(message))
 }
@@ -280,6 +288,9 @@ async fn delete_message(
     }
     tx.commit().await?;
     app.publisher.publish(events);
+    if deleted.crossposted {
+        webhooks::deliver_soon(&app, channel_id, message_id);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -339,7 +350,7 @@ async fn bulk_delete_messages(
     }
     let count = deleted.len();
     let body = MessageDeleteBulk {
-        ids: deleted.into_iter().map(|deleted| deleted.id).collect(),
+        ids: deleted.iter().map(|deleted| deleted.id).collect(),
         channel_id,
         guild_id: place.guild_id(),
     };
@@ -353,6 +364,9 @@ async fn bulk_delete_messages(
     }
     tx.commit().await?;
     app.publisher.publish(events);
+    for gone in deleted.iter().filter(|deleted| deleted.crossposted) {
+        webhooks::deliver_soon(&app, channel_id, gone.id);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

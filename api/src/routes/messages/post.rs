@@ -128,7 +128,9 @@ pub(crate) async fn store_changes(db: &mut PgConnection, message: &Message) -> R
     let mentions: Vec<_> = message.mentions.iter().map(|user| user.id).collect();
     sqlx::query!(
         "update message set content = $3, flags = $4, edited_at = $5, mention_everyone = $6,
-                            mentions = $7, mention_roles = $8, extra = $9
+                            mentions = $7, mention_roles = $8,
+                            extra = case when extra ? 'persona'
+                              then jsonb_set($9, '{persona}', extra -> 'persona') else $9 end
          where channel_id = $1 and message_id = $2",
         message.channel_id.to_db(),
         message.id.to_db(),

@@ -5,7 +5,7 @@ use guildhall_shared::{
     envelope::Envelope,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, Message, User},
-    model::MessageKind,
+    model::{MessageFlags, MessageKind},
 };
 use guildhall_store::ids_to_db;
 use serde::Serialize;
@@ -24,6 +24,8 @@ pub(crate) struct Deleted {
     pub(crate) id: Id<Message>,
     pub(crate) author: Id<User>,
     pub(crate) kind: MessageKind,
+    /// Copies of it in other channels are to be told: [`crate::routes::webhooks::deliver_soon`].
+    pub(crate) crossposted: bool,
 }
 
 /// Deletes messages of a channel with their pins, counts and polls; ids that are no messages
@@ -37,9 +39,13 @@ pub(crate) async fn delete_messages(
     messages: &[Id<Message>],
 ) -> Result<Vec<Deleted>> {
     let rows = sqlx::query!(
-        "with gone as (
+        r#"with gone as (
            delete from message where channel_id = $1 and message_id = any($2)
-           returning message_id, author_id, kind
+           returning message_id, author_id, kind, flags & $3 <> 0 as crossposted
+         ), followed as (
+           insert into crosspost_job (channel_id, message_id)
+           select $1, message_id from gone where crossposted
+           on conflict (channel_id, message_id) do update set at = now()
          ), unpinned as (
            delete from pin where channel_id = $1 and message_id = any($2)
          ), uncounted as (
@@ -59,9 +65,10 @@ pub(crate) async fn delete_messages(
                               and message_id <> $1), 0)
            where thread_id = $1
          )
-         select message_id, author_id, kind from gone",
+         select message_id, author_id, kind, crossposted as "crossposted!" from gone"#,
         channel.to_db(),
         &ids_to_db(messages),
+        MessageFlags::CROSSPOSTED as i64,
     )
     .fetch_all(db)
     .await?;
@@ -69,6 +76,7 @@ pub(crate) async fn delete_messages(
         id: Id::from_db(row.message_id),
         author: Id::from_db(row.author_id),
         kind: MessageKind(row.kind as u8),
+        crossposted: row.crossposted,
     });
     Ok(deleted.collect())
 }

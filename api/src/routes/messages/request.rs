@@ -7,20 +7,21 @@
 use guildhall_shared::{
     Id, Permissions,
     error_code::ErrorCode,
-    id::marker::{Channel, Message as MessageMarker, Sticker, Tag},
+    id::marker::{Channel, Message as MessageMarker, Sticker, Tag, User},
     model::{Message, MessageFlags, MessageKind, present},
 };
-use guildhall_store::ids_to_db;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 
 use super::{
     components,
     content::{self, AllowedMentions, Embed, Mentions, Nonce, check_url},
+    stickers, voice,
 };
 use crate::{
+    access::Place,
     error::Result,
     extract::{Form, null_is_default},
     form::{Fault, FormErrors},
@@ -51,8 +52,9 @@ impl Sender {
             | MessageFlags::SUPPRESS_NOTIFICATIONS
             | MessageFlags::IS_COMPONENTS_V2;
         match self {
-            Self::User | Self::Webhook => flags,
-            Self::Interaction => flags | MessageFlags::EPHEMERAL,
+            Self::User => flags | MessageFlags::IS_VOICE_MESSAGE,
+            Self::Webhook => flags,
+            Self::Interaction => flags | MessageFlags::IS_VOICE_MESSAGE | MessageFlags::EPHEMERAL,
         }
     }
 
@@ -251,6 +253,8 @@ impl NewMessageForm {
 
     /// Fills in everything that needs no database, after the attachments. Not yet: mentions,
     /// stickers, the poll, what is answered or forwarded.
+    ///
+    /// Errors: 50035, 50159, 50160, 50161.
     pub(crate) fn fill(&self, sender: Sender, message: &mut Message) -> Result<()> {
         message.content = content::clean_content(self.content.as_deref().unwrap_or_default());
         message.embeds = content::embeds_to_json(&self.embeds)?;
@@ -263,6 +267,36 @@ impl NewMessageForm {
         components::link_media(&mut message.components, message.id, attachments, &mut form);
         form.finish()?;
         media::link_embedded(message);
+        if message.flags & MessageFlags::IS_VOICE_MESSAGE != 0 {
+            if self.needs_database() || self.forwards() {
+                return Err(ErrorCode::VoiceMessageContent.into());
+            }
+            voice::check(message)?;
+        }
+        Ok(())
+    }
+
+    fn forwards(&self) -> bool {
+        self.message_reference
+            .as_ref()
+            .is_some_and(|reference| reference.kind == 1)
+    }
+
+    /// Whether the author may send this at the place, what [`Self::needed`] names apart.
+    ///
+    /// Errors: 50013, 50173, 50600.
+    pub(super) async fn check_at(
+        &self,
+        db: impl PgExecutor<'_>,
+        place: &Place,
+        author: Id<User>,
+    ) -> Result<()> {
+        if self.flags & MessageFlags::IS_VOICE_MESSAGE != 0 {
+            voice::check_at(place)?;
+        }
+        if !self.sticker_ids.is_empty() {
+            stickers::check(db, place, author, &self.sticker_ids).await?;
+        }
         Ok(())
     }
 
@@ -280,7 +314,7 @@ impl NewMessageForm {
             message.poll = Some(poll.open(db).await?);
         }
         if !self.sticker_ids.is_empty() {
-            message.sticker_items = sticker_items(db, &self.sticker_ids).await?;
+            message.sticker_items = stickers::items(db, &self.sticker_ids).await?;
         }
         Ok(())
     }
@@ -303,23 +337,6 @@ fn find_mentions(message: &Message, sender: Sender, allowed: Option<&AllowedMent
         &format!("{}\n{}", message.content, texts.join("\n")),
         allowed,
     )
-}
-
-/// Stickers as messages show them, in the order asked for. Errors: 50081 for one that is not there.
-async fn sticker_items(db: &mut PgConnection, ids: &[Id<Sticker>]) -> Result<Vec<Value>> {
-    let rows = sqlx::query!(
-        "select sticker_id, name, format from sticker
-         where sticker_id = any($1) and available",
-        &ids_to_db(ids),
-    )
-    .fetch_all(db)
-    .await?;
-    let items = ids.iter().map(|id| {
-        let row = rows.iter().find(|row| row.sticker_id == id.to_db());
-        let row = row.ok_or(ErrorCode::InvalidSticker)?;
-        Ok(json!({ "id": id, "name": row.name, "format_type": row.format }))
-    });
-    items.collect()
 }
 
 /// Changes to a message. Absent leaves unchanged, null clears.
@@ -432,7 +449,9 @@ pub(super) fn snapshot(source: &Message) -> Result<Vec<Value>> {
     if !source.message_snapshots.is_empty() {
         return Ok(source.message_snapshots.clone());
     }
-    let kept = MessageFlags::SUPPRESS_EMBEDS | MessageFlags::IS_COMPONENTS_V2;
+    let kept = MessageFlags::SUPPRESS_EMBEDS
+        | MessageFlags::IS_VOICE_MESSAGE
+        | MessageFlags::IS_COMPONENTS_V2;
     let mut message = json!({
         "type": MessageKind::DEFAULT,
         "content": source.content,

@@ -47,7 +47,7 @@ pub(super) async fn add_bot(
         roles: &held,
         ..NewMember::default()
     };
-    let Some((member, joined)) = members::admit(db, guild_id, &application.bot, start).await?
+    let Some((member, joined)) = members::admit(app, db, guild_id, &application.bot, start).await?
     else {
         return Ok(told);
     };

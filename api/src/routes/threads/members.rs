@@ -258,7 +258,7 @@ pub(super) async fn add_thread_member(
             user: user_id,
             is_owner: user_id == access.guild.owner,
             roles: &member.roles,
-            communication_disabled_until: member.communication_disabled_until,
+            communication_disabled_until: member.silenced_until(),
         },
         &access.parent.permission_overwrites,
         guildhall_shared::permissions::ChannelClass::Thread,

@@ -18,8 +18,8 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, body, by_token, changed_avatar,
-    github::GithubEvent, slack::SlackMessage, update,
+    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, avatar, body, by_token,
+    changed_avatar, github::GithubEvent, slack::SlackMessage, update,
 };
 use crate::{
     access::{self, Audience},
@@ -236,20 +236,24 @@ async fn execute(
     form: &NewMessageForm,
     files: &Files,
 ) -> Result<Message> {
+    let picture = match form.avatar_url.as_deref().filter(|url| !url.is_empty()) {
+        Some(address) => {
+            by_token(&app.db, id, token).await?;
+            avatar::fetch(app, id, address).await?
+        }
+        None => None,
+    };
     let mut tx = app.db.begin().await?;
     let webhook = by_token(&mut *tx, id, token).await?;
     if webhook.kind != INCOMING {
         return Err(ErrorCode::SystemWebhook.into());
     }
     let (audience, mut events) = destination(app, &mut tx, &webhook, thread, form).await?;
-    let persona = Persona {
-        username: match &form.username {
-            Some(username) => crate::routes::clean(username),
-            None => webhook.name.clone(),
-        },
-        avatar: webhook.avatar.clone(),
+    let username = match &form.username {
+        Some(username) => crate::routes::clean(username),
+        None => webhook.name.clone(),
     };
-    // Clients take an avatar for a hash of ours: a picture elsewhere (avatar_url) is not shown.
+    let persona = Persona::new(username, picture.or(webhook.avatar.clone()));
     let author = persona.user(webhook.id);
     let mut message = messages::draft(app, audience.channel, author, MessageKind::DEFAULT)?;
     if form.names_a_thread() {

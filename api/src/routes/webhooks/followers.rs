@@ -2,7 +2,8 @@
 //!
 //! Publishing marks the message and leaves a `crosspost_job`; the copies are made afterwards,
 //! each in a transaction of its own, by whoever holds the job (the request's process, or
-//! housekeeping if that one died). `crosspost` says which followers have their copy.
+//! housekeeping if that one died). `crosspost` says which followers have their copy. An edit or
+//! delete of the message queues it again, and its copies become as it is.
 
 use axum::extract::State;
 use guildhall_shared::{
@@ -12,6 +13,7 @@ use guildhall_shared::{
     model::{AuditAction, ChannelKind, Message, MessageFlags, MessageKind, MessageReference},
 };
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -167,13 +169,7 @@ async fn crosspost_message(
     }
     message.flags |= MessageFlags::CROSSPOSTED;
     messages::store_changes(&mut tx, &message).await?;
-    sqlx::query!(
-        "insert into crosspost_job (channel_id, message_id) values ($1, $2)",
-        channel_id.to_db(),
-        message_id.to_db(),
-    )
-    .execute(&mut *tx)
-    .await?;
+    queue_copies(&mut tx, channel_id, message_id).await?;
     let guild = access.guild.id;
     let author = messages::author_member(&mut tx, guild, &message).await?;
     let audience = access::Place::Channel(access).audience();
@@ -181,13 +177,36 @@ async fn crosspost_message(
         messages::announce_update_in(&mut tx, &audience, author.as_ref(), &message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    deliver_soon(&app, channel_id, message_id);
+    Ok(Json(message))
+}
+
+/// From the commit on, somebody sees to it that all copies of a published message exist and
+/// say what it says.
+pub(crate) async fn queue_copies(
+    db: &mut PgConnection,
+    channel: Id<Channel>,
+    id: Id<marker::Message>,
+) -> Result<()> {
+    sqlx::query!(
+        "insert into crosspost_job (channel_id, message_id) values ($1, $2)
+         on conflict (channel_id, message_id) do update set at = now()",
+        channel.to_db(),
+        id.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// After the commit of [`queue_copies`]: does it now, rather than in housekeeping's time.
+pub(crate) fn deliver_soon(app: &App, channel: Id<Channel>, id: Id<marker::Message>) {
     let worker = app.clone();
     app.work.spawn(async move {
-        if let Err(error) = deliver(&worker, channel_id, message_id).await {
+        if let Err(error) = deliver(&worker, channel, id).await {
             tracing::warn!(?error, "a message has not reached all followers yet");
         }
     });
-    Ok(Json(message))
 }
 
 /// Makes the copies that are still missing. For housekeeping.
@@ -210,8 +229,34 @@ pub(crate) async fn deliver_crossposts(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// Gives every follower of the channel a copy of the message, unless it has one.
+/// Gives every follower of the channel a copy of the message, unless it has one; those there
+/// are become as the message is now.
 async fn deliver(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Result<()> {
+    let queued = sqlx::query_scalar!(
+        "select at from crosspost_job where channel_id = $1 and message_id = $2",
+        channel.to_db(),
+        id.to_db(),
+    )
+    .fetch_optional(&app.db)
+    .await?;
+    let Some(queued) = queued else {
+        return Ok(());
+    };
+    follow_source(app, channel, id).await?;
+    make_missing(app, channel, id).await?;
+    // A change made meanwhile has queued it again.
+    sqlx::query!(
+        "delete from crosspost_job where channel_id = $1 and message_id = $2 and at = $3",
+        channel.to_db(),
+        id.to_db(),
+        queued,
+    )
+    .execute(&app.db)
+    .await?;
+    Ok(())
+}
+
+async fn make_missing(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Result<()> {
     let mut after = 0;
     loop {
         let rows = sqlx::query_as!(
@@ -221,6 +266,7 @@ async fn deliver(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Re
              from webhook w
              where source_channel_id = $1 and webhook_id > $2 and not exists (
                select from crosspost c where c.source_id = $3 and c.channel_id = w.channel_id)
+               and exists (select from message where channel_id = $1 and message_id = $3)
              order by webhook_id limit $4",
             channel.to_db(),
             after,
@@ -230,7 +276,7 @@ async fn deliver(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Re
         .fetch_all(&app.db)
         .await?;
         let Some(last) = rows.last() else {
-            break;
+            return Ok(());
         };
         after = last.webhook_id;
         for webhook in rows.into_iter().map(Webhook::from) {
@@ -241,14 +287,93 @@ async fn deliver(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Re
             }
         }
     }
-    sqlx::query!(
-        "delete from crosspost_job where channel_id = $1 and message_id = $2",
-        channel.to_db(),
-        id.to_db(),
-    )
-    .execute(&app.db)
-    .await?;
+}
+
+/// Makes the copies there are as their source is.
+async fn follow_source(app: &App, channel: Id<Channel>, id: Id<marker::Message>) -> Result<()> {
+    let mut after = 0;
+    loop {
+        let copies = sqlx::query!(
+            "select channel_id, message_id from crosspost
+             where source_id = $1 and channel_id > $2 order by channel_id limit $3",
+            id.to_db(),
+            after,
+            BATCH,
+        )
+        .fetch_all(&app.db)
+        .await?;
+        let Some(last) = copies.last() else {
+            return Ok(());
+        };
+        after = last.channel_id;
+        for copy in copies {
+            let copy = (Id::from_db(copy.channel_id), Id::from_db(copy.message_id));
+            match change_copy(app, (channel, id), copy).await {
+                Ok(()) | Err(Error::Code(ErrorCode::UnknownChannel)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A message and the channel it is in.
+type At = (Id<Channel>, Id<marker::Message>);
+
+async fn change_copy(app: &App, source: At, (channel, id): At) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let audience = access::audience_for_change(&mut tx, channel).await?;
+    // Nobody's: whose reactions they are is not asked.
+    let viewer = source.1.cast();
+    let Some(before) = messages::load::message(&mut tx, viewer, channel, id).await? else {
+        return Ok(());
+    };
+    let source = messages::load::message(&mut tx, viewer, source.0, source.1).await?;
+    let after = match source {
+        Some(source) => as_source(before.clone(), source),
+        None => without_source(before.clone()),
+    };
+    if after == before {
+        return Ok(());
+    }
+    messages::store_changes(&mut tx, &after).await?;
+    let events = messages::announce_update_in(&mut tx, &audience, None, &after).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
     Ok(())
+}
+
+/// What a copy has of its source.
+fn as_source(copy: Message, source: Message) -> Message {
+    let kept = MessageFlags::SUPPRESS_EMBEDS
+        | MessageFlags::IS_VOICE_MESSAGE
+        | MessageFlags::IS_COMPONENTS_V2;
+    Message {
+        content: source.content,
+        edited_timestamp: source.edited_timestamp,
+        embeds: source.embeds,
+        components: source.components,
+        attachments: source.attachments,
+        embedded_files: source.embedded_files,
+        sticker_items: source.sticker_items,
+        message_snapshots: source.message_snapshots,
+        flags: source.flags & kept | MessageFlags::IS_CROSSPOST,
+        ..copy
+    }
+}
+
+/// What is left of a copy when its source is gone.
+fn without_source(copy: Message) -> Message {
+    Message {
+        content: "[Original Message Deleted]".to_owned(),
+        embeds: Vec::new(),
+        components: Vec::new(),
+        attachments: Vec::new(),
+        embedded_files: Vec::new(),
+        sticker_items: Vec::new(),
+        message_snapshots: Vec::new(),
+        flags: MessageFlags::IS_CROSSPOST | MessageFlags::SOURCE_MESSAGE_DELETED,
+        ..copy
+    }
 }
 
 async fn copy(
@@ -264,21 +389,10 @@ async fn copy(
     let Some(source) = source else {
         return Ok(());
     };
-    let persona = Persona {
-        username: webhook.name.clone(),
-        avatar: webhook.avatar.clone(),
-    };
+    let persona = Persona::new(webhook.name.clone(), webhook.avatar.clone());
     let author = persona.user(webhook.id);
-    let kept = MessageFlags::SUPPRESS_EMBEDS | MessageFlags::IS_COMPONENTS_V2;
     let draft = messages::draft(app, webhook.channel, author, MessageKind::DEFAULT)?;
     let message = Message {
-        content: source.content,
-        embeds: source.embeds,
-        components: source.components,
-        attachments: source.attachments,
-        sticker_items: source.sticker_items,
-        message_snapshots: source.message_snapshots,
-        flags: source.flags & kept | MessageFlags::IS_CROSSPOST,
         webhook_id: Some(webhook.id),
         message_reference: Some(MessageReference {
             kind: 0,
@@ -286,7 +400,7 @@ async fn copy(
             channel_id: channel,
             guild_id: webhook.source_guild,
         }),
-        ..draft
+        ..as_source(draft, source)
     };
     let made = sqlx::query!(
         "insert into crosspost (source_id, channel_id, message_id) values ($1, $2, $3)

@@ -8,14 +8,14 @@ use guildhall_shared::{
     Id,
     error_code::ErrorCode,
     id::marker::{self, Channel},
-    model::Message,
+    model::{Message, MessageFlags},
 };
 use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Webhook, by_token, execute::parent};
+use super::{Webhook, by_token, deliver_soon, execute::parent};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -152,6 +152,9 @@ async fn update_webhook_message(
     let events = messages::announce_update_in(&mut tx, &audience, None, &message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    if message.flags & MessageFlags::CROSSPOSTED != 0 {
+        deliver_soon(&app, message.channel_id, message.id);
+    }
     Ok(Json(message))
 }
 
@@ -181,5 +184,8 @@ async fn delete_webhook_message(
     let events = messages::announce_delete(&mut tx, &audience, message.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    if message.flags & MessageFlags::CROSSPOSTED != 0 {
+        deliver_soon(&app, message.channel_id, message.id);
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,6 +4,7 @@
 //! Whoever has the token may write: it is shown only to those who hold MANAGE_WEBHOOKS, and
 //! an application's webhooks show it only to the application's bot.
 
+mod avatar;
 mod execute;
 mod followers;
 mod github;
@@ -27,7 +28,10 @@ use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::followers::deliver_crossposts;
+pub(crate) use self::{
+    avatar::Pictures,
+    followers::{deliver_crossposts, deliver_soon, queue_copies},
+};
 use crate::{
     access::{self, ChannelAccess},
     app::App,

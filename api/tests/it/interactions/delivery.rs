@@ -56,6 +56,25 @@ async fn an_endpoint_gets_it_signed_and_answers_by_its_reply(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_endpoints_reply_may_bring_files(db: PgPool) {
+    let world = World::new(db).await;
+    let endpoint = world.endpoint().await;
+    let reply = json!({ "type": 4, "data": { "content": "read this",
+        "attachments": [{ "id": 0, "description": "notes" }] } });
+    endpoint.set_reply_with_file(reply, "notes.txt", "hello");
+    world.post(world.ping()).await.expect(204);
+    world.settled().await;
+    let message = &world.list().await[0];
+    assert_eq!(message["content"], "read this");
+    let file = &message["attachments"][0];
+    assert_eq!(
+        (&file["filename"], &file["size"]),
+        (&json!("notes.txt"), &json!(5))
+    );
+    assert_eq!(file["description"], "notes");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_endpoint_without_an_answer_fails_the_interaction(db: PgPool) {
     let world = World::new(db).await;
     let endpoint = world.endpoint().await;
