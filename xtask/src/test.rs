@@ -17,6 +17,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     sweep()?;
     let binaries = install::databases()?;
     install_discord_js()?;
+    install::decoders()?;
     build(arguments)?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut redis = Redis::temporary_with(&binaries, true)?;
