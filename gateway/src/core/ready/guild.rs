@@ -109,9 +109,12 @@ impl<'a> Parts<'a> {
     }
 }
 
+/// A guild, and its members as they are gathered.
+type Gathered<'m, 'a> = (Id<marker::Guild>, &'m mut BTreeMap<Id<User>, &'a RawValue>);
+
 fn lift<'a>(
     list: Option<&'a RawValue>,
-    mut members: Option<(Id<marker::Guild>, &mut BTreeMap<Id<User>, &'a RawValue>)>,
+    mut members: Option<Gathered<'_, 'a>>,
 ) -> serde_json::Result<Vec<Lifted<'a>>> {
     #[derive(Deserialize)]
     struct WithId {

@@ -101,9 +101,11 @@ fn personal() -> Personal {
     }
     personal.notes.insert(id(2), "from work".to_owned());
     for guild in [5, 6] {
-        let mut settings = StoredGuildSettings::default();
-        settings.version = 3;
-        settings.suppress_roles = guild == 6;
+        let settings = StoredGuildSettings {
+            version: 3,
+            suppress_roles: guild == 6,
+            ..Default::default()
+        };
         personal
             .guild_settings
             .push(settings.into_wire(Id::new(guild)));
