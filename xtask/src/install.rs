@@ -1,5 +1,6 @@
 //! Programs the machine lacks: installed with its package manager, or named.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -7,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 use crate::process::in_path;
-use crate::servers::Binaries;
+use crate::servers::{Binaries, checkout, target_folder};
 
 /// Something we need from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,7 @@ enum Need {
     Postgres,
     Redis,
     Node,
+    Python,
 }
 
 /// How a system installs packages.
@@ -38,6 +40,7 @@ const MANAGERS: &[Manager] = &[
             Need::Postgres => &["postgresql"],
             Need::Redis => &["redis-server"],
             Need::Node => &["nodejs", "npm"],
+            Need::Python => &["python3", "python3-venv"],
         },
     },
     Manager {
@@ -49,6 +52,7 @@ const MANAGERS: &[Manager] = &[
             Need::Postgres => &["postgresql-server", "postgresql-contrib"],
             Need::Redis => &["valkey"],
             Need::Node => &["nodejs", "npm"],
+            Need::Python => &["python3"],
         },
     },
     Manager {
@@ -60,6 +64,7 @@ const MANAGERS: &[Manager] = &[
             Need::Postgres => &["postgresql"],
             Need::Redis => &["valkey"],
             Need::Node => &["nodejs", "npm"],
+            Need::Python => &["python"],
         },
     },
     Manager {
@@ -71,6 +76,7 @@ const MANAGERS: &[Manager] = &[
             Need::Postgres => &["postgresql"],
             Need::Redis => &["redis"],
             Need::Node => &["nodejs", "npm"],
+            Need::Python => &["python3"],
         },
     },
     Manager {
@@ -82,6 +88,7 @@ const MANAGERS: &[Manager] = &[
             Need::Postgres => &["postgresql@17"],
             Need::Redis => &["valkey"],
             Need::Node => &["node"],
+            Need::Python => &["python"],
         },
     },
 ];
@@ -129,6 +136,56 @@ pub(crate) fn node() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A Python for the tests that decode with it, which has the packages they pin; made anew when
+/// those change.
+///
+/// Errors: Python is missing and cannot be installed from here, or a package is.
+pub fn decoders() -> Result<PathBuf> {
+    let folder = target_folder().join("e2e-python");
+    let requirements = checkout().join("e2e/decoders/requirements.txt");
+    let program = folder.join("bin/python");
+    let installed = folder.join("requirements.txt");
+    let wanted = fs::read(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(program);
+    }
+    let make = || {
+        let mut command = Command::new("python3");
+        command.args(["-m", "venv", "--clear"]).arg(&folder);
+        command.stdin(Stdio::null());
+        in_path("python3").is_some() && cargo::run(command).is_ok_and(|status| status.success())
+    };
+    println!("  installing Python packages for the end-to-end tests");
+    if !make() {
+        // Debian's python3 cannot make one without a package of its own.
+        install(&[Need::Python])?;
+        if !make() {
+            bail!(
+                "python3 cannot make a virtual environment in {}",
+                folder.display()
+            );
+        }
+    }
+    let mut command = Command::new(&program);
+    command
+        .args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "-r",
+        ])
+        .arg(&requirements)
+        .stdin(Stdio::null());
+    if !cargo::run(command)?.success() {
+        bail!("pip could not install {}", requirements.display());
+    }
+    fs::write(&installed, wanted)?;
+    Ok(program)
 }
 
 fn install(needs: &[Need]) -> Result<()> {

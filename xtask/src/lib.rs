@@ -7,6 +7,7 @@
 //! crate nor the folders it makes.
 
 pub mod cli;
+pub mod install;
 pub mod interrupt;
 pub mod ports;
 pub mod process;
@@ -17,7 +18,6 @@ mod cargo;
 mod cluster;
 mod conformance;
 mod http;
-mod install;
 mod layout;
 mod seed;
 mod sqlx;

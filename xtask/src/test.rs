@@ -22,6 +22,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     for folder in NODE_FOLDERS {
         install_from_npm(folder)?;
     }
+    install::decoders()?;
     build(arguments)?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut redis = Redis::temporary_with(&binaries, true)?;

@@ -8,6 +8,7 @@
 mod bots;
 mod canaries;
 mod conformance;
+mod encodings;
 mod faults;
 mod hostile;
 mod presence;

@@ -48,7 +48,7 @@ pub(super) async fn start(script: &str, origin: &str, token: &str, diary: Diary)
 }
 
 /// `npm ci`, unless what the lockfile asks for is there already.
-async fn install() {
+pub(crate) async fn install() {
     static DONE: OnceCell<()> = OnceCell::const_new();
     DONE.get_or_init(|| async {
         let modified = |file: &str| Path::new(FOLDER).join(file).metadata()?.modified();

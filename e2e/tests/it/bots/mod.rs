@@ -3,7 +3,7 @@
 //! connection that it must resume by itself. [`commands`] is about bots that work by commands.
 
 mod commands;
-mod discordjs;
+pub(crate) mod discordjs;
 mod serenity_commands;
 mod serenity_poise;
 mod twilight;

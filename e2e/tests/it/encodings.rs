@@ -1,0 +1,476 @@
+//! Every encoding and compression of the gateway, on real sockets, read by the decoders that
+//! clients use: zlib and zstd of Rust, `zlib` and `zstandard` of Python as discord.py calls them,
+//! the zlib of Node.js, pako, fast-zlib and zlib-sync.
+
+use std::{collections::HashMap, io::Cursor, path::Path, process::Stdio};
+
+use e2e::{
+    client::{connect_tcp, identify, resume},
+    cluster::{Cluster, Options, Shared},
+    wait::NEVER,
+    wire,
+    world::{self, Account, INTENTS},
+};
+use eetf::{Atom, BigInteger, Binary, FixInteger, List, Map, Term};
+use flate2::{Decompress, FlushDecompress};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, sync::OnceCell};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{Message, client::IntoClientRequest},
+};
+use zstd_safe::{DCtx, InBuffer, OutBuffer};
+
+use super::bots::discordjs;
+
+static CLUSTER: Shared = Shared::new(Options {
+    apis: 1,
+    gateways: 2,
+    shards: 32,
+    own_postgres: false,
+    mail_to_log: false,
+    log: None,
+});
+
+/// Encoding, `compress` of the query, `compress` of IDENTIFY.
+type Format = (&'static str, Option<&'static str>, bool);
+
+const PLAIN: Format = ("json", None, false);
+const ETF: Format = ("etf", None, false);
+const ZLIB: Format = ("json", Some("zlib-stream"), false);
+const FORMATS: [Format; 8] = [
+    PLAIN,
+    ("json", None, true),
+    ZLIB,
+    ("json", Some("zstd-stream"), false),
+    // Payload compression gives way to that of the stream.
+    ("json", Some("zstd-stream"), true),
+    ETF,
+    ("etf", Some("zlib-stream"), false),
+    ("etf", Some("zstd-stream"), false),
+];
+
+/// A socket in one format.
+struct Client {
+    format: Format,
+    socket: WebSocketStream<TcpStream>,
+    zlib: Decompress,
+    zstd: DCtx<'static>,
+    /// Binary messages as they came, and what they said.
+    binary: Vec<(Vec<u8>, Vec<u8>)>,
+    texts: usize,
+}
+
+impl Client {
+    async fn open(url: &str, format: Format) -> Self {
+        let (encoding, compress, _) = format;
+        let mut url_of = format!("{url}/?encoding={encoding}&v=10");
+        if let Some(compress) = compress {
+            url_of += &format!("&compress={compress}");
+        }
+        let stream = connect_tcp(url).await.unwrap();
+        let request = url_of.into_client_request().unwrap();
+        let (socket, _) = client_async(request, stream).await.unwrap();
+        Self {
+            format,
+            socket,
+            zlib: Decompress::new(true),
+            zstd: DCtx::create(),
+            binary: Vec::new(),
+            texts: 0,
+        }
+    }
+
+    async fn send(&mut self, payload: &Value) {
+        let message = match self.format.0 {
+            "etf" => Message::Binary(to_etf(payload).into()),
+            _ => Message::Text(payload.to_string().into()),
+        };
+        self.socket.send(message).await.unwrap();
+    }
+
+    /// The next payload, or the code that the server closes with.
+    async fn next(&mut self) -> Result<Value, u16> {
+        loop {
+            let message = tokio::time::timeout(NEVER, self.socket.next())
+                .await
+                .expect("a payload");
+            match message.expect("an open socket").unwrap() {
+                Message::Text(text) => {
+                    assert_eq!(self.format.0, "json", "text frames are for JSON");
+                    assert_eq!(self.format.1, None, "a stream is binary");
+                    self.texts += 1;
+                    return Ok(json_payload(&text));
+                }
+                Message::Binary(bytes) => {
+                    let text = self.unpack(&bytes);
+                    self.binary.push((bytes.to_vec(), text.clone()));
+                    return Ok(match self.format.0 {
+                        "etf" => etf_payload(&text),
+                        _ => json_payload(&String::from_utf8(text).unwrap()),
+                    });
+                }
+                Message::Close(frame) => return Err(frame.map_or(0, |frame| frame.code.into())),
+                Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    fn unpack(&mut self, bytes: &[u8]) -> Vec<u8> {
+        match self.format {
+            (_, Some("zlib-stream"), _) => {
+                assert!(bytes.ends_with(&[0, 0, 0xFF, 0xFF]), "no flush");
+                inflate(&mut self.zlib, bytes)
+            }
+            (_, Some("zstd-stream"), _) => unzstd(&mut self.zstd, bytes),
+            (_, _, true) => inflate(&mut Decompress::new(true), bytes),
+            _ => bytes.to_vec(),
+        }
+    }
+
+    /// Reads on until this says yes; all payloads on the way come back, it included.
+    async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let mut read = Vec::new();
+        loop {
+            let payload = self.next().await;
+            let payload = payload.unwrap_or_else(|code| panic!("closed with {code}: {read:#?}"));
+            let found = wanted(&payload);
+            read.push(payload);
+            if found {
+                return read;
+            }
+        }
+    }
+
+    async fn identify(&mut self, bot: &Account) {
+        self.until(|payload| payload["op"] == 10).await;
+        let mut payload = identify(&bot.token, Some(INTENTS), None);
+        payload["d"]["compress"] = json!(self.format.2);
+        self.send(&payload).await;
+    }
+}
+
+fn is(name: &'static str) -> impl Fn(&Value) -> bool {
+    move |payload| payload["t"] == name
+}
+
+fn json_payload(text: &str) -> Value {
+    let frame = wire::parse(text).unwrap();
+    json!({"t": frame.t, "s": frame.s, "op": frame.op, "d": frame.d})
+}
+
+fn etf_payload(bytes: &[u8]) -> Value {
+    let mut cursor = Cursor::new(bytes);
+    let term = Term::decode(&mut cursor).unwrap();
+    assert_eq!(cursor.position(), bytes.len() as u64);
+    from_etf(&term)
+}
+
+/// Ids are texts again.
+fn from_etf(term: &Term) -> Value {
+    match term {
+        Term::Atom(atom) => match &*atom.name {
+            "nil" => Value::Null,
+            "true" => json!(true),
+            "false" => json!(false),
+            other => panic!("atom {other}"),
+        },
+        Term::FixInteger(integer) => json!(integer.value),
+        Term::BigInteger(integer) => json!(integer.value.to_string()),
+        Term::Float(float) => json!(float.value),
+        Term::Binary(binary) => json!(String::from_utf8(binary.bytes.clone()).unwrap()),
+        Term::List(list) => list.elements.iter().map(from_etf).collect(),
+        Term::Map(map) => {
+            let entry = |(key, value): (&Term, &Term)| match from_etf(key) {
+                Value::String(key) => (key, from_etf(value)),
+                key => panic!("key {key}"),
+            };
+            Value::Object(map.map.iter().map(entry).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// As a client of Elixir or erlpack writes it.
+fn to_etf(payload: &Value) -> Vec<u8> {
+    fn term(value: &Value) -> Term {
+        let binary = |text: &str| Term::from(Binary::from(text.as_bytes()));
+        match value {
+            Value::Null => Atom::from("nil").into(),
+            Value::Bool(value) => Atom::from(value.to_string()).into(),
+            Value::Number(number) => {
+                let number = number.as_i64().unwrap();
+                match i32::try_from(number) {
+                    Ok(small) => FixInteger::from(small).into(),
+                    Err(_) => BigInteger::from(number).into(),
+                }
+            }
+            Value::String(text) => binary(text),
+            Value::Array(list) => List::from(list.iter().map(term).collect::<Vec<_>>()).into(),
+            Value::Object(map) => {
+                let entries = map.iter().map(|(key, value)| (binary(key), term(value)));
+                Map::from(entries.collect::<HashMap<_, _>>()).into()
+            }
+        }
+    }
+    let mut out = Vec::new();
+    term(payload).encode(&mut out).unwrap();
+    out
+}
+
+fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    while !bytes.is_empty() || out.len() == out.capacity() {
+        out.reserve(64 * 1024);
+        let before = decompress.total_in();
+        decompress
+            .decompress_vec(bytes, &mut out, FlushDecompress::Sync)
+            .unwrap();
+        bytes = &bytes[(decompress.total_in() - before) as usize..];
+    }
+    out
+}
+
+fn unzstd(decoder: &mut DCtx<'_>, bytes: &[u8]) -> Vec<u8> {
+    let (mut out, mut room) = (Vec::new(), vec![0; 1 << 17]);
+    let mut input = InBuffer::around(bytes);
+    loop {
+        let mut output = OutBuffer::around(&mut room[..]);
+        let read = decoder.decompress_stream(&mut output, &mut input);
+        read.map_err(zstd_safe::get_error_name).unwrap();
+        out.extend_from_slice(output.as_slice());
+        if input.pos() == bytes.len() && output.pos() < 1 << 17 {
+            return out;
+        }
+    }
+}
+
+/// What another program makes of recorded messages; `None` if it lacks its library.
+async fn decoded(program: &Path, arguments: &[&str], client: &Client) -> Option<Vec<String>> {
+    const NO_LIBRARY: i32 = 3;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut child = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let lines: Vec<String> = client.binary.iter().map(|(bytes, _)| hex(bytes)).collect();
+    let feeding = tokio::spawn(async move {
+        // Fails where the program ends at once, which its exit code tells.
+        let _ = stdin.write_all(lines.concat().as_bytes()).await;
+    });
+    let output = child.wait_with_output().await.unwrap();
+    feeding.await.unwrap();
+    if output.status.code() == Some(NO_LIBRARY) {
+        return None;
+    }
+    assert!(output.status.success(), "{program:?} {arguments:?} failed");
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect(),
+    )
+}
+
+/// A line of hex digits.
+fn hex(bytes: &[u8]) -> String {
+    let mut line: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    line.push('\n');
+    line
+}
+
+async fn python() -> &'static Path {
+    static PYTHON: OnceCell<std::path::PathBuf> = OnceCell::const_new();
+    PYTHON
+        .get_or_init(|| async {
+            let installed = tokio::task::spawn_blocking(xtask::install::decoders).await;
+            installed.unwrap().unwrap()
+        })
+        .await
+}
+
+/// Bots of one guild, one for each format: identifying is limited per bot.
+async fn bots(cluster: &Cluster) -> (Account, world::Guild, Vec<Account>) {
+    let owner = world::human(cluster, "owner").await;
+    let guild = owner.make_guild_on(cluster, 1, "house").await;
+    let mut bots = Vec::new();
+    for _ in FORMATS {
+        let bot = owner.make_bot("bot").await;
+        owner.add_bot(&guild, &bot).await;
+        bots.push(bot);
+    }
+    (owner, guild, bots)
+}
+
+/// MESSAGE_CREATEs without what differs between bots.
+fn messages(payloads: &[Value]) -> Vec<Value> {
+    payloads
+        .iter()
+        .filter(|payload| payload["t"] == "MESSAGE_CREATE")
+        .map(|payload| payload["d"].clone())
+        .collect()
+}
+
+fn says(content: &'static str) -> impl Fn(&Value) -> bool {
+    move |payload| payload["t"] == "MESSAGE_CREATE" && payload["d"]["content"] == content
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_format_says_the_same_to_every_decoder() {
+    const MESSAGES: usize = 40;
+    let cluster = CLUSTER.cluster().await;
+    let (owner, guild, bots) = bots(&cluster).await;
+    let mut clients = Vec::new();
+    for (format, bot) in FORMATS.into_iter().zip(&bots) {
+        let mut client = Client::open(&cluster.gateways[0].url(), format).await;
+        client.identify(bot).await;
+        let ready = client.until(is("READY")).await.pop().unwrap();
+        assert_eq!(ready["s"], 1);
+        assert_eq!(ready["d"]["user"]["id"], bot.id.as_str());
+        client.until(is("GUILD_CREATE")).await;
+        clients.push((client, ready["d"]["session_id"].clone()));
+    }
+    for n in 0..MESSAGES {
+        let content = format!("message {n} of a “busy” guild \u{1F980} 1100000000000000001");
+        owner.say(&guild.channel, &content).await;
+        if n % 7 == 0 {
+            for (client, _) in &mut clients {
+                client.send(&json!({"op": 1, "d": null})).await;
+            }
+        }
+    }
+    owner.say(&guild.channel, "the last").await;
+
+    let mut expected = None;
+    for (client, _) in &mut clients {
+        let read = client.until(says("the last")).await;
+        let acks = read.iter().filter(|payload| payload["op"] == 11).count();
+        assert!(acks >= MESSAGES / 7, "{acks} acknowledged");
+        let dispatches: Vec<u64> = read
+            .iter()
+            .filter_map(|payload| payload["s"].as_u64())
+            .collect();
+        assert!(dispatches.windows(2).all(|pair| pair[1] == pair[0] + 1));
+        let messages = messages(&read);
+        assert_eq!(messages.len(), MESSAGES + 1);
+        assert_eq!(
+            &messages,
+            expected.get_or_insert_with(|| messages.clone()),
+            "{:?}",
+            client.format
+        );
+        let is_binary = client.format.0 == "etf" || client.format.1.is_some();
+        assert!(is_binary == (client.texts == 0), "{:?}", client.format);
+        // Of plain JSON with compressed payloads, GUILD_CREATE is worth it and messages are not.
+        assert!(is_binary || client.binary.is_empty() != client.format.2);
+        assert!(is_binary || client.texts > MESSAGES);
+    }
+
+    discordjs::install().await;
+    for (client, _) in &clients {
+        let Some(compress) = client.format.1.filter(|_| client.format.0 == "json") else {
+            continue;
+        };
+        let said: Vec<String> = client
+            .binary
+            .iter()
+            .map(|(_, text)| String::from_utf8(text.clone()).unwrap())
+            .collect();
+        let read = decoded(python().await, &["decoders/decode.py", compress], client).await;
+        assert_eq!(read.as_ref(), Some(&said));
+        if compress != "zlib-stream" {
+            continue;
+        }
+        for library in ["node", "pako", "fast-zlib", "zlib-sync"] {
+            let arguments = ["discordjs/decode.js", library];
+            match decoded(Path::new("node"), &arguments, client).await {
+                Some(read) => assert_eq!(read, said, "{library}"),
+                // It is compiled at its installation, which not every machine can.
+                None => assert_eq!(library, "zlib-sync"),
+            }
+        }
+    }
+
+    // A RESUME has a stream of its own, wherever the connection comes in.
+    for ((client, session), bot) in clients.into_iter().zip(&bots) {
+        let format = client.format;
+        drop(client);
+        for from in [2, 5, 20] {
+            let mut client = Client::open(&cluster.gateways[0].url(), format).await;
+            client.until(|payload| payload["op"] == 10).await;
+            let payload = resume(&bot.token, session.as_str().unwrap(), from);
+            client.send(&payload).await;
+            let read = client.until(is("RESUMED")).await;
+            assert_eq!(read[0]["s"], from + 1, "{format:?}");
+            let all = expected.as_ref().unwrap();
+            let replayed = messages(&read);
+            assert!(
+                !replayed.is_empty() && all.ends_with(&replayed),
+                "{format:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_may_come_in_another_format() {
+    let cluster = CLUSTER.cluster().await;
+    let (owner, guild, bots) = bots(&cluster).await;
+    let url = cluster.gateways[0].url();
+    let bot = &bots[0];
+    let mut client = Client::open(&url, ETF).await;
+    client.identify(bot).await;
+    let ready = client.until(is("READY")).await.pop().unwrap();
+    client.until(is("GUILD_CREATE")).await;
+    drop(client);
+    owner.say(&guild.channel, "meanwhile").await;
+    let session = ready["d"]["session_id"].as_str().unwrap();
+    let mut client = Client::open(&url, ZLIB).await;
+    client.until(|payload| payload["op"] == 10).await;
+    client.send(&resume(&bot.token, session, 2)).await;
+    client.until(says("meanwhile")).await;
+    owner.say(&guild.channel, "and now").await;
+    client.until(says("and now")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_encoding_is_refused_and_an_unknown_compression_is_none() {
+    const DECODE_ERROR: u16 = 4002;
+    let cluster = CLUSTER.cluster().await;
+    let url = cluster.gateways[0].url();
+    let closes = async |mut client: Client| loop {
+        if let Err(code) = client.next().await {
+            return code;
+        }
+    };
+    let client = Client::open(&url, ("json&encoding=xml", None, false)).await;
+    assert_eq!(
+        closes(Client {
+            format: PLAIN,
+            ..client
+        })
+        .await,
+        DECODE_ERROR
+    );
+
+    let mut client = Client::open(&url, ("json", Some("brotli"), false)).await;
+    client.format = PLAIN;
+    let hello = client.next().await.unwrap();
+    assert_eq!((&hello["op"], client.texts), (&json!(10), 1));
+
+    // JSON, nothing, an atom for a key, and more elements than there are bytes.
+    let huge = [131, 108, 0xFF, 0xFF, 0xFF, 0xFF];
+    let atom = [131, 116, 0, 0, 0, 1, 119, 2, b'o', b'p', 97, 1];
+    for message in [&br#"{"op":1,"d":null}"#[..], b"", &huge, &atom] {
+        let mut client = Client::open(&url, ETF).await;
+        let message = Message::Binary(message.to_vec().into());
+        client.socket.send(message).await.unwrap();
+        assert_eq!(closes(client).await, DECODE_ERROR);
+    }
+}
