@@ -55,6 +55,7 @@ mod soundboard;
 mod stickers;
 mod templates;
 mod threads;
+mod unread;
 mod users;
 mod voice;
 mod webhooks;
