@@ -10,5 +10,6 @@ mod canaries;
 mod conformance;
 mod faults;
 mod hostile;
+mod people;
 mod visibility;
 mod wire;
