@@ -187,6 +187,16 @@ impl App {
         collect::deleted_guilds(&self.db).await
     }
 
+    /// Forgets old mentions, as housekeeping does every minute.
+    pub async fn forget_mentions(&self) -> crate::error::Result<()> {
+        routes::mentions::forget_old(&self.db).await
+    }
+
+    /// Removes temporary members without a session, as housekeeping does every minute.
+    pub async fn remove_temporary_members(&self) -> crate::error::Result<()> {
+        routes::members::temporary::remove_unseen(self).await
+    }
+
     /// Waits for what requests left behind.
     pub async fn finish_work(&self) {
         self.work.close();

@@ -23,8 +23,8 @@ use crate::{
     error::Result,
     events, media,
     routes::{
-        applications, interactions, mentions, messages, oauth2, polls, roles, scheduled_events,
-        threads, voice, webhooks,
+        applications, interactions, members, mentions, messages, oauth2, polls, roles,
+        scheduled_events, threads, voice, webhooks,
     },
     tickets,
 };
@@ -78,6 +78,8 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         );
         is_done("forget audit entries", audit::forget_old(&app.db).await);
         is_done("forget mentions", mentions::forget_old(&app.db).await);
+        let removed = members::temporary::remove_unseen(app).await;
+        is_done("remove temporary members", removed);
         is_done("end polls", polls::end_expired(app).await);
         is_done("archive threads", threads::archive_idle(app).await);
         is_done("collect channels", collect::run(app).await);

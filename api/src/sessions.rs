@@ -122,7 +122,33 @@ pub(crate) async fn open(
         hashes => Some(append_revocation(db, user, hashes).await?),
     };
     let token = mint(user);
-    let hash = token.hash();
+    store(db, user, token.hash(), client).await?;
+    Ok((token, event))
+}
+
+/// Logs somebody out everywhere and in once; the events tell their sessions the name of the new
+/// one (AUTH_SESSION_CHANGE), then end them.
+pub(crate) async fn renew(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+    client: &Client,
+) -> Result<(Token, Vec<Envelope>)> {
+    let token = mint(user);
+    let vis = Visibility::realm(Intents::empty());
+    let body = json!({ "auth_session_id_hash": name(token.hash()) });
+    let kind = EventKind::AuthSessionChange;
+    let mut events = vec![events::append(&mut *db, user, kind, vis, &body, None).await?];
+    events.extend(revoke(&mut *db, user, Which::All).await?);
+    store(db, user, token.hash(), client).await?;
+    Ok((token, events))
+}
+
+async fn store(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+    hash: TokenHash,
+    client: &Client,
+) -> Result<()> {
     sqlx::query!(
         "insert into auth_token (token_hash, user_id, os, platform) values ($1, $2, $3, $4)",
         hash.0.as_slice(),
@@ -132,7 +158,7 @@ pub(crate) async fn open(
     )
     .execute(db)
     .await?;
-    Ok((token, event))
+    Ok(())
 }
 
 /// A token that is not stored yet.

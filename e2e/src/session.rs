@@ -37,13 +37,19 @@ pub struct Login {
     /// `None` for humans.
     pub intents: Option<u32>,
     pub shard: Option<[u32; 2]>,
+    /// Of user clients.
+    pub capabilities: Option<u64>,
     /// Where to connect, in turns; RESUME goes to `resume_gateway_url` first.
     pub urls: Vec<String>,
 }
 
 impl Login {
     fn identify(&self) -> Value {
-        client::identify(&self.token, self.intents, self.shard)
+        let mut identify = client::identify(&self.token, self.intents, self.shard);
+        if let Some(capabilities) = self.capabilities {
+            identify["d"]["capabilities"] = json!(capabilities);
+        }
+        identify
     }
 }
 

@@ -66,6 +66,7 @@ impl Account {
             token: self.token.clone(),
             intents: self.application.is_some().then_some(intents),
             shard: None,
+            capabilities: None,
             urls,
         }
     }

@@ -4,7 +4,7 @@ use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    id::marker::{Application, Guild, Role, ScheduledEvent, User},
+    id::marker::{Application, Channel, Guild, Role, ScheduledEvent, User},
 };
 use sha2::{Digest, Sha256};
 
@@ -33,6 +33,8 @@ pub(crate) enum ImageOf {
     GuildSplash(Id<Guild>),
     GuildDiscoverySplash(Id<Guild>),
     GuildBanner(Id<Guild>),
+    /// Of a group DM.
+    GroupIcon(Id<Channel>),
     RoleIcon(Id<Role>),
     EventCover(Id<ScheduledEvent>),
     /// A webhook's id as a user's: its messages' author has it.
@@ -55,6 +57,7 @@ impl ImageOf {
             Self::GuildSplash(id) => format!("splashes/{id}"),
             Self::GuildDiscoverySplash(id) => format!("discovery-splashes/{id}"),
             Self::GuildBanner(id) => format!("banners/{id}"),
+            Self::GroupIcon(id) => format!("channel-icons/{id}"),
             Self::RoleIcon(id) => format!("role-icons/{id}"),
             Self::EventCover(id) => format!("guild-events/{id}"),
             Self::ApplicationIcon(id) => format!("app-icons/{id}"),

@@ -32,6 +32,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
+    media::{ImageOf, store_optional_image},
 };
 
 /// People in a group DM.
@@ -324,8 +325,9 @@ async fn require_friends(
 /// one can be written to. True if something had to change: what is known of the place is out
 /// of date.
 ///
-/// Errors: 50007 if one of the two blocks the other, if both are bots, or if they share no guild and
-/// are no friends.
+/// Errors: 50007 if one of the two blocks the other, if both are bots, or if they are no friends
+/// and share no guild that lets them: its direct messages are not paused (incident actions), and
+/// the one written to does not restrict it in their settings.
 pub(crate) async fn make_ready(
     app: &App,
     user: &CurrentUser,
@@ -342,7 +344,12 @@ pub(crate) async fn make_ready(
                       exists(select from relationship r where r.kind = $4
                         and (r.user_id, r.other_id) = ($1, $2)) as "friends!",
                       exists(select from member a join member b using (guild_id)
-                        where a.user_id = $1 and b.user_id = $2) as "share!""#,
+                        join guild g using (guild_id)
+                        left join user_settings s on s.user_id = $2
+                        where a.user_id = $1 and b.user_id = $2
+                          and not coalesce(s.settings -> 'restricted_guilds' ? guild_id::text, false)
+                          and coalesce((g.settings #>> '{incidents_data,dms_disabled_until}')
+                                         ::timestamptz, '-infinity') <= now()) as "share!""#,
             user.id.to_db(),
             other.user.to_db(),
             BLOCKED,
@@ -384,23 +391,40 @@ pub(crate) async fn make_ready(
     Ok(true)
 }
 
+/// Keeps the new picture of a group DM that the caller is in: `None` if there is to be no other.
+/// Before the transaction, as it takes time. Errors: 50035 and those of the channel.
+pub(crate) async fn store_icon(
+    app: &App,
+    user: &CurrentUser,
+    id: Id<marker::Channel>,
+    body: &ChannelFields,
+) -> Result<Option<Option<String>>> {
+    if body.icon.is_none() {
+        return Ok(None);
+    }
+    let mut db = app.db.acquire().await?;
+    let needed = guildhall_shared::Permissions::VIEW_CHANNEL;
+    let place = access::place(&mut db, user, id, needed).await?;
+    drop(db);
+    if !matches!(&place, Place::Private(access) if access.kind == ChannelKind::GROUP_DM) {
+        return Ok(None);
+    }
+    store_optional_image(app, ImageOf::GroupIcon(id), "icon", &body.icon).await
+}
+
 /// Name and picture of a group DM, by anybody in it. A DM of two has neither.
 ///
-/// Errors: 50024, 50035.
+/// Errors: 50024.
 pub(crate) async fn update(
     app: &App,
     mut tx: PgTransaction<'_>,
     user: &CurrentUser,
     access: PrivateAccess,
     body: &ChannelFields,
+    icon: Option<Option<String>>,
 ) -> Result<PrivateChannel> {
     if access.kind != ChannelKind::GROUP_DM {
         return Err(ErrorCode::InvalidChannelType.into());
-    }
-    if body.icon.as_ref().is_some_and(Option::is_some) {
-        let message = "This server keeps no pictures of group DMs.";
-        let fault = Fault::Other("IMAGE_NOT_SUPPORTED", message.into());
-        return Err(FormErrors::one("icon", fault));
     }
     let name = match &body.name {
         Some(name) => name
@@ -409,13 +433,23 @@ pub(crate) async fn update(
             .filter(|name| !name.is_empty()),
         None => access.name.clone(),
     };
-    if name == access.name {
+    let icon = icon.unwrap_or_else(|| access.icon.clone());
+    let mut notices = Vec::new();
+    if name != access.name {
+        let content = name.clone().unwrap_or_default();
+        notices.push((MessageKind::CHANNEL_NAME_CHANGE, content));
+    }
+    if icon != access.icon {
+        notices.push((MessageKind::CHANNEL_ICON_CHANGE, String::new()));
+    }
+    if notices.is_empty() {
         return load(&mut tx, access.id, user.id).await;
     }
     sqlx::query!(
-        "update channel set name = $2 where channel_id = $1",
+        "update channel set name = $2, icon = $3 where channel_id = $1",
         access.id.to_db(),
         name,
+        icon,
     )
     .execute(&mut *tx)
     .await?;
@@ -423,10 +457,11 @@ pub(crate) async fn update(
     for one in access.participants() {
         told.extend(tell_one(&mut tx, EventKind::ChannelUpdate, access.id, one).await?);
     }
-    let kind = MessageKind::CHANNEL_NAME_CHANGE;
-    let mut notice = messages::draft(app, access.id, user.user().clone(), kind)?;
-    notice.content = name.unwrap_or_default();
-    told.extend(messages::post_in(&mut tx, &access.audience(), None, &notice).await?);
+    for (kind, content) in notices {
+        let mut notice = messages::draft(app, access.id, user.user().clone(), kind)?;
+        notice.content = content;
+        told.extend(messages::post_in(&mut tx, &access.audience(), None, &notice).await?);
+    }
     let channel = load(&mut tx, access.id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(told);
@@ -616,6 +651,18 @@ async fn add_group_dm_user(
         channel_id.to_db(),
         user_id.to_db(),
         nick,
+    )
+    .execute(&mut *tx)
+    .await?;
+    // What was said before is not new to who comes now.
+    sqlx::query!(
+        "insert into read_state as s (user_id, channel_id, last_message_id)
+         select $2, $1, coalesce(max(message_id), 0) from message where channel_id = $1
+         on conflict (user_id, channel_id) do update
+         set last_message_id = greatest(s.last_message_id, excluded.last_message_id),
+             mention_count = 0, counted_to = 0",
+        channel_id.to_db(),
+        user_id.to_db(),
     )
     .execute(&mut *tx)
     .await?;

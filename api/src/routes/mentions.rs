@@ -82,7 +82,7 @@ async fn user_mentions(
     let rows = sqlx::query!(
         "select u.channel_id, u.message_id
          from user_mention u join channel c using (channel_id)
-         where u.user_id = $1 and u.message_id < $2 and ($3::bigint is null or c.guild_id = $3)
+         where u.user_id = $1 and u.message_id < $2 and not u.dismissed and ($3::bigint is null or c.guild_id = $3)
          order by u.message_id desc limit $4",
         user.id.to_db(),
         query.before.map_or(i64::MAX, Id::to_db),
@@ -127,14 +127,15 @@ async fn user_mention_delete(
 ) -> Result<StatusCode> {
     user.require_human()?;
     let mut tx = app.db.begin().await?;
-    let deleted = sqlx::query!(
-        "delete from user_mention where user_id = $1 and message_id = $2",
+    let dismissed = sqlx::query!(
+        "update user_mention set dismissed = true
+         where user_id = $1 and message_id = $2 and not dismissed",
         user.id.to_db(),
         message_id.to_db(),
     )
     .execute(&mut *tx)
     .await?;
-    if deleted.rows_affected() == 0 {
+    if dismissed.rows_affected() == 0 {
         return Ok(StatusCode::NO_CONTENT);
     }
     let vis = Visibility::realm(Intents::empty());
@@ -146,13 +147,37 @@ async fn user_mention_delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Forgets mentions past their time, a bounded number at once.
+/// Forgets mentions past their time, the oldest first, a bounded number at once. Those that
+/// a person has not read yet stay in the count of their read state.
 pub(crate) async fn forget_old(db: &PgPool) -> Result<()> {
     let oldest = (Timestamp::now().0 - KEEP).unix_timestamp_nanos() / 1_000_000;
     let oldest = ((oldest as u64).saturating_sub(DISCORD_EPOCH_MS) << 22) as i64;
     sqlx::query!(
-        "delete from user_mention where ctid = any(array(
-           select ctid from user_mention where message_id < $1 limit $2))",
+        "with old as materialized (
+           select user_id, message_id from user_mention
+           where message_id < $1 order by message_id limit $2
+         ), gone as (
+           delete from user_mention u using old
+           where u.user_id = old.user_id and u.message_id = old.message_id
+           returning u.user_id, u.message_id, u.channel_id
+         ), unread as (
+           select g.user_id, g.channel_id, count(*)::int as count, max(g.message_id) as newest
+           from gone g
+           join account a on a.user_id = g.user_id and not a.bot
+           -- Calls of everyone are counted without these rows.
+           join message m on m.channel_id = g.channel_id and m.message_id = g.message_id
+                         and m.author_id <> g.user_id and not m.mention_everyone
+           left join read_state s on s.user_id = g.user_id and s.channel_id = g.channel_id
+           where g.message_id > coalesce(greatest(s.last_message_id, s.counted_to, s.named_to), 0)
+           group by g.user_id, g.channel_id
+         )
+         insert into read_state as s (user_id, channel_id, mention_count, named_to)
+         select user_id, channel_id, count, newest from unread
+         -- By the same order as everybody who writes several.
+         order by user_id, channel_id
+         on conflict (user_id, channel_id) do update
+         set mention_count = s.mention_count + excluded.mention_count,
+             named_to = greatest(s.named_to, excluded.named_to)",
         oldest,
         FORGET_BATCH,
     )

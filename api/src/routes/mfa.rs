@@ -16,7 +16,7 @@ use crate::{
     extract::{Form, Json},
     form::{Fault, FormErrors},
     second_factor::{self, BackupCode, Shown},
-    sessions::{self, Client, Which},
+    sessions::{self, Client},
     tickets::{self, Purpose},
 };
 
@@ -107,8 +107,8 @@ async fn renew(
 ) -> Result<String> {
     tickets::void_all(&mut tx, user).await?;
     let mut events = vec![account::append_update(&mut tx, user).await?];
-    events.extend(sessions::revoke(&mut tx, user, Which::All).await?);
-    let (token, _) = sessions::open(&mut tx, user, client).await?;
+    let (token, told) = sessions::renew(&mut tx, user, client).await?;
+    events.extend(told);
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish(events);

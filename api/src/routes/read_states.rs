@@ -99,6 +99,9 @@ async fn message_ack(
 }
 
 /// Stores an acknowledgement and numbers its event; none if it says nothing new.
+///
+/// What came after the message is counted by who reads it (`guildhall_store::read_state`), but
+/// for a manual one with a count of its own: that is the count of all there is now.
 async fn acknowledge(
     db: &mut PgConnection,
     user: Id<User>,
@@ -106,14 +109,17 @@ async fn acknowledge(
     message: Id<Message>,
     ack: &Ack,
 ) -> Result<Option<Envelope>> {
-    let mentions = ack.mention_count.filter(|_| ack.manual).unwrap_or(0);
+    let given = ack.mention_count.filter(|_| ack.manual);
+    let mentions = given.unwrap_or(0);
     let stored = sqlx::query!(
         "insert into read_state as s (user_id, channel_id, last_message_id, mention_count,
-                                      last_viewed)
-         values ($1, $2, $3, $4, $5)
+                                      counted_to, last_viewed)
+         select $1, $2, $3, $4,
+                case when $7 then coalesce((select max(message_id) from message
+                                            where channel_id = $2), 0) else 0 end, $5
          on conflict (user_id, channel_id) do update
          set last_message_id = excluded.last_message_id, mention_count = excluded.mention_count,
-             last_viewed = coalesce(excluded.last_viewed, s.last_viewed)
+             counted_to = excluded.counted_to, last_viewed = coalesce(excluded.last_viewed, s.last_viewed)
          where $6 or s.last_message_id < excluded.last_message_id
          returning last_viewed",
         user.to_db(),
@@ -122,6 +128,7 @@ async fn acknowledge(
         mentions as i32,
         ack.last_viewed,
         ack.manual,
+        given.is_some(),
     )
     .fetch_optional(&mut *db)
     .await?;

@@ -28,7 +28,7 @@ use crate::{
         taken_name_or_email,
     },
     second_factor::{self, Shown},
-    sessions::{self, Client, Which},
+    sessions::{self, Client},
     tickets,
 };
 
@@ -212,8 +212,8 @@ async fn update_my_user(
     }
     let token = match new_hash {
         Some(_) => {
-            events.extend(sessions::revoke(&mut tx, caller.id, Which::All).await?);
-            let (token, _) = sessions::open(&mut tx, caller.id, &client).await?;
+            let (token, told) = sessions::renew(&mut tx, caller.id, &client).await?;
+            events.extend(told);
             Some(token.reveal().to_owned())
         }
         None => None,

@@ -235,3 +235,86 @@ async fn a_group_takes_friends_in_and_lets_them_go(db: PgPool) {
         .collect();
     assert_eq!(kinds, [json!(2), json!(2), json!(4), json!(1)]);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_opens_no_doors_while_it_pauses_or_is_restricted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let made = dm(&app, &alice, &bob).await;
+    let path = format!("{}/messages", at(&made));
+    let write = async |user: &TestUser| {
+        let sent = app.post(user, &path, json!({ "content": "hi" })).await;
+        (sent.status.as_u16(), sent.body["code"].as_u64())
+    };
+    let refused = (403, Some(50007));
+    assert_eq!(write(&alice).await.0, 200);
+
+    let pause = format!("/guilds/{}/incident-actions", hall.id);
+    let soon = guildhall_shared::Timestamp(time::OffsetDateTime::now_utc() + time::Duration::HOUR);
+    let body = json!({ "dms_disabled_until": soon });
+    app.put(&alice, &pause, body).await.expect(200);
+    assert_eq!((write(&alice).await, write(&bob).await), (refused, refused));
+    relate(&app, &alice, &bob, 1).await;
+    assert_eq!((write(&alice).await.0, write(&bob).await), (200, refused));
+    relate(&app, &alice, &bob, 3).await;
+    let body = json!({ "dms_disabled_until": null });
+    app.put(&alice, &pause, body).await.expect(200);
+    assert_eq!(write(&alice).await.0, 200);
+
+    // Bob takes no messages of the hall's members, and may write to them.
+    let body = json!({ "restricted_guilds": [hall.id] });
+    app.patch(&bob, "/users/@me/settings", body)
+        .await
+        .expect(200);
+    assert_eq!((write(&alice).await, write(&bob).await.0), (refused, 200));
+    let other = app.guild(&bob, "Yard").await;
+    app.join(&alice, other).await;
+    assert_eq!(write(&alice).await.0, 200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_group_has_a_picture_that_anybody_in_it_changes(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, _) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let body = json!({ "recipients": [bob.id, carol.id] });
+    let group = app.post(&alice, "/users/@me/channels", body).await;
+    let group = group.expect(200);
+    let picture = crate::media::data_uri(&crate::media::png(20, 20));
+    let body = json!({ "icon": picture, "name": "Crew" });
+    let refused = app.patch(&stranger, &at(&group), body.clone()).await;
+    refused.expect_error(404, 10003);
+    let changed = app.patch(&bob, &at(&group), body.clone()).await.expect(200);
+    conforms("update_channel", 200, &changed);
+    let icon = changed["icon"].as_str().unwrap();
+    let file = format!(
+        "/channel-icons/{}/{icon}.png",
+        group["id"].as_str().unwrap()
+    );
+    assert_eq!(app.fetch(&file).await.status(), 200);
+    let names = app.event_names(carol.id).await;
+    let told = [
+        "CHANNEL_CREATE",
+        "CHANNEL_UPDATE",
+        "MESSAGE_CREATE",
+        "MESSAGE_CREATE",
+    ];
+    assert_eq!(names, told);
+    let (_, notice) = app.events(carol.id).await.pop().unwrap();
+    assert_eq!(notice["type"], 5);
+    // Nothing new is nothing to tell.
+    app.patch(&bob, &at(&group), body).await.expect(200);
+    assert_eq!(app.event_names(carol.id).await.len(), 4);
+    let bad = json!({ "icon": "data:image/png;base64,AA" });
+    app.patch(&bob, &at(&group), bad)
+        .await
+        .expect_fault("icon", "IMAGE_INVALID");
+    let none = app
+        .patch(&carol, &at(&group), json!({ "icon": null }))
+        .await;
+    assert_eq!(none.expect(200)["icon"], Value::Null);
+    app.app.collect_files().await.unwrap();
+}

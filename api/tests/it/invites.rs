@@ -209,3 +209,65 @@ async fn an_old_invite_is_unknown(db: PgPool) {
         .await
         .expect_error(404, 10006);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_came_for_a_visit_leaves_with_their_last_session_unless_given_a_role(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let hall = app.guild(&alice, "Hall").await;
+    let path = format!("/channels/{}/invites", hall.general);
+    let invite = app.post(&alice, &path, json!({ "temporary": true })).await;
+    let code = invite.expect(200)["code"].as_str().unwrap().to_owned();
+    let mut guests = Vec::new();
+    for name in ["bob", "carol", "dave"] {
+        let guest = app.user(name).await;
+        let accept = format!("/invites/{code}");
+        app.post(&guest, &accept, json!({})).await.expect(200);
+        guests.push(guest);
+    }
+    let [bob, carol, dave] = &guests[..] else {
+        panic!("three guests");
+    };
+    let members = async || {
+        let rows: Vec<i64> =
+            sqlx::query_scalar("select user_id from member where guild_id = $1 order by user_id")
+                .bind(hall.id.to_db())
+                .fetch_all(&app.db)
+                .await
+                .unwrap();
+        rows
+    };
+    let seen = async |user: &TestUser, seconds_ago: f64| {
+        let done = sqlx::query(
+            "update temporary_member set seen_at = now() - make_interval(secs => $2)
+             where user_id = $1",
+        );
+        let done = done.bind(user.id.to_db()).bind(seconds_ago);
+        done.execute(&app.db).await.unwrap();
+    };
+    // Bob is there, Carol has a role, Dave was never seen yet.
+    seen(bob, 1.0).await;
+    seen(carol, 3600.0).await;
+    let role = format!("/guilds/{}/roles", hall.id);
+    let role = app.post(&alice, &role, json!({ "name": "crew" })).await;
+    let role = role.expect(200)["id"].as_str().unwrap().to_owned();
+    let give = format!("/guilds/{}/members/{}/roles/{role}", hall.id, carol.id);
+    app.put(&alice, &give, Value::Null).await.expect(204);
+    app.app.remove_temporary_members().await.unwrap();
+    assert_eq!(members().await.len(), 4);
+    seen(bob, 120.0).await;
+    app.app.remove_temporary_members().await.unwrap();
+    app.app.remove_temporary_members().await.unwrap();
+    let left: Vec<i64> = vec![alice.id.to_db(), carol.id.to_db(), dave.id.to_db()];
+    let mut expected = left.clone();
+    expected.sort_unstable();
+    assert_eq!(members().await, expected);
+    let newest = app.event_names(hall.id).await.pop().unwrap();
+    assert_eq!(newest, "GUILD_MEMBER_REMOVE");
+    assert_eq!(app.events(bob.id).await.pop().unwrap().0, "user left guild");
+    // Who never came is not waited for without end.
+    let done = sqlx::query("update member set joined_at = joined_at - interval '1 hour'");
+    done.execute(&app.db).await.unwrap();
+    app.app.remove_temporary_members().await.unwrap();
+    assert_eq!(members().await.len(), 2);
+}

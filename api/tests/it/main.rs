@@ -56,6 +56,7 @@ mod soundboard;
 mod stickers;
 mod templates;
 mod threads;
+mod unread;
 mod users;
 mod voice;
 mod webhooks;

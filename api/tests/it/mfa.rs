@@ -115,7 +115,8 @@ async fn it_is_switched_on_step_by_step(db: PgPool) {
         (events[0].0, &events[0].1["mfa_enabled"]),
         ("USER_UPDATE", &json!(true))
     );
-    assert_eq!(events[1].0, "tokens revoked");
+    assert_eq!(events[1].0, "AUTH_SESSION_CHANGE");
+    assert_eq!(events[2].0, "tokens revoked");
     app.post(
         &renewed,
         path,

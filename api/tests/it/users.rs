@@ -129,7 +129,14 @@ async fn names_mail_and_password_need_the_password(db: PgPool) {
     };
     app.get(&renewed, "/users/@me").await.expect(200);
     let names = app.event_names(alice.id).await;
-    assert_eq!(names, ["USER_UPDATE", "USER_UPDATE", "tokens revoked"]);
+    let changed = "AUTH_SESSION_CHANGE";
+    assert_eq!(
+        names,
+        ["USER_UPDATE", "USER_UPDATE", changed, "tokens revoked"]
+    );
+    let hash = app.events(alice.id).await[2].1["auth_session_id_hash"].clone();
+    let sessions = app.get(&renewed, "/auth/sessions").await.expect(200);
+    assert_eq!(sessions["user_sessions"][0]["id_hash"], hash);
     let login = json!({ "login": "al", "password": "battery staple" });
     app.post_anonymously("/auth/login", login).await.expect(200);
 }

@@ -11,6 +11,7 @@ mod conformance;
 mod encodings;
 mod faults;
 mod hostile;
+mod people;
 mod presence;
 mod visibility;
 mod wire;

@@ -32,6 +32,7 @@ use guildhall_shared::{
     token::Token,
     voice::VoiceSettings,
 };
+use guildhall_store::events::Span;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
@@ -1041,6 +1042,51 @@ async fn identify_knows_its_tokens(db: PgPool) {
         close(identify(&token, guilds, (0, 1)).await),
         Refused::TryLater
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn messages_between_a_read_and_a_snapshot_are_looked_up(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    for _ in 0..3 {
+        world.store_message().await;
+    }
+    let vis = Visibility::realm(Intents::GUILDS);
+    world.store(EventKind::GuildUpdate, vis, &json!({})).await;
+    world.store_message().await;
+    let session = SessionKey {
+        slot: 3,
+        generation: 4,
+    };
+    let between = async |era, after, up_to| {
+        let span = Span {
+            realm: world.realm(),
+            after: Position { era, seq: after },
+            up_to,
+        };
+        let request = ToNode::Missed {
+            core: 0,
+            session,
+            spans: vec![span],
+        };
+        node.requests.send(request).await.unwrap();
+        match node.next().await {
+            ToCore::Missed {
+                session: of,
+                messages,
+            } => {
+                assert_eq!(of, session);
+                let mut seqs: Vec<u64> = messages.iter().map(seq).collect();
+                seqs.sort_unstable();
+                seqs
+            }
+            other => panic!("no messages, but {other:?}"),
+        }
+    };
+    assert_eq!(between(1, 1, 5).await, [2, 3, 5]);
+    assert_eq!(between(1, 0, 4).await, [1, 2, 3]);
+    assert!(between(2, 0, 5).await.is_empty());
+    node.quiet().await;
 }
 
 impl Node {

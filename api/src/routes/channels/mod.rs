@@ -357,6 +357,7 @@ async fn update_channel(
     reason: Reason,
     Json(UpdateChannel(body)): Json<UpdateChannel>,
 ) -> Result<Json<AnyChannel>> {
+    let icon = dms::store_icon(&app, &user, channel_id, &body).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
@@ -370,7 +371,7 @@ async fn update_channel(
             AnyChannel::Thread(Box::new(thread))
         }
         Place::Private(access) => {
-            let channel = dms::update(&app, tx, &user, access, &body).await?;
+            let channel = dms::update(&app, tx, &user, access, &body, icon).await?;
             AnyChannel::Private(Box::new(channel))
         }
     }))

@@ -556,7 +556,8 @@ pub(crate) async fn accept(
     access::lock_realms(&mut *db, [realm(guild_id), realm(user.id)]).await?;
     // Again, now that nobody else can use it up.
     let mut invite = by_code(&mut *db, &code).await?;
-    invite.metadata = None;
+    let metadata = invite.metadata.take();
+    let temporary = metadata.is_some_and(|metadata| metadata.temporary);
     let already = guildhall_store::guild::member(&mut *db, guild_id, user.id).await?;
     if already.is_some() {
         let new_member = false;
@@ -565,6 +566,9 @@ pub(crate) async fn accept(
     check_invited(&mut *db, &invite, user.id).await?;
     let roles: Vec<Id<Role>> = invite.roles.iter().map(|role| role.id).collect();
     let mut events = members::join(app, &mut *db, guild_id, user, &roles).await?;
+    if temporary && roles.is_empty() {
+        members::temporary::admit_for_now(&mut *db, guild_id, user.id).await?;
+    }
     if invite.is_vanity {
         sqlx::query!(
             "update vanity_url set uses = uses + 1 where guild_id = $1",

@@ -2,6 +2,7 @@
 //! permissions.md › Hierarchy.
 
 mod membership;
+pub(crate) mod temporary;
 mod update;
 
 use axum::extract::State;
