@@ -66,8 +66,13 @@ impl S3 {
             .spawn()
             .expect("`cargo xtask test` installs s3rver");
         let mut lines = BufReader::new(service.stdout.take().unwrap()).lines();
-        let line = lines.next_line().await.unwrap().expect("s3rver has ended");
-        let address = line.rsplit(' ').next().unwrap();
+        let address = loop {
+            let line = lines.next_line().await.unwrap();
+            let line = line.expect("s3rver has ended");
+            if let Some((_, address)) = line.rsplit_once(" on ") {
+                break address.to_owned();
+            }
+        };
         let door = Arc::new(Door {
             service: format!("http://{address}"),
             client: reqwest::Client::new(),

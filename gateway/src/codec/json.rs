@@ -53,6 +53,16 @@ pub(super) fn read(value: &OwnedValue) -> Result<Command, CloseCode> {
         op if op == Opcode::Resume as u64 => {
             resume(d).map(|resume| Command::Resume(Box::new(resume)))
         }
+        // What an identified client alone may send: that comes before how it is said.
+        op => identified(op, d).or_else(|code| match code {
+            CloseCode::UnknownOpcode => Err(code),
+            code => Ok(Command::Malformed(code)),
+        }),
+    }
+}
+
+fn identified(op: u64, d: &OwnedValue) -> Result<Command, CloseCode> {
+    match op {
         op if op == Opcode::PresenceUpdate as u64 => {
             presence(d).map(|presence| Command::Presence(Box::new(presence)))
         }
@@ -257,7 +267,15 @@ mod tests {
     use super::*;
 
     fn read(value: serde_json::Value) -> Result<Command, CloseCode> {
-        parse(&mut value.to_string().into_bytes())
+        well_formed(parse(&mut value.to_string().into_bytes()))
+    }
+
+    /// As of an identified client.
+    fn well_formed(command: Result<Command, CloseCode>) -> Result<Command, CloseCode> {
+        match command {
+            Ok(Command::Malformed(code)) => Err(code),
+            command => command,
+        }
     }
 
     fn identify_with(extra: serde_json::Value) -> Result<Command, CloseCode> {
@@ -330,6 +348,11 @@ mod tests {
                 "{bad}"
             );
         }
+        let early = parse(&mut br#"{"op": 31, "d": {}}"#.to_vec());
+        assert!(matches!(
+            early,
+            Ok(Command::Malformed(CloseCode::DecodeError))
+        ));
         assert_eq!(
             read(json!({"op": 12, "d": null})).unwrap_err(),
             CloseCode::UnknownOpcode
@@ -421,7 +444,7 @@ mod tests {
         #[test]
         fn agrees_with_serde_json(op in any::<u8>(), text in "[ -~]{0,40}", cut in any::<prop::sample::Index>()) {
             let whole = json!({"d": {"text": text, "list": [1, null, {"x": text}]}, "op": op}).to_string();
-            let known = parse(&mut whole.clone().into_bytes());
+            let known = well_formed(parse(&mut whole.clone().into_bytes()));
             prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 14 | 31 | 37));
             let part = &whole[..cut.index(whole.len())];
             prop_assert!(serde_json::from_str::<serde_json::Value>(part).is_err());

@@ -50,6 +50,9 @@ pub enum Command {
     Voice(Box<VoiceCommand>),
     /// Op 31: the soundboards of these guilds.
     Sounds(Vec<Id<Guild>>),
+    /// An identified client's command with a body of another shape; how to close then. Who has not
+    /// identified is told that first.
+    Malformed(CloseCode),
     /// Known, legal once READY was sent, and without effect here.
     Other,
 }

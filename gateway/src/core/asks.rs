@@ -26,7 +26,11 @@ impl Core {
                 }
             }
             // The connection's life has seen to these.
-            Command::Heartbeat | Command::Identify(_) | Command::Resume(_) | Command::Other => {}
+            Command::Heartbeat
+            | Command::Identify(_)
+            | Command::Resume(_)
+            | Command::Malformed(_)
+            | Command::Other => {}
         }
     }
 

@@ -133,6 +133,7 @@ impl Lifecycle {
             (State::Checking | State::Live, Ok(Command::Identify(_) | Command::Resume(_))) => {
                 self.close(CloseCode::AlreadyAuthenticated)
             }
+            (State::Live, Ok(Command::Malformed(code))) => self.close(code),
             (State::Live, Ok(command)) => Some(Output::Command(command)),
             (State::AwaitingIdentify { .. } | State::Checking, Ok(_)) => {
                 self.close(CloseCode::NotAuthenticated)
@@ -251,8 +252,13 @@ mod tests {
     #[test]
     fn commands_before_identify_are_not_authenticated() {
         let t0 = Instant::now();
-        let code = closed_with(Lifecycle::new(t0).handle(t0, Input::Command(Ok(Command::Other))));
-        assert_eq!(code, Some(CloseCode::NotAuthenticated));
+        for command in [
+            Command::Other,
+            Command::Malformed(CloseCode::DecodeError),
+        ] {
+            let code = closed_with(Lifecycle::new(t0).handle(t0, Input::Command(Ok(command))));
+            assert_eq!(code, Some(CloseCode::NotAuthenticated));
+        }
     }
 
     #[derive(Debug, Clone)]
