@@ -507,7 +507,7 @@ async fn a_voice_message_is_one_recording_and_nothing_else(db: PgPool) {
             vec![ogg()],
             50159,
         ),
-        (voice.clone(), vec![], 50160),
+        (with("attachments", json!([])), vec![], 50160),
         (voice.clone(), vec![ogg(), ogg()], 50160),
         (voice.clone(), vec![png(1, 1)], 50160),
         (about("waveform", Value::Null), vec![ogg()], 50161),

@@ -269,10 +269,12 @@ async fn process(app: &TestApp, s3: &S3) -> (Process, String) {
         command
     };
     assert!(command("migrate").status().unwrap().success());
-    let process = Process(command("serve").spawn().unwrap());
+    let mut process = Process(command("serve").spawn().unwrap());
     let origin = format!("http://{address}");
     let ready = format!("{origin}/ready");
     while app.client.get(&ready).send().await.is_err() {
+        let ended = process.0.try_wait().unwrap();
+        assert!(ended.is_none(), "the process has ended: {ended:?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     (process, origin)

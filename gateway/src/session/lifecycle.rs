@@ -252,10 +252,7 @@ mod tests {
     #[test]
     fn commands_before_identify_are_not_authenticated() {
         let t0 = Instant::now();
-        for command in [
-            Command::Other,
-            Command::Malformed(CloseCode::DecodeError),
-        ] {
+        for command in [Command::Other, Command::Malformed(CloseCode::DecodeError)] {
             let code = closed_with(Lifecycle::new(t0).handle(t0, Input::Command(Ok(command))));
             assert_eq!(code, Some(CloseCode::NotAuthenticated));
         }
