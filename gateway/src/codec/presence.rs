@@ -214,6 +214,7 @@ mod tests {
     fn read(d: &Value) -> Result<PresenceCommand, CloseCode> {
         let mut text = json!({"op": 3, "d": d}).to_string().into_bytes();
         match parse(&mut text)? {
+            Command::Malformed(code) => Err(code),
             Command::Presence(presence) => Ok(*presence),
             other => panic!("{other:?}"),
         }

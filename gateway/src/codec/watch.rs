@@ -115,6 +115,7 @@ mod tests {
     fn read(op: u8, d: serde_json::Value) -> Result<Vec<(Id<Guild>, WatchCommand)>, CloseCode> {
         let mut text = json!({"op": op, "d": d}).to_string().into_bytes();
         match parse(&mut text)? {
+            Command::Malformed(code) => Err(code),
             Command::Watch(watches) => Ok(watches),
             other => panic!("{other:?}"),
         }
