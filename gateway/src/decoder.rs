@@ -89,7 +89,8 @@ impl Decoder {
     }
 }
 
-fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
+/// All of what `bytes` hold; of a stream, what came of it so far.
+pub(crate) fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     while !bytes.is_empty() || out.len() == out.capacity() {
         out.reserve(4096);

@@ -133,19 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(64);
-        while !bytes.is_empty() || out.len() == out.capacity() {
-            out.reserve(4096);
-            let before = decompress.total_in();
-            decompress
-                .decompress_vec(bytes, &mut out, FlushDecompress::Sync)
-                .unwrap();
-            bytes = &bytes[(decompress.total_in() - before) as usize..];
-        }
-        out
-    }
+    use crate::decoder::inflate;
 
     fn texts() -> impl Strategy<Value = Vec<(Vec<u8>, bool)>> {
         let word = prop_oneof![

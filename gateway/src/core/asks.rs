@@ -43,15 +43,11 @@ impl Core {
         if session.guild_phase(guild).is_none() {
             return;
         }
-        let session_key = SessionKey {
-            slot,
-            generation: session.generation,
-        };
         self.outbox.push_back(ToNode::Ask(Box::new(Ask {
             guild,
             from: Address {
                 core,
-                session: session_key,
+                session: session.key(slot),
             },
             user: session.user,
             intents: session.intents.bits(),
@@ -64,7 +60,7 @@ impl Core {
         let known = self
             .sessions
             .get(key.slot as usize)
-            .is_some_and(|session| session.generation == key.generation);
+            .is_some_and(|session| session.key(key.slot) == key);
         if known {
             for (kind, body) in dispatches {
                 self.dispatch_body(key.slot, kind, &body);

@@ -35,10 +35,7 @@ impl Core {
         session.set_guild_phase(guild, GuildPhase::Waiting(arrival));
         let all_members = Intents::GUILD_PRESENCES | Intents::GUILD_MEMBERS;
         let snapshot = SnapshotRequest {
-            session: SessionKey {
-                slot,
-                generation: session.generation,
-            },
+            session: session.key(slot),
             large_threshold: session.large_threshold,
             members: session.bot && session.intents.intersects(all_members),
             presences: session.bot && session.intents.contains(Intents::GUILD_PRESENCES),

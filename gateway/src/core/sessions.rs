@@ -141,6 +141,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(slot as usize) else {
             return;
         };
+        let key = session.key(slot);
         let Some(assembling) = &mut session.assembling else {
             return;
         };
@@ -156,13 +157,9 @@ impl Core {
             let spans = missed_spans(assembling);
             if !spans.is_empty() {
                 assembling.missed = Missed::Asked;
-                let session = SessionKey {
-                    slot,
-                    generation: session.generation,
-                };
                 self.outbox.push_back(ToNode::Missed {
                     core,
-                    session,
+                    session: key,
                     spans,
                 });
             }
@@ -344,10 +341,7 @@ impl Core {
         let core = self.core_id();
         for &guild in &session.voice {
             let request = VoiceRequest {
-                session: SessionKey {
-                    slot,
-                    generation: session.generation,
-                },
+                session: session.key(slot),
                 session_id: session.id.to_string(),
                 user: session.user,
                 command: VoiceCommand {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::Core;
 use crate::{
-    bus::{SessionKey, SessionSlot, ToNode, VoiceRequest},
+    bus::{SessionSlot, ToNode, VoiceRequest},
     codec::VoiceCommand,
     session::SessionId,
 };
@@ -24,10 +24,7 @@ impl Core {
             session.voice.push(command.guild);
         }
         let request = VoiceRequest {
-            session: SessionKey {
-                slot,
-                generation: session.generation,
-            },
+            session: session.key(slot),
             session_id: session.id.to_string(),
             user: session.user,
             command,

@@ -5,7 +5,7 @@ use guildhall_shared::{Id, id::marker::Guild};
 
 use super::Core;
 use crate::{
-    bus::{Address, SessionKey, SessionSlot, ToNode, Watch, WatchChange},
+    bus::{Address, SessionSlot, ToNode, Watch, WatchChange},
     codec::WatchCommand,
 };
 
@@ -61,13 +61,12 @@ impl Core {
         let Some(session) = self.sessions.get(slot as usize) else {
             return;
         };
-        let key = SessionKey {
-            slot,
-            generation: session.generation,
-        };
         self.outbox.push_back(ToNode::Watch(Box::new(WatchChange {
             guild,
-            from: Address { core, session: key },
+            from: Address {
+                core,
+                session: session.key(slot),
+            },
             user: session.user,
             watch,
         })));

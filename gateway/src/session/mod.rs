@@ -19,7 +19,7 @@ use guildhall_shared::{
 };
 
 use crate::{
-    bus::{CoreId, Identity, SessionSlot, Watch},
+    bus::{CoreId, Identity, SessionKey, SessionSlot, Watch},
     dispatch::Dispatch,
     session::{presence::Doing, replay::Replay},
 };
@@ -138,6 +138,14 @@ pub enum Missed {
 }
 
 impl Session {
+    /// What names the session, which is in `slot` of its core, to others.
+    pub fn key(&self, slot: SessionSlot) -> SessionKey {
+        SessionKey {
+            slot,
+            generation: self.generation,
+        }
+    }
+
     pub fn replay_bytes_max(&self) -> usize {
         if self.bot {
             BOT_REPLAY_BYTES_MAX
