@@ -3,6 +3,9 @@
 //! Binary, little-endian, a version byte first:
 //! `ver u8 | durability u8 | realm u64 | era u32 | seq u64 | kind u16 | vis | at_ms u64 |
 //! trace u128 | body | alt?`, where byte strings and lists carry a u32 count before them.
+//! `alt` is `full_for | same at the start u32 | same at the end u32 | what is between`, as the two
+//! bodies of a message differ in little but its text; the list's count bears the bit
+//! [`ALT_IS_PATCH`]. Without that bit a whole body follows, as events were stored before.
 //! `vis`, `body` and `alt` are also what `realm_event` keeps, in the same form.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -18,6 +21,8 @@ use crate::{
 };
 
 const VERSION: u8 = 1;
+/// In the count of `full_for`: the body is told by how it differs.
+const ALT_IS_PATCH: u32 = 1 << 31;
 
 /// One event. `body` is the JSON of `d`, made once by whoever caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,18 +177,51 @@ impl Visibility {
 }
 
 impl Alt {
-    /// As stored in `realm_event.alt`.
-    pub fn encode(&self, out: &mut impl BufMut) {
-        put_ids(out, &self.full_for);
-        put_bytes(out, &self.body);
+    /// As stored in `realm_event.alt`; `full` is the event's body.
+    pub fn encode(&self, full: &[u8], out: &mut impl BufMut) {
+        let start = same_at_start(full, &self.body);
+        let end = same_at_end(&full[start..], &self.body[start..]);
+        out.put_u32_le(self.full_for.len() as u32 | ALT_IS_PATCH);
+        self.full_for.iter().for_each(|id| out.put_u64_le(id.get()));
+        out.put_u32_le(start as u32);
+        out.put_u32_le(end as u32);
+        put_bytes(out, &self.body[start..self.body.len() - end]);
     }
 
-    pub fn decode(input: &mut Bytes) -> Result<Self, Malformed> {
-        Ok(Self {
-            full_for: get_ids(input)?,
-            body: get_bytes(input)?,
-        })
+    /// `full` is the event's body.
+    pub fn decode(full: &[u8], input: &mut Bytes) -> Result<Self, Malformed> {
+        let count = get(input, Buf::get_u32_le)?;
+        let full_for = get_counted_ids(input, count & !ALT_IS_PATCH)?;
+        if count & ALT_IS_PATCH == 0 {
+            let body = get_bytes(input)?;
+            return Ok(Self { full_for, body });
+        }
+        let start = get(input, Buf::get_u32_le)? as usize;
+        let end = get(input, Buf::get_u32_le)? as usize;
+        let between = get_bytes(input)?;
+        let rest = full.len().checked_sub(end).filter(|rest| start <= *rest);
+        let rest = rest.ok_or(Malformed("alt longer than its body"))?;
+        let body = [&full[..start], &between, &full[rest..]].concat().into();
+        Ok(Self { full_for, body })
     }
+}
+
+/// Bytes that are compared at once.
+const STRIDE: usize = 32;
+
+fn same_at_start(a: &[u8], b: &[u8]) -> usize {
+    let strides = a.chunks_exact(STRIDE).zip(b.chunks_exact(STRIDE));
+    let same = strides.take_while(|(a, b)| a == b).count() * STRIDE;
+    let rest = a[same..].iter().zip(&b[same..]);
+    same + rest.take_while(|(a, b)| a == b).count()
+}
+
+fn same_at_end(a: &[u8], b: &[u8]) -> usize {
+    let strides = a.rchunks_exact(STRIDE).zip(b.rchunks_exact(STRIDE));
+    let same = strides.take_while(|(a, b)| a == b).count() * STRIDE;
+    let (a, b) = (&a[..a.len() - same], &b[..b.len() - same]);
+    let rest = a.iter().rev().zip(b.iter().rev());
+    same + rest.take_while(|(a, b)| a == b).count()
 }
 
 impl Envelope {
@@ -196,8 +234,9 @@ impl Envelope {
     }
 
     pub fn encode(&self) -> Bytes {
-        let alt = self.alt.as_ref().map_or(0, |alt| alt.body.len() + 64);
-        let mut out = BytesMut::with_capacity(128 + self.body.len() + alt);
+        let alt = self.alt.as_ref();
+        let alt = alt.map_or(0, |alt| alt.body.len().saturating_sub(self.body.len()) + 64);
+        let mut out = BytesMut::with_capacity(192 + self.body.len() + alt);
         self.encode_into(&mut out);
         out.freeze()
     }
@@ -221,7 +260,7 @@ impl Envelope {
             None => out.put_u8(0),
             Some(alt) => {
                 out.put_u8(1);
-                alt.encode(out);
+                alt.encode(&self.body, out);
             }
         }
     }
@@ -250,7 +289,7 @@ impl Envelope {
         let body = get_bytes(input)?;
         let alt = match get(input, Buf::get_u8)? {
             0 => None,
-            1 => Some(Alt::decode(input)?),
+            1 => Some(Alt::decode(&body, input)?),
             _ => return Err(Malformed("alt")),
         };
         if input.has_remaining() {
@@ -294,8 +333,12 @@ fn get_id<T>(input: &mut impl Buf) -> Result<Id<T>, Malformed> {
 }
 
 fn get_ids<T>(input: &mut impl Buf) -> Result<Vec<Id<T>>, Malformed> {
-    let count = get(input, Buf::get_u32_le)? as usize;
-    if input.remaining() / size_of::<u64>() < count {
+    let count = get(input, Buf::get_u32_le)?;
+    get_counted_ids(input, count)
+}
+
+fn get_counted_ids<T>(input: &mut impl Buf, count: u32) -> Result<Vec<Id<T>>, Malformed> {
+    if input.remaining() / size_of::<u64>() < count as usize {
         return Err(Malformed("too short"));
     }
     (0..count).map(|_| get_id(input)).collect()
@@ -389,7 +432,57 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_whole_body_for_readers_without_content_is_read_as_before() {
+        let mut stored = Vec::new();
+        put_ids(&mut stored, &[Id::<User>::new(7).unwrap()]);
+        put_bytes(&mut stored, b"bare");
+        let alt = Alt::decode(b"with text", &mut stored.into()).unwrap();
+        assert_eq!(alt.full_for, [Id::new(7).unwrap()]);
+        assert_eq!(&alt.body[..], b"bare");
+    }
+
+    #[test]
+    fn what_is_alike_is_not_stored_twice() {
+        let body = |text: &str| format!("{{{:0300}\"content\":\"{text}\",{:0500}}}", 0, 0);
+        let (full, body) = (body("some words that only some may read"), body(""));
+        let alt = Alt {
+            full_for: vec![Id::new(7).unwrap()],
+            body: body.clone().into(),
+        };
+        let mut stored = Vec::new();
+        alt.encode(full.as_bytes(), &mut stored);
+        assert_eq!(stored.len(), 4 + 8 + 4 + 4 + 4);
+        let mut stored = Bytes::from(stored);
+        assert_eq!(Alt::decode(full.as_bytes(), &mut stored), Ok(alt));
+        assert!(stored.is_empty());
+    }
+
+    #[test]
+    fn a_difference_beyond_its_body_is_malformed() {
+        let alt = Alt {
+            full_for: Vec::new(),
+            body: Bytes::from_static(b"[bare]"),
+        };
+        let mut stored = Vec::new();
+        alt.encode(b"[text]", &mut stored);
+        let decoded = Alt::decode(b"]", &mut stored.into());
+        assert_eq!(decoded, Err(Malformed("alt longer than its body")));
+    }
+
     proptest! {
+        #[test]
+        fn bodies_alike_at_both_ends_come_out(
+            start in "[ab]{0,80}", texts in ("[ab]{0,9}", "[ab]{0,9}"), end in "[ab]{0,80}",
+        ) {
+            let body = |text: &str| Bytes::from(format!("{start}{text}{end}"));
+            let alt = Alt { full_for: Vec::new(), body: body(&texts.1) };
+            let (full, mut stored) = (body(&texts.0), Vec::new());
+            alt.encode(&full, &mut stored);
+            prop_assert!(stored.len() <= 16 + 9);
+            prop_assert_eq!(Alt::decode(&full, &mut stored.into()), Ok(alt));
+        }
+
         #[test]
         fn what_goes_in_comes_out(envelope in envelope()) {
             prop_assert_eq!(Envelope::decode(envelope.encode()), Ok(envelope));

@@ -48,7 +48,7 @@ pub async fn append<T>(
     vis.encode(&mut vis_bytes);
     let alt_bytes = alt.as_ref().map(|alt| {
         let mut bytes = Vec::new();
-        alt.encode(&mut bytes);
+        alt.encode(&body, &mut bytes);
         bytes
     });
     let row = sqlx::query!(
@@ -209,6 +209,10 @@ impl TryFrom<EventRow> for Envelope {
             seq: row.seq,
             kind: row.kind,
         })?;
+        let alt = row
+            .alt
+            .map(|alt| Alt::decode(&row.body, &mut alt.into()).map_err(malformed))
+            .transpose()?;
         Ok(Self {
             realm,
             durability: Durability::Durable(position(row.era, row.seq)),
@@ -217,10 +221,7 @@ impl TryFrom<EventRow> for Envelope {
             at_ms: (row.at.unix_timestamp_nanos() / 1_000_000) as u64,
             trace: 0,
             body: row.body.into(),
-            alt: row
-                .alt
-                .map(|alt| Alt::decode(&mut alt.into()).map_err(malformed))
-                .transpose()?,
+            alt,
         })
     }
 }

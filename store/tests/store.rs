@@ -150,8 +150,9 @@ async fn events_come_back_as_they_were_stored(db: PgPool) {
     };
     for seq in 1..=3i64 {
         let (mut vis_bytes, mut alt_bytes) = (Vec::new(), Vec::new());
+        let body = format!("{{\"n\":{seq}}}").into_bytes();
         vis.encode(&mut vis_bytes);
-        alt.encode(&mut alt_bytes);
+        alt.encode(&body, &mut alt_bytes);
         sqlx::query(
             "insert into realm_event (realm_id, seq, shard, era, kind, vis, body, alt)
              values ($1, $2, 7, 1, $3, $4, $5, $6)",
@@ -160,7 +161,7 @@ async fn events_come_back_as_they_were_stored(db: PgPool) {
         .bind(seq)
         .bind(EventKind::MessageCreate.number() as i16)
         .bind(vis_bytes)
-        .bind(format!("{{\"n\":{seq}}}").into_bytes())
+        .bind(body)
         .bind((seq == 2).then_some(alt_bytes))
         .execute(&db)
         .await
