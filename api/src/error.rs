@@ -146,8 +146,14 @@ pub(crate) fn json_response(status: StatusCode, body: &impl serde::Serialize) ->
         Ok(bytes) => bytes,
         Err(error) => return Error::from(error).into_response(),
     };
-    let mut response = Response::new(Body::from(bytes));
+    let mut response = json_bytes_response(bytes);
     *response.status_mut() = status;
+    response
+}
+
+/// [`json_response`], 200, of what is JSON already.
+pub(crate) fn json_bytes_response(json: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(json));
     response.headers_mut().insert(
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/json"),

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::extract::State;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use guildhall_shared::{
     Id, Permissions,
     envelope::Envelope,
@@ -17,7 +20,7 @@ use sqlx::PgConnection;
 
 use super::{
     content::Nonce,
-    event::bodies,
+    event::{answer, bodies_of},
     load::{self, Extra},
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
@@ -27,7 +30,7 @@ use crate::{
     access::{self, Place},
     app::App,
     auth::CurrentUser,
-    error::{Error, Result},
+    error::{Error, Result, json_bytes_response},
     extract::{Json, Path},
     form::{Fault, FormErrors},
     http,
@@ -61,7 +64,7 @@ pub(super) async fn create_message(
         body: form,
         mut files,
     }: Upload<NewMessageForm>,
-) -> Result<Json<Message>> {
+) -> Result<Response> {
     let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
     claimed.await?;
     let id = app.snowflakes.next()?;
@@ -126,23 +129,24 @@ pub(super) async fn create_message(
         message.mentions = found.users;
         message.mention_roles = found.roles;
         message.mention_everyone = found.everyone;
+        let json = answer(&message)?;
         let outcome = match message.poll {
             // A poll has rows of its own, which the writer does not know.
             Some(_) => store_alone(&app, &author, &place, &message).await?,
             None => {
-                let new = new_message(&place, &author, &message, enforced.clone())?;
+                let new = new_message(&place, &author, (message, &json), enforced.clone())?;
                 app.message_writer.store(new).await?
             }
         };
         match outcome {
-            Outcome::Stored => return Ok(Json(message)),
+            Outcome::Stored => return Ok(json_bytes_response(json)),
             Outcome::Duplicate(first) => {
                 let mut db = app.db.acquire().await?;
                 let mut first = load::message(&mut db, author.id, channel_id, first)
                     .await?
                     .ok_or(ErrorCode::UnknownMessage)?;
                 first.nonce = nonce.map(Nonce::to_json);
-                return Ok(Json(first));
+                return Ok(Json(first).into_response());
             }
             Outcome::Stale => {
                 // A thread may have been archived meanwhile.
@@ -313,10 +317,11 @@ async fn refer(
 fn new_message(
     place: &Place,
     author: &CurrentUser,
-    message: &Message,
+    (message, json): (Message, &[u8]),
     nonce: Option<String>,
 ) -> Result<NewMessage> {
-    let (body, alt) = bodies(place.guild_id(), place.member(), message)?;
+    let (body, alt) = bodies_of((&message, json), place.guild_id(), place.member())?;
+    let extra = Extra::of(&message).to_db()?;
     Ok(NewMessage {
         realms: place.checked_at(),
         in_thread: place.kind().is_thread(),
@@ -326,12 +331,12 @@ fn new_message(
         id: message.id,
         kind: message.kind.0,
         flags: message.flags,
-        content: message.content.clone(),
+        content: message.content,
         tts: message.tts,
         mention_everyone: message.mention_everyone,
         mentions: message.mentions.iter().map(|user| user.id).collect(),
-        mention_roles: message.mention_roles.clone(),
-        extra: Extra::of(message).to_db()?,
+        mention_roles: message.mention_roles,
+        extra,
         nonce,
         body,
         vis: place.visibility(Intents::GUILD_MESSAGES),

@@ -13,15 +13,20 @@ use sqlx::PgConnection;
 
 use crate::{access::Audience, error::Result};
 
-/// A message as the gateway sends it: with its guild and its author's membership.
+/// What the gateway sends with a message: its guild and its author's membership.
 #[derive(Serialize)]
-struct GatewayMessage<'a> {
-    #[serde(flatten)]
-    message: &'a Message,
+struct GatewayExtras<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     guild_id: Option<Id<Guild>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     member: Option<&'a Member>,
+}
+
+/// A message's JSON as REST answers it. Most are shorter than what is set aside.
+pub(super) fn answer(message: &Message) -> serde_json::Result<Vec<u8>> {
+    let mut json = Vec::with_capacity(1024);
+    serde_json::to_writer(&mut json, message)?;
+    Ok(json)
 }
 
 /// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variant without content, which private
@@ -31,15 +36,20 @@ pub(super) fn bodies(
     member: Option<&Member>,
     message: &Message,
 ) -> Result<(Bytes, Option<Alt>)> {
-    let body = |message: &Message| {
-        serde_json::to_vec(&GatewayMessage {
-            message,
-            guild_id: guild,
-            member,
-        })
-        .map(Bytes::from)
-    };
-    let full = body(message)?;
+    bodies_of((message, &answer(message)?), guild, member)
+}
+
+/// [`bodies`] of a message whose [`answer`] is made already.
+pub(super) fn bodies_of(
+    (message, json): (&Message, &[u8]),
+    guild: Option<Id<Guild>>,
+    member: Option<&Member>,
+) -> Result<(Bytes, Option<Alt>)> {
+    let extras = serde_json::to_vec(&GatewayExtras {
+        guild_id: guild,
+        member,
+    })?;
+    let full = with_fields(json, &extras);
     let is_empty = message.is_empty() && !matches!(message.referenced_message, Some(Some(_)));
     if is_empty || guild.is_none() {
         return Ok((full, None));
@@ -49,9 +59,19 @@ pub(super) fn bodies(
     full_for.dedup();
     let alt = Alt {
         full_for,
-        body: body(&message.without_content())?,
+        body: with_fields(&answer(&message.without_content())?, &extras),
     };
     Ok((full, Some(alt)))
+}
+
+/// One JSON object of two; the first is not empty.
+fn with_fields(object: &[u8], more: &[u8]) -> Bytes {
+    match (object.split_last(), more) {
+        (Some((_, open)), [_, fields @ .., _]) if !fields.is_empty() => {
+            [open, b",", fields, b"}"].concat().into()
+        }
+        _ => Bytes::copy_from_slice(object),
+    }
 }
 
 /// Which intents let an event about a message through.
@@ -83,4 +103,22 @@ pub(crate) async fn tell_in(
 ) -> Result<Vec<Envelope>> {
     let vis = audience.visibility(topic.intents());
     audience.append(db, kind, vis, body, None).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_added_to_an_object() {
+        let with = |object: &str, more: &str| {
+            let both = with_fields(object.as_bytes(), more.as_bytes());
+            String::from_utf8(both.to_vec()).unwrap()
+        };
+        assert_eq!(
+            with(r#"{"a":1}"#, r#"{"b":{},"c":[]}"#),
+            r#"{"a":1,"b":{},"c":[]}"#
+        );
+        assert_eq!(with(r#"{"a":1}"#, "{}"), r#"{"a":1}"#);
+    }
 }
