@@ -129,7 +129,7 @@ async fn pins(
     }
     let mut rows = sqlx::query!(
         "select message_id, pinned_at from pin
-         where channel_id = $1 and ($2::timestamptz is null or pinned_at < $2)
+         where channel_id = $1 and pinned_at < coalesce($2, 'infinity'::timestamptz)
          order by pinned_at desc, message_id desc limit $3",
         channel.to_db(),
         before.map(|before| before.0),

@@ -18,6 +18,14 @@ const AIM: f64 = 1.2;
 /// Rows of one statement while filling the tables.
 const BATCH: u32 = 50_000;
 
+/// Ids below every one made today, so that the people made through REST are the newest.
+const FIRST_MEMBER: i64 = 1_000_000_000;
+const FIRST_MESSAGE: i64 = 2_000_000_000;
+const FIRST_ENTRY: i64 = 3_000_000_000;
+const FIRST_THREAD: i64 = 4_000_000_000;
+/// The search index has a million messages to read.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Measures lists and searches at both ends. Loopback and a private cluster only: it fills
 /// tables of the database by hand.
 #[derive(Parser)]
@@ -51,6 +59,8 @@ async fn main() -> Result<()> {
     let first_member = fill_members(&mut db, &config, &guild).await?;
     let first_message = fill_messages(&mut db, &config, &channel, &owner).await?;
     println!("{} members, {} messages", config.members, config.messages);
+
+    let others = fill_others(&mut db, &config, (&guild, &channel, &owner)).await?;
 
     let mut pages = Pages {
         rest,
@@ -91,14 +101,122 @@ async fn main() -> Result<()> {
             &format!("{messages}?limit=100"),
             &format!("{messages}?limit=100&around={middle}"),
         )
+        .await?;
+
+    // What follows takes permissions that the bot has not.
+    pages.token.clone_from(&owner.token);
+    let bans = format!("/guilds/{guild}/bans?limit=1000");
+    let last = format!("{bans}&after={late}");
+    pages.compare("bans, 1000 a page", &bans, &last).await?;
+    let entries = format!("/guilds/{guild}/audit-logs?limit=100");
+    let last = format!("{entries}&before={}", FIRST_ENTRY + 100);
+    pages
+        .compare("audit log, 100 a page: newest, oldest", &entries, &last)
+        .await?;
+    let reactions = format!("{messages}/{first_message}/reactions/%F0%9F%91%8D?limit=100");
+    let last = format!("{reactions}&after={}", late + 900);
+    pages
+        .compare("reactions, 100 a page", &reactions, &last)
+        .await?;
+    let threads = format!("/channels/{channel}/threads/archived/public?limit=100");
+    let last = format!("{threads}&before={}", others.oldest_threads_before);
+    pages
+        .compare(
+            "archived threads, 100 a page: newest, oldest",
+            &threads,
+            &last,
+        )
+        .await?;
+    let pins = format!("{messages}/pins?limit=50");
+    let last = format!("{pins}&before={}", others.oldest_pins_before);
+    pages
+        .compare("pins, 50 a page: newest, oldest", &pins, &last)
+        .await?;
+    let search = format!("{messages}/search?limit=25");
+    pages.wait_for_index(&search).await?;
+    pages
+        .compare(
+            "search without words: first, 400th page",
+            &format!("{search}&sort_order=desc"),
+            &format!("{search}&sort_order=desc&offset=9975"),
+        )
+        .await?;
+    pages
+        .compare(
+            "search by a word of every message: first, 400th page",
+            &format!("{search}&content=message"),
+            &format!("{search}&content=message&offset=9975"),
+        )
+        .await?;
+    pages
+        .compare(
+            "search by a word of one message: newest, oldest",
+            &format!("{search}&content={}", config.messages - 1),
+            &format!("{search}&content=number%200"),
+        )
         .await
+}
+
+/// Where the last pages of what else was filled in begin.
+struct Others {
+    oldest_threads_before: String,
+    oldest_pins_before: String,
+}
+
+/// Bans, audit entries, reactions, archived threads, pins; as many as there may well be.
+async fn fill_others(
+    db: &mut PgConnection,
+    config: &Config,
+    (guild, channel, owner): (&str, &str, &Account),
+) -> Result<Others> {
+    let ids: [i64; 3] = [guild.parse()?, channel.parse()?, owner.id.parse()?];
+    let [guild, channel, owner] = ids;
+    let (member, message) = (FIRST_MEMBER, FIRST_MESSAGE);
+    let members = config.members;
+    // Members who are banned do not occur; the lists do not mind. All that is filled in are
+    // numbers.
+    let statements = format!(
+        "insert into ban (guild_id, user_id)
+         select {guild}, {member} + n from generate_series(0, {members} - 1) n;
+
+         insert into audit_entry (entry_id, guild_id, action, user_id, target_id)
+         select {FIRST_ENTRY} + n, {guild}, 22, {owner}, {member} + n
+         from generate_series(0, {members} - 1) n;
+
+         insert into reaction (channel_id, message_id, emoji, burst, user_id)
+         select {channel}, {message}, '👍', false, {member} + n
+         from generate_series(0, {members} - 1) n;
+         insert into reaction_count (channel_id, message_id, emoji, emoji_name, normal)
+         values ({channel}, {message}, '👍', '👍', {members});
+
+         insert into channel (channel_id, guild_id, kind, name, parent_id)
+         select {FIRST_THREAD} + n, {guild}, 11, 'thread', {channel}
+         from generate_series(1, 20000) n;
+         insert into thread (thread_id, guild_id, parent_id, owner_id, archived,
+                             auto_archive_minutes, archive_at)
+         select {FIRST_THREAD} + n, {guild}, {channel}, {owner}, true, 60,
+                timestamptz '2026-01-01 00:00Z' + n * interval '1 minute'
+         from generate_series(1, 20000) n;
+
+         insert into pin (channel_id, message_id, pinned_at)
+         select {channel}, {message} + n, timestamptz '2026-01-01 00:00Z' + n * interval '1 minute'
+         from generate_series(1, 250) n;
+
+         analyze ban, audit_entry, reaction, reaction_count, channel, thread, pin"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(db)
+        .await?;
+    Ok(Others {
+        oldest_threads_before: "2026-01-01T01:40:30Z".to_owned(),
+        oldest_pins_before: "2026-01-01T00:50:30Z".to_owned(),
+    })
 }
 
 /// Accounts in the guild; the first one's id.
 async fn fill_members(db: &mut PgConnection, config: &Config, guild: &str) -> Result<i64> {
     let guild: i64 = guild.parse()?;
-    // Below every id made today, so that the people made through REST are the newest.
-    let first = 1_000_000_000_i64;
+    let first = FIRST_MEMBER;
     for from in (0..config.members).step_by(BATCH as usize) {
         let count = BATCH.min(config.members - from);
         sqlx::query(
@@ -134,7 +252,7 @@ async fn fill_messages(
     author: &Account,
 ) -> Result<i64> {
     let (channel, author): (i64, i64) = (channel.parse()?, author.id.parse()?);
-    let first = 2_000_000_000_i64;
+    let first = FIRST_MESSAGE;
     for from in (0..config.messages).step_by(BATCH as usize) {
         let count = BATCH.min(config.messages - from);
         sqlx::query(
@@ -193,10 +311,25 @@ impl Pages {
         let taken = started.elapsed();
         ensure!(status == 200, "{path}: {status}");
         let page: Value = serde_json::from_slice(self.rest.body())?;
-        let page = page
-            .as_array()
-            .with_context(|| format!("{path}: no list"))?;
-        ensure!(!page.is_empty(), "{path}: an empty page");
+        // Some lists are a field of their answer.
+        let lists = ["audit_log_entries", "threads", "items", "messages"];
+        let list = lists.iter().find_map(|list| page[*list].as_array());
+        let list = list.or_else(|| page.as_array());
+        let list = list.with_context(|| format!("{path}: no list"))?;
+        ensure!(!list.is_empty(), "{path}: an empty page");
         Ok(taken)
+    }
+
+    /// A search is answered 202 while the channel is being indexed.
+    async fn wait_for_index(&mut self, path: &str) -> Result<()> {
+        let started = Instant::now();
+        while self.rest.send("GET", path, &self.token, b"").await? != 200 {
+            ensure!(started.elapsed() < INDEX_TIMEOUT, "{path}: not indexed");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let took = started.elapsed().as_secs_f64();
+        report::section("search index of the channel, made by the first search");
+        report::line("ready after", format!("{took:.1} s"));
+        Ok(())
     }
 }

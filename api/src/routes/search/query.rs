@@ -93,6 +93,14 @@ pub(super) struct Search {
     offset: i64,
 }
 
+/// A match.
+struct Hit {
+    channel_id: i64,
+    message_id: i64,
+    /// Matches in all, those beyond the page included.
+    total: i64,
+}
+
 impl Search {
     /// Errors: 50035.
     pub(super) fn parse(query: &str) -> Result<Self> {
@@ -212,19 +220,22 @@ impl Search {
         total_max: i64,
     ) -> Result<(i64, Vec<(Id<Channel>, Id<Message>)>)> {
         let channels: Vec<i64> = channels.iter().map(|channel| channel.to_db()).collect();
-        let order = match (self.by_relevance && self.content.is_some(), self.ascending) {
-            (true, _) => 2,
-            (false, true) => 1,
-            (false, false) => 0,
-        };
-        // An absent filter is null or empty; the planner sees the values of each search.
-        let rows = sqlx::query!(
-            r#"with hit as materialized (
+        let by_relevance = self.by_relevance && self.content.is_some();
+        // An absent filter is null or empty; the planner sees the values of each search. Of one
+        // channel the newest, or oldest, matches are found along its index: so place and order
+        // are part of the text.
+        macro_rules! search {
+            ($place:literal, $order:literal) => {
+                sqlx::query_as!(
+                    Hit,
+                    r#"with hit as materialized (
                  select s.channel_id, s.message_id,
-                        case $22::int when 2
+                        case when $22::bool
                           then ts_rank(s.words, plainto_tsquery('simple', $2)) else 0 end as rank
                  from message_search s
-                 where s.channel_id = any($1)
+                 where s.channel_id = "#
+                        + $place
+                        + r#"
                    and ($2::text is null or s.words @@ plainto_tsquery('simple', $2))
                    and (cardinality($3::bigint[]) = 0 or s.author_id = any($3))
                    and (cardinality($4::smallint[]) = 0 or s.author_kind = any($4))
@@ -235,7 +246,8 @@ impl Search {
                    and ($9::bool is null or s.mention_everyone = $9)
                    and ($10::bigint is null or s.message_id > $10)
                    and ($11::bigint is null or s.message_id < $11)
-                   and s.has & $12::int = $12 and s.has & $13::int = 0
+                   and ($12::int = 0 or s.has & $12 = $12)
+                   and ($13::int = 0 or s.has & $13 = 0)
                    and (cardinality($14::text[]) = 0 or s.hosts && $14)
                    and (cardinality($15::text[]) = 0 or exists (
                      select from unnest(s.filenames) f
@@ -258,41 +270,54 @@ impl Search {
                      select from message m, jsonb_array_elements(m.extra -> 'embeds') e
                      where m.channel_id = s.channel_id and m.message_id = s.message_id
                        and replace(e ->> 'type', 'gifv', 'gif') = any($20)))
-                 order by rank desc,
-                          case $22::int when 1 then s.message_id else -s.message_id end
+                 order by "#
+                        + $order
+                        + r#"
                  limit $21
                )
                select channel_id, message_id, (select count(*) from hit) as "total!"
                from hit
-               order by rank desc, case $22::int when 1 then message_id else -message_id end
+               order by "#
+                        + $order
+                        + r#"
                limit $23 offset $24"#,
-            &channels,
-            self.content,
-            &self.authors,
-            &self.author_kinds,
-            &self.author_kinds_not,
-            &self.mentions,
-            &self.mention_roles,
-            &self.replied_to,
-            self.mention_everyone,
-            self.min_id,
-            self.max_id,
-            self.has,
-            self.has_not,
-            &self.hosts,
-            &self.extensions,
-            &self.filenames,
-            self.pinned,
-            &self.replied_to_users,
-            &self.embed_providers,
-            &self.embed_types,
-            total_max,
-            order,
-            self.limit.unwrap_or(LIMIT_MAX),
-            self.offset,
-        )
-        .fetch_all(db)
-        .await?;
+                        &channels,
+                        self.content,
+                        &self.authors,
+                        &self.author_kinds,
+                        &self.author_kinds_not,
+                        &self.mentions,
+                        &self.mention_roles,
+                        &self.replied_to,
+                        self.mention_everyone,
+                        self.min_id,
+                        self.max_id,
+                        self.has,
+                        self.has_not,
+                        &self.hosts,
+                        &self.extensions,
+                        &self.filenames,
+                        self.pinned,
+                        &self.replied_to_users,
+                        &self.embed_providers,
+                        &self.embed_types,
+                        total_max,
+                        by_relevance,
+                        self.limit.unwrap_or(LIMIT_MAX),
+                        self.offset,
+                )
+                .fetch_all(db)
+                .await?
+            };
+        }
+        let rows = match (channels.len(), by_relevance, self.ascending) {
+            (1, true, _) => search!("($1::bigint[])[1]", "rank desc, message_id desc"),
+            (1, false, true) => search!("($1::bigint[])[1]", "message_id"),
+            (1, false, false) => search!("($1::bigint[])[1]", "message_id desc"),
+            (_, true, _) => search!("any($1::bigint[])", "rank desc, message_id desc"),
+            (_, false, true) => search!("any($1::bigint[])", "message_id"),
+            (_, false, false) => search!("any($1::bigint[])", "message_id desc"),
+        };
         let total = rows.first().map_or(0, |row| row.total);
         let places = rows
             .into_iter()

@@ -144,7 +144,7 @@ async fn archived(
     let ids = sqlx::query_scalar!(
         "select t.thread_id from thread t join channel c on c.channel_id = t.thread_id
          where t.parent_id = $1 and t.archived and c.kind = any($2)
-           and ($3::timestamptz is null or t.archive_at < $3)
+           and t.archive_at < coalesce($3, 'infinity'::timestamptz)
          order by t.archive_at desc, t.thread_id desc limit $4",
         channel.to_db(),
         kinds.as_slice(),
