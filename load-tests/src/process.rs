@@ -20,8 +20,17 @@ impl Process {
         Ok(stat(Path::new(&format!("/proc/{}/stat", self.pid)))?.1)
     }
 
+    /// What its ended children used, of those it has waited for.
+    pub fn cpu_of_ended_children(self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let ticks = rustix::param::clock_ticks_per_second();
+        let (_, _, children) = parse_stat(&text, ticks).context("no proc(5) stat")?;
+        Ok(children)
+    }
+
     /// [`Process::cpu`] of this process and all that descend from it: a server that works in
-    /// processes of its own. What an ended child used counts with its parent.
+    /// processes of its own. What its ended children used counts, too.
     pub fn cpu_of_tree(self) -> Result<Duration> {
         let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for entry in fs::read_dir("/proc")? {
@@ -35,7 +44,7 @@ impl Process {
                 children.entry(parent).or_default().push(pid);
             }
         }
-        let mut total = self.cpu()?;
+        let mut total = self.cpu()? + self.cpu_of_ended_children()?;
         let mut left = children.remove(&self.pid).unwrap_or_default();
         while let Some(pid) = left.pop() {
             total += Self::new(pid).cpu().unwrap_or_default();
@@ -74,19 +83,24 @@ impl Process {
 /// Name and CPU time of a process or thread from its `stat` file.
 fn stat(path: &Path) -> Result<(String, Duration)> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    parse_stat(&text, rustix::param::clock_ticks_per_second())
-        .with_context(|| format!("{}: not as proc(5) says", path.display()))
+    let (name, cpu, _) = parse_stat(&text, rustix::param::clock_ticks_per_second())
+        .with_context(|| format!("{}: not as proc(5) says", path.display()))?;
+    Ok((name, cpu))
 }
 
-fn parse_stat(text: &str, ticks_per_s: u64) -> Option<(String, Duration)> {
+/// Name, CPU time, and that of ended children.
+fn parse_stat(text: &str, ticks_per_s: u64) -> Option<(String, Duration, Duration)> {
     // The name is in parentheses and may hold any character.
     let (head, rest) = text.rsplit_once(')')?;
     let (_, name) = head.split_once('(')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    let nanos = (user + system) * (1_000_000_000 / ticks_per_s);
-    Some((name.to_owned(), Duration::from_nanos(nanos)))
+    let mut user_and_system = || {
+        let user: u64 = fields.next()?.parse().ok()?;
+        let system: u64 = fields.next()?.parse().ok()?;
+        let nanos = (user + system) * (1_000_000_000 / ticks_per_s);
+        Some(Duration::from_nanos(nanos))
+    };
+    Some((name.to_owned(), user_and_system()?, user_and_system()?))
 }
 
 /// The parent's id in a `stat` file.
@@ -115,10 +129,14 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_parentheses() {
-        let text = "7 (a (b) c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 3 0 100 1 1";
+        let text = "7 (a (b) c) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 4 3 20 0 3 0 100 1 1";
         assert_eq!(
             parse_stat(text, 100),
-            Some(("a (b) c".to_owned(), Duration::from_secs(2)))
+            Some((
+                "a (b) c".to_owned(),
+                Duration::from_secs(2),
+                Duration::from_millis(70)
+            ))
         );
         assert_eq!(parse_stat("7 (a", 100), None);
         assert_eq!(parse_parent(text), Some(1));

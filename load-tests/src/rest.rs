@@ -52,23 +52,22 @@ impl Rest {
         token: &str,
         body: &[u8],
     ) -> Result<u16> {
-        let Self { out, host, .. } = self;
-        out.clear();
-        // Writing into a Vec cannot fail.
-        let put = |out: &mut Vec<u8>, parts: &[&str]| {
-            parts
-                .iter()
-                .for_each(|part| out.extend_from_slice(part.as_bytes()));
-        };
-        let (host, length) = (host.to_string(), body.len().to_string());
-        put(out, &[method, " /api/v10", path, " HTTP/1.1\r\nHost: "]);
-        put(out, &[&host, "\r\nContent-Length: ", &length, "\r\n"]);
-        if !token.is_empty() {
-            put(out, &["Authorization: ", token, "\r\n"]);
-        }
-        put(out, &["Content-Type: application/json\r\n\r\n"]);
-        out.extend_from_slice(body);
+        self.out.clear();
+        write_request(&mut self.out, self.host, (method, path), token, body);
         self.stream.write_all(&self.out).await?;
+        self.answer().await
+    }
+
+    /// A request for [`Rest::send_prepared`].
+    pub fn prepare(&self, method: &str, path: &str, token: &str, body: &[u8]) -> Vec<u8> {
+        let mut request = Vec::new();
+        write_request(&mut request, self.host, (method, path), token, body);
+        request
+    }
+
+    /// [`Rest::send`] of a request that is sent more than once.
+    pub async fn send_prepared(&mut self, request: &[u8]) -> Result<u16> {
+        self.stream.write_all(request).await?;
         self.answer().await
     }
 
@@ -123,6 +122,29 @@ impl Rest {
         }
         Ok(serde_json::from_slice(self.body())?)
     }
+}
+
+fn write_request(
+    out: &mut Vec<u8>,
+    host: SocketAddr,
+    (method, path): (&str, &str),
+    token: &str,
+    body: &[u8],
+) {
+    // Writing into a Vec cannot fail.
+    let mut put = |parts: &[&str]| {
+        parts
+            .iter()
+            .for_each(|part| out.extend_from_slice(part.as_bytes()));
+    };
+    let (host, length) = (host.to_string(), body.len().to_string());
+    put(&[method, " /api/v10", path, " HTTP/1.1\r\nHost: "]);
+    put(&[&host, "\r\nContent-Length: ", &length, "\r\n"]);
+    if !token.is_empty() {
+        put(&["Authorization: ", token, "\r\n"]);
+    }
+    put(&["Content-Type: application/json\r\n\r\n"]);
+    out.extend_from_slice(body);
 }
 
 /// The address in a URL; it must be this machine's.

@@ -39,7 +39,7 @@ pub(crate) fn run(scenario: Scenario, arguments: &[String]) -> Result<ExitCode> 
     let ports = Ports::choose(plan.gateways)?;
     Cluster::migrate(&plan, &ports)?;
     let mut cluster = Cluster::start(&plan, ports, |_| {})?;
-    let outcome = measure(scenario, arguments, &plan, &cluster, &postgres);
+    let outcome = measure(scenario, arguments, &plan, &cluster, (&postgres, &redis));
     cluster.stop();
     redis.stop();
     postgres.stop();
@@ -63,7 +63,7 @@ fn measure(
     arguments: &[String],
     plan: &Plan,
     cluster: &Cluster,
-    postgres: &Postgres,
+    (postgres, redis): (&Postgres, &Redis),
 ) -> Result<ExitCode> {
     let name = match scenario {
         Scenario::Fanout => "fanout",
@@ -91,6 +91,9 @@ fn measure(
         .env("CLUSTER_SHARDS", SHARDS.to_string());
     if let Some(pid) = postgres.pid() {
         command.env("POSTGRES_PID", pid.to_string());
+    }
+    if let Some(pid) = redis.pid() {
+        command.env("REDIS_PID", pid.to_string());
     }
     if let Some(pgbench) = postgres.program("pgbench") {
         command.env("PGBENCH", pgbench);

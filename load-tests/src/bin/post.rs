@@ -35,6 +35,7 @@ const CONTENT: &str =
     "The quick brown fox jumps over the lazy dog, twice if it must, and is heard.";
 /// Between single messages, so that each meets a server at rest.
 const PAUSE: Duration = Duration::from_millis(10);
+const POSTGRES: &str = "Postgres";
 const TABLE: &str = "load_test_message";
 
 /// Measures message creates per second. Loopback and a private cluster only: it makes
@@ -50,6 +51,12 @@ struct Config {
     /// Postgres' first process, on this machine: its CPU time is counted with its children's.
     #[arg(long, env = "POSTGRES_PID")]
     postgres_pid: Option<u32>,
+    /// Redis' process, on this machine, to say what a message costs it.
+    #[arg(long, env = "REDIS_PID")]
+    redis_pid: Option<u32>,
+    /// The same of the gateway.
+    #[arg(long, env = "GATEWAY_PID")]
+    gateway_pid: Option<u32>,
     /// The gateway, for the way of one message to a client.
     #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
     gateway_url: String,
@@ -63,8 +70,11 @@ struct Config {
     #[arg(long, env = "PGBENCH", default_value = "pgbench")]
     pgbench: PathBuf,
     /// Keep-alive connections, each with an author of its own and one request at a time.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u16).range(1..=256))]
     clients: u16,
+    /// Of pgbench. More of them, or fewer, insert no faster.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pgbench_clients: u16,
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     guilds: u16,
     /// Channels of each guild.
@@ -90,8 +100,8 @@ async fn measure(config: &Config) -> Result<()> {
     let api = address(&config.api_url)?;
     println!("post: {}", machine());
     println!(
-        "{} clients, {} guilds of {} channels, {} s each; loopback",
-        config.clients, config.guilds, config.channels, config.seconds
+        "{} clients, {} guilds of {} channels, {} s each; pgbench with {} clients; loopback",
+        config.clients, config.guilds, config.channels, config.seconds, config.pgbench_clients
     );
     let writers = make_writers(config, api).await?;
     let unloaded = unloaded(config, api).await?;
@@ -100,14 +110,18 @@ async fn measure(config: &Config) -> Result<()> {
     let after = pgbench(config).await?;
 
     report::section("pgbench: one row per transaction, prepared");
-    report::line("rows per second before", format!("{before:.0}"));
-    report::line("rows per second after", format!("{after:.0}"));
+    for (when, run) in [("before", &before), ("after", &after)] {
+        report::line(
+            &format!("rows per second {when}"),
+            format!("{:.0}   CPU per row {:.0} us", run.per_s, run.cpu_us),
+        );
+    }
     report::section("REST: POST /channels/{id}/messages");
     let per_s = posted.latencies_ms.len() as f64 / posted.seconds;
     report::line("messages per second", format!("{per_s:.0}"));
     report::aim(
         "against pgbench's mean",
-        per_s / ((before + after) / 2.0),
+        per_s / ((before.per_s + after.per_s) / 2.0),
         " x",
         &Aim::AtLeast(RATE_AIM),
     );
@@ -121,22 +135,24 @@ async fn measure(config: &Config) -> Result<()> {
         ),
     );
     let per_message = |cpu: Duration| cpu.as_secs_f64() * 1e6 / posted.latencies_ms.len() as f64;
+    let mut whole_us = 0.0;
+    for (name, cpu) in &posted.cpu {
+        let us = per_message(*cpu);
+        whole_us += us;
+        let what = format!("CPU per message, {name}");
+        if *name == POSTGRES {
+            report::aim(&what, us, " us", &Aim::AtMost(POSTGRES_AIM_US));
+        } else {
+            report::line(&what, format!("{us:.1} us"));
+        }
+    }
     report::line(
-        "CPU per message",
+        "CPU per message, all of these",
         format!(
-            "API {:.0} us, this generator {:.0} us",
-            per_message(posted.api_cpu),
-            per_message(posted.own_cpu)
+            "{whole_us:.1} us, {:.2} x less than a row of pgbench",
+            (before.cpu_us + after.cpu_us) / 2.0 / whole_us
         ),
     );
-    if let Some(cpu) = posted.postgres_cpu {
-        report::aim(
-            "CPU per message, Postgres",
-            per_message(cpu),
-            " us",
-            &Aim::AtMost(POSTGRES_AIM_US),
-        );
-    }
     report::section("One message at a time: POST to MESSAGE_CREATE at a gateway's client");
     report::aim(
         "p50",
@@ -222,18 +238,45 @@ struct Posted {
     /// Of every answer within the measured time; sorted.
     latencies_ms: Vec<f64>,
     seconds: f64,
-    api_cpu: Duration,
-    own_cpu: Duration,
-    postgres_cpu: Option<Duration>,
+    /// CPU time of whoever takes part, by name.
+    cpu: Vec<(&'static str, Duration)>,
+}
+
+/// Who takes part, of those whose processes are known.
+struct Cast(Vec<(&'static str, Process)>);
+
+impl Cast {
+    fn of(config: &Config) -> Self {
+        let known = [
+            ("API", Some(config.api_pid)),
+            (POSTGRES, config.postgres_pid),
+            ("Redis", config.redis_pid),
+            ("gateway", config.gateway_pid),
+            ("this generator", Some(std::process::id())),
+        ];
+        let known = known.into_iter();
+        Self(
+            known
+                .filter_map(|(name, pid)| Some((name, Process::new(pid?))))
+                .collect(),
+        )
+    }
+
+    fn cpu(&self) -> Result<Vec<(&'static str, Duration)>> {
+        let used = self.0.iter().map(|&(name, process)| {
+            let cpu = if name == POSTGRES {
+                process.cpu_of_tree()?
+            } else {
+                process.cpu()?
+            };
+            anyhow::Ok((name, cpu))
+        });
+        used.collect()
+    }
 }
 
 async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<Posted> {
-    let (api_usage, own_usage) = (
-        Process::new(config.api_pid),
-        Process::new(std::process::id()),
-    );
-    let postgres = config.postgres_pid.map(Process::new);
-    let postgres_cpu = || postgres.map(Process::cpu_of_tree).transpose();
+    let cast = Cast::of(config);
     let from = Instant::now() + Duration::from_secs(config.warm_up_s.into());
     let until = from + Duration::from_secs(config.seconds.into());
     let mut clients = JoinSet::new();
@@ -242,10 +285,11 @@ async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<
         clients.spawn(write(rest, writer, from, until));
     }
     tokio::time::sleep_until(from.into()).await;
-    let before = (api_usage.cpu()?, own_usage.cpu()?, postgres_cpu()?);
+    let mut cpu = cast.cpu()?;
     tokio::time::sleep_until(until.into()).await;
-    let (api_cpu, own_cpu) = (api_usage.cpu()? - before.0, own_usage.cpu()? - before.1);
-    let postgres_cpu = postgres_cpu()?.zip(before.2).map(|(now, then)| now - then);
+    for ((_, used), (_, now)) in cpu.iter_mut().zip(cast.cpu()?) {
+        *used = now.saturating_sub(*used);
+    }
     let mut latencies_ms = Vec::new();
     while let Some(client) = clients.join_next().await {
         latencies_ms.extend(client.context("a client ended early")??);
@@ -255,29 +299,28 @@ async fn post(config: &Config, api: SocketAddr, writers: Vec<Writer>) -> Result<
     Ok(Posted {
         latencies_ms,
         seconds: (until - from).as_secs_f64(),
-        api_cpu,
-        own_cpu,
-        postgres_cpu,
+        cpu,
     })
 }
 
 /// Posts until `until`; latencies of the answers that came after `from`, milliseconds.
 async fn write(mut rest: Rest, writer: Writer, from: Instant, until: Instant) -> Result<Vec<f64>> {
-    let paths: Vec<String> = writer
+    let body = json!({ "content": CONTENT }).to_string();
+    let requests: Vec<Vec<u8>> = writer
         .channels
         .iter()
-        .map(|channel| format!("/channels/{channel}/messages"))
+        .map(|channel| {
+            let path = format!("/channels/{channel}/messages");
+            rest.prepare("POST", &path, &writer.author.token, body.as_bytes())
+        })
         .collect();
-    let body = json!({ "content": CONTENT }).to_string();
     let mut latencies_ms = Vec::new();
-    for path in paths.iter().cycle() {
+    for request in requests.iter().cycle() {
         let started = Instant::now();
         if started >= until {
             break;
         }
-        let status = rest
-            .send("POST", path, &writer.author.token, body.as_bytes())
-            .await?;
+        let status = rest.send_prepared(request).await?;
         if status != 200 {
             bail!("{status} {}", String::from_utf8_lossy(rest.body()));
         }
@@ -289,8 +332,21 @@ async fn write(mut rest: Rest, writer: Writer, from: Instant, until: Instant) ->
     Ok(latencies_ms)
 }
 
-/// Rows per second that as many clients insert without us, into a table like `message`.
-async fn pgbench(config: &Config) -> Result<f64> {
+/// What single rows took.
+struct SingleRows {
+    per_s: f64,
+    /// CPU time of one, Postgres' (if its process is known) and pgbench's own, microseconds.
+    cpu_us: f64,
+}
+
+/// Rows that clients insert without us, into a table like `message`.
+async fn pgbench(config: &Config) -> Result<SingleRows> {
+    let own = Process::new(std::process::id());
+    let postgres = config.postgres_pid.map(Process::new);
+    let cpu = || {
+        let postgres = postgres.map(Process::cpu_of_tree).transpose()?;
+        anyhow::Ok(own.cpu_of_ended_children()? + postgres.unwrap_or_default())
+    };
     let mut db = PgConnection::connect(&config.database_url)
         .await
         .context("DATABASE_URL")?;
@@ -312,11 +368,13 @@ async fn pgbench(config: &Config) -> Result<f64> {
     let mut command = Command::new(&config.pgbench);
     command
         .args(["--no-vacuum", "--protocol=prepared", "--jobs=2"])
-        .arg(format!("--client={}", config.clients))
+        .arg(format!("--client={}", config.pgbench_clients))
         .arg(format!("--time={}", config.seconds))
         .arg(format!("--file={}", script.display()))
         .arg(&config.database_url);
+    let before = cpu()?;
     let output = tokio::task::spawn_blocking(move || command.output()).await?;
+    let used = cpu()?.saturating_sub(before);
     let _ = fs::remove_file(&script); // a leftover in the temporary folder harms nobody
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table {TABLE}")))
         .execute(&mut db)
@@ -328,7 +386,13 @@ async fn pgbench(config: &Config) -> Result<f64> {
         "pgbench: {}",
         String::from_utf8_lossy(&output.stderr)
     );
-    rows_per_s(&String::from_utf8_lossy(&output.stdout)).context("pgbench printed no tps")
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let per_s = rows_per_s(&printed).context("pgbench printed no tps")?;
+    let rows = per_s * f64::from(config.seconds);
+    Ok(SingleRows {
+        per_s,
+        cpu_us: used.as_secs_f64() * 1e6 / rows,
+    })
 }
 
 /// From pgbench's report. Before version 14 there is a second line, connecting included.
