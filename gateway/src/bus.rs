@@ -40,6 +40,8 @@ pub const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which core of this process, 0-based.
 pub type CoreId = u16;
+/// One of the sessions that a person may have at once.
+pub type Seat = u64;
 /// A session's place in its core. Reused: goes with a generation.
 pub type SessionSlot = u32;
 
@@ -78,8 +80,8 @@ pub enum ToNode {
     /// A client sent op 4, or a session that may be in voice has ended; answered by
     /// [`ToCore::Tell`] if there is something to tell the session alone.
     Voice { core: CoreId, request: VoiceRequest },
-    /// A session asks something of a guild's owner; answered by [`ToCore::Tell`], in several
-    /// parts if it is long, or not at all if the owner is lost meanwhile: clients ask again.
+    /// A session asks something of a guild's owner; answered by [`ToCore::Tell`], or not at all
+    /// if there is no owner now, it is busy or lost: the core asks again.
     Ask(Box<Ask>),
     /// A READY's read states are older than its guilds: the messages in between; answered by
     /// [`ToCore::Missed`].
@@ -99,6 +101,8 @@ pub enum ToNode {
     },
     /// A session looks at other members of a guild than before.
     Watch(Box<WatchChange>),
+    /// A person's session is over and no longer counts.
+    Left { person: Id<User>, seat: Seat },
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -159,9 +163,13 @@ pub struct WatchChange {
 /// What a session asks of a guild it is in.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Ask {
+    /// Comes back with the answer.
+    pub number: u32,
     pub guild: Id<Guild>,
     pub from: Address,
     pub user: Id<User>,
+    pub bot: bool,
+    /// As identified with; of people those they count as having.
     pub intents: u32,
     pub question: Question,
 }
@@ -171,6 +179,71 @@ pub struct Ask {
 pub enum Question {
     /// Op 31: SOUNDBOARD_SOUNDS.
     Sounds,
+    /// Op 8 and 35: GUILD_MEMBERS_CHUNK.
+    Members(Box<Members>),
+    /// Op 36: CHANNEL_STATUSES.
+    ChannelStatuses,
+    /// Op 39: CHANNEL_MEMBER_COUNT_UPDATE.
+    MemberCount { channel: Id<Channel> },
+    /// Op 43: CHANNEL_INFO.
+    ChannelInfo(ChannelFields),
+}
+
+/// Which members, and how the answer is to look.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Members {
+    pub wanted: Wanted,
+    pub presences: bool,
+    /// Echoed; at most 32 bytes.
+    pub nonce: Option<String>,
+}
+
+/// Which members of a guild.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Wanted {
+    /// One part of them all; `None`: the first, and how many there are.
+    All(Option<Part>),
+    /// Those with a name that starts so.
+    Prefix { query: String, limit: u16 },
+    /// These.
+    Ids(Vec<Wish>),
+    /// Who joined last, of those with a name that starts so.
+    Recent { query: String },
+}
+
+/// One of the parts in which all members of a guild are told: those with ids above `after`,
+/// up to `to`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Part {
+    /// 1 and up: the first part needs none.
+    pub index: u32,
+    pub count: u32,
+    pub after: Id<User>,
+    /// `None` of the last part.
+    pub to: Option<Id<User>>,
+}
+
+/// A user asked for by id.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Wish {
+    User(Id<User>),
+    /// JSON that is no id: nobody's.
+    Junk(String),
+}
+
+/// What is asked of channels besides their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ChannelFields {
+    pub status: bool,
+    pub voice_start_time: bool,
+}
+
+/// Which question something answers, and what there is beyond it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Answers {
+    pub number: u32,
+    /// Of the first part of all members: the last id of each part but the last one.
+    pub ends: Vec<Id<User>>,
 }
 
 /// One realm a core wants.
@@ -253,6 +326,8 @@ pub enum ToCore {
     /// What a session alone is told.
     Tell {
         session: SessionKey,
+        /// `None`: it was not asked for.
+        answers: Option<Answers>,
         dispatches: Vec<(EventKind, Bytes)>,
     },
     Subscribed(Box<Subscribed>),
@@ -303,6 +378,9 @@ pub struct Identity {
     pub guilds: Vec<Id<Guild>>,
     /// Relationships, settings, notes; bots have none.
     pub personal: Option<Box<Personal>>,
+    /// Of people: its place among the sessions they may have, to be given back by
+    /// [`ToNode::Left`].
+    pub seat: Option<Seat>,
 }
 
 /// Why an IDENTIFY was refused.

@@ -28,6 +28,17 @@ pub const MAP: &str = "{ctl}:map";
 /// processes forget.
 pub const ACCOUNTS_CHANGED: &str = "{ctl}:accounts";
 
+/// Session starts of a bot in its present day: a number that expires with the day.
+pub fn session_starts(bot: Id<User>) -> String {
+    rate_limit(&format!("identify:{bot}:day"))
+}
+
+/// Sessions that a person has now, over all gateways: a sorted set by the time, Unix
+/// milliseconds, until which each counts.
+pub fn sessions_of(person: Id<User>) -> String {
+    format!("sess:{{{person}}}")
+}
+
 /// Rate-limit bucket.
 pub fn rate_limit(bucket: &str) -> String {
     format!("rl:{{{bucket}}}")

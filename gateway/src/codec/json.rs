@@ -12,7 +12,7 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{Command, Identify, Resume, VoiceCommand, presence::presence, watch};
+use super::{Command, Identify, Resume, VoiceCommand, presence::presence, questions, watch};
 
 /// How deep a command may nest.
 pub(super) const DEPTH_MAX: u32 = 32;
@@ -72,8 +72,13 @@ fn identified(op: u64, d: &OwnedValue) -> Result<Command, CloseCode> {
         op if op == Opcode::GuildSubscriptionsBulk as u64 => watch::bulk(d).map(Command::Watch),
         op if op == Opcode::VoiceStateUpdate as u64 => voice(d),
         op if op == Opcode::RequestSoundboardSounds as u64 => sounds(d),
-        // Members, subscriptions, and what official clients send unasked.
-        5 | 8 | 13 | 18..=22 | 28..=30 | 34..=39 | 41..=43 => {
+        op if op == Opcode::RequestGuildMembers as u64 => questions::members(d),
+        op if op == Opcode::SearchRecentMembers as u64 => Ok(questions::recent_members(d)),
+        op if op == Opcode::RequestChannelStatuses as u64 => Ok(questions::channel_statuses(d)),
+        op if op == Opcode::RequestChannelMemberCount as u64 => Ok(questions::member_count(d)),
+        op if op == Opcode::RequestChannelInfo as u64 => questions::channel_info(d),
+        // What official clients send unasked.
+        5 | 13 | 18..=22 | 28..=30 | 34 | 38 | 41 | 42 => {
             if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
                 Ok(Command::Other)
             } else {
@@ -445,7 +450,7 @@ mod tests {
         fn agrees_with_serde_json(op in any::<u8>(), text in "[ -~]{0,40}", cut in any::<prop::sample::Index>()) {
             let whole = json!({"d": {"text": text, "list": [1, null, {"x": text}]}, "op": op}).to_string();
             let known = well_formed(parse(&mut whole.clone().into_bytes()));
-            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 14 | 31 | 37));
+            prop_assert_eq!(matches!(known, Err(CloseCode::DecodeError)), matches!(op, 2 | 6 | 8 | 14 | 31 | 37 | 43));
             let part = &whole[..cut.index(whole.len())];
             prop_assert!(serde_json::from_str::<serde_json::Value>(part).is_err());
             prop_assert_eq!(parse(&mut part.as_bytes().to_vec()).unwrap_err(), CloseCode::DecodeError);

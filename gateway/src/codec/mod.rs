@@ -3,6 +3,7 @@
 pub mod etf;
 mod json;
 mod presence;
+mod questions;
 mod watch;
 
 pub use json::{invalid_session, parse};
@@ -15,7 +16,10 @@ use guildhall_shared::{
     token::Token,
 };
 
-use crate::format::Encoding;
+use crate::{
+    bus::{Question, Wanted},
+    format::Encoding,
+};
 
 /// HELLO with the customary interval. All four keys are there, `t`, `s`, `op` before `d`:
 /// some libraries index `s` of every payload, one finds the keys by their first occurrence.
@@ -53,6 +57,10 @@ pub enum Command {
     /// An identified client's command with a body of another shape; how to close then. Who has not
     /// identified is told that first.
     Malformed(CloseCode),
+    /// Op 8, and 35.
+    Members(Box<MembersCommand>),
+    /// Op 36, 39 and 43: something of a guild that its owner knows.
+    Ask(Id<Guild>, Question),
     /// Known, legal once READY was sent, and without effect here.
     Other,
 }
@@ -113,6 +121,16 @@ pub struct VoiceCommand {
     pub self_mute: bool,
     pub self_deaf: bool,
     pub self_video: bool,
+}
+
+/// Op 8: members of guilds. Never without a guild; bots may name one only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MembersCommand {
+    pub guilds: Vec<Id<Guild>>,
+    pub wanted: Wanted,
+    pub presences: bool,
+    /// At most 32 bytes.
+    pub nonce: Option<String>,
 }
 
 /// Op 6.

@@ -24,7 +24,7 @@ use crate::{
     dispatch::{self, Frame},
     format::Format,
     session::{
-        SessionId,
+        Session, SessionId,
         lifecycle::{Input, Lifecycle, Output},
     },
     wire::{Fragments, Inbound},
@@ -480,12 +480,23 @@ impl Core {
         let wrote = out.write_more(now, &*connection.stream, replay, layouts);
         *dispatched += out.sent_s() - sent_s;
         match wrote {
-            Wrote::All => {}
+            Wrote::All => {
+                if let Some(slot) = connection.session {
+                    self.ask_on(slot);
+                }
+            }
             Wrote::Stalled | Wrote::Waits => return true,
             Wrote::Behind => self.fall_behind(key.slot),
             Wrote::Broken => shutdown(&connection.stream, Shutdown::Both),
         }
         false
+    }
+
+    /// Bytes of a session's dispatches that its connection has not laid out for its socket.
+    pub(super) fn unsent_bytes(&self, connection: SessionSlot, session: &Session) -> u64 {
+        let sent = self.connections.get(connection as usize);
+        let sent = sent.map_or(0, |connection| connection.out.sent_bytes());
+        session.replay.pushed_bytes().saturating_sub(sent)
     }
 
     /// `s` up to which a session's dispatches are written.

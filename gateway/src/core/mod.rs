@@ -81,6 +81,7 @@ pub struct Core {
     generation: u32,
     draining: bool,
     dispatched: u64,
+    asks: asks::Asks,
 }
 
 /// Runs a core on this thread until its inbox is closed or it was drained.
@@ -147,6 +148,7 @@ impl Core {
             generation: 0,
             draining: false,
             dispatched: 0,
+            asks: asks::Asks::default(),
         }
     }
 
@@ -169,8 +171,9 @@ impl Core {
             ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {
                 session,
+                answers,
                 dispatches,
-            } => self.told(session, dispatches),
+            } => self.told(session, answers, dispatches),
             ToCore::Subscribed(subscribed) => self.subscribed(*subscribed),
             ToCore::Unavailable { realm } => self.realm_unavailable(realm),
             ToCore::Event(event) => self.event(&event),
@@ -198,6 +201,7 @@ impl Core {
         // What was marked while writing keeps its place for the next flush.
         dirty.append(&mut self.dirty);
         self.dirty = dirty;
+        self.ask_ready();
         // Layouts hold dispatches alive; between batches only the newest is worth it.
         self.layouts.clear();
         if !self.subscriptions.is_empty() {
@@ -234,6 +238,7 @@ impl Core {
         self.tick_connections();
         self.tick_sessions();
         self.tick_realms();
+        self.tick_asks();
         self.config.metrics.set_sizes(
             self.sessions.len(),
             self.connections.len(),

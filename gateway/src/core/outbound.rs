@@ -98,6 +98,11 @@ impl Outbound {
         self.sent_s
     }
 
+    /// Bytes of all bodies of the session up to there.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
     /// Since when a waiting socket took nothing.
     pub(super) fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since

@@ -266,6 +266,7 @@ impl Core {
         for user in gone {
             self.not_a_member(realm, user);
         }
+        self.ask_again(realm.cast());
     }
 
     /// Sessions that wait for their user's own realm (`realm`, if it is one) get what happened

@@ -6,7 +6,7 @@ use guildhall_shared::{
     Id,
     envelope::Envelope,
     gateway::{Capabilities, CloseCode, EventKind, Intents},
-    id::marker::Guild,
+    id::marker::{Guild, User},
     model::{Platform, Status},
     shard,
 };
@@ -16,7 +16,8 @@ use rand::RngExt;
 use super::{Core, connections::Pending, presence::now_ms, ready};
 use crate::{
     bus::{
-        Identity, Refused, SessionKey, SessionSlot, Subscriber, Subscription, ToNode, VoiceRequest,
+        Identity, Refused, Seat, SessionKey, SessionSlot, Subscriber, Subscription, ToNode,
+        VoiceRequest,
     },
     codec::{Resume, VoiceCommand},
     dispatch::Dispatch,
@@ -36,10 +37,12 @@ const LARGE_THRESHOLD_USER: u16 = 250;
 impl Core {
     /// The node checked an IDENTIFY.
     pub(super) fn identified(&mut self, key: SessionKey, result: Result<Box<Identity>, Refused>) {
-        let Some(connection) = self.connection_mut(key) else {
-            return;
-        };
-        let Some(pending) = connection.pending.take() else {
+        let pending = self.connection_mut(key).and_then(|of| of.pending.take());
+        let Some(pending) = pending else {
+            // The client is gone.
+            if let Ok(identity) = result {
+                self.leave(identity.user.user.id, identity.seat);
+            }
             return;
         };
         let identity = match result {
@@ -93,6 +96,7 @@ impl Core {
             user: identity.user.user.id,
             token: identity.token,
             bot,
+            seat: identity.seat,
             intents: if bot {
                 identity.intents
             } else {
@@ -338,6 +342,11 @@ impl Core {
             return;
         };
         self.by_id.remove(&session.id);
+        self.leave(session.user, session.seat);
+        self.forget_asks(SessionKey {
+            slot,
+            generation: session.generation,
+        });
         let core = self.core_id();
         for &guild in &session.voice {
             let request = VoiceRequest {
@@ -375,6 +384,13 @@ impl Core {
         }
         // The user's other sessions here show less than before.
         self.tell_presence(session.user, still);
+    }
+
+    /// A session that was counted is over.
+    fn leave(&mut self, person: Id<User>, seat: Option<Seat>) {
+        if let Some(seat) = seat {
+            self.outbox.push_back(ToNode::Left { person, seat });
+        }
     }
 
     /// Ends a session and its connection with a code.

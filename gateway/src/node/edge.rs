@@ -329,7 +329,8 @@ impl Edge {
         }
     }
 
-    /// A session asks something of whoever serves the guild now.
+    /// A session asks something of whoever serves the guild now; if nobody does, its core asks
+    /// again when somebody has answered its subscription.
     pub(crate) fn pass_on(&self, ask: bus::Ask) {
         let serving = {
             let state = self.state.borrow();
@@ -366,14 +367,19 @@ impl Edge {
         self.send(out);
     }
 
-    /// What an owner tells one session. A core without room loses it: the client asks again.
+    /// What an owner tells one session. A core without room loses it, and asks again.
     fn tell(&self, tell: Tell) {
-        let Tell { to, dispatches } = tell;
+        let Tell {
+            to,
+            answers,
+            dispatches,
+        } = tell;
         let session = to.session;
         if let Some(core) = self.cores.get(usize::from(to.core))
             && core
                 .send(ToCore::Tell {
                     session,
+                    answers,
                     dispatches,
                 })
                 .is_err()

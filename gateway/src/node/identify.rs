@@ -1,18 +1,13 @@
 //! IDENTIFY: who is it, may they, and not too often. Spec: gateway.md › IDENTIFY, in its
 //! order of checks from the token on.
 
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use guildhall_shared::{
     Id,
     envelope::Envelope,
     gateway::{CloseCode, Intents},
     id::marker::{Guild, User},
-    keys,
     model::{Presence, PrivateChannel, RelationshipKind, SessionState},
     shard::bot_shard,
     token::Token,
@@ -22,17 +17,15 @@ use guildhall_store::{
     events::{self, Span},
     personal::Personal,
 };
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
-use super::{database, metrics::Metrics, owner::people::people};
+use super::{database, metrics::Metrics, owner::people::people, start_limits::StartLimits};
 use crate::bus::{IdentifyRequest, Identity, Refused};
 
 /// Guilds a bot may have on one of its shards.
 const GUILDS_PER_SHARD_MAX: usize = 2500;
-/// One identify per bot and bucket in this time.
-const BUCKET_PERIOD: Duration = Duration::from_secs(5);
 /// Reads of one IDENTIFY before the client is asked to come again.
 const ATTEMPTS: u32 = 2;
 /// Pause between them.
@@ -41,33 +34,28 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const AT_WORK_MAX: usize = 4096;
 /// Messages looked through for one READY; calls by further ones are not in it.
 const MISSED_MAX: u32 = 10_000;
-/// Buckets remembered while Redis is away. When full, nobody may identify.
-const BUCKETS_MAX: usize = 65_536;
 
 pub(crate) struct Identifier {
     db: PgPool,
     commands: ConnectionManager,
-    concurrency: u32,
+    limits: Rc<StartLimits>,
     metrics: Metrics,
     at_work: Cell<usize>,
-    /// Stands in for Redis: when a bucket is free again.
-    buckets: RefCell<HashMap<(Id<User>, u32), Instant>>,
 }
 
 impl Identifier {
     pub(crate) fn new(
         db: PgPool,
         commands: ConnectionManager,
-        concurrency: u16,
+        limits: Rc<StartLimits>,
         metrics: Metrics,
     ) -> Self {
         Self {
             db,
             commands,
-            concurrency: u32::from(concurrency.max(1)),
+            limits,
             metrics,
             at_work: Cell::new(0),
-            buckets: RefCell::default(),
         }
     }
 
@@ -124,15 +112,23 @@ impl Identifier {
         };
         let user = &found.user.user;
         let mut guilds = found.guilds;
+        let mut seat = None;
         if user.bot {
+            let all = guilds.len();
             let flags = found.application.map_or(0, |(_, flags)| flags);
             guilds =
                 allowed(guilds, request.shard, request.intents, flags).map_err(Refused::Close)?;
-            if !self
-                .take_bucket(user.id, request.shard.0 % self.concurrency)
-                .await
-            {
+            if !self.limits.take_turn(user.id, request.shard.0).await {
                 return Err(Refused::TryLater);
+            }
+            if !self.limits.count_start(user.id, all).await {
+                // Until the day is over: a code that libraries do not try again after.
+                return Err(Refused::Close(CloseCode::AuthenticationFailed));
+            }
+        } else {
+            seat = self.limits.take_seat(user.id).await;
+            if seat.is_none() {
+                return Err(Refused::Close(CloseCode::TooManySessions));
             }
         }
         let personal = found.personal.as_deref();
@@ -149,6 +145,7 @@ impl Identifier {
             private_channels: found.private_channels,
             guilds,
             personal: found.personal,
+            seat,
         }))
     }
 
@@ -201,30 +198,6 @@ impl Identifier {
             }
         }
     }
-
-    /// Takes the bucket's turn if it is free.
-    async fn take_bucket(&self, bot: Id<User>, bucket: u32) -> bool {
-        let mut commands = self.commands.clone();
-        let taken: RedisResult<Option<String>> = redis::cmd("SET")
-            .arg(keys::rate_limit(&format!("identify:{bot}:{bucket}")))
-            .arg(1)
-            .arg("NX")
-            .arg("PX")
-            .arg(BUCKET_PERIOD.as_millis() as u64)
-            .query_async(&mut commands)
-            .await;
-        match taken {
-            Ok(taken) => taken.is_some(),
-            Err(error) => {
-                tracing::debug!(%error, "identify limit kept by this process alone");
-                take_bucket_here(
-                    &mut self.buckets.borrow_mut(),
-                    (bot, bucket),
-                    Instant::now(),
-                )
-            }
-        }
-    }
 }
 
 /// The guilds of a bot's shard, if it may identify on it.
@@ -245,19 +218,6 @@ fn allowed(
     } else {
         Err(CloseCode::DisallowedIntents)
     }
-}
-
-fn take_bucket_here<K: Eq + std::hash::Hash>(
-    buckets: &mut HashMap<K, Instant>,
-    bucket: K,
-    now: Instant,
-) -> bool {
-    buckets.retain(|_, free| *free > now);
-    if buckets.contains_key(&bucket) || buckets.len() >= BUCKETS_MAX {
-        return false;
-    }
-    buckets.insert(bucket, now + BUCKET_PERIOD);
-    true
 }
 
 #[cfg(test)]
@@ -295,14 +255,5 @@ mod tests {
         );
         let flags = guildhall_shared::model::Application::FLAGS_NEW;
         assert!(allowed(guilds(1), (0, 1), all, flags).is_ok());
-    }
-
-    #[test]
-    fn a_bucket_is_free_again_after_its_period() {
-        let (mut buckets, now) = (HashMap::new(), Instant::now());
-        assert!(take_bucket_here(&mut buckets, 1, now));
-        assert!(!take_bucket_here(&mut buckets, 1, now));
-        assert!(take_bucket_here(&mut buckets, 2, now));
-        assert!(take_bucket_here(&mut buckets, 1, now + BUCKET_PERIOD));
     }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Metrics {
     /// Messages that found a core's inbox full.
     pub(crate) inbox_full: IntCounter,
     pub(crate) identifies: IntCounterVec,
+    /// Questions of sessions that the owner answered.
+    pub(crate) questions: IntCounter,
+    /// Questions that found no room and are asked again.
+    pub(crate) questions_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -62,6 +66,14 @@ impl Metrics {
                 Opts::new("node_identifies_total", "IDENTIFYs, by result"),
                 &["result"],
             )?,
+            questions: IntCounter::new(
+                "node_questions_total",
+                "Questions of sessions that the owner answered",
+            )?,
+            questions_dropped: IntCounter::new(
+                "node_questions_dropped_total",
+                "Questions of sessions that found no room and are asked again",
+            )?,
         };
         registry.register(Box::new(metrics.events_in.clone()))?;
         registry.register(Box::new(metrics.repeats.clone()))?;
@@ -73,6 +85,8 @@ impl Metrics {
         registry.register(Box::new(metrics.resubscriptions.clone()))?;
         registry.register(Box::new(metrics.inbox_full.clone()))?;
         registry.register(Box::new(metrics.identifies.clone()))?;
+        registry.register(Box::new(metrics.questions.clone()))?;
+        registry.register(Box::new(metrics.questions_dropped.clone()))?;
         Ok(metrics)
     }
 }

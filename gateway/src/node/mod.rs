@@ -13,6 +13,7 @@ mod metrics;
 mod owner;
 mod redis;
 mod relay;
+mod start_limits;
 mod temporary;
 mod voice;
 
@@ -48,6 +49,7 @@ use self::{
         link::{LinkEvent, Links},
         server,
     },
+    start_limits::StartLimits,
     voice::Voice,
 };
 use crate::bus::{CoreHandle, CoreId, ToCore, ToNode};
@@ -293,12 +295,9 @@ async fn serve(
         cores.clone(),
     );
     spawn_local(voice.clone().keep_alive());
-    let identifier = Rc::new(Identifier::new(
-        db,
-        commands,
-        config.identify_concurrency,
-        metrics,
-    ));
+    let limits = StartLimits::new(commands.clone(), config.identify_concurrency);
+    spawn_local(limits.clone().keep_seats());
+    let identifier = Rc::new(Identifier::new(db, commands, limits.clone(), metrics));
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
@@ -318,6 +317,10 @@ async fn serve(
             } => edge.presence(core, user, realms, sessions),
             ToNode::Watch(change) => edge.watch(*change),
             ToNode::Ask(ask) => edge.pass_on(*ask),
+            ToNode::Left { person, seat } => {
+                let limits = limits.clone();
+                spawn_local(async move { limits.leave_seat(person, seat).await });
+            }
             ToNode::Voice { core, request } => voice.request(core, request),
             ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),
             ToNode::Identify {

@@ -112,6 +112,7 @@ impl Voice {
                     let session = key;
                     let message = ToCore::Tell {
                         session,
+                        answers: None,
                         dispatches,
                     };
                     answer(&self.cores, core, message).await;

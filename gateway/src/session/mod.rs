@@ -19,7 +19,7 @@ use guildhall_shared::{
 };
 
 use crate::{
-    bus::{CoreId, Identity, SessionKey, SessionSlot, Watch},
+    bus::{CoreId, Identity, Seat, SessionKey, SessionSlot, Watch},
     dispatch::Dispatch,
     session::{presence::Doing, replay::Replay},
 };
@@ -42,6 +42,8 @@ pub struct Session {
     pub user: Id<User>,
     pub token: TokenHash,
     pub bot: bool,
+    /// A person's: given back at the end.
+    pub seat: Option<Seat>,
     /// Of users: all but what they must subscribe to.
     pub intents: Intents,
     /// Bot shard `(id, count)`.

@@ -1,6 +1,7 @@
 //! The node on real Postgres and Redis: events, gaps, relay, the death of an owner.
 #![expect(clippy::unwrap_used, reason = "a set-up that fails fails its test")]
 
+mod asks;
 mod presence;
 
 use std::{
@@ -39,6 +40,7 @@ use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
 use tokio_util::sync::CancellationToken;
 
 const SHARDS: u16 = 16;
+const START_TIME: EventKind = EventKind::VoiceChannelStartTimeUpdate;
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Wait for something that must not come.
@@ -1113,15 +1115,22 @@ impl Node {
         self.requests.send(voice).await.unwrap();
     }
 
-    /// The next event, and what a session alone is told, in whatever order they come.
-    async fn voice_told(&self) -> (Arc<Envelope>, u32, Vec<(EventKind, Value)>) {
-        let (mut event, mut told) = (None, None);
-        while event.is_none() || told.is_none() {
+    /// The next event, with the channel's start if it begins, and what a session alone is told, in
+    /// whatever order they come.
+    async fn voice_told(&self, begins: bool) -> (Arc<Envelope>, u32, Vec<(EventKind, Value)>) {
+        let (mut event, mut told, mut begun) = (None, None, !begins);
+        while event.is_none() || told.is_none() || !begun {
             match self.next().await {
+                ToCore::Event(envelope) if envelope.kind == START_TIME => {
+                    let body: Value = serde_json::from_slice(&envelope.body).unwrap();
+                    assert!(body["voice_start_time"].as_i64() > Some(1_700_000_000));
+                    begun = true;
+                }
                 ToCore::Event(envelope) => event = Some(envelope),
                 ToCore::Tell {
                     session,
                     dispatches,
+                    ..
                 } => {
                     let bodies = dispatches.into_iter();
                     let bodies =
@@ -1150,7 +1159,7 @@ async fn voice_is_entered_taken_over_and_left(db: PgPool) {
     node.subscribed().await;
 
     node.voice(&world, 1, Some(world.open)).await;
-    let (event, slot, told) = node.voice_told().await;
+    let (event, slot, told) = node.voice_told(true).await;
     assert_eq!(event.kind, EventKind::VoiceStateUpdate);
     assert_eq!(event.vis.scope, Scope::Channel(world.open));
     let body: Value = serde_json::from_slice(&event.body).unwrap();
@@ -1166,7 +1175,7 @@ async fn voice_is_entered_taken_over_and_left(db: PgPool) {
 
     // Another session takes the place over; the first one can no longer leave it.
     node.voice(&world, 2, Some(world.open)).await;
-    let (event, slot, _) = node.voice_told().await;
+    let (event, slot, _) = node.voice_told(false).await;
     let body: Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!((slot, &body["session_id"]), (2, &json!("session 2")));
     node.voice(&world, 1, None).await;
@@ -1175,6 +1184,10 @@ async fn voice_is_entered_taken_over_and_left(db: PgPool) {
     let event = node.event().await;
     let body: Value = serde_json::from_slice(&event.body).unwrap();
     assert_eq!(body["channel_id"], Value::Null);
+    let event = node.event().await;
+    assert_eq!(event.kind, START_TIME);
+    let body: Value = serde_json::from_slice(&event.body).unwrap();
+    assert_eq!(body["voice_start_time"], Value::Null);
     let left: i64 = sqlx::query_scalar("select count(*) from voice_state")
         .fetch_one(&world.db)
         .await

@@ -134,6 +134,8 @@ events! {
     GuildScheduledEventExceptionCreate = 194 => "GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE",
     GuildScheduledEventExceptionUpdate = 195 => "GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE",
     GuildScheduledEventExceptionDelete = 196 => "GUILD_SCHEDULED_EVENT_EXCEPTION_DELETE",
+    ChannelStatuses = 197 => "CHANNEL_STATUSES",
+    ChannelMemberCountUpdate = 198 => "CHANNEL_MEMBER_COUNT_UPDATE",
 }
 
 /// Kinds from this number on are dispatched to clients.

@@ -5,6 +5,7 @@ mod close_code;
 mod event;
 mod intents;
 mod opcode;
+pub mod session_starts;
 
 pub use capabilities::Capabilities;
 pub use close_code::CloseCode;

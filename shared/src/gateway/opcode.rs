@@ -17,6 +17,10 @@ pub enum Opcode {
     HeartbeatAck = 11,
     GuildSubscriptions = 14,
     RequestSoundboardSounds = 31,
+    SearchRecentMembers = 35,
+    RequestChannelStatuses = 36,
     GuildSubscriptionsBulk = 37,
+    RequestChannelMemberCount = 39,
     QosHeartbeat = 40,
+    RequestChannelInfo = 43,
 }

@@ -132,6 +132,9 @@ pub struct ChannelSettings {
     /// What a voice channel is about at the moment.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
+    /// Of a voice channel: since when there has been somebody in it; Unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voice_start_time: Option<i64>,
     pub flags: u64,
 }
 

@@ -168,6 +168,8 @@ pub async fn put(
     let Some(channel) = state.channel_id else {
         return Ok((state, Vec::new()));
     };
+    let before = states(&mut *db, guild_id, Some(state.user_id), None).await?;
+    let left = before.first().and_then(|before| before.channel_id);
     sqlx::query!(
         "insert into voice_state (guild_id, user_id, channel_id, session_id, self_mute, self_deaf,
                                   self_video, self_stream, suppress, request_to_speak_at,
@@ -196,7 +198,56 @@ pub async fn put(
     )
     .execute(&mut *db)
     .await?;
-    announce(db, guild_id, channel, state, trace).await
+    let (state, mut events) = announce(&mut *db, guild_id, channel, state, trace).await?;
+    if left != Some(channel) {
+        for channel in left.into_iter().chain([channel]) {
+            events.extend(begin_or_end(&mut *db, guild_id, channel, trace).await?);
+        }
+    }
+    Ok((state, events))
+}
+
+/// Notes since when a channel has had somebody in it, when its first one has come or its last
+/// one has left, and tells of it.
+async fn begin_or_end(
+    db: &mut PgConnection,
+    guild_id: Id<Guild>,
+    channel: Id<Channel>,
+    trace: u128,
+) -> Result<Option<Envelope>> {
+    #[derive(serde::Serialize)]
+    struct StartTime {
+        id: Id<Channel>,
+        guild_id: Id<Guild>,
+        voice_start_time: Option<i64>,
+    }
+    let changed = sqlx::query!(
+        r#"update channel c
+           set settings = case when o.occupied
+               then c.settings || jsonb_build_object('voice_start_time',
+                                                     floor(extract(epoch from now()))::bigint)
+               else c.settings - 'voice_start_time' end
+           from (select exists (select from voice_state
+                                where guild_id = $1 and channel_id = $2) as occupied) o
+           where c.channel_id = $2 and (c.settings ? 'voice_start_time') <> o.occupied
+           returning (c.settings ->> 'voice_start_time')::bigint as "voice_start_time?""#,
+        guild_id.to_db(),
+        channel.to_db(),
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(changed) = changed else {
+        return Ok(None);
+    };
+    let body = serde_json::to_vec(&StartTime {
+        id: channel,
+        guild_id,
+        voice_start_time: changed.voice_start_time,
+    })?;
+    let vis = Visibility::channel(channel, Intents::GUILDS);
+    let kind = EventKind::VoiceChannelStartTimeUpdate;
+    let event = events::append(db, guild_id, kind, vis, body.into(), None, trace).await?;
+    Ok(Some(event))
 }
 
 /// A gateway's sign of life for its sessions.
@@ -256,7 +307,8 @@ async fn leave(
     };
     state.suppress = false;
     state.request_to_speak_timestamp = None;
-    let (_, events) = announce(db, guild_id, channel, state, trace).await?;
+    let (_, mut events) = announce(&mut *db, guild_id, channel, state, trace).await?;
+    events.extend(begin_or_end(db, guild_id, channel, trace).await?);
     Ok(events)
 }
 

@@ -75,6 +75,7 @@ fn identity(personal: Option<Personal>) -> Identity {
             group: None,
         }],
         personal: personal.map(Box::new),
+        seat: None,
     }
 }
 

@@ -114,6 +114,18 @@ struct WithSoundId {
 }
 
 #[derive(Deserialize)]
+struct WithStatus {
+    id: Id<marker::Channel>,
+    status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WithStartTime {
+    id: Id<marker::Channel>,
+    voice_start_time: Option<i64>,
+}
+
+#[derive(Deserialize)]
 struct WithSounds {
     soundboard_sounds: Vec<Value>,
 }
@@ -390,6 +402,20 @@ impl GuildState {
             }
             EventKind::VoiceStateUpdate => {
                 self.put_voice(serde_json::from_slice(body)?);
+                Touched::Nobody
+            }
+            EventKind::VoiceChannelStatusUpdate => {
+                let WithStatus { id, status } = serde_json::from_slice(body)?;
+                if let Some(channel) = self.channels.get_mut(&id) {
+                    channel.settings.status = status;
+                }
+                Touched::Nobody
+            }
+            EventKind::VoiceChannelStartTimeUpdate => {
+                let start: WithStartTime = serde_json::from_slice(body)?;
+                if let Some(channel) = self.channels.get_mut(&start.id) {
+                    channel.settings.voice_start_time = start.voice_start_time;
+                }
                 Touched::Nobody
             }
             EventKind::StageInstanceCreate | EventKind::StageInstanceUpdate => {

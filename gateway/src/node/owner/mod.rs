@@ -112,6 +112,7 @@ pub(crate) struct Owner {
     shards: u16,
     guild_reads: Semaphore,
     peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
+    questions: RefCell<asks::Questions>,
     state: RefCell<State>,
     /// There are realms to flush the presences of.
     presence_due: Notify,
@@ -183,6 +184,7 @@ impl Owner {
             shards,
             guild_reads: Semaphore::new(GUILD_READS_MAX),
             peers: RefCell::default(),
+            questions: RefCell::default(),
             state: RefCell::default(),
             presence_due: Notify::new(),
             people: People::default(),

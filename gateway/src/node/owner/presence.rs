@@ -76,6 +76,10 @@ impl Presences {
         self.users.get(&user).map(Parts::merged).unwrap_or_default()
     }
 
+    pub(crate) fn is_online(&self, user: Id<User>) -> bool {
+        self.users.contains_key(&user)
+    }
+
     pub(crate) fn version(&self) -> u64 {
         self.version
     }

@@ -94,6 +94,7 @@ pub(crate) fn guild_create(
     Some(json.into())
 }
 
-fn view((user, presence): &(Id<User>, Presence)) -> PresenceView<'_> {
+/// A presence by its user's id.
+pub(super) fn view((user, presence): &(Id<User>, Presence)) -> PresenceView<'_> {
     presence.view(PresenceUser::Id { id: *user }, None)
 }

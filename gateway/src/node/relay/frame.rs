@@ -16,7 +16,9 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::bus::{Address, Ask, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange};
+use crate::bus::{
+    Address, Answers, Ask, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange,
+};
 
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -72,25 +74,27 @@ struct WireSubOk {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tell {
     pub(crate) to: Address,
+    pub(crate) answers: Option<Answers>,
     pub(crate) dispatches: Vec<(EventKind, Bytes)>,
 }
 
-type WireTell = (Address, Vec<(u16, Bytes)>);
+type WireTell = (Address, Option<Answers>, Vec<(u16, Bytes)>);
 
 impl Tell {
     fn wire(&self) -> WireTell {
         let dispatches = self.dispatches.iter();
         let dispatches = dispatches.map(|(kind, body)| (*kind as u16, body.clone()));
-        (self.to, dispatches.collect())
+        (self.to, self.answers.clone(), dispatches.collect())
     }
 
-    fn from_wire((to, dispatches): WireTell) -> Result<Self, BadFrame> {
+    fn from_wire((to, answers, dispatches): WireTell) -> Result<Self, BadFrame> {
         let dispatches = dispatches.into_iter().map(|(kind, body)| {
             let kind = EventKind::from_number(kind).ok_or(BadFrame("event kind"))?;
             Ok((kind, body))
         });
         Ok(Self {
             to,
+            answers,
             dispatches: dispatches.collect::<Result<_, _>>()?,
         })
     }
@@ -322,7 +326,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bus::{SnapshotRequest, Watch};
+    use crate::bus::{Members, Question, SnapshotRequest, Wanted, Watch, Wish};
 
     fn id<T>() -> impl Strategy<Value = Id<T>> {
         (1..=i64::MAX as u64).prop_map(|id| Id::new(id).unwrap())
@@ -394,6 +398,38 @@ mod tests {
             }];
             let users = vec![Subscriber { presence, ..Subscriber::new(user, snapshots) }];
             Sub { id: number, realm, from, users, presences: true }
+        }
+    }
+
+    prop_compose! {
+        fn ask()(
+            number: u32,
+            guild in id(),
+            session in key(),
+            user in id(),
+            wish in prop_oneof![id().prop_map(Wish::User), ".{0,9}".prop_map(Wish::Junk)],
+            nonce in prop::option::of(".{0,9}"),
+            presences: bool,
+        ) -> Ask {
+            let from = Address { core: 1, session };
+            let wanted = Wanted::Ids(vec![wish]);
+            let question = Question::Members(Box::new(Members { wanted, presences, nonce }));
+            Ask { number, guild, from, user, bot: presences, intents: 7, question }
+        }
+    }
+
+    prop_compose! {
+        fn tell()(
+            session in key(),
+            number in prop::option::of(any::<u32>()),
+            ends in prop::collection::vec(id(), 0..3),
+            body in bytes(),
+        ) -> Tell {
+            Tell {
+                to: Address { core: 1, session },
+                answers: number.map(|number| Answers { number, ends }),
+                dispatches: vec![(EventKind::GuildMembersChunk, body)],
+            }
         }
     }
 
@@ -482,6 +518,8 @@ mod tests {
             (any::<u64>(), id()).prop_map(|(id, realm)| Frame::Refused { id, realm }),
             envelope().prop_map(Frame::Ev),
             (id(), view()).prop_map(|(realm, change)| Frame::View { realm, change }),
+            ask().prop_map(|ask| Frame::Ask(Box::new(ask))),
+            tell().prop_map(|tell| Frame::Tell(Box::new(tell))),
             Just(Frame::Ping),
             Just(Frame::Pong),
         ]

@@ -99,7 +99,11 @@ impl Server {
                     Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
                     Frame::Presence(changes) => self.owner.presence(edge, changes),
                     Frame::Watch(change) => self.owner.watch(edge, *change),
-                    Frame::Ask(ask) => self.owner.ask(edge, *ask),
+                    Frame::Ask(ask) => {
+                        // An answer can be large.
+                        outbox.room().await;
+                        self.owner.ask(edge, *ask);
+                    }
                     Frame::Ping => outbox.push(Frame::Pong.encode()),
                     _ => return Err(LinkError::Unexpected),
                 }
