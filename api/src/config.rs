@@ -106,6 +106,16 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_URL", value_parser = base_url)]
     pub gateway_url: String,
 
+    /// Bot shards of one bot that may identify at once, as `GET /gateway/bot` says; what the
+    /// gateways are set to.
+    #[arg(
+        long,
+        env = "IDENTIFY_CONCURRENCY",
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub identify_concurrency: u16,
+
     /// Postgres connections of this replica; the sum stays below `max_connections`.
     #[arg(
         long,

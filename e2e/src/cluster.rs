@@ -261,10 +261,15 @@ impl Cluster {
             .await?)
     }
 
+    /// A connection to the cluster's Redis.
+    pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
+        let client = redis::Client::open(self.redis_url.as_str())?;
+        Ok(client.get_multiplexed_async_connection().await?)
+    }
+
     /// The map in Redis now.
     pub async fn map(&self) -> Result<ClusterMap> {
-        let client = redis::Client::open(self.redis_url.as_str())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.redis().await?;
         let map: Option<String> = redis::cmd("GET")
             .arg(keys::MAP)
             .query_async(&mut connection)

@@ -5,6 +5,7 @@
 
 use serde::de::DeserializeSeed;
 use serde_json::Value;
+use serenity::model::event::GatewayEvent as GatewayEventOfSerenity;
 use twilight_model::gateway::event::{EventType, GatewayEvent, GatewayEventDeserializer};
 
 /// A frame in its parts.
@@ -115,6 +116,23 @@ pub fn check_with_twilight(frame: &Frame, of_bot: bool) -> Result<(), String> {
         }
         (_, None) => Ok(()),
         (other, Some(t)) => Err(format!("twilight reads {t} as {other:?}")),
+    }
+}
+
+/// Lets serenity parse a dispatch that it knows, as the type its `t` says.
+///
+/// Errors: it takes it for an unknown event, or for another.
+pub fn check_with_serenity(frame: &Frame) -> Result<(), String> {
+    let event: GatewayEventOfSerenity = serde_json::from_str(&frame.raw)
+        .map_err(|error| format!("serenity: {error} in {}", clip(&frame.raw)))?;
+    let GatewayEventOfSerenity::Dispatch(s, event) = event else {
+        return Err(format!("serenity reads {event:?}"));
+    };
+    let name = event.name();
+    if Some(s) == frame.s && name == frame.t {
+        Ok(())
+    } else {
+        Err(format!("serenity reads {name:?} from {}", clip(&frame.raw)))
     }
 }
 

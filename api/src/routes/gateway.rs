@@ -1,6 +1,12 @@
 //! Where the gateway is. Spec: Topics › Gateway.
 
 use axum::extract::State;
+use guildhall_shared::{
+    Id,
+    gateway::session_starts::{self, PERIOD},
+    id::marker::User,
+    keys,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -9,11 +15,6 @@ use crate::{app::App, auth::CurrentUser, error::Result, extract::Json};
 
 /// Guilds of a bot per recommended bot shard; libraries must shard at 2500.
 const GUILDS_PER_SHARD: usize = 1000;
-/// Identifies of a bot per day, as clients are told; not counted.
-const SESSION_STARTS: u32 = 1000;
-const DAY_MS: u32 = 86_400_000;
-/// Bot shards that may identify at once: more makes large bots start quickly.
-const IDENTIFY_CONCURRENCY: u32 = 16;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -52,8 +53,8 @@ struct SessionStartLimit {
     total: u32,
     remaining: u32,
     /// Milliseconds.
-    reset_after: u32,
-    max_concurrency: u32,
+    reset_after: u64,
+    max_concurrency: u16,
 }
 
 /// The gateway and how many bot shards to open. Errors: 401.
@@ -69,14 +70,36 @@ async fn get_bot_gateway(
     caller: CurrentUser,
 ) -> Result<Json<GatewayOfBot>> {
     let guilds = guildhall_store::account::guild_ids(&app.db, caller.id).await?;
+    let total = session_starts::total(guilds.len());
+    let (started, reset_after) = started(&app, caller.id).await;
     Ok(Json(GatewayOfBot {
         url: app.config.gateway_url.clone(),
         shards: guilds.len().div_ceil(GUILDS_PER_SHARD).max(1),
         session_start_limit: SessionStartLimit {
-            total: SESSION_STARTS,
-            remaining: SESSION_STARTS,
-            reset_after: DAY_MS,
-            max_concurrency: IDENTIFY_CONCURRENCY,
+            total,
+            remaining: total.saturating_sub(started),
+            reset_after,
+            max_concurrency: app.config.identify_concurrency,
         },
     }))
+}
+
+/// Sessions that a bot has started in its present day, which gateways count, and milliseconds
+/// to the day's end. A day begins with its first session; without Redis every day does.
+async fn started(app: &App, bot: Id<User>) -> (u32, u64) {
+    let key = keys::session_starts(bot);
+    let mut redis = app.redis.clone();
+    let read: redis::RedisResult<(Option<u32>, i64)> = redis::pipe()
+        .get(&key)
+        .pttl(&key)
+        .query_async(&mut redis)
+        .await;
+    match read {
+        Ok((Some(started), left)) => (started, u64::try_from(left).unwrap_or_default()),
+        Ok((None, _)) => (0, PERIOD.as_millis() as u64),
+        Err(error) => {
+            tracing::debug!(%error, "session starts not read");
+            (0, PERIOD.as_millis() as u64)
+        }
+    }
 }

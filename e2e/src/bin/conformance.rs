@@ -28,11 +28,11 @@ async fn main() -> Result<ExitCode> {
     for fault in &faults {
         println!("{fault}");
     }
-    let scores = page
-        .lines()
-        .skip_while(|line| !line.starts_with("| operations"));
-    for line in scores.take_while(|line| !line.is_empty()) {
-        println!("{line}");
+    for table in ["| operations", "| events"] {
+        let scores = page.lines().skip_while(|line| !line.starts_with(table));
+        for line in scores.take_while(|line| !line.is_empty()) {
+            println!("{line}");
+        }
     }
     Ok(ExitCode::from(u8::from(!faults.is_empty())))
 }

@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{
+    events::EventBook,
     operations::{OPERATIONS, Operation},
     world::{Person, World},
 };
@@ -31,7 +32,7 @@ impl Verdict {
         &self.faults
     }
 
-    fn note(&mut self, fits: bool, what: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, fits: bool, what: impl FnOnce() -> String) {
         self.checks += 1;
         if !fits {
             self.faults.push(what());
@@ -49,6 +50,15 @@ pub struct Proof {
     pub anonymous: Verdict,
     /// Everything else that is to be refused.
     pub refuses: Verdict,
+    /// Of the events seen on the way.
+    events: Vec<(String, Question, Option<String>)>,
+}
+
+/// What was asked of an event.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    Emitted,
+    Reaches,
 }
 
 impl Proof {
@@ -77,9 +87,11 @@ impl Proof {
         let mut body = Value::Null;
         for person in people {
             let found = person.event(name, &matches, EVENT_WAIT).await;
-            self.acts.note(found.is_some(), || {
-                format!("{name} did not reach {}", person.role)
-            });
+            let fault = format!("{name} did not reach {}", person.role);
+            self.acts.note(found.is_some(), || fault.clone());
+            let fault = found.is_none().then_some(fault);
+            self.events
+                .push((name.to_owned(), Question::Emitted, fault));
             body = found.unwrap_or_default();
         }
         body
@@ -95,8 +107,11 @@ impl Proof {
         for person in people {
             person.catch_up().await;
             let leaked = person.has(name, &matches);
-            self.acts
-                .note(!leaked, || format!("{name} reached {}", person.role));
+            let fault = format!("{name} reached {}", person.role);
+            self.acts.note(!leaked, || fault.clone());
+            let fault = leaked.then_some(fault);
+            self.events
+                .push((name.to_owned(), Question::Reaches, fault));
         }
     }
 
@@ -141,6 +156,7 @@ pub struct Book {
     proofs: BTreeMap<&'static str, Proof>,
     /// Frames that broke a rule of the wire or that twilight could not read.
     pub wire_faults: Vec<String>,
+    pub events: EventBook,
 }
 
 /// How many operations passed each question, and all three.
@@ -170,6 +186,16 @@ impl Book {
                 verdict.note(false, || "the case broke off".to_owned());
             }
         }
+        for (name, question, fault) in std::mem::take(&mut proof.events) {
+            let Some(event) = self.events.of(&name) else {
+                continue;
+            };
+            let verdict = match question {
+                Question::Emitted => &mut event.emitted,
+                Question::Reaches => &mut event.reaches,
+            };
+            verdict.note(fault.is_none(), || fault.unwrap_or_default());
+        }
     }
 
     fn proof(&mut self, operation: &'static Operation) -> &mut Proof {
@@ -179,6 +205,7 @@ impl Book {
             acts: Verdict::default(),
             anonymous: Verdict::default(),
             refuses: Verdict::default(),
+            events: Vec::new(),
         })
     }
 
@@ -239,6 +266,7 @@ impl Book {
                 }
             }
         }
+        lines.extend(self.events.faults());
         lines
     }
 
@@ -264,10 +292,11 @@ impl Book {
         };
         let why: Vec<String> = self.faults().into_iter().filter(broken).collect();
         lines.extend(why);
+        lines.extend(self.events.regressions(earlier));
         lines
     }
 
-    /// The page, in Markdown: scores and a row for each operation.
+    /// The page, in Markdown: scores and a row for each operation, then for each event.
     pub fn page(&self) -> String {
         let mut page = String::from(HEAD);
         for (what, score) in [
@@ -318,6 +347,7 @@ impl Book {
                 "| {id} | {method} `{path}` | {tier} | {answers} | {acts} | {refuses} |"
             );
         }
+        page.push_str(&self.events.page());
         page
     }
 }

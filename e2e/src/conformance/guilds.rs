@@ -690,6 +690,12 @@ async fn event_exceptions(world: &World, book: &mut Book) {
                 changed["is_canceled"] == false,
                 "it is not cancelled any more",
             );
+            p.event(
+                &[owner, member],
+                "GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE",
+                |d| d["event_exception_id"] == exception.as_str(),
+            )
+            .await;
             p.refuses(
                 member.rest.patch(&one, &json!({"is_canceled": true})).await,
                 403,

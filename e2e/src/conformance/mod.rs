@@ -27,17 +27,21 @@
 mod accounts;
 mod applications;
 mod book;
+mod causes;
 mod credentials;
+mod events;
 mod guilds;
 mod media;
 mod messages;
 mod moderation;
 mod operations;
 mod places;
+mod witnesses;
 mod world;
 
 pub use self::{
     book::{Book, Proof, Verdict},
+    events::{EVENTS, Event, EventBook},
     operations::{OPERATIONS, Operation},
     world::{Person, Place, World},
 };
@@ -47,6 +51,7 @@ use crate::cluster::Cluster;
 pub async fn run(cluster: &Cluster) -> Book {
     let world = World::build(cluster).await;
     let mut book = Book::default();
+    let begun = world.witnesses.begin(&world).await;
     book.ask_without_token(&cluster.rest(0)).await;
     places::prove(&world, &mut book).await;
     messages::prove(&world, &mut book).await;
@@ -55,6 +60,11 @@ pub async fn run(cluster: &Cluster) -> Book {
     applications::prove(&world, &mut book).await;
     guilds::prove(&world, &mut book).await;
     credentials::prove(&world, &mut book).await;
+    causes::prove(&world, &mut book.events).await;
+    world
+        .witnesses
+        .testify(&world, &begun, &mut book.events)
+        .await;
     // Last: it ends accounts.
     accounts::prove(&world, &mut book).await;
     book.note_wire_faults(&world);

@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use super::witnesses::Witnesses;
 use crate::{
     cluster::Cluster,
     rest::Rest,
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Every intent there is.
-const ALL_INTENTS: u32 = 0x1_FFFF | 3 << 20 | 3 << 24;
+pub(super) const ALL_INTENTS: u32 = 0x1_FFFF | 3 << 20 | 3 << 24;
 
 /// Somebody, connected to the gateway.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Person {
     pub account: Account,
     pub rest: Rest,
     pub session: Session,
+    /// Of the gateways.
+    pub(super) urls: Vec<String>,
     /// A channel this person sees, writes in and hears of: what was caused before a message there
     /// has come when the message has.
     echo: String,
@@ -38,6 +41,7 @@ impl Person {
             rest: account.rest.clone(),
             account,
             session,
+            urls: urls.to_vec(),
             echo: echo.to_owned(),
         }
     }
@@ -92,6 +96,7 @@ pub struct World {
     pub stranger: Person,
     pub bot: Person,
     pub guild: Place,
+    pub(super) witnesses: Witnesses,
     /// `http://…` of the API, without `/api`.
     pub origin: String,
     /// Where that API prints the mails it would send.
@@ -111,11 +116,12 @@ impl World {
         let bot = owner.make_bot("bot").await;
         let guild = make_place(&owner, &member, &bot).await;
         let elsewhere = stranger.make_guild("elsewhere").await;
-        let (owner, member, stranger, bot) = tokio::join!(
+        let (owner, member, stranger, bot, witnesses) = tokio::join!(
             Person::new("the owner", owner, &guild.lobby, &urls),
             Person::new("the member", member, &guild.lobby, &urls),
             Person::new("the stranger", stranger, &elsewhere.channel, &urls),
-            Person::new("the bot", bot, &guild.lobby, &urls),
+            Person::new("the bot", bot.clone(), &guild.lobby, &urls),
+            Witnesses::start(&bot, &urls),
         );
         let origin = cluster.origins().swap_remove(0);
         Self {
@@ -124,6 +130,7 @@ impl World {
             stranger,
             bot,
             guild,
+            witnesses,
             origin,
             api_log: cluster.apis[0].server.log().to_owned(),
         }

@@ -8,9 +8,11 @@
 mod bots;
 mod canaries;
 mod conformance;
+mod crowd;
 mod encodings;
 mod faults;
 mod hostile;
+mod limits;
 mod people;
 mod presence;
 mod visibility;

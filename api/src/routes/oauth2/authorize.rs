@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 
-use super::guild::add_bot;
+use super::guild::{add_bot, add_scopes};
 use crate::{
     access,
     app::App,
@@ -276,11 +276,15 @@ pub(super) async fn oauth_authorize(
         let bot = application.bot.id;
         access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;
         let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
-        if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
-            let granted = wanted & granter.base();
-            let by = caller.id;
-            events = add_bot(&app, &mut tx, guild_id, &application, granted, by, &reason).await?;
-        }
+        let of_guild = |scope: &&String| GUILD_SCOPES.contains(&scope.as_str());
+        let lasting: Vec<String> = scopes.iter().filter(of_guild).cloned().collect();
+        let (by, tx) = (caller.id, &mut *tx);
+        events = if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
+            let granted = (wanted & granter.base(), &*lasting);
+            add_bot(&app, tx, guild_id, &application, granted, by, &reason).await?
+        } else {
+            add_scopes(&app, tx, guild_id, &application, &lasting, by, &reason).await?
+        };
         params.push(("guild_id", guild_id.to_string()));
         params.push(("permissions", wanted.bits().to_string()));
     }

@@ -30,7 +30,7 @@ pub(super) async fn add_bot(
     db: &mut PgConnection,
     guild_id: Id<marker::Guild>,
     application: &Application,
-    permissions: Permissions,
+    (permissions, scopes): (Permissions, &[String]),
     actor: Id<marker::User>,
     reason: &Reason,
 ) -> Result<Vec<Envelope>> {
@@ -53,26 +53,19 @@ pub(super) async fn add_bot(
     };
     told.extend(joined);
     sqlx::query!(
-        "insert into integration (guild_id, integration_id, application_id, user_id, role_id)
-         values ($1, $2, $2, $3, $4) on conflict do nothing",
+        "insert into integration (guild_id, integration_id, application_id, user_id, role_id, scopes)
+         values ($1, $2, $2, $3, $4, $5) on conflict do nothing",
         guild_id.to_db(),
         application.id.to_db(),
         actor.to_db(),
         role.as_ref().map(|role| role.id.to_db()),
+        scopes,
     )
     .execute(&mut *db)
     .await?;
-    let integration = integration(guild_id, application, role.as_ref());
-    for (kind, body) in [
-        (EventKind::IntegrationCreate, integration.clone()),
-        (
-            EventKind::GuildIntegrationsUpdate,
-            json!({ "guild_id": guild_id }),
-        ),
-    ] {
-        let vis = Visibility::realm(Intents::GUILD_INTEGRATIONS);
-        told.push(events::append(db, guild_id, kind, vis, &body, None).await?);
-    }
+    let role = role.map(|role| role.id);
+    let integration = integration(guild_id, application, role, scopes);
+    told.extend(tell(db, guild_id, EventKind::IntegrationCreate, &integration).await?);
     told.extend(members::greet(app, db, guild_id, &member).await?);
     let (bot, id) = (application.bot.id, application.id);
     let added = Entry::new(guild_id, actor, AuditAction::BOT_ADD, reason).target(bot);
@@ -83,6 +76,62 @@ pub(super) async fn add_bot(
         .change("name", None, Some(integration["name"].clone()));
     told.extend(audit::append(app, db, created).await?);
     Ok(told)
+}
+
+/// Adds to what a bot that is in the guild was authorized for; the guild's head is locked.
+pub(super) async fn add_scopes(
+    app: &App,
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    application: &Application,
+    scopes: &[String],
+    actor: Id<marker::User>,
+    reason: &Reason,
+) -> Result<Vec<Envelope>> {
+    let changed = sqlx::query!(
+        r#"update integration i
+           set scopes = (select array_agg(distinct scope order by scope)
+                         from unnest(i.scopes || $3) scope)
+           from integration before
+           where i.guild_id = $1 and i.integration_id = $2 and not i.scopes @> $3
+             and before.guild_id = i.guild_id and before.integration_id = i.integration_id
+           returning i.scopes, i.role_id, before.scopes as before"#,
+        guild_id.to_db(),
+        application.id.to_db(),
+        scopes,
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let Some(changed) = changed else {
+        return Ok(Vec::new());
+    };
+    let role = changed.role_id.map(Id::from_db);
+    let integration = integration(guild_id, application, role, &changed.scopes);
+    let mut told = tell(db, guild_id, EventKind::IntegrationUpdate, &integration).await?;
+    let entry = Entry::new(guild_id, actor, AuditAction::INTEGRATION_UPDATE, reason)
+        .target(application.id)
+        .change(
+            "scopes",
+            Some(json!(changed.before)),
+            Some(json!(changed.scopes)),
+        );
+    told.extend(audit::append(app, db, entry).await?);
+    Ok(told)
+}
+
+/// Numbers an integration's event and the one that says that some integration has changed.
+async fn tell(
+    db: &mut PgConnection,
+    guild: Id<marker::Guild>,
+    kind: EventKind,
+    integration: &serde_json::Value,
+) -> Result<Vec<Envelope>> {
+    let vis = || Visibility::realm(Intents::GUILD_INTEGRATIONS);
+    let first = events::append(&mut *db, guild, kind, vis(), integration, None).await?;
+    let kind = EventKind::GuildIntegrationsUpdate;
+    let body = json!({ "guild_id": guild });
+    let second = events::append(db, guild, kind, vis(), &body, None).await?;
+    Ok(vec![first, second])
 }
 
 /// The role that only this bot has. Errors: 30005.
@@ -136,21 +185,16 @@ pub(crate) async fn remove_integration(
     )
     .execute(&mut *db)
     .await?;
-    let vis = || Visibility::realm(Intents::GUILD_INTEGRATIONS);
     let body = json!({ "id": bot, "guild_id": guild, "application_id": bot });
-    let kind = EventKind::IntegrationDelete;
-    let deleted = events::append(db, guild, kind, vis(), &body, None).await?;
-    let body = json!({ "guild_id": guild });
-    let kind = EventKind::GuildIntegrationsUpdate;
-    let updated = events::append(db, guild, kind, vis(), &body, None).await?;
-    Ok(vec![deleted, updated])
+    tell(db, guild, EventKind::IntegrationDelete, &body).await
 }
 
 /// An integration as events carry it.
 fn integration(
     guild_id: Id<marker::Guild>,
     application: &Application,
-    role: Option<&Role>,
+    role: Option<Id<marker::Role>>,
+    scopes: &[String],
 ) -> serde_json::Value {
     json!({
         "id": application.id,
@@ -158,7 +202,7 @@ fn integration(
         "name": application.name,
         "type": "discord",
         "enabled": true,
-        "role_id": role.map(|role| role.id),
+        "role_id": role,
         "account": { "id": application.id, "name": application.name },
         "application": {
             "id": application.id,
@@ -168,6 +212,6 @@ fn integration(
             "summary": "",
             "bot": application.bot,
         },
-        "scopes": ["bot", "applications.commands"],
+        "scopes": scopes,
     })
 }

@@ -4,6 +4,7 @@
 
 mod commands;
 pub(crate) mod discordjs;
+mod discordpy;
 mod serenity_commands;
 mod serenity_poise;
 mod twilight;

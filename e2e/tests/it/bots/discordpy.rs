@@ -1,0 +1,89 @@
+//! discord.py with the members intent: it asks for all members at start-up and is ready only
+//! when the last part has come.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use e2e::world::human;
+use serde_json::{Value, json};
+use tokio::{process::Command, sync::OnceCell};
+
+use super::CLUSTER;
+use crate::crowd;
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/discordpy");
+/// The script ends by itself; one that has not after this long is stuck.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discord_py_chunks_its_guild_and_finds_members() {
+    let python = install().await;
+    let cluster = CLUSTER.cluster().await;
+    let owner = human(&cluster, "owner").await;
+    let bot = owner.make_bot("chunker").await;
+    let guild = owner.make_guild("crowded").await;
+    owner.add_bot(&guild, &bot).await;
+    let walkers = crowd::add(&cluster, &guild.id, 2500).await;
+    let output = Command::new(python)
+        .arg("members.py")
+        .current_dir(FOLDER)
+        .env("API_ORIGIN", &cluster.origins()[0])
+        .env("GATEWAY_URL", cluster.gateways[0].url())
+        .env("BOT_TOKEN", &bot.token)
+        .env("WANTED_USER", &walkers[41])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output).await;
+    let output = output.expect("the script ends").unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let said: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said.len(), 3, "{text}\n{errors}");
+    let ready = json!({"event": "ready", "chunked": true, "members": 2502, "count": 2502});
+    assert_eq!(said[0], ready);
+    assert_eq!(said[1], json!({"event": "by id", "ids": [walkers[41]]}));
+    // As many as a search finds at most.
+    let found = said[2]["names"].as_array().unwrap();
+    assert_eq!(found.len(), 100);
+    let named = |name: &Value| {
+        name.as_str()
+            .is_some_and(|name| name.starts_with("walker 12"))
+    };
+    assert!(found.iter().all(named));
+}
+
+/// A virtual environment with what `requirements.txt` asks for, unless it is there already.
+async fn install() -> String {
+    static DONE: OnceCell<()> = OnceCell::const_new();
+    let python = format!("{FOLDER}/.venv/bin/python");
+    DONE.get_or_init(|| async {
+        let modified = |file: &str| Path::new(FOLDER).join(file).metadata()?.modified();
+        let installed = modified(".venv/installed");
+        if installed.is_ok_and(|at| at >= modified("requirements.txt").unwrap()) {
+            return;
+        }
+        run("python3", &["-m", "venv", ".venv"]).await;
+        let asked = ["-m", "pip", "install", "--quiet", "-r", "requirements.txt"];
+        run(&python, &asked).await;
+        std::fs::write(Path::new(FOLDER).join(".venv/installed"), "").unwrap();
+    })
+    .await;
+    python
+}
+
+async fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(FOLDER)
+        .output()
+        .await
+        .expect("Python 3.10 or later must be installed, with venv and pip");
+    assert!(
+        output.status.success(),
+        "{program} {arguments:?} failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
