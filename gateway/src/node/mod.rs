@@ -329,9 +329,18 @@ async fn serve(
                 request,
             } => {
                 let (identifier, cores) = (identifier.clone(), cores.clone());
+                let limits = limits.clone();
                 spawn_local(async move {
                     let result = identifier.identify(&request).await;
-                    answer(&cores, core, ToCore::Identified { session, result }).await;
+                    let message = ToCore::Identified { session, result };
+                    if let Err(ToCore::Identified {
+                        result: Ok(identity),
+                        ..
+                    }) = answer(&cores, core, message).await
+                        && let Some(seat) = identity.seat
+                    {
+                        limits.leave_seat(identity.user.user.id, seat).await;
+                    }
                 });
             }
             ToNode::Missed {
@@ -342,7 +351,7 @@ async fn serve(
                 let (identifier, cores) = (identifier.clone(), cores.clone());
                 spawn_local(async move {
                     let messages = identifier.messages_between(&spans).await;
-                    answer(&cores, core, ToCore::Missed { session, messages }).await;
+                    let _ = answer(&cores, core, ToCore::Missed { session, messages }).await;
                 });
             }
             ToNode::CheckToken {
@@ -353,7 +362,7 @@ async fn serve(
                 let (identifier, cores) = (identifier.clone(), cores.clone());
                 spawn_local(async move {
                     let valid = identifier.is_token(&token).await;
-                    answer(&cores, core, ToCore::TokenChecked { session, valid }).await;
+                    let _ = answer(&cores, core, ToCore::TokenChecked { session, valid }).await;
                 });
             }
         }
@@ -364,19 +373,21 @@ async fn serve(
     Ok(())
 }
 
-/// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again.
-async fn answer(cores: &[CoreHandle], core: CoreId, message: ToCore) {
+/// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the
+/// answer comes back.
+async fn answer(cores: &[CoreHandle], core: CoreId, message: ToCore) -> Result<(), ToCore> {
     let Some(core) = cores.get(usize::from(core)) else {
-        return;
+        return Err(message);
     };
     let mut message = message;
     let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
     while let Err(back) = core.send(message) {
         if tokio::time::Instant::now() >= deadline {
             tracing::warn!("a core takes no answers");
-            return;
+            return Err(back);
         }
         message = back;
         sleep(ANSWER_PAUSE).await;
     }
+    Ok(())
 }
