@@ -317,7 +317,11 @@ impl Edge {
             FromOwner::TellAll { to, kind, body } => {
                 for to in to {
                     let dispatches = vec![(kind, body.clone())];
-                    self.tell(Tell { to, dispatches });
+                    self.tell(Tell {
+                        to,
+                        answers: None,
+                        dispatches,
+                    });
                 }
             }
             FromOwner::SubOk(ok) => self.answered(server, *ok),

@@ -115,7 +115,7 @@ impl Voice {
                         answers: None,
                         dispatches,
                     };
-                    answer(&self.cores, core, message).await;
+                    let _ = answer(&self.cores, core, message).await;
                 }
             }
             Err(error) => tracing::warn!(%error, "a voice state was not changed"),
