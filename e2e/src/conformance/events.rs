@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fmt::Write, sync::LazyLock};
 
 use super::book::Verdict;
+use crate::wire::known_to_twilight;
 
 /// One row.
 #[derive(Debug, Clone)]
@@ -209,10 +210,6 @@ const UNKNOWN_TO_SERENITY: [&str; 4] = [
 
 pub(super) fn known_to_serenity(name: &str) -> bool {
     Event::find(name).is_some_and(|event| event.official) && !UNKNOWN_TO_SERENITY.contains(&name)
-}
-
-pub(super) fn known_to_twilight(name: &str) -> bool {
-    twilight_model::gateway::event::EventType::try_from(name).is_ok()
 }
 
 fn known_to_a_library(name: &str) -> bool {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    events::{EVENTS, Event, EventBook, known_to_serenity, known_to_twilight},
+    events::{EVENTS, Event, EventBook, known_to_serenity},
     world::{ALL_INTENTS, World},
 };
 use crate::{
@@ -327,7 +327,7 @@ fn libraries(world: &World, book: &mut EventBook) {
             let fault = result.as_ref().err().cloned().unwrap_or_default();
             proof.typed.note(result.is_ok(), || fault);
         };
-        if known_to_twilight(name) {
+        if wire::known_to_twilight(name) {
             read(wire::check_with_twilight(&dispatch.frame, true));
         }
         if known_to_serenity(name) {

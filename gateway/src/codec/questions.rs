@@ -156,7 +156,10 @@ mod tests {
     use crate::codec::parse;
 
     fn read(op: u8, d: Value) -> Result<Command, CloseCode> {
-        parse(&mut json!({"op": op, "d": d}).to_string().into_bytes())
+        match parse(&mut json!({"op": op, "d": d}).to_string().into_bytes())? {
+            Command::Malformed(code) => Err(code),
+            command => Ok(command),
+        }
     }
 
     fn members(d: Value) -> MembersCommand {

@@ -393,8 +393,9 @@ impl Core {
         }
     }
 
-    /// Ends a session and its connection with a code.
+    /// Ends a session and its connection with a code, after what it has still to be told.
     pub(super) fn close_session(&mut self, slot: SessionSlot, code: CloseCode) {
+        self.flush_session(slot);
         let connection = self
             .sessions
             .get(slot as usize)
