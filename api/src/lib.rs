@@ -14,6 +14,8 @@ pub mod error;
 pub mod events;
 mod extract;
 mod form;
+#[doc(hidden)]
+pub mod fuzz;
 mod housekeeping;
 pub mod http;
 mod mail;

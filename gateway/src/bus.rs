@@ -31,6 +31,8 @@ use guildhall_shared::{
 use guildhall_store::{events::Span, personal::Personal};
 use tokio::sync::Notify;
 
+pub use crate::gate::Pass;
+
 use crate::codec::VoiceCommand;
 
 /// Messages a core's inbox holds; what does not fit is dropped and fetched again.
@@ -307,7 +309,7 @@ pub struct SnapshotRequest {
 #[derive(Debug)]
 pub enum ToCore {
     /// A freshly accepted connection.
-    Socket(std::net::TcpStream),
+    Socket(Accepted),
     /// A connection that asked to resume a session of this core, from the core that accepted it.
     Handover(Box<Handover>),
     Identified {
@@ -346,10 +348,17 @@ pub enum ToCore {
     Drain,
 }
 
+/// A socket, and its place among those of this process and of its address.
+#[derive(Debug)]
+pub struct Accepted {
+    pub socket: std::net::TcpStream,
+    pub pass: Pass,
+}
+
 /// A connection on its way to the core that has its session.
 #[derive(Debug)]
 pub struct Handover {
-    pub socket: std::net::TcpStream,
+    pub socket: Accepted,
     /// In which HELLO was sent on it.
     pub format: crate::format::Format,
     pub resume: crate::codec::Resume,

@@ -67,6 +67,15 @@ pub struct Config {
     #[arg(long, env = "GATEWAY_CONNECTIONS_MAX", default_value_t = 200_000)]
     pub connections_max: u64,
 
+    /// Connections of one address (a /64 of IPv6); further ones are closed at once. 0: no
+    /// limit, which is needed behind a proxy, whose address they all come from.
+    #[arg(
+        long,
+        env = "GATEWAY_CONNECTIONS_PER_ADDRESS_MAX",
+        default_value_t = 1000
+    )]
+    pub connections_per_address_max: u32,
+
     /// Shards of the cluster; the same everywhere and for ever.
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = guildhall_shared::shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
     pub shards: u16,

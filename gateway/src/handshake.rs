@@ -8,8 +8,12 @@ use fastwebsockets::upgrade;
 use guildhall_shared::gateway::CloseCode;
 use http_body_util::Full;
 use hyper::{
-    Request, Response, StatusCode, body::Incoming, header, server::conn::http1,
-    service::service_fn, upgrade::Parts,
+    Method, Request, Response, StatusCode, Version,
+    body::{Body, Incoming},
+    header,
+    server::conn::http1,
+    service::service_fn,
+    upgrade::Parts,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, sync::oneshot, time::timeout};
@@ -71,7 +75,11 @@ pub(crate) async fn upgrade(stream: TcpStream) -> Option<Upgraded> {
 }
 
 fn respond(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
-    if !upgrade::is_upgrade_request(request) {
+    // With a body it would be a matter of opinion where the frames begin.
+    let is_plain_get = request.method() == Method::GET
+        && request.version() == Version::HTTP_11
+        && request.body().is_end_stream();
+    if !is_plain_get || !upgrade::is_upgrade_request(request) {
         let message = "this is a WebSocket endpoint";
         return refuse(StatusCode::UPGRADE_REQUIRED, message);
     }

@@ -10,12 +10,18 @@ pub mod core;
 #[cfg(test)]
 mod decoder;
 pub mod dispatch;
+#[cfg(feature = "echo")]
+pub mod echo;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
+mod gate;
 mod handshake;
 pub mod hub;
 mod listener;
 pub mod node;
 pub mod server;
 pub mod session;
+mod socket;
 pub mod telemetry;
 pub mod wire;

@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::bus::{CoreHandle, ToCore};
+use crate::{
+    bus::{Accepted, CoreHandle, ToCore},
+    gate::Gate,
+};
 
 /// Connections the kernel keeps for us while we are busy. The usual 128 lose SYNs in a
 /// reconnect storm, and each lost one costs its client a second.
@@ -32,8 +35,13 @@ pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Hands connections to cores until dropped. While the node holds `connections_max`, new ones
-/// stay in the kernel's queue.
-pub(crate) async fn accept(listener: TcpListener, cores: Arc<[CoreHandle]>, connections_max: u64) {
+/// stay in the kernel's queue; those of an address that has too many are closed.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    cores: Arc<[CoreHandle]>,
+    gate: Arc<Gate>,
+    connections_max: u64,
+) {
     // Cores report what they hold once a second; what was handed out since counts here.
     let mut handed: Vec<u64> = vec![0; cores.len()];
     let mut reported: Vec<u64> = vec![0; cores.len()];
@@ -46,18 +54,21 @@ pub(crate) async fn accept(listener: TcpListener, cores: Arc<[CoreHandle]>, conn
             }
         }
         let load = |place: usize| reported[place] + handed[place];
-        if (0..cores.len()).map(load).sum::<u64>() >= connections_max {
+        if gate.sockets() >= connections_max {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "accept failed; waiting");
                 tokio::time::sleep(PAUSE).await;
                 continue;
             }
+        };
+        let Some(pass) = gate.pass(from.ip()) else {
+            continue;
         };
         // Frames are written whole; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
@@ -67,7 +78,7 @@ pub(crate) async fn accept(listener: TcpListener, cores: Arc<[CoreHandle]>, conn
         handed[place] += 1;
         if let Ok(socket) = stream.into_std() {
             // A core that is behind by a whole inbox takes no more clients: this one tries again.
-            let _ = cores[place].send(ToCore::Socket(socket));
+            let _ = cores[place].send(ToCore::Socket(Accepted { socket, pass }));
         }
     }
 }

@@ -22,9 +22,11 @@ use crate::{
     bus::{self, CoreHandle, CoreId, ToCore},
     config::Config,
     core::{self, CoreConfig},
+    gate::Gate,
     listener,
     node::{self, Status},
     telemetry::CoreMetrics,
+    wire,
 };
 
 /// Between saying so in the heartbeat and sending clients away, so that shards can move first.
@@ -85,6 +87,9 @@ pub fn run(config: Config) -> Result<(), Error> {
             resume_url: config.public_url.as_str().into(),
             peers: cores.clone(),
             metrics: metrics.clone(),
+            message_bytes_max: wire::MESSAGE_BYTES_MAX,
+            #[cfg(feature = "echo")]
+            echo: false,
         };
         let to_node = to_node.clone();
         // With fewer processors than cores, pinning would make them wait for each other.
@@ -167,6 +172,7 @@ async fn serve(
     })?;
     tokio::spawn(admin::serve(admin, status.clone(), registry.clone()));
     let mut accepting = Vec::new();
+    let gate = Arc::new(Gate::new(config.connections_per_address_max));
     for &address in &config.listen {
         let listener =
             listener::bind(address).map_err(|source| Error::Listen { address, source })?;
@@ -174,6 +180,7 @@ async fn serve(
         accepting.push(tokio::spawn(listener::accept(
             listener,
             cores.clone(),
+            gate.clone(),
             config.connections_max,
         )));
     }

@@ -1,6 +1,8 @@
 //! WebSocket frames from clients. fastwebsockets parses, unmasks and checks them; this file
 //! only cuts the byte stream into whole frames first, so that one parser serves all
-//! connections of a core and an idle connection holds no read buffer.
+//! connections of a core and an idle connection holds no read buffer, and puts the
+//! fragments of a message together: its own collector takes a message that ends within a
+//! character, or that begins within another one.
 
 use std::{
     cell::RefCell,
@@ -9,10 +11,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use fastwebsockets::{
-    FragmentCollectorRead, OpCode, Payload, Role, WebSocketError, WebSocketRead,
-    after_handshake_split,
-};
+use fastwebsockets::{OpCode, Role, WebSocketError, WebSocketRead, after_handshake_split};
 use futures_util::FutureExt;
 use guildhall_shared::gateway::CloseCode;
 use tokio::io::{AsyncRead, ReadBuf};
@@ -20,14 +19,16 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// Longest payload of a client's message, over all its fragments. Spec: gateway.md › Rate limits and size.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 
-/// Two bytes of header, eight of length, four of mask.
-const HEADER_BYTES_MAX: usize = 14;
+/// Longest payload of a ping, pong or close. Spec: RFC 6455, 5.5.
+const CONTROL_BYTES_MAX: u8 = 125;
 
 /// A message or control frame of a client.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Inbound {
-    /// A text or binary message, whole.
-    Message(Vec<u8>),
+    /// A message of valid UTF-8, whole.
+    Text(Vec<u8>),
+    /// A binary message, whole.
+    Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong,
     /// The client closes, with this code if it gave one.
@@ -38,142 +39,186 @@ pub enum Inbound {
 
 /// One per core.
 pub struct Parser {
+    message_bytes_max: usize,
     feed: Feed,
     reader: WebSocketRead<Feed>,
 }
 
 /// The fragments of one connection's unfinished message.
+#[derive(Debug)]
 pub struct Fragments {
-    feed: Feed,
-    reader: FragmentCollectorRead<Feed>,
-    bytes: usize,
-}
-
-impl std::fmt::Debug for Fragments {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Fragments")
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Length of the frame that `bytes` starts with; `None` if its header is not complete.
-///
-/// Errors: 1002 for a frame without mask, 4002 for a payload above [`MESSAGE_BYTES_MAX`].
-pub fn frame_len(bytes: &[u8]) -> Result<Option<usize>, CloseCode> {
-    let &[_, second, ref rest @ ..] = bytes else {
-        return Ok(None);
-    };
-    if second & 0x80 == 0 {
-        return Err(CloseCode::Protocol);
-    }
-    let (extra, payload) = match (second & 0x7F, rest) {
-        (126, &[a, b, ..]) => (2, u64::from(u16::from_be_bytes([a, b]))),
-        (127, &[a, b, c, d, e, f, g, h, ..]) => (8, u64::from_be_bytes([a, b, c, d, e, f, g, h])),
-        (126 | 127, _) => return Ok(None),
-        (len, _) => (0, u64::from(len)),
-    };
-    if payload > MESSAGE_BYTES_MAX as u64 {
-        return Err(CloseCode::DecodeError);
-    }
-    Ok(Some(2 + extra + 4 + payload as usize))
+    is_text: bool,
+    payload: Vec<u8>,
+    /// Of a text, `payload` is known to be UTF-8 up to here.
+    checked: usize,
 }
 
 impl Default for Parser {
     fn default() -> Self {
-        let (feed, reader) = reader();
-        Self { feed, reader }
+        Self::new(MESSAGE_BYTES_MAX)
     }
 }
 
 impl Parser {
-    /// Parses one whole frame, as cut by [`frame_len`]. `fragments` is the connection's own.
+    /// A parser of messages of up to this many bytes.
+    pub fn new(message_bytes_max: usize) -> Self {
+        let feed = Feed::default();
+        let (mut reader, _) = after_handshake_split(feed.clone(), tokio::io::sink(), Role::Server);
+        reader.set_auto_close(false);
+        reader.set_auto_pong(false);
+        reader.set_max_message_size(message_bytes_max + 1);
+        Self {
+            message_bytes_max,
+            feed,
+            reader,
+        }
+    }
+
+    /// Length of the frame that `bytes` starts with; `None` if its header is not complete.
+    ///
+    /// Errors: 1002 for a frame without mask and for a long control frame, of which
+    /// fastwebsockets minds pings only; 4002 for a payload that is too long.
+    pub fn frame_len(&self, bytes: &[u8]) -> Result<Option<usize>, CloseCode> {
+        let &[first, second, ref rest @ ..] = bytes else {
+            return Ok(None);
+        };
+        let is_long_control = first & 0x08 != 0 && second & 0x7F > CONTROL_BYTES_MAX;
+        if second & 0x80 == 0 || is_long_control {
+            return Err(CloseCode::Protocol);
+        }
+        let (extra, payload) = match (second & 0x7F, rest) {
+            (126, &[a, b, ..]) => (2, u64::from(u16::from_be_bytes([a, b]))),
+            (127, &[a, b, c, d, e, f, g, h, ..]) => {
+                (8, u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+            }
+            (126 | 127, _) => return Ok(None),
+            (len, _) => (0, u64::from(len)),
+        };
+        if payload > self.message_bytes_max as u64 {
+            return Err(CloseCode::DecodeError);
+        }
+        Ok(Some(2 + extra + 4 + payload as usize))
+    }
+
+    /// Parses one whole frame, as cut by [`Self::frame_len`]. `fragments` is the connection's own.
+    ///
+    /// Errors: 1002, 1007 and 4002, as for [`Self::frame_len`].
     pub fn parse(
         &mut self,
         frame: &[u8],
         fragments: &mut Option<Box<Fragments>>,
     ) -> Result<Inbound, CloseCode> {
-        let (fin, opcode) = (frame[0] & 0x80 != 0, frame[0] & 0x0F);
-        let is_control = opcode & 0x8 != 0;
-        if !is_control && (fragments.is_some() || !fin || opcode == 0) {
-            return fragment(frame, fin, fragments);
-        }
         self.feed.put(frame);
         let parsed = self
             .reader
             .read_frame::<_, std::convert::Infallible>(&mut |_| async { Ok(()) })
             .now_or_never();
         let parsed = match parsed {
-            Some(Ok(frame)) => Ok((frame.opcode, frame.payload)),
+            Some(Ok(frame)) => Ok(frame),
             // A frame that was cut right never leaves the parser waiting for more.
             Some(Err(error)) => Err(close_code(&error)),
             None => Err(CloseCode::Protocol),
         };
         match parsed {
-            Ok((opcode, payload)) => inbound(opcode, payload),
+            Ok(frame) => {
+                let payload = &frame.payload;
+                match frame.opcode {
+                    OpCode::Text | OpCode::Binary | OpCode::Continuation => message(
+                        frame.opcode,
+                        frame.fin,
+                        payload,
+                        fragments,
+                        self.message_bytes_max,
+                    ),
+                    OpCode::Ping => Ok(Inbound::Ping(payload.to_vec())),
+                    OpCode::Pong => Ok(Inbound::Pong),
+                    OpCode::Close => close(payload),
+                }
+            }
             Err(code) => {
-                *self = Self::default(); // whatever the bad frame left behind
+                // Whatever the bad frame left behind.
+                *self = Self::new(self.message_bytes_max);
                 Err(code)
             }
         }
     }
 }
 
-fn fragment(
-    frame: &[u8],
+/// A message, or a part of one.
+fn message(
+    opcode: OpCode,
     fin: bool,
+    payload: &[u8],
     fragments: &mut Option<Box<Fragments>>,
+    bytes_max: usize,
 ) -> Result<Inbound, CloseCode> {
-    let collector = fragments.get_or_insert_with(|| {
-        let (feed, reader) = reader();
+    let continues = opcode == OpCode::Continuation;
+    if continues != fragments.is_some() {
+        return Err(CloseCode::Protocol);
+    }
+    if fin && !continues {
+        let payload = payload.to_vec();
+        return Ok(if opcode == OpCode::Text {
+            Inbound::Text(payload)
+        } else {
+            Inbound::Binary(payload)
+        });
+    }
+    let started = fragments.get_or_insert_with(|| {
         Box::new(Fragments {
-            feed,
-            reader: FragmentCollectorRead::new(reader),
-            bytes: 0,
+            is_text: opcode == OpCode::Text,
+            payload: Vec::new(),
+            checked: 0,
         })
     });
-    collector.bytes += frame.len().saturating_sub(6);
-    if collector.bytes > MESSAGE_BYTES_MAX + HEADER_BYTES_MAX {
+    if started.payload.len() + payload.len() > bytes_max {
         return Err(CloseCode::DecodeError);
     }
-    collector.feed.put(frame);
-    let parsed = collector
-        .reader
-        .read_frame::<_, std::convert::Infallible>(&mut |_| async { Ok(()) })
-        .now_or_never();
-    match parsed {
-        Some(Ok(frame)) => {
-            let (opcode, payload) = (frame.opcode, frame.payload);
-            let message = inbound(opcode, payload);
-            *fragments = None;
-            message
+    started.payload.extend_from_slice(payload);
+    if started.is_text {
+        started.check(fin)?;
+    }
+    if !fin {
+        return Ok(Inbound::Partial);
+    }
+    let Some(whole) = fragments.take() else {
+        return Err(CloseCode::Protocol);
+    };
+    Ok(if whole.is_text {
+        Inbound::Text(whole.payload)
+    } else {
+        Inbound::Binary(whole.payload)
+    })
+}
+
+impl Fragments {
+    /// Only the last character may be incomplete, and only while the message is.
+    fn check(&mut self, fin: bool) -> Result<(), CloseCode> {
+        match std::str::from_utf8(&self.payload[self.checked..]) {
+            Ok(_) => self.checked = self.payload.len(),
+            Err(error) if error.error_len().is_none() && !fin => {
+                self.checked += error.valid_up_to();
+            }
+            Err(_) => return Err(CloseCode::InvalidUtf8),
         }
-        // Running out of bytes is how the collector says that the message goes on.
-        Some(Err(WebSocketError::UnexpectedEOF)) | None if !fin => Ok(Inbound::Partial),
-        Some(Err(error)) => Err(close_code(&error)),
-        None => Err(CloseCode::Protocol),
+        Ok(())
     }
 }
 
-fn inbound(opcode: OpCode, payload: Payload<'_>) -> Result<Inbound, CloseCode> {
-    match opcode {
-        OpCode::Text | OpCode::Binary | OpCode::Continuation => {
-            Ok(Inbound::Message(payload.into()))
-        }
-        OpCode::Ping => Ok(Inbound::Ping(payload.into())),
-        OpCode::Pong => Ok(Inbound::Pong),
-        OpCode::Close => match *payload {
-            [] => Ok(Inbound::Close(None)),
-            [a, b, ref reason @ ..] if std::str::from_utf8(reason).is_ok() => {
-                let code = u16::from_be_bytes([a, b]);
-                match code {
-                    1000..=1003 | 1007..=1011 | 3000..=4999 => Ok(Inbound::Close(Some(code))),
-                    _ => Err(CloseCode::Protocol),
-                }
+fn close(payload: &[u8]) -> Result<Inbound, CloseCode> {
+    match *payload {
+        [] => Ok(Inbound::Close(None)),
+        [_] => Err(CloseCode::Protocol),
+        [a, b, ref reason @ ..] => {
+            let code = u16::from_be_bytes([a, b]);
+            if !matches!(code, 1000..=1003 | 1007..=1011 | 3000..=4999) {
+                Err(CloseCode::Protocol)
+            } else if std::str::from_utf8(reason).is_err() {
+                Err(CloseCode::InvalidUtf8)
+            } else {
+                Ok(Inbound::Close(Some(code)))
             }
-            [_] => Err(CloseCode::Protocol),
-            _ => Err(CloseCode::InvalidUtf8),
-        },
+        }
     }
 }
 
@@ -183,15 +228,6 @@ fn close_code(error: &WebSocketError) -> CloseCode {
         WebSocketError::FrameTooLarge => CloseCode::DecodeError,
         _ => CloseCode::Protocol,
     }
-}
-
-fn reader() -> (Feed, WebSocketRead<Feed>) {
-    let feed = Feed::default();
-    let (mut reader, _) = after_handshake_split(feed.clone(), tokio::io::sink(), Role::Server);
-    reader.set_auto_close(false);
-    reader.set_auto_pong(false);
-    reader.set_max_message_size(MESSAGE_BYTES_MAX + 1);
-    (feed, reader)
 }
 
 /// Bytes put in on one side come out on the other; at their end the stream ends.
@@ -250,7 +286,7 @@ mod tests {
     fn read_all(mut bytes: &[u8]) -> (Vec<Inbound>, Option<CloseCode>) {
         let (mut parser, mut fragments, mut all) = (Parser::default(), None, Vec::new());
         loop {
-            match frame_len(bytes) {
+            match parser.frame_len(bytes) {
                 Err(code) => return (all, Some(code)),
                 Ok(Some(len)) if len <= bytes.len() => {
                     match parser.parse(&bytes[..len], &mut fragments) {
@@ -277,12 +313,12 @@ mod tests {
         let (all, fault) = read_all(&bytes);
         assert_eq!(fault, None);
         assert!(
-            matches!(&all[0], Inbound::Message(text) if text == b"whole"),
+            matches!(&all[0], Inbound::Text(text) if text == b"whole"),
             "{all:?}"
         );
         assert!(matches!(&all[1], Inbound::Ping(text) if text == b"ping"));
-        assert!(matches!(&all[2], Inbound::Message(text) if text == b"in three pieces"));
-        assert!(matches!(&all[3], Inbound::Message(text) if text.len() == MESSAGE_BYTES_MAX));
+        assert!(matches!(&all[2], Inbound::Text(text) if text == b"in three pieces"));
+        assert!(matches!(&all[3], Inbound::Binary(bytes) if bytes.len() == MESSAGE_BYTES_MAX));
         assert!(matches!(all[4], Inbound::Close(Some(1000))));
     }
 
@@ -311,10 +347,28 @@ mod tests {
             Some(CloseCode::Protocol)
         );
         assert_eq!(read_all(&masked(0x88, &[1])).1, Some(CloseCode::Protocol));
+        for first in [0x88, 0x89, 0x8A] {
+            let long = masked(first, &[b'x'; 126]);
+            assert_eq!(read_all(&long).1, Some(CloseCode::Protocol));
+        }
         assert_eq!(
             read_all(&masked(0x88, &1005u16.to_be_bytes())).1,
             Some(CloseCode::Protocol)
         );
+        for second in [0x01, 0x81, 0x02, 0x82] {
+            let mut within = masked(0x01, b"one message");
+            within.extend(masked(second, b"within another"));
+            assert_eq!(read_all(&within).1, Some(CloseCode::Protocol));
+        }
+        for (first, last) in [
+            (&b"\xC3"[..], &b""[..]),
+            (&b""[..], &b"\xF0\x9F"[..]),
+            (&b"\xC3"[..], &b"x"[..]),
+        ] {
+            let mut cut = masked(0x01, first);
+            cut.extend(masked(0x80, last));
+            assert_eq!(read_all(&cut).1, Some(CloseCode::InvalidUtf8));
+        }
         let mut endless = masked(0x01, &[b'x'; 3000]);
         endless.extend(masked(0x00, &[b'x'; 3000]));
         assert_eq!(read_all(&endless).1, Some(CloseCode::DecodeError));
@@ -325,11 +379,41 @@ mod tests {
         let mut parser = Parser::default();
         assert!(parser.parse(&masked(0xC1, b"bad"), &mut None).is_err());
         assert!(
-            matches!(parser.parse(&masked(0x81, b"good"), &mut None), Ok(Inbound::Message(text)) if text == b"good")
+            matches!(parser.parse(&masked(0x81, b"good"), &mut None), Ok(Inbound::Text(text)) if text == b"good")
         );
     }
 
     proptest! {
+        /// However a text is cut, within characters too, it comes out whole; bytes that are no
+        /// text are refused, at the latest with their last fragment.
+        #[test]
+        fn fragments_make_the_message(
+            text in prop_oneof!["\\PC{0,60}".prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..60)],
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
+            is_text in any::<bool>(),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.sort_unstable();
+            let edges: Vec<usize> = [0].into_iter().chain(cuts).chain([text.len()]).collect();
+            let mut bytes = Vec::new();
+            for (at, edge) in edges.windows(2).enumerate() {
+                let opcode = if at > 0 { 0 } else if is_text { 1 } else { 2 };
+                let fin = if at + 2 == edges.len() { 0x80 } else { 0 };
+                bytes.extend(masked(fin | opcode, &text[edge[0]..edge[1]]));
+                bytes.extend(masked(0x8A, b"pong"));
+            }
+            let (all, fault) = read_all(&bytes);
+            let messages: Vec<_> = all.into_iter().filter(|inbound| *inbound != Inbound::Pong).collect();
+            if is_text && std::str::from_utf8(&text).is_err() {
+                prop_assert_eq!(fault, Some(CloseCode::InvalidUtf8));
+                prop_assert!(messages.is_empty());
+            } else {
+                prop_assert_eq!(fault, None);
+                let whole = if is_text { Inbound::Text(text) } else { Inbound::Binary(text) };
+                prop_assert_eq!(messages, vec![whole]);
+            }
+        }
+
         #[test]
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
             let _ = read_all(&bytes);

@@ -300,13 +300,13 @@ pub(crate) fn sanitize(name: &str) -> String {
     let is_kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     let chars = base.chars().map(|c| if is_kept(c) { c } else { '_' });
     let mut name: String = chars.collect();
-    // Hidden files and `..` are nobody's wish.
-    let trimmed = name.trim_start_matches('.').len();
-    name.drain(..name.len() - trimmed);
     if name.len() > FILENAME_MAX {
         // The end says what it is.
         name.drain(..name.len() - FILENAME_MAX);
     }
+    // Hidden files and `..` are nobody's wish.
+    let trimmed = name.trim_start_matches('.').len();
+    name.drain(..name.len() - trimmed);
     if name.is_empty() {
         "file".to_owned()
     } else {

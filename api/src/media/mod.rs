@@ -9,6 +9,7 @@
 mod attachments;
 mod config;
 mod files;
+pub(crate) mod fuzz;
 mod images;
 mod render;
 mod sign;

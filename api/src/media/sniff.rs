@@ -79,7 +79,9 @@ fn is_text(head: &[u8]) -> bool {
 /// Width and height of an image, from its beginning alone.
 pub(crate) fn dimensions(head: &[u8]) -> Option<(u32, u32)> {
     let reader = ImageReader::new(Cursor::new(head));
-    reader.with_guessed_format().ok()?.into_dimensions().ok()
+    let (width, height) = reader.with_guessed_format().ok()?.into_dimensions().ok()?;
+    // A header may claim an image of nothing; clients divide by these.
+    (width > 0 && height > 0).then_some((width, height))
 }
 
 /// Whether browsers may show it in place. Everything else is offered as a download: no

@@ -10,7 +10,7 @@ use axum::{
     extract::{FromRequest, Request},
     http::header,
 };
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use guildhall_shared::{Id, error_code::ErrorCode, id::marker::Attachment};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
@@ -120,7 +120,7 @@ impl<T: Form> FromRequest<App> for Upload<T> {
             let files = Files::none(app);
             return Ok(Self { body, files });
         }
-        let mut form = MultipartForm::of(request, app)?;
+        let mut form = MultipartForm::of_request(request, app)?;
         let mut files = Files::none(app);
         let mut fields = Fields::default();
         while let Some(mut field) = form.next().await? {
@@ -169,7 +169,7 @@ impl FromRequest<App> for StickerUpload {
         if !is_multipart(&request) {
             return Err(content_type_fault());
         }
-        let mut form = MultipartForm::of(request, app)?;
+        let mut form = MultipartForm::of_request(request, app)?;
         let mut fields = Fields::default();
         let mut file = None;
         while let Some(mut field) = form.next().await? {
@@ -210,16 +210,24 @@ fn content_type_fault() -> Error {
 struct MultipartForm(Multipart<'static>);
 
 impl MultipartForm {
-    fn of(request: Request, app: &App) -> Result<Self> {
+    fn of_request(request: Request, app: &App) -> Result<Self> {
         let content_type = request
             .headers()
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let boundary = multer::parse_boundary(content_type).map_err(|_| content_type_fault())?;
-        let whole = SizeLimit::new().whole_stream(app.media.upload_bytes_max());
-        let constraints = Constraints::new().size_limit(whole);
+            .unwrap_or_default()
+            .to_owned();
         let body = request.into_body().into_data_stream();
+        Self::of(&content_type, body, app.media.upload_bytes_max())
+    }
+
+    fn of<E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static>(
+        content_type: &str,
+        body: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
+        bytes_max: u64,
+    ) -> Result<Self> {
+        let boundary = multer::parse_boundary(content_type).map_err(|_| content_type_fault())?;
+        let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(bytes_max));
         Ok(Self(Multipart::with_constraints(
             body,
             boundary,
@@ -426,6 +434,24 @@ impl Fields {
             .map(|(name, text)| (name, String::from_utf8_lossy(&text).into_owned().into()))
             .collect()
     }
+}
+
+/// The form in `chunks`, its files thrown away: how many they were, and the JSON of the rest.
+/// See [`crate::fuzz`].
+pub(crate) async fn read_form(content_type: &str, chunks: Vec<Bytes>) -> Result<(usize, Vec<u8>)> {
+    let body = futures_util::stream::iter(chunks.into_iter().map(Ok::<_, std::io::Error>));
+    let mut form = MultipartForm::of(content_type, body, FIELDS_BYTES_MAX as u64)?;
+    let (mut files, mut fields) = (0, Fields::default());
+    while let Some(mut field) = form.next().await? {
+        let name = field.name().unwrap_or_default().to_owned();
+        if field.file_name().is_none() && file_number(&name).is_none() {
+            fields.add(name, &mut field).await?;
+            continue;
+        }
+        while next_chunk(&mut field).await?.is_some() {}
+        files += 1;
+    }
+    Ok((files, fields.into_json()?))
 }
 
 #[cfg(test)]

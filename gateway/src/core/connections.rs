@@ -11,14 +11,13 @@ use guildhall_shared::{
     gateway::{Capabilities, CloseCode},
     model::Platform,
 };
-use tokio::net::TcpStream;
 
 use super::{
-    Core,
+    Core, clock,
     outbound::{Outbound, Wrote},
 };
 use crate::{
-    bus::{CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
+    bus::{Accepted, CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
     codec::{self, Command, Identify, PresenceCommand, Resume},
     connection,
     dispatch::{self, Frame},
@@ -27,6 +26,7 @@ use crate::{
         Session, SessionId,
         lifecycle::{Input, Lifecycle, Output},
     },
+    socket::Socket,
     wire::{Fragments, Inbound},
 };
 
@@ -36,7 +36,7 @@ const LINGER: Duration = Duration::from_secs(5);
 const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
 /// One WebSocket connection.
 pub(super) struct Connection {
-    stream: Rc<TcpStream>,
+    stream: Rc<Socket>,
     generation: u32,
     pub(super) life: Lifecycle,
     /// Slot of its session, once there is one.
@@ -65,12 +65,12 @@ pub(crate) enum Next {
 
 impl Core {
     /// A new connection: says HELLO.
-    pub(crate) fn connection_opened(
-        &mut self,
-        stream: Rc<TcpStream>,
-        format: Format,
-    ) -> SessionKey {
+    pub(crate) fn connection_opened(&mut self, stream: Rc<Socket>, format: Format) -> SessionKey {
         let key = self.insert_connection(stream, Outbound::new(format, false));
+        #[cfg(feature = "echo")]
+        if self.config.echo {
+            return key;
+        }
         self.send_payload(key.slot, codec::HELLO);
         key
     }
@@ -78,7 +78,7 @@ impl Core {
     /// A connection that another core said HELLO to, with the RESUME it sent.
     pub(crate) fn connection_resumes(
         &mut self,
-        stream: Rc<TcpStream>,
+        stream: Rc<Socket>,
         format: Format,
         resume: Resume,
     ) -> SessionKey {
@@ -89,8 +89,8 @@ impl Core {
         key
     }
 
-    fn insert_connection(&mut self, stream: Rc<TcpStream>, out: Outbound) -> SessionKey {
-        self.now = Instant::now();
+    fn insert_connection(&mut self, stream: Rc<Socket>, out: Outbound) -> SessionKey {
+        self.now = clock::now();
         let generation = self.next_generation();
         let slot = self.connections.insert(Connection {
             stream,
@@ -110,20 +110,15 @@ impl Core {
         }
     }
 
-    /// The reader is done: the socket broke, or the client closed with a code.
-    pub(crate) fn connection_ended(&mut self, key: SessionKey, code: Option<u16>) {
+    /// The reader is done: the socket broke, or its client has gone after a close.
+    pub(crate) fn connection_ended(&mut self, key: SessionKey) {
         if self.connection(key).is_none() {
             return;
         }
-        self.now = Instant::now();
+        self.now = clock::now();
         let connection = self.connections.remove(key.slot as usize);
         if let Some(session) = connection.session {
-            // A client that leaves with 1000 or 1001 ends its session; anything else may be resumed.
-            if matches!(code, Some(1000 | 1001)) {
-                self.end_session(session);
-            } else {
-                self.detach_session(session);
-            }
+            self.detach_session(session);
         }
         self.flush();
     }
@@ -138,7 +133,7 @@ impl Core {
     /// Sends a moved connection to the core that its session id names.
     pub(crate) fn hand_over(
         &self,
-        socket: std::net::TcpStream,
+        socket: Accepted,
         format: Format,
         resume: Resume,
         unread: Vec<u8>,
@@ -156,14 +151,14 @@ impl Core {
         })));
     }
 
-    pub(crate) fn read_some(
-        &mut self,
-        stream: &TcpStream,
-        into: &mut Vec<u8>,
-    ) -> io::Result<usize> {
+    pub(crate) fn read_some(&mut self, stream: &Socket, into: &mut Vec<u8>) -> io::Result<usize> {
         let read = stream.try_read(&mut self.scratch)?;
         into.extend_from_slice(&self.scratch[..read]);
         Ok(read)
+    }
+
+    pub(crate) fn frame_len(&self, bytes: &[u8]) -> Result<Option<usize>, CloseCode> {
+        self.parser.frame_len(bytes)
     }
 
     pub(crate) fn parse(
@@ -176,9 +171,13 @@ impl Core {
 
     /// Acts on a frame of a client.
     pub(crate) fn received(&mut self, key: SessionKey, inbound: Inbound) -> Next {
-        self.now = Instant::now();
+        self.now = clock::now();
+        #[cfg(feature = "echo")]
+        let Some(inbound) = self.echo(key, inbound) else {
+            return Next::Go;
+        };
         let input = match inbound {
-            Inbound::Message(mut message) => {
+            Inbound::Text(mut message) | Inbound::Binary(mut message) => {
                 let Some(connection) = self.connection(key) else {
                     return Next::Go;
                 };
@@ -192,9 +191,10 @@ impl Core {
             }
             Inbound::Ping(payload) => {
                 self.send(key.slot, |now, stream, out| out.pong(now, stream, &payload));
-                return Next::Go;
+                Input::Frame
             }
-            Inbound::Pong | Inbound::Partial | Inbound::Close(_) => return Next::Go,
+            Inbound::Pong | Inbound::Partial => Input::Frame,
+            Inbound::Close(_) => return Next::Go,
         };
         self.life(key, input);
         Next::Go
@@ -308,10 +308,10 @@ impl Core {
             let _ = connection
                 .stream
                 .try_write(&dispatch::frame(Frame::Close, &payload));
-            shutdown(&connection.stream, Shutdown::Write);
+            connection.stream.shutdown(Shutdown::Write);
         } else {
             // A frame is half written; nothing can follow it.
-            shutdown(&connection.stream, Shutdown::Both);
+            connection.stream.shutdown(Shutdown::Both);
         }
         self.config
             .metrics
@@ -327,19 +327,35 @@ impl Core {
         }
     }
 
-    /// Answers a client's close frame.
+    /// Answers a client's close frame. The socket is read until its client goes, too: with
+    /// bytes unread in it, the kernel would break the connection and the answer might be lost.
     pub(crate) fn echo_close(&mut self, key: SessionKey, code: Option<u16>) {
+        self.now = clock::now();
+        let now = self.now;
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        if !connection.out.is_mid_frame() && connection.closing_since.is_none() {
+        if connection.closing_since.replace(now).is_some() {
+            return;
+        }
+        let session = connection.session.take();
+        if !connection.out.is_mid_frame() {
             let payload = code.map(u16::to_be_bytes);
             let payload = payload.as_ref().map_or(&[][..], |code| &code[..]);
             let _ = connection
                 .stream
                 .try_write(&dispatch::frame(Frame::Close, payload));
         }
-        shutdown(&connection.stream, Shutdown::Write);
+        connection.stream.shutdown(Shutdown::Write);
+        if let Some(session) = session {
+            // A client that leaves with 1000 or 1001 ends its session; anything else may be resumed.
+            if matches!(code, Some(1000 | 1001)) {
+                self.end_session(session);
+            } else {
+                self.detach_session(session);
+            }
+        }
+        self.flush();
     }
 
     /// Cuts a session's connection without a word, as the session moves to another one.
@@ -347,7 +363,7 @@ impl Core {
         if let Some(connection) = self.connections.get_mut(slot as usize) {
             connection.session = None;
             connection.closing_since = Some(self.now);
-            shutdown(&connection.stream, Shutdown::Both);
+            connection.stream.shutdown(Shutdown::Both);
         }
     }
 
@@ -378,10 +394,10 @@ impl Core {
         self.send(slot, |now, stream, out| out.payload(now, stream, json));
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         slot: SessionSlot,
-        write: impl FnOnce(Instant, &TcpStream, &mut Outbound) -> Wrote,
+        write: impl FnOnce(Instant, &Socket, &mut Outbound) -> Wrote,
     ) {
         let now = self.now;
         let Some(connection) = self.connections.get_mut(slot as usize) else {
@@ -398,7 +414,7 @@ impl Core {
                     self.close(key, CloseCode::UnknownError);
                 }
             }
-            Wrote::Broken => shutdown(&connection.stream, Shutdown::Both),
+            Wrote::Broken => connection.stream.shutdown(Shutdown::Both),
         }
     }
 
@@ -430,7 +446,7 @@ impl Core {
             Wrote::Stalled => self.wait_for_room(at),
             Wrote::Behind => self.fall_behind(at),
             // The reader sees the end of the connection and takes it away.
-            Wrote::Broken => shutdown(stream, Shutdown::Both),
+            Wrote::Broken => stream.shutdown(Shutdown::Both),
         }
     }
 
@@ -454,7 +470,7 @@ impl Core {
 
     /// The socket of a connection that is behind has room. True while it stays behind.
     pub(crate) fn write_more(&mut self, key: SessionKey) -> bool {
-        let now = Instant::now();
+        let now = clock::now();
         let Self {
             sessions,
             connections,
@@ -487,7 +503,7 @@ impl Core {
             }
             Wrote::Stalled | Wrote::Waits => return true,
             Wrote::Behind => self.fall_behind(key.slot),
-            Wrote::Broken => shutdown(&connection.stream, Shutdown::Both),
+            Wrote::Broken => connection.stream.shutdown(Shutdown::Both),
         }
         false
     }
@@ -518,7 +534,7 @@ impl Core {
                     .stalled_since()
                     .is_some_and(|since| now.duration_since(since) > WRITE_STALL_MAX)
             {
-                shutdown(&connection.stream, Shutdown::Both);
+                connection.stream.shutdown(Shutdown::Both);
             }
             if connection.closing_since.is_none() && connection.life.is_due(now) {
                 timed_out.push(SessionKey {
@@ -535,7 +551,7 @@ impl Core {
     /// Asks every client to reconnect, then closes.
     pub(super) fn drain(&mut self) {
         self.draining = true;
-        self.now = Instant::now();
+        self.now = clock::now();
         self.flush();
         let slots: Vec<SessionSlot> = self
             .connections
@@ -553,9 +569,4 @@ impl Core {
     pub(super) fn core_id(&self) -> CoreId {
         self.config.id
     }
-}
-
-fn shutdown(stream: &TcpStream, how: Shutdown) {
-    // Fails only if the socket is no longer connected, which is what is wanted.
-    let _ = socket2::SockRef::from(stream).shutdown(how);
 }

@@ -4,7 +4,12 @@
 //! idle means a batch of one, load makes batches grow. No task, channel or lock per delivery.
 
 mod asks;
+mod clock;
 mod connections;
+#[cfg(feature = "echo")]
+mod echo;
+#[cfg(test)]
+mod model;
 mod outbound;
 mod presence;
 mod ready;
@@ -55,6 +60,12 @@ pub struct CoreConfig {
     /// All cores of this process by their ids, this one included: a RESUME may be another's.
     pub peers: Arc<[CoreHandle]>,
     pub metrics: Arc<CoreMetrics>,
+    /// Longest message of a client; [`MESSAGE_BYTES_MAX`](crate::wire::MESSAGE_BYTES_MAX)
+    /// everywhere but in tests of the WebSocket itself.
+    pub message_bytes_max: usize,
+    /// Sends every message back and does nothing else.
+    #[cfg(feature = "echo")]
+    pub echo: bool,
 }
 
 /// See the module.
@@ -108,7 +119,7 @@ pub fn run(config: CoreConfig, inbox: Inbox, node: mpsc::Sender<ToNode>) -> std:
             let _ = tokio::time::timeout(TICK, inbox.wait()).await;
             {
                 let mut core = core.borrow_mut();
-                core.now = Instant::now();
+                core.now = clock::now();
                 for message in inbox.messages.try_iter().take(BATCH_MESSAGES_MAX) {
                     core.on_message(message);
                 }
@@ -129,9 +140,10 @@ impl Core {
         node: mpsc::Sender<ToNode>,
     ) -> Self {
         Self {
+            parser: Parser::new(config.message_bytes_max),
             config,
             this,
-            now: Instant::now(),
+            now: clock::now(),
             bell,
             connections: Slab::new(),
             sessions: Slab::new(),
@@ -143,7 +155,6 @@ impl Core {
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
             node,
-            parser: Parser::default(),
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,
             draining: false,
@@ -234,7 +245,7 @@ impl Core {
     }
 
     fn tick(&mut self) {
-        self.now = Instant::now();
+        self.now = clock::now();
         self.tick_connections();
         self.tick_sessions();
         self.tick_realms();

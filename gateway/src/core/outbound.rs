@@ -25,7 +25,7 @@ pub(super) trait Socket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize>;
 }
 
-impl Socket for tokio::net::TcpStream {
+impl Socket for crate::socket::Socket {
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         Self::try_write(self, bytes)
     }
@@ -141,6 +141,18 @@ impl Outbound {
     pub(super) fn pong(&mut self, now: Instant, socket: &impl Socket, payload: &[u8]) -> Wrote {
         let frame = dispatch::frame(Frame::Pong, payload);
         self.frame(now, socket, frame.into())
+    }
+
+    /// A message of a client, back to it.
+    #[cfg(feature = "echo")]
+    pub(super) fn echo(
+        &mut self,
+        now: Instant,
+        socket: &impl Socket,
+        kind: Frame,
+        message: &[u8],
+    ) -> Wrote {
+        self.frame(now, socket, dispatch::frame(kind, message).into())
     }
 
     fn frame(&mut self, now: Instant, socket: &impl Socket, mut frame: Bytes) -> Wrote {

@@ -4,8 +4,6 @@
 //! whenever it is asked for. Told with every subscription, so that owners need no other
 //! source, and whenever it changes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use guildhall_shared::{
     Id,
     id::marker::{Realm, User},
@@ -13,7 +11,7 @@ use guildhall_shared::{
     shard,
 };
 
-use super::Core;
+use super::{Core, clock};
 use crate::{
     bus::{SessionSlot, Subscription, ToNode},
     codec::PresenceCommand,
@@ -26,7 +24,7 @@ impl Core {
         let Some(session) = self.sessions.get_mut(slot as usize) else {
             return;
         };
-        if !session.set_presence(now, now_ms(), command) {
+        if !session.set_presence(now, clock::now_ms(), command) {
             return;
         }
         let user = session.user;
@@ -88,10 +86,4 @@ impl Core {
         let people = sessions.filter(|session| !session.bot);
         people.map(crate::session::Session::state).collect()
     }
-}
-
-/// For what clients read as a time.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }

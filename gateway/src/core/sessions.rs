@@ -13,7 +13,7 @@ use guildhall_shared::{
 use guildhall_store::events::Span;
 use rand::RngExt;
 
-use super::{Core, connections::Pending, presence::now_ms, ready};
+use super::{Core, clock, connections::Pending, ready};
 use crate::{
     bus::{
         Identity, Refused, Seat, SessionKey, SessionSlot, Subscriber, Subscription, ToNode,
@@ -128,7 +128,7 @@ impl Core {
             assembling: None,
         }) as SessionSlot;
         let settings = identity.personal.as_ref().map(|own| own.settings.status);
-        let (now, now_ms) = (self.now, now_ms());
+        let (now, now_ms) = (self.now, clock::now_ms());
         if let Some(session) = self.sessions.get_mut(slot as usize) {
             let given = pending.presence.as_deref();
             session.begin_presence(now, now_ms, given, settings.unwrap_or_default());

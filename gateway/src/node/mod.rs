@@ -6,6 +6,7 @@
 
 mod database;
 mod edge;
+pub(crate) mod fuzz;
 mod heartbeat;
 mod identify;
 mod map;
@@ -54,7 +55,7 @@ use self::{
 };
 use crate::bus::{CoreHandle, CoreId, ToCore, ToNode};
 
-pub use self::relay::auth::ClusterKey;
+pub use self::{owner::view::Classes, relay::auth::ClusterKey};
 
 /// Time a core has to make room in its inbox for an answer that nobody repeats.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -34,6 +34,8 @@ enum State {
 pub enum Input {
     /// The client sent a payload; the error says how to close if it was none.
     Command(Result<Command, CloseCode>),
+    /// The client sent a frame that is no command: a ping, a pong, a part of a message.
+    Frame,
     /// IDENTIFY or RESUME succeeded.
     Accepted,
     /// IDENTIFY or RESUME was refused without closing: op 9 and another try.
@@ -82,6 +84,8 @@ impl Lifecycle {
         }
         match input {
             Input::Command(command) => self.command(now, command),
+            Input::Frame if self.limit.take_frame(now) => None,
+            Input::Frame => self.close(CloseCode::RateLimited),
             Input::Accepted => {
                 self.state = State::Live;
                 None

@@ -20,7 +20,7 @@ mod realm_tests;
 mod snapshot;
 mod sorted;
 mod threads;
-mod view;
+pub(super) mod view;
 mod watch;
 #[cfg(test)]
 mod watch_tests;

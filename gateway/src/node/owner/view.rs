@@ -17,7 +17,7 @@ use crate::bus::ClassId;
 /// The classes of one guild's channels. Numbers are stable while the realm is open; a
 /// number is used again only after its last channel has left it and its users were told.
 #[derive(Debug, Default)]
-pub(crate) struct Classes {
+pub struct Classes {
     by_channel: HashMap<Id<Channel>, ClassId, FxBuildHasher>,
     classes: BTreeMap<ClassId, Class>,
 }
@@ -31,7 +31,7 @@ struct Class {
 
 impl Classes {
     /// Puts a channel where its overwrites belong; `true` if its class has changed.
-    pub(crate) fn place(&mut self, channel: Id<Channel>, overwrites: &[Overwrite]) -> bool {
+    pub fn place(&mut self, channel: Id<Channel>, overwrites: &[Overwrite]) -> bool {
         let overwrites = view_part(overwrites);
         let before = self.by_channel.get(&channel).copied();
         if before.is_some_and(|class| self.classes[&class].overwrites == overwrites) {
@@ -97,7 +97,7 @@ impl Classes {
     }
 
     /// The classes a member sees, ascending. `base` are the member's guild-level permissions.
-    pub(crate) fn seen_by(
+    pub fn seen_by(
         &self,
         guild: Id<Guild>,
         base: Permissions,

@@ -1,0 +1,557 @@
+//! A core without sockets, clock and node: random histories of one bot in one guild, whose
+//! client breaks, resumes and reads slowly, while the node loses events on the way.
+//!
+//! Whatever happens, the client gets from its snapshot on exactly the events it may see, each
+//! once, in order (I3, I6), across every RESUME (I4), and `s` grows by one (I5); or it is told
+//! that its session is gone, and starts anew.
+
+use std::{
+    collections::VecDeque,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    envelope::{Durability, Envelope, Visibility},
+    gateway::{EventKind, Intents},
+    id::marker::{Channel, Guild, User},
+    shard::{self, Position},
+};
+use prometheus::Registry;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Core, CoreConfig, clock};
+use crate::{
+    bus::{
+        IdentifyRequest, Identity, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange,
+    },
+    format::Format,
+    socket::{Script, Socket},
+    telemetry::CoreMetrics,
+    wire::{Inbound, MESSAGE_BYTES_MAX},
+};
+
+const TOKEN: &str = "MTA.aaaa.bbbb";
+/// More than a session may be behind.
+const FLOOD: u64 = 4200;
+
+fn id<T>(id: u64) -> Id<T> {
+    Id::new(id).unwrap()
+}
+
+fn user() -> Id<User> {
+    id(10 << 22)
+}
+
+fn guild() -> Id<Guild> {
+    id(77 << 22)
+}
+
+fn seen_channel() -> Id<Channel> {
+    id(5)
+}
+
+fn hidden_channel() -> Id<Channel> {
+    id(6)
+}
+
+/// Everything that can happen.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The next event, and how it goes on its way.
+    Publish {
+        kind: Kind,
+        pad: usize,
+        way: Way,
+    },
+    /// So many events at once that a stalled reader is too far behind.
+    Flood,
+    /// The core takes its inbox and writes.
+    Deliver,
+    /// The node answers what it was asked.
+    Answer,
+    /// The socket takes this many bytes more.
+    Room(usize),
+    /// The client reads.
+    Read,
+    Heartbeat,
+    Ping,
+    /// The connection breaks; what the client did not read is lost.
+    Break,
+    /// The client has no connection and makes one, which takes this many bytes.
+    Connect(usize),
+    Wait(Duration),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Seen,
+    HiddenChannel,
+    OtherIntent,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Straight,
+    Lost,
+    Twice,
+    /// Behind the next one.
+    Late,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = prop_oneof![
+        4 => Just(Kind::Seen),
+        1 => Just(Kind::HiddenChannel),
+        1 => Just(Kind::OtherIntent),
+    ];
+    let way = prop_oneof![
+        12 => Just(Way::Straight),
+        1 => Just(Way::Lost),
+        1 => Just(Way::Twice),
+        1 => Just(Way::Late),
+    ];
+    prop_oneof![
+        60 => (kind, prop_oneof![Just(0usize), 0..3000usize], way)
+            .prop_map(|(kind, pad, way)| Step::Publish { kind, pad, way }),
+        1 => Just(Step::Flood),
+        25 => Just(Step::Deliver),
+        20 => Just(Step::Answer),
+        15 => prop_oneof![0..200usize, 0..20_000usize].prop_map(Step::Room),
+        20 => Just(Step::Read),
+        4 => Just(Step::Heartbeat),
+        2 => Just(Step::Ping),
+        5 => Just(Step::Break),
+        15 => prop_oneof![Just(usize::MAX), 0..3000usize].prop_map(Step::Connect),
+        3 => (0..25u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
+        1 => (100..200u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
+    ]
+}
+
+/// The log of the guild, and the way of its events to the core.
+struct Node {
+    log: Vec<(Kind, Arc<Envelope>)>,
+    requests: mpsc::Receiver<ToNode>,
+    inbox: VecDeque<ToCore>,
+    late: Option<ToCore>,
+    subscribed: bool,
+}
+
+impl Node {
+    fn head(&self) -> Position {
+        Position {
+            era: 1,
+            seq: self.log.len() as u64,
+        }
+    }
+
+    fn publish(&mut self, kind: Kind, pad: usize, way: Way) {
+        let seq = self.log.len() as u64 + 1;
+        let channel = match kind {
+            Kind::HiddenChannel => hidden_channel(),
+            Kind::Seen | Kind::OtherIntent => seen_channel(),
+        };
+        let intents = match kind {
+            Kind::OtherIntent => Intents::GUILD_MESSAGE_TYPING,
+            Kind::Seen | Kind::HiddenChannel => Intents::GUILD_MESSAGES,
+        };
+        let body = json!({"seq": seq, "pad": "x".repeat(pad)}).to_string();
+        let event = Arc::new(Envelope {
+            realm: shard::realm(guild()),
+            durability: Durability::Durable(Position { era: 1, seq }),
+            kind: EventKind::MessageCreate,
+            vis: Visibility::channel(channel, intents),
+            at_ms: 0,
+            trace: 0,
+            body: body.into(),
+            alt: None,
+        });
+        self.log.push((kind, event.clone()));
+        if !self.subscribed {
+            return;
+        }
+        let message = || ToCore::Event(event.clone());
+        match way {
+            Way::Straight => self.inbox.push_back(message()),
+            Way::Lost => {}
+            Way::Twice => self.inbox.extend([message(), message()]),
+            Way::Late => {
+                let before = self.late.replace(message());
+                self.inbox.extend(before);
+                return;
+            }
+        }
+        self.inbox.extend(self.late.take());
+    }
+
+    fn answer(&mut self) {
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                ToNode::Identify {
+                    session, request, ..
+                } => {
+                    let result = Ok(Box::new(identity(&request)));
+                    self.inbox.push_back(ToCore::Identified { session, result });
+                }
+                ToNode::CheckToken { session, .. } => {
+                    let valid = true;
+                    self.inbox
+                        .push_back(ToCore::TokenChecked { session, valid });
+                }
+                ToNode::Subscribe { subscriptions, .. } => {
+                    for subscription in subscriptions {
+                        self.subscribe(subscription);
+                    }
+                }
+                ToNode::Unsubscribe { realm, .. } => {
+                    self.subscribed &= realm != shard::realm(guild());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn subscribe(&mut self, subscription: Subscription) {
+        let Subscription { realm, from, users } = subscription;
+        let of_guild = realm == shard::realm(guild());
+        let position = match of_guild {
+            true => self.head(),
+            false => Position { era: 1, seq: 1 },
+        };
+        self.subscribed |= of_guild;
+        let mut replay = Vec::new();
+        let mut view = ViewChange::default();
+        if of_guild {
+            let from = from.map_or(self.log.len(), |from| from.seq as usize);
+            replay.extend(self.log[from..].iter().map(|(_, event)| event.clone()));
+            view.channels = vec![(seen_channel(), Some(0)), (hidden_channel(), Some(1))];
+            view.users = vec![(user(), Some(vec![0]))];
+        }
+        let body = json!({"id": guild(), "position": position.seq}).to_string();
+        let snapshots = users.iter().flat_map(|user| &user.snapshots);
+        let snapshots = snapshots
+            .map(|wanted| (wanted.session, Bytes::from(body.clone())))
+            .collect();
+        self.inbox
+            .push_back(ToCore::Subscribed(Box::new(Subscribed {
+                realm,
+                position,
+                view,
+                replay,
+                lost: false,
+                snapshots,
+            })));
+    }
+}
+
+fn identity(request: &IdentifyRequest) -> Identity {
+    let user = json!({
+        "id": user(), "username": "bot", "discriminator": "0", "bot": true,
+        "public_flags": 0, "flags": 0, "mfa_enabled": false, "locale": "en-US",
+        "verified": true, "premium_type": 0,
+    });
+    Identity {
+        user: serde_json::from_value(user).unwrap(),
+        token: request.token.hash(),
+        intents: request.intents.unwrap_or_default(),
+        presences: Vec::new(),
+        sessions: Vec::new(),
+        application: None,
+        position: Position { era: 1, seq: 1 },
+        private_channels: Vec::new(),
+        guilds: vec![guild()],
+        personal: None,
+        seat: None,
+    }
+}
+
+/// What the client knows.
+#[derive(Default)]
+struct Client {
+    connection: Option<(SessionKey, Rc<Socket>)>,
+    /// Written by the core, but no whole frame yet.
+    bytes: Vec<u8>,
+    session: Option<String>,
+    s: u64,
+    /// Where its guild's snapshot was taken, and what came since.
+    since: Option<u64>,
+    got: Vec<u64>,
+    /// What there is to say once the payload is read.
+    say: Vec<String>,
+}
+
+impl Client {
+    fn forget(&mut self) {
+        *self = Self {
+            connection: self.connection.take(),
+            bytes: std::mem::take(&mut self.bytes),
+            ..Self::default()
+        };
+    }
+
+    /// Reads what was written; false once the server has closed.
+    fn read(&mut self) -> bool {
+        let Some((_, socket)) = &self.connection else {
+            return false;
+        };
+        let Socket::Script(script) = &**socket else {
+            return false;
+        };
+        let is_shut = script.is_shut();
+        self.bytes.extend(script.take());
+        while let Some((opcode, payload)) = next_frame(&mut self.bytes) {
+            match opcode {
+                0x1 => self.payload(&serde_json::from_slice(&payload).unwrap()),
+                0x8 => {
+                    let code = u16::from_be_bytes([payload[0], payload[1]]);
+                    // Each of these leaves the session for a RESUME.
+                    assert!(matches!(code, 4000 | 4008 | 4009), "closed with {code}");
+                }
+                0xA => {}
+                other => panic!("opcode {other}"),
+            }
+        }
+        !is_shut
+    }
+
+    fn payload(&mut self, payload: &Value) {
+        match payload["op"].as_u64() {
+            Some(10) => self.say.push(match &self.session {
+                None => identify(),
+                Some(session) => json!({
+                    "op": 6,
+                    "d": {"token": TOKEN, "session_id": session, "seq": self.s},
+                })
+                .to_string(),
+            }),
+            Some(9) => {
+                assert_eq!(payload["d"], false);
+                self.forget();
+                self.say.push(identify());
+            }
+            Some(11) => {}
+            Some(0) => self.dispatch(payload),
+            other => panic!("op {other:?}"),
+        }
+    }
+
+    fn dispatch(&mut self, payload: &Value) {
+        let (s, d) = (payload["s"].as_u64().unwrap(), &payload["d"]);
+        assert_eq!(s, self.s + 1, "s grows by one (I5)");
+        self.s = s;
+        match payload["t"].as_str() {
+            Some("READY") => {
+                assert!(self.session.is_none(), "a second READY");
+                self.session = Some(d["session_id"].as_str().unwrap().to_owned());
+            }
+            Some("GUILD_CREATE") => {
+                assert!(self.since.is_none(), "a second snapshot");
+                self.since = d["position"].as_u64();
+            }
+            Some("MESSAGE_CREATE") => self.got.push(d["seq"].as_u64().unwrap()),
+            Some("RESUMED") => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// What it should have got, if it has everything.
+    fn expected(&self, log: &[(Kind, Arc<Envelope>)]) -> Vec<u64> {
+        let Some(since) = self.since else {
+            return Vec::new();
+        };
+        let numbered = (1u64..).zip(log);
+        numbered
+            .filter(|(seq, (kind, _))| *seq > since && *kind == Kind::Seen)
+            .map(|(seq, _)| seq)
+            .collect()
+    }
+}
+
+fn identify() -> String {
+    let intents = (Intents::GUILDS | Intents::GUILD_MESSAGES).bits();
+    json!({"op": 2, "d": {"token": TOKEN, "intents": intents, "properties": {}}}).to_string()
+}
+
+/// Cuts the next whole frame off: opcode and payload.
+fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (header, len) = match bytes.as_slice() {
+        [_, 127, rest @ ..] => (10, u64::from_be_bytes(*rest.first_chunk::<8>()?) as usize),
+        [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
+        [_, len @ 0..=125, ..] => (2, usize::from(*len)),
+        _ => return None,
+    };
+    let opcode = bytes[0] & 0xF;
+    let payload = bytes.get(header..header + len)?.to_vec();
+    bytes.drain(..header + len);
+    Some((opcode, payload))
+}
+
+struct World {
+    core: Core,
+    node: Node,
+    client: Client,
+}
+
+impl World {
+    fn new() -> Self {
+        let (to_node, requests) = mpsc::channel(1024);
+        let config = CoreConfig {
+            id: 0,
+            boot: 1,
+            resume_url: "ws://gateway".into(),
+            peers: Arc::new([]),
+            metrics: Arc::new(CoreMetrics::new(&Registry::new()).unwrap()),
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            #[cfg(feature = "echo")]
+            echo: false,
+        };
+        Self {
+            core: Core::new(config, Weak::new(), Arc::default(), to_node),
+            node: Node {
+                log: Vec::new(),
+                requests,
+                inbox: VecDeque::new(),
+                late: None,
+                subscribed: false,
+            },
+            client: Client::default(),
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::Publish { kind, pad, way } => self.node.publish(kind, pad, way),
+            Step::Flood => {
+                for _ in 0..FLOOD {
+                    self.node.publish(Kind::Seen, 0, Way::Straight);
+                }
+                self.deliver();
+            }
+            Step::Deliver => self.deliver(),
+            Step::Answer => self.node.answer(),
+            Step::Room(room) => self.room(room),
+            Step::Read => self.read(),
+            Step::Heartbeat => self.say(json!({"op": 1, "d": self.client.s}).to_string()),
+            Step::Ping => {
+                if let Some(key) = self.key() {
+                    self.core.received(key, Inbound::Ping(b"ping".to_vec()));
+                    self.core.flush();
+                }
+            }
+            Step::Break => self.end(),
+            Step::Connect(room) => self.connect(room),
+            Step::Wait(time) => {
+                clock::forward(time);
+                self.core.tick();
+            }
+        }
+        // A client that was closed finds out, sooner or later; here at once.
+        let is_shut = self.script().is_some_and(|script| script.is_shut());
+        if is_shut {
+            self.read();
+        }
+    }
+
+    fn key(&self) -> Option<SessionKey> {
+        self.client.connection.as_ref().map(|(key, _)| *key)
+    }
+
+    fn script(&self) -> Option<&Script> {
+        match self.client.connection.as_ref().map(|(_, socket)| &**socket) {
+            Some(Socket::Script(script)) => Some(script),
+            _ => None,
+        }
+    }
+
+    fn connect(&mut self, room: usize) {
+        if self.client.connection.is_some() {
+            return;
+        }
+        let socket = Rc::new(Socket::Script(Script::with_room(room)));
+        let key = self
+            .core
+            .connection_opened(socket.clone(), Format::default());
+        self.client.connection = Some((key, socket));
+        self.read();
+    }
+
+    fn room(&mut self, room: usize) {
+        if let (Some(key), Some(script)) = (self.key(), self.script()) {
+            script.add_room(room);
+            // As the writer's task does when the socket has room.
+            self.core.write_more(key);
+        }
+    }
+
+    fn read(&mut self) {
+        let is_open = self.client.read();
+        for text in std::mem::take(&mut self.client.say) {
+            self.say(text);
+        }
+        if !is_open {
+            self.end();
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        if let Some(key) = self.key()
+            && !self.core.is_closing(key)
+        {
+            self.core.received(key, Inbound::Text(text.into_bytes()));
+            self.core.flush();
+        }
+    }
+
+    fn end(&mut self) {
+        self.client.bytes.clear();
+        self.client.say.clear();
+        if let Some((key, _)) = self.client.connection.take() {
+            self.core.connection_ended(key);
+        }
+    }
+
+    fn deliver(&mut self) {
+        self.core.now = clock::now();
+        for message in self.node.inbox.drain(..) {
+            self.core.on_message(message);
+        }
+        self.core.flush();
+    }
+
+    /// Everything gets through from here on.
+    fn settle(&mut self) {
+        self.node.inbox.extend(self.node.late.take());
+        // Shows every gap.
+        self.node.publish(Kind::Seen, 0, Way::Straight);
+        for _ in 0..20 {
+            self.connect(usize::MAX);
+            self.room(usize::MAX);
+            self.node.answer();
+            self.deliver();
+            self.room(usize::MAX);
+            self.read();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_client_gets_the_log_exactly_or_starts_anew(steps in prop::collection::vec(step(), 1..250)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.take(step);
+            let expected = world.client.expected(&world.node.log);
+            prop_assert!(expected.starts_with(&world.client.got), "{:?} of {expected:?}", world.client.got);
+        }
+        world.settle();
+        prop_assert!(world.client.since.is_some(), "never got its guild");
+        prop_assert_eq!(world.client.expected(&world.node.log), world.client.got.clone());
+    }
+}
