@@ -39,7 +39,7 @@ pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, Clo
         .and_then(ValueAsObject::as_object)
         .ok_or(CloseCode::DecodeError)?;
     let guilds = guilds.iter().map(|(guild, d)| {
-        let guild = guild.parse().map_err(|_| CloseCode::DecodeError)?;
+        let guild: Id<Guild> = guild.parse().map_err(|_| CloseCode::DecodeError)?;
         let is_empty = d.as_object().is_some_and(|fields| fields.is_empty());
         let command = match is_empty {
             true => WatchCommand {
@@ -50,7 +50,10 @@ pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, Clo
         };
         Ok((guild, command))
     });
-    guilds.collect()
+    let mut guilds = guilds.collect::<Result<Vec<_>, CloseCode>>()?;
+    // An object of many keys comes in any order.
+    guilds.sort_by_key(|&(guild, _)| guild);
+    Ok(guilds)
 }
 
 fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
@@ -62,11 +65,15 @@ fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
         None => None,
         Some(channels) => {
             let channels = channels.as_object().ok_or(CloseCode::DecodeError)?;
-            let channels = channels.iter().take(CHANNELS_MAX).map(|(channel, ranges)| {
+            let channels = channels.iter().map(|(channel, ranges)| {
                 let channel: Id<Channel> = channel.parse().map_err(|_| CloseCode::DecodeError)?;
                 Ok((channel, blocks(ranges)?))
             });
-            Some(channels.collect::<Result<_, CloseCode>>()?)
+            let mut channels = channels.collect::<Result<Vec<_>, CloseCode>>()?;
+            // An object of many keys comes in any order: which are left out is not left to that.
+            channels.sort_by_key(|&(channel, _)| channel);
+            channels.truncate(CHANNELS_MAX);
+            Some(channels)
         }
     };
     let members = match there("members") {
@@ -141,6 +148,22 @@ mod tests {
             .unwrap()
             .remove(0);
         assert_eq!(typing, WatchCommand::default());
+    }
+
+    #[test]
+    fn the_same_is_read_every_time() {
+        let many: serde_json::Map<_, _> = (1..=40)
+            .map(|id: u32| (id.to_string(), json!([[0, 99]])))
+            .collect();
+        let d = json!({"guild_id": "1", "channels": many});
+        let channels = read(14, d).unwrap().remove(0).1.channels.unwrap();
+        let ids: Vec<_> = channels.iter().map(|(id, _)| id.get()).collect();
+        assert_eq!(ids, (1..=10).collect::<Vec<_>>());
+        let many: serde_json::Map<_, _> = (1..=40)
+            .map(|id: u32| (id.to_string(), json!({})))
+            .collect();
+        let bulk = || read(37, json!({"subscriptions": many})).unwrap();
+        assert_eq!(bulk(), bulk());
     }
 
     #[test]
