@@ -8,14 +8,17 @@ use anyhow::{Context, Result};
 use crate::cargo::{self, Profile};
 use crate::cli::Scenario;
 use crate::cluster::{Cluster, Plan, Ports};
-use crate::install;
 use crate::servers::{Postgres, Redis, random_secret, scratch_folder, sweep};
+use crate::{install, instructions};
 
 /// Fixed when a cluster is created; the load generators compute shards themselves.
 const SHARDS: u16 = 4096;
 
 /// Runs one scenario; its output is the result.
 pub(crate) fn run(scenario: Scenario, arguments: &[String]) -> Result<ExitCode> {
+    if scenario == Scenario::Instructions {
+        return instructions::run(arguments);
+    }
     sweep()?;
     let binaries = install::databases()?;
     let mut packages = cargo::SERVERS.to_vec();
@@ -52,6 +55,8 @@ fn settings() -> Vec<(String, String)> {
     [
         ("RATE_LIMITS", "off".to_owned()),
         ("CLUSTER_SHARDS", SHARDS.to_string()),
+        // All clients are of this machine.
+        ("GATEWAY_CONNECTIONS_PER_ADDRESS_MAX", "0".to_owned()),
         ("RUST_LOG", "warn".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -69,6 +74,7 @@ fn measure(
         Scenario::Fanout => "fanout",
         Scenario::Post => "post",
         Scenario::Pages => "pages",
+        Scenario::Instructions => "instructions",
     };
     let pid = |member: &str| {
         cluster

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::interrupt::{self, Interrupted};
-use crate::{bench, conformance, sqlx, test, up, wrapper};
+use crate::{autobahn, bench, conformance, fuzz, sqlx, test, up, wrapper};
 
 /// Commands of the Guildhall repository.
 #[derive(Debug, Parser)]
@@ -35,6 +35,16 @@ enum Command {
         /// For `cargo test`, such as `-p guildhall-shared` or a test's name.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
+    },
+    /// Run the Autobahn test suite over the gateway's WebSocket code; `test` does it too.
+    Autobahn,
+    /// Run the fuzz targets under libFuzzer; `test` does it for a few seconds each.
+    Fuzz {
+        /// One of the folders of `fuzz/corpus`; all of them if not given.
+        target: Option<String>,
+        /// For each target; without it a fixed number of runs.
+        #[arg(long)]
+        seconds: Option<u64>,
     },
     /// Ask every operation of the protocol of a private cluster: does it answer, act, refuse?
     ///
@@ -66,6 +76,8 @@ pub(crate) enum Scenario {
     Fanout,
     /// Message creates through REST against pgbench's single-row inserts.
     Post,
+    /// Instructions of the pure parts against the committed counts; needs valgrind.
+    Instructions,
     /// Lists and searches: the last page against the first, in a large guild and channel.
     Pages,
 }
@@ -91,6 +103,11 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up { fresh, release } => up::run(fresh, release),
         Command::Test { arguments } => test::run(&arguments),
+        Command::Autobahn => autobahn::run(),
+        Command::Fuzz { target, seconds } => fuzz::run(
+            target.as_deref(),
+            seconds.map_or(fuzz::Bound::Smoke, fuzz::Bound::Seconds),
+        ),
         Command::Conformance { write } => conformance::run(write),
         Command::Sqlx { check } => sqlx::run(check),
         Command::Bench {

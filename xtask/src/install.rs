@@ -138,18 +138,25 @@ pub(crate) fn node() -> Result<()> {
     Ok(())
 }
 
-/// A Python for the tests that decode with it, which has the packages they pin; made anew when
-/// those change.
+/// A Python for the tests that decode with it.
+///
+/// Errors: as [`python`].
+pub fn decoders() -> Result<PathBuf> {
+    let requirements = checkout().join("e2e/decoders/requirements.txt");
+    let requirements = fs::read_to_string(&requirements)
+        .with_context(|| format!("cannot read {}", requirements.display()))?;
+    python("e2e-python", &requirements)
+}
+
+/// A Python in a folder of this name below `target`, which has the packages that are pinned;
+/// made anew when those change.
 ///
 /// Errors: Python is missing and cannot be installed from here, or a package is.
-pub fn decoders() -> Result<PathBuf> {
-    let folder = target_folder().join("e2e-python");
-    let requirements = checkout().join("e2e/decoders/requirements.txt");
+pub(crate) fn python(name: &str, requirements: &str) -> Result<PathBuf> {
+    let folder = target_folder().join(name);
     let program = folder.join("bin/python");
     let installed = folder.join("requirements.txt");
-    let wanted = fs::read(&requirements)
-        .with_context(|| format!("cannot read {}", requirements.display()))?;
-    if fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+    if fs::read_to_string(&installed).is_ok_and(|installed| installed == requirements) {
         return Ok(program);
     }
     let make = || {
@@ -158,7 +165,7 @@ pub fn decoders() -> Result<PathBuf> {
         command.stdin(Stdio::null());
         in_path("python3").is_some() && cargo::run(command).is_ok_and(|status| status.success())
     };
-    println!("  installing Python packages for the end-to-end tests");
+    println!("  installing Python packages in {}", folder.display());
     if !make() {
         // Debian's python3 cannot make one without a package of its own.
         install(&[Need::Python])?;
@@ -169,22 +176,18 @@ pub fn decoders() -> Result<PathBuf> {
             );
         }
     }
+    let wanted = folder.join("wanted.txt");
+    fs::write(&wanted, requirements)?;
     let mut command = Command::new(&program);
     command
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-        ])
-        .arg(&requirements)
+        .args(["-m", "pip", "install", "--quiet"])
+        .args(["--disable-pip-version-check", "-r"])
+        .arg(&wanted)
         .stdin(Stdio::null());
     if !cargo::run(command)?.success() {
-        bail!("pip could not install {}", requirements.display());
+        bail!("pip could not install {requirements:?}");
     }
-    fs::write(&installed, wanted)?;
+    fs::rename(&wanted, &installed)?;
     Ok(program)
 }
 

@@ -13,11 +13,14 @@ pub mod ports;
 pub mod process;
 pub mod servers;
 
+mod autobahn;
 mod bench;
 mod cargo;
 mod cluster;
 mod conformance;
+mod fuzz;
 mod http;
+mod instructions;
 mod layout;
 mod seed;
 mod sqlx;

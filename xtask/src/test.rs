@@ -8,7 +8,9 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::autobahn;
 use crate::cargo::{self, Profile, cargo};
+use crate::fuzz;
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
@@ -48,12 +50,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         eprintln!("error: cargo test failed outside of a test, see above");
         counts.failed = 1;
     }
+    if arguments.is_empty() {
+        println!("\n     Running the Autobahn test suite over the gateway's WebSocket");
+        counts.add_all(autobahn::cases()?);
+        println!("\n     Running the fuzz targets under libFuzzer");
+        counts.add_all(fuzz::smoke()?);
+    }
     println!("{counts}");
-    Ok(if counts.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(counts.exit_code())
 }
 
 /// Builds what the tests need in the very shape `cargo test` wants it, so nothing is built twice.
@@ -122,13 +126,27 @@ fn stream(command: Command) -> Result<(Counts, bool)> {
 
 /// Sum of all closing lines.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Counts {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 impl Counts {
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        if self.failed == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+
     /// `test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`
     fn add(&mut self, line: &str) {
         let Some((_, counts)) = line.split_once("test result: ") else {

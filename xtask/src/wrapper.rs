@@ -1,6 +1,8 @@
-//! `xtask` as cargo's `RUSTC_WORKSPACE_WRAPPER`, for `cargo xtask sqlx`.
+//! `xtask` as cargo's `RUSTC_WORKSPACE_WRAPPER`, for `cargo xtask sqlx` and `cargo xtask fuzz`.
 //!
-//! cargo does not know that a query macro looked at a database, so it would take
+//! For `fuzz` it asks rustc for what libFuzzer needs in the workspace's own crates.
+//!
+//! For `sqlx`: cargo does not know that a query macro looked at a database, so it would take
 //! crates for fresh and skip their queries. Under a wrapper, cargo keeps the
 //! artefacts of workspace crates apart while it shares those of their
 //! dependencies; and the wrapper notes an environment variable in each crate's
@@ -17,8 +19,27 @@ use std::process::{Command, ExitCode};
 /// Set for cargo by `cargo xtask sqlx`; its value differs in every run.
 pub(crate) const RUN_VARIABLE: &str = "GUILDHALL_SQLX_RUN";
 
+/// Set for cargo by `cargo xtask fuzz`.
+pub(crate) const FUZZ_VARIABLE: &str = "GUILDHALL_FUZZ";
+/// The wrapper's name for that; another number whenever [`FUZZ_FLAGS`] change.
+pub(crate) const FUZZ_NAME: &str = "rustc-for-libfuzzer-1";
+/// Counters of edges, and what comparisons compare.
+const FUZZ_FLAGS: [&str; 8] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "-Ccodegen-units=1",
+    "-Copt-level=1",
+    "-Cdebug-assertions=on",
+];
+
 /// `Some`: this process was started by cargo in place of rustc, and has done that work.
 pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    if env::var_os(FUZZ_VARIABLE).is_some() {
+        return fuzz();
+    }
     let run = env::var(RUN_VARIABLE).ok()?;
     let mut arguments = env::args_os().skip(1);
     let rustc = arguments.next()?;
@@ -48,6 +69,28 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
         }
     }
     Some(ExitCode::SUCCESS)
+}
+
+/// rustc with [`FUZZ_FLAGS`].
+fn fuzz() -> Option<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    let mut command = Command::new(arguments.next()?);
+    let arguments: Vec<OsString> = arguments.collect();
+    command.args(&arguments);
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    // Build scripts and macros run in programs without libFuzzer; rustc's own questions
+    // compile nothing.
+    if has("--crate-name") && !has("build_script_build") && !has("proc-macro") {
+        command.args(FUZZ_FLAGS);
+    }
+    match command.status() {
+        Ok(status) if status.success() => Some(ExitCode::SUCCESS),
+        Ok(_) => Some(ExitCode::FAILURE),
+        Err(error) => {
+            eprintln!("cannot run rustc: {error}");
+            Some(ExitCode::FAILURE)
+        }
+    }
 }
 
 /// The dep-info file rustc writes for these arguments. `None`: it writes none (`rustc -vV`).

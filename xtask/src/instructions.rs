@@ -1,0 +1,157 @@
+//! `cargo xtask bench instructions`: what the pure parts cost in instructions, which a busy
+//! machine does not change, against the counts in `benches/instructions.tsv`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cargo::{self, Profile};
+use crate::interrupt;
+use crate::process::in_path;
+use crate::servers::checkout;
+
+/// More or fewer than the committed count by this share is a change to look at.
+const TOLERANCE: f64 = 0.04;
+/// A workload is counted with both numbers of times; the difference leaves its preparation out.
+const TIMES: [u32; 2] = [10, 60];
+
+/// Counts and compares; with `--write` renews the committed counts.
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
+    let write = match arguments {
+        [] => false,
+        [only] if only == "--write" => true,
+        _ => bail!("`bench instructions` takes `--write` or nothing"),
+    };
+    if in_path("valgrind").is_none() {
+        println!("skipped: valgrind is not installed (`apt-get install valgrind`)");
+        return Ok(ExitCode::SUCCESS);
+    }
+    cargo::build(&["benches"], Profile::Release)?;
+    let program = Profile::Release.folder().join("instructions");
+    let mut counted = BTreeMap::new();
+    for name in names(&program)? {
+        let [few, many] = [
+            count(&program, &name, TIMES[0])?,
+            count(&program, &name, TIMES[1])?,
+        ];
+        let each = many.saturating_sub(few) / u64::from(TIMES[1] - TIMES[0]);
+        counted.insert(name, each);
+    }
+    let file = checkout().join("benches/instructions.tsv");
+    let committed = read(&fs::read_to_string(&file).unwrap_or_default());
+    let (lines, changed) = compare(&committed, &counted);
+    println!("{lines}");
+    if write {
+        fs::write(&file, print(&counted))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if changed {
+        eprintln!(
+            "error: counts changed by more than {:.0} %; if it is meant, renew them with \
+             `cargo xtask bench instructions --write` and say why",
+            TOLERANCE * 100.0
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn names(program: &Path) -> Result<Vec<String>> {
+    let output = Command::new(program)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let names = String::from_utf8_lossy(&output.stdout);
+    Ok(names.lines().map(str::to_owned).collect())
+}
+
+/// Instructions of the whole program.
+fn count(program: &Path, name: &str, times: u32) -> Result<u64> {
+    interrupt::check()?;
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(program)
+        .args([name, &times.to_string()])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run valgrind")?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        bail!("{name} failed under valgrind:\n{text}");
+    }
+    collected(&text).with_context(|| format!("valgrind counted nothing of {name}:\n{text}"))
+}
+
+/// `==123== Collected : 4567`.
+fn collected(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.contains("Collected :"))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+fn read(text: &str) -> BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|line| line.split_once('\t'))
+        .filter_map(|(name, count)| Some((name.to_owned(), count.parse().ok()?)))
+        .collect()
+}
+
+fn print(counted: &BTreeMap<String, u64>) -> String {
+    counted
+        .iter()
+        .map(|(name, count)| format!("{name}\t{count}\n"))
+        .collect()
+}
+
+/// A line per workload, and whether one of them is off.
+fn compare(committed: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -> (String, bool) {
+    let mut changed = false;
+    let mut lines = vec![format!("{:20} {:>12} {:>12}", "", "committed", "counted")];
+    for (name, &count) in counted {
+        let known = committed.get(name).copied();
+        let (shown, verdict) = match known {
+            None => ("-".to_owned(), "new".to_owned()),
+            Some(known) => {
+                let share = count as f64 / known.max(1) as f64 - 1.0;
+                let mut verdict = format!("{:+.1} %", share * 100.0);
+                if share.abs() > TOLERANCE {
+                    verdict.push_str("  CHANGED");
+                }
+                (known.to_string(), verdict)
+            }
+        };
+        changed |= known.is_none() || verdict.ends_with("CHANGED");
+        lines.push(format!("{name:20} {shown:>12} {count:>12}  {verdict}"));
+    }
+    for name in committed.keys().filter(|name| !counted.contains_key(*name)) {
+        changed = true;
+        lines.push(format!("{name:20} is gone"));
+    }
+    (lines.join("\n"), changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_beyond_the_tolerance_is_found() {
+        let counts = |count| BTreeMap::from([("layout".to_owned(), count)]);
+        assert!(!compare(&counts(1000), &counts(1030)).1);
+        assert!(compare(&counts(1000), &counts(1050)).1);
+        assert!(compare(&counts(1000), &counts(900)).1);
+        assert!(compare(&BTreeMap::new(), &counts(1)).1);
+        assert!(compare(&counts(1), &BTreeMap::new()).1);
+        assert_eq!(read(&print(&counts(7))), counts(7));
+    }
+
+    #[test]
+    fn the_count_is_read_from_valgrinds_report() {
+        let report = "==1== Events    : Ir\n==1== Collected : 123456\n";
+        assert_eq!(collected(report), Some(123_456));
+        assert_eq!(collected("nothing"), None);
+    }
+}
