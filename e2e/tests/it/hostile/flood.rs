@@ -143,7 +143,7 @@ fn random_frame(out: &mut Vec<u8>) {
 }
 
 /// One WebSocket frame; `first` is FIN, RSV and the opcode.
-fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
+pub(super) fn frame(out: &mut Vec<u8>, first: u8, payload: &[u8], masked: bool) {
     out.push(first);
     let mask_bit = if masked { 0x80 } else { 0 };
     match payload.len() {

@@ -4,6 +4,9 @@
 mod api;
 mod flood;
 mod protocol;
+mod raw;
+mod sockets;
+mod stalled;
 
 use e2e::{
     client::{Client, End},

@@ -1,0 +1,106 @@
+//! All clients of a gateway stall at once, each in its own way: its memory stays within the
+//! budget that the limits of the queues add up to (I12), and who reads gets everything.
+
+use e2e::{
+    client,
+    cluster::{Options, Use},
+    ledger,
+};
+use reqwest::Method;
+use serde_json::json;
+
+use super::{
+    Witness,
+    raw::{Raw, UPGRADE, masked},
+};
+
+/// Sessions that read nothing more.
+const SESSIONS: usize = 40;
+/// Sockets within a handshake, within a frame, and with pongs they do not read.
+const OTHERS: usize = 100;
+const WRITERS: usize = 4;
+/// Messages of 8 KB per writer: 7 MB in all.
+const EACH: usize = 220;
+
+/// One copy of all bodies, which the sessions share, once more for the witness's, and once
+/// for the node's.
+const BODIES_BYTES: u64 = 3 * (WRITERS * EACH) as u64 * 9 * 1024;
+/// What a stalled session has for itself: a write that the socket took in part, and references.
+const SESSION_BYTES: u64 = 128 * 1024;
+/// A handshake's head, a frame and a read, or the pongs of a socket.
+const OTHER_BYTES: u64 = 48 * 1024;
+/// Allocators keep some, and the process warms up.
+const SLACK_BYTES: u64 = 32 << 20;
+const BUDGET_BYTES: u64 =
+    BODIES_BYTES + SESSIONS as u64 * SESSION_BYTES + 3 * OTHERS as u64 * OTHER_BYTES + SLACK_BYTES;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_stays_within_its_budget_with_all_clients_stalled() {
+    let cluster = Use::own(Options {
+        apis: 1,
+        gateways: 1,
+        shards: 32,
+        own_postgres: false,
+        mail_to_log: false,
+        log: None,
+    })
+    .await;
+    let witness = Witness::new(&cluster).await;
+    let (owner, guild) = (&witness.owner, &witness.guild);
+    let address = cluster.gateways[0].addr;
+    let before = cluster.gateways[0].server.memory_bytes().unwrap();
+
+    let identify = client::identify(&owner.token, None, None).to_string();
+    let mut stalled = Vec::new();
+    for _ in 0..SESSIONS {
+        let mut client = Raw::connect_from("127.0.0.1", address).await;
+        client.upgrade().await;
+        client.send(&masked(0x81, identify.as_bytes())).await;
+        client.expect(r#""t":"READY""#).await;
+        stalled.push(client);
+    }
+    for _ in 0..OTHERS {
+        let mut handshake = Raw::connect(address).await;
+        handshake.send(&UPGRADE.as_bytes()[..100]).await;
+        let mut frame = Raw::open(address).await;
+        let command = masked(0x81, &[b' '; 4096]);
+        frame.send(&command[..4000]).await;
+        let mut pinging = Raw::connect_from("127.0.0.1", address).await;
+        pinging.upgrade().await;
+        // More than a connection may keep waiting; some of them are cut for it.
+        pinging.send(&masked(0x89, &[b'x'; 125]).repeat(1000)).await;
+        stalled.extend([handshake, frame, pinging]);
+    }
+
+    // Four bytes per character.
+    let flood = "🦀".repeat(1990);
+    let path = format!("/channels/{}/messages", guild.channel);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (rest, path, flood) = (owner.rest.clone(), path.clone(), flood.clone());
+            tokio::spawn(async move {
+                for number in 0..EACH {
+                    let form = json!({"content": format!("{writer}.{number} {flood}")});
+                    let reply = rest.try_call(Method::POST, &path, Some(&form)).await;
+                    reply.unwrap().ok();
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let db = cluster.db().await.unwrap();
+    let stored = ledger::stored(&db, &guild.id).await.unwrap();
+    let stored = &stored[&guild.channel];
+    assert_eq!(stored.len(), WRITERS * EACH);
+    ledger::assert_received("witness", &witness.session, &guild.channel, stored, true).await;
+
+    let after = cluster.gateways[0].server.memory_bytes().unwrap();
+    assert!(
+        after < before + BUDGET_BYTES,
+        "memory: {before} -> {after}, budget {BUDGET_BYTES}"
+    );
+    drop(stalled);
+    witness.is_served(&cluster).await;
+}
