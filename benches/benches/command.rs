@@ -8,39 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use benches::inputs::commands;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use guildhall_gateway::codec;
-use serde_json::json;
 
 /// Reads one text, which is its to overwrite.
 type Reader = fn(&mut [u8]);
 
 /// Reads per figure of the comparison.
 const COMPARED: u32 = 50_000;
-
-fn commands() -> Vec<(&'static str, Vec<u8>)> {
-    let identify = json!({"op": 2, "d": {
-        "token": "MTEyMjMzNDQ1NTY2Nzc4ODk5.Z9YxWv.0123456789abcdefghijklmnopqrstuvwxyzAB",
-        "intents": 53_608_447,
-        "shard": [0, 1],
-        "large_threshold": 250,
-        "compress": false,
-        "properties": {"os": "linux", "browser": "discord.js", "device": "discord.js"},
-        "presence": {"status": "online", "since": null, "afk": false, "activities": []},
-    }});
-    let members: Vec<String> = (0..100).map(|n| format!("{}", 1u64 << 60 | n)).collect();
-    let request = json!({"op": 8, "d": {
-        "guild_id": "1152921504606846976",
-        "user_ids": members,
-        "limit": 0,
-        "nonce": "7",
-    }});
-    vec![
-        ("heartbeat", br#"{"op":1,"d":1234}"#.to_vec()),
-        ("identify", identify.to_string().into_bytes()),
-        ("request_members", request.to_string().into_bytes()),
-    ]
-}
 
 fn simd(text: &mut [u8]) {
     black_box(simd_json::to_owned_value(text)).expect("the commands are JSON");

@@ -1,34 +1,11 @@
 //! Time to plan a cluster: the coordinator does it every second.
 //! Aim: 1000 nodes × 16384 shards well under 200 ms, in each of the cases below.
 
-use std::collections::BTreeMap;
 use std::hint::black_box;
 
+use benches::inputs::{nodes, settled};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use shard_coordinator::node::{Node, Standing, Weight};
-use shard_coordinator::placement::{Observed, plan};
-
-fn nodes(count: usize) -> Vec<Node> {
-    let node = |n: usize| Node {
-        id: format!("gateway-{n:04}"),
-        relay_addr: format!("10.0.{}.{}:9000", n / 256, n % 256),
-        weight: Weight::NORMAL,
-        standing: Standing::Accepting,
-    };
-    (0..count).map(node).collect()
-}
-
-/// A cluster that has settled on its plan.
-fn settled(count: usize, shards: u16) -> Observed {
-    let mut seen = Observed {
-        shards,
-        nodes: nodes(count),
-        pins: BTreeMap::new(),
-        previous: None,
-    };
-    seen.previous = Some(plan(&seen).into_map(Default::default()));
-    seen
-}
+use shard_coordinator::placement::plan;
 
 fn placement(c: &mut Criterion) {
     let mut group = c.benchmark_group("placement");
