@@ -28,7 +28,7 @@ use crate::{
     node::relay::frame::Tell,
 };
 
-/// Questions that may wait for their turn, at most one of a session. When full further ones
+/// Questions that may wait for their turn, mostly one of a session. When full further ones
 /// are dropped; their cores ask again.
 const WAITING_MAX: usize = 4096;
 /// Members in one GUILD_MEMBERS_CHUNK. Spec: gateway.md › REQUEST_GUILD_MEMBERS.
@@ -46,8 +46,8 @@ const LISTS_ALL: Permissions = Permissions::MANAGE_ROLES
 #[derive(Debug, Default)]
 pub(super) struct Questions {
     waiting: VecDeque<(EdgeId, Ask)>,
-    /// Whose they are: what is asked again while it waits is not answered twice.
-    of: FxHashSet<(EdgeId, Address)>,
+    /// Whose they are, and their numbers: what is asked again while it waits is not answered twice.
+    of: FxHashSet<(EdgeId, Address, u32)>,
     /// A task answers them.
     working: bool,
 }
@@ -134,7 +134,7 @@ impl Owner {
             self.metrics.questions_dropped.inc();
             return;
         }
-        if !questions.of.insert((edge, ask.from)) {
+        if !questions.of.insert((edge, ask.from, ask.number)) {
             return;
         }
         questions.waiting.push_back((edge, ask));
@@ -151,7 +151,7 @@ impl Owner {
                 let next = questions.waiting.pop_front();
                 match &next {
                     Some((edge, ask)) => {
-                        questions.of.remove(&(*edge, ask.from));
+                        questions.of.remove(&(*edge, ask.from, ask.number));
                     }
                     None => questions.working = false,
                 }
