@@ -1,6 +1,6 @@
 //! `cargo xtask autobahn`: the Autobahn test suite against the gateway's own WebSocket.
 //!
-//! The suite itself needs Python 2, which systems no longer have. kosoku, on PyPI, runs the
+//! The suite itself needs Python 2, which systems no longer have. kosoku, a Python package, runs the
 //! suite's own case files with a runner of its own; it is installed below `target`.
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::cargo::{self, Profile, cargo};
+use crate::cargo::{self, Profile};
 use crate::install;
 use crate::process::{self, Launch};
 use crate::servers::{scratch_folder, sweep};
@@ -40,12 +40,9 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// Errors: something is missing or does not build.
 pub(crate) fn cases() -> Result<Counts> {
     let kosoku = install::python("autobahn", KOSOKU)?.with_file_name("kosoku");
-    let mut build = cargo();
-    build.args(["build", "--package", "guildhall-gateway"]);
-    build.args(["--features", "echo", "--bin", "guildhall-gateway-echo"]);
-    if !cargo::run(build)?.success() {
-        bail!("the echo mode of the gateway does not build");
-    }
+    let mut build = cargo::build_like_tests(&["guildhall-gateway-echo"]);
+    build.args(["--features", "guildhall-gateway/echo"]);
+    cargo::finish_build(build)?;
 
     let scratch = scratch_folder("autobahn")?;
     let program = Profile::Debug.folder().join("guildhall-gateway-echo");

@@ -23,7 +23,7 @@ pub(crate) fn run(scenario: Scenario, arguments: &[String]) -> Result<ExitCode> 
     let binaries = install::databases()?;
     let mut packages = cargo::SERVERS.to_vec();
     packages.push("load-tests");
-    cargo::build(&packages, Profile::Release)?;
+    cargo::build_release(&packages)?;
 
     // Durable: the comparison with pgbench is about commits that reach the disk.
     let mut postgres = Postgres::temporary_with(&binaries, true, true)?;

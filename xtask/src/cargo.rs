@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::interrupt::{self, POLL_INTERVAL};
 use crate::servers::{checkout, target_folder};
 
-/// The three servers, as cargo packages; their binaries bear the same names.
+/// The three servers: cargo packages and binaries of one name each.
 pub(crate) const SERVERS: [&str; 3] = ["guildhall-api", "guildhall-gateway", "shard-coordinator"];
 
 /// Which of cargo's profiles.
@@ -45,18 +45,35 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Builds the binaries of `packages`, showing cargo's own progress.
-pub(crate) fn build(packages: &[&str], profile: Profile) -> Result<()> {
+/// A small test, see [`build_like_tests`].
+const SMALL_TEST: &str = "servers";
+
+/// Builds the optimised binaries of `packages`, showing cargo's own progress.
+pub(crate) fn build_release(packages: &[&str]) -> Result<()> {
     let mut command = cargo();
-    command.args(["build", "--bins"]);
-    if profile == Profile::Release {
-        command.arg("--release");
-    }
+    command.args(["build", "--bins", "--release"]);
     for package in packages {
         command.args(["--package", package]);
     }
-    let status = run(command)?;
-    if !status.success() {
+    finish_build(command)
+}
+
+/// `cargo build` of single binaries with dependencies as the tests of the whole workspace have
+/// them. Cargo settles the features of dependencies for all packages that a command selects, and
+/// heeds tests only if it builds one: so it selects them all and builds a small one. Otherwise
+/// most dependencies would be built once more.
+pub(crate) fn build_like_tests(binaries: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--test", SMALL_TEST]);
+    for binary in binaries {
+        command.args(["--bin", binary]);
+    }
+    command
+}
+
+/// Runs a `cargo build`.
+pub(crate) fn finish_build(command: Command) -> Result<()> {
+    if !run(command)?.success() {
         bail!("the build failed");
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::cargo::{self, Profile, cargo};
+use crate::cargo::{self, Profile};
 use crate::install;
 use crate::servers::{Postgres, checkout, sweep};
 
@@ -12,12 +12,8 @@ use crate::servers::{Postgres, checkout, sweep};
 pub(crate) fn run(write: bool) -> Result<ExitCode> {
     sweep()?;
     let binaries = install::databases()?;
-    cargo::build(&cargo::SERVERS, Profile::Debug)?;
-    let mut build = cargo();
-    build.args(["build", "-p", "e2e", "--bin", "conformance"]);
-    if !cargo::run(build)?.success() {
-        return Ok(ExitCode::FAILURE);
-    }
+    let programs = [&cargo::SERVERS[..], &["conformance"]].concat();
+    cargo::finish_build(cargo::build_like_tests(&programs))?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut command = Command::new(Profile::Debug.folder().join("conformance"));
     command

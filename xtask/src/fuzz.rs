@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::cargo::{self, Profile, cargo};
+use crate::cargo::{self, Profile};
 use crate::servers::{checkout, target_folder};
 use crate::test::Counts;
 use crate::wrapper;
@@ -85,17 +85,14 @@ fn targets() -> Result<Vec<String>> {
 
 fn build() -> Result<PathBuf> {
     let wrapper = wrapper_program()?;
-    let mut command = cargo();
+    let mut command = cargo::build_like_tests(&["guildhall-fuzz"]);
     command
-        .args(["build", "--package", "guildhall-fuzz"])
-        .args(["--features", "libfuzzer", "--bin", "guildhall-fuzz"])
+        .args(["--features", "guildhall-fuzz/libfuzzer"])
         .env("RUSTC_WORKSPACE_WRAPPER", wrapper)
         .env(wrapper::FUZZ_VARIABLE, "1")
         .env("CARGO_INCREMENTAL", "0")
         .stdin(Stdio::null());
-    if !cargo::run(command)?.success() {
-        bail!("the fuzz targets do not build");
-    }
+    cargo::finish_build(command)?;
     Ok(Profile::Debug.folder().join("guildhall-fuzz"))
 }
 

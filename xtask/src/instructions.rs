@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         println!("skipped: valgrind is not installed (`apt-get install valgrind`)");
         return Ok(ExitCode::SUCCESS);
     }
-    cargo::build(&["benches"], Profile::Release)?;
+    cargo::build_release(&["benches"])?;
     let program = Profile::Release.folder().join("instructions");
     let mut counted = BTreeMap::new();
     for name in names(&program)? {

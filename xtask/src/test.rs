@@ -63,14 +63,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 /// Builds what the tests need in the very shape `cargo test` wants it, so nothing is built twice.
 fn build(arguments: &[String]) -> Result<()> {
     if names_packages(arguments) {
-        return cargo::build(&cargo::SERVERS, Profile::Debug);
+        return cargo::finish_build(cargo::build_like_tests(&cargo::SERVERS));
     }
     let mut command = cargo();
     command.args(["build", "--workspace", "--bins", "--tests"]);
-    if !cargo::run(command)?.success() {
-        bail!("the build failed");
-    }
-    Ok(())
+    cargo::finish_build(command)
 }
 
 fn names_packages(arguments: &[String]) -> bool {

@@ -96,7 +96,11 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
         Profile::Debug
     };
     println!("  building (the first time takes some minutes)");
-    cargo::build(&cargo::SERVERS, profile)?;
+    match profile {
+        Profile::Release => cargo::build_release(&cargo::SERVERS)?,
+        // `cargo xtask test` then finds the dependencies built.
+        Profile::Debug => cargo::finish_build(cargo::build_like_tests(&cargo::SERVERS))?,
+    }
     interrupt::check()?;
 
     let database_url = match database_url {
