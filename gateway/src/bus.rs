@@ -406,8 +406,11 @@ pub struct Subscribed {
     pub realm: Id<Realm>,
     /// Events after this one follow.
     pub position: Position,
-    /// The realm as all local users of this core see it: replaces what the core knew.
+    /// The realm as local users of this core see it.
     pub view: ViewChange,
+    /// `view` is of all of them and replaces what the core knew; else of those who came just
+    /// now, and adds to it.
+    pub complete: bool,
     /// Durable events after the position that was asked for, up to `position`, dense.
     pub replay: Vec<Arc<Envelope>>,
     /// `replay` could not be made complete (era changed, events gone): sessions that were
@@ -485,7 +488,7 @@ impl CoreHandle {
 }
 
 impl Bell {
-    fn ring(&self) {
+    pub(crate) fn ring(&self) {
         if self.sleeping.swap(false, Ordering::AcqRel) {
             self.notify.notify_one();
         }
@@ -493,20 +496,18 @@ impl Bell {
 }
 
 impl Inbox {
-    /// Waits until there may be messages.
+    /// Waits until there may be messages, or the core has rung its own bell.
     pub async fn wait(&self) {
-        loop {
-            if !self.messages.is_empty() {
-                return;
-            }
-            self.bell.sleeping.store(true, Ordering::Release);
-            // A message put in before the store above rang no bell.
-            std::sync::atomic::fence(Ordering::SeqCst);
-            if !self.messages.is_empty() {
-                self.bell.sleeping.store(false, Ordering::Release);
-                return;
-            }
-            self.bell.notify.notified().await;
+        if !self.messages.is_empty() {
+            return;
         }
+        self.bell.sleeping.store(true, Ordering::Release);
+        // A message put in before the store above rang no bell.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if !self.messages.is_empty() {
+            self.bell.sleeping.store(false, Ordering::Release);
+            return;
+        }
+        self.bell.notify.notified().await;
     }
 }

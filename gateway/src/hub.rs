@@ -11,14 +11,19 @@ use guildhall_shared::{
     id::marker::{Channel, Realm, User},
     shard::Position,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
 
-use crate::bus::{ClassId, SessionSlot, ViewChange};
+use crate::{
+    bus::{ClassId, SessionSlot, ViewChange},
+    few::Few,
+};
 
 /// All realms of a core.
 #[derive(Debug, Default)]
 pub struct Hub {
-    realms: FxHashMap<Id<Realm>, RealmHub>,
+    /// Boxed: most are users' own realms, and a table is up to half empty.
+    realms: FxHashMap<Id<Realm>, Box<RealmHub>>,
 }
 
 /// One realm: its position and its listeners.
@@ -28,9 +33,16 @@ pub struct RealmHub {
     position: Option<Position>,
     /// A gap was found, and a subscription from `position` is under way.
     syncing: bool,
+    users: Few<Id<User>, LocalUser>,
+    everyone: SmallVec<[Listener; 1]>,
+    /// `None` while there are no channels: a user's own realm has none.
+    places: Option<Box<Places>>,
+}
+
+/// Who hears which channel of a realm.
+#[derive(Debug, Default)]
+struct Places {
     channels: FxHashMap<Id<Channel>, ClassId>,
-    users: FxHashMap<Id<User>, LocalUser>,
-    everyone: Vec<Listener>,
     classes: FxHashMap<ClassId, Vec<Listener>>,
 }
 
@@ -38,9 +50,9 @@ pub struct RealmHub {
 #[derive(Debug, Default)]
 struct LocalUser {
     /// Sessions that get events, and those that wait for their snapshot.
-    listeners: Vec<Listener>,
-    waiting: Vec<SessionSlot>,
-    classes: Vec<ClassId>,
+    listeners: SmallVec<[Listener; 1]>,
+    waiting: SmallVec<[SessionSlot; 4]>,
+    classes: SmallVec<[ClassId; 8]>,
 }
 
 /// A session in a realm.
@@ -77,11 +89,11 @@ pub fn user_intents() -> Intents {
 
 impl Hub {
     pub fn get(&self, realm: Id<Realm>) -> Option<&RealmHub> {
-        self.realms.get(&realm)
+        self.realms.get(&realm).map(Box::as_ref)
     }
 
     pub fn get_mut(&mut self, realm: Id<Realm>) -> Option<&mut RealmHub> {
-        self.realms.get_mut(&realm)
+        self.realms.get_mut(&realm).map(Box::as_mut)
     }
 
     pub fn realms(&self) -> usize {
@@ -90,13 +102,7 @@ impl Hub {
 
     /// A session wants to be in a realm; it hears nothing until [`RealmHub::attach`].
     pub fn join(&mut self, realm: Id<Realm>, user: Id<User>, slot: SessionSlot) {
-        let user = self
-            .realms
-            .entry(realm)
-            .or_default()
-            .users
-            .entry(user)
-            .or_default();
+        let user = self.realms.entry(realm).or_default().users.or_default(user);
         if !user.waiting.contains(&slot) {
             user.waiting.push(slot);
         }
@@ -110,13 +116,11 @@ impl Hub {
         let Some(local) = hub.users.get_mut(&user) else {
             return false;
         };
-        local.waiting.retain(|&waiting| waiting != slot);
+        local.waiting.retain(|waiting| *waiting != slot);
         local.listeners.retain(|listener| listener.slot != slot);
         hub.everyone.retain(|listener| listener.slot != slot);
-        for class in &local.classes {
-            if let Some(listeners) = hub.classes.get_mut(class) {
-                listeners.retain(|listener| listener.slot != slot);
-            }
+        if let Some(places) = &mut hub.places {
+            places.forget(slot, &local.classes);
         }
         let last = local.listeners.is_empty() && local.waiting.is_empty();
         if last {
@@ -196,10 +200,10 @@ impl Hub {
         match &vis.scope {
             Scope::Realm => hub.everyone.iter().for_each(offer),
             Scope::Channel(channel) => {
-                let listeners = hub
-                    .channels
-                    .get(channel)
-                    .and_then(|class| hub.classes.get(class));
+                let listeners = hub.places.as_ref().and_then(|places| {
+                    let class = places.channels.get(channel)?;
+                    places.classes.get(class)
+                });
                 listeners.into_iter().flatten().for_each(offer);
             }
             Scope::Users(users) => {
@@ -235,7 +239,8 @@ impl RealmHub {
 
     /// Whether a user sees a channel (not a thread), by what the owner said last.
     pub fn sees(&self, user: Id<User>, channel: Id<Channel>) -> bool {
-        let class = self.channels.get(&channel);
+        let places = self.places.as_ref();
+        let class = places.and_then(|places| places.channels.get(&channel));
         let seen = self.users.get(&user).map(|user| &user.classes);
         class
             .zip(seen)
@@ -261,7 +266,7 @@ impl RealmHub {
     pub fn waiting(&self, user: Id<User>) -> Vec<SessionSlot> {
         self.users
             .get(&user)
-            .map(|user| user.waiting.clone())
+            .map(|user| user.waiting.to_vec())
             .unwrap_or_default()
     }
 
@@ -278,7 +283,7 @@ impl RealmHub {
         let Some(local) = self.users.get_mut(&user) else {
             return;
         };
-        local.waiting.retain(|&waiting| waiting != slot);
+        local.waiting.retain(|waiting| *waiting != slot);
         let listener = Listener {
             slot,
             intents: intents.bits(),
@@ -286,8 +291,10 @@ impl RealmHub {
         };
         local.listeners.push(listener);
         self.everyone.push(listener);
-        for &class in &local.classes {
-            self.classes.entry(class).or_default().push(listener);
+        if let Some(places) = &mut self.places {
+            for &class in &local.classes {
+                places.classes.entry(class).or_default().push(listener);
+            }
         }
     }
 
@@ -299,17 +306,14 @@ impl RealmHub {
         local.listeners.retain(|listener| listener.slot != slot);
         local.waiting.push(slot);
         self.everyone.retain(|listener| listener.slot != slot);
-        for class in &local.classes {
-            if let Some(listeners) = self.classes.get_mut(class) {
-                listeners.retain(|listener| listener.slot != slot);
-            }
+        if let Some(places) = &mut self.places {
+            places.forget(slot, &local.classes);
         }
     }
 
     /// Replaces everything known about who sees what.
     pub fn replace_view(&mut self, view: ViewChange) {
-        self.channels.clear();
-        self.classes.clear();
+        self.places = None;
         for user in self.users.values_mut() {
             user.classes.clear();
         }
@@ -319,42 +323,69 @@ impl RealmHub {
     /// Users that are no longer in the realm stop hearing it at once; their sessions
     /// are told by an event of the user's own realm.
     pub fn change_view(&mut self, change: ViewChange) {
+        if self.places.is_none()
+            && change.channels.is_empty()
+            && !change
+                .users
+                .iter()
+                .any(|(_, classes)| classes.as_ref().is_none_or(|classes| !classes.is_empty()))
+        {
+            return; // a user's own realm: it has no channels, and the user is in it
+        }
+        let places = self.places.get_or_insert_default();
         for (channel, class) in change.channels {
             match class {
-                Some(class) => self.channels.insert(channel, class),
-                None => self.channels.remove(&channel),
+                Some(class) => places.channels.insert(channel, class),
+                None => places.channels.remove(&channel),
             };
         }
-        for (id, classes) in change.users {
-            let Some(user) = self.users.get_mut(&id) else {
+        // A role may change the view of everybody: each list is gone through once, not once
+        // for each of them.
+        let (mut moved, mut left) = (FxHashSet::default(), FxHashSet::default());
+        let mut gone: FxHashSet<SessionSlot> = FxHashSet::default();
+        for (id, classes) in &change.users {
+            let Some(user) = self.users.get_mut(id) else {
                 continue;
             };
-            let slots: Vec<SessionSlot> = user
-                .listeners
-                .iter()
-                .map(|listener| listener.slot)
-                .collect();
-            for class in user.classes.drain(..) {
-                if let Some(listeners) = self.classes.get_mut(&class) {
-                    listeners.retain(|listener| !slots.contains(&listener.slot));
-                }
+            let had = std::mem::take(&mut user.classes);
+            if !had.is_empty() {
+                left.extend(had);
+                moved.extend(user.listeners.iter().map(|listener| listener.slot));
             }
-            match classes {
-                Some(classes) => {
-                    for &class in &classes {
-                        self.classes
-                            .entry(class)
-                            .or_default()
-                            .extend(&user.listeners);
-                    }
-                    user.classes = classes;
-                }
-                None => {
-                    self.everyone
-                        .retain(|listener| !slots.contains(&listener.slot));
-                    user.waiting
-                        .extend(user.listeners.drain(..).map(|listener| listener.slot));
-                }
+            if classes.is_none() {
+                gone.extend(user.listeners.iter().map(|listener| listener.slot));
+                let slots = user.listeners.drain(..).map(|listener| listener.slot);
+                user.waiting.extend(slots);
+            }
+        }
+        for class in left {
+            if let Some(listeners) = places.classes.get_mut(&class) {
+                listeners.retain(|listener| !moved.contains(&listener.slot));
+            }
+        }
+        for (id, classes) in change.users {
+            let (Some(user), Some(classes)) = (self.users.get_mut(&id), classes) else {
+                continue;
+            };
+            for &class in &classes {
+                let listeners = places.classes.entry(class).or_default();
+                listeners.extend(&user.listeners);
+            }
+            user.classes = classes.into();
+        }
+        if !gone.is_empty() {
+            self.everyone
+                .retain(|listener| !gone.contains(&listener.slot));
+        }
+    }
+}
+
+impl Places {
+    /// A session is in these classes no longer.
+    fn forget(&mut self, slot: SessionSlot, classes: &[ClassId]) {
+        for class in classes {
+            if let Some(listeners) = self.classes.get_mut(class) {
+                listeners.retain(|listener| listener.slot != slot);
             }
         }
     }

@@ -12,6 +12,7 @@ mod decoder;
 pub mod dispatch;
 #[cfg(feature = "echo")]
 pub mod echo;
+pub mod few;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzz;

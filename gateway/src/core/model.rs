@@ -242,6 +242,7 @@ impl Node {
                 realm,
                 position,
                 view,
+                complete: true,
                 replay,
                 lost: false,
                 snapshots,

@@ -225,6 +225,7 @@ impl Core {
             realm,
             position,
             view,
+            complete,
             replay,
             lost,
             snapshots,
@@ -239,7 +240,11 @@ impl Core {
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        hub.replace_view(view);
+        if complete {
+            hub.replace_view(view);
+        } else {
+            hub.change_view(view);
+        }
         let have = *hub.position_or(position);
         if lost {
             hub.set_position(position);

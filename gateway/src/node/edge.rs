@@ -20,6 +20,7 @@ use guildhall_shared::{
     shard::{Position, ShardId},
 };
 use rustc_hash::FxBuildHasher;
+use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::{
@@ -31,9 +32,12 @@ use super::{
         link::Links,
     },
 };
-use crate::bus::{
-    self, CoreHandle, CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed,
-    Subscriber, Subscription, ToCore, ViewChange, Watch, WatchChange,
+use crate::{
+    bus::{
+        self, CoreHandle, CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed,
+        Subscriber, Subscription, ToCore, ViewChange, Watch, WatchChange,
+    },
+    few::Few,
 };
 
 /// Time between looks for late answers and cores that fell behind.
@@ -81,7 +85,8 @@ pub(crate) struct Edge {
 
 #[derive(Default)]
 struct State {
-    realms: HashMap<Id<Realm>, RealmSub, FxBuildHasher>,
+    /// Boxed: most are users' own realms, and a table is up to half empty.
+    realms: HashMap<Id<Realm>, Box<RealmSub>, FxBuildHasher>,
     /// Subscriptions without an answer yet, by their id.
     pending: PendingSubs,
     /// What sessions look at in a guild: said again to each new owner.
@@ -96,13 +101,13 @@ type PendingSubs = HashMap<u64, Pending, FxBuildHasher>;
 struct RealmSub {
     /// Whose events are passed on; `None` before the first answer and after its loss.
     serving: Option<Server>,
-    cores: Vec<CoreSub>,
+    cores: SmallVec<[CoreSub; 1]>,
 }
 
 struct CoreSub {
     core: CoreId,
     /// Users with sessions on this core, and what those show.
-    users: BTreeMap<Id<User>, Presence>,
+    users: Few<Id<User>, Presence>,
     /// In a person's own realm: their sessions on this core.
     sessions: Vec<SessionState>,
     /// A session here wants to know who is online, or did: it is asked anew with each owner.
@@ -115,7 +120,7 @@ struct CoreSub {
     position: Option<Position>,
     pending: Option<u64>,
     /// Asked for while a subscription was pending; sent when that one is answered.
-    queued: Option<Ask>,
+    queued: Option<Box<Ask>>,
 }
 
 /// What a subscription is for.
@@ -124,6 +129,8 @@ struct Ask {
     /// `None`: from where the core stands, without repeats; if it stands nowhere, from the
     /// snapshot on.
     from: Option<Position>,
+    /// Who comes to those that the owner knows of, besides those who want a snapshot.
+    users: Vec<Id<User>>,
     snapshots: Vec<(Id<User>, SnapshotRequest)>,
 }
 
@@ -132,6 +139,8 @@ struct Pending {
     core: CoreId,
     server: Server,
     ask: Ask,
+    /// All users of the core were named, not only those who came.
+    complete: bool,
     attempt: u32,
     /// When another owner is asked.
     until: Instant,
@@ -197,7 +206,7 @@ impl Edge {
                 let sub = &mut entry.cores[place];
                 let mut ask = Ask {
                     from,
-                    snapshots: Vec::new(),
+                    ..Ask::default()
                 };
                 for subscriber in users {
                     let Subscriber {
@@ -208,6 +217,9 @@ impl Edge {
                         sub.sessions = subscriber.sessions;
                     }
                     sub.presences |= snapshots.iter().any(|request| request.presences);
+                    if snapshots.is_empty() {
+                        ask.users.push(user);
+                    }
                     ask.snapshots
                         .extend(snapshots.into_iter().map(|request| (user, request)));
                 }
@@ -228,16 +240,32 @@ impl Edge {
             let Some(entry) = state.realms.get_mut(&realm) else {
                 return;
             };
+            let servers = entry.servers(&state.pending);
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) {
                 for user in users {
                     sub.users.remove(user);
                 }
                 if let Some(queued) = &mut sub.queued {
-                    queued.snapshots.retain(|(user, _)| !users.contains(user));
+                    queued.forget(users);
+                }
+                if let Some(id) = sub.pending
+                    && let Some(pending) = state.pending.get_mut(&id)
+                {
+                    pending.ask.forget(users);
+                    // An owner does not answer newcomers who have all left; others wait behind them.
+                    if !pending.complete && pending.ask.names_nobody() {
+                        state.pending.remove(&id);
+                        sub.pending = None;
+                    }
                 }
             }
-            let servers = entry.servers(realm, &state.pending);
-            entry.cores.retain(|sub| !sub.users.is_empty());
+            entry.cores.retain(|sub| {
+                let stays = !sub.users.is_empty();
+                if !stays && let Some(id) = sub.pending {
+                    state.pending.remove(&id);
+                }
+                stays
+            });
             let gone: Vec<Id<User>> = users
                 .iter()
                 .copied()
@@ -248,10 +276,6 @@ impl Edge {
                 .filter(|user| !gone.contains(user))
                 .map(|&user| entry.shown(realm, user))
                 .collect();
-            let cores = &entry.cores;
-            state.pending.retain(|_, pending| {
-                pending.realm != realm || cores.iter().any(|sub| sub.core == pending.core)
-            });
             if entry.cores.is_empty() {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
@@ -263,6 +287,7 @@ impl Edge {
                     out.push((server, Message::Unsub(realm, gone.clone())));
                 }
             }
+            self.next(state, realm, core, &mut out);
         }
         self.send(out);
     }
@@ -300,7 +325,7 @@ impl Edge {
                 if after == before {
                     continue;
                 }
-                for server in entry.servers(realm, &state.pending) {
+                for server in entry.servers(&state.pending) {
                     out.push((server, Message::Presence(after.clone())));
                 }
             }
@@ -533,6 +558,7 @@ impl Edge {
                 realm: ok.realm,
                 position: ok.position,
                 view: sub.own_part(&ok.view),
+                complete: true,
                 replay: Vec::new(),
                 lost: true,
                 snapshots: Vec::new(),
@@ -556,6 +582,21 @@ impl Edge {
         let Some(entry) = state.realms.get_mut(&realm) else {
             return;
         };
+        let serves = entry.serving.as_ref() == Some(server);
+        if !pending.complete
+            && let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core)
+            && (!serves || !sub.live || ok.lost)
+        {
+            // What was told of the other users meanwhile may not have reached the core: all of
+            // them are asked for.
+            sub.pending = None;
+            sub.live = false;
+            sub.queue(pending.ask);
+            if !serves {
+                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            }
+            return self.next(state, realm, pending.core, out);
+        }
         if entry
             .serving
             .as_ref()
@@ -606,6 +647,7 @@ impl Edge {
                 realm,
                 position,
                 view: ok.view,
+                complete: pending.complete,
                 replay,
                 lost: ok.lost,
                 snapshots: ok.snapshots,
@@ -661,7 +703,7 @@ impl Edge {
             serving => serving.clone(),
         };
         let server = server.unwrap_or_else(|| self.candidate(realm, 0));
-        self.ask(state, realm, core, server, ask, 0, out);
+        self.ask(state, realm, core, server, *ask, 0, out);
     }
 
     /// Subscribes all cores of a realm at the owner it should have.
@@ -673,7 +715,7 @@ impl Edge {
         for sub in &mut entry.cores {
             if sub.pending.is_none() {
                 sub.catch_up();
-                asks.extend(sub.queued.take().map(|ask| (sub.core, ask)));
+                asks.extend(sub.queued.take().map(|ask| (sub.core, *ask)));
             }
         }
         for (core, ask) in asks {
@@ -717,7 +759,7 @@ impl Edge {
             let attempt = pending.attempt + 1;
             if attempt >= ATTEMPTS_MAX {
                 let served = serving.is_some() && sub.live;
-                if served && pending.ask.from.is_none() && pending.ask.snapshots.is_empty() {
+                if served && pending.ask.from.is_none() && pending.ask.names_nobody() {
                     // The owner of before goes on; the next look tries again.
                     continue;
                 }
@@ -753,14 +795,31 @@ impl Edge {
         let mut ask = ask;
         if ask.snapshots.len() > SNAPSHOTS_MAX {
             let snapshots = ask.snapshots.split_off(SNAPSHOTS_MAX);
-            let from = None;
-            sub.queue(Ask { from, snapshots });
+            sub.queue(Ask {
+                snapshots,
+                ..Ask::default()
+            });
+        }
+        // An owner that serves this core knows its users and tells it of every change: naming
+        // all of them for each newcomer would make a storm in one guild quadratic.
+        let complete = ask.from.is_some() || !sub.live || entry.serving.as_ref() != Some(&server);
+        let mut users: BTreeMap<Id<User>, Vec<SnapshotRequest>> = if complete {
+            sub.users.keys().map(|&user| (user, Vec::new())).collect()
+        } else {
+            let asking = ask.snapshots.iter().map(|&(user, _)| user);
+            asking
+                .chain(ask.users.iter().copied())
+                .filter(|user| sub.users.contains_key(user))
+                .map(|user| (user, Vec::new()))
+                .collect()
+        };
+        if users.is_empty() {
+            // They have left since; others may have come.
+            return self.next(state, realm, core, out);
         }
         state.last_id += 1;
         let id = state.last_id;
         sub.pending = Some(id);
-        let mut users: BTreeMap<Id<User>, Vec<SnapshotRequest>> =
-            sub.users.keys().map(|&user| (user, Vec::new())).collect();
         for (user, request) in &ask.snapshots {
             if let Some(snapshots) = users.get_mut(user) {
                 snapshots.push(request.clone());
@@ -793,6 +852,7 @@ impl Edge {
                 core,
                 server,
                 ask,
+                complete,
                 attempt,
                 until: Instant::now() + SUBSCRIBE_TIMEOUT,
             },
@@ -927,7 +987,7 @@ impl RealmSub {
         }
         self.cores.push(CoreSub {
             core,
-            users: BTreeMap::new(),
+            users: Few::default(),
             sessions: Vec::new(),
             presences: false,
             live: false,
@@ -958,14 +1018,13 @@ impl RealmSub {
     }
 
     /// Who serves the realm, and who was asked to.
-    fn servers(&self, realm: Id<Realm>, pending: &PendingSubs) -> Vec<Server> {
+    fn servers(&self, pending: &PendingSubs) -> Vec<Server> {
         let mut servers: Vec<Server> = self.serving.iter().cloned().collect();
-        // Mostly nothing is pending; else a look at everything that is.
-        if self.cores.iter().any(|sub| sub.pending.is_some()) {
-            for pending in pending.values().filter(|one| one.realm == realm) {
-                if !servers.contains(&pending.server) {
-                    servers.push(pending.server.clone());
-                }
+        for id in self.cores.iter().filter_map(|sub| sub.pending) {
+            if let Some(pending) = pending.get(&id)
+                && !servers.contains(&pending.server)
+            {
+                servers.push(pending.server.clone());
             }
         }
         servers
@@ -983,16 +1042,30 @@ impl RealmSub {
     }
 }
 
+impl Ask {
+    /// It is not for newcomers.
+    fn names_nobody(&self) -> bool {
+        self.users.is_empty() && self.snapshots.is_empty()
+    }
+
+    /// These have left.
+    fn forget(&mut self, users: &[Id<User>]) {
+        self.users.retain(|user| !users.contains(user));
+        self.snapshots.retain(|(user, _)| !users.contains(user));
+    }
+}
+
 impl CoreSub {
     /// Adds to what the next subscription is for: the earlier position, all snapshots.
     fn queue(&mut self, ask: Ask) {
         match &mut self.queued {
-            None => self.queued = Some(ask),
+            None => self.queued = Some(Box::new(ask)),
             Some(queued) => {
                 queued.from = match (queued.from, ask.from) {
                     (Some(a), Some(b)) => Some(a.min(b)),
                     (a, b) => a.or(b),
                 };
+                queued.users.extend(ask.users);
                 queued.snapshots.extend(ask.snapshots);
             }
         }

@@ -635,6 +635,35 @@ async fn a_feed_that_breaks_again_and_again_loses_nothing(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_newcomer_is_named_alone_and_all_hear_what_follows(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    for (user, complete) in [(world.owner, true), (world.member, false)] {
+        node.subscribe(world.subscription(&[user], None)).await;
+        let subscribed = node.subscribed().await;
+        assert_eq!(subscribed.complete, complete);
+        let named: Vec<_> = subscribed
+            .view
+            .users
+            .iter()
+            .map(|(user, _)| *user)
+            .collect();
+        assert_eq!(named, [user]);
+        assert!(!subscribed.view.channels.is_empty());
+        assert_eq!(subscribed.snapshots.len(), 1);
+    }
+    // Who asks from a position has lost something: all are named again.
+    let from = Position { era: 1, seq: 0 };
+    node.subscribe(world.subscription(&[world.owner], Some(from)))
+        .await;
+    let again = node.subscribed().await;
+    assert!(again.complete);
+    assert_eq!(again.view.users.len(), 2);
+    assert_eq!(world.post().await, 1);
+    assert_eq!(seq(&*node.event().await), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn cores_without_room_are_caught_up_later(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");

@@ -121,7 +121,8 @@ pub(crate) struct Owner {
 
 #[derive(Default)]
 struct State {
-    realms: HashMap<Id<RealmMarker>, Entry, FxBuildHasher>,
+    /// Boxed: most are users' own realms, and a table is up to half empty.
+    realms: HashMap<Id<RealmMarker>, Box<Entry>, FxBuildHasher>,
     /// Realms with presences that were not told yet.
     presences_due: BTreeSet<Id<RealmMarker>>,
     /// Last number given to an edge or to a waiting subscription.
@@ -247,7 +248,8 @@ impl Owner {
                 // Ids are unique over guilds and users, and nobody else subscribes to a user.
                 let is_own =
                     !sub.users.is_empty() && sub.users.iter().all(|user| user.user.cast() == id);
-                let entry = state.realms.entry(id).or_insert_with(|| Entry::new(shard));
+                let entry = state.realms.entry(id);
+                let entry = entry.or_insert_with(|| Box::new(Entry::new(shard)));
                 entry.idle_since = None;
                 entry.waiting.push(Waiting {
                     ticket,

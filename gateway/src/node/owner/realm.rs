@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     bus::{ClassId, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange},
+    few::Few,
     node::relay::frame::Sub,
 };
 
@@ -53,17 +54,17 @@ pub(crate) enum Effect {
 }
 
 /// The users of one edge, with the classes it believes they see.
-type EdgeUsers = BTreeMap<Id<User>, Option<Vec<ClassId>>>;
+type EdgeUsers = Few<Id<User>, Option<Vec<ClassId>>>;
 
 #[derive(Debug)]
 pub(crate) struct Realm {
     id: Id<RealmMarker>,
     pub(crate) intake: Intake,
     /// `None` for a user's realm, and for a guild that is gone.
-    guild: Option<GuildState>,
+    guild: Option<Box<GuildState>>,
     /// Whether everyone who subscribes belongs to it: a user's own realm.
     own: bool,
-    edges: BTreeMap<EdgeId, EdgeUsers>,
+    edges: Few<EdgeId, EdgeUsers>,
     /// Edges where somebody wants to know who is online.
     curious: BTreeSet<EdgeId>,
     pub(crate) presences: Presences,
@@ -93,9 +94,9 @@ impl Realm {
         Self {
             id,
             intake: Intake::new(position),
-            guild,
+            guild: guild.map(Box::new),
             own: false,
-            edges: BTreeMap::new(),
+            edges: Few::default(),
             curious: BTreeSet::new(),
             presences: Presences::default(),
             watchers: None,
@@ -119,7 +120,7 @@ impl Realm {
 
     /// `None` for a user's realm, and for a guild that is gone.
     pub(crate) fn guild_state(&self) -> Option<&GuildState> {
-        self.guild.as_ref()
+        self.guild.as_deref()
     }
 
     pub(crate) fn is_own(&self) -> bool {
@@ -169,7 +170,7 @@ impl Realm {
         users: impl IntoIterator<Item = Id<User>>,
     ) -> ViewChange {
         let now = Timestamp::now();
-        let known = self.edges.entry(edge).or_default();
+        let known = self.edges.or_default(edge);
         let users = users
             .into_iter()
             .map(|user| {
@@ -375,7 +376,8 @@ impl Realm {
         let Some(users) = self.edges.remove(&edge) else {
             return false;
         };
-        self.presences.lose(now, edge, users.into_keys().collect());
+        self.presences
+            .lose(now, edge, users.keys().copied().collect());
         true
     }
 
@@ -455,7 +457,7 @@ impl Realm {
         let users: BTreeSet<Id<User>> = self
             .edges
             .values()
-            .flat_map(BTreeMap::keys)
+            .flat_map(Few::keys)
             .copied()
             .filter(|&user| {
                 let guild = self.guild.as_ref();
@@ -631,7 +633,7 @@ impl Realm {
         let users: BTreeSet<Id<User>> = self
             .edges
             .values()
-            .flatten()
+            .flat_map(Few::iter)
             .filter(|(user, seen)| sees(seen, from) && !sees(seen, to) && !own.contains(user))
             .map(|(&user, _)| user)
             .collect();
@@ -685,16 +687,19 @@ impl Realm {
 
     /// What the edges believe that these users see.
     fn believed(&self, touched: Touched) -> BTreeMap<Id<User>, Option<Vec<ClassId>>> {
-        let of_edge = |known: &EdgeUsers| match touched {
-            Touched::Nobody => EdgeUsers::new(),
-            Touched::Member(user) => known
-                .get(&user)
-                .map(|seen| (user, seen.clone()))
-                .into_iter()
-                .collect(),
-            Touched::Everybody => known.clone(),
-        };
-        self.edges.values().flat_map(of_edge).collect()
+        let mut believed = BTreeMap::new();
+        for known in self.edges.values() {
+            match touched {
+                Touched::Nobody => {}
+                Touched::Member(user) => {
+                    believed.extend(known.get(&user).map(|seen| (user, seen.clone())));
+                }
+                Touched::Everybody => {
+                    believed.extend(known.iter().map(|(&user, seen)| (user, seen.clone())));
+                }
+            }
+        }
+        believed
     }
 
     /// Sends every edge what these users of it see differently now. `places` are the classes of
@@ -721,21 +726,27 @@ impl Realm {
                 }
             }
         }
-        for (&edge, known) in &mut self.edges {
+        for (&edge, known) in self.edges.iter_mut() {
             let mut users = Vec::new();
-            for (&user, believed) in known {
-                if let Touched::Member(only) = touched
-                    && only != user
-                {
-                    continue;
-                }
-                let seen = match &self.guild {
-                    Some(guild) => guild.seen_by(user, now),
-                    None => None,
-                };
+            let mut look_at = |user: Id<User>, believed: &mut Option<Vec<ClassId>>| {
+                let guild = self.guild.as_ref();
+                let seen = guild.and_then(|guild| guild.seen_by(user, now));
                 if *believed != seen {
                     believed.clone_from(&seen);
                     users.push((user, seen));
+                }
+            };
+            match touched {
+                // One among perhaps 20,000: not looked for.
+                Touched::Member(user) => {
+                    if let Some(believed) = known.get_mut(&user) {
+                        look_at(user, believed);
+                    }
+                }
+                Touched::Nobody | Touched::Everybody => {
+                    for (&user, believed) in known.iter_mut() {
+                        look_at(user, believed);
+                    }
                 }
             }
             if !channels.is_empty() || !users.is_empty() {
@@ -810,7 +821,7 @@ impl Realm {
             body,
             alt: None,
         });
-        for (&edge, known) in &self.edges {
+        for (&edge, known) in self.edges.iter() {
             if users.iter().any(|user| known.contains_key(user)) {
                 out.push(Effect::EventTo(edge, event.clone()));
             }
