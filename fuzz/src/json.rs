@@ -25,7 +25,7 @@ pub(crate) fn command(bytes: &[u8]) {
     let op = op.expect("an opcode");
     let seq = value.get("d").and_then(|d| d.get("seq"));
     let is_of = match &command {
-        Ok(Command::Heartbeat) => matches!(op, 1 | 40),
+        Ok(Command::Heartbeat(_)) => matches!(op, 1 | 40),
         Ok(Command::Identify(_)) => op == 2,
         Ok(Command::Presence(_)) => op == 3,
         Ok(Command::Voice(_)) => op == 4,

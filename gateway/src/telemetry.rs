@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 /// What cores count. Shared by all of them: they add in batches.
 #[derive(Debug)]
@@ -15,9 +15,18 @@ pub struct CoreMetrics {
     pub slow_readers: IntCounter,
     /// By close code.
     pub closes: IntCounterVec,
+    /// Milliseconds for which a core did one thing, and everything else on it waited.
+    pub lag_ms: Histogram,
     sessions: IntGauge,
     connections: IntGauge,
     realms: IntGauge,
+}
+
+/// A histogram of how long a thread was busy with one thing, milliseconds.
+pub(crate) fn lag_histogram(name: &str, help: &str) -> prometheus::Result<Histogram> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(vec![
+        1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0,
+    ]))
 }
 
 thread_local! {
@@ -44,6 +53,11 @@ impl CoreMetrics {
             &["code"],
         )?;
         registry.register(Box::new(closes.clone()))?;
+        let lag_ms = lag_histogram(
+            "gateway_core_lag_ms",
+            "Milliseconds for which a core did one thing and all else on it waited.",
+        )?;
+        registry.register(Box::new(lag_ms.clone()))?;
         Ok(Self {
             dispatches: counter("gateway_dispatches_total", "Dispatches written to sockets.")?,
             identifies: counter("gateway_identifies_total", "Sessions opened.")?,
@@ -58,6 +72,7 @@ impl CoreMetrics {
                 "Connections closed because their client did not read.",
             )?,
             closes,
+            lag_ms,
             sessions: gauge("gateway_sessions", "Sessions, detached ones included.")?,
             connections: gauge("gateway_connections", "Open connections.")?,
             realms: gauge(

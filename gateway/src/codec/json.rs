@@ -45,7 +45,9 @@ pub(super) fn read(value: &OwnedValue) -> Result<Command, CloseCode> {
     let d = value.get("d").unwrap_or(&null);
     match op {
         op if op == Opcode::Heartbeat as u64 || op == Opcode::QosHeartbeat as u64 => {
-            Ok(Command::Heartbeat)
+            // Op 40 has it in an object.
+            let seq = d.as_u64().or_else(|| d.get("seq")?.as_u64());
+            Ok(Command::Heartbeat(seq))
         }
         op if op == Opcode::Identify as u64 => {
             identify(d).map(|identify| Command::Identify(Box::new(identify)))
@@ -411,7 +413,7 @@ mod tests {
             json!({"op": 1, "d": 251}),
             json!({"op": 40, "d": {"seq": 1, "qos": {}}}),
         ] {
-            assert!(matches!(read(heartbeat), Ok(Command::Heartbeat)));
+            assert!(matches!(read(heartbeat), Ok(Command::Heartbeat(_))));
         }
         let Ok(Command::Identify(identify)) = identify_with(
             json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null,

@@ -42,8 +42,8 @@ pub fn read(encoding: Encoding, message: &mut [u8]) -> Result<Command, CloseCode
 /// A payload from a client. Spec: gateway.md › Opcodes.
 #[derive(Debug, Clone)]
 pub enum Command {
-    /// Op 1 and 40.
-    Heartbeat,
+    /// Op 1 and 40, with the `s` of the newest dispatch the client has, if it says so.
+    Heartbeat(Option<u64>),
     Identify(Box<Identify>),
     Resume(Box<Resume>),
     /// Op 3.

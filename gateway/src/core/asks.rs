@@ -82,7 +82,7 @@ impl Core {
             Command::Members(members) => self.ask_members(connection, slot, *members),
             Command::Ask(guild, question) => self.ask(slot, guild, question),
             // The connection's life has seen to these.
-            Command::Heartbeat
+            Command::Heartbeat(_)
             | Command::Identify(_)
             | Command::Resume(_)
             | Command::Malformed(_)

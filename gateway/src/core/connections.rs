@@ -34,6 +34,11 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(5);
 /// A socket that takes nothing for this long is cut; the session may be resumed.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
+/// A core's clients are sent away in so many steps, this long apart; few of them all at once.
+const DRAIN_STEPS: usize = 40;
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
+const DRAIN_AT_ONCE: usize = 64;
+
 /// One WebSocket connection.
 pub(super) struct Connection {
     stream: Rc<Socket>,
@@ -221,7 +226,10 @@ impl Core {
         };
         match connection.life.handle(now, input) {
             None => {}
-            Some(Output::HeartbeatAck) => self.send_payload(key.slot, codec::HEARTBEAT_ACK),
+            Some(Output::HeartbeatAck(seq)) => {
+                self.acknowledged(key.slot, seq);
+                self.send_payload(key.slot, codec::HEARTBEAT_ACK);
+            }
             Some(Output::InvalidSession) => {
                 self.send_payload(key.slot, &codec::invalid_session(false));
             }
@@ -552,17 +560,57 @@ impl Core {
     pub(super) fn drain(&mut self) {
         self.draining = true;
         self.now = clock::now();
-        self.flush();
         let slots: Vec<SessionSlot> = self
             .connections
             .iter()
             .map(|(slot, _)| slot as SessionSlot)
             .collect();
-        for slot in slots {
-            self.send_payload(slot, codec::RECONNECT);
-            if let Some(key) = self.connection_key(slot) {
-                self.close(key, CloseCode::UnknownError);
-            }
+        // All at once would come back all at once, to the nodes that stay.
+        let step = slots.len().div_ceil(DRAIN_STEPS).max(DRAIN_AT_ONCE);
+        let (now, later) = slots.split_at(slots.len().min(step));
+        now.iter().for_each(|&slot| self.send_away(slot));
+        if !later.is_empty() {
+            let later = later.to_vec();
+            self.spawn(move |core| async move {
+                for slots in later.chunks(step) {
+                    tokio::time::sleep(DRAIN_PAUSE).await;
+                    let mut core = core.borrow_mut();
+                    core.now = clock::now();
+                    slots.iter().for_each(|&slot| core.send_away(slot));
+                }
+            });
+        }
+    }
+
+    /// Asks a client to reconnect, and closes. A slot that has another client by now has one
+    /// that was asked already.
+    fn send_away(&mut self, slot: SessionSlot) {
+        self.flush_session_of(slot);
+        self.send_payload(slot, codec::RECONNECT);
+        if let Some(key) = self.connection_key(slot) {
+            self.close(key, CloseCode::UnknownError);
+        }
+    }
+
+    /// Writes what the session of a connection has waiting.
+    fn flush_session_of(&mut self, slot: SessionSlot) {
+        let connection = self.connections.get(slot as usize);
+        if let Some(session) = connection.and_then(|connection| connection.session) {
+            self.flush_session(session);
+        }
+    }
+
+    /// A client says that it has every dispatch up to `seq`: it will resume from there or later.
+    /// READY and GUILD_CREATE, which are each session's own, need not be kept for long this way.
+    fn acknowledged(&mut self, slot: SessionSlot, seq: Option<u64>) {
+        if let Some(seq) = seq
+            && let Some(connection) = self.connections.get(slot as usize)
+            // Else it speaks of a session that it had before, as some do until READY comes.
+            && seq <= connection.out.sent_s()
+            && let Some(session) = connection.session
+            && let Some(session) = self.sessions.get_mut(session as usize)
+        {
+            session.replay.acknowledge(seq);
         }
     }
 

@@ -46,8 +46,19 @@ use connections::Connection;
 
 /// How often deadlines are looked at: heartbeats, IDENTIFY, resume windows, stuck writes.
 const TICK: Duration = Duration::from_secs(1);
-/// Messages taken from the inbox before sessions are written to.
+/// Messages taken from the inbox before sessions are written to, and the time they may take: one
+/// event of a large guild is for thousands of sessions.
 const BATCH_MESSAGES_MAX: usize = 4096;
+const BATCH_TIME_MAX: Duration = Duration::from_millis(10);
+/// Time sessions are written to before sockets, timers and the inbox get their turn; the rest
+/// follows, with what has come for it meanwhile in the same write.
+const FLUSH_TIME_MAX: Duration = Duration::from_millis(10);
+/// Sessions written to between looks at the clock.
+const FLUSH_STEP: usize = 16;
+/// What waits for so few sessions is written at once by whoever caused it; more is left to the loop.
+const FLUSH_AT_ONCE_MAX: usize = 64;
+/// Room in the list of sessions to write to that is not given back.
+const KEPT_CAPACITY: usize = 4096;
 
 /// What a core is told at its start.
 #[derive(Debug, Clone)]
@@ -79,7 +90,7 @@ pub struct Core {
     by_id: FxHashMap<SessionId, SessionSlot>,
     hub: Hub,
     /// Sessions with dispatches that were not written yet.
-    dirty: Vec<SessionSlot>,
+    dirty: VecDeque<SessionSlot>,
     layouts: Layouts,
     /// Requests on their way to the node: sent at the next flush, as its queue takes them.
     outbox: VecDeque<ToNode>,
@@ -115,18 +126,27 @@ pub fn run(config: CoreConfig, inbox: Inbox, node: mpsc::Sender<ToNode>) -> std:
             }
         });
         while !core.borrow().is_drained() {
-            // A tick must be able to end the loop of a drained core.
-            let _ = tokio::time::timeout(TICK, inbox.wait()).await;
-            {
+            if !core.borrow().is_behind() {
+                // A tick must be able to end the loop of a drained core.
+                let _ = tokio::time::timeout(TICK, inbox.wait()).await;
+            }
+            let given_way = {
                 let mut core = core.borrow_mut();
+                let began = Instant::now();
                 core.now = clock::now();
                 for message in inbox.messages.try_iter().take(BATCH_MESSAGES_MAX) {
                     core.on_message(message);
+                    if began.elapsed() > BATCH_TIME_MAX {
+                        break;
+                    }
                 }
-                core.flush();
-            }
+                core.write_for(FLUSH_TIME_MAX);
+                core.tell_node();
+                core.lag_since(began)
+            };
             // Sockets and timers get their turn between batches.
             tokio::task::yield_now().await;
+            core.borrow().lag_since(given_way);
         }
     });
     Ok(())
@@ -149,7 +169,7 @@ impl Core {
             sessions: Slab::new(),
             by_id: FxHashMap::default(),
             hub: Hub::default(),
-            dirty: Vec::new(),
+            dirty: VecDeque::new(),
             layouts: Layouts::default(),
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
@@ -203,18 +223,49 @@ impl Core {
         }
     }
 
-    /// Writes what sessions have waiting and sends the node what it is to do.
+    /// After something that concerns few sessions: they are written to at once. Where many wait,
+    /// the loop does it in its own time. The node is sent what it is to do in any case.
     pub(crate) fn flush(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for slot in dirty.drain(..) {
-            self.flush_session(slot);
+        if self.dirty.len() <= FLUSH_AT_ONCE_MAX {
+            self.write_for(Duration::MAX);
+        } else {
+            self.bell.ring();
         }
-        // What was marked while writing keeps its place for the next flush.
-        dirty.append(&mut self.dirty);
-        self.dirty = dirty;
-        self.ask_ready();
-        // Layouts hold dispatches alive; between batches only the newest is worth it.
+        self.tell_node();
+    }
+
+    /// Writes what sessions have waiting, longest waiting first, for about as long as given.
+    fn write_for(&mut self, time: Duration) {
+        let began = Instant::now();
+        // What is marked while writing keeps its place for the next flush.
+        let mut left = self.dirty.len();
+        while left > 0 && (time == Duration::MAX || began.elapsed() <= time) {
+            let step = left.min(FLUSH_STEP);
+            left -= step;
+            for _ in 0..step {
+                if let Some(slot) = self.dirty.pop_front() {
+                    self.flush_session(slot);
+                }
+            }
+        }
+        // Layouts hold dispatches alive.
         self.layouts.clear();
+        if self.dirty.is_empty() && self.dirty.capacity() > KEPT_CAPACITY {
+            self.dirty = VecDeque::new();
+        }
+        if self.dispatched > 0 {
+            self.config.metrics.dispatches.inc_by(self.dispatched);
+            self.dispatched = 0;
+        }
+    }
+
+    /// Sends the node what it is to do. Never put off: a session that ends before its
+    /// subscription is sent would be subscribed for good.
+    fn tell_node(&mut self) {
+        if !self.is_behind() {
+            // Only now is it known what clients have left to read.
+            self.ask_ready();
+        }
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);
@@ -224,10 +275,19 @@ impl Core {
             });
         }
         self.post();
-        if self.dispatched > 0 {
-            self.config.metrics.dispatches.inc_by(self.dispatched);
-            self.dispatched = 0;
-        }
+    }
+
+    /// Sessions wait to be written to.
+    fn is_behind(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Counts a time in which one thing of this thread ran; the end of it.
+    fn lag_since(&self, began: Instant) -> Instant {
+        let now = Instant::now();
+        let lag = now.duration_since(began);
+        self.config.metrics.lag_ms.observe(lag.as_secs_f64() * 1e3);
+        now
     }
 
     /// Moves requests to the node while it has room; the rest waits for the next flush or tick.
@@ -245,6 +305,7 @@ impl Core {
     }
 
     fn tick(&mut self) {
+        let began = Instant::now();
         self.now = clock::now();
         self.tick_connections();
         self.tick_sessions();
@@ -259,6 +320,7 @@ impl Core {
             .connections
             .store(self.connections.len() as u64, Ordering::Relaxed);
         self.flush();
+        self.lag_since(began);
     }
 
     fn next_generation(&mut self) -> u32 {

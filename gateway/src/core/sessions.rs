@@ -1,6 +1,6 @@
 //! Sessions of a core: IDENTIFY, RESUME, their end.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use guildhall_shared::{
     Id,
@@ -30,6 +30,9 @@ use crate::{
 
 /// A user's READY goes without the guilds that did not come within this time.
 const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
+/// Sessions whose resume window is over that end at one tick: each leaves the lists of its guilds,
+/// and after a storm there are thousands. The others end a tick later.
+const EXPIRED_MAX: usize = 500;
 /// `large_threshold` when IDENTIFY has none.
 const LARGE_THRESHOLD_BOT: u16 = 50;
 const LARGE_THRESHOLD_USER: u16 = 250;
@@ -427,9 +430,10 @@ impl Core {
         let mut expired = Vec::new();
         let mut assembling = Vec::new();
         for (slot, session) in &self.sessions {
-            if session
-                .detached_at
-                .is_some_and(|at| now.duration_since(at) > RESUME_WINDOW)
+            if expired.len() < EXPIRED_MAX
+                && session
+                    .detached_at
+                    .is_some_and(|at| now.duration_since(at) > RESUME_WINDOW)
             {
                 expired.push(slot as SessionSlot);
             }
@@ -484,7 +488,7 @@ fn missed_spans(assembling: &Assembling) -> Vec<Span> {
 /// As [`Core::dispatch`], where the core is borrowed in parts.
 pub(super) fn dispatch_to(
     sessions: &mut slab::Slab<Session>,
-    dirty: &mut Vec<SessionSlot>,
+    dirty: &mut VecDeque<SessionSlot>,
     slot: SessionSlot,
     dispatch: &Rc<Dispatch>,
 ) {
@@ -499,6 +503,6 @@ pub(super) fn dispatch_to(
     session.replay.push(dispatch.clone(), bytes_max);
     if session.connection.is_some() && !session.dirty {
         session.dirty = true;
-        dirty.push(slot);
+        dirty.push_back(slot);
     }
 }

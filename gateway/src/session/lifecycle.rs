@@ -49,7 +49,8 @@ pub enum Input {
 /// What the driver must do now.
 #[derive(Debug)]
 pub enum Output {
-    HeartbeatAck,
+    /// The client has everything up to this `s`, if it said so.
+    HeartbeatAck(Option<u64>),
     Identify(Box<Identify>),
     Resume(Box<Resume>),
     /// Anything else of an identified client.
@@ -122,9 +123,9 @@ impl Lifecycle {
             return self.close(CloseCode::RateLimited);
         }
         match (self.state, command) {
-            (_, Ok(Command::Heartbeat)) => {
+            (_, Ok(Command::Heartbeat(seq))) => {
                 self.heartbeat_deadline = now + HEARTBEAT_TIMEOUT;
-                Some(Output::HeartbeatAck)
+                Some(Output::HeartbeatAck(seq))
             }
             (State::AwaitingIdentify { .. }, Ok(Command::Identify(identify))) => {
                 self.state = State::Checking;
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn heartbeat() -> Input {
-        Input::Command(Ok(Command::Heartbeat))
+        Input::Command(Ok(Command::Heartbeat(None)))
     }
 
     fn closed_with(output: Option<Output>) -> Option<CloseCode> {
@@ -330,7 +331,7 @@ mod tests {
                 if !is_command && !matches!(input, Input::Timeout) {
                     asked = false;
                 }
-                let was_heartbeat = matches!(input, Input::Command(Ok(Command::Heartbeat)));
+                let was_heartbeat = matches!(input, Input::Command(Ok(Command::Heartbeat(_))));
                 let was_timeout = matches!(input, Input::Timeout);
                 let output = life.handle(now, input);
                 if closed {
@@ -349,7 +350,7 @@ mod tests {
                     prop_assert!(closed);
                 }
                 if was_heartbeat && !closed {
-                    prop_assert!(matches!(output, Some(Output::HeartbeatAck)));
+                    prop_assert!(matches!(output, Some(Output::HeartbeatAck(_))));
                     last_heartbeat = now;
                 }
                 if was_timeout {

@@ -22,6 +22,8 @@ pub struct Replay {
     pushed_bytes: u64,
     /// `s` of the newest dispatch; 0 before the first.
     last_s: u64,
+    /// What its client said last that it has.
+    acknowledged: u64,
 }
 
 impl Replay {
@@ -48,6 +50,19 @@ impl Replay {
         if self.dispatches.capacity() > 64 && self.dispatches.len() < self.dispatches.capacity() / 4
         {
             self.dispatches.shrink_to_fit();
+        }
+    }
+
+    /// Its client says that it has everything up to `s`. Lets go of what it had when it said so
+    /// the time before: one that notes its `s` now and then may resume from a little earlier.
+    pub fn acknowledge(&mut self, s: u64) {
+        let before = std::mem::replace(&mut self.acknowledged, s);
+        let had = before.min(s);
+        while self.first_s() <= had && !self.dispatches.is_empty() {
+            self.drop_oldest();
+        }
+        if self.dispatches.is_empty() {
+            self.dispatches = VecDeque::new();
         }
     }
 
@@ -141,6 +156,38 @@ mod tests {
                 None => prop_assert!(ask > replay.last_s() || ask + 1 < replay.first_s()),
             }
         }
+    }
+
+    #[test]
+    fn what_the_client_has_said_twice_that_it_has_is_not_kept() {
+        let now = Instant::now();
+        let mut replay = Replay::default();
+        for _ in 0..3 {
+            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+        }
+        replay.acknowledge(2);
+        assert_eq!((replay.first_s(), replay.bytes()), (1, 6));
+        replay.acknowledge(3);
+        assert_eq!((replay.first_s(), replay.bytes()), (3, 2));
+        assert!(replay.after(1).is_none());
+        let rest = |replay: &Replay, s| replay.after(s).map(|rest| rest.len());
+        assert_eq!(rest(&replay, 2), Some(1));
+        replay.acknowledge(3);
+        assert_eq!((replay.first_s(), replay.last_s()), (4, 3));
+        assert_eq!((rest(&replay, 3), replay.bytes()), (Some(0), 0));
+    }
+
+    #[test]
+    fn a_client_that_starts_again_from_earlier_keeps_what_follows() {
+        let now = Instant::now();
+        let mut replay = Replay::default();
+        for _ in 0..5 {
+            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+        }
+        for s in [4, 1, 2] {
+            replay.acknowledge(s);
+        }
+        assert_eq!(replay.first_s(), 2);
     }
 
     #[test]
