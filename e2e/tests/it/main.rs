@@ -15,5 +15,6 @@ mod hostile;
 mod limits;
 mod people;
 mod presence;
+mod remembered;
 mod visibility;
 mod wire;

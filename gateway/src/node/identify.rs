@@ -1,7 +1,11 @@
 //! IDENTIFY: who is it, may they, and not too often. Spec: gateway.md › IDENTIFY, in its
 //! order of checks from the token on.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use guildhall_shared::{
     Id,
@@ -21,7 +25,13 @@ use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
-use super::{database, metrics::Metrics, owner::people::people, start_limits::StartLimits};
+use super::{
+    database,
+    identities::{self, Identities},
+    metrics::Metrics,
+    owner::people::people,
+    start_limits::StartLimits,
+};
 use crate::bus::{IdentifyRequest, Identity, Refused};
 
 /// Guilds a bot may have on one of its shards.
@@ -41,6 +51,7 @@ pub(crate) struct Identifier {
     limits: Rc<StartLimits>,
     metrics: Metrics,
     at_work: Cell<usize>,
+    identities: Identities,
 }
 
 impl Identifier {
@@ -56,6 +67,7 @@ impl Identifier {
             limits,
             metrics,
             at_work: Cell::new(0),
+            identities: Identities::default(),
         }
     }
 
@@ -149,10 +161,28 @@ impl Identifier {
         }))
     }
 
+    /// Who a token belongs to. Of a bot that was read a moment ago only what no event of its
+    /// realm tells is read again: whether the token still stands, and the application's flags.
     async fn account(&self, token: &Token) -> Result<Option<account::Identity>, Refused> {
+        // From before the read: what is remembered is never newer than it says.
+        let (hash, began) = (token.hash(), Instant::now());
+        let known = self.identities.get(hash, began);
         for attempt in 1.. {
-            match database::limited(account::identify(&self.db, token.hash())).await {
-                Ok(found) => return Ok(found),
+            let read = match &known {
+                Some(known) => database::limited(account::by_token(&self.db, hash))
+                    .await
+                    .map(|account| account.map(|account| renewed(known, account))),
+                None => database::limited(account::identify(&self.db, hash)).await,
+            };
+            match read {
+                Ok(found) => {
+                    if known.is_none()
+                        && let Some(found) = &found
+                    {
+                        self.identities.put(hash, found, began);
+                    }
+                    return Ok(found);
+                }
                 Err(error) => tracing::warn!(%error, "identify not read"),
             }
             if attempt >= ATTEMPTS {
@@ -161,6 +191,14 @@ impl Identifier {
             sleep(RETRY_AFTER).await;
         }
         Err(Refused::TryLater)
+    }
+
+    /// Gives back the memory of identities that are too old, as long as the task lives.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        loop {
+            sleep(identities::AGE_MAX).await;
+            self.identities.sweep(Instant::now());
+        }
     }
 
     /// Of people: who of their friends and partners is online, and their own other sessions.
@@ -197,6 +235,16 @@ impl Identifier {
                 Default::default()
             }
         }
+    }
+}
+
+/// What is remembered, with what was read just now. Its guilds are those at its position: the events
+/// after it follow READY.
+fn renewed(known: &account::Identity, account: account::Account) -> account::Identity {
+    account::Identity {
+        user: account.user,
+        application: account.application,
+        ..known.clone()
     }
 }
 

@@ -1,6 +1,14 @@
 //! What the node counts. Labels never hold ids.
 
+use std::time::Duration;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use tokio::time::{Instant, sleep_until};
+
+use crate::telemetry::lag_histogram;
+
+/// Time between looks at the clock: what is shorter goes unnoticed.
+const LAG_PERIOD: Duration = Duration::from_millis(20);
 
 /// The node's counters, registered once per process.
 #[derive(Debug, Clone)]
@@ -27,6 +35,8 @@ pub(crate) struct Metrics {
     pub(crate) questions: IntCounter,
     /// Questions that found no room and are asked again.
     pub(crate) questions_dropped: IntCounter,
+    /// Milliseconds that the node's thread kept a timer waiting.
+    pub(crate) lag_ms: Histogram,
 }
 
 impl Metrics {
@@ -74,6 +84,10 @@ impl Metrics {
                 "node_questions_dropped_total",
                 "Questions of sessions that found no room and are asked again",
             )?,
+            lag_ms: lag_histogram(
+                "node_lag_ms",
+                "Milliseconds that the node's thread kept a timer waiting",
+            )?,
         };
         registry.register(Box::new(metrics.events_in.clone()))?;
         registry.register(Box::new(metrics.repeats.clone()))?;
@@ -87,6 +101,17 @@ impl Metrics {
         registry.register(Box::new(metrics.identifies.clone()))?;
         registry.register(Box::new(metrics.questions.clone()))?;
         registry.register(Box::new(metrics.questions_dropped.clone()))?;
+        registry.register(Box::new(metrics.lag_ms.clone()))?;
         Ok(metrics)
+    }
+
+    /// Measures how long the thread is busy with one thing, as long as the task lives.
+    pub(crate) async fn watch_lag(self) {
+        loop {
+            let due = Instant::now() + LAG_PERIOD;
+            sleep_until(due).await;
+            let late = Instant::now().duration_since(due);
+            self.lag_ms.observe(late.as_secs_f64() * 1e3);
+        }
     }
 }

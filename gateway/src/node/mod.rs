@@ -9,6 +9,7 @@ mod edge;
 pub(crate) mod fuzz;
 mod heartbeat;
 mod identify;
+mod identities;
 mod map;
 mod metrics;
 mod owner;
@@ -263,6 +264,7 @@ async fn serve(
         commands: commands.clone(),
     });
 
+    spawn_local(metrics.clone().watch_lag());
     spawn_local(feed.clone().run(owner.clone()));
     spawn_local(check::run(owner.clone(), config.status.clone()));
     spawn_local(owner.clone().announce());
@@ -299,6 +301,7 @@ async fn serve(
     let limits = StartLimits::new(commands.clone(), config.identify_concurrency);
     spawn_local(limits.clone().keep_seats());
     let identifier = Rc::new(Identifier::new(db, commands, limits.clone(), metrics));
+    spawn_local(identifier.clone().sweep());
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
