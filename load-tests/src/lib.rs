@@ -3,9 +3,15 @@
 //! Everything here is bounded in count and time. Never part of a server.
 
 pub mod child;
+pub mod clients;
+pub mod crowd;
 pub mod floor;
+pub mod lag;
+pub mod naive;
 pub mod process;
 pub mod readers;
 pub mod report;
 pub mod rest;
+pub mod stage;
+pub mod swarm;
 pub mod world;

@@ -109,6 +109,22 @@ fn parse_parent(text: &str) -> Option<u32> {
     rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
+/// How many of `wanted` sessions a process may hold, `spare` files of it being for other things:
+/// fewer if `ulimit -n` says so, which is printed.
+pub fn sessions_for(wanted: usize, spare: u64) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let room = limit.current.map_or(usize::MAX, |files| {
+        usize::try_from(files.saturating_sub(spare)).unwrap_or(usize::MAX)
+    });
+    if room < wanted {
+        println!(
+            "{room} sessions instead of {wanted}: `ulimit -n` is {}; raise it before for all",
+            room as u64 + spare
+        );
+    }
+    wanted.min(room)
+}
+
 /// Processors and kernel of this machine, for the head of a report.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());

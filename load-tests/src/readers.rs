@@ -3,6 +3,7 @@
 //!
 //! Commands:
 //! - `plain <address> <connections>`: connects; answered `open`.
+//! - `bare <address> <connections>`: connects and upgrades; answered `open`.
 //! - `session <address> <token> <intents> <listening|deaf>`: connects to a gateway,
 //!   identifies and waits for READY and GUILD_CREATE; answered `open <bytes of both>`.
 //! - `frame <length>`: the length of a text message that is a delivery; answered `set`.
@@ -92,6 +93,8 @@ struct Readers {
 struct Connection {
     stream: TcpStream,
     frames: Frames,
+    /// Deliveries, of any length that counted when they came.
+    heard: u64,
     deaf: bool,
 }
 
@@ -104,6 +107,15 @@ impl Readers {
                 for _ in 0..count.parse::<usize>()? {
                     let stream = TcpStream::connect(address)?;
                     self.add(stream, false)?;
+                }
+                println!("open");
+            }
+            ["bare", address, count] => {
+                let address: SocketAddr = address.parse()?;
+                for _ in 0..count.parse::<usize>()? {
+                    let stream = upgrade(address)?;
+                    ensure!(stream.buffer().is_empty(), "more than the upgrade came");
+                    self.add(stream.into_inner(), false)?;
                 }
                 println!("open");
             }
@@ -120,10 +132,11 @@ impl Readers {
             }
             ["await", deliveries] => self.awaited = Some(deliveries.parse()?),
             ["beat"] => {
-                let beat = client_frame(br#"{"op":1,"d":null}"#);
                 for connection in &self.connections {
+                    // READY, GUILD_CREATE, and what came since.
+                    let beat = format!(r#"{{"op":1,"d":{}}}"#, connection.heard + 2);
                     (&connection.stream)
-                        .write_all(&beat)
+                        .write_all(&client_frame(beat.as_bytes()))
                         .context("a connection takes no heartbeat")?;
                 }
             }
@@ -142,6 +155,7 @@ impl Readers {
         self.connections.push(Connection {
             stream,
             frames: Frames::default(),
+            heard: 0,
             deaf,
         });
         Ok(())
@@ -159,6 +173,7 @@ impl Readers {
                     let found = connection
                         .frames
                         .count(&buffer[..read], self.delivery_len)?;
+                    connection.heard += found;
                     if connection.deaf {
                         self.overheard += found;
                     } else {
@@ -218,7 +233,7 @@ impl Frames {
 }
 
 /// The payload's length once a server's frame header is complete.
-fn payload_len(header: &[u8]) -> Option<usize> {
+pub(crate) fn payload_len(header: &[u8]) -> Option<usize> {
     match (*header.get(1)?, &header[2..]) {
         (126, &[a, b]) => Some(usize::from(u16::from_be_bytes([a, b]))),
         (127, &[a, b, c, d, e, f, g, h]) => {
@@ -229,8 +244,8 @@ fn payload_len(header: &[u8]) -> Option<usize> {
     }
 }
 
-/// Opens a session; back come its socket and the bytes of READY and GUILD_CREATE.
-fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, usize)> {
+/// Opens a WebSocket.
+fn upgrade(address: SocketAddr) -> Result<io::BufReader<TcpStream>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(OPEN_PATIENCE))?;
@@ -248,6 +263,12 @@ fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, 
         line.clear();
         stream.read_line(&mut line)?;
     }
+    Ok(stream)
+}
+
+/// Opens a session; back come its socket and the bytes of READY and GUILD_CREATE.
+fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, usize)> {
+    let mut stream = upgrade(address)?;
     let hello = read_text(&mut stream)?;
     ensure!(hello.contains(r#""op":10"#), "no HELLO");
     let identify = json!({"op": 2, "d": {
@@ -320,7 +341,7 @@ fn read_text(stream: &mut impl Read) -> Result<String> {
 }
 
 /// A text frame as clients send it.
-fn client_frame(text: &[u8]) -> Vec<u8> {
+pub(crate) fn client_frame(text: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match text.len() {
         len @ 0..=125 => frame.push(0x80 | len as u8),

@@ -1,44 +1,30 @@
 //! One guild, many sessions: the gateway's CPU per delivery beside the kernel floor, and the
 //! memory of an idle session.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use guildhall_api::{
-    events::{self, Publisher},
-    telemetry::Metrics,
-};
-use guildhall_gateway::dispatch::{Dispatch, Layout};
-use guildhall_shared::{
-    Id,
-    envelope::Envelope,
-    gateway::{EventKind, Intents},
-    id::marker::{Guild, Realm},
-    shard::{self, Position},
-};
+use guildhall_shared::{gateway::Intents, shard};
 use load_tests::{
     child::Helper,
-    floor,
+    crowd, floor, naive,
     process::{Process, machine},
     readers,
     report::{self, Aim, quantile},
     rest::{Rest, address},
+    stage::{Stage, listening_intents, payload_len},
     world::{self, Account},
 };
-use serde_json::json;
-use sqlx::PgPool;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
-/// What the gateway's figures should be, as ratios to the floor, and bytes per idle session.
-const ONE_AIM: f64 = 1.2;
-const BURST_AIM: f64 = 0.12;
-const IDLE_AIM_KB: f64 = 6.0;
-/// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
-const FRAME_BYTES: usize = 600;
+/// What the gateway's figures should be, as ratios to the floor and to a naive server, and KB of
+/// an idle session.
+const ONE_AIM: f64 = 1.1;
+const NAIVE_AIM: f64 = 0.4;
+const BURST_AIM: f64 = 0.09;
+const IDLE_AIM_KB: f64 = 4.0;
 /// Sessions that open before memory is looked at: the guild, pools and buffers exist then.
 const WARM_UP_SESSIONS: usize = 50;
 /// Sessions that must hear nothing: half lack the intent, half may not view the channel.
@@ -48,6 +34,8 @@ const ROUND_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest wait for a helper's answer otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 const VIEW_CHANNEL: u64 = 1 << 10;
+/// The naive server gets a part of the rounds: it is slow.
+const NAIVE_SHARE: u16 = 4;
 
 /// Measures a fan-out to the sessions of one guild. Loopback and a private cluster only:
 /// it makes accounts and writes to the event log as the API does.
@@ -84,8 +72,8 @@ struct Config {
     /// Bursts, one after the other in the same way; the floor gets a quarter of them each time.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     burst_rounds: u16,
-    /// Seconds to wait before memory of idle sessions is measured. GUILD_CREATE stays in the
-    /// replay buffer for 180.
+    /// Seconds to wait before memory of idle sessions is measured. READY and GUILD_CREATE have left
+    /// the replay buffer by then: two heartbeats have acknowledged them.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=600))]
     idle_s: u16,
 }
@@ -94,6 +82,7 @@ struct Config {
 enum HelperKind {
     Floor,
     Readers,
+    Naive,
 }
 
 fn main() -> Result<()> {
@@ -101,6 +90,7 @@ fn main() -> Result<()> {
     match config.helper {
         Some(HelperKind::Floor) => return floor::run(),
         Some(HelperKind::Readers) => return readers::run(),
+        Some(HelperKind::Naive) => return naive::run(),
         None => {}
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -120,19 +110,33 @@ async fn measure(config: &Config) -> Result<()> {
     );
 
     let started = Instant::now();
-    let stage = Stage::build(config, api).await?;
+    let mut rest = Rest::connect(api).await?;
+    let owner = world::register(&mut rest).await?;
+    let guild = world::make_guild(&mut rest, &owner).await?;
+    let (database, redis) = (&config.database_url, &config.redis_url);
+    let mut cast = Cast::make(config, &owner, &guild).await?;
+    let overwrites = cast.overwrites();
+    let mut stage = Stage::build(
+        &mut rest,
+        &owner,
+        &guild,
+        overwrites,
+        (database, redis, config.shards),
+    )
+    .await?;
     println!(
         "made one guild with {} bots in {:.0} s",
-        stage.bots.len(),
+        cast.bots.len(),
         started.elapsed().as_secs_f64()
     );
 
     let mut readers = Helper::start("readers")?;
     let before = measure_floor(config, &mut readers, &stage.frame).await?;
-    let memory = connect(config, gateway, &mut readers, &stage).await?;
-    let served = measure_gateway(config, gateway, &mut readers, &stage).await?;
+    let memory = connect(config, gateway, &mut readers, &mut cast).await?;
+    let served = measure_gateway(config, gateway, &mut readers, &mut stage).await?;
     readers.tell("close").await?;
     let after = measure_floor(config, &mut readers, &stage.frame).await?;
+    let naive = measure_naive(config, &mut readers, &stage).await?;
     stage.end().await;
 
     report::section("Frames");
@@ -159,6 +163,12 @@ async fn measure(config: &Config) -> Result<()> {
     ] {
         report::line(what, format!("{:.3} us", run.us_per_delivery));
         report::aim("  against the floor", ratio, " F", &Aim::AtMost(limit));
+        report::row(
+            &format!("broadcast, {what}, {connections} sessions"),
+            ratio,
+            " F",
+            &Aim::AtMost(limit),
+        );
         report::line("  by thread", &run.threads);
         report::line(
             "  stored to received by all",
@@ -169,6 +179,17 @@ async fn measure(config: &Config) -> Result<()> {
             ),
         );
     }
+    report::section("Naive server (tokio-tungstenite, a task, a channel and JSON for each)");
+    report::line("one message outstanding", format!("{naive:.3} us"));
+    let ratio = served.one.us_per_delivery / naive;
+    report::aim("  gateway against it", ratio, " x", &Aim::AtMost(NAIVE_AIM));
+    report::row(
+        &format!("the same against a naive server, {connections} sessions"),
+        ratio,
+        " x",
+        &Aim::AtMost(NAIVE_AIM),
+    );
+    report::section("Sessions at rest");
     report::line(
         "idle with all sessions",
         format!("{:.2} ms of CPU per second", served.idle_ms_per_s),
@@ -181,11 +202,17 @@ async fn measure(config: &Config) -> Result<()> {
         " KB",
         &Aim::AtMost(IDLE_AIM_KB),
     );
+    report::row(
+        &format!("memory of an idle session, of {connections}"),
+        memory.kb_per_session,
+        " KB",
+        &Aim::AtMost(IDLE_AIM_KB),
+    );
     report::line(
-        "  of which READY and GUILD_CREATE for RESUME",
+        "  before its heartbeats",
         format!(
-            "up to {:.2} KB, {} s after the last session opened",
-            memory.login_kb, config.idle_s
+            "{:.2} KB: READY and GUILD_CREATE, {:.2} KB, are kept until two have said that they came",
+            memory.login_kb_per_session, memory.login_kb
         ),
     );
     ensure!(served.overheard == 0, "sessions got what is not for them");
@@ -196,136 +223,39 @@ fn mean(a: f64, b: f64) -> f64 {
     (a + b) / 2.0
 }
 
-/// The guild, its bots, and the way of an event into the cluster.
-struct Stage {
-    guild: Id<Guild>,
+/// The bots of the guild.
+struct Cast {
     bots: Vec<Account>,
+    /// Who must hear nothing: for want of VIEW_CHANNEL, or of the intent.
     deaf: Vec<(Account, Intents)>,
-    /// A MESSAGE_CREATE as the API stored it; sent again under new numbers.
-    message: Envelope,
-    /// Its WebSocket frame, as the gateway lays it out.
-    frame: Vec<u8>,
-    db: PgPool,
-    publisher: Publisher,
-    tasks: TaskTracker,
-    stop: CancellationToken,
 }
 
-impl Stage {
-    async fn build(config: &Config, api: SocketAddr) -> Result<Self> {
-        let mut rest = Rest::connect(api).await?;
-        let owner = world::register(&mut rest).await?;
-        let guild = world::make_guild(&mut rest, &owner).await?;
+impl Cast {
+    async fn make(config: &Config, owner: &Account, guild: &str) -> Result<Self> {
         let count = usize::from(config.connections);
-        let mut bots = world::make_bots(api, count + DEAF_SESSIONS).await?;
-        for bot in &bots {
-            world::add_bot(&mut rest, &owner, &guild, bot).await?;
-        }
-        let listening = listening_intents();
-        let deaf: Vec<(Account, Intents)> = bots
+        let mut db = PgConnection::connect(&config.database_url).await?;
+        let total = count + DEAF_SESSIONS;
+        let mut bots = crowd::make_bots(&mut db, owner, Some(guild), total, config.shards).await?;
+        let deaf = bots
             .split_off(count)
             .into_iter()
             .enumerate()
             .map(|(place, bot)| match place % 2 {
-                0 => (bot, listening),
+                0 => (bot, listening_intents()),
                 _ => (bot, Intents::GUILDS),
             })
             .collect();
-        let overwrites = deaf
+        Ok(Self { bots, deaf })
+    }
+
+    /// Of the channel: half of the deaf may not see it.
+    fn overwrites(&self) -> Value {
+        self.deaf
             .iter()
-            .filter(|(_, intents)| *intents == listening)
+            .filter(|(_, intents)| *intents == listening_intents())
             .map(|(bot, _)| json!({"id": bot.id, "type": 1, "deny": VIEW_CHANNEL.to_string()}))
-            .collect();
-        let channel = world::make_channel(&mut rest, &owner, &guild, overwrites).await?;
-
-        let db = PgPool::connect(&config.database_url)
-            .await
-            .context("DATABASE_URL")?;
-        let guild: Id<Guild> = guild.parse().context("guild id")?;
-        let realm = shard::realm(guild);
-        let mut length = 1;
-        let (message, frame) = loop {
-            let path = format!("/channels/{channel}/messages");
-            let body = json!({ "content": "x".repeat(length) });
-            rest.call("POST", &path, &owner.token, &body).await?;
-            let message = newest(&db, realm).await?;
-            let frame = frame_of(&message);
-            if frame.len() >= FRAME_BYTES {
-                break (message, frame);
-            }
-            length += FRAME_BYTES - frame.len();
-        };
-
-        let client = redis::Client::open(config.redis_url.as_str()).context("REDIS_URL")?;
-        let redis = redis::aio::ConnectionManager::new(client)
-            .await
-            .context("REDIS_URL")?;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let publisher =
-            Publisher::start(redis, config.shards, Metrics::new()?, &tasks, stop.clone());
-        Ok(Self {
-            guild,
-            bots,
-            deaf,
-            message,
-            frame,
-            db,
-            publisher,
-            tasks,
-            stop,
-        })
+            .collect()
     }
-
-    /// Stores `count` messages' events in one transaction and publishes them, as the API does.
-    async fn send(&self, count: u16) -> Result<()> {
-        let mut transaction = self.db.begin().await?;
-        let mut stored = Vec::new();
-        for _ in 0..count {
-            let event = events::append_bytes(
-                &mut transaction,
-                self.guild,
-                self.message.kind,
-                self.message.vis.clone(),
-                self.message.body.clone(),
-                self.message.alt.clone(),
-            )
-            .await?;
-            stored.push(event);
-        }
-        transaction.commit().await?;
-        self.publisher.publish(stored);
-        Ok(())
-    }
-
-    async fn end(&self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-        self.db.close().await;
-    }
-}
-
-fn listening_intents() -> Intents {
-    Intents::GUILDS | Intents::GUILD_MESSAGES | Intents::MESSAGE_CONTENT
-}
-
-/// The newest event of a realm, which must be a message.
-async fn newest(db: &PgPool, realm: Id<Realm>) -> Result<Envelope> {
-    let heads = guildhall_store::events::heads(db, &[realm]).await?;
-    let head = heads.first().context("the guild has no events")?.position;
-    let before = Position {
-        seq: head.seq - 1,
-        ..head
-    };
-    let found = guildhall_store::events::since(db, realm, before, 1).await?;
-    let event = found.into_iter().next().context("the event is gone")?;
-    ensure!(event.kind == EventKind::MessageCreate, "no message");
-    Ok(event)
-}
-
-fn frame_of(message: &Envelope) -> Vec<u8> {
-    let dispatch = Dispatch::new(message.kind, &message.body, Instant::now());
-    Layout::of([&dispatch].into_iter()).numbered(1).to_vec()
 }
 
 /// CPU per delivery, microseconds.
@@ -372,8 +302,39 @@ async fn measure_floor(config: &Config, readers: &mut Helper, frame: &[u8]) -> R
     })
 }
 
+/// CPU per delivery of the naive server, microseconds.
+async fn measure_naive(config: &Config, readers: &mut Helper, stage: &Stage) -> Result<f64> {
+    let mut naive = Helper::start("naive")?;
+    let address = naive.hear("listening", PATIENCE).await?;
+    let connections = u64::from(config.connections);
+    readers
+        .tell(&format!("bare {address} {connections}"))
+        .await?;
+    readers.hear("open", PATIENCE).await?;
+    let body = hex::encode(&stage.message.body);
+    naive.tell(&format!("event {connections} {body}")).await?;
+    let length = naive.hear("set", PATIENCE).await?;
+    readers.tell(&format!("frame {length}")).await?;
+    readers.hear("set", PATIENCE).await?;
+    let usage = naive.usage()?;
+    let rounds = config.rounds.div_ceil(NAIVE_SHARE);
+    let before = usage.cpu()?;
+    for round in 1..=rounds {
+        let sent = u64::from(round) * connections;
+        readers.tell(&format!("await {sent}")).await?;
+        naive.tell("send").await?;
+        readers.hear("done", ROUND_PATIENCE).await?;
+    }
+    let used = micros(usage.cpu()? - before);
+    readers.tell("close").await?;
+    Ok(used / (f64::from(rounds) * connections as f64))
+}
+
 struct Memory {
     kb_per_session: f64,
+    /// The same before the clients' heartbeats.
+    login_kb_per_session: f64,
+    /// READY and GUILD_CREATE.
     login_kb: f64,
 }
 
@@ -382,7 +343,7 @@ async fn connect(
     config: &Config,
     gateway: Process,
     readers: &mut Helper,
-    stage: &Stage,
+    cast: &mut Cast,
 ) -> Result<Memory> {
     let address = address(&config.gateway_url)?;
     let mut open = async |bot: &Account, intents: Intents, hearing: &str| -> Result<u64> {
@@ -393,10 +354,10 @@ async fn connect(
             .await?;
         Ok(readers.hear("open", PATIENCE).await?.parse()?)
     };
-    for (bot, intents) in &stage.deaf {
+    for (bot, intents) in &cast.deaf {
         open(bot, *intents, "deaf").await?;
     }
-    let (warm_up, measured) = stage.bots.split_at(WARM_UP_SESSIONS);
+    let (warm_up, measured) = cast.bots.split_at(WARM_UP_SESSIONS);
     for bot in warm_up {
         open(bot, listening_intents(), "listening").await?;
     }
@@ -412,7 +373,11 @@ async fn connect(
         measured.len(),
         started.elapsed().as_secs_f64()
     );
-    // Heartbeats keep the sessions alive, as idle clients do.
+    let per_session = |bytes: u64| bytes as f64 / measured.len() as f64 / 1024.0;
+    let logged_in = gateway.anonymous_bytes()?.saturating_sub(before);
+    // What one heartbeat acknowledges goes with the next. Later ones keep the sessions alive, as
+    // idle clients do.
+    readers.tell("beat").await?;
     let mut left = Duration::from_secs(config.idle_s.into());
     while !left.is_zero() {
         readers.tell("beat").await?;
@@ -421,9 +386,9 @@ async fn connect(
         left -= pause;
     }
     let growth = gateway.anonymous_bytes()?.saturating_sub(before);
-    let per_session = |bytes: u64| bytes as f64 / measured.len() as f64 / 1024.0;
     Ok(Memory {
         kb_per_session: per_session(growth),
+        login_kb_per_session: per_session(logged_in),
         login_kb: per_session(login_bytes),
     })
 }
@@ -446,7 +411,7 @@ async fn measure_gateway(
     config: &Config,
     gateway: Process,
     readers: &mut Helper,
-    stage: &Stage,
+    stage: &mut Stage,
 ) -> Result<Served> {
     const IDLE: Duration = Duration::from_secs(3);
     readers.tell("beat").await?;
@@ -460,7 +425,17 @@ async fn measure_gateway(
         .await?;
     readers.hear("set", PATIENCE).await?;
     let mut sent = 0;
-    let one = rounds(config.rounds, 1, &mut sent, gateway, readers, stage).await?;
+    let sessions = u64::from(config.connections);
+    let one = rounds(
+        config.rounds,
+        1,
+        &mut sent,
+        gateway,
+        readers,
+        stage,
+        sessions,
+    )
+    .await?;
     readers.tell("beat").await?;
     let burst = rounds(
         config.burst_rounds,
@@ -469,6 +444,7 @@ async fn measure_gateway(
         gateway,
         readers,
         stage,
+        sessions,
     )
     .await?;
     readers.tell("overheard").await?;
@@ -488,9 +464,9 @@ async fn rounds(
     sent: &mut u64,
     gateway: Process,
     readers: &mut Helper,
-    stage: &Stage,
+    stage: &mut Stage,
+    sessions: u64,
 ) -> Result<Run> {
-    let sessions = stage.bots.len() as u64;
     let (before, threads_before) = (gateway.cpu()?, gateway.cpu_by_thread()?);
     let mut latencies_ms = Vec::new();
     for _ in 0..rounds {
@@ -523,9 +499,4 @@ async fn rounds(
 
 fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
-}
-
-/// Length of the text in a frame of 126 to 65535 bytes.
-fn payload_len(frame: &[u8]) -> usize {
-    frame.len() - 4
 }

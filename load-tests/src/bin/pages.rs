@@ -302,6 +302,12 @@ impl Pages {
         report::line("last page", line(&lasts));
         let ratio = quantile(&lasts, 0.5) / quantile(&firsts, 0.5);
         report::aim("last against first", ratio, " x", &Aim::AtMost(AIM));
+        report::row(
+            &format!("last page against first: {what}"),
+            ratio,
+            " x",
+            &Aim::AtMost(AIM),
+        );
         Ok(())
     }
 

@@ -1,0 +1,230 @@
+//! One guild over several gateways: what a delivery costs there, beside the same guild on one.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use guildhall_shared::shard;
+use load_tests::{
+    clients::Clients,
+    crowd,
+    lag::Lags,
+    process::{Process, machine, sessions_for},
+    report::{self, Aim},
+    rest::{Rest, address},
+    stage::{Stage, listening_intents, payload_len},
+    swarm,
+    world::{self, Account},
+};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+const CPU_AIM: f64 = 1.1;
+const IDLE_AIM_KB: f64 = 4.0;
+const SPARE_FILES: u64 = 300;
+/// Sessions of each gateway before memory is looked at.
+const WARM_UP_SESSIONS: usize = 200;
+const SETTLE: Duration = Duration::from_secs(3);
+
+/// Measures a guild over all gateways of a cluster. Loopback and a private cluster only: it makes
+/// accounts in the database by hand and writes to the event log as the API does.
+#[derive(Parser)]
+struct Config {
+    /// Part of this same program, started by it.
+    #[arg(value_enum, hide = true)]
+    helper: Option<HelperKind>,
+    /// API that registers accounts; its rate limits must be off.
+    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
+    api_url: String,
+    /// Each gateway's own address, by commas.
+    #[arg(long, env = "GATEWAY_URLS", value_delimiter = ',')]
+    gateway_urls: Vec<String>,
+    /// Their admin addresses, in the same order.
+    #[arg(long, env = "GATEWAY_ADMINS", value_delimiter = ',')]
+    gateway_admins: Vec<String>,
+    /// Their processes, on this machine, in the same order.
+    #[arg(long, env = "GATEWAY_PIDS", value_delimiter = ',')]
+    gateway_pids: Vec<u32>,
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
+    database_url: String,
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
+    redis_url: String,
+    /// Shards of the cluster.
+    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
+    shards: u16,
+    /// Sessions over all gateways.
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1000..=200_000))]
+    sessions: u32,
+    /// Messages, each when everybody got the one before.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum HelperKind {
+    Swarm,
+}
+
+fn main() -> Result<()> {
+    let config = Config::parse();
+    if let Some(HelperKind::Swarm) = config.helper {
+        return swarm::run();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(measure(&config))
+}
+
+struct Gateway {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+    clients: Clients,
+}
+
+async fn measure(config: &Config) -> Result<()> {
+    println!("nodes: {}", machine());
+    let count = config.gateway_pids.len();
+    ensure!(
+        count > 1,
+        "GATEWAY_PIDS, GATEWAY_URLS, GATEWAY_ADMINS: several gateways"
+    );
+    ensure!(
+        config.gateway_urls.len() == count && config.gateway_admins.len() == count,
+        "as many GATEWAY_URLS and GATEWAY_ADMINS as GATEWAY_PIDS"
+    );
+    let mut gateways = Vec::new();
+    for (place, &pid) in config.gateway_pids.iter().enumerate() {
+        gateways.push(Gateway {
+            process: Process::new(pid),
+            address: address(&config.gateway_urls[place])?,
+            admin: address(&config.gateway_admins[place])?,
+            clients: Clients::start()?,
+        });
+    }
+    let each = sessions_for((config.sessions as usize).div_ceil(count), SPARE_FILES);
+    let mut rest = Rest::connect(address(&config.api_url)?).await?;
+    let owner = world::register(&mut rest).await?;
+    let guild = world::make_guild(&mut rest, &owner).await?;
+    let mut db = PgConnection::connect(&config.database_url).await?;
+    let total = each * count;
+    let bots = crowd::make_bots(&mut db, &owner, Some(&guild), total, config.shards).await?;
+    println!("one guild with {total} bots, {each} on each of {count} gateways");
+    let (database, redis) = (&config.database_url, &config.redis_url);
+    let mut stage = Stage::build(
+        &mut rest,
+        &owner,
+        &guild,
+        json!([]),
+        (database, redis, config.shards),
+    )
+    .await?;
+
+    let intents = listening_intents().bits();
+    let mut parts: Vec<_> = bots.chunks(each).collect();
+    for (gateway, bots) in gateways.iter_mut().zip(&mut parts) {
+        let (warm_up, rest) = bots.split_at(WARM_UP_SESSIONS.min(each));
+        gateway
+            .clients
+            .log_in(gateway.address, warm_up, intents, 1)
+            .await?;
+        *bots = rest;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let before = anonymous_bytes(&gateways)?;
+
+    let log_in = async |gateway: &mut Gateway, bots: &[Account]| {
+        gateway
+            .clients
+            .log_in(gateway.address, bots, intents, 1)
+            .await
+    };
+    let started = Instant::now();
+    log_in(&mut gateways[0], parts[0]).await?;
+    let warm = WARM_UP_SESSIONS.min(each);
+    let mut sessions = vec![warm; count];
+    sessions[0] = each;
+    println!(
+        "the first is full after {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    tokio::time::sleep(SETTLE).await;
+    let one = rounds(config, &mut gateways, &sessions, &mut stage).await?;
+    for (place, gateway) in gateways.iter_mut().enumerate().skip(1) {
+        log_in(gateway, parts[place]).await?;
+        sessions[place] = each;
+    }
+    println!(
+        "all are full after {:.0} s",
+        started.elapsed().as_secs_f64()
+    );
+    for gateway in &mut gateways {
+        gateway.clients.beat().await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    let opened = (total - warm * count) as f64;
+    let grown = anonymous_bytes(&gateways)?.saturating_sub(before) as f64 / opened / 1024.0;
+    let mut lags = Vec::new();
+    for gateway in &gateways {
+        lags.push(Lags::read(gateway.admin).await?);
+    }
+    let all = rounds(config, &mut gateways, &sessions, &mut stage).await?;
+
+    report::section("CPU of all gateways per delivery");
+    report::line(&format!("{each} sessions on one"), format!("{one:.3} us"));
+    report::line(&format!("{total} on {count}"), format!("{all:.3} us"));
+    let ratio = all / one;
+    let aim = Aim::AtMost(CPU_AIM);
+    report::aim("against one gateway", ratio, " x", &aim);
+    let what = format!("{total} sessions over {count} gateways, CPU per delivery");
+    report::row(&what, ratio, " x", &aim);
+    let aim = Aim::AtMost(IDLE_AIM_KB);
+    report::section("Memory of an idle identified session");
+    report::aim("growth of all gateways' memory", grown, " KB", &aim);
+    report::row("  memory of an idle session there", grown, " KB", &aim);
+    for (gateway, before) in gateways.iter().zip(&lags) {
+        report::line("busy", Lags::read(gateway.admin).await?.since(before));
+    }
+    stage.end().await;
+    Ok(())
+}
+
+fn anonymous_bytes(gateways: &[Gateway]) -> Result<u64> {
+    gateways
+        .iter()
+        .map(|gateway| gateway.process.anonymous_bytes())
+        .sum()
+}
+
+/// Microseconds of all gateways' CPU per delivery.
+async fn rounds(
+    config: &Config,
+    gateways: &mut [Gateway],
+    sessions: &[usize],
+    stage: &mut Stage,
+) -> Result<f64> {
+    for gateway in gateways.iter_mut() {
+        gateway.clients.beat().await?;
+        gateway.clients.count(payload_len(&stage.frame)).await?;
+    }
+    let cpu = |gateways: &[Gateway]| -> Result<Duration> {
+        gateways.iter().map(|gateway| gateway.process.cpu()).sum()
+    };
+    let before = cpu(gateways)?;
+    for round in 1..=u64::from(config.rounds) {
+        for (gateway, &sessions) in gateways.iter_mut().zip(sessions) {
+            gateway.clients.begin_await(round * sessions as u64).await?;
+        }
+        stage.send(1).await?;
+        for gateway in gateways.iter_mut() {
+            gateway.clients.done().await?;
+        }
+    }
+    let used = cpu(gateways)? - before;
+    let deliveries = sessions.iter().sum::<usize>() as f64 * f64::from(config.rounds);
+    Ok(used.as_secs_f64() * 1e6 / deliveries)
+}

@@ -1,0 +1,151 @@
+//! A channel of a guild, and the way of a message's event into the cluster as often as wanted.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use guildhall_api::{
+    events::{self, Publisher},
+    telemetry::Metrics,
+};
+use guildhall_gateway::dispatch::{Dispatch, Layout};
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::{EventKind, Intents},
+    id::marker::{Guild, Realm},
+    shard::{self, Position},
+};
+use serde_json::{Value, json};
+use sqlx::{PgPool, postgres::PgPoolOptions};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    rest::Rest,
+    swarm::now_ns,
+    world::{self, Account},
+};
+
+/// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
+const FRAME_BYTES: usize = 600;
+
+/// One guild's channel.
+pub struct Stage {
+    pub guild: Id<Guild>,
+    pub channel: String,
+    /// A MESSAGE_CREATE as the API stored it; sent again under new numbers.
+    pub message: Envelope,
+    /// Its WebSocket frame, as the gateway lays it out.
+    pub frame: Vec<u8>,
+    db: PgPool,
+    publisher: Publisher,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Stage {
+    /// Makes the channel and posts the message. `cluster`: database, Redis, shards.
+    pub async fn build(
+        rest: &mut Rest,
+        owner: &Account,
+        guild: &str,
+        overwrites: Value,
+        (database_url, redis_url, shards): (&str, &str, u16),
+    ) -> Result<Self> {
+        let channel = world::make_channel(rest, owner, guild, overwrites).await?;
+        // One writer: a statement after the other, as of one API process.
+        let db = PgPoolOptions::new()
+            .max_connections(2)
+            .connect(database_url)
+            .await
+            .context("DATABASE_URL")?;
+        let guild: Id<Guild> = guild.parse().context("guild id")?;
+        let realm = shard::realm(guild);
+        let mut length = 1;
+        let (message, frame) = loop {
+            let path = format!("/channels/{channel}/messages");
+            let body = json!({ "content": "x".repeat(length) });
+            rest.call("POST", &path, &owner.token, &body).await?;
+            let message = newest(&db, realm).await?;
+            let frame = frame_of(&message);
+            if frame.len() >= FRAME_BYTES {
+                break (message, frame);
+            }
+            length += FRAME_BYTES - frame.len();
+        };
+        let client = redis::Client::open(redis_url).context("REDIS_URL")?;
+        let redis = redis::aio::ConnectionManager::new(client)
+            .await
+            .context("REDIS_URL")?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let publisher = Publisher::start(redis, shards, Metrics::new()?, &tasks, stop.clone());
+        Ok(Self {
+            guild,
+            channel,
+            message,
+            frame,
+            db,
+            publisher,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Stores `count` messages' events in one transaction and publishes them, as the API does.
+    /// When they were published, on the clock of [`now_ns`].
+    pub async fn send(&mut self, count: u16) -> Result<u64> {
+        let mut transaction = self.db.begin().await?;
+        let mut stored = Vec::new();
+        for _ in 0..count {
+            let event = events::append_bytes(
+                &mut transaction,
+                self.guild,
+                self.message.kind,
+                self.message.vis.clone(),
+                self.message.body.clone(),
+                self.message.alt.clone(),
+            )
+            .await?;
+            stored.push(event);
+        }
+        transaction.commit().await?;
+        let now = now_ns();
+        self.publisher.publish(stored);
+        Ok(now)
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.db.close().await;
+    }
+}
+
+/// What the sessions of a scenario listen to.
+pub fn listening_intents() -> Intents {
+    Intents::GUILDS | Intents::GUILD_MESSAGES | Intents::MESSAGE_CONTENT
+}
+
+/// Length of the text in a frame of 126 to 65535 bytes.
+pub fn payload_len(frame: &[u8]) -> usize {
+    frame.len() - 4
+}
+
+/// The newest event of a realm, which must be a message.
+async fn newest(db: &PgPool, realm: Id<Realm>) -> Result<Envelope> {
+    let heads = guildhall_store::events::heads(db, &[realm]).await?;
+    let head = heads.first().context("the guild has no events")?.position;
+    let before = Position {
+        seq: head.seq - 1,
+        ..head
+    };
+    let found = guildhall_store::events::since(db, realm, before, 1).await?;
+    let event = found.into_iter().next().context("the event is gone")?;
+    ensure!(event.kind == EventKind::MessageCreate, "no message");
+    Ok(event)
+}
+
+fn frame_of(message: &Envelope) -> Vec<u8> {
+    let dispatch = Dispatch::new(message.kind, &message.body, Instant::now());
+    Layout::of([&dispatch].into_iter()).numbered(1).to_vec()
+}
