@@ -259,8 +259,8 @@ impl Core {
         }
     }
 
-    /// Sends the node what it is to do. Never put off: a session that ends before its
-    /// subscription is sent would be subscribed for good.
+    /// Sends the node what it is to do. Never put off, however many sessions wait to be written
+    /// to: those who come wait for the answer.
     fn tell_node(&mut self) {
         if !self.is_behind() {
             // Only now is it known what clients have left to read.

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use guildhall_shared::{
     Id,
     envelope::{Durability, Envelope, Visibility},
-    gateway::{EventKind, Intents},
+    gateway::{CloseCode, EventKind, Intents},
     id::marker::{Channel, Guild, User},
     shard::{self, Position},
 };
@@ -538,6 +538,32 @@ impl World {
             self.read();
         }
     }
+}
+
+#[test]
+fn a_session_that_ends_before_its_subscriptions_are_sent_is_not_subscribed() {
+    let mut world = World::new();
+    world.connect(usize::MAX);
+    world.node.answer();
+    for message in world.node.inbox.drain(..) {
+        world.core.on_message(message);
+    }
+    assert_eq!(world.core.sessions.len(), 1);
+    let key = world.key().unwrap();
+    world.core.close(key, CloseCode::AuthenticationFailed);
+    assert!(world.core.sessions.is_empty());
+    world.core.flush();
+    let mut subscribed = Vec::new();
+    while let Ok(request) = world.node.requests.try_recv() {
+        match request {
+            ToNode::Subscribe { subscriptions, .. } => {
+                subscribed.extend(subscriptions.iter().map(|subscription| subscription.realm));
+            }
+            ToNode::Unsubscribe { realm, .. } => subscribed.retain(|&known| known != realm),
+            _ => {}
+        }
+    }
+    assert!(subscribed.is_empty(), "{subscribed:?}");
 }
 
 proptest! {

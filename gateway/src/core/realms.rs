@@ -206,17 +206,29 @@ impl Core {
         self.stop_watching(slot, guild);
         let realm = shard::realm(guild);
         if self.hub.leave(realm, user, slot) {
-            let core = self.core_id();
-            self.outbox.push_back(ToNode::Unsubscribe {
-                core,
-                realm,
-                users: vec![user],
-            });
+            self.unsubscribe(realm, user);
         } else {
             self.tell_presence(user, vec![realm]);
         }
         self.assemble(slot);
         true
+    }
+
+    /// A user's last session here has left a realm. What was still to be asked for them there is
+    /// not: it would be sent after this, and subscribe them for good.
+    pub(super) fn unsubscribe(&mut self, realm: Id<Realm>, user: Id<User>) {
+        self.subscriptions.retain_mut(|subscription| {
+            if subscription.realm == realm {
+                let users = &mut subscription.users;
+                users.retain(|subscriber| subscriber.user != user);
+            }
+            !subscription.users.is_empty()
+        });
+        self.outbox.push_back(ToNode::Unsubscribe {
+            core: self.config.id,
+            realm,
+            users: vec![user],
+        });
     }
 
     /// A subscription stands: the view, what was missed, and the snapshots that were asked for.

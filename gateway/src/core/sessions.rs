@@ -376,11 +376,7 @@ impl Core {
         let mut still = Vec::new();
         for realm in realms {
             if self.hub.leave(realm, session.user, slot) {
-                self.outbox.push_back(ToNode::Unsubscribe {
-                    core,
-                    realm,
-                    users: vec![session.user],
-                });
+                self.unsubscribe(realm, session.user);
             } else {
                 still.push(realm);
             }
