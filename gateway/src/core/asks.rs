@@ -160,12 +160,18 @@ impl Core {
         asks.ready.push(key);
     }
 
-    /// Asks what can be asked now. Called at every flush, after what clients have to read is written.
+    /// Asks what can be asked now. Called at every flush. Sessions that wait to be written to keep
+    /// their place: what their clients have left to read is known after that.
     pub(super) fn ask_ready(&mut self) {
         let mut ready = std::mem::take(&mut self.asks.ready);
-        for key in ready.drain(..) {
-            self.ask_next(key);
-        }
+        ready.retain(|&key| {
+            let session = self.sessions.get(key.slot as usize);
+            let waits = session.is_some_and(|of| of.dirty && of.key(key.slot) == key);
+            if !waits {
+                self.ask_next(key);
+            }
+            waits
+        });
         self.asks.ready = ready;
     }
 

@@ -262,10 +262,7 @@ impl Core {
     /// Sends the node what it is to do. Never put off, however many sessions wait to be written
     /// to: those who come wait for the answer.
     fn tell_node(&mut self) {
-        if !self.is_behind() {
-            // Only now is it known what clients have left to read.
-            self.ask_ready();
-        }
+        self.ask_ready();
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);

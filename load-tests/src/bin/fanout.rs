@@ -137,10 +137,11 @@ async fn measure(config: &Config) -> Result<()> {
     readers.tell("close").await?;
     let after = measure_floor(config, &mut readers, &stage.frame).await?;
     let naive = measure_naive(config, &mut readers, &stage).await?;
+    let frame_bytes = stage.frame.len();
     stage.end().await;
 
     report::section("Frames");
-    report::line("bytes on the wire", stage.frame.len());
+    report::line("bytes on the wire", frame_bytes);
     report::section("Kernel floor F, CPU per delivery");
     for (what, before, after) in [
         ("one message outstanding", before.one, after.one),
