@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use benches::inputs::{nodes, settled};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use shard_coordinator::placement::plan;
+use shard_coordinator::placement::{Observed, plan};
 
 fn placement(c: &mut Criterion) {
     let mut group = c.benchmark_group("placement");

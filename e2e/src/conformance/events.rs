@@ -70,6 +70,9 @@ struct Score {
     whole: usize,
 }
 
+/// Which events a score is of.
+type Counts = fn(&Event) -> bool;
+
 const QUESTIONS: [&str; 3] = ["emitted", "reaches", "typed"];
 
 impl EventBook {
@@ -105,7 +108,7 @@ impl EventBook {
         [mark(&proof.emitted), mark(&proof.reaches), typed]
     }
 
-    fn score(&self, counts: impl Fn(&Event) -> bool) -> Score {
+    fn score(&self, counts: Counts) -> Score {
         let mut score = Score::default();
         for event in EVENTS.iter().filter(|event| counts(event)) {
             let marks = self.marks(event);
@@ -121,14 +124,14 @@ impl EventBook {
     /// The part of the page about events, in Markdown.
     pub fn page(&self) -> String {
         let mut page = String::from(HEAD);
-        let rows: [(&str, &dyn Fn(&Event) -> bool); 3] = [
-            ("official, tier 1", &|event| {
+        let rows: [(&str, Counts); 3] = [
+            ("official, tier 1", |event| {
                 event.official && event.tier == 1
             }),
-            ("official, tier 2", &|event| {
+            ("official, tier 2", |event| {
                 event.official && event.tier == 2
             }),
-            ("clients of people", &|event| !event.official),
+            ("clients of people", |event| !event.official),
         ];
         for (what, counts) in rows {
             let Score { of, passed, whole } = self.score(counts);
