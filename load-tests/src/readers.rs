@@ -4,13 +4,16 @@
 //! Commands:
 //! - `plain <address> <connections>`: connects; answered `open`.
 //! - `bare <address> <connections>`: connects and upgrades; answered `open`.
-//! - `session <address> <token> <intents> <listening|deaf>`: connects to a gateway,
-//!   identifies and waits for READY and GUILD_CREATE; answered `open <bytes of both>`.
+//! - `session <address> <token> <intents> <listening|deaf> <compress>`: connects to a gateway with
+//!   this value of `compress`, or `none`, identifies and waits for READY and GUILD_CREATE;
+//!   answered `open <bytes of both>`.
 //! - `frame <length>`: the length of a text message that is a delivery; answered `set`.
+//! - `binary <length>`: the least length of a binary message that is one; answered `set`.
 //! - `await <deliveries>`: answered `done` once that many came since the last `frame`.
 //! - `beat`: a heartbeat on every connection.
+//! - `bytes`: answered `bytes <payload bytes of the deliveries>`.
 //! - `overheard`: answered `overheard <deliveries to deaf sessions>`.
-//! - `close`: closes all connections.
+//! - `close`: ends all sessions and connections.
 
 use std::{
     io::{self, BufRead, ErrorKind, Read, Write},
@@ -30,6 +33,8 @@ use serde_json::json;
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 /// The mask of our frames: any is legal, and none keeps the bytes as they are.
 const NO_MASK: [u8; 4] = [0; 4];
+/// A close frame with 1000, which ends the session too.
+const CLOSE: [u8; 8] = [0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE8];
 const INPUT: EventData = EventData::new_u64(u64::MAX);
 
 /// Serves until stdin ends; what goes wrong is the last line of stdout.
@@ -45,8 +50,9 @@ fn serve() -> Result<()> {
     let mut readers = Readers {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
         connections: Vec::new(),
-        delivery_len: 0,
+        delivery: Delivery::Text(0),
         deliveries: 0,
+        bytes: 0,
         overheard: 0,
         awaited: None,
     };
@@ -84,10 +90,30 @@ fn serve() -> Result<()> {
 struct Readers {
     epoll: OwnedFd,
     connections: Vec<Connection>,
-    delivery_len: usize,
+    delivery: Delivery,
     deliveries: u64,
+    /// Of their payloads.
+    bytes: u64,
     overheard: u64,
     awaited: Option<u64>,
+}
+
+/// Which message is a delivery.
+#[derive(Debug, Clone, Copy)]
+enum Delivery {
+    /// Text of this length.
+    Text(usize),
+    /// Binary of at least this length.
+    Binary(usize),
+}
+
+impl Delivery {
+    fn is(self, first_byte: u8, len: usize) -> bool {
+        match self {
+            Self::Text(length) => first_byte == 0x81 && len == length,
+            Self::Binary(least) => first_byte == 0x82 && len >= least,
+        }
+    }
 }
 
 struct Connection {
@@ -119,17 +145,18 @@ impl Readers {
                 }
                 println!("open");
             }
-            ["session", address, token, intents, hearing] => {
-                let (stream, bytes) = log_in(address.parse()?, token, intents.parse()?)?;
+            ["session", address, token, intents, hearing, compress] => {
+                let address = address.parse()?;
+                let intents = intents.parse()?;
+                let (stream, bytes) = match compress {
+                    "none" => log_in(address, token, intents)?,
+                    compress => log_in_compressed(address, token, intents, compress)?,
+                };
                 self.add(stream, hearing == "deaf")?;
                 println!("open {bytes}");
             }
-            ["frame", length] => {
-                self.delivery_len = length.parse()?;
-                self.deliveries = 0;
-                self.overheard = 0;
-                println!("set");
-            }
+            ["frame", length] => self.count(Delivery::Text(length.parse()?)),
+            ["binary", length] => self.count(Delivery::Binary(length.parse()?)),
             ["await", deliveries] => self.awaited = Some(deliveries.parse()?),
             ["beat"] => {
                 for connection in &self.connections {
@@ -140,11 +167,25 @@ impl Readers {
                         .context("a connection takes no heartbeat")?;
                 }
             }
+            ["bytes"] => println!("bytes {}", self.bytes),
             ["overheard"] => println!("overheard {}", self.overheard),
-            ["close"] => self.connections.clear(),
+            ["close"] => {
+                for connection in self.connections.drain(..) {
+                    // A server that has closed already need not hear it.
+                    let _ = (&connection.stream).write_all(&CLOSE);
+                }
+            }
             _ => bail!("no such command: {}", words[0]),
         }
         Ok(())
+    }
+
+    fn count(&mut self, delivery: Delivery) {
+        self.delivery = delivery;
+        self.deliveries = 0;
+        self.bytes = 0;
+        self.overheard = 0;
+        println!("set");
     }
 
     fn add(&mut self, stream: TcpStream, deaf: bool) -> Result<()> {
@@ -170,14 +211,13 @@ impl Readers {
             match connection.stream.read(buffer) {
                 Ok(0) => bail!("the server closed a connection"),
                 Ok(read) => {
-                    let found = connection
-                        .frames
-                        .count(&buffer[..read], self.delivery_len)?;
+                    let (found, bytes) = connection.frames.count(&buffer[..read], self.delivery)?;
                     connection.heard += found;
                     if connection.deaf {
                         self.overheard += found;
                     } else {
                         self.deliveries += found;
+                        self.bytes += bytes;
                     }
                     if read < buffer.len() {
                         return Ok(());
@@ -207,9 +247,9 @@ struct Frames {
 }
 
 impl Frames {
-    /// Text frames of `delivery_len` whose header ends in these bytes.
-    fn count(&mut self, mut bytes: &[u8], delivery_len: usize) -> Result<u64> {
-        let mut found = 0;
+    /// Deliveries whose header ends in these bytes, and the bytes of their payloads.
+    fn count(&mut self, mut bytes: &[u8], delivery: Delivery) -> Result<(u64, u64)> {
+        let (mut found, mut found_bytes) = (0, 0);
         while !bytes.is_empty() {
             let skip = self.left.min(bytes.len());
             self.left -= skip;
@@ -222,13 +262,16 @@ impl Frames {
                 self.have += 1;
                 if let Some(len) = payload_len(&self.header[..self.have]) {
                     ensure!(self.header[0] & 0xF != 0x8, "the server sent a close frame");
-                    found += u64::from(self.header[0] == 0x81 && len == delivery_len);
+                    if delivery.is(self.header[0], len) {
+                        found += 1;
+                        found_bytes += len as u64;
+                    }
                     self.have = 0;
                     self.left = len;
                 }
             }
         }
-        Ok(found)
+        Ok((found, found_bytes))
     }
 }
 
@@ -244,13 +287,17 @@ pub(crate) fn payload_len(header: &[u8]) -> Option<usize> {
     }
 }
 
-/// Opens a WebSocket.
+/// Opens a WebSocket of JSON.
 fn upgrade(address: SocketAddr) -> Result<io::BufReader<TcpStream>> {
+    upgrade_with(address, "")
+}
+
+fn upgrade_with(address: SocketAddr, query: &str) -> Result<io::BufReader<TcpStream>> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(OPEN_PATIENCE))?;
     let request = format!(
-        "GET /?v=10&encoding=json HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+        "GET /?v=10&encoding=json{query} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: bG9hZCB0ZXN0IGNsaWVudA==\r\n\r\n"
     );
@@ -271,13 +318,7 @@ fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, 
     let mut stream = upgrade(address)?;
     let hello = read_text(&mut stream)?;
     ensure!(hello.contains(r#""op":10"#), "no HELLO");
-    let identify = json!({"op": 2, "d": {
-        "token": token,
-        "intents": intents,
-        "properties": {"os": "linux", "browser": "load-tests", "device": "load-tests"},
-    }});
-    let identify = client_frame(identify.to_string().as_bytes());
-    stream.get_mut().write_all(&identify)?;
+    stream.get_mut().write_all(&identify(token, intents))?;
     let ready = read_text(&mut stream)?;
     ensure!(
         ready.starts_with(r#"{"t":"READY""#),
@@ -290,6 +331,32 @@ fn log_in(address: SocketAddr, token: &str, intents: u32) -> Result<(TcpStream, 
     );
     ensure!(stream.buffer().is_empty(), "more than GUILD_CREATE came");
     Ok((stream.into_inner(), ready.len() + guild.len()))
+}
+
+/// The same over a compressed stream, which is not looked into.
+fn log_in_compressed(
+    address: SocketAddr,
+    token: &str,
+    intents: u32,
+    compress: &str,
+) -> Result<(TcpStream, usize)> {
+    let mut stream = upgrade_with(address, &format!("&compress={compress}"))?;
+    read_message(&mut stream, 0x82).context("no HELLO")?;
+    stream.get_mut().write_all(&identify(token, intents))?;
+    let ready = read_message(&mut stream, 0x82).context("no READY")?;
+    let guild = read_message(&mut stream, 0x82).context("no GUILD_CREATE")?;
+    ensure!(stream.buffer().is_empty(), "more than GUILD_CREATE came");
+    Ok((stream.into_inner(), ready.len() + guild.len()))
+}
+
+/// The frame of an IDENTIFY.
+fn identify(token: &str, intents: u32) -> Vec<u8> {
+    let identify = json!({"op": 2, "d": {
+        "token": token,
+        "intents": intents,
+        "properties": {"os": "linux", "browser": "load-tests", "device": "load-tests"},
+    }});
+    client_frame(identify.to_string().as_bytes())
 }
 
 /// A session of its own that waits for one message at a time.
@@ -320,6 +387,11 @@ impl Listener {
 }
 
 fn read_text(stream: &mut impl Read) -> Result<String> {
+    Ok(String::from_utf8(read_message(stream, 0x81)?)?)
+}
+
+/// The payload of a message whose first byte is this.
+fn read_message(stream: &mut impl Read, first_byte: u8) -> Result<Vec<u8>> {
     let mut header = [0; 10];
     let mut have = 0;
     let len = loop {
@@ -331,13 +403,13 @@ fn read_text(stream: &mut impl Read) -> Result<String> {
     };
     let mut payload = vec![0; len];
     stream.read_exact(&mut payload)?;
-    if header[0] != 0x81 {
+    if header[0] != first_byte {
         let code = payload
             .first_chunk()
             .map_or(0, |code| u16::from_be_bytes(*code));
         bail!("closed with {code}");
     }
-    Ok(String::from_utf8(payload)?)
+    Ok(payload)
 }
 
 /// A text frame as clients send it.
@@ -372,7 +444,7 @@ mod tests {
             let mut frames = Frames::default();
             let found: u64 = stream
                 .chunks(piece)
-                .map(|bytes| frames.count(bytes, 600).unwrap())
+                .map(|bytes| frames.count(bytes, Delivery::Text(600)).unwrap().0)
                 .sum();
             assert_eq!(found, 3, "in pieces of {piece}");
             assert_eq!((frames.left, frames.have), (0, 0));
@@ -380,8 +452,23 @@ mod tests {
     }
 
     #[test]
+    fn binary_messages_count_from_their_least_length() {
+        let mut stream = Vec::new();
+        for len in [40, 100, 300] {
+            stream.extend(frame(Frame::Binary, &vec![b'x'; len]));
+        }
+        stream.extend(frame(Frame::Text, &[b'x'; 300]));
+        let counted = Frames::default().count(&stream, Delivery::Binary(100));
+        assert_eq!(counted.unwrap(), (2, 400));
+    }
+
+    #[test]
     fn a_close_frame_is_an_error() {
         let close = frame(Frame::Close, &4000u16.to_be_bytes());
-        assert!(Frames::default().count(&close, 600).is_err());
+        assert!(
+            Frames::default()
+                .count(&close, Delivery::Text(600))
+                .is_err()
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! A channel of a guild, and the way of a message's event into the cluster as often as wanted.
 
-use std::time::Instant;
+use std::{ops::Range, time::Instant};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use guildhall_api::{
     events::{self, Publisher},
     telemetry::Metrics,
@@ -27,6 +28,11 @@ use crate::{
 
 /// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
 const FRAME_BYTES: usize = 600;
+/// What messages are made of.
+const WORDS: [&str; 24] = [
+    "the", "of", "and", "to", "in", "that", "it", "was", "for", "on", "are", "with", "they", "be",
+    "at", "one", "have", "this", "from", "window", "garden", "morning", "answer", "question",
+];
 
 /// One guild's channel.
 pub struct Stage {
@@ -36,6 +42,8 @@ pub struct Stage {
     pub message: Envelope,
     /// Its WebSocket frame, as the gateway lays it out.
     pub frame: Vec<u8>,
+    /// Where the message's text stands in its body.
+    text: Range<usize>,
     db: PgPool,
     publisher: Publisher,
     tasks: TaskTracker,
@@ -72,6 +80,7 @@ impl Stage {
             }
             length += FRAME_BYTES - frame.len();
         };
+        let text = text_of(&message.body, length).context("the message has no text")?;
         let client = redis::Client::open(redis_url).context("REDIS_URL")?;
         let redis = redis::aio::ConnectionManager::new(client)
             .await
@@ -83,6 +92,7 @@ impl Stage {
             channel,
             message,
             frame,
+            text,
             db,
             publisher,
             tasks,
@@ -90,7 +100,8 @@ impl Stage {
         })
     }
 
-    /// Stores `count` messages' events in one transaction and publishes them, as the API does.
+    /// Stores `count` messages' events in one transaction and publishes them, as the API does. Each
+    /// has a text of its own, all of one length.
     /// When they were published, on the clock of [`now_ns`].
     pub async fn send(&mut self, count: u16) -> Result<u64> {
         let mut transaction = self.db.begin().await?;
@@ -101,7 +112,7 @@ impl Stage {
                 self.guild,
                 self.message.kind,
                 self.message.vis.clone(),
-                self.message.body.clone(),
+                self.retold(),
                 self.message.alt.clone(),
             )
             .await?;
@@ -111,6 +122,18 @@ impl Stage {
         let now = now_ns();
         self.publisher.publish(stored);
         Ok(now)
+    }
+
+    /// The message's body with another text.
+    fn retold(&self) -> Bytes {
+        let mut body = self.message.body.to_vec();
+        let mut text = String::new();
+        while text.len() < self.text.len() {
+            text.push_str(WORDS[rand::random_range(0..WORDS.len())]);
+            text.push(' ');
+        }
+        body[self.text.clone()].copy_from_slice(&text.as_bytes()[..self.text.len()]);
+        body.into()
     }
 
     pub async fn end(self) {
@@ -143,6 +166,13 @@ async fn newest(db: &PgPool, realm: Id<Realm>) -> Result<Envelope> {
     let event = found.into_iter().next().context("the event is gone")?;
     ensure!(event.kind == EventKind::MessageCreate, "no message");
     Ok(event)
+}
+
+/// Where `length` letters x are.
+fn text_of(body: &[u8], length: usize) -> Option<Range<usize>> {
+    let text = vec![b'x'; length];
+    let start = body.windows(length).position(|window| window == text)?;
+    Some(start..start + length)
 }
 
 fn frame_of(message: &Envelope) -> Vec<u8> {

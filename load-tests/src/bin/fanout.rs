@@ -25,6 +25,10 @@ const ONE_AIM: f64 = 1.1;
 const NAIVE_AIM: f64 = 0.4;
 const BURST_AIM: f64 = 0.09;
 const IDLE_AIM_KB: f64 = 4.0;
+/// Compressions, and what a delivery may cost beside a plain one.
+const COMPRESSIONS: [(&str, f64); 2] = [("zlib-stream", 1.1), ("zstd-stream", 1.2)];
+/// A compressed MESSAGE_CREATE is longer, the answer to a heartbeat shorter.
+const COMPRESSED_BYTES_MIN: usize = 70;
 /// Sessions that open before memory is looked at: the guild, pools and buffers exist then.
 const WARM_UP_SESSIONS: usize = 50;
 /// Sessions that must hear nothing: half lack the intent, half may not view the channel.
@@ -135,6 +139,12 @@ async fn measure(config: &Config) -> Result<()> {
     let memory = connect(config, gateway, &mut readers, &mut cast).await?;
     let served = measure_gateway(config, gateway, &mut readers, &mut stage).await?;
     readers.tell("close").await?;
+    let mut compressed = Vec::new();
+    for (compress, aim) in COMPRESSIONS {
+        let (cost, bytes) =
+            measure_compressed(config, gateway, &mut readers, &cast, &mut stage, compress).await?;
+        compressed.push((compress, cost, bytes, aim));
+    }
     let after = measure_floor(config, &mut readers, &stage.frame).await?;
     let naive = measure_naive(config, &mut readers, &stage).await?;
     let frame_bytes = stage.frame.len();
@@ -190,6 +200,18 @@ async fn measure(config: &Config) -> Result<()> {
         " x",
         &Aim::AtMost(NAIVE_AIM),
     );
+    report::section("Compressed streams, one message outstanding, each with a text of its own");
+    for (compress, cost, bytes, aim) in compressed {
+        report::line(compress, format!("{cost:.3} us, {bytes:.0} bytes"));
+        let (ratio, aim) = (cost / served.one.us_per_delivery, Aim::AtMost(aim));
+        report::aim("  against plain", ratio, " x", &aim);
+        report::row(
+            &format!("{compress} against plain, {connections} sessions"),
+            ratio,
+            " x",
+            &aim,
+        );
+    }
     report::section("Sessions at rest");
     report::line(
         "idle with all sessions",
@@ -351,7 +373,9 @@ async fn connect(
         let intents = intents.bits();
         let token = &bot.token;
         readers
-            .tell(&format!("session {address} {token} {intents} {hearing}"))
+            .tell(&format!(
+                "session {address} {token} {intents} {hearing} none"
+            ))
             .await?;
         Ok(readers.hear("open", PATIENCE).await?.parse()?)
     };
@@ -456,6 +480,52 @@ async fn measure_gateway(
         idle_ms_per_s,
         overheard,
     })
+}
+
+/// New sessions of the same bots over a compressed stream. CPU per delivery, microseconds, and
+/// bytes of one.
+async fn measure_compressed(
+    config: &Config,
+    gateway: Process,
+    readers: &mut Helper,
+    cast: &Cast,
+    stage: &mut Stage,
+    compress: &str,
+) -> Result<(f64, f64)> {
+    /// For the ends of the sessions before, and for what follows a login.
+    const SETTLE: Duration = Duration::from_secs(2);
+    tokio::time::sleep(SETTLE).await;
+    let address = address(&config.gateway_url)?;
+    let intents = listening_intents().bits();
+    for bot in &cast.bots {
+        let token = &bot.token;
+        readers
+            .tell(&format!(
+                "session {address} {token} {intents} listening {compress}"
+            ))
+            .await?;
+        readers.hear("open", PATIENCE).await?;
+    }
+    tokio::time::sleep(SETTLE).await;
+    readers
+        .tell(&format!("binary {COMPRESSED_BYTES_MIN}"))
+        .await?;
+    readers.hear("set", PATIENCE).await?;
+    let (mut sent, sessions) = (0, u64::from(config.connections));
+    let run = rounds(
+        config.rounds,
+        1,
+        &mut sent,
+        gateway,
+        readers,
+        stage,
+        sessions,
+    )
+    .await?;
+    readers.tell("bytes").await?;
+    let bytes: f64 = readers.hear("bytes", PATIENCE).await?.parse()?;
+    readers.tell("close").await?;
+    Ok((run.us_per_delivery, bytes / sent as f64))
 }
 
 /// `rounds` times `messages` at once, each when everybody got everything before.
