@@ -1,4 +1,5 @@
-//! Load generators: what they share. A scenario is a binary of its own in `src/bin`.
+//! Load generators: what they share. A scenario is a subcommand, in
+//! `src/scenarios`.
 //!
 //! Everything here is bounded in count and time. Never part of a server.
 

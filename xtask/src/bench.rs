@@ -161,8 +161,9 @@ fn measure(
             .map(|pid| pid.to_string())
             .context("a process is missing")
     };
-    let mut command = Command::new(plan.programs.join(name));
+    let mut command = Command::new(plan.programs.join("load-tests"));
     command
+        .arg(name)
         .args(arguments)
         .env("API_URL", format!("http://{}", cluster.api()))
         .env(

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::Parser;
+use clap::Args;
 use load_tests::{
     process::{Process, machine},
     readers::Listener,
@@ -40,8 +40,8 @@ const TABLE: &str = "load_test_message";
 
 /// Measures message creates per second. Loopback and a private cluster only: it makes
 /// accounts, guilds and a scratch table, and writes messages as fast as it can.
-#[derive(Parser)]
-struct Config {
+#[derive(Args)]
+pub(crate) struct Config {
     /// The API; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -88,15 +88,7 @@ struct Config {
     warm_up_s: u16,
 }
 
-fn main() -> Result<()> {
-    let config = Config::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
-async fn measure(config: &Config) -> Result<()> {
+pub(crate) async fn run(config: &Config) -> Result<()> {
     let api = address(&config.api_url)?;
     println!("post: {}", machine());
     println!(

@@ -3,14 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use anyhow::{Result, ensure};
+use clap::Args;
 use guildhall_shared::{gateway::Intents, shard};
 use load_tests::{
     child::Helper,
-    crowd, floor, naive,
+    crowd,
     process::{Process, machine},
-    readers,
     report::{self, Aim, quantile},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
@@ -43,11 +42,8 @@ const NAIVE_SHARE: u16 = 4;
 
 /// Measures a fan-out to the sessions of one guild. Loopback and a private cluster only:
 /// it makes accounts and writes to the event log as the API does.
-#[derive(Parser)]
-struct Config {
-    /// Part of this same program, started by it.
-    #[arg(value_enum, hide = true)]
-    helper: Option<HelperKind>,
+#[derive(Args)]
+pub(crate) struct Config {
     /// API that registers accounts; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -55,8 +51,8 @@ struct Config {
     #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
     gateway_url: String,
     /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID", required_unless_present = "helper")]
-    gateway_pid: Option<u32>,
+    #[arg(long, env = "GATEWAY_PID")]
+    gateway_pid: u32,
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
     database_url: String,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
@@ -82,29 +78,8 @@ struct Config {
     idle_s: u16,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HelperKind {
-    Floor,
-    Readers,
-    Naive,
-}
-
-fn main() -> Result<()> {
-    let config = Config::parse();
-    match config.helper {
-        Some(HelperKind::Floor) => return floor::run(),
-        Some(HelperKind::Readers) => return readers::run(),
-        Some(HelperKind::Naive) => return naive::run(),
-        None => {}
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
-async fn measure(config: &Config) -> Result<()> {
-    let gateway = Process::new(config.gateway_pid.context("GATEWAY_PID")?);
+pub(crate) async fn run(config: &Config) -> Result<()> {
+    let gateway = Process::new(config.gateway_pid);
     let api = address(&config.api_url)?;
     let connections = usize::from(config.connections);
     println!("fanout: {}", machine());

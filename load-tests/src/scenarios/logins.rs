@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use guildhall_shared::{Id, id::marker::Guild, shard};
 use load_tests::{
     clients::Clients,
@@ -13,7 +13,6 @@ use load_tests::{
     report::{self, Aim},
     rest::{Rest, address},
     stage::listening_intents,
-    swarm,
     world::{self, Account},
 };
 use sqlx::{Connection, PgConnection};
@@ -31,11 +30,8 @@ const AFTERWARDS: Duration = Duration::from_millis(700);
 
 /// Measures storms of handshakes, IDENTIFYs and RESUMEs. Loopback and a private cluster only: it
 /// makes accounts in the database by hand.
-#[derive(Parser)]
-struct Config {
-    /// Part of this same program, started by it.
-    #[arg(value_enum, hide = true)]
-    helper: Option<HelperKind>,
+#[derive(Args)]
+pub(crate) struct Config {
     /// API that registers accounts; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -46,8 +42,8 @@ struct Config {
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
     /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID", required_unless_present = "helper")]
-    gateway_pid: Option<u32>,
+    #[arg(long, env = "GATEWAY_PID")]
+    gateway_pid: u32,
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
     database_url: String,
     /// Shards of the cluster.
@@ -61,26 +57,10 @@ struct Config {
     sessions: u16,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HelperKind {
-    Swarm,
-}
-
-fn main() -> Result<()> {
-    let config = Config::parse();
-    if let Some(HelperKind::Swarm) = config.helper {
-        return swarm::run();
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
-async fn measure(config: &Config) -> Result<()> {
+pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("logins: {}", machine());
     let scene = Scene {
-        gateway: Process::new(config.gateway_pid.context("GATEWAY_PID")?),
+        gateway: Process::new(config.gateway_pid),
         address: address(&config.gateway_url)?,
         admin: address(&config.gateway_admin)?,
         intents: listening_intents().bits(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use load_tests::{
     process::machine,
     report::{self, Aim, quantile},
@@ -28,8 +28,8 @@ const INDEX_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Measures lists and searches at both ends. Loopback and a private cluster only: it fills
 /// tables of the database by hand.
-#[derive(Parser)]
-struct Config {
+#[derive(Args)]
+pub(crate) struct Config {
     /// The API; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -45,9 +45,7 @@ struct Config {
     requests: u16,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let config = Config::parse();
+pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("pages: {}", machine());
     let mut rest = Rest::connect(address(&config.api_url)?).await?;
     let owner = world::register(&mut rest).await?;
@@ -56,11 +54,11 @@ async fn main() -> Result<()> {
     let bot = world::make_bot(&mut rest, &owner).await?;
     world::add_bot(&mut rest, &owner, &guild, &bot).await?;
     let mut db = PgConnection::connect(&config.database_url).await?;
-    let first_member = fill_members(&mut db, &config, &guild).await?;
-    let first_message = fill_messages(&mut db, &config, &channel, &owner).await?;
+    let first_member = fill_members(&mut db, config, &guild).await?;
+    let first_message = fill_messages(&mut db, config, &channel, &owner).await?;
     println!("{} members, {} messages", config.members, config.messages);
 
-    let others = fill_others(&mut db, &config, (&guild, &channel, &owner)).await?;
+    let others = fill_others(&mut db, config, (&guild, &channel, &owner)).await?;
 
     let mut pages = Pages {
         rest,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::Args;
 use guildhall_shared::shard;
 use load_tests::{
     clients::Clients,
@@ -16,7 +16,6 @@ use load_tests::{
     report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
-    swarm,
     world::{self, Account},
 };
 use serde_json::json;
@@ -31,11 +30,8 @@ const SETTLE: Duration = Duration::from_secs(3);
 
 /// Measures a guild over all gateways of a cluster. Loopback and a private cluster only: it makes
 /// accounts in the database by hand and writes to the event log as the API does.
-#[derive(Parser)]
-struct Config {
-    /// Part of this same program, started by it.
-    #[arg(value_enum, hide = true)]
-    helper: Option<HelperKind>,
+#[derive(Args)]
+pub(crate) struct Config {
     /// API that registers accounts; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -63,22 +59,6 @@ struct Config {
     rounds: u16,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HelperKind {
-    Swarm,
-}
-
-fn main() -> Result<()> {
-    let config = Config::parse();
-    if let Some(HelperKind::Swarm) = config.helper {
-        return swarm::run();
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
 struct Gateway {
     process: Process,
     address: SocketAddr,
@@ -86,7 +66,7 @@ struct Gateway {
     clients: Clients,
 }
 
-async fn measure(config: &Config) -> Result<()> {
+pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("nodes: {}", machine());
     let count = config.gateway_pids.len();
     ensure!(

@@ -4,18 +4,18 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::Args;
 use guildhall_shared::shard;
 use load_tests::{
     child::Helper,
     clients::{Clients, Spread},
-    crowd, floor,
+    crowd,
     lag::Lags,
     process::{Process, machine, sessions_for},
     report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
-    swarm::{self, now_ns},
+    swarm::now_ns,
     world,
 };
 use serde_json::json;
@@ -36,11 +36,8 @@ const WARM_UP: usize = 20;
 
 /// Measures delivery at a steady rate. Loopback and a private cluster only: it makes accounts and
 /// writes to the event log as the API does.
-#[derive(Parser)]
-struct Config {
-    /// Part of this same program, started by it.
-    #[arg(value_enum, hide = true)]
-    helper: Option<HelperKind>,
+#[derive(Args)]
+pub(crate) struct Config {
     /// API that registers accounts; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -51,8 +48,8 @@ struct Config {
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
     /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID", required_unless_present = "helper")]
-    gateway_pid: Option<u32>,
+    #[arg(long, env = "GATEWAY_PID")]
+    gateway_pid: u32,
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
     database_url: String,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
@@ -71,28 +68,9 @@ struct Config {
     seconds: u16,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HelperKind {
-    Floor,
-    Swarm,
-}
-
-fn main() -> Result<()> {
-    let config = Config::parse();
-    match config.helper {
-        Some(HelperKind::Floor) => return floor::run(),
-        Some(HelperKind::Swarm) => return swarm::run(),
-        None => {}
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
-async fn measure(config: &Config) -> Result<()> {
+pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("delivery: {}", machine());
-    let gateway = Process::new(config.gateway_pid.context("GATEWAY_PID")?);
+    let gateway = Process::new(config.gateway_pid);
     let (address, admin) = (
         address(&config.gateway_url)?,
         address(&config.gateway_admin)?,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use clap::Args;
 use guildhall_shared::{gateway::Intents, shard};
 use load_tests::{
     clients::Clients,
@@ -17,7 +17,6 @@ use load_tests::{
     report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
-    swarm,
     world::{self, Account},
 };
 use serde_json::{Value, json};
@@ -33,11 +32,8 @@ const VIEW_CHANNEL: u64 = 1 << 10;
 
 /// Measures a guild of 100,000 members. Loopback and a private cluster only: it fills tables of the
 /// database by hand.
-#[derive(Parser)]
-struct Config {
-    /// Part of this same program, started by it.
-    #[arg(value_enum, hide = true)]
-    helper: Option<HelperKind>,
+#[derive(Args)]
+pub(crate) struct Config {
     /// API that registers accounts; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
@@ -48,8 +44,8 @@ struct Config {
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
     /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID", required_unless_present = "helper")]
-    gateway_pid: Option<u32>,
+    #[arg(long, env = "GATEWAY_PID")]
+    gateway_pid: u32,
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
     database_url: String,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
@@ -67,25 +63,9 @@ struct Config {
     messages: u16,
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum HelperKind {
-    Swarm,
-}
-
-fn main() -> Result<()> {
-    let config = Config::parse();
-    if let Some(HelperKind::Swarm) = config.helper {
-        return swarm::run();
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(measure(&config))
-}
-
-async fn measure(config: &Config) -> Result<()> {
+pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("crowded: {}", machine());
-    let gateway = Process::new(config.gateway_pid.context("GATEWAY_PID")?);
+    let gateway = Process::new(config.gateway_pid);
     let mut rest = Rest::connect(address(&config.api_url)?).await?;
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
