@@ -28,6 +28,8 @@ use crate::{
 
 /// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
 const FRAME_BYTES: usize = 600;
+/// Length of its text at least, so that there is something to compress.
+const TEXT_BYTES_MIN: usize = 60;
 /// What messages are made of.
 const WORDS: [&str; 24] = [
     "the", "of", "and", "to", "in", "that", "it", "was", "for", "on", "are", "with", "they", "be",
@@ -68,7 +70,7 @@ impl Stage {
             .context("DATABASE_URL")?;
         let guild: Id<Guild> = guild.parse().context("guild id")?;
         let realm = shard::realm(guild);
-        let mut length = 1;
+        let mut length = TEXT_BYTES_MIN;
         let (message, frame) = loop {
             let path = format!("/channels/{channel}/messages");
             let body = json!({ "content": "x".repeat(length) });

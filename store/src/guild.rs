@@ -118,6 +118,9 @@ impl From<ChannelRow> for Channel {
     }
 }
 
+/// Members in one portion.
+const MEMBERS_PER_READ: i64 = 2000;
+
 /// Columns of `member` and its `account` that make a [`Member`] with its user.
 #[derive(Debug)]
 pub struct MemberRow {
@@ -182,7 +185,7 @@ pub async fn snapshot(db: &PgPool, guild: Id<marker::Guild>) -> Result<Option<Sn
     let active = thread::active_ids(&mut *tx, guild).await?;
     let threads = thread::by_ids(&mut *tx, &active).await?;
     let thread_members = thread::members(&mut *tx, &active, thread::Whose::Everybodys).await?;
-    let members = members(&mut *tx, guild, None, i64::MAX).await?;
+    let members = all_members(&mut tx, guild).await?;
     let voice_states = voice::states(&mut *tx, guild, None, None).await?;
     let sounds = values(expressions::guild_sounds(&mut *tx, guild).await?);
     let stages = voice::stages(&mut *tx, guild, None).await?;
@@ -274,6 +277,20 @@ pub async fn channels(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Resu
     Ok(rows.into_iter().map(Channel::from).collect())
 }
 
+/// All members, read in portions: whoever reads with others on one thread lets them in between.
+async fn all_members(db: &mut PgConnection, guild: Id<marker::Guild>) -> Result<Vec<Member>> {
+    let mut all: Vec<Member> = Vec::new();
+    loop {
+        let after = all.last().and_then(|member| Some(member.user.as_ref()?.id));
+        let portion = members(&mut *db, guild, after, MEMBERS_PER_READ).await?;
+        let is_last = (portion.len() as i64) < MEMBERS_PER_READ;
+        all.extend(portion);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
 /// A guild's members after a user id, ascending.
 pub async fn members(
     db: impl PgExecutor<'_>,
@@ -287,7 +304,7 @@ pub async fn members(
                 m.pending, m.flags, m.avatar as member_avatar, m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
                 a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
          from member m join account a using (user_id)
-         where m.guild_id = $1 and m.user_id > $2
+         where m.guild_id = $1 and m.user_id > $2 and a.user_id > $2
          order by m.user_id limit $3",
         guild.to_db(),
         after.map_or(0, Id::to_db),

@@ -17,7 +17,6 @@
 //!
 //! Never checks permissions and never builds a body.
 
-mod copy;
 mod numbers;
 mod rows;
 

@@ -1,11 +1,13 @@
 //! What a batch stores: messages, their nonces and mentions, events, heads, counts of threads.
 
-use guildhall_shared::gateway::EventKind;
+use std::fmt::Write;
+
+use guildhall_shared::{Id, gateway::EventKind};
 use rustc_hash::FxHashMap;
 use sqlx::PgConnection;
 use time::OffsetDateTime;
 
-use super::{NewMessage, copy::Rows, numbers::Numbered};
+use super::{NewMessage, numbers::Numbered};
 
 /// One row per event; the first of a message brings the message.
 type Stored<'a> = [(&'a NewMessage, Numbered)];
@@ -16,8 +18,8 @@ pub(super) async fn insert(
     stored: &Stored<'_>,
     at: OffsetDateTime,
 ) -> sqlx::Result<()> {
-    copy_messages(db, stored).await?;
-    copy_events(db, stored, at).await?;
+    insert_messages(db, stored).await?;
+    insert_events(db, stored, at).await?;
     count_events(db, stored).await?;
     remember_nonces(db, stored).await?;
     note_mentions(db, stored).await?;
@@ -30,69 +32,97 @@ fn messages<'a>(stored: &'a Stored<'_>) -> impl Iterator<Item = &'a NewMessage> 
         .filter_map(|(message, at)| at.first.then_some(*message))
 }
 
-async fn copy_messages(db: &mut PgConnection, stored: &Stored<'_>) -> sqlx::Result<()> {
-    let bytes = |message: &NewMessage| {
-        let extra = message.extra.as_ref().map_or(0, String::len);
-        let mentions = message.mentions.len() + message.mention_roles.len();
-        160 + message.content.len() + extra + 12 * mentions
-    };
-    let mut rows = Rows::new(messages(stored).map(bytes).sum());
-    for message in messages(stored) {
-        rows.row(11);
-        rows.bigint(message.channel.to_db());
-        rows.bigint(message.id.to_db());
-        rows.bigint(message.author.to_db());
-        rows.smallint(message.kind.into());
-        rows.bigint(message.flags as i64);
-        rows.bytes(message.content.as_bytes());
-        rows.boolean(message.tts);
-        rows.boolean(message.mention_everyone);
-        rows.bigints(message.mentions.iter().map(|id| id.to_db()));
-        rows.bigints(message.mention_roles.iter().map(|id| id.to_db()));
-        match &message.extra {
-            Some(extra) => rows.jsonb(extra),
-            None => rows.null(),
-        }
-    }
-    let statement = "copy message (channel_id, message_id, author_id, kind, flags, content, tts,
-                                   mention_everyone, mentions, mention_roles, extra)
-                     from stdin (format binary)";
-    rows.store(db, statement).await
+async fn insert_messages(db: &mut PgConnection, stored: &Stored<'_>) -> sqlx::Result<()> {
+    let new: Vec<&NewMessage> = messages(stored).collect();
+    let channels: Vec<i64> = new.iter().map(|m| m.channel.to_db()).collect();
+    let ids: Vec<i64> = new.iter().map(|m| m.id.to_db()).collect();
+    let authors: Vec<i64> = new.iter().map(|m| m.author.to_db()).collect();
+    let kinds: Vec<i16> = new.iter().map(|m| m.kind.into()).collect();
+    let flags: Vec<i64> = new.iter().map(|m| m.flags as i64).collect();
+    let contents: Vec<&str> = new.iter().map(|m| m.content.as_str()).collect();
+    let tts: Vec<bool> = new.iter().map(|m| m.tts).collect();
+    let everyone: Vec<bool> = new.iter().map(|m| m.mention_everyone).collect();
+    // Rows of arrays would have to be of one length, so each array is a text.
+    let mentions: Vec<String> = new.iter().map(|m| array(&m.mentions)).collect();
+    let roles: Vec<String> = new.iter().map(|m| array(&m.mention_roles)).collect();
+    let extras: Vec<Option<&str>> = new.iter().map(|m| m.extra.as_deref()).collect();
+    sqlx::query!(
+        "insert into message (channel_id, message_id, author_id, kind, flags, content, tts,
+                              mention_everyone, mentions, mention_roles, extra)
+         select channel_id, message_id, author_id, kind, flags, content, tts,
+                mention_everyone, mentions::bigint[], mention_roles::bigint[], extra::jsonb
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::smallint[], $5::bigint[],
+                     $6::text[], $7::bool[], $8::bool[], $9::text[], $10::text[], $11::text[])
+              as new (channel_id, message_id, author_id, kind, flags, content, tts,
+                      mention_everyone, mentions, mention_roles, extra)",
+        &channels,
+        &ids,
+        &authors,
+        &kinds,
+        &flags,
+        contents.as_slice() as &[&str],
+        &tts,
+        &everyone,
+        &mentions,
+        &roles,
+        extras.as_slice() as &[Option<&str>],
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
-async fn copy_events(
+/// A `bigint[]` as text.
+fn array<T>(ids: &[Id<T>]) -> String {
+    let mut text = String::from("{");
+    for (place, id) in ids.iter().enumerate() {
+        let comma = if place == 0 { "" } else { "," };
+        let _ = write!(text, "{comma}{}", id.to_db());
+    }
+    text.push('}');
+    text
+}
+
+async fn insert_events(
     db: &mut PgConnection,
     stored: &Stored<'_>,
     time: OffsetDateTime,
 ) -> sqlx::Result<()> {
-    let bytes = |message: &NewMessage| {
-        let alt = message.alt.as_ref();
-        // It is told by how it differs.
-        let alt = alt.map_or(0, |alt| {
-            alt.body.len().saturating_sub(message.body.len()) + 64
-        });
-        160 + message.body.len() + alt
-    };
-    let mut rows = Rows::new(stored.iter().map(|row| bytes(row.0)).sum());
-    for (message, at) in stored {
-        rows.row(9);
-        rows.bigint(at.realm.to_db());
-        rows.bigint(at.seq);
-        rows.integer(at.shard);
-        rows.integer(at.era);
-        // By default it would be the time of each row, and each would be stored by itself.
-        rows.timestamptz(time);
-        rows.smallint(EventKind::MessageCreate.number() as i16);
-        rows.with(|out| message.vis.encode(out));
-        rows.bytes(&message.body);
-        match &message.alt {
-            Some(alt) => rows.with(|out| alt.encode(&message.body, out)),
-            None => rows.null(),
-        }
+    let realms: Vec<i64> = stored.iter().map(|(_, at)| at.realm.to_db()).collect();
+    let seqs: Vec<i64> = stored.iter().map(|(_, at)| at.seq).collect();
+    let shards: Vec<i32> = stored.iter().map(|(_, at)| at.shard).collect();
+    let eras: Vec<i32> = stored.iter().map(|(_, at)| at.era).collect();
+    let (mut vis, mut alts) = (Vec::new(), Vec::new());
+    for (message, _) in stored {
+        let mut bytes = Vec::new();
+        message.vis.encode(&mut bytes);
+        vis.push(bytes);
+        alts.push(message.alt.as_ref().map(|alt| {
+            let mut bytes = Vec::new();
+            alt.encode(&message.body, &mut bytes);
+            bytes
+        }));
     }
-    let statement = "copy realm_event (realm_id, seq, shard, era, at, kind, vis, body, alt)
-                     from stdin (format binary)";
-    rows.store(db, statement).await
+    let bodies: Vec<&[u8]> = stored.iter().map(|(m, _)| m.body.as_ref()).collect();
+    sqlx::query!(
+        "insert into realm_event (realm_id, seq, shard, era, at, kind, vis, body, alt)
+         select realm_id, seq, shard, era, $8, $9, vis, body, alt
+         from unnest($1::bigint[], $2::bigint[], $3::int[], $4::int[], $5::bytea[], $6::bytea[],
+                     $7::bytea[])
+              as new (realm_id, seq, shard, era, vis, body, alt)",
+        &realms,
+        &seqs,
+        &shards,
+        &eras,
+        &vis,
+        bodies.as_slice() as &[&[u8]],
+        alts.as_slice() as &[Option<Vec<u8>>],
+        time,
+        EventKind::MessageCreate.number() as i16,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// The heads say the newest numbers.

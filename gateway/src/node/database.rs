@@ -11,6 +11,8 @@ pub(crate) enum Error {
     Store(#[from] guildhall_store::Error),
     #[error("no answer from the database in time")]
     Timeout,
+    #[error("the process stops before all was read")]
+    Stopped,
 }
 
 /// Waits for a read, but no longer than [`READ_TIMEOUT`].

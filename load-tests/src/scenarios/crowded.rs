@@ -90,6 +90,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     let mut scene = Scene {
         admin: address(&config.gateway_admin)?,
         gateway,
+        api: address(&config.api_url)?,
         rest,
         owner,
         guild,
@@ -128,6 +129,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
 struct Scene {
     admin: SocketAddr,
     gateway: Process,
+    api: SocketAddr,
     rest: Rest,
     owner: Account,
     guild: String,
@@ -160,6 +162,8 @@ impl Scene {
 
     async fn members(&mut self, bots: &[Account]) -> Result<()> {
         report::section(&format!("{MEMBERS} members get another name"));
+        // The API closes connections that were idle for as long as this took.
+        self.rest = Rest::connect(self.api).await?;
         let before = self.begin().await?;
         for bot in bots.iter().rev().take(MEMBERS) {
             let path = format!("/guilds/{}/members/{}", self.guild, bot.id);

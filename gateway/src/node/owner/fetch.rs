@@ -14,7 +14,10 @@ use guildhall_shared::{
     shard::{Position, ShardId},
 };
 use guildhall_store as store;
-use tokio::{task::spawn_local, time::sleep};
+use tokio::{
+    task::{spawn_blocking, spawn_local},
+    time::sleep,
+};
 
 use super::{
     FromOwner, Owner, Todo, Wait,
@@ -89,7 +92,10 @@ impl Owner {
                 database::limited(store::guild::snapshot(&self.db, id.cast())).await?
         {
             let position = snapshot.position;
-            return Ok(Realm::guild(id, position, Some(GuildState::new(snapshot))));
+            // Of a large guild it takes long, and this thread has others to serve.
+            let state = spawn_blocking(|| GuildState::new(snapshot)).await;
+            let state = state.map_err(|_| database::Error::Stopped)?;
+            return Ok(Realm::guild(id, position, Some(state)));
         }
         let heads = database::limited(store::events::heads(&self.db, &[id])).await?;
         let position = heads.first().map_or(UNKNOWN, |head| head.position);
