@@ -5,7 +5,6 @@
 //! alone. Their dependencies are shared with every other build.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -96,17 +95,22 @@ fn build() -> Result<PathBuf> {
     Ok(Profile::Debug.folder().join("guildhall-fuzz"))
 }
 
-/// This program under another name: cargo keeps what a wrapper built apart by its path.
+/// This program under another name: cargo keeps what a wrapper built apart by its path. A copy, as a
+/// build replaces the file that this process was started from.
 fn wrapper_program() -> Result<PathBuf> {
     let folder = target_folder().join("fuzz");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let link = folder.join(wrapper::FUZZ_NAME);
-    let ourselves = std::env::current_exe().context("cannot find our own program")?;
-    if fs::read_link(&link).ok().as_ref() != Some(&ourselves) {
-        let _ = fs::remove_file(&link);
-        symlink(&ourselves, &link).with_context(|| format!("cannot link {}", link.display()))?;
-    }
-    Ok(link)
+    let program = folder.join(wrapper::FUZZ_NAME);
+    // On Linux this is the file itself, even once its name is gone.
+    let ourselves = match Path::new("/proc/self/exe") {
+        file if file.exists() => file.to_owned(),
+        _ => std::env::current_exe().context("cannot find our own program")?,
+    };
+    let fresh = program.with_extension("new");
+    fs::copy(&ourselves, &fresh)
+        .and_then(|_| fs::rename(&fresh, &program))
+        .with_context(|| format!("cannot make {}", program.display()))?;
+    Ok(program)
 }
 
 /// True: nothing was found.
