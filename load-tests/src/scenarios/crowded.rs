@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use guildhall_shared::{gateway::Intents, shard};
+use guildhall_shared::gateway::Intents;
 use load_tests::{
     clients::Clients,
     crowd,
@@ -22,6 +22,8 @@ use load_tests::{
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
+use super::target::Target;
+
 const SPARE_FILES: u64 = 300;
 /// For work that follows a change.
 const AFTERWARDS: Duration = Duration::from_secs(2);
@@ -34,25 +36,13 @@ const VIEW_CHANNEL: u64 = 1 << 10;
 /// database by hand.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// API that registers accounts; its rate limits must be off.
-    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
-    api_url: String,
-    /// The gateway to connect to.
-    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
-    gateway_url: String,
-    /// Its admin address.
+    #[command(flatten)]
+    target: Target,
+    /// The gateway's admin address.
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
-    /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID")]
-    gateway_pid: u32,
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
-    database_url: String,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
     redis_url: String,
-    /// Shards of the cluster.
-    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
-    shards: u16,
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1000..=500_000))]
     members: u32,
     /// Those of them with a session.
@@ -65,32 +55,33 @@ pub(crate) struct Config {
 
 pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("crowded: {}", machine());
-    let gateway = Process::new(config.gateway_pid);
-    let mut rest = Rest::connect(address(&config.api_url)?).await?;
+    let gateway = Process::new(config.target.gateway_pid);
+    let mut rest = Rest::connect(address(&config.target.api_url)?).await?;
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
-    let mut db = PgConnection::connect(&config.database_url).await?;
+    let mut db = PgConnection::connect(&config.target.database_url).await?;
     let started = Instant::now();
     let members = config.members as usize;
-    let bots = crowd::make_bots(&mut db, &owner, Some(&guild), members, config.shards).await?;
+    let bots =
+        crowd::make_bots(&mut db, &owner, Some(&guild), members, config.target.shards).await?;
     let online = sessions_for(usize::from(config.online).min(members), SPARE_FILES);
     println!(
         "made a guild of {members} in {:.0} s; {online} of them come online",
         started.elapsed().as_secs_f64()
     );
-    let (database, redis) = (&config.database_url, &config.redis_url);
+    let (database, redis) = (&config.target.database_url, &config.redis_url);
     let stage = Stage::build(
         &mut rest,
         &owner,
         &guild,
         json!([]),
-        (database, redis, config.shards),
+        (database, redis, config.target.shards),
     )
     .await?;
     let mut scene = Scene {
         admin: address(&config.gateway_admin)?,
         gateway,
-        api: address(&config.api_url)?,
+        api: address(&config.target.api_url)?,
         rest,
         owner,
         guild,
@@ -102,7 +93,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     let intents = (listening_intents() | Intents::GUILD_MEMBERS).bits();
     let lags = Lags::read(scene.admin).await?;
     let started = Instant::now();
-    let address = address(&config.gateway_url)?;
+    let address = address(&config.target.gateway_url)?;
     scene
         .clients
         .log_in(address, &bots[..online], intents, 1)

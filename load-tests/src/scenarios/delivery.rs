@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use guildhall_shared::shard;
 use load_tests::{
     child::Helper,
     clients::{Clients, Spread},
@@ -21,6 +20,8 @@ use load_tests::{
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep, sleep_until};
+
+use super::target::Target;
 
 /// p99 against the floor's.
 const P99_AIM: f64 = 1.5;
@@ -38,25 +39,13 @@ const WARM_UP: usize = 20;
 /// writes to the event log as the API does.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// API that registers accounts; its rate limits must be off.
-    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
-    api_url: String,
-    /// The gateway to connect to.
-    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
-    gateway_url: String,
-    /// Its admin address.
+    #[command(flatten)]
+    target: Target,
+    /// The gateway's admin address.
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
-    /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID")]
-    gateway_pid: u32,
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
-    database_url: String,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
     redis_url: String,
-    /// Shards of the cluster.
-    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
-    shards: u16,
     /// Sessions of one guild.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(100..=10_000))]
     connections: u16,
@@ -70,24 +59,31 @@ pub(crate) struct Config {
 
 pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("delivery: {}", machine());
-    let gateway = Process::new(config.gateway_pid);
+    let gateway = Process::new(config.target.gateway_pid);
     let (address, admin) = (
-        address(&config.gateway_url)?,
+        address(&config.target.gateway_url)?,
         address(&config.gateway_admin)?,
     );
-    let mut rest = Rest::connect(load_tests::rest::address(&config.api_url)?).await?;
+    let mut rest = Rest::connect(load_tests::rest::address(&config.target.api_url)?).await?;
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
-    let mut db = PgConnection::connect(&config.database_url).await?;
+    let mut db = PgConnection::connect(&config.target.database_url).await?;
     let sessions = sessions_for(config.connections.into(), SPARE_FILES);
-    let bots = crowd::make_bots(&mut db, &owner, Some(&guild), sessions, config.shards).await?;
-    let (database, redis) = (&config.database_url, &config.redis_url);
+    let bots = crowd::make_bots(
+        &mut db,
+        &owner,
+        Some(&guild),
+        sessions,
+        config.target.shards,
+    )
+    .await?;
+    let (database, redis) = (&config.target.database_url, &config.redis_url);
     let mut stage = Stage::build(
         &mut rest,
         &owner,
         &guild,
         json!([]),
-        (database, redis, config.shards),
+        (database, redis, config.target.shards),
     )
     .await?;
     let pace = Pace {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use guildhall_shared::{gateway::Intents, shard};
+use guildhall_shared::gateway::Intents;
 use load_tests::{
     child::Helper,
     crowd,
@@ -17,6 +17,8 @@ use load_tests::{
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+
+use super::target::Target;
 
 /// What the gateway's figures should be, as ratios to the floor and to a naive server, and KB of
 /// an idle session.
@@ -44,22 +46,10 @@ const NAIVE_SHARE: u16 = 4;
 /// it makes accounts and writes to the event log as the API does.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// API that registers accounts; its rate limits must be off.
-    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
-    api_url: String,
-    /// The gateway to connect to.
-    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
-    gateway_url: String,
-    /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID")]
-    gateway_pid: u32,
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
-    database_url: String,
+    #[command(flatten)]
+    target: Target,
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "")]
     redis_url: String,
-    /// Shards of the cluster.
-    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
-    shards: u16,
     /// Sessions that get every message, each of a bot of its own.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u16).range(100..=10_000))]
     connections: u16,
@@ -79,8 +69,8 @@ pub(crate) struct Config {
 }
 
 pub(crate) async fn run(config: &Config) -> Result<()> {
-    let gateway = Process::new(config.gateway_pid);
-    let api = address(&config.api_url)?;
+    let gateway = Process::new(config.target.gateway_pid);
+    let api = address(&config.target.api_url)?;
     let connections = usize::from(config.connections);
     println!("fanout: {}", machine());
     println!(
@@ -92,7 +82,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     let mut rest = Rest::connect(api).await?;
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
-    let (database, redis) = (&config.database_url, &config.redis_url);
+    let (database, redis) = (&config.target.database_url, &config.redis_url);
     let mut cast = Cast::make(config, &owner, &guild).await?;
     let overwrites = cast.overwrites();
     let mut stage = Stage::build(
@@ -100,7 +90,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         &owner,
         &guild,
         overwrites,
-        (database, redis, config.shards),
+        (database, redis, config.target.shards),
     )
     .await?;
     println!(
@@ -231,9 +221,10 @@ struct Cast {
 impl Cast {
     async fn make(config: &Config, owner: &Account, guild: &str) -> Result<Self> {
         let count = usize::from(config.connections);
-        let mut db = PgConnection::connect(&config.database_url).await?;
+        let mut db = PgConnection::connect(&config.target.database_url).await?;
         let total = count + DEAF_SESSIONS;
-        let mut bots = crowd::make_bots(&mut db, owner, Some(guild), total, config.shards).await?;
+        let mut bots =
+            crowd::make_bots(&mut db, owner, Some(guild), total, config.target.shards).await?;
         let deaf = bots
             .split_off(count)
             .into_iter()
@@ -343,7 +334,7 @@ async fn connect(
     readers: &mut Helper,
     cast: &mut Cast,
 ) -> Result<Memory> {
-    let address = address(&config.gateway_url)?;
+    let address = address(&config.target.gateway_url)?;
     let mut open = async |bot: &Account, intents: Intents, hearing: &str| -> Result<u64> {
         let intents = intents.bits();
         let token = &bot.token;
@@ -470,7 +461,7 @@ async fn measure_compressed(
     /// For the ends of the sessions before, and for what follows a login.
     const SETTLE: Duration = Duration::from_secs(2);
     tokio::time::sleep(SETTLE).await;
-    let address = address(&config.gateway_url)?;
+    let address = address(&config.target.gateway_url)?;
     let intents = listening_intents().bits();
     for bot in &cast.bots {
         let token = &bot.token;

@@ -17,6 +17,8 @@ use load_tests::{
 };
 use sqlx::{Connection, PgConnection};
 
+use super::target::Target;
+
 /// READYs per second of the gateway's CPU time, once the tokens are known.
 const READY_AIM: f64 = 10_000.0;
 /// Longest handshake of a storm, ms: from connecting to HELLO.
@@ -32,23 +34,11 @@ const AFTERWARDS: Duration = Duration::from_millis(700);
 /// makes accounts in the database by hand.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// API that registers accounts; its rate limits must be off.
-    #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
-    api_url: String,
-    /// The gateway to connect to.
-    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
-    gateway_url: String,
-    /// Its admin address.
+    #[command(flatten)]
+    target: Target,
+    /// The gateway's admin address.
     #[arg(long, env = "GATEWAY_ADMIN", default_value = "http://127.0.0.1:8091")]
     gateway_admin: String,
-    /// Its process, on this machine.
-    #[arg(long, env = "GATEWAY_PID")]
-    gateway_pid: u32,
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "")]
-    database_url: String,
-    /// Shards of the cluster.
-    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT)]
-    shards: u16,
     /// Clients that connect and identify at once.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u16).range(100..=10_000))]
     storm: u16,
@@ -60,18 +50,18 @@ pub(crate) struct Config {
 pub(crate) async fn run(config: &Config) -> Result<()> {
     println!("logins: {}", machine());
     let scene = Scene {
-        gateway: Process::new(config.gateway_pid),
-        address: address(&config.gateway_url)?,
+        gateway: Process::new(config.target.gateway_pid),
+        address: address(&config.target.gateway_url)?,
         admin: address(&config.gateway_admin)?,
         intents: listening_intents().bits(),
     };
-    let mut rest = Rest::connect(address(&config.api_url)?).await?;
+    let mut rest = Rest::connect(address(&config.target.api_url)?).await?;
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
-    let mut db = PgConnection::connect(&config.database_url).await?;
+    let mut db = PgConnection::connect(&config.target.database_url).await?;
     let sessions = sessions_for(config.sessions.into(), SPARE_FILES);
     let count = sessions.max(config.storm.into());
-    let bots = crowd::make_bots(&mut db, &owner, Some(&guild), count, config.shards).await?;
+    let bots = crowd::make_bots(&mut db, &owner, Some(&guild), count, config.target.shards).await?;
     println!("made one guild with {count} bots");
     let guild: Id<Guild> = guild.parse().context("guild id")?;
     let storm = &bots[..usize::from(config.storm)];

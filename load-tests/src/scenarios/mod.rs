@@ -7,3 +7,4 @@ pub(crate) mod logins;
 pub(crate) mod nodes;
 pub(crate) mod pages;
 pub(crate) mod post;
+mod target;
