@@ -268,6 +268,7 @@ mod tests {
             nodes: vec!["gateway-1".to_owned(), "gateway-2".to_owned()],
             relay_addrs: vec!["10.0.0.1:9".to_owned(), "10.0.0.2:9".to_owned()],
             shards: vec![both, both, Assignment::default()],
+            drains: Default::default(),
         }
     }
 
@@ -310,6 +311,11 @@ gateway-2  0      2        10.0.0.2:9
             realms_owned: 5,
             dispatches_per_s: 0,
             at_ms: 0,
+            realms_moving: 0,
+            feed_lag_ms: 0,
+            cores_busy: Vec::new(),
+            shards: Vec::new(),
+            guilds: Vec::new(),
         };
         let live = Nodes::from([(status.id.clone(), status)]);
         let ages = BTreeMap::from([("gateway-1".to_owned(), Duration::from_millis(1_540))]);

@@ -239,6 +239,11 @@ mod tests {
             realms_owned: 0,
             dispatches_per_s: 0,
             at_ms: 0,
+            realms_moving: 0,
+            feed_lag_ms: 0,
+            cores_busy: Vec::new(),
+            shards: Vec::new(),
+            guilds: Vec::new(),
         }
     }
 

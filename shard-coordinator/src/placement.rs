@@ -45,6 +45,7 @@ impl Layout {
             nodes: self.nodes,
             relay_addrs: self.relay_addrs,
             shards: self.shards,
+            drains: Default::default(),
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::{Id, marker::Guild};
 use crate::shard::ShardId;
 
 /// Which map is newer: the higher term, then the higher version within it (I9).
@@ -28,6 +29,17 @@ pub struct ClusterMap {
     pub relay_addrs: Vec<String>,
     /// Per shard: places of owner and standby in `nodes`.
     pub shards: Vec<Assignment>,
+    /// Nodes that send their sessions away, by id.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub drains: BTreeMap<String, Drain>,
+}
+
+/// A node's sessions leave by RECONNECT, evenly spread over a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drain {
+    /// Milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    pub over_ms: u64,
 }
 
 /// Who serves a shard. Both absent while no node accepts shards.
@@ -91,6 +103,47 @@ pub struct NodeStatus {
     pub dispatches_per_s: u64,
     /// Milliseconds since the Unix epoch at the node.
     pub at_ms: u64,
+    /// Realms with sessions here that another node serves than the one its map names: moves
+    /// that are not over.
+    #[serde(default)]
+    pub realms_moving: u64,
+    /// Milliseconds from an event's storing to its arrival here: the longest since the last heartbeat.
+    #[serde(default)]
+    pub feed_lag_ms: u64,
+    /// Parts per thousand of the last second that each core was busy.
+    #[serde(default)]
+    pub cores_busy: Vec<u16>,
+    /// Load of the shards owned here: the busiest [`Self::SHARDS_MAX`].
+    #[serde(default)]
+    pub shards: Vec<ShardLoad>,
+    /// The busiest [`Self::GUILDS_MAX`] guilds owned here.
+    #[serde(default)]
+    pub guilds: Vec<GuildLoad>,
+}
+
+impl NodeStatus {
+    /// Shards a status names.
+    pub const SHARDS_MAX: usize = 512;
+    /// Guilds a status names.
+    pub const GUILDS_MAX: usize = 32;
+}
+
+/// What a shard costs its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardLoad {
+    pub shard: ShardId,
+    /// Events times subscribed nodes, per minute.
+    pub load: u32,
+}
+
+/// What a guild costs its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuildLoad {
+    pub guild: Id<Guild>,
+    /// Events times subscribed nodes, per minute.
+    pub load: u32,
+    /// Members subscribed to it, over all nodes.
+    pub online: u32,
 }
 
 /// Live nodes by id.
@@ -129,6 +182,7 @@ mod tests {
                 },
                 Assignment::default(),
             ],
+            drains: BTreeMap::new(),
         };
         let again: ClusterMap =
             serde_json::from_str(&serde_json::to_string(&map).unwrap()).unwrap();

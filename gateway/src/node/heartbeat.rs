@@ -72,6 +72,11 @@ impl Heartbeat {
             realms_owned: self.owner.realms_open() as u64,
             dispatches_per_s: self.status.dispatches_per_s(),
             at_ms: now.as_millis() as u64,
+            realms_moving: 0,
+            feed_lag_ms: 0,
+            cores_busy: Vec::new(),
+            shards: Vec::new(),
+            guilds: Vec::new(),
         };
         let json = serde_json::to_string(&status).expect("a status has string keys");
         let mut commands = self.commands.clone();

@@ -248,6 +248,7 @@ impl World {
                 };
                 usize::from(SHARDS)
             ],
+            drains: Default::default(),
         };
         let json = serde_json::to_string(&map).unwrap();
         let mut redis = self.redis.clone();

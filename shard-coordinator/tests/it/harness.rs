@@ -81,6 +81,11 @@ impl TestCluster {
             realms_owned: 0,
             dispatches_per_s: 0,
             at_ms: 0,
+            realms_moving: 0,
+            feed_lag_ms: 0,
+            cores_busy: Vec::new(),
+            shards: Vec::new(),
+            guilds: Vec::new(),
         };
         let (mut redis, key) = (self.redis.clone(), keys::node(id));
         let beat = async move {
