@@ -29,11 +29,15 @@ use guildhall_shared::{
     token::{Token, TokenHash},
 };
 use guildhall_store::{events::Span, personal::Personal};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use crate::gate::Pass;
 
-use crate::codec::VoiceCommand;
+use crate::{
+    codec::{Resume, VoiceCommand},
+    session::{SessionId, record::Travelling},
+};
 
 /// Messages a core's inbox holds; what does not fit is dropped and fetched again.
 pub const INBOX_MESSAGES_MAX: usize = 65_536;
@@ -48,9 +52,7 @@ pub type Seat = u64;
 pub type SessionSlot = u32;
 
 /// A session of one core; stale keys point at nothing.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey {
     pub slot: SessionSlot,
     pub generation: u32,
@@ -66,11 +68,36 @@ pub enum ToNode {
         request: IdentifyRequest,
     },
     /// A client sent RESUME with a token that is not the session's;
-    /// answered by [`ToCore::TokenChecked`].
+    /// answered by [`ToCore::NotResumed`].
     CheckToken {
         core: CoreId,
         session: SessionKey,
         token: Token,
+    },
+    /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`] or
+    /// [`ToCore::NotResumed`].
+    Find {
+        core: CoreId,
+        connection: SessionKey,
+        resume: Box<Resume>,
+    },
+    /// Answers [`ToCore::Claim`].
+    Claimed { number: u64, result: Box<Claimed> },
+    /// A session of this core goes on elsewhere.
+    Moved {
+        /// As clients know it.
+        session_id: String,
+        /// A person's.
+        seat: Option<(Id<User>, Seat)>,
+    },
+    /// A session that came from elsewhere is over.
+    GuestLeft(SessionId),
+    /// The next chunk of this core's delivery log; answered by [`ToCore::Stored`] if clients wait
+    /// for it.
+    Delivered {
+        core: CoreId,
+        number: u64,
+        chunk: Bytes,
     },
     /// This core has sessions that need these realms; each is answered by
     /// [`ToCore::Subscribed`] or [`ToCore::Unavailable`]. A subscription of a realm the core
@@ -136,16 +163,14 @@ pub struct VoiceRequest {
 }
 
 /// A session of this node, as owners know where an answer goes.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Address {
     pub core: CoreId,
     pub session: SessionKey,
 }
 
 /// What a session looks at in a guild.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     /// Lists of members beside channels: the blocks of a hundred rows.
     pub channels: Vec<(Id<Channel>, Vec<u32>)>,
@@ -154,7 +179,7 @@ pub struct Watch {
 }
 
 /// A session looks at something else in a guild; without a watch at nothing.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchChange {
     pub guild: Id<Guild>,
     pub from: Address,
@@ -163,7 +188,7 @@ pub struct WatchChange {
 }
 
 /// What a session asks of a guild it is in.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
     /// Comes back with the answer.
     pub number: u32,
@@ -177,7 +202,7 @@ pub struct Ask {
 }
 
 /// The questions that a guild's owner answers from its state.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Question {
     /// Op 31: SOUNDBOARD_SOUNDS.
     Sounds,
@@ -192,7 +217,7 @@ pub enum Question {
 }
 
 /// Which members, and how the answer is to look.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Members {
     pub wanted: Wanted,
     pub presences: bool,
@@ -201,7 +226,7 @@ pub struct Members {
 }
 
 /// Which members of a guild.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wanted {
     /// One part of them all; `None`: the first, and how many there are.
     All(Option<Part>),
@@ -215,7 +240,7 @@ pub enum Wanted {
 
 /// One of the parts in which all members of a guild are told: those with ids above `after`,
 /// up to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// 1 and up: the first part needs none.
     pub index: u32,
@@ -226,7 +251,7 @@ pub struct Part {
 }
 
 /// A user asked for by id.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wish {
     User(Id<User>),
     /// JSON that is no id: nobody's.
@@ -234,14 +259,14 @@ pub enum Wish {
 }
 
 /// What is asked of channels besides their ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChannelFields {
     pub status: bool,
     pub voice_start_time: bool,
 }
 
 /// Which question something answers, and what there is beyond it.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answers {
     pub number: u32,
     /// Of the first part of all members: the last id of each part but the last one.
@@ -258,7 +283,7 @@ pub struct Subscription {
 }
 
 /// One user of a core in a realm. In a user's own realm it is that user.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subscriber {
     pub user: Id<User>,
     /// Snapshots to make for sessions of this user; empty for a mere change of position.
@@ -282,7 +307,7 @@ impl Subscriber {
 }
 
 /// What the sessions of a user on a node show in a realm from now on.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PresenceChange {
     pub realm: Id<Realm>,
     pub user: Id<User>,
@@ -292,7 +317,7 @@ pub struct PresenceChange {
 }
 
 /// One GUILD_CREATE (or one guild of a user's READY) for one session.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotRequest {
     pub session: SessionKey,
     /// Members above which a guild is large: 50 to 250.
@@ -316,9 +341,25 @@ pub enum ToCore {
         session: SessionKey,
         result: Result<Box<Identity>, Refused>,
     },
-    TokenChecked {
-        session: SessionKey,
-        valid: bool,
+    /// A RESUME found nothing to go on with.
+    NotResumed {
+        connection: SessionKey,
+        why: NotResumed,
+    },
+    /// A session may be here and is wanted elsewhere; answered by [`ToNode::Claimed`].
+    Claim(Box<Claim>),
+    /// A session comes from elsewhere, for a client that waits for it.
+    Arrived {
+        connection: SessionKey,
+        session: Box<Travelling>,
+    },
+    /// Another node has taken a session over.
+    Taken(SessionId),
+    /// The delivery log is stored up to this chunk, or will never be.
+    Stored(u64),
+    /// Send the clients that are here RECONNECT, spread over a time; the process stays.
+    SendAway {
+        over: Duration,
     },
     /// Messages that [`ToNode::Missed`] asked for; none if they could not be read.
     Missed {
@@ -361,9 +402,46 @@ pub struct Handover {
     pub socket: Accepted,
     /// In which HELLO was sent on it.
     pub format: crate::format::Format,
-    pub resume: crate::codec::Resume,
+    pub resume: Resume,
     /// What was read from the socket after the RESUME and not used yet.
     pub unread: Vec<u8>,
+}
+
+/// Why a client cannot go on with a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotResumed {
+    /// The token is nobody's.
+    UnknownToken,
+    /// The session is over, or what the client missed cannot be told.
+    Gone,
+    /// The client says that it has what was never sent.
+    InvalidSeq,
+}
+
+/// A client wants to go on with a session that may be on another core.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Comes back with the answer.
+    pub number: u64,
+    pub session: SessionId,
+    pub token: TokenHash,
+    /// Newest dispatch that the client has.
+    pub s: u64,
+}
+
+/// What became of a [`Claim`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claimed {
+    /// It is no longer here.
+    Session(Box<Travelling>),
+    /// It was not here.
+    Unknown,
+    /// It is here, and stays: it is another token's.
+    OtherToken,
+    /// It is here, and stays: it never got that far.
+    InvalidSeq,
+    /// It is here, and of no use: what the client missed is gone.
+    Gone,
 }
 
 /// Who identified.
@@ -425,7 +503,7 @@ pub struct Subscribed {
 pub type ClassId = u16;
 
 /// What changed in who sees what, for the local users of one node.
-#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewChange {
     /// The class of these channels, `None` for one that is gone.
     pub channels: Vec<(Id<Channel>, Option<ClassId>)>,

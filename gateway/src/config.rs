@@ -33,8 +33,13 @@ pub struct Config {
     )]
     pub listen: Vec<SocketAddr>,
 
-    /// URL that reaches this very node, given to clients as `resume_gateway_url`: `ws://` or
-    /// `wss://`, without a trailing slash.
+    /// URL that reaches the gateways, given to clients as `resume_gateway_url`: a RESUME may
+    /// come to any of them. `ws://` or `wss://`, without a trailing slash; GATEWAY_PUBLIC_URL
+    /// if not given.
+    #[arg(long, env = "GATEWAY_URL", value_parser = gateway_url)]
+    pub url: Option<String>,
+
+    /// URL that reaches this very node: `ws://` or `wss://`, without a trailing slash.
     #[arg(long, env = "GATEWAY_PUBLIC_URL", default_value = "ws://127.0.0.1:8081", value_parser = gateway_url)]
     pub public_url: String,
 
@@ -58,6 +63,12 @@ pub struct Config {
     /// Secret shared by all processes of the cluster, at least 32 characters.
     #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Secret,
+
+    /// Whether clients get events before (async) or after (sync) the delivery log tells of them. Only
+    /// with sync every session resumes on another node after kill -9; it adds a round trip to
+    /// Redis to every event.
+    #[arg(long = "resume", env = "GATEWAY_RESUME", value_enum, default_value_t = ResumeLog::Async)]
+    pub resume: ResumeLog,
 
     /// Threads that serve clients; 0 for one per processor.
     #[arg(long, env = "GATEWAY_CORES", default_value_t = 0)]
@@ -102,6 +113,16 @@ pub struct Config {
     pub log_format: LogFormat,
 }
 
+/// When clients get what the delivery log is to tell of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ResumeLog {
+    /// At once. After kill -9 a session that got something in the last milliseconds has to
+    /// identify anew.
+    Async,
+    /// Once the log is stored.
+    Sync,
+}
+
 /// How logs are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -132,6 +153,11 @@ impl FromStr for Secret {
 }
 
 impl Config {
+    /// What clients are told to resume at.
+    pub fn resume_url(&self) -> &str {
+        self.url.as_deref().unwrap_or(&self.public_url)
+    }
+
     /// The key of the relay's links.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     bus::{self, CoreHandle},
+    config::ResumeLog,
     core::{self, CoreConfig},
     gate::Gate,
     listener,
@@ -47,6 +48,7 @@ pub fn run(address: SocketAddr, bound: impl FnOnce(SocketAddr)) -> io::Result<()
         resume_url: "".into(),
         peers: cores.clone(),
         metrics: Arc::new(metrics),
+        resume: ResumeLog::Async,
         message_bytes_max: MESSAGE_BYTES_MAX,
         echo: true,
     };

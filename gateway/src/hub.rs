@@ -262,6 +262,20 @@ impl RealmHub {
             .collect()
     }
 
+    /// Sessions that do not get events of the realm yet.
+    pub fn all_waiting(&self) -> impl Iterator<Item = SessionSlot> {
+        self.users.values().flat_map(|user| &user.waiting).copied()
+    }
+
+    /// Up to where a session has the realm's events, if it gets them.
+    pub fn reached(&self, user: Id<User>, slot: SessionSlot) -> Option<Position> {
+        let user = self.users.get(&user)?;
+        let listener = user.listeners.iter().find(|one| one.slot == slot)?;
+        let Position { era, seq } = self.position?;
+        let seq = seq.max(listener.after);
+        Some(Position { era, seq })
+    }
+
     /// Sessions of a user that wait for a snapshot.
     pub fn waiting(&self, user: Id<User>) -> Vec<SessionSlot> {
         self.users

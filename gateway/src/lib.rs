@@ -9,6 +9,7 @@ mod connection;
 pub mod core;
 #[cfg(test)]
 mod decoder;
+pub mod delivery;
 pub mod dispatch;
 #[cfg(feature = "echo")]
 pub mod echo;

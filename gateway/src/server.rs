@@ -84,9 +84,10 @@ pub fn run(config: Config) -> Result<(), Error> {
         let core = CoreConfig {
             id: place as CoreId,
             boot,
-            resume_url: config.public_url.as_str().into(),
+            resume_url: config.resume_url().into(),
             peers: cores.clone(),
             metrics: metrics.clone(),
+            resume: config.resume,
             message_bytes_max: wire::MESSAGE_BYTES_MAX,
             #[cfg(feature = "echo")]
             echo: false,
@@ -136,7 +137,8 @@ fn start_node(
 ) -> Result<JoinHandle<Result<(), node::Error>>, Error> {
     let node = node::Config {
         node_id: config.node_id.clone(),
-        boot_id: format!("{boot:08x}"),
+        boot,
+        resume: config.resume,
         database_url: config.database_url.0.clone(),
         redis_url: config.redis_url.0.clone(),
         relay_listen: config.relay_listen,

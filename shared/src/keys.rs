@@ -39,6 +39,35 @@ pub fn sessions_of(person: Id<User>) -> String {
     format!("sess:{{{person}}}")
 }
 
+/// Id of the node whose process of this start lives; expires with [`node`].
+pub fn boot(boot: u32) -> String {
+    format!("{{ctl}}:boot:{boot:08x}")
+}
+
+/// Who has a session that is no longer where its id says: `generation boot core`, the boot in
+/// hexadecimal. `session`: as clients know it. Expires after [`SESSION_TTL_MS`].
+pub fn session(session: &str) -> String {
+    format!("sess:{{{session}}}")
+}
+
+/// Delivery log of a core of one start of a node: a stream of chunks under [`STREAM_FIELD`], kept
+/// for [`DELIVERY_LOG_MS`].
+pub fn delivery_log(boot: u32, core: u16) -> String {
+    format!("dl:{{{boot:08x}.{core}}}")
+}
+
+/// Sessions that others have taken over from one start of a node: a stream of their ids under
+/// [`STREAM_FIELD`], kept as long as delivery logs.
+pub fn taken(boot: u32) -> String {
+    format!("tk:{{{boot:08x}}}")
+}
+
+/// A session's key lives this long after its node last wrote it.
+pub const SESSION_TTL_MS: u64 = 300_000;
+/// A delivery log reaches back this far: the resume window, and the time in which every
+/// session's state stands in it once, and some.
+pub const DELIVERY_LOG_MS: u64 = 300_000;
+
 /// Rate-limit bucket.
 pub fn rate_limit(bucket: &str) -> String {
     format!("rl:{{{bucket}}}")

@@ -257,6 +257,7 @@ impl Plan {
                 format!("{},{}", loopback(own), loopback(ports.gateway)),
             ),
             ("GATEWAY_PUBLIC_URL", format!("ws://{}", loopback(own))),
+            ("GATEWAY_URL", format!("ws://{}", loopback(ports.gateway))),
             ("GATEWAY_ADMIN_LISTEN", loopback(admin).to_string()),
             ("RELAY_LISTEN", loopback(0).to_string()),
         ];

@@ -16,5 +16,6 @@ mod limits;
 mod people;
 mod presence;
 mod remembered;
+mod resume;
 mod visibility;
 mod wire;

@@ -584,7 +584,7 @@ impl Core {
 
     /// Asks a client to reconnect, and closes. A slot that has another client by now has one
     /// that was asked already.
-    fn send_away(&mut self, slot: SessionSlot) {
+    pub(super) fn send_away(&mut self, slot: SessionSlot) {
         self.flush_session_of(slot);
         self.send_payload(slot, codec::RECONNECT);
         if let Some(key) = self.connection_key(slot) {

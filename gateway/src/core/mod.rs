@@ -15,6 +15,7 @@ mod presence;
 mod ready;
 mod realms;
 mod sessions;
+mod travel;
 mod voice;
 mod watch;
 
@@ -35,7 +36,8 @@ use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
     bus::{CoreHandle, CoreId, Inbox, SessionSlot, Subscription, ToCore, ToNode},
-    connection,
+    config::ResumeLog,
+    connection, delivery,
     dispatch::Layouts,
     hub::Hub,
     session::{Session, SessionId},
@@ -57,6 +59,8 @@ const FLUSH_TIME_MAX: Duration = Duration::from_millis(10);
 const FLUSH_STEP: usize = 16;
 /// What waits for so few sessions is written at once by whoever caused it; more is left to the loop.
 const FLUSH_AT_ONCE_MAX: usize = 64;
+/// Requests that may wait for the node before the delivery log is left out.
+const CHUNKS_WAITING_MAX: usize = 10_000;
 /// Room in the list of sessions to write to that is not given back.
 const KEPT_CAPACITY: usize = 4096;
 
@@ -71,6 +75,8 @@ pub struct CoreConfig {
     /// All cores of this process by their ids, this one included: a RESUME may be another's.
     pub peers: Arc<[CoreHandle]>,
     pub metrics: Arc<CoreMetrics>,
+    /// Whether clients are told things before or after the delivery log.
+    pub resume: ResumeLog,
     /// Longest message of a client; [`MESSAGE_BYTES_MAX`](crate::wire::MESSAGE_BYTES_MAX)
     /// everywhere but in tests of the WebSocket itself.
     pub message_bytes_max: usize,
@@ -104,6 +110,9 @@ pub struct Core {
     draining: bool,
     dispatched: u64,
     asks: asks::Asks,
+    log: delivery::Writer,
+    /// Of those who wait for the log, if anybody does.
+    held: Option<travel::Held>,
 }
 
 /// Runs a core on this thread until its inbox is closed or it was drained.
@@ -161,6 +170,10 @@ impl Core {
     ) -> Self {
         Self {
             parser: Parser::new(config.message_bytes_max),
+            held: match config.resume {
+                ResumeLog::Async => None,
+                ResumeLog::Sync => Some(travel::Held::default()),
+            },
             config,
             this,
             now: clock::now(),
@@ -180,6 +193,7 @@ impl Core {
             draining: false,
             dispatched: 0,
             asks: asks::Asks::default(),
+            log: delivery::Writer::default(),
         }
     }
 
@@ -198,7 +212,15 @@ impl Core {
                 });
             }
             ToCore::Identified { session, result } => self.identified(session, result),
-            ToCore::TokenChecked { session, valid } => self.token_checked(session, valid),
+            ToCore::NotResumed { connection, why } => self.not_resumed(connection, why),
+            ToCore::Claim(claim) => self.claimed(*claim),
+            ToCore::Arrived {
+                connection,
+                session,
+            } => self.arrived(connection, *session),
+            ToCore::Taken(session) => self.taken(session),
+            ToCore::Stored(chunk) => self.stored(chunk),
+            ToCore::SendAway { over } => self.send_away_over(over),
             ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {
                 session,
@@ -271,7 +293,28 @@ impl Core {
                 subscriptions,
             });
         }
+        self.log_deliveries();
         self.post();
+    }
+
+    /// Hands the delivery log over. A node that is far behind gets none: whoever reads the log sees
+    /// the gap.
+    fn log_deliveries(&mut self) {
+        let number = self.log.number();
+        let Some(chunk) = self.log.take() else { return };
+        if let Some(held) = &mut self.held {
+            held.sent(number);
+        }
+        if self.outbox.len() < CHUNKS_WAITING_MAX {
+            let core = self.config.id;
+            self.outbox.push_back(ToNode::Delivered {
+                core,
+                number,
+                chunk,
+            });
+        } else {
+            self.stored(number);
+        }
     }
 
     /// Sessions wait to be written to.

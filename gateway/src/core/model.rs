@@ -1,12 +1,13 @@
-//! A core without sockets, clock and node: random histories of one bot in one guild, whose
-//! client breaks, resumes and reads slowly, while the node loses events on the way.
+//! Cores without sockets, clock and node: random histories of one bot in one guild, whose
+//! client breaks, resumes and reads slowly, while the node loses events on the way, and whose
+//! next connection may lead to another core, while the one before lives, hangs or has died.
 //!
 //! Whatever happens, the client gets from its snapshot on exactly the events it may see, each
 //! once, in order (I3, I6), across every RESUME (I4), and `s` grows by one (I5); or it is told
 //! that its session is gone, and starts anew.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -28,9 +29,14 @@ use tokio::sync::mpsc;
 use super::{Core, CoreConfig, clock};
 use crate::{
     bus::{
-        IdentifyRequest, Identity, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange,
+        Claim, Claimed, IdentifyRequest, Identity, NotResumed, SessionKey, Subscribed,
+        Subscription, ToCore, ToNode, ViewChange,
     },
+    codec::Resume,
+    config::ResumeLog,
+    delivery::{Found, History},
     format::Format,
+    session::{SessionId, record::Travelling},
     socket::{Script, Socket},
     telemetry::CoreMetrics,
     wire::{Inbound, MESSAGE_BYTES_MAX},
@@ -85,6 +91,8 @@ enum Step {
     Break,
     /// The client has no connection and makes one, which takes this many bytes.
     Connect(usize),
+    /// The connection breaks, and the next one leads to a core of another node.
+    Elsewhere(Fate),
     Wait(Duration),
 }
 
@@ -104,7 +112,19 @@ enum Way {
     Late,
 }
 
+/// What becomes of the node that a client leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It gives its sessions up when it is asked.
+    Lives,
+    /// It cannot be asked; what it did is in its log.
+    CutOff,
+    /// It died, with the part of its log that was not sent yet.
+    Killed,
+}
+
 fn step() -> impl Strategy<Value = Step> {
+    let fate = prop_oneof![Just(Fate::Lives), Just(Fate::CutOff), Just(Fate::Killed)];
     let kind = prop_oneof![
         4 => Just(Kind::Seen),
         1 => Just(Kind::HiddenChannel),
@@ -128,6 +148,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Ping),
         5 => Just(Step::Break),
         15 => prop_oneof![Just(usize::MAX), 0..3000usize].prop_map(Step::Connect),
+        3 => fate.prop_map(Step::Elsewhere),
         3 => (0..25u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
         1 => (100..200u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
     ]
@@ -140,6 +161,22 @@ struct Node {
     inbox: VecDeque<ToCore>,
     late: Option<ToCore>,
     subscribed: bool,
+    resume: ResumeLog,
+    /// Start of the node that the client is at now.
+    boot: u32,
+    /// By the start of the node whose log it is.
+    histories: HashMap<u32, History>,
+    /// Who has a session that has moved.
+    holders: HashMap<SessionId, u32>,
+    /// The node that the client was at before, if it lives.
+    former: Option<Former>,
+}
+
+struct Former {
+    boot: u32,
+    core: Core,
+    requests: mpsc::Receiver<ToNode>,
+    fate: Fate,
 }
 
 impl Node {
@@ -198,10 +235,27 @@ impl Node {
                     let result = Ok(Box::new(identity(&request)));
                     self.inbox.push_back(ToCore::Identified { session, result });
                 }
-                ToNode::CheckToken { session, .. } => {
-                    let valid = true;
-                    self.inbox
-                        .push_back(ToCore::TokenChecked { session, valid });
+                ToNode::Find {
+                    connection, resume, ..
+                } => {
+                    let message = match self.find(&resume) {
+                        Some(session) => ToCore::Arrived {
+                            connection,
+                            session,
+                        },
+                        None => ToCore::NotResumed {
+                            connection,
+                            why: NotResumed::Gone,
+                        },
+                    };
+                    self.inbox.push_back(message);
+                }
+                ToNode::Delivered { number, chunk, .. } => {
+                    let history = self.histories.entry(self.boot).or_default();
+                    history.push(&chunk).unwrap();
+                    if self.resume == ResumeLog::Sync {
+                        self.inbox.push_back(ToCore::Stored(number));
+                    }
                 }
                 ToNode::Subscribe { subscriptions, .. } => {
                     for subscription in subscriptions {
@@ -214,6 +268,65 @@ impl Node {
                 _ => {}
             }
         }
+    }
+
+    /// As `node::travel` does it.
+    fn find(&mut self, resume: &Resume) -> Option<Box<Travelling>> {
+        let session = SessionId::parse(&resume.session_id).unwrap();
+        let holder = self.holders.get(&session).copied();
+        let holder = holder.unwrap_or(session.boot());
+        if holder == self.boot {
+            return None;
+        }
+        let former = self.former.as_mut().filter(|former| former.boot == holder);
+        let history = self.histories.entry(holder).or_default();
+        let found = match former {
+            Some(former) if former.fate == Fate::Lives => {
+                former.core.claimed(Claim {
+                    number: 1,
+                    session,
+                    token: resume.token.hash(),
+                    s: resume.seq,
+                });
+                let mut claimed = None;
+                while let Ok(request) = former.requests.try_recv() {
+                    match request {
+                        ToNode::Claimed { result, .. } => claimed = Some(*result),
+                        ToNode::Delivered { chunk, .. } => history.push(&chunk).unwrap(),
+                        _ => {}
+                    }
+                }
+                match claimed {
+                    Some(Claimed::Session(session)) => Some(session),
+                    Some(Claimed::Unknown | Claimed::Gone) => None,
+                    other => panic!("{other:?}"),
+                }
+            }
+            former => {
+                let found = history.at(session, resume.seq);
+                if let Some(former) = former {
+                    former.core.taken(session);
+                    let copy = former.core.by_id.get(&session);
+                    assert_eq!(copy, None, "two copies (I13)");
+                }
+                match found {
+                    Found::At(record) => Some(Box::new(Travelling {
+                        record: *record,
+                        s: resume.seq,
+                        dispatches: Vec::new(),
+                    })),
+                    Found::Ahead => {
+                        assert_ne!(self.resume, ResumeLog::Sync, "told before the log was");
+                        None
+                    }
+                    Found::Unknown | Found::Behind => None,
+                }
+            }
+        };
+        if found.is_some() {
+            self.holders.insert(session, self.boot);
+        }
+        found
     }
 
     fn subscribe(&mut self, subscription: Subscription) {
@@ -398,30 +511,66 @@ struct World {
     client: Client,
 }
 
+/// A core of one start of a node, and what it asks of the node.
+fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
+    let (to_node, requests) = mpsc::channel(1024);
+    let config = CoreConfig {
+        id: 0,
+        boot,
+        resume_url: "ws://gateway".into(),
+        peers: Arc::new([]),
+        metrics: Arc::new(CoreMetrics::new(&Registry::new()).unwrap()),
+        resume,
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        #[cfg(feature = "echo")]
+        echo: false,
+    };
+    (
+        Core::new(config, Weak::new(), Arc::default(), to_node),
+        requests,
+    )
+}
+
 impl World {
-    fn new() -> Self {
-        let (to_node, requests) = mpsc::channel(1024);
-        let config = CoreConfig {
-            id: 0,
-            boot: 1,
-            resume_url: "ws://gateway".into(),
-            peers: Arc::new([]),
-            metrics: Arc::new(CoreMetrics::new(&Registry::new()).unwrap()),
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            #[cfg(feature = "echo")]
-            echo: false,
-        };
+    fn new(resume: ResumeLog) -> Self {
+        let (core, requests) = core(1, resume);
         Self {
-            core: Core::new(config, Weak::new(), Arc::default(), to_node),
+            core,
             node: Node {
                 log: Vec::new(),
                 requests,
                 inbox: VecDeque::new(),
                 late: None,
                 subscribed: false,
+                resume,
+                boot: 1,
+                histories: HashMap::new(),
+                holders: HashMap::new(),
+                former: None,
             },
             client: Client::default(),
         }
+    }
+
+    /// The client's next connection leads to another node.
+    fn elsewhere(&mut self, fate: Fate) {
+        self.end();
+        if fate != Fate::Killed {
+            self.node.answer(); // its log gets on its way
+        }
+        let node = &mut self.node;
+        let boot = node.boot + 1;
+        let (core, requests) = core(boot, node.resume);
+        let former = Former {
+            boot: std::mem::replace(&mut node.boot, boot),
+            core: std::mem::replace(&mut self.core, core),
+            requests: std::mem::replace(&mut node.requests, requests),
+            fate,
+        };
+        node.former = (fate != Fate::Killed).then_some(former);
+        node.inbox.clear();
+        node.late = None;
+        node.subscribed = false;
     }
 
     fn take(&mut self, step: &Step) {
@@ -446,6 +595,7 @@ impl World {
             }
             Step::Break => self.end(),
             Step::Connect(room) => self.connect(room),
+            Step::Elsewhere(fate) => self.elsewhere(fate),
             Step::Wait(time) => {
                 clock::forward(time);
                 self.core.tick();
@@ -542,7 +692,7 @@ impl World {
 
 #[test]
 fn a_session_that_ends_before_its_subscriptions_are_sent_is_not_subscribed() {
-    let mut world = World::new();
+    let mut world = World::new(ResumeLog::Async);
     world.connect(usize::MAX);
     world.node.answer();
     for message in world.node.inbox.drain(..) {
@@ -570,8 +720,11 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_client_gets_the_log_exactly_or_starts_anew(steps in prop::collection::vec(step(), 1..250)) {
-        let mut world = World::new();
+    fn a_client_gets_the_log_exactly_or_starts_anew(
+        sync in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..250),
+    ) {
+        let mut world = World::new(if sync { ResumeLog::Sync } else { ResumeLog::Async });
         for step in &steps {
             world.take(step);
             let expected = world.client.expected(&world.node.log);

@@ -187,7 +187,7 @@ impl Outbound {
         unsent_bytes_max: u64,
         layouts: &mut Layouts,
     ) -> Wrote {
-        let Some(unsent) = replay.after(self.sent_s) else {
+        let Some(unsent) = replay.writable_after(self.sent_s) else {
             return Wrote::Behind;
         };
         let count = unsent.len() as u64;
@@ -203,12 +203,19 @@ impl Outbound {
                 false => Wrote::Waits,
             };
         }
+        let sent_bytes = match self.sent_s + count == replay.last_s() {
+            true => replay.pushed_bytes(),
+            false => {
+                let bodies = unsent.clone().map(|dispatch| dispatch.body.len() as u64);
+                self.sent_bytes + bodies.sum::<u64>()
+            }
+        };
         let layout = layouts.of(self.shape(replay), unsent);
         let bytes = layout.numbered(self.sent_s + 1);
         match socket.try_write(bytes) {
             Ok(written) => {
                 self.sent_s += count;
-                self.sent_bytes = replay.pushed_bytes();
+                self.sent_bytes = sent_bytes;
                 self.follows = true;
                 if written == bytes.len() {
                     return Wrote::All;
@@ -257,7 +264,7 @@ impl Outbound {
 
     /// The next of the unsent dispatches, laid out; `None` if they are gone.
     fn catch_up(&mut self, replay: &Replay, layouts: &mut Layouts) -> Option<Bytes> {
-        let unsent = replay.after(self.sent_s)?;
+        let unsent = replay.writable_after(self.sent_s)?;
         let mut layout = Layout::new(self.shape(replay));
         let first_s = self.sent_s + 1;
         for dispatch in unsent {

@@ -27,6 +27,7 @@ impl Core {
         if !session.set_presence(now, clock::now_ms(), command) {
             return;
         }
+        session.recorded_at = None;
         let user = session.user;
         let guilds = session.guilds.iter().map(|&(guild, _)| shard::realm(guild));
         let realms = guilds.chain([shard::realm(user)]).collect();

@@ -15,8 +15,9 @@ use serde::Deserialize;
 use super::{Core, ready, sessions::dispatch_to};
 use crate::{
     bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
+    delivery::Numbered,
     dispatch::Dispatch,
-    hub::{RealmHub, Variant, Verdict},
+    hub::{Variant, Verdict},
     session::{Arrival, AssembledGuild, GuildPhase},
 };
 
@@ -92,6 +93,8 @@ impl Core {
             hub,
             sessions,
             dirty,
+            held,
+            log,
             now,
             ..
         } = self;
@@ -111,8 +114,12 @@ impl Core {
                 }
                 _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
             };
-            dispatch_to(sessions, dirty, slot, dispatch);
+            let held = held.as_mut().map(|held| (held, log.number()));
+            if dispatch_to(sessions, dirty, held, slot, dispatch) {
+                log.reach(slot);
+            }
         });
+        log.event(event.realm, event.position());
         if event.kind == EventKind::GuildDelete && event.position().is_some() {
             self.guild_deleted(event.realm);
         }
@@ -125,6 +132,7 @@ impl Core {
         };
         for slot in hub.all_sessions() {
             self.leave_guild(slot, realm.cast());
+            self.log.left(slot, Numbered::No, realm.cast());
         }
     }
 
@@ -158,6 +166,9 @@ impl Core {
                     } else if self.leave_guild(slot, guild_id) {
                         self.dispatch_guild_delete(slot, guild_id, false);
                     }
+                    if let Some(at) = event.position() {
+                        self.log.home(slot, at);
+                    }
                 }
             }
             EventKind::TokensRevoked => {
@@ -190,6 +201,7 @@ impl Core {
             && (!session.bot || shard::bot_shard(guild, count) == id)
         {
             self.want_guild(slot, guild, Arrival::Joined);
+            self.log.waits(slot, Numbered::No, guild, Arrival::Joined);
         }
     }
 
@@ -243,12 +255,13 @@ impl Core {
             snapshots,
         } = subscribed;
         self.unavailable.remove(&realm);
-        let gone: Vec<_> = view
-            .users
-            .iter()
-            .filter(|(_, classes)| classes.is_none())
-            .map(|&(user, _)| user)
-            .collect();
+        let (mut here, mut gone) = (Vec::new(), Vec::new());
+        for (user, classes) in &view.users {
+            match classes {
+                Some(_) => here.push(*user),
+                None => gone.push(*user),
+            }
+        }
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
@@ -276,7 +289,7 @@ impl Core {
                 self.sync(realm, have);
             }
         }
-        self.come_home(realm, position, &replay);
+        self.come_home(realm, position, &replay, &here);
         for (key, body) in snapshots {
             self.snapshot(realm, position, key, &body);
         }
@@ -286,59 +299,90 @@ impl Core {
         self.ask_again(realm.cast());
     }
 
-    /// Sessions that wait for their user's own realm (`realm`, if it is one) get what happened
-    /// since their READY, and from now on what happens there.
-    fn come_home(&mut self, realm: Id<Realm>, position: Position, replay: &[Arc<Envelope>]) {
-        let user = realm.cast();
-        let Some(have) = self.hub.get(realm).and_then(RealmHub::position) else {
+    /// Sessions that have the realm up to somewhere, from READY or from another core, get what
+    /// happened since, and from now on what happens there. `here`: the users of whom it is known
+    /// what they see; others wait for an answer of their own.
+    fn come_home(
+        &mut self,
+        realm: Id<Realm>,
+        position: Position,
+        replay: &[Arc<Envelope>],
+        here: &[Id<User>],
+    ) {
+        let Some(hub) = self.hub.get(realm) else {
             return;
         };
-        for slot in self
-            .hub
-            .get(realm)
-            .map(|hub| hub.waiting(user))
-            .unwrap_or_default()
-        {
-            let Some(session) = self
-                .sessions
-                .get(slot as usize)
-                .filter(|session| session.user == user)
-            else {
+        let Some(have) = hub.position() else {
+            return;
+        };
+        for (slot, user, from) in self.returning(realm) {
+            if !here.contains(&user) {
                 continue;
-            };
-            let (Some(home), intents) = (session.home, session.intents) else {
+            }
+            if from > have {
+                // Others here are behind what this session has: it waits until they are not.
+                self.unavailable.insert(realm);
                 continue;
-            };
+            }
             if position < have {
                 // Others here are further than this answer: ask again, up to where they are.
                 let users = vec![Subscriber::new(user, Vec::new())];
                 self.subscriptions.push(Subscription {
                     realm,
-                    from: Some(home),
+                    from: Some(from),
                     users,
                 });
                 continue;
             }
+            let Some(intents) = self.sessions.get(slot as usize).map(|of| of.intents) else {
+                continue;
+            };
             let Some(hub) = self.hub.get_mut(realm) else {
                 return;
             };
-            hub.attach(user, slot, intents, home.seq);
+            hub.attach(user, slot, intents, from.seq);
             for event in replay
                 .iter()
-                .filter(|event| event.position().is_some_and(|at| home < at && at <= have))
+                .filter(|event| event.position().is_some_and(|at| from < at && at <= have))
             {
                 self.deliver(event, Some(slot));
             }
-            // The session may have ended by what it was told.
+            // The session may have ended, or left, by what it was told.
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
-            session.home = None;
+            if realm == shard::realm(user) {
+                session.home = None;
+            } else if let Some(GuildPhase::Returning(_)) = session.guild_phase(realm.cast()) {
+                session.set_guild_phase(realm.cast(), GuildPhase::Present);
+            } else {
+                continue;
+            }
             if let Some(hub) = self.hub.get_mut(realm) {
                 hub.detach(user, slot);
                 hub.attach(user, slot, intents, have.seq);
             }
         }
+    }
+
+    /// Sessions that wait for a realm and have its events up to somewhere: of its user's own realm
+    /// since READY, of any since they came from another core.
+    fn returning(&self, realm: Id<Realm>) -> Vec<(SessionSlot, Id<User>, Position)> {
+        let Some(hub) = self.hub.get(realm) else {
+            return Vec::new();
+        };
+        let from = |slot: SessionSlot| {
+            let session = self.sessions.get(slot as usize)?;
+            let from = if realm == shard::realm(session.user) {
+                session.home
+            } else if let Some(GuildPhase::Returning(at)) = session.guild_phase(realm.cast()) {
+                Some(at)
+            } else {
+                None
+            };
+            Some((slot, session.user, from?))
+        };
+        hub.all_waiting().filter_map(from).collect()
     }
 
     /// Events are gone for good: live sessions get the realm anew.
@@ -356,11 +400,14 @@ impl Core {
                 self.invalidate_session(slot);
                 continue;
             }
-            if session.guild_phase(guild) != Some(GuildPhase::Present) {
-                continue; // its snapshot is on the way
-            }
-            if let Some(hub) = self.hub.get_mut(realm) {
-                hub.detach(user, slot);
+            match session.guild_phase(guild) {
+                Some(GuildPhase::Present) => {
+                    if let Some(hub) = self.hub.get_mut(realm) {
+                        hub.detach(user, slot);
+                    }
+                }
+                Some(GuildPhase::Returning(_)) => {}
+                Some(GuildPhase::Waiting(_)) | None => continue, // its snapshot is on the way
             }
             self.dispatch_guild_delete(slot, realm.cast(), true);
             self.want_guild(slot, realm.cast(), Arrival::Restored);
@@ -388,6 +435,7 @@ impl Core {
         }
         hub.attach(session.user, key.slot, session.intents, position.seq);
         session.set_guild_phase(guild, GuildPhase::Present);
+        let mut numbered = Numbered::No;
         match &mut session.assembling {
             Some(assembling) if arrival == Arrival::Initial => {
                 assembling.guilds.push(AssembledGuild {
@@ -398,13 +446,13 @@ impl Core {
                 self.assemble(key.slot);
             }
             _ if session.intents.contains(Intents::GUILDS) => {
-                match ready::guild_create(session.capabilities, position, body) {
-                    Some(shaped) => self.dispatch_body(key.slot, EventKind::GuildCreate, &shaped),
-                    None => self.dispatch_body(key.slot, EventKind::GuildCreate, body),
-                }
+                let shaped = ready::guild_create(session.capabilities, position, body);
+                let body = shaped.as_deref().unwrap_or(body);
+                numbered = self.dispatch_told(key.slot, EventKind::GuildCreate, body);
             }
             _ => {}
         }
+        self.log.joined(key.slot, numbered, guild, position);
     }
 
     /// The owner does not know this user as a member. Sessions that wait for the guild need
@@ -419,7 +467,11 @@ impl Core {
                 .sessions
                 .get(slot as usize)
                 .and_then(|session| session.guild_phase(guild));
-            if matches!(phase, Some(GuildPhase::Waiting(_))) && self.leave_guild(slot, guild) {
+            let waits = matches!(
+                phase,
+                Some(GuildPhase::Waiting(_) | GuildPhase::Returning(_))
+            );
+            if waits && self.leave_guild(slot, guild) {
                 self.dispatch_guild_delete(slot, guild, false);
             }
         }
@@ -467,11 +519,11 @@ impl Core {
                     self.want_guild(slot, guild, arrival);
                 }
             }
-            for (user, home) in self.waiting_at_home(realm) {
+            for (_, user, from) in self.returning(realm) {
                 let users = vec![Subscriber::new(user, Vec::new())];
                 self.subscriptions.push(Subscription {
                     realm,
-                    from: Some(home),
+                    from: Some(from),
                     users,
                 });
             }
@@ -479,19 +531,5 @@ impl Core {
                 self.sync(realm, position);
             }
         }
-    }
-
-    /// Sessions that wait for their user's own realm, which this is, and since when.
-    fn waiting_at_home(&self, realm: Id<Realm>) -> Vec<(Id<User>, Position)> {
-        let user: Id<User> = realm.cast();
-        let Some(hub) = self.hub.get(realm) else {
-            return Vec::new();
-        };
-        let sessions = hub.waiting(user).into_iter();
-        let sessions = sessions.filter_map(|slot| self.sessions.get(slot as usize));
-        sessions
-            .filter(|session| session.user == user)
-            .filter_map(|session| Some((user, session.home?)))
-            .collect()
     }
 }

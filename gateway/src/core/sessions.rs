@@ -13,13 +13,14 @@ use guildhall_shared::{
 use guildhall_store::events::Span;
 use rand::RngExt;
 
-use super::{Core, clock, connections::Pending, ready};
+use super::{Core, clock, connections::Pending, ready, travel::Held};
 use crate::{
     bus::{
         Identity, Refused, Seat, SessionKey, SessionSlot, Subscriber, Subscription, ToNode,
         VoiceRequest,
     },
     codec::{Resume, VoiceCommand},
+    delivery::Numbered,
     dispatch::Dispatch,
     hub,
     session::{
@@ -30,6 +31,9 @@ use crate::{
 
 /// A user's READY goes without the guilds that did not come within this time.
 const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
+/// A session's whole state stands in the delivery log this often. Between that and the resume window
+/// the log has to be kept.
+const RECORD_PERIOD: Duration = Duration::from_secs(60);
 /// Sessions whose resume window is over that end at one tick: each leaves the lists of its guilds,
 /// and after a storm there are thousands. The others end a tick later.
 const EXPIRED_MAX: usize = 500;
@@ -81,6 +85,7 @@ impl Core {
         for guild in guilds {
             self.want_guild(slot, guild, Arrival::Initial);
         }
+        self.record(slot);
         self.assemble(slot);
     }
 
@@ -125,6 +130,7 @@ impl Core {
             detached_at: None,
             replay: Default::default(),
             dirty: false,
+            recorded_at: None,
             home: Some(identity.position),
             guilds: Vec::with_capacity(identity.guilds.len()),
             voice: Vec::new(),
@@ -234,16 +240,18 @@ impl Core {
         for dispatch in assembling.later {
             self.dispatch(slot, &dispatch);
         }
+        self.record(slot);
     }
 
     /// A client asks to go on with a session of this core.
     pub(super) fn resume(&mut self, key: SessionKey, resume: Resume) {
         let slot = SessionId::parse(&resume.session_id).and_then(|id| self.by_id.get(&id).copied());
         let session = slot.and_then(|slot| Some((slot, self.sessions.get(slot as usize)?)));
-        let Some((slot, session)) =
-            session.filter(|(_, session)| session.token == resume.token.hash())
-        else {
-            // Not a session of ours, or not this token's: whether it is 4004 or op 9 is the token's matter.
+        let Some((slot, session)) = session else {
+            return self.send_for(key, resume);
+        };
+        if session.token != resume.token.hash() {
+            // Whether it is 4004 or op 9 is the token's matter.
             let core = self.core_id();
             self.outbox.push_back(ToNode::CheckToken {
                 core,
@@ -251,7 +259,7 @@ impl Core {
                 token: resume.token,
             });
             return;
-        };
+        }
         if resume.seq > session.replay.last_s() {
             return self.life(key, Input::Refused(CloseCode::InvalidSeq));
         }
@@ -273,17 +281,6 @@ impl Core {
         self.dispatch_body(slot, EventKind::Resumed, b"{}");
     }
 
-    /// The node checked the token of a RESUME that named no session of that token here.
-    pub(super) fn token_checked(&mut self, key: SessionKey, valid: bool) {
-        let input = if valid {
-            self.config.metrics.resumes_refused.inc();
-            Input::Invalid
-        } else {
-            Input::Refused(CloseCode::AuthenticationFailed)
-        };
-        self.life(key, input);
-    }
-
     /// Dispatches something made for one session alone.
     pub(super) fn dispatch_body(&mut self, slot: SessionSlot, kind: EventKind, body: &[u8]) {
         let dispatch = Dispatch::new(kind, body, self.now);
@@ -292,26 +289,55 @@ impl Core {
 
     /// Numbers a dispatch for a session and queues it; it is written at the next flush.
     pub(super) fn dispatch(&mut self, slot: SessionSlot, dispatch: &Rc<Dispatch>) {
-        dispatch_to(&mut self.sessions, &mut self.dirty, slot, dispatch);
+        if self.number(slot, dispatch) == Numbered::Yes {
+            self.log.own(slot);
+        }
     }
 
-    /// Dispatches GUILD_DELETE to a session, if its intents let it know of guilds.
+    /// As [`Self::dispatch`], where the delivery log is told by the caller.
+    fn number(&mut self, slot: SessionSlot, dispatch: &Rc<Dispatch>) -> Numbered {
+        let held = self.held.as_mut().map(|held| (held, self.log.number()));
+        match dispatch_to(&mut self.sessions, &mut self.dirty, held, slot, dispatch) {
+            true => Numbered::Yes,
+            false => Numbered::No,
+        }
+    }
+
+    /// As [`Self::dispatch_body`], of what the delivery log is told in words of its own.
+    pub(super) fn dispatch_told(
+        &mut self,
+        slot: SessionSlot,
+        kind: EventKind,
+        body: &[u8],
+    ) -> Numbered {
+        let dispatch = Dispatch::new(kind, body, self.now);
+        self.number(slot, &dispatch)
+    }
+
+    /// Dispatches GUILD_DELETE to a session, if its intents let it know of guilds. `comes_back`: the
+    /// guild is only unavailable, and the session waits for it.
     pub(super) fn dispatch_guild_delete(
         &mut self,
         slot: SessionSlot,
         guild: Id<Guild>,
-        unavailable: bool,
+        comes_back: bool,
     ) {
         let Some(session) = self.sessions.get(slot as usize) else {
             return;
         };
+        let mut numbered = Numbered::No;
         if session.intents.contains(Intents::GUILDS) {
-            let body = if unavailable {
+            let body = if comes_back {
                 format!(r#"{{"id":"{guild}","unavailable":true}}"#)
             } else {
                 format!(r#"{{"id":"{guild}"}}"#)
             };
-            self.dispatch_body(slot, EventKind::GuildDelete, body.as_bytes());
+            numbered = self.dispatch_told(slot, EventKind::GuildDelete, body.as_bytes());
+        }
+        if comes_back {
+            self.log.waits(slot, numbered, guild, Arrival::Restored);
+        } else {
+            self.log.left(slot, numbered, guild);
         }
     }
 
@@ -344,12 +370,11 @@ impl Core {
         let Some(session) = self.sessions.try_remove(slot as usize) else {
             return;
         };
-        self.by_id.remove(&session.id);
+        self.forget_session(slot, &session);
         self.leave(session.user, session.seat);
-        self.forget_asks(SessionKey {
-            slot,
-            generation: session.generation,
-        });
+        if session.id.boot() != self.config.boot {
+            self.outbox.push_back(ToNode::GuestLeft(session.id));
+        }
         let core = self.core_id();
         for &guild in &session.voice {
             let request = VoiceRequest {
@@ -367,6 +392,18 @@ impl Core {
             };
             self.outbox.push_back(ToNode::Voice { core, request });
         }
+        self.leave_realms(slot, &session);
+    }
+
+    /// A session that was taken out of the list is known by its name no longer.
+    pub(super) fn forget_session(&mut self, slot: SessionSlot, session: &Session) {
+        self.log.end(slot);
+        self.by_id.remove(&session.id);
+        self.forget_asks(session.key(slot));
+    }
+
+    /// A session that was taken out of the list is in no realm any more.
+    pub(super) fn leave_realms(&mut self, slot: SessionSlot, session: &Session) {
         let own = shard::realm(session.user);
         let realms = session
             .guilds
@@ -425,6 +462,7 @@ impl Core {
         let now = self.now;
         let mut expired = Vec::new();
         let mut assembling = Vec::new();
+        let mut due = Vec::new();
         for (slot, session) in &self.sessions {
             if expired.len() < EXPIRED_MAX
                 && session
@@ -435,7 +473,15 @@ impl Core {
             }
             if session.assembling.is_some() {
                 assembling.push(slot as SessionSlot);
+            } else if session
+                .recorded_at
+                .is_none_or(|at| now.duration_since(at) > RECORD_PERIOD)
+            {
+                due.push(slot as SessionSlot);
             }
+        }
+        for slot in due {
+            self.record(slot);
         }
         for slot in expired {
             self.end_session(slot);
@@ -481,24 +527,32 @@ fn missed_spans(assembling: &Assembling) -> Vec<Span> {
         .collect()
 }
 
-/// As [`Core::dispatch`], where the core is borrowed in parts.
+/// As [`Core::dispatch`], where the core is borrowed in parts; whether it was numbered, which the
+/// delivery log is then to be told.
 pub(super) fn dispatch_to(
     sessions: &mut slab::Slab<Session>,
     dirty: &mut VecDeque<SessionSlot>,
+    held: Option<(&mut Held, u64)>,
     slot: SessionSlot,
     dispatch: &Rc<Dispatch>,
-) {
+) -> bool {
     let Some(session) = sessions.get_mut(slot as usize) else {
-        return;
+        return false;
     };
     if let Some(assembling) = &mut session.assembling {
         assembling.later.push(dispatch.clone());
-        return;
+        return false;
     }
     let bytes_max = session.replay_bytes_max();
     session.replay.push(dispatch.clone(), bytes_max);
+    if let Some((held, chunk)) = held
+        && session.replay.hold(chunk)
+    {
+        held.wait(slot);
+    }
     if session.connection.is_some() && !session.dirty {
         session.dirty = true;
         dirty.push_back(slot);
     }
+    true
 }

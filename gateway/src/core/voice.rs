@@ -22,6 +22,7 @@ impl Core {
         }
         if command.channel.is_some() && !session.voice.contains(&command.guild) {
             session.voice.push(command.guild);
+            session.recorded_at = None;
         }
         let request = VoiceRequest {
             session: session.key(slot),

@@ -19,6 +19,7 @@ impl Core {
             if session.bot || session.guild_phase(guild).is_none() {
                 continue;
             }
+            session.recorded_at = None;
             let place = session
                 .watches
                 .iter()
@@ -56,7 +57,7 @@ impl Core {
         }
     }
 
-    fn tell_watch(&mut self, slot: SessionSlot, guild: Id<Guild>, watch: Option<Watch>) {
+    pub(super) fn tell_watch(&mut self, slot: SessionSlot, guild: Id<Guild>, watch: Option<Watch>) {
         let core = self.core_id();
         let Some(session) = self.sessions.get(slot as usize) else {
             return;

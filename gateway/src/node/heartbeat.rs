@@ -17,7 +17,7 @@ const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Heartbeat {
     pub(crate) id: String,
-    pub(crate) boot_id: String,
+    pub(crate) boot: u32,
     pub(crate) relay_addr: String,
     pub(crate) gateway_url: String,
     pub(crate) status: Arc<Status>,
@@ -47,6 +47,7 @@ impl Heartbeat {
             let mut commands = self.commands.clone();
             redis::cmd("DEL")
                 .arg(keys::node(&self.id))
+                .arg(keys::boot(self.boot))
                 .query_async::<()>(&mut commands)
                 .await
         };
@@ -63,7 +64,7 @@ impl Heartbeat {
             .unwrap_or_default();
         let status = NodeStatus {
             id: self.id.clone(),
-            boot_id: self.boot_id.clone(),
+            boot_id: format!("{:08x}", self.boot),
             relay_addr: self.relay_addr.clone(),
             gateway_url: self.gateway_url.clone(),
             stopping,
@@ -80,11 +81,19 @@ impl Heartbeat {
         };
         let json = serde_json::to_string(&status).expect("a status has string keys");
         let mut commands = self.commands.clone();
-        redis::cmd("SET")
+        redis::pipe()
+            .cmd("SET")
             .arg(keys::node(&self.id))
             .arg(json)
             .arg("PX")
             .arg(keys::NODE_TTL_MS)
+            .ignore()
+            .cmd("SET")
+            .arg(keys::boot(self.boot))
+            .arg(&self.id)
+            .arg("PX")
+            .arg(keys::NODE_TTL_MS)
+            .ignore()
             .query_async(&mut commands)
             .await
     }

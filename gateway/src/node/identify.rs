@@ -32,7 +32,7 @@ use super::{
     owner::people::people,
     start_limits::StartLimits,
 };
-use crate::bus::{IdentifyRequest, Identity, Refused};
+use crate::bus::{IdentifyRequest, Identity, NotResumed, Refused};
 
 /// Guilds a bot may have on one of its shards.
 const GUILDS_PER_SHARD_MAX: usize = 2500;
@@ -94,13 +94,22 @@ impl Identifier {
 
     /// Whether a token is anybody's. While the database is away every token may be: the
     /// client is then told to identify, where it is looked up again.
-    pub(crate) async fn is_token(&self, token: &Token) -> bool {
+    async fn is_token(&self, token: &Token) -> bool {
         match database::limited(account::by_token(&self.db, token.hash())).await {
             Ok(account) => account.is_some(),
             Err(error) => {
                 tracing::warn!(%error, "token not checked");
                 true
             }
+        }
+    }
+
+    /// Why a RESUME found nothing, as far as its token tells.
+    pub(crate) async fn why_not(&self, token: &Token) -> NotResumed {
+        if self.is_token(token).await {
+            NotResumed::Gone
+        } else {
+            NotResumed::UnknownToken
         }
     }
 

@@ -5,6 +5,7 @@
 //! runtime, no locks: state is in `Rc<RefCell<_>>`, never borrowed across an await.
 
 mod database;
+mod drain;
 mod edge;
 pub(crate) mod fuzz;
 mod heartbeat;
@@ -17,6 +18,7 @@ mod redis;
 mod relay;
 mod start_limits;
 mod temporary;
+mod travel;
 mod voice;
 
 use std::{
@@ -41,6 +43,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    drain::Drain,
     edge::{Edge, Server},
     heartbeat::Heartbeat,
     identify::Identifier,
@@ -52,9 +55,13 @@ use self::{
         server,
     },
     start_limits::StartLimits,
+    travel::{Finder, claims::Claims, log::DeliveryLog},
     voice::Voice,
 };
-use crate::bus::{CoreHandle, CoreId, ToCore, ToNode};
+use crate::{
+    bus::{CoreHandle, CoreId, ToCore, ToNode},
+    config::ResumeLog,
+};
 
 pub use self::{owner::view::Classes, relay::auth::ClusterKey};
 
@@ -69,8 +76,9 @@ pub const REQUESTS_MAX: usize = 65_536;
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node_id: String,
-    /// New on every start of the process.
-    pub boot_id: String,
+    /// New on every start of the process; part of its sessions' ids.
+    pub boot: u32,
+    pub resume: ResumeLog,
     pub database_url: String,
     pub redis_url: String,
     /// Where other gateways are let in; port 0 takes any free one.
@@ -101,6 +109,7 @@ pub struct Status {
     dispatches_per_s: AtomicU64,
     leaving: AtomicBool,
     stopping: Notify,
+    draining: AtomicBool,
     database: AtomicBool,
     relay_addr: OnceLock<SocketAddr>,
 }
@@ -135,16 +144,22 @@ impl Status {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// Whether clients can identify: the database answers and the process stays.
+    /// Whether clients should come: the database answers, and neither does the process leave nor
+    /// are its sessions sent away.
     pub fn is_ready(&self) -> bool {
         self.database.load(Ordering::Relaxed)
             && self.relay_addr.get().is_some()
             && !self.is_stopping()
+            && !self.draining.load(Ordering::Relaxed)
     }
 
     /// Where the relay listens, once it does.
     pub fn relay_addr(&self) -> Option<SocketAddr> {
         self.relay_addr.get().copied()
+    }
+
+    fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     fn set_database(&self, answers: bool) {
@@ -218,6 +233,13 @@ async fn serve(
     let bound = listener.local_addr().map_err(listen)?;
 
     let map = Rc::new(MapWatch::new(config.shards));
+    // Logs are long: what they take to read keeps nobody else waiting.
+    let log = DeliveryLog::new(
+        redis::commands(&client).map_err(Error::Redis)?,
+        config.boot,
+        config.resume,
+        cores.clone().into(),
+    );
     let feed = Feed::new(client, commands.clone(), metrics.clone());
     let owner = Owner::new(db.clone(), feed.clone(), metrics.clone(), config.shards);
     let links = Links::new(
@@ -235,12 +257,17 @@ async fn serve(
         links.clone(),
         metrics.clone(),
     );
-    let listening = Rc::downgrade(&edge);
+    let claims = Claims::new(config.boot, cores.clone());
+    let (listening, answered) = (Rc::downgrade(&edge), claims.clone());
     links.listen(move |node, event| {
         if let Some(edge) = listening.upgrade() {
             match event {
                 LinkEvent::From(message) => edge.receive(&Server::Node(node.clone()), message),
-                LinkEvent::Down => edge.link_down(node),
+                LinkEvent::Claimed(number, result) => answered.answer(number, result),
+                LinkEvent::Down => {
+                    answered.link_down(node);
+                    edge.link_down(node);
+                }
             }
         }
     });
@@ -248,11 +275,12 @@ async fn serve(
         node: config.node_id.clone(),
         key: config.cluster_key.clone(),
         owner: owner.clone(),
+        claims: claims.clone(),
         metrics: metrics.clone(),
     });
     let heartbeat = Rc::new(Heartbeat {
         id: config.node_id.clone(),
-        boot_id: config.boot_id.clone(),
+        boot: config.boot,
         relay_addr: config
             .relay_advertise
             .clone()
@@ -276,9 +304,13 @@ async fn serve(
     spawn_local(temporary::run(db.clone(), edge.clone()));
     spawn_local({
         let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
+        let drain = Drain::new(&config, cores.clone());
         async move {
-            map.run(commands, &feed.map_changed, || edge.rebalance())
-                .await
+            let changed = || {
+                edge.rebalance();
+                drain.follow(&map.current());
+            };
+            map.run(commands, &feed.map_changed, changed).await;
         }
     });
     spawn_local({
@@ -300,6 +332,20 @@ async fn serve(
     spawn_local(voice.clone().keep_alive());
     let limits = StartLimits::new(commands.clone(), config.identify_concurrency);
     spawn_local(limits.clone().keep_seats());
+    let finder = Finder::new(travel::Parts {
+        boot: config.boot,
+        commands: commands.clone(),
+        links,
+        claims: claims.clone(),
+        log: log.clone(),
+        limits: limits.clone(),
+        voice: voice.clone(),
+        cores: cores.clone(),
+    });
+    spawn_local(log.clone().run());
+    spawn_local(finder.clone().keep_guests());
+    spawn_local(finder.clone().watch_taken());
+    spawn_local(finder.clone().sweep());
     let identifier = Rc::new(Identifier::new(db, commands, limits.clone(), metrics));
     spawn_local(identifier.clone().sweep());
     loop {
@@ -365,13 +411,45 @@ async fn serve(
             } => {
                 let (identifier, cores) = (identifier.clone(), cores.clone());
                 spawn_local(async move {
-                    let valid = identifier.is_token(&token).await;
-                    let _ = answer(&cores, core, ToCore::TokenChecked { session, valid }).await;
+                    let why = identifier.why_not(&token).await;
+                    let connection = session;
+                    let _ = answer(&cores, core, ToCore::NotResumed { connection, why }).await;
                 });
             }
+            ToNode::Find {
+                core,
+                connection,
+                resume,
+            } => {
+                let (finder, identifier) = (finder.clone(), identifier.clone());
+                let cores = cores.clone();
+                spawn_local(async move {
+                    let why = match finder.find(core, &resume).await {
+                        Ok(session) => return finder.bring(core, connection, session).await,
+                        Err(Some(why)) => why,
+                        Err(None) => identifier.why_not(&resume.token).await,
+                    };
+                    let _ = answer(&cores, core, ToCore::NotResumed { connection, why }).await;
+                });
+            }
+            ToNode::Claimed { number, result } => claims.answer(number, Some(result)),
+            ToNode::Moved { session_id, seat } => {
+                voice.let_go(&session_id);
+                if let Some((person, seat)) = seat {
+                    limits.let_go(person, seat);
+                }
+                finder.gone(&session_id);
+            }
+            ToNode::GuestLeft(session) => finder.gone(&session.to_string()),
+            ToNode::Delivered {
+                core,
+                number,
+                chunk,
+            } => log.add(core, number, chunk),
         }
     }
     config.status.stop();
+    log.ship().await;
     heartbeat.farewell().await;
     tracing::info!(node.id = %config.node_id, "node stopped");
     Ok(())

@@ -149,17 +149,29 @@ impl StartLimits {
         Some(seat)
     }
 
-    /// A session of a person is over.
-    pub(crate) async fn leave_seat(&self, person: Id<User>, seat: Seat) {
-        {
-            let mut seats = self.seats.borrow_mut();
-            if let Some(taken) = seats.get_mut(&person) {
-                taken.retain(|&one| one != seat);
-                if taken.is_empty() {
-                    seats.remove(&person);
-                }
+    /// A session of a person comes from another node; it is counted already.
+    pub(crate) fn adopt(&self, person: Id<User>, seat: Seat) {
+        let mut seats = self.seats.borrow_mut();
+        let taken = seats.entry(person).or_default();
+        if !taken.contains(&seat) {
+            taken.push(seat);
+        }
+    }
+
+    /// A session of a person goes on on another node, which counts it.
+    pub(crate) fn let_go(&self, person: Id<User>, seat: Seat) {
+        let mut seats = self.seats.borrow_mut();
+        if let Some(taken) = seats.get_mut(&person) {
+            taken.retain(|&one| one != seat);
+            if taken.is_empty() {
+                seats.remove(&person);
             }
         }
+    }
+
+    /// A session of a person is over.
+    pub(crate) async fn leave_seat(&self, person: Id<User>, seat: Seat) {
+        self.let_go(person, seat);
         self.give_up(person, seat).await;
     }
 

@@ -97,6 +97,16 @@ impl Voice {
         });
     }
 
+    /// A session that is in voice, or was, comes from another node.
+    pub(crate) fn adopt(&self, session_id: String) {
+        self.alive.borrow_mut().insert(session_id);
+    }
+
+    /// A session goes on on another node, which keeps its voice state alive.
+    pub(crate) fn let_go(&self, session_id: &str) {
+        self.alive.borrow_mut().remove(session_id);
+    }
+
     async fn serve(&self, core: CoreId, request: VoiceRequest) {
         let session_id = request.session_id.clone();
         if request.ended {

@@ -3,6 +3,7 @@
 pub mod lifecycle;
 pub mod limit;
 pub mod presence;
+pub mod record;
 pub mod replay;
 
 use std::{fmt, rc::Rc, time::Instant};
@@ -17,6 +18,7 @@ use guildhall_shared::{
     shard::Position,
     token::TokenHash,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     bus::{CoreId, Identity, Seat, SessionKey, SessionSlot, Watch},
@@ -68,6 +70,8 @@ pub struct Session {
     pub replay: Replay,
     /// Dispatches wait to be written.
     pub dirty: bool,
+    /// When the delivery log was last told all of it; `None`: it is to be told anew.
+    pub recorded_at: Option<Instant>,
     /// Where READY left off in the user's own realm, until its events follow from there.
     pub home: Option<Position>,
     pub guilds: Vec<(Id<Guild>, GuildPhase)>,
@@ -84,10 +88,12 @@ pub enum GuildPhase {
     Waiting(Arrival),
     /// GUILD_CREATE was sent (or its place in READY taken).
     Present,
+    /// The session comes from another core: it has the guild, and its events up to here.
+    Returning(Position),
 }
 
 /// Why a guild comes to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arrival {
     /// It was in READY: GUILD_CREATE says `unavailable: false`.
     Initial,
@@ -181,7 +187,7 @@ impl Session {
 
 /// A session's name: opaque to clients, but it says which start of which node and which
 /// core of it made it, so that a RESUME finds its core.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SessionId([u8; 16]);
 
 impl SessionId {

@@ -32,6 +32,21 @@ pub struct Doing {
     used: u8,
 }
 
+impl Doing {
+    /// Of a session that comes from another core.
+    pub(super) fn resumed(
+        activities: Option<Arc<Vec<Activity>>>,
+        now: Instant,
+    ) -> Option<Box<Self>> {
+        let activities = activities?;
+        Some(Box::new(Self {
+            activities,
+            window_start: now,
+            used: 0,
+        }))
+    }
+}
+
 impl Session {
     /// What others see of this session alone.
     pub fn presence(&self) -> Presence {
@@ -48,7 +63,7 @@ impl Session {
         }
     }
 
-    fn activities(&self) -> Option<&Arc<Vec<Activity>>> {
+    pub(super) fn activities(&self) -> Option<&Arc<Vec<Activity>>> {
         self.doing.as_deref().map(|doing| &doing.activities)
     }
 

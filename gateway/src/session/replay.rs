@@ -24,9 +24,26 @@ pub struct Replay {
     last_s: u64,
     /// What its client said last that it has.
     acknowledged: u64,
+    /// What must not be written yet; `None` where nothing ever is held back.
+    held: Option<Box<Held>>,
+}
+
+/// Dispatches wait for the chunk of the delivery log that tells of them to be stored.
+#[derive(Debug, Default)]
+struct Held {
+    /// First `s` that a chunk tells of, and the chunk's number.
+    from: VecDeque<(u64, u64)>,
 }
 
 impl Replay {
+    /// Of a session whose client has everything up to `s`, and from elsewhere.
+    pub fn starting_after(s: u64) -> Self {
+        Self {
+            last_s: s,
+            ..Self::default()
+        }
+    }
+
     /// Numbers a dispatch and keeps it. When more than `bytes_max` of bodies or more than
     /// [`RESUME_WINDOW`] of time are held, the oldest go.
     pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize) {
@@ -95,6 +112,40 @@ impl Replay {
         Some(self.dispatches.range(skip..))
     }
 
+    /// Those of [`Self::after`] that may be written.
+    pub fn writable_after(&self, s: u64) -> Option<vec_deque::Iter<'_, Rc<Dispatch>>> {
+        let held_from = self.held.as_ref().and_then(|held| held.from.front());
+        let Some(&(first_held, _)) = held_from else {
+            return self.after(s);
+        };
+        if s > self.last_s || s + 1 < self.first_s() {
+            return None;
+        }
+        let first = self.first_s();
+        let skip = (s + 1 - first) as usize;
+        let end = (first_held.max(s + 1) - first) as usize;
+        Some(self.dispatches.range(skip..end))
+    }
+
+    /// The newest dispatch must wait for this chunk; true if it is the first one that does.
+    pub fn hold(&mut self, chunk: u64) -> bool {
+        let held = self.held.get_or_insert_default();
+        if held.from.back().is_some_and(|&(_, last)| last == chunk) {
+            return false;
+        }
+        held.from.push_back((self.last_s, chunk));
+        true
+    }
+
+    /// All chunks up to this one are stored, or never will be.
+    pub fn release(&mut self, chunk: u64) {
+        if let Some(held) = &mut self.held {
+            while held.from.front().is_some_and(|&(_, of)| of <= chunk) {
+                held.from.pop_front();
+            }
+        }
+    }
+
     /// The dispatch with this `s`, if it is held.
     pub fn at(&self, s: u64) -> Option<&Rc<Dispatch>> {
         let index = s.checked_sub(self.first_s())?;
@@ -156,6 +207,33 @@ mod tests {
                 None => prop_assert!(ask > replay.last_s() || ask + 1 < replay.first_s()),
             }
         }
+    }
+
+    #[test]
+    fn what_waits_for_its_chunk_is_not_written() {
+        let now = Instant::now();
+        let mut replay = Replay::default();
+        let push = |replay: &mut Replay, chunk| {
+            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+            replay.hold(chunk)
+        };
+        assert!(push(&mut replay, 5));
+        assert!(!push(&mut replay, 5));
+        assert!(push(&mut replay, 6));
+        let writable = |replay: &Replay, s| replay.writable_after(s).map(|rest| rest.len());
+        assert_eq!(writable(&replay, 0), Some(0));
+        replay.release(5);
+        assert_eq!(
+            (writable(&replay, 0), writable(&replay, 1)),
+            (Some(2), Some(1))
+        );
+        assert_eq!(writable(&replay, 2), Some(0));
+        replay.release(6);
+        assert_eq!(
+            (writable(&replay, 0), writable(&replay, 3)),
+            (Some(3), Some(0))
+        );
+        assert_eq!(writable(&replay, 4), None);
     }
 
     #[test]

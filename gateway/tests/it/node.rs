@@ -316,7 +316,8 @@ impl Node {
         let shutdown = CancellationToken::new();
         let config = node::Config {
             node_id: id.to_owned(),
-            boot_id: "1".into(),
+            boot: 1,
+            resume: guildhall_gateway::config::ResumeLog::Async,
             database_url: world.url.clone(),
             redis_url: redis_url.to_owned(),
             relay_listen: "127.0.0.1:0".parse().unwrap(),

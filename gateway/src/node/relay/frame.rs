@@ -16,8 +16,12 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::bus::{
-    Address, Answers, Ask, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange,
+use crate::{
+    bus::{
+        Address, Answers, Ask, Claim, Claimed, CoreId, PresenceChange, SessionKey, Subscriber,
+        ViewChange, WatchChange,
+    },
+    session::record::{SessionRecord, Travelling},
 };
 
 /// Largest frame; a larger one resets the link.
@@ -76,6 +80,61 @@ pub(crate) struct Tell {
     pub(crate) to: Address,
     pub(crate) answers: Option<Answers>,
     pub(crate) dispatches: Vec<(EventKind, Bytes)>,
+}
+
+/// Where a session is thought to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Wanted {
+    pub(crate) boot: u32,
+    pub(crate) core: CoreId,
+    pub(crate) claim: Claim,
+}
+
+/// [`Claimed`] with the kinds of dispatches as numbers.
+#[derive(Serialize, Deserialize)]
+enum WireClaimed {
+    Session(Box<SessionRecord>, u64, Vec<(u16, Bytes)>),
+    Unknown,
+    OtherToken,
+    InvalidSeq,
+    Gone,
+}
+
+impl WireClaimed {
+    fn of(claimed: &Claimed) -> Self {
+        match claimed {
+            Claimed::Session(session) => {
+                let dispatches = session.dispatches.iter();
+                let dispatches = dispatches.map(|(kind, body)| (kind.number(), body.clone()));
+                let record = Box::new(session.record.clone());
+                Self::Session(record, session.s, dispatches.collect())
+            }
+            Claimed::Unknown => Self::Unknown,
+            Claimed::OtherToken => Self::OtherToken,
+            Claimed::InvalidSeq => Self::InvalidSeq,
+            Claimed::Gone => Self::Gone,
+        }
+    }
+
+    fn read(self) -> Result<Claimed, BadFrame> {
+        Ok(match self {
+            Self::Session(record, s, dispatches) => {
+                let dispatches = dispatches.into_iter().map(|(kind, body)| {
+                    let kind = EventKind::from_number(kind).ok_or(BadFrame("event kind"))?;
+                    Ok((kind, body))
+                });
+                Claimed::Session(Box::new(Travelling {
+                    record: *record,
+                    s,
+                    dispatches: dispatches.collect::<Result<_, _>>()?,
+                }))
+            }
+            Self::Unknown => Claimed::Unknown,
+            Self::OtherToken => Claimed::OtherToken,
+            Self::InvalidSeq => Claimed::InvalidSeq,
+            Self::Gone => Claimed::Gone,
+        })
+    }
 }
 
 type WireTell = (Address, Option<Answers>, Vec<(u16, Bytes)>);
@@ -152,6 +211,13 @@ pub(crate) enum Frame {
     },
     /// For one session of the edge alone: an answer, or a part of one.
     Tell(Box<Tell>),
+    /// A client of the edge resumes a session that this start of the owner's process had.
+    Claim(Wanted),
+    /// What became of the claim of this number; `None`: it was another start's.
+    Claimed {
+        number: u64,
+        result: Option<Box<Claimed>>,
+    },
     Ping,
     Pong,
 }
@@ -172,6 +238,8 @@ const TELL: u8 = 13;
 const PRESENCE: u8 = 14;
 const WATCH: u8 = 15;
 const TELL_ALL: u8 = 16;
+const CLAIM: u8 = 17;
+const CLAIMED: u8 = 18;
 
 impl Frame {
     /// The whole frame with its length; longer than [`FRAME_BYTES_MAX`] must not be sent.
@@ -208,6 +276,11 @@ impl Frame {
             Self::Watch(change) => encode(WATCH, change),
             Self::TellAll { to, kind, body } => encode(TELL_ALL, &(to, kind.number(), body)),
             Self::Tell(tell) => encode(TELL, &tell.wire()),
+            Self::Claim(wanted) => encode(CLAIM, wanted),
+            Self::Claimed { number, result } => {
+                let result = result.as_deref().map(WireClaimed::of);
+                encode(CLAIMED, &(number, result))
+            }
             Self::Ping => encode(PING, &()),
             Self::Pong => encode(PONG, &()),
         }
@@ -264,6 +337,15 @@ impl Frame {
             }
             ASK => Self::Ask(Box::new(decode(&payload)?)),
             TELL => Self::Tell(Box::new(Tell::from_wire(decode(&payload)?)?)),
+            CLAIM => Self::Claim(decode(&payload)?),
+            CLAIMED => {
+                let (number, result): (u64, Option<WireClaimed>) = decode(&payload)?;
+                let result = result.map(|claimed| claimed.read().map(Box::new));
+                Self::Claimed {
+                    number,
+                    result: result.transpose()?,
+                }
+            }
             PING => Self::Ping,
             PONG => Self::Pong,
             _ => return Err(BadFrame("type")),

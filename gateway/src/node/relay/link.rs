@@ -22,7 +22,10 @@ use super::{
     frame::{FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Hello},
     outbox::Outbox,
 };
-use crate::node::{map::MapWatch, metrics::Metrics, owner::FromOwner};
+use crate::{
+    bus::Claimed,
+    node::{map::MapWatch, metrics::Metrics, owner::FromOwner},
+};
 
 /// Pause after the first, and longest pause after a further failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
@@ -31,6 +34,8 @@ const RETRY_LONGEST: Duration = Duration::from_secs(5);
 /// What the links tell the edge.
 pub(crate) enum LinkEvent {
     From(FromOwner),
+    /// What became of a claim; `None`: the session is not of that start of the node.
+    Claimed(u64, Option<Box<Claimed>>),
     Down,
 }
 
@@ -163,6 +168,10 @@ impl Links {
             loop {
                 let frame = reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await?;
                 let message = match frame {
+                    Frame::Claimed { number, result } => {
+                        self.report(node, LinkEvent::Claimed(number, result));
+                        continue;
+                    }
                     Frame::SubOk(ok) => FromOwner::SubOk(ok),
                     Frame::Refused { id, realm } => FromOwner::Refused { id, realm },
                     Frame::Ev(event) => FromOwner::Event(event),

@@ -56,10 +56,13 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// Waits while a lot is still to be written.
+    /// Waits while a lot is still to be written, or until the link breaks.
     pub(crate) async fn room(&self) {
-        while self.bytes.get() > CROWDED_BYTES {
-            self.drained.notified().await;
+        while self.bytes.get() > CROWDED_BYTES && !self.broken.is_cancelled() {
+            tokio::select! {
+                () = self.drained.notified() => {}
+                () = self.broken.cancelled() => {}
+            }
         }
     }
 
@@ -86,7 +89,7 @@ impl Outbox {
                 return Err(std::io::ErrorKind::WriteZero.into());
             }
             self.bytes.set(self.bytes.get().saturating_sub(written));
-            self.drained.notify_one();
+            self.drained.notify_waiters();
             while let Some(front) = batch.front_mut()
                 && written > 0
             {

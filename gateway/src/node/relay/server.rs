@@ -24,6 +24,7 @@ use super::{
 use crate::node::{
     metrics::Metrics,
     owner::{EdgeId, Owner, Peer},
+    travel::claims::Claims,
 };
 
 /// Connections at once, proven or not; further ones are closed at once.
@@ -46,6 +47,7 @@ pub(crate) struct Server {
     pub(crate) node: String,
     pub(crate) key: ClusterKey,
     pub(crate) owner: Rc<Owner>,
+    pub(crate) claims: Rc<Claims>,
     pub(crate) metrics: Metrics,
 }
 
@@ -103,6 +105,16 @@ impl Server {
                         // An answer can be large.
                         outbox.room().await;
                         self.owner.ask(edge, *ask);
+                    }
+                    Frame::Claim(wanted) => {
+                        let (claims, outbox) = (self.claims.clone(), outbox.clone());
+                        spawn_local(async move {
+                            let number = wanted.claim.number;
+                            let result = claims.of_others(wanted).await.map(Box::new);
+                            // A session brings what its client has missed.
+                            outbox.room().await;
+                            outbox.push(Frame::Claimed { number, result }.encode());
+                        });
                     }
                     Frame::Ping => outbox.push(Frame::Pong.encode()),
                     _ => return Err(LinkError::Unexpected),

@@ -1,0 +1,295 @@
+//! Sessions that come from other cores, go to them, or are to go on there some day: the delivery
+//! log is told of them.
+
+use std::{collections::VecDeque, time::Duration};
+
+use guildhall_shared::{
+    gateway::{CloseCode, EventKind},
+    shard,
+};
+
+use super::{Core, clock};
+use crate::{
+    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
+    codec::Resume,
+    dispatch::Dispatch,
+    session::{
+        GuildPhase, SessionId,
+        lifecycle::Input,
+        record::{Reached, SessionRecord, Travelling},
+        replay::Replay,
+    },
+};
+
+/// Time between the steps in which clients are sent away.
+const WAVE_PERIOD: Duration = Duration::from_millis(100);
+
+/// Sessions whose dispatches wait for the delivery log: with `GATEWAY_RESUME=sync` nothing is
+/// written to a client before the log tells of it.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Since the last chunk was taken.
+    fresh: Vec<SessionSlot>,
+    /// By the number of the chunk that tells of them.
+    chunks: VecDeque<(u64, Vec<SessionSlot>)>,
+}
+
+impl Held {
+    /// A session has something that the chunk in the making tells of.
+    pub(super) fn wait(&mut self, slot: SessionSlot) {
+        self.fresh.push(slot);
+    }
+
+    /// That chunk is on its way.
+    pub(super) fn sent(&mut self, chunk: u64) {
+        self.chunks
+            .push_back((chunk, std::mem::take(&mut self.fresh)));
+    }
+
+    /// Who waited for chunks up to this one.
+    fn stored(&mut self, chunk: u64) -> Vec<SessionSlot> {
+        let mut slots = Vec::new();
+        while let Some((_, of)) = self.chunks.pop_front_if(|(number, _)| *number <= chunk) {
+            slots.extend(of);
+        }
+        slots
+    }
+}
+
+impl Core {
+    /// Chunks of the delivery log up to this one are stored, or never will be: what they tell of may
+    /// be written.
+    pub(super) fn stored(&mut self, chunk: u64) {
+        let Some(held) = &mut self.held else { return };
+        for slot in held.stored(chunk) {
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                continue;
+            };
+            session.replay.release(chunk);
+            if session.connection.is_some() && !session.dirty {
+                session.dirty = true;
+                self.dirty.push_back(slot);
+            }
+        }
+    }
+
+    /// Tells the delivery log all of a session that has READY.
+    pub(super) fn record(&mut self, slot: SessionSlot) {
+        let Some(record) = self.record_of(slot) else {
+            return;
+        };
+        let now = self.now;
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
+            session.recorded_at = Some(now);
+            self.log.state(slot, session.replay.last_s(), &record);
+        }
+    }
+
+    /// A session as it is now; `None` before READY.
+    fn record_of(&self, slot: SessionSlot) -> Option<SessionRecord> {
+        let session = self.sessions.get(slot as usize)?;
+        if session.assembling.is_some() {
+            return None;
+        }
+        let reached = |realm| {
+            let hub = self.hub.get(realm)?;
+            hub.reached(session.user, slot).or(hub.position())
+        };
+        let home = session
+            .home
+            .or_else(|| reached(shard::realm(session.user)))?;
+        let guilds = session.guilds.iter().filter_map(|&(guild, phase)| {
+            let at = match phase {
+                GuildPhase::Waiting(arrival) => Reached::Nothing(arrival),
+                GuildPhase::Returning(at) => Reached::Position(at),
+                GuildPhase::Present => Reached::Position(reached(shard::realm(guild))?),
+            };
+            Some((guild, at))
+        });
+        Some(SessionRecord::new(session, home, guilds.collect()))
+    }
+
+    /// A client resumes a session that is not of this core: the node looks for it.
+    pub(super) fn send_for(&mut self, connection: SessionKey, resume: Resume) {
+        let core = self.core_id();
+        self.outbox.push_back(ToNode::Find {
+            core,
+            connection,
+            resume: Box::new(resume),
+        });
+    }
+
+    /// The session was not found, or not for this client.
+    pub(super) fn not_resumed(&mut self, connection: SessionKey, why: NotResumed) {
+        let input = match why {
+            NotResumed::Gone => {
+                self.config.metrics.resumes_refused.inc();
+                Input::Invalid
+            }
+            NotResumed::UnknownToken => Input::Refused(CloseCode::AuthenticationFailed),
+            NotResumed::InvalidSeq => Input::Refused(CloseCode::InvalidSeq),
+        };
+        self.life(connection, input);
+    }
+
+    /// Another core has the client of a session that may be here: it goes there.
+    pub(super) fn claimed(&mut self, claim: Claim) {
+        let number = claim.number;
+        let result = self.give_up(claim);
+        self.outbox.push_back(ToNode::Claimed {
+            number,
+            result: Box::new(result),
+        });
+        self.flush();
+    }
+
+    fn give_up(&mut self, claim: Claim) -> Claimed {
+        let Some(&slot) = self.by_id.get(&claim.session) else {
+            return Claimed::Unknown;
+        };
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return Claimed::Unknown;
+        };
+        if session.token != claim.token {
+            return Claimed::OtherToken;
+        }
+        if claim.s > session.replay.last_s() {
+            return Claimed::InvalidSeq;
+        }
+        let (Some(rest), Some(record)) = (session.replay.after(claim.s), self.record_of(slot))
+        else {
+            return Claimed::Gone;
+        };
+        let dispatches = rest.map(|dispatch| (dispatch.kind, dispatch.body.clone()));
+        let session = Travelling {
+            record,
+            s: claim.s,
+            dispatches: dispatches.collect(),
+        };
+        self.let_go(slot);
+        Claimed::Session(Box::new(session))
+    }
+
+    /// A session is another node's: its copy here ends without a word to anybody.
+    pub(super) fn taken(&mut self, session: SessionId) {
+        if let Some(&slot) = self.by_id.get(&session) {
+            self.let_go(slot);
+            self.flush();
+        }
+    }
+
+    /// Forgets a session that goes on elsewhere.
+    fn let_go(&mut self, slot: SessionSlot) {
+        let session = self.sessions.get(slot as usize);
+        let watches = session.map(|session| session.watches.iter());
+        let watched: Vec<_> = watches
+            .into_iter()
+            .flatten()
+            .map(|&(guild, _)| guild)
+            .collect();
+        for guild in watched {
+            self.stop_watching(slot, guild);
+        }
+        let Some(session) = self.sessions.try_remove(slot as usize) else {
+            return;
+        };
+        if let Some(connection) = session.connection {
+            self.cut(connection);
+        }
+        self.forget_session(slot, &session);
+        self.outbox.push_back(ToNode::Moved {
+            session_id: session.id.to_string(),
+            seat: session.seat.map(|seat| (session.user, seat)),
+        });
+        self.leave_realms(slot, &session);
+    }
+
+    /// A session comes from elsewhere, for a client that waits for it (or has gone meanwhile, and
+    /// may come again).
+    pub(super) fn arrived(&mut self, connection: SessionKey, session: Travelling) {
+        let Travelling {
+            record,
+            s,
+            dispatches,
+        } = session;
+        let (id, user, home) = (record.id, record.user, record.home);
+        if let Some(&older) = self.by_id.get(&id) {
+            self.let_go(older);
+        }
+        let (guilds, watches) = (record.guilds.clone(), record.watches.clone());
+        let generation = self.next_generation();
+        let mut session = record.open(generation, self.now, Replay::starting_after(s));
+        let bytes_max = session.replay_bytes_max();
+        for (kind, body) in dispatches {
+            let dispatch = Dispatch::new(kind, &body, self.now);
+            session.replay.push(dispatch, bytes_max);
+        }
+        let slot = self.sessions.insert(session) as SessionSlot;
+        self.by_id.insert(id, slot);
+        let mut from = vec![(shard::realm(user), home)];
+        for (guild, reached) in guilds {
+            match reached {
+                Reached::Nothing(arrival) => self.want_guild(slot, guild, arrival),
+                Reached::Position(at) => {
+                    if let Some(session) = self.sessions.get_mut(slot as usize) {
+                        session.set_guild_phase(guild, GuildPhase::Returning(at));
+                    }
+                    from.push((shard::realm(guild), at));
+                }
+            }
+        }
+        for (realm, at) in from {
+            self.hub.join(realm, user, slot);
+            self.subscriptions.push(Subscription {
+                realm,
+                from: Some(at),
+                users: vec![Subscriber::new(user, Vec::new())],
+            });
+        }
+        for (guild, watch) in watches {
+            if let Some(session) = self.sessions.get_mut(slot as usize) {
+                session.watches.push((guild, watch.clone()));
+            }
+            self.tell_watch(slot, guild, Some(watch));
+        }
+        self.record(slot);
+        if self.connection(connection).is_none() {
+            return;
+        }
+        self.life(connection, Input::Accepted);
+        if let Some(session) = self.sessions.get_mut(slot as usize) {
+            session.connection = Some(connection.slot);
+            session.detached_at = None;
+        }
+        self.bind(connection.slot, slot, s);
+        self.config.metrics.resumes.inc();
+        self.dispatch_body(slot, EventKind::Resumed, b"{}");
+    }
+
+    /// Asks the clients that are here now to reconnect, evenly spread over a time; who comes later
+    /// stays.
+    pub(super) fn send_away_over(&mut self, over: Duration) {
+        let keys: Vec<SessionKey> = self
+            .connections
+            .iter()
+            .filter_map(|(slot, _)| self.connection_key(slot as SessionSlot))
+            .collect();
+        let waves = (over.as_millis() / WAVE_PERIOD.as_millis()).max(1) as usize;
+        let wave = keys.len().div_ceil(waves).max(1);
+        self.spawn(move |core| async move {
+            // A few clients are spread over all of the time, too.
+            let pause = over / (keys.len().div_ceil(wave).max(1) as u32);
+            for keys in keys.chunks(wave) {
+                tokio::time::sleep(pause).await;
+                let mut core = core.borrow_mut();
+                core.now = clock::now();
+                for key in keys {
+                    if core.connection(*key).is_some() {
+                        core.send_away(key.slot);
+                    }
+                }
+                core.flush();
+            }
+        });
+    }
+}

@@ -1,0 +1,205 @@
+//! Delivery logs in Redis: this node's go there, other nodes' are read.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use guildhall_shared::keys;
+use redis::{RedisResult, aio::ConnectionManager, streams::StreamRangeReply};
+use tokio::{
+    sync::{Mutex, Notify},
+    task::yield_now,
+    time::sleep,
+};
+
+use crate::{
+    bus::{CoreHandle, CoreId, ToCore},
+    config::ResumeLog,
+    delivery::History,
+    node::answer,
+};
+
+/// What is gathered before it is sent. After kill -9 this much is unknown.
+const BATCH_PERIOD: Duration = Duration::from_millis(5);
+/// Bytes that wait while Redis is slow or away; then all of them are let go of, and whoever reads
+/// the log sees the gap.
+const WAITING_BYTES_MAX: usize = 32 << 20;
+/// Entries read with one round trip.
+const READ_ENTRIES: usize = 500;
+
+/// See the module.
+pub(crate) struct DeliveryLog {
+    commands: ConnectionManager,
+    boot: u32,
+    resume: ResumeLog,
+    cores: Rc<[CoreHandle]>,
+    waiting: RefCell<Vec<Chunk>>,
+    bytes: Cell<usize>,
+    filled: Notify,
+    /// One batch at a time, so that chunks stay in order.
+    shipping: Mutex<()>,
+}
+
+struct Chunk {
+    core: CoreId,
+    number: u64,
+    bytes: Bytes,
+}
+
+impl DeliveryLog {
+    pub(crate) fn new(
+        commands: ConnectionManager,
+        boot: u32,
+        resume: ResumeLog,
+        cores: Rc<[CoreHandle]>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            commands,
+            boot,
+            resume,
+            cores,
+            waiting: RefCell::default(),
+            bytes: Cell::new(0),
+            filled: Notify::new(),
+            shipping: Mutex::new(()),
+        })
+    }
+
+    /// The next chunk of a core.
+    pub(crate) fn add(&self, core: CoreId, number: u64, chunk: Bytes) {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut bytes = self.bytes.get() + chunk.len();
+        if bytes > WAITING_BYTES_MAX {
+            tracing::warn!("the delivery log does not keep up: a part of it is left out");
+            // Their numbers stay: somebody may wait for them.
+            waiting.iter_mut().for_each(|chunk| chunk.bytes.clear());
+            bytes = chunk.len();
+        }
+        self.bytes.set(bytes);
+        waiting.push(Chunk {
+            core,
+            number,
+            bytes: chunk,
+        });
+        self.filled.notify_one();
+    }
+
+    /// Ships what comes, as long as the task lives.
+    pub(crate) async fn run(self: Rc<Self>) {
+        loop {
+            self.filled.notified().await;
+            if self.resume == ResumeLog::Async {
+                sleep(BATCH_PERIOD).await;
+            }
+            self.ship().await;
+        }
+    }
+
+    /// Ships what there is. What Redis does not take is lost: a gap that readers see.
+    pub(crate) async fn ship(&self) {
+        let _turn = self.shipping.lock().await;
+        let chunks = std::mem::take(&mut *self.waiting.borrow_mut());
+        self.bytes.set(0);
+        if chunks.is_empty() {
+            return;
+        }
+        self.store(&chunks).await;
+        if self.resume == ResumeLog::Sync {
+            let mut last: Vec<(CoreId, u64)> = Vec::new();
+            for chunk in chunks {
+                match last.iter_mut().find(|(core, _)| *core == chunk.core) {
+                    Some((_, number)) => *number = chunk.number,
+                    None => last.push((chunk.core, chunk.number)),
+                }
+            }
+            for (core, number) in last {
+                let _ = answer(&self.cores, core, ToCore::Stored(number)).await;
+            }
+        }
+    }
+
+    async fn store(&self, chunks: &[Chunk]) {
+        let oldest_ms = now_ms().saturating_sub(keys::DELIVERY_LOG_MS);
+        let mut cores: Vec<CoreId> = Vec::new();
+        let mut pipeline = redis::pipe();
+        for Chunk { core, bytes, .. } in chunks {
+            if bytes.is_empty() {
+                continue;
+            }
+            pipeline
+                .cmd("XADD")
+                .arg(keys::delivery_log(self.boot, *core))
+                .arg("MINID")
+                .arg("~")
+                .arg(oldest_ms)
+                .arg("*")
+                .arg(keys::STREAM_FIELD)
+                .arg(&bytes[..])
+                .ignore();
+            if !cores.contains(core) {
+                cores.push(*core);
+            }
+        }
+        for core in cores {
+            pipeline
+                .cmd("PEXPIRE")
+                .arg(keys::delivery_log(self.boot, core))
+                .arg(keys::DELIVERY_LOG_MS)
+                .ignore();
+        }
+        let mut commands = self.commands.clone();
+        if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
+            tracing::debug!(%error, "a part of the delivery log is not stored");
+        }
+    }
+
+    /// Reads on in the log of a core, behind the entry `after`.
+    pub(crate) async fn read(
+        &self,
+        boot: u32,
+        core: CoreId,
+        history: &mut History,
+        after: &mut String,
+    ) -> RedisResult<()> {
+        let key = keys::delivery_log(boot, core);
+        let mut commands = self.commands.clone();
+        loop {
+            let from = if after.is_empty() {
+                "-".to_owned()
+            } else {
+                format!("({after}")
+            };
+            let reply: StreamRangeReply = redis::cmd("XRANGE")
+                .arg(&key)
+                .arg(from)
+                .arg("+")
+                .arg("COUNT")
+                .arg(READ_ENTRIES)
+                .query_async(&mut commands)
+                .await?;
+            let all = reply.ids.len() < READ_ENTRIES;
+            for mut entry in reply.ids {
+                *after = entry.id;
+                let chunk = entry.map.remove(keys::STREAM_FIELD);
+                let chunk: Vec<u8> = chunk
+                    .and_then(|value| redis::from_redis_value(value).ok())
+                    .unwrap_or_default();
+                if let Err(error) = history.push(&chunk) {
+                    tracing::warn!(%error, "a delivery log is not read any further back");
+                }
+            }
+            if all {
+                return Ok(());
+            }
+            yield_now().await;
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_millis() as u64
+}
