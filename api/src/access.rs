@@ -283,7 +283,7 @@ pub(crate) async fn place_for_change(
     channel: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<Place> {
-    lock_place(db, channel).await?;
+    lock_place(db, channel, None).await?;
     place(db, user, channel, needed).await
 }
 
@@ -295,7 +295,17 @@ pub(crate) async fn audience_for_change(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,
 ) -> Result<Audience> {
-    lock_place(db, channel).await?;
+    audience_for_change_with(db, channel, None).await
+}
+
+/// [`audience_for_change`] of a channel where something is told to somebody who may not be in
+/// it: of a private one their head is locked too.
+pub(crate) async fn audience_for_change_with(
+    db: &mut PgConnection,
+    channel: Id<marker::Channel>,
+    also: Option<Id<User>>,
+) -> Result<Audience> {
+    lock_place(db, channel, also).await?;
     let row = sqlx::query!(
         r#"select c.guild_id, c.kind, c.parent_id,
                   array(select user_id from thread_member m
@@ -341,15 +351,19 @@ pub(crate) async fn channel_for_change(
     id: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<ChannelAccess> {
-    lock_place(db, id).await?;
+    lock_place(db, id, None).await?;
     channel(db, user, id, needed).await
 }
 
-/// Locks the heads that events of a channel go to. Statements of their own: the next one must
-/// see what was committed while these waited.
+/// Locks the heads that events of a channel go to, for a private one `also` that of `also`.
+/// Statements of their own: the next one must see what was committed while these waited.
 ///
 /// Errors: 10003.
-async fn lock_place(db: &mut PgConnection, channel: Id<marker::Channel>) -> Result<()> {
+async fn lock_place(
+    db: &mut PgConnection,
+    channel: Id<marker::Channel>,
+    also: Option<Id<User>>,
+) -> Result<()> {
     let guild = sqlx::query!(
         "select h.realm_id from channel c join realm_head h on h.realm_id = c.guild_id
          where c.channel_id = $1 for update of h",
@@ -375,7 +389,8 @@ async fn lock_place(db: &mut PgConnection, channel: Id<marker::Channel>) -> Resu
     )
     .fetch_all(&mut *db)
     .await?;
-    lock_realms(db, ids_from_db::<Realm>(participants)).await
+    let participants = ids_from_db::<Realm>(participants).into_iter();
+    lock_realms(db, participants.chain(also.map(Id::cast))).await
 }
 
 /// Locks heads, the smallest id first, as everyone does: so nobody waits in a circle.

@@ -228,7 +228,8 @@ pub struct MailConfig {
 /// The media server that clients in voice are sent to.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct VoiceConfig {
-    /// Its address, as host:port without a scheme. Without one clients are told to wait.
+    /// Media server that clients in voice are sent to, as host:port without a scheme. Without one
+    /// they are told to wait.
     #[arg(long = "voice-endpoint", env = "VOICE_ENDPOINT", requires = "voice_key", value_parser = endpoint)]
     pub voice_endpoint: Option<String>,
 
@@ -259,6 +260,14 @@ pub struct MigrateConfig {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub cluster_shards: u16,
+}
+
+/// Settings of `guildhall-api raise-era`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct RaiseEraConfig {
+    /// Postgres, as postgres://user:password@host:port/database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    pub database_url: Secret,
 }
 
 /// Settings of `guildhall-api operator-token`.

@@ -158,6 +158,10 @@ impl Publisher {
         Self { queue, metrics }
     }
 
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// Publishes committed events, in this order. Never waits: what does not fit is
     /// dropped and found by the owner of its shard.
     pub fn publish(&self, events: impl IntoIterator<Item = Envelope>) {

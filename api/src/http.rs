@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
-    http::{Extensions, HeaderMap, HeaderName, Uri, header},
+    http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -214,13 +214,34 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         _ => "other",
     };
     let status = response.status();
-    let labels = [method, route, status.as_str()];
-    app.metrics.requests.with_label_values(&labels).inc();
+    app.metrics
+        .requests
+        .with_label_values(&[method, route, status.as_str()])
+        .inc();
     app.metrics
         .request_seconds
-        .with_label_values(&labels[..2])
+        .with_label_values(&[group(route), class(status)])
         .observe(started.elapsed().as_secs_f64());
     response
+}
+
+/// What a route is about: the first part of its path.
+fn group(route: &str) -> &str {
+    route
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or("")
+}
+
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        ..200 => "1xx",
+        200..300 => "2xx",
+        300..400 => "3xx",
+        400..500 => "4xx",
+        500.. => "5xx",
+    }
 }
 
 /// A path without `/api/v10`, `/api/v9` or `/api`.
@@ -376,6 +397,15 @@ mod tests {
         assert_eq!(read, "http://host:1/a%2F/@me");
         assert_eq!(plain("/api/users/@me?q=%40me"), None);
         assert_eq!(plain("/a/%2540"), None);
+    }
+
+    #[test]
+    fn durations_are_grouped_by_what_a_route_is_about() {
+        assert_eq!(group("/channels/{channel_id}/messages"), "channels");
+        assert_eq!(group("unmatched"), "unmatched");
+        assert_eq!(group("/"), "");
+        assert_eq!(class(StatusCode::NO_CONTENT), "2xx");
+        assert_eq!(class(StatusCode::BAD_GATEWAY), "5xx");
     }
 
     #[test]

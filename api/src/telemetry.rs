@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+    TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -28,8 +29,10 @@ pub struct Metrics {
     registry: Registry,
     /// By method, route template and status.
     pub(crate) requests: IntCounterVec,
-    /// Seconds, by method and route template.
+    /// Seconds, by group of routes and class of status (`2xx`).
     pub(crate) request_seconds: HistogramVec,
+    /// Messages of one commit.
+    pub(crate) message_batch_size: Histogram,
     pub(crate) events_published: IntCounter,
     /// Stored but not handed to Redis; the owners find them in Postgres.
     pub(crate) events_unpublished: IntCounter,
@@ -50,7 +53,14 @@ impl Metrics {
             request_seconds: HistogramVec::new(
                 HistogramOpts::new("guildhall_api_request_seconds", "Time to the reply's head")
                     .buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?),
-                &["method", "route"],
+                &["group", "class"],
+            )?,
+            message_batch_size: Histogram::with_opts(
+                HistogramOpts::new(
+                    "guildhall_api_message_batch_size",
+                    "Messages stored by one transaction",
+                )
+                .buckets(prometheus::exponential_buckets(1.0, 2.0, 7)?),
             )?,
             events_published: IntCounter::new(
                 "guildhall_api_events_published_total",
@@ -73,6 +83,7 @@ impl Metrics {
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.request_seconds.clone()))?;
+        registry.register(Box::new(metrics.message_batch_size.clone()))?;
         registry.register(Box::new(metrics.events_published.clone()))?;
         registry.register(Box::new(metrics.events_unpublished.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;

@@ -5,6 +5,9 @@ use std::hint::black_box;
 
 use benches::inputs::{nodes, settled};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use guildhall_shared::cluster_map::Assignment;
+use shard_coordinator::motion::{Inputs, Voluntary, step};
+use shard_coordinator::node::Standing;
 use shard_coordinator::placement::{Observed, plan};
 
 fn placement(c: &mut Criterion) {
@@ -28,6 +31,33 @@ fn placement(c: &mut Criterion) {
         let mut died = steady.clone();
         died.nodes.remove(0);
         measure("death", &died);
+
+        // A tenth of the nodes carries three times the load of the others.
+        let mut hot = steady.clone();
+        let map = steady
+            .previous
+            .as_ref()
+            .expect("a settled cluster has a map");
+        let tenth = u16::try_from(count.div_ceil(10)).expect("places are counted in u16");
+        let load = |shard: &Assignment| match shard.owner {
+            Some(owner) if owner < tenth => 3_000,
+            _ => 1_000,
+        };
+        hot.loads = map.shards.iter().map(load).collect();
+        measure("load", &hot);
+
+        let mut draining = steady.clone();
+        draining.nodes[0].standing = Standing::Draining;
+        let target = plan(&draining);
+        let id = BenchmarkId::new("step", format!("{count}x{shards}"));
+        let inputs = Inputs {
+            seen: &draining,
+            target: &target,
+            open: &[],
+            per_node_max: 8,
+            voluntary: Voluntary::Go,
+        };
+        group.bench_with_input(id, &inputs, |b, inputs| b.iter(|| step(black_box(inputs))));
     }
     group.finish();
 }

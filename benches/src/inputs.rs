@@ -1,6 +1,10 @@
 //! What is measured: sizes as in a busy guild.
 
-use std::{collections::BTreeMap, rc::Rc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use guildhall_gateway::{bus::ViewChange, dispatch::Dispatch, hub::Hub, node::Classes};
@@ -147,6 +151,7 @@ pub fn nodes(count: usize) -> Vec<Node> {
         relay_addr: format!("10.0.{}.{}:9000", n / 256, n % 256),
         weight: Weight::NORMAL,
         standing: Standing::Accepting,
+        drain: None,
     };
     (0..count).map(node).collect()
 }
@@ -157,8 +162,11 @@ pub fn settled(count: usize, shards: u16) -> Observed {
         shards,
         nodes: nodes(count),
         pins: BTreeMap::new(),
+        moves: BTreeMap::new(),
+        loads: Vec::new(),
+        resting: BTreeSet::new(),
         previous: None,
     };
-    seen.previous = Some(plan(&seen).into_map(Default::default()));
+    seen.previous = Some(plan(&seen).layout.into_map(Default::default()));
     seen
 }

@@ -31,13 +31,14 @@ use xtask::{
     servers::{Redis, random_secret},
 };
 
+use self::stores::{PostgresServer, postgres, start_redis};
 pub use self::{
     server::Server,
     shared::{Shared, Use},
 };
-use self::{
+pub(crate) use self::{
     server::{lock, on_launcher, run_to_end},
-    stores::{PostgresServer, postgres, scratch_folder, start_redis},
+    stores::{OwnPostgres, scratch_folder},
 };
 use crate::{proxy::Proxy, rest::Rest, wait};
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub mail_to_log: bool,
     /// What is logged, as `RUST_LOG` says it; `None`: as the environment's `E2E_LOG`, or "info".
     pub log: Option<&'static str>,
+    /// `GATEWAY_RESUME` of all gateways.
+    pub resume: &'static str,
 }
 
 impl Default for Options {
@@ -65,6 +68,7 @@ impl Default for Options {
             own_postgres: false,
             mail_to_log: false,
             log: None,
+            resume: "async",
         }
     }
 }
@@ -177,6 +181,7 @@ impl Cluster {
                 // One node with a single core, the others with two.
                 ("GATEWAY_CORES", (1 + number.min(1)).to_string()),
                 ("IDENTIFY_CONCURRENCY", "16".to_owned()),
+                ("GATEWAY_RESUME", options.resume.to_owned()),
             ];
             let launch = launch(&node, "guildhall-gateway", &settings)?;
             gateways.push(Gateway {
@@ -392,7 +397,7 @@ fn free_addr() -> Result<SocketAddr> {
     Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, ports::free()?)))
 }
 
-fn bin_dir() -> Result<PathBuf> {
+pub(crate) fn bin_dir() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os("GUILDHALL_BIN_DIR") {
         return fs::canonicalize(&folder)
             .with_context(|| format!("GUILDHALL_BIN_DIR: {}", Path::new(&folder).display()));

@@ -8,6 +8,7 @@
 //! three servers, then `cargo test -p e2e`. `E2E_LOG` is the servers' `RUST_LOG`; a failing test
 //! shows the ends of their logs and keeps the folder.
 
+pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod conformance;

@@ -23,6 +23,8 @@ use tokio::{
 };
 
 const BUFFER_BYTES: usize = 16 * 1024;
+/// A throttled connection sends the next bytes at the latest after this.
+const THROTTLED_MAX: Duration = Duration::from_secs(1);
 
 /// What the proxy does with its connections now.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,8 @@ struct Mode {
     flow: bool,
     /// Whether new connections are accepted; refused ones are reset.
     open: bool,
+    /// Bytes per second of each connection and direction; 0: all there are.
+    bytes_per_s: u32,
     target: SocketAddr,
     /// Ends the proxy.
     stop: bool,
@@ -49,13 +53,19 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::start_at(Ipv4Addr::LOCALHOST, target)
+    }
+
+    /// [`start`](Self::start) at another address of this machine.
+    pub fn start_at(addr: Ipv4Addr, target: SocketAddr) -> io::Result<Self> {
+        let listener = std::net::TcpListener::bind((addr, 0))?;
         listener.set_nonblocking(true)?;
         let addr = listener.local_addr()?;
         let (mode, seen) = watch::channel(Mode {
             cut: 0,
             flow: true,
             open: true,
+            bytes_per_s: 0,
             target,
             stop: false,
         });
@@ -112,6 +122,19 @@ impl Proxy {
 
     pub fn accept(&self) {
         self.mode.send_modify(|mode| mode.open = true);
+    }
+
+    /// How fast each connection is from now on; 0: as fast as it can be.
+    pub fn throttle(&self, bytes_per_s: u32) {
+        self.mode.send_modify(|mode| mode.bytes_per_s = bytes_per_s);
+    }
+
+    /// Leads new connections elsewhere and resets the old ones.
+    pub fn retarget(&self, target: SocketAddr) {
+        self.mode.send_modify(|mode| {
+            mode.target = target;
+            mode.cut += 1;
+        });
     }
 }
 
@@ -194,6 +217,11 @@ async fn pump(
         }
         let _ = mode.wait_for(|mode| mode.flow).await;
         to.write_all(&buffer[..count]).await?;
+        let bytes_per_s = mode.borrow().bytes_per_s;
+        if bytes_per_s > 0 {
+            let pause = Duration::from_secs_f64(count as f64 / f64::from(bytes_per_s));
+            tokio::time::sleep(pause.min(THROTTLED_MAX)).await;
+        }
     }
 }
 

@@ -18,11 +18,21 @@ pub struct Frame {
     pub d: Value,
 }
 
+/// A frame's parts in its text.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    pub t: Option<&'a str>,
+    pub s: Option<u64>,
+    pub op: u64,
+    /// Not parsed.
+    pub d: &'a str,
+}
+
 /// Takes a frame apart, strictly: `{"t":…,"s":…,"op":…,"d":…}` in this order, no blank after a
-/// colon, blanks only after the comma behind `s`.
+/// colon, blanks only after the comma behind `s`. Does not look into `d`.
 ///
 /// Errors: a sentence that says what is wrong.
-pub fn parse(raw: &str) -> Result<Frame, String> {
+pub fn split(raw: &str) -> Result<Parts<'_>, String> {
     let fault = |what: &str| format!("{what}: {}", clip(raw));
     let rest = raw
         .strip_prefix(r#"{"t":"#)
@@ -33,8 +43,7 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
         name => Some(
             name.strip_prefix('"')
                 .and_then(|name| name.strip_suffix('"'))
-                .ok_or_else(|| fault("t is neither null nor a string"))?
-                .to_owned(),
+                .ok_or_else(|| fault("t is neither null nor a string"))?,
         ),
     };
     let rest = rest
@@ -62,10 +71,19 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
     if d.starts_with(' ') {
         return Err(fault("a blank before d"));
     }
-    let d = serde_json::from_str(d).map_err(|error| fault(&format!("d is no JSON ({error})")))?;
     if (op == 0) != (t.is_some() && s.is_some()) || t.is_some() != s.is_some() {
         return Err(fault("t and s are there in dispatches, and in those alone"));
     }
+    Ok(Parts { t, s, op, d })
+}
+
+/// Takes a frame apart as [`split`] does, and parses it.
+///
+/// Errors: a sentence that says what is wrong.
+pub fn parse(raw: &str) -> Result<Frame, String> {
+    let fault = |what: &str| format!("{what}: {}", clip(raw));
+    let Parts { t, s, op, d } = split(raw)?;
+    let d = serde_json::from_str(d).map_err(|error| fault(&format!("d is no JSON ({error})")))?;
     let whole: Value =
         serde_json::from_str(raw).map_err(|error| fault(&format!("no JSON ({error})")))?;
     if whole.as_object().is_none_or(|keys| keys.len() != 4) {
@@ -73,7 +91,7 @@ pub fn parse(raw: &str) -> Result<Frame, String> {
     }
     Ok(Frame {
         raw: raw.to_owned(),
-        t,
+        t: t.map(str::to_owned),
         s,
         op,
         d,

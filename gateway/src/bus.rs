@@ -12,7 +12,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -37,6 +37,7 @@ pub use crate::gate::Pass;
 use crate::{
     codec::{Resume, VoiceCommand},
     session::{SessionId, record::Travelling},
+    telemetry::Resumed,
 };
 
 /// Messages a core's inbox holds; what does not fit is dropped and fetched again.
@@ -352,6 +353,7 @@ pub enum ToCore {
     Arrived {
         connection: SessionKey,
         session: Box<Travelling>,
+        how: Resumed,
     },
     /// Another node has taken a session over.
     Taken(SessionId),
@@ -525,6 +527,8 @@ pub struct Bell {
     notify: Notify,
     /// Connections of the core, for the accept path.
     pub connections: AtomicU64,
+    /// Parts per thousand of the last second that its thread was busy.
+    pub busy_permille: AtomicU16,
 }
 
 /// The core's own side of its inbox.
@@ -562,6 +566,11 @@ impl CoreHandle {
     /// Connections this core holds.
     pub fn connections(&self) -> u64 {
         self.bell.connections.load(Ordering::Relaxed)
+    }
+
+    /// Parts per thousand of the last second that this core's thread was busy.
+    pub fn busy_permille(&self) -> u16 {
+        self.bell.busy_permille.load(Ordering::Relaxed)
     }
 }
 

@@ -7,7 +7,7 @@
 use guildhall_shared::{
     Id,
     envelope::{Durability, Envelope, Scope},
-    gateway::Intents,
+    gateway::{EventKind, Intents},
     id::marker::{Channel, Realm, User},
     shard::Position,
 };
@@ -15,6 +15,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::{
+    broken::{self, Broken},
     bus::{ClassId, SessionSlot, ViewChange},
     few::Few,
 };
@@ -146,6 +147,8 @@ impl Hub {
         if at.era == have.era && at.seq == have.seq + 1 {
             hub.position = Some(at);
             Verdict::Deliver
+        } else if at <= have && broken::is(Broken::Repeats) {
+            Verdict::Deliver
         } else if at <= have || hub.syncing {
             Verdict::Drop
         } else {
@@ -162,6 +165,11 @@ impl Hub {
         let vis = &event.vis;
         let seq = event.position().map_or(u64::MAX, |position| position.seq);
         let mask = vis.intents.bits();
+        // Who is told regardless of the mask, of a thread's members only with GUILDS.
+        let own_mask = match event.kind {
+            EventKind::ThreadMembersUpdate => Intents::GUILDS.bits(),
+            _ => 0,
+        };
         let needs_content = event.alt.is_some();
         // Few and rare: looked up once per event instead of once per session.
         let slots_of = |users: &[Id<User>]| -> Vec<SessionSlot> {
@@ -178,9 +186,9 @@ impl Hub {
             .map_or_else(Vec::new, |alt| slots_of(&alt.full_for));
         let mut offer = |listener: &Listener| {
             let slot = listener.slot;
-            let wanted = mask == 0 || listener.intents & mask != 0;
+            let asks = |mask: u32| mask == 0 || listener.intents & mask != 0;
             if seq <= listener.after
-                || !wanted && !regardless.contains(&slot)
+                || !(asks(mask) || asks(own_mask) && regardless.contains(&slot))
                 || except.contains(&slot)
             {
                 return;
@@ -506,6 +514,29 @@ mod tests {
         assert_eq!(recipients(&hub, &others), [(2, Variant::Full)]);
         let before = event(7, Visibility::realm(Intents::empty()));
         assert_eq!(recipients(&hub, &before), []);
+    }
+
+    #[test]
+    fn members_of_threads_come_with_guilds_to_oneself_and_with_guild_members_to_others() {
+        let mut hub = hub();
+        let realm = hub.get_mut(id(1)).unwrap();
+        for (slot, intents) in [
+            (3, Intents::GUILD_MEMBERS),
+            (4, Intents::GUILD_MESSAGES),
+            (5, Intents::GUILDS),
+        ] {
+            realm.attach(id(10), slot, intents, 7);
+        }
+        let vis = Visibility::channel(id(5), Intents::GUILD_MEMBERS);
+        let mut joined = event(8, vis);
+        joined.kind = EventKind::ThreadMembersUpdate;
+        assert_eq!(recipients(&hub, &joined), [(3, Variant::Full)]);
+        joined.vis.regardless = vec![id(10)];
+        let slots: Vec<_> = recipients(&hub, &joined)
+            .into_iter()
+            .map(|(slot, _)| slot)
+            .collect();
+        assert_eq!(slots, [0, 1, 3, 5]);
     }
 
     #[test]

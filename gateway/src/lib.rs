@@ -1,6 +1,7 @@
 //! A gateway node: holds WebSocket sessions (edge) and serves the realms of its shards (owner).
 
 mod admin;
+mod broken;
 pub mod bus;
 pub mod codec;
 pub mod compress;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::node::NodeSetting;
-use crate::{observe, placement};
+use crate::{observe, placement, settings};
 
 /// Says which gateway owns which shard.
 #[derive(Debug, clap::Parser)]
@@ -48,7 +48,9 @@ pub enum Command {
 pub async fn print_map(config: &Config, json: bool) -> Result<()> {
     let mut redis = config.connect_redis()?;
     let map = observe::map(&mut redis).await?.ok_or(Error::NoMap)?;
-    let settings = observe::settings(&config.connect_postgres()?).await?;
+    let settings = settings::read_from(&config.connect_postgres()?)
+        .await?
+        .settings;
     let report = MapReport::new(&map, &settings.nodes);
     print(&report, json, MapReport::to_text)
 }
@@ -58,7 +60,9 @@ pub async fn print_nodes(config: &Config, json: bool) -> Result<()> {
     let mut redis = config.connect_redis()?;
     let live = observe::live(&mut redis).await?;
     let ages = observe::heartbeat_ages(&mut redis, &live).await?;
-    let settings = observe::settings(&config.connect_postgres()?).await?;
+    let settings = settings::read_from(&config.connect_postgres()?)
+        .await?
+        .settings;
     let report = node_reports(&live, &ages, &settings.nodes);
     print(&report, json, |report| nodes_to_text(report))
 }
@@ -184,7 +188,7 @@ fn node_reports<'a>(
         let setting = settings.get(&status.id).copied().unwrap_or_default();
         NodeReport {
             state: setting.state,
-            weight: f64::from(setting.weight.milli()) / 1_000.0,
+            weight: setting.weight.number(),
             heartbeat_age_ms: ages.get(&status.id).map(Duration::as_millis),
             status,
         }
@@ -316,6 +320,7 @@ gateway-2  0      2        10.0.0.2:9
             cores_busy: Vec::new(),
             shards: Vec::new(),
             guilds: Vec::new(),
+            shards_open: None,
         };
         let live = Nodes::from([(status.id.clone(), status)]);
         let ages = BTreeMap::from([("gateway-1".to_owned(), Duration::from_millis(1_540))]);

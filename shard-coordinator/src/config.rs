@@ -1,7 +1,7 @@
 //! Settings, read once at the start, and the connections they describe.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
+use crate::access::AdminKey;
 use crate::error::{Error, Result};
 
 /// Longest wait for any answer of Redis. Shorter than `leader::MARGIN`, so that a write
@@ -17,8 +18,8 @@ use crate::error::{Error, Result};
 pub(crate) const REDIS_ANSWER_MAX: Duration = Duration::from_millis(800);
 /// Longest wait for any answer of Postgres.
 pub(crate) const POSTGRES_ANSWER_MAX: Duration = Duration::from_millis(1_500);
-/// The lease, a round, and one to spare.
-const DB_CONNECTIONS_MAX: u32 = 3;
+/// The lease, a round, and some for operators.
+const DB_CONNECTIONS_MAX: u32 = 8;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -30,9 +31,18 @@ pub struct Config {
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
-    /// Address of /health, /ready, /metrics and /version; not meant for the public
+    /// Address of /health, /ready, /metrics, /version and the operators' API
     #[arg(long, env = "COORDINATOR_LISTEN", default_value = "127.0.0.1:8090")]
     pub listen: SocketAddr,
+
+    /// Lets it listen on an address that everybody can reach. It is not encrypted
+    #[arg(long, env = "COORDINATOR_PUBLIC", default_value_t = false)]
+    pub public: bool,
+
+    /// Secret shared by all processes of the cluster, at least 32 characters; without it
+    /// there is no operators' API
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
+    pub cluster_key: Option<Secret>,
 
     /// Name of this coordinator in logs and in cluster_term
     #[arg(long, env = "COORDINATOR_ID", default_value = "coordinator")]
@@ -42,6 +52,11 @@ pub struct Config {
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = SHARDS_DEFAULT,
           value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub shards: u16,
+
+    /// Shards with open realms that a gateway may have in motion at once, in and out together
+    #[arg(long, env = "MOVES_PER_NODE_MAX", default_value_t = 8,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub moves_per_node_max: u16,
 
     /// Form of the log lines on stderr
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -75,6 +90,28 @@ impl fmt::Debug for Secret {
 }
 
 impl Config {
+    /// The key of operators' tokens, if they may come at all.
+    ///
+    /// Errors: a `CLUSTER_KEY` that is too short.
+    pub(crate) fn admin_key(&self) -> Result<Option<AdminKey>> {
+        let key = self.cluster_key.as_ref();
+        let key = key.map(|Secret(key)| AdminKey::of_cluster(key));
+        key.transpose()
+            .map_err(|_| Error::setting("CLUSTER_KEY", "needs at least 32 characters"))
+    }
+
+    /// Errors: a listener that everybody could reach without `COORDINATOR_PUBLIC`.
+    pub(crate) fn check_listen(&self) -> Result<()> {
+        if is_public(self.listen.ip()) && !self.public {
+            let reason = format!(
+                "{} is reachable by everybody; set COORDINATOR_PUBLIC=true if that is wanted",
+                self.listen
+            );
+            return Err(Error::setting("COORDINATOR_LISTEN", reason));
+        }
+        Ok(())
+    }
+
     /// A pool that connects on first use.
     ///
     /// Errors: a `DATABASE_URL` that is none.
@@ -100,6 +137,18 @@ impl Config {
             .set_max_delay(Duration::from_millis(200))
             .set_number_of_retries(2); // each round tries again
         ConnectionManager::new_lazy_with_config(client, config).map_err(bad)
+    }
+}
+
+/// Whether everybody in the world may reach an address, as far as it shows; as of a gateway's
+/// relay.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_public(IpAddr::V4(v4)),
+            None => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
+        },
     }
 }
 
@@ -131,6 +180,7 @@ mod tests {
             ("--shards", "70000"),
             ("--listen", "nowhere"),
             ("--log-format", "xml"),
+            ("--moves-per-node-max", "0"),
         ] {
             let error = parse(&[flag, value]).unwrap_err().to_string();
             assert!(error.contains(flag), "{error}");
@@ -149,5 +199,32 @@ mod tests {
         assert!(errors[0].starts_with("DATABASE_URL"), "{}", errors[0]);
         assert!(errors[1].starts_with("REDIS_URL"), "{}", errors[1]);
         assert!(errors.iter().all(|error| !error.contains("hunter2")));
+    }
+
+    #[test]
+    fn a_listener_for_everybody_must_be_wanted() {
+        for (listen, refused) in [
+            ("127.0.0.1:8090", false),
+            ("10.1.2.3:8090", false),
+            ("[::1]:8090", false),
+            ("0.0.0.0:8090", true),
+            ("[::]:8090", true),
+            ("203.0.113.5:8090", true),
+            ("[::ffff:203.0.113.5]:8090", true),
+        ] {
+            let config = parse(&["--listen", listen]).unwrap().config;
+            assert_eq!(config.check_listen().is_err(), refused, "{listen}");
+            let wanted = parse(&["--listen", listen, "--public"]).unwrap().config;
+            assert!(wanted.check_listen().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_short_cluster_key_is_refused_and_none_is_fine() {
+        let config = |more: &[&str]| parse(more).unwrap().config;
+        assert!(config(&["--cluster-key", "short"]).admin_key().is_err());
+        let long = ["--cluster-key", "a cluster key for tests, long enough"];
+        assert!(config(&long).admin_key().unwrap().is_some());
+        assert!(!format!("{:?}", config(&long)).contains("long enough"));
     }
 }

@@ -14,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::telemetry::Metrics;
 
 /// How long a lease lasts unless it is renewed.
-const LEASE: Duration = Duration::from_secs(6);
+pub const LEASE: Duration = Duration::from_secs(6);
 /// Time between renewals, and between attempts of those who wait.
-const RENEWAL: Duration = Duration::from_secs(2);
+pub const RENEWAL: Duration = Duration::from_secs(2);
 /// A leader acts no longer than this before its lease ends. Longer than the slowest write to
 /// Redis, so that none is under way when another coordinator takes over.
-const MARGIN: Duration = Duration::from_millis(1_000);
+pub const MARGIN: Duration = Duration::from_millis(1_000);
 
 /// The right to publish maps of one term.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,18 +5,30 @@
 //! event and serves no client: while none leads, everything runs and only placement stands
 //! still (I11).
 
+pub mod access;
 mod apply;
+mod audit;
 mod cli;
 mod config;
+mod dashboard;
 mod error;
 mod http;
+mod journal;
 mod leader;
+mod loads;
+pub mod motion;
 pub mod node;
 mod observe;
 pub mod placement;
+mod plans;
 mod reconcile;
+mod refusal;
 mod ring;
+mod settings;
+#[doc(hidden)]
+pub mod simulated;
 mod telemetry;
+mod view;
 
 pub use cli::{Cli, Command, print_map, print_nodes};
 pub use config::{Config, LogFormat, Secret};
@@ -30,9 +42,11 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a coordinator until `stop`, then gives up the lead.
 ///
-/// Fails at the start only: on a bad setting, an occupied address, an unreachable Postgres,
+/// Fails at the start only: on a bad setting, a listener for everybody that is not wanted, an occupied address, an unreachable Postgres,
 /// or a cluster created with another number of shards.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
+    config.check_listen()?;
+    let key = config.admin_key()?;
     let db = config.connect_postgres()?;
     let redis = config.connect_redis()?;
     observe::check_shards(&db, config.shards).await?;
@@ -45,13 +59,19 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
 
     let metrics = Arc::new(telemetry::Metrics::new());
     let (leader, lead) = leader::Leader::new(db.clone(), &config.id, Arc::clone(&metrics));
-    let mut reconciler =
-        reconcile::Reconciler::new(db, redis, config.shards, lead, Arc::clone(&metrics));
+    let server = http::Server::new(
+        &config,
+        key,
+        db.clone(),
+        redis.clone(),
+        Arc::clone(&metrics),
+    );
+    let mut reconciler = reconcile::Reconciler::new(&config, db, redis, lead, metrics);
     tracing::info!(coordinator.id = config.id, listen = %config.listen, "coordinator started");
     tokio::join!(
         leader.run(&stop),
         reconciler.run(&stop),
-        http::serve(listener, metrics, &stop),
+        server.run(listener, &stop),
     );
     leader.release().await;
     Ok(())

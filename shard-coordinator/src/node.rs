@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use guildhall_shared::cluster_map::{NodeState, NodeStatus, Nodes};
+use guildhall_shared::cluster_map::{Drain, NodeState, NodeStatus, Nodes};
 use guildhall_shared::keys;
+use serde::{Deserialize, Serialize};
 
 /// How long placement stands still after too many nodes fell silent at once.
-pub(crate) const FREEZE: Duration = Duration::from_secs(15);
+pub const FREEZE: Duration = Duration::from_secs(15);
 /// Every live node has been heard once within this time: a heartbeat and some slack.
 pub(crate) const HEARD: Duration = Duration::from_millis(keys::NODE_HEARTBEAT_MS + 500);
 /// Silences this close together count as "at once": the spread of heartbeats, and a round.
@@ -15,7 +16,7 @@ const AT_ONCE: Duration = Duration::from_millis(keys::NODE_HEARTBEAT_MS + 1_000)
 
 /// Share of the shards a node is to carry, in thousandths of a normal node; between
 /// [`Weight::MIN`] and [`Weight::MAX`]. An integer, so that a plan never depends on rounding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Weight(u32);
 
 impl Weight {
@@ -36,6 +37,11 @@ impl Weight {
     pub fn milli(self) -> u32 {
         self.0
     }
+
+    /// As operators write it.
+    pub fn number(self) -> f64 {
+        f64::from(self.0) / 1_000.0
+    }
 }
 
 /// What placement may do with a live node.
@@ -45,19 +51,26 @@ pub enum Standing {
     Accepting,
     /// Keeps its shards, gets no new ones.
     Cordoned,
-    /// Gives all its shards away.
-    Leaving,
+    /// Gives all its shards away, in steps.
+    Draining,
+    /// Its process is leaving: gives all its shards away at once.
+    Stopping,
 }
 
 impl Standing {
     /// What operators set, unless the node itself is on its way out.
     pub fn of(state: NodeState, stopping: bool) -> Self {
         match state {
-            _ if stopping => Self::Leaving,
+            _ if stopping => Self::Stopping,
             NodeState::Active => Self::Accepting,
             NodeState::Cordoned => Self::Cordoned,
-            NodeState::Draining => Self::Leaving,
+            NodeState::Draining => Self::Draining,
         }
+    }
+
+    /// True if no shard is to stay.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Self::Draining | Self::Stopping)
     }
 }
 
@@ -69,13 +82,17 @@ pub struct Node {
     pub relay_addr: String,
     pub weight: Weight,
     pub standing: Standing,
+    /// How its sessions leave, if they are to.
+    pub drain: Option<Drain>,
 }
 
 /// What operators set for a node; the default is what a node without a row gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeSetting {
     pub(crate) weight: Weight,
     pub(crate) state: NodeState,
+    /// Only of a node that drains.
+    pub(crate) drain: Option<Drain>,
 }
 
 impl Default for NodeSetting {
@@ -83,6 +100,7 @@ impl Default for NodeSetting {
         Self {
             weight: Weight::NORMAL,
             state: NodeState::Active,
+            drain: None,
         }
     }
 }
@@ -96,6 +114,7 @@ pub(crate) fn nodes(live: &Nodes, settings: &BTreeMap<String, NodeSetting>) -> V
             relay_addr: status.relay_addr.clone(),
             weight: setting.weight,
             standing: Standing::of(setting.state, status.stopping),
+            drain: setting.drain,
         }
     };
     live.values().map(node).collect()
@@ -114,6 +133,8 @@ pub(crate) struct Liveness {
     /// When which nodes fell silent lately, oldest first.
     silent: VecDeque<(Instant, String)>,
     frozen: Option<Frozen>,
+    /// Redis has forgotten the map and holds none yet.
+    map_lost: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -137,6 +158,7 @@ impl Liveness {
             known: Nodes::new(),
             silent: VecDeque::new(),
             frozen: None,
+            map_lost: false,
         };
         new.blind(now);
         new
@@ -148,9 +170,22 @@ impl Liveness {
         self.freeze(now + HEARD, Cause::Blind);
     }
 
-    /// Redis forgot its data, heartbeats included.
+    /// Redis forgot its data, heartbeats included. Called in each round until it holds a map
+    /// again; counts once, or a cluster that knows no node would stand still for ever.
     pub(crate) fn flushed(&mut self, now: Instant) {
-        self.freeze(now + FREEZE, Cause::Silence);
+        if std::mem::replace(&mut self.map_lost, true) {
+            return;
+        }
+        if self.known.is_empty() {
+            self.blind(now); // there is nothing to hold on to but who comes next
+        } else {
+            self.freeze(now + FREEZE, Cause::Silence);
+        }
+    }
+
+    /// Redis holds a map.
+    pub(crate) fn map_shown(&mut self) {
+        self.map_lost = false;
     }
 
     /// Takes in the nodes Redis shows, and returns those to place shards on; `None` while
@@ -187,6 +222,11 @@ impl Liveness {
             }
         }
         (!self.known.is_empty()).then_some(&self.known)
+    }
+
+    /// Nodes that counted as live in the last round.
+    pub(crate) fn known(&self) -> &Nodes {
+        &self.known
     }
 
     pub(crate) fn is_frozen(&self, now: Instant) -> bool {
@@ -244,6 +284,7 @@ mod tests {
             cores_busy: Vec::new(),
             shards: Vec::new(),
             guilds: Vec::new(),
+            shards_open: None,
         }
     }
 
@@ -360,6 +401,19 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_while_no_node_is_known_does_not_keep_nodes_out_for_ever() {
+        let (mut liveness, now) = seen(&["a"]);
+        assert_eq!(ids(liveness.admit(now, Nodes::new())), [""; 0]);
+        let mut round = now;
+        for _ in 0..4 {
+            round += ROUND;
+            liveness.flushed(round);
+            liveness.admit(round, live(&["a"]));
+        }
+        assert_eq!(ids(liveness.admit(round, live(&["a"]))), ["a"]);
+    }
+
+    #[test]
     fn a_flush_of_redis_does_not_kill_even_a_single_node() {
         let (mut liveness, now) = seen(&["a"]);
         liveness.flushed(now);
@@ -406,7 +460,7 @@ mod tests {
     #[test]
     fn a_stopping_node_gives_its_shards_away_whatever_operators_set() {
         for state in [NodeState::Active, NodeState::Cordoned, NodeState::Draining] {
-            assert_eq!(Standing::of(state, true), Standing::Leaving);
+            assert_eq!(Standing::of(state, true), Standing::Stopping);
         }
     }
 }

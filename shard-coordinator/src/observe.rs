@@ -1,17 +1,14 @@
-//! What is: live nodes and the map from Redis, node settings and pins from Postgres. Reads
-//! only; decides nothing.
+//! What is: live nodes and the map, from Redis. Reads only; decides nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use guildhall_shared::cluster_map::{ClusterMap, NodeState, NodeStatus, Nodes};
+use guildhall_shared::cluster_map::{ClusterMap, NodeStatus, Nodes};
 use guildhall_shared::keys;
-use guildhall_shared::shard::ShardId;
 use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 
 use crate::error::{Error, Result};
-use crate::node::{NodeSetting, Weight};
 
 /// Keys per step of the scan for nodes.
 const SCAN_COUNT: usize = 2_000;
@@ -21,13 +18,6 @@ const SCAN_COUNT: usize = 2_000;
 pub(crate) struct Shown {
     pub(crate) live: Nodes,
     pub(crate) map: Option<ClusterMap>,
-}
-
-/// What operators set.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) nodes: BTreeMap<String, NodeSetting>,
-    pub(crate) pins: BTreeMap<ShardId, String>,
 }
 
 /// Fails unless the cluster has this many shards; a new cluster gets them.
@@ -48,44 +38,6 @@ pub(crate) async fn check_shards(db: &PgPool, shards: u16) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn settings(db: &PgPool) -> Result<Settings> {
-    let nodes = sqlx::query!("select node_id, weight, state from cluster_node")
-        .fetch_all(db)
-        .await?;
-    let nodes = nodes.into_iter().map(|row| {
-        let weight = Weight::new(row.weight);
-        let state = node_state(&row.state);
-        (row.node_id, NodeSetting { weight, state })
-    });
-    let pins = sqlx::query!("select shard, node_id from cluster_pin")
-        .fetch_all(db)
-        .await?;
-    let pins = pins.into_iter().filter_map(|row| {
-        let shard = u16::try_from(row.shard).ok()?;
-        Some((ShardId(shard), row.node_id))
-    });
-    Ok(Settings {
-        nodes: nodes.collect(),
-        pins: pins.collect(),
-    })
-}
-
-/// An unknown word moves nothing in either direction.
-fn node_state(word: &str) -> NodeState {
-    match word {
-        "active" => NodeState::Active,
-        "draining" => NodeState::Draining,
-        "cordoned" => NodeState::Cordoned,
-        _ => {
-            tracing::warn!(
-                state = word,
-                "unknown state in cluster_node, read as cordoned"
-            );
-            NodeState::Cordoned
-        }
-    }
-}
-
 pub(crate) async fn shown(redis: &mut ConnectionManager) -> Result<Shown> {
     Ok(Shown {
         live: live(redis).await?,
@@ -96,10 +48,20 @@ pub(crate) async fn shown(redis: &mut ConnectionManager) -> Result<Shown> {
 /// Nodes whose heartbeat has not expired.
 pub(crate) async fn live(redis: &mut ConnectionManager) -> Result<Nodes> {
     let keys = node_keys(redis).await?;
+    at(redis, &keys).await
+}
+
+/// The same of nodes that are known, without looking for others.
+pub(crate) async fn again(redis: &mut ConnectionManager, known: &Nodes) -> Result<Nodes> {
+    let keys: Vec<String> = known.keys().map(|id| keys::node(id)).collect();
+    at(redis, &keys).await
+}
+
+async fn at(redis: &mut ConnectionManager, keys: &[String]) -> Result<Nodes> {
     if keys.is_empty() {
         return Ok(Nodes::new());
     }
-    let values: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(&keys).query_async(redis).await?;
+    let values: Vec<Option<Vec<u8>>> = redis::cmd("MGET").arg(keys).query_async(redis).await?;
     let mut live = Nodes::new();
     for (key, value) in keys.iter().zip(values) {
         let Some(value) = value else {

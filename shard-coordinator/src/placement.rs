@@ -1,9 +1,11 @@
 //! Where every shard is to be: `plan()`, a pure function of what is. Never looks at a clock,
 //! a database or chance; the same input gives the same bytes (I10).
 
-use std::collections::{BTreeMap, HashMap};
+mod load;
 
-use guildhall_shared::cluster_map::{Assignment, ClusterMap, MapVersion};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use guildhall_shared::cluster_map::{Assignment, ClusterMap, Drain, MapVersion};
 use guildhall_shared::shard::ShardId;
 
 use crate::node::{Node, Standing};
@@ -23,6 +25,13 @@ pub struct Observed {
     pub nodes: Vec<Node>,
     /// Shards that operators tied to a node id.
     pub pins: BTreeMap<ShardId, String>,
+    /// Shards that are to go to a node id once; as pins until they are there, but below them.
+    pub moves: BTreeMap<ShardId, String>,
+    /// What each shard costs its owner, per shard: events times subscribed nodes, per minute.
+    /// Empty while nothing is reported; what is missing is 0.
+    pub loads: Vec<u32>,
+    /// Shards that moved lately, which load does not move again.
+    pub resting: BTreeSet<ShardId>,
     /// The map in use, if there is one for this S.
     pub previous: Option<ClusterMap>,
 }
@@ -36,6 +45,16 @@ pub struct Layout {
     pub relay_addrs: Vec<String>,
     /// Per shard, places in `nodes`.
     pub shards: Vec<Assignment>,
+    /// Nodes whose sessions leave.
+    pub drains: BTreeMap<String, Drain>,
+}
+
+/// Where every shard is to be in the end, and why some are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    pub layout: Layout,
+    /// Shards that move because of their load, or for one that does.
+    pub for_load: BTreeSet<ShardId>,
 }
 
 impl Layout {
@@ -45,13 +64,16 @@ impl Layout {
             nodes: self.nodes,
             relay_addrs: self.relay_addrs,
             shards: self.shards,
-            drains: Default::default(),
+            drains: self.drains,
         }
     }
 
     /// True if the map says the same, whatever its version.
     pub fn is_that_of(&self, map: &ClusterMap) -> bool {
-        self.nodes == map.nodes && self.relay_addrs == map.relay_addrs && self.shards == map.shards
+        self.nodes == map.nodes
+            && self.relay_addrs == map.relay_addrs
+            && self.shards == map.shards
+            && self.drains == map.drains
     }
 }
 
@@ -62,8 +84,9 @@ impl Layout {
 /// left goes to its standby, where the edges already are; any other homeless shard, and one
 /// whose standby is full, to its first choice on the ring that has room. The standby is the
 /// next choice on another node. A pin to a node that may not take the shard waits. Without an
-/// accepting node homeless shards have no owner.
-pub fn plan(seen: &Observed) -> Layout {
+/// accepting node homeless shards have no owner. Last, shards go from nodes whose load is far
+/// above the others' to those below, within the same limits.
+pub fn plan(seen: &Observed) -> Target {
     let mut nodes: Vec<&Node> = seen.nodes.iter().collect();
     nodes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     nodes.dedup_by(|a, b| a.id == b.id);
@@ -73,12 +96,17 @@ pub fn plan(seen: &Observed) -> Layout {
     draft.settle();
     draft.shed_excess();
     draft.house_homeless();
-    let shards = draft.with_standbys();
-    Layout {
+    let for_load = load::balance(&mut draft, &seen.loads, &seen.resting);
+    let layout = Layout {
         nodes: nodes.iter().map(|node| node.id.clone()).collect(),
         relay_addrs: nodes.iter().map(|node| node.relay_addr.clone()).collect(),
-        shards,
-    }
+        shards: draft.with_standbys(),
+        drains: nodes
+            .iter()
+            .filter_map(|node| Some((node.id.clone(), node.drain?)))
+            .collect(),
+    };
+    Target { layout, for_load }
 }
 
 /// A plan in the making.
@@ -88,7 +116,7 @@ struct Draft<'a> {
     ring: Ring<'a>,
     /// Places the previous map gave, in terms of today's `nodes`.
     before: Vec<Assignment>,
-    /// Where pins tie shards to, as far as the node is live.
+    /// Where pins and single moves want shards, as far as the node is live.
     pinned: Vec<Option<Place>>,
     owners: Vec<Option<Place>>,
     /// Shards per node.
@@ -106,7 +134,7 @@ impl<'a> Draft<'a> {
         let ring = Ring::new(
             (0..)
                 .zip(nodes)
-                .filter(|(_, node)| node.standing != Standing::Leaving)
+                .filter(|(_, node)| !node.standing.is_leaving())
                 .map(|(place, node)| (place, &*node.id, node.weight.milli())),
         );
 
@@ -121,7 +149,7 @@ impl<'a> Draft<'a> {
             }
         }
         let mut pinned = vec![None; shards];
-        for (shard, id) in &seen.pins {
+        for (shard, id) in seen.moves.iter().chain(&seen.pins) {
             if let Some(pin) = pinned.get_mut(usize::from(shard.0)) {
                 *pin = place_of(id);
             }
@@ -161,7 +189,7 @@ impl<'a> Draft<'a> {
         for shard in 0..self.owners.len() {
             let held = self.before[shard]
                 .owner
-                .filter(|&place| self.standing(place) != Standing::Leaving);
+                .filter(|&place| !self.standing(place).is_leaving());
             let home = self.pinned[shard].filter(|&pin| self.accepts(pin) || held == Some(pin));
             if let Some(place) = home.or(held) {
                 self.give(shard, place);
@@ -303,7 +331,7 @@ fn limits(nodes: &[&Node], loads: &[u64], shards: u64) -> Vec<u64> {
             let weight = u64::from(node.weight.milli());
             above_share(shards, weight, serving).max(above_share(free, weight, accepting))
         }
-        Standing::Cordoned | Standing::Leaving => 0,
+        Standing::Cordoned | Standing::Draining | Standing::Stopping => 0,
     };
     nodes.iter().map(limit).collect()
 }

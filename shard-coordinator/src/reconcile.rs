@@ -1,28 +1,37 @@
-//! The loop: observe, plan, publish. Each round looks at the whole state, so restart,
+//! The loop: observe, plan, step, publish. Each round looks at the whole state, so restart,
 //! take-over, drain and a flush of Redis share one path.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use guildhall_shared::cluster_map::{ClusterMap, MapVersion};
+use guildhall_shared::cluster_map::{ClusterMap, MapVersion, Nodes};
 use guildhall_shared::shard::ShardId;
 use redis::aio::ConnectionManager;
+use serde_json::json;
 use sqlx::PgPool;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply;
-use crate::config::POSTGRES_ANSWER_MAX;
+use crate::config::{Config, POSTGRES_ANSWER_MAX};
 use crate::error::{Error, Result};
-use crate::leader::Lead;
-use crate::node::{self, Liveness};
+use crate::journal::Journal;
+use crate::leader::{Lead, Lease};
+use crate::loads::{self, Balance, Loads};
+use crate::motion::{self, Ended, Inputs, Motion, Step, Voluntary};
+use crate::node::{self, Liveness, Node, Standing};
 use crate::observe::{self, Shown};
 use crate::placement::{self, Layout, Observed};
+use crate::plans::{self, Finished};
+use crate::settings::{self, Orders};
 use crate::telemetry::Metrics;
 
 /// Time between rounds. With a heartbeat's life of 6 s it decides how late a dead gateway
 /// is noticed, and how long a flushed Redis has no map.
-const ROUND: Duration = Duration::from_secs(1);
+pub const ROUND: Duration = Duration::from_secs(1);
+/// Time between looks at whether the step under way is over.
+pub const GLANCE: Duration = Duration::from_millis(200);
 /// A look at Redis that takes longer has failed.
 const LOOK_MAX: Duration = Duration::from_secs(2);
 
@@ -32,41 +41,53 @@ pub(crate) struct Reconciler {
     db: PgPool,
     redis: ConnectionManager,
     shards: u16,
+    per_node_max: usize,
+    /// `coordinator/<id>`.
+    who: String,
     lead: Lead,
+    /// Term of the last round that this process led.
+    term: Option<u64>,
     liveness: Liveness,
     /// The newest map seen, also after Redis has lost it.
     last_known: Option<ClusterMap>,
+    /// Version of the last map sent to Redis, whether or not it got there.
+    tried: MapVersion,
+    loads: Loads,
+    motion: Motion,
+    journal: Journal,
     metrics: Arc<Metrics>,
 }
 
 impl Reconciler {
     pub(crate) fn new(
+        config: &Config,
         db: PgPool,
         redis: ConnectionManager,
-        shards: u16,
         lead: Lead,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
+            journal: Journal::new(db.clone(), &config.id),
             db,
             redis,
-            shards,
+            shards: config.shards,
+            per_node_max: usize::from(config.moves_per_node_max),
+            who: format!("coordinator/{}", config.id),
             lead,
+            term: None,
             liveness: Liveness::new(Instant::now()),
             last_known: None,
+            tried: MapVersion::default(),
+            loads: Loads::default(),
+            motion: Motion::default(),
             metrics,
         }
     }
 
     /// Runs until `stop`.
     pub(crate) async fn run(&mut self, stop: &CancellationToken) {
-        let mut tick = interval(ROUND);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                _ = tick.tick() => {}
-            }
+            let next = Instant::now() + ROUND;
             match self.round().await {
                 Ok(()) => self.metrics.round_succeeded(Instant::now()),
                 Err(error) => {
@@ -74,7 +95,32 @@ impl Reconciler {
                     tracing::warn!(%error, "round failed; the next one starts afresh");
                 }
             }
+            // A round is never cut short: what it publishes is under way no longer than that.
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.wait(next) => {}
+            }
         }
+    }
+
+    /// Until the next round is due: sooner once the step under way is over.
+    async fn wait(&mut self, next: Instant) {
+        while self.motion.is_under_way() && Instant::now() + GLANCE < next {
+            sleep_until((Instant::now() + GLANCE).into()).await;
+            let live = match timeout(
+                LOOK_MAX,
+                observe::again(&mut self.redis, self.liveness.known()),
+            )
+            .await
+            {
+                Ok(Ok(live)) => live,
+                Ok(Err(_)) | Err(_) => break, // the round will say so
+            };
+            if self.look_at_motion(&live).await {
+                return;
+            }
+        }
+        sleep_until(next.into()).await;
     }
 
     async fn round(&mut self) -> Result<()> {
@@ -85,52 +131,118 @@ impl Reconciler {
                 return Err(error);
             }
         };
-        let settings = timeout(POSTGRES_ANSWER_MAX, observe::settings(&self.db))
+        let orders = timeout(POSTGRES_ANSWER_MAX, settings::read_from(&self.db))
             .await
             .map_err(|_| Error::Silent("Postgres"))??;
 
         let in_redis = shown.map.as_ref().map(|map| map.version);
         let now = Instant::now();
         self.remember(now, shown.map);
-        let nodes = self
-            .liveness
-            .admit(now, shown.live)
-            .map(|live| node::nodes(live, &settings.nodes));
-        self.note(now, nodes.as_ref().map_or(0, Vec::len));
+        let live = self.liveness.admit(now, shown.live).cloned();
+        self.note(now, live.as_ref().map_or(0, Nodes::len));
 
-        let (Some(nodes), Some(lease)) = (nodes, self.lead.current(now)) else {
+        let lease = self.lead.current(now);
+        self.take_term(now, lease).await;
+        let (Some(live), Some(lease)) = (live, lease) else {
             return Ok(());
         };
-        if nodes.is_empty() && self.last_known.is_none() {
+        if live.is_empty() && self.last_known.is_none() {
             return Ok(()); // a cluster before its first gateway
         }
-        let previous = self.last_known.as_ref();
-        let seen = Observed {
-            shards: self.shards,
-            nodes,
-            pins: settings.pins,
-            previous: previous
-                .filter(|map| map.shards.len() == usize::from(self.shards))
-                .cloned(),
-        };
-        let layout = self
-            .metrics
-            .plan_seconds
-            .observe_closure_duration(|| placement::plan(&seen));
-        let Some(map) = next_map(lease.term, layout, previous, in_redis)? else {
-            return Ok(());
-        };
-        // The plan took its time.
-        if self.lead.current(Instant::now()) != Some(lease) {
-            return Ok(());
+        let frozen = self.liveness.is_frozen(now);
+        let ids: BTreeSet<String> = live.keys().cloned().collect();
+        self.journal.compare(ids, frozen, self.version()).await;
+        self.look_at_motion(&live).await;
+
+        let known = self.last_known.as_ref();
+        self.loads.observe(now, self.shards, &live, known);
+        let nodes = node::nodes(&live, &orders.settings.nodes);
+        let seen = plans::observed(self.shards, nodes, &orders.settings, known, &self.loads);
+        let held = orders.pause.is_some() || frozen || self.motion.is_under_way();
+        let step = self.step(
+            &seen,
+            &live,
+            if held { Voluntary::Hold } else { Voluntary::Go },
+        );
+        self.measure(&orders, &seen, &step);
+
+        match next_map(lease.term, step.layout.clone(), known, in_redis, self.tried)? {
+            // The plan took its time.
+            Some(_) if self.lead.current(Instant::now()) != Some(lease) => return Ok(()),
+            Some(map) => {
+                let version = map.version;
+                self.publish(map).await?;
+                self.motion
+                    .began(Instant::now(), orders.now_ms, version, &step);
+                self.loads.moved(Instant::now(), &step.moves);
+                self.tell(&step, version).await;
+            }
+            None => {}
         }
-        self.publish(map).await
+        self.motion.rest(step.left);
+        self.journal
+            .progress(lease.term, self.motion.progress())
+            .await;
+        self.finish(&orders, &seen.nodes, &step).await
+    }
+
+    fn step(&self, seen: &Observed, live: &Nodes, voluntary: Voluntary) -> Step {
+        self.metrics.plan_seconds.observe_closure_duration(|| {
+            motion::step(&Inputs {
+                seen,
+                target: &placement::plan(seen),
+                open: &loads::open_shards(self.shards, live, seen.previous.as_ref()),
+                per_node_max: self.per_node_max,
+                voluntary,
+            })
+        })
+    }
+
+    /// A leader of a new term knows nothing of the steps of the one before.
+    async fn take_term(&mut self, now: Instant, lease: Option<Lease>) {
+        let term = lease.map(|lease| lease.term);
+        if self.term == term {
+            return;
+        }
+        self.term = term;
+        self.journal.start_afresh();
+        self.motion = match &self.last_known {
+            Some(map) if lease.is_some() => Motion::inherit(now, map.version),
+            _ => Motion::default(),
+        };
+        if let Some(term) = term {
+            let version = self.version();
+            self.journal
+                .note("lead_taken", json!({ "term": term }), version)
+                .await;
+        }
+    }
+
+    /// True if the step under way has ended by now.
+    async fn look_at_motion(&mut self, live: &Nodes) -> bool {
+        let Some(ended) = self.motion.look(Instant::now(), live) else {
+            return false;
+        };
+        if ended == Ended::TimedOut {
+            let version = self.version();
+            self.metrics.steps_timed_out.inc();
+            tracing::warn!(
+                term = version.term,
+                version = version.version,
+                "a step has not settled; the next one goes ahead"
+            );
+            self.journal
+                .note("step_timed_out", json!({}), version)
+                .await;
+        }
+        true
     }
 
     /// Keeps the newest map, and notices when Redis has forgotten everything.
     fn remember(&mut self, now: Instant, shown: Option<ClusterMap>) {
         match (shown, &self.last_known) {
             (Some(map), known) => {
+                self.liveness.map_shown();
                 self.lead.saw_term(map.version.term);
                 if known
                     .as_ref()
@@ -164,6 +276,7 @@ impl Reconciler {
     }
 
     async fn publish(&mut self, map: ClusterMap) -> Result<()> {
+        self.tried = map.version;
         match apply::publish(&mut self.redis, &map).await {
             Ok(()) => {}
             Err(error) => {
@@ -182,6 +295,82 @@ impl Reconciler {
         self.last_known = Some(map);
         Ok(())
     }
+
+    fn version(&self) -> MapVersion {
+        let known = self.last_known.as_ref();
+        known.map(|map| map.version).unwrap_or_default()
+    }
+
+    fn measure(&self, orders: &Orders, seen: &Observed, step: &Step) {
+        let metrics = &self.metrics;
+        let flag = |flag: bool| i64::from(flag);
+        metrics.plan_pending.set(flag(orders.plan.is_some()));
+        metrics.paused.set(flag(orders.pause.is_some()));
+        metrics.moves_left.set(i64::from(step.left));
+        if let Some(map) = &seen.previous {
+            let balance = Balance::of(map, &orders.settings.nodes, &seen.loads);
+            metrics.imbalance.set(i64::from(balance.shards_milli));
+            let load = balance.load_milli.map_or(0, i64::from);
+            metrics.load_imbalance.set(load);
+        }
+    }
+
+    /// Writes down what this map moved.
+    async fn tell(&self, step: &Step, version: MapVersion) {
+        if step.moves.is_empty() {
+            return;
+        }
+        if !step.in_motion.is_empty() {
+            self.metrics.steps.inc();
+        }
+        self.journal.moved(&step.moves, version).await;
+        let detail = json!({
+            "moved": step.moves.len(),
+            "in_motion": step.in_motion.len(),
+            "left": step.left,
+        });
+        self.journal.note("step", detail, version).await;
+    }
+
+    /// Ends what has come true: single moves and the plan that runs.
+    async fn finish(&self, orders: &Orders, nodes: &[Node], step: &Step) -> Result<()> {
+        let rests = step.left == 0 && !self.motion.is_under_way();
+        let accepts = |id: &String| {
+            let mut accepting = nodes
+                .iter()
+                .filter(|node| node.standing == Standing::Accepting);
+            accepting.any(|node| node.id == *id)
+        };
+        let map = self.last_known.as_ref();
+        let named = |(shard, node): (&ShardId, &String)| (*shard, node.clone());
+        let (there, others): (Vec<_>, Vec<_>) =
+            orders.settings.moves.iter().partition(|(shard, node)| {
+                map.is_some_and(|map| map.owner(**shard) == Some(node.as_str()))
+            });
+        // Until all is at rest, a move keeps its shard from being taken away again.
+        let arrived: Vec<_> = there.into_iter().filter(|_| rests).map(named).collect();
+        let dropped: Vec<_> = others
+            .into_iter()
+            .filter(|(_, node)| !accepts(node))
+            .map(named)
+            .collect();
+        let plan = orders.plan.filter(|_| rests);
+        if arrived.is_empty() && dropped.is_empty() && plan.is_none() {
+            return Ok(());
+        }
+        let done = Finished {
+            arrived: &arrived,
+            dropped: &dropped,
+            plan,
+            version: self.version(),
+        };
+        timeout(
+            POSTGRES_ANSWER_MAX,
+            plans::finish(&self.db, &self.who, done),
+        )
+        .await
+        .map_err(|_| Error::Silent("Postgres"))?
+    }
 }
 
 async fn look(redis: &mut ConnectionManager) -> Result<Shown> {
@@ -192,18 +381,28 @@ async fn look(redis: &mut ConnectionManager) -> Result<Shown> {
 /// The map to publish, if any: under a new version if anything changed, under the old one if
 /// the term is new or Redis does not hold it.
 ///
+/// A map that was `tried` and is not known may have reached nodes before Redis lost it: its
+/// version is used up (I9).
+///
 /// Errors: [`Error::LaterTerm`] if the known map is of a later term than ours.
-fn next_map(
+pub(crate) fn next_map(
     term: u64,
     layout: Layout,
     known: Option<&ClusterMap>,
     in_redis: Option<MapVersion>,
+    tried: MapVersion,
 ) -> Result<Option<ClusterMap>> {
     if let Some(known) = known.filter(|known| known.version.term > term) {
         return Err(Error::LaterTerm(known.version));
     }
-    let same = known.is_some_and(|known| layout.is_that_of(known));
-    let before = known.map_or(0, |known| known.version.version);
+    let before = known.map(|known| known.version);
+    let unsure = tried.term == term && before.is_none_or(|before| tried > before);
+    let same = !unsure && known.is_some_and(|known| layout.is_that_of(known));
+    let before = if unsure {
+        tried.version
+    } else {
+        before.map_or(0, |before| before.version)
+    };
     let version = if same { before } else { before + 1 };
     let version = MapVersion { term, version };
     if same && in_redis == Some(version) {
@@ -238,6 +437,7 @@ mod tests {
                 owner: Some(0),
                 standby: None,
             }],
+            drains: Default::default(),
         }
     }
 
@@ -253,7 +453,8 @@ mod tests {
         in_redis: Option<MapVersion>,
     ) -> Option<MapVersion> {
         let known = known.map(|known| map(known, "a:1"));
-        let next = next_map(term, layout(relay), known.as_ref(), in_redis).unwrap();
+        let tried = MapVersion::default();
+        let next = next_map(term, layout(relay), known.as_ref(), in_redis, tried).unwrap();
         next.map(|map| map.version)
     }
 
@@ -289,9 +490,23 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_may_have_reached_nodes_is_not_used_again() {
+        let known = map(version(4, 9), "a:1");
+        for relay in ["a:1", "a:2"] {
+            let next = next_map(4, layout(relay), Some(&known), None, version(4, 10));
+            let next = next.unwrap().map(|map| map.version);
+            assert_eq!(next, Some(version(4, 11)));
+        }
+        let next = next_map(5, layout("a:2"), Some(&known), None, version(4, 10));
+        let next = next.unwrap().map(|map| map.version);
+        assert_eq!(next, Some(version(5, 10)), "a new term is above all before");
+    }
+
+    #[test]
     fn a_map_of_a_later_term_is_never_replaced() {
         let known = map(version(5, 1), "a:1");
-        let next = next_map(4, layout("a:2"), Some(&known), Some(known.version));
+        let tried = MapVersion::default();
+        let next = next_map(4, layout("a:2"), Some(&known), Some(known.version), tried);
         assert!(matches!(next, Err(Error::LaterTerm(later)) if later == known.version));
     }
 

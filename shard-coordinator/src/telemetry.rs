@@ -40,6 +40,13 @@ pub(crate) struct Metrics {
     pub(crate) rounds_failed: IntCounter,
     pub(crate) maps_published: IntCounter,
     pub(crate) shards_moved: IntCounter,
+    pub(crate) steps: IntCounter,
+    pub(crate) steps_timed_out: IntCounter,
+    pub(crate) moves_left: IntGauge,
+    pub(crate) plan_pending: IntGauge,
+    pub(crate) paused: IntGauge,
+    pub(crate) imbalance: IntGauge,
+    pub(crate) load_imbalance: IntGauge,
     pub(crate) plan_seconds: Histogram,
     last_round: Mutex<Option<Instant>>,
 }
@@ -77,6 +84,28 @@ impl Metrics {
             shards_moved: counter(
                 "coordinator_shards_moved_total",
                 "Shards that changed owner in a published map.",
+            ),
+            steps: counter(
+                "coordinator_steps_total",
+                "Maps that moved shards with open realms.",
+            ),
+            steps_timed_out: counter(
+                "coordinator_steps_timed_out_total",
+                "Steps that gateways did not follow in time.",
+            ),
+            moves_left: gauge(
+                "coordinator_moves_left",
+                "Shards that wait for their turn to move.",
+            ),
+            plan_pending: gauge("coordinator_plan_pending", "1 while a plan runs."),
+            paused: gauge("coordinator_paused", "1 while operators hold moves back."),
+            imbalance: gauge(
+                "coordinator_imbalance_per_mille",
+                "Shards of the fullest node against its share; 1000 is even.",
+            ),
+            load_imbalance: gauge(
+                "coordinator_load_imbalance_per_mille",
+                "Load of the fullest node against its share; 0 while none is reported.",
             ),
             plan_seconds,
             last_round: Mutex::new(None),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Id, marker::Guild};
-use crate::shard::ShardId;
+use crate::shard::{ShardId, ShardSet};
 
 /// Which map is newer: the higher term, then the higher version within it (I9).
 #[derive(
@@ -119,6 +119,10 @@ pub struct NodeStatus {
     /// The busiest [`Self::GUILDS_MAX`] guilds owned here.
     #[serde(default)]
     pub guilds: Vec<GuildLoad>,
+    /// Shards owned here of which any realm is open: moving one of the others moves nothing.
+    /// Absent if the node does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_open: Option<ShardSet>,
 }
 
 impl NodeStatus {

@@ -12,6 +12,7 @@ pub mod keys;
 pub mod model;
 pub mod online;
 mod openapi;
+pub mod operator;
 pub mod permissions;
 pub mod shard;
 pub mod snowflake;

@@ -1,5 +1,7 @@
 //! Accounts: who a token belongs to, and what IDENTIFY needs to know of them.
 
+use std::collections::HashMap;
+
 use guildhall_shared::{
     id::{Id, marker},
     model::{CurrentUser, PrivateChannel, PrivateUser, User},
@@ -116,6 +118,7 @@ pub struct Identity {
 }
 
 /// An account's row with its application's.
+#[derive(Clone)]
 struct AccountRow {
     user_id: i64,
     username: String,
@@ -183,6 +186,131 @@ pub async fn by_token(db: impl PgExecutor<'_>, token: TokenHash) -> Result<Optio
     .fetch_optional(db)
     .await?;
     Ok(row.map(Into::into))
+}
+
+/// The accounts of tokens, in their order, as [`by_token`] finds each: one statement for all.
+pub async fn by_tokens(
+    db: impl PgExecutor<'_>,
+    tokens: &[TokenHash],
+) -> Result<Vec<Option<Account>>> {
+    let found = read_tokens(db, tokens, Wanted::Account).await?;
+    let account = |token: &TokenHash| Some(Account::from(found.get(token)?.account.clone()));
+    Ok(tokens.iter().map(account).collect())
+}
+
+/// Whose a token is, to who identifies many at once.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Identified {
+    Bot(Box<Identity>),
+    /// A person: [`identify`] reads what theirs takes.
+    Person,
+    /// Unknown or revoked, or the account is locked.
+    Nobody,
+}
+
+/// What sessions start from that identify at once, in the order of their tokens: of bots all,
+/// by one statement, which sees one moment.
+pub async fn identify_many(
+    db: impl PgExecutor<'_>,
+    tokens: &[TokenHash],
+) -> Result<Vec<Identified>> {
+    let found = read_tokens(db, tokens, Wanted::Guilds).await?;
+    let identified = |token: &TokenHash| match found.get(token) {
+        None => Identified::Nobody,
+        Some(row) if !row.account.bot => Identified::Person,
+        Some(row) => {
+            let account = Account::from(row.account.clone());
+            Identified::Bot(Box::new(Identity {
+                user: account.user,
+                application: account.application,
+                position: row.position,
+                private_channels: Vec::new(),
+                guilds: crate::ids_from_db(row.guilds.clone()),
+                personal: None,
+            }))
+        }
+    };
+    Ok(tokens.iter().map(identified).collect())
+}
+
+/// What is read of tokens' accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Account,
+    /// Also the guilds of bots.
+    Guilds,
+}
+
+struct TokenRow {
+    account: AccountRow,
+    position: Position,
+    /// Of a bot, ascending.
+    guilds: Vec<i64>,
+}
+
+async fn read_tokens(
+    db: impl PgExecutor<'_>,
+    tokens: &[TokenHash],
+    wanted: Wanted,
+) -> Result<HashMap<TokenHash, TokenRow>> {
+    let hashes: Vec<Vec<u8>> = tokens.iter().map(|token| token.0.to_vec()).collect();
+    let rows = sqlx::query!(
+        r#"select t.token_hash, a.user_id, a.username, a.discriminator, a.global_name, a.avatar,
+                  a.banner, a.accent_color, a.bot, a.public_flags, a.locale, a.verified, a.email,
+                  a.bio, a.pronouns, p.application_id as "application_id?",
+                  p.flags as "application_flags?",
+                  exists (select from account_mfa f
+                          where f.user_id = coalesce(p.owner_id, a.user_id)) as "mfa_enabled!",
+                  h.state_seq, h.era, h.seq,
+                  -- Members of a deleted guild stay until they are collected.
+                  array(select m.guild_id from member m join guild g using (guild_id)
+                        where $2 and a.bot and m.user_id = a.user_id
+                        order by m.guild_id) as "guilds!"
+           from auth_token t
+           join account a using (user_id)
+           join realm_head h on h.realm_id = a.user_id
+           left join application p on p.application_id = a.user_id
+           where t.token_hash = any($1) and a.state = 0"#,
+        &hashes,
+        wanted == Wanted::Guilds,
+    )
+    .fetch_all(db)
+    .await?;
+    let rows = rows.into_iter().filter_map(|row| {
+        let token = TokenHash(row.token_hash.try_into().ok()?);
+        let account = AccountRow {
+            user_id: row.user_id,
+            username: row.username,
+            discriminator: row.discriminator,
+            global_name: row.global_name,
+            avatar: row.avatar,
+            banner: row.banner,
+            accent_color: row.accent_color,
+            bot: row.bot,
+            public_flags: row.public_flags,
+            locale: row.locale,
+            verified: row.verified,
+            email: row.email,
+            bio: row.bio,
+            pronouns: row.pronouns,
+            mfa_enabled: row.mfa_enabled,
+            application_id: row.application_id,
+            application_flags: row.application_flags,
+            state_seq: row.state_seq,
+        };
+        let position = Position {
+            era: row.era as u32,
+            seq: row.seq as u64,
+        };
+        let guilds = row.guilds;
+        let found = TokenRow {
+            account,
+            position,
+            guilds,
+        };
+        Some((token, found))
+    });
+    Ok(rows.collect())
 }
 
 /// An account by its id, as its owner sees it.

@@ -76,9 +76,9 @@ pub async fn by_ids(db: impl PgExecutor<'_>, ids: &[Id<marker::Channel>]) -> Res
     }
     let rows = sqlx::query_as!(
         ThreadRow,
-        r#"select t.thread_id as channel_id, c.kind, t.guild_id, t.parent_id, t.owner_id,
-                  coalesce(c.name, '') as "name!",
-                  c.settings as "settings: Json<ChannelSettings>", t.archived, t.locked,
+        r#"select t.thread_id as channel_id, t.kind, t.guild_id, t.parent_id, t.owner_id,
+                  coalesce(t.name, '') as "name!",
+                  t.settings as "settings: Json<ChannelSettings>", t.archived, t.locked,
                   t.invitable, t.auto_archive_minutes, t.archive_at, t.message_count,
                   t.total_message_sent, t.applied_tags,
                   (select count(*) from (select from thread_member m
@@ -86,8 +86,12 @@ pub async fn by_ids(db: impl PgExecutor<'_>, ids: &[Id<marker::Channel>]) -> Res
                   (select m.message_id from message m where m.channel_id = t.thread_id
                    order by m.message_id desc limit 1) as last_message_id
            from unnest($1::bigint[]) with ordinality as wanted (id, place)
-           join thread t on t.thread_id = wanted.id
-           join channel c on c.channel_id = t.thread_id
+           -- By its key each, however small the planner thinks the tables are.
+           cross join lateral (
+             select t.*, c.kind, c.name, c.settings
+             from thread t join channel c on c.channel_id = t.thread_id
+             where t.thread_id = wanted.id limit 1
+           ) t
            order by wanted.place"#,
         &ids_to_db(ids),
         MEMBERS_COUNTED_MAX,

@@ -10,7 +10,10 @@ use guildhall_shared::{
     shard::{Position, ShardId},
     token::TokenHash,
 };
-use guildhall_store::{account, events, guild};
+use guildhall_store::{
+    account::{self, Identified},
+    events, guild,
+};
 use sqlx::PgPool;
 
 const ALICE: u64 = 10;
@@ -97,6 +100,39 @@ async fn a_human_has_no_application(db: PgPool) {
     assert_eq!(found.user.locale, "de");
     assert_eq!(found.application, None);
     assert_eq!(found.state_seq, 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn many_tokens_are_read_at_once_as_one_by_one(db: PgPool) {
+    hall(&db).await;
+    let (alice, bot) = (TokenHash([3; 32]), TokenHash([4; 32]));
+    for (token, user) in [(alice, 10_i64), (bot, 11)] {
+        sqlx::query("update auth_token set token_hash = $1 where user_id = $2")
+            .bind(token.0.as_slice())
+            .bind(user)
+            .execute(&db)
+            .await
+            .unwrap();
+    }
+    let tokens = [bot, TokenHash([9; 32]), alice, bot];
+    let mut accounts = Vec::new();
+    for token in tokens {
+        accounts.push(account::by_token(&db, token).await.unwrap());
+    }
+    assert_eq!(account::by_tokens(&db, &tokens).await.unwrap(), accounts);
+    let helper = account::identify(&db, bot).await.unwrap().unwrap();
+    assert_eq!(helper.guilds, [id(HALL)]);
+    let helper = Identified::Bot(Box::new(helper));
+    assert_eq!(
+        account::identify_many(&db, &tokens).await.unwrap(),
+        [
+            helper.clone(),
+            Identified::Nobody,
+            Identified::Person,
+            helper
+        ]
+    );
+    assert_eq!(account::by_tokens(&db, &[]).await.unwrap(), []);
 }
 
 #[sqlx::test(migrations = "../migrations")]

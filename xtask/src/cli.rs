@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::interrupt::{self, Interrupted};
-use crate::{autobahn, bench, conformance, fuzz, sqlx, test, up, wrapper};
+use crate::{autobahn, bench, chaos, conformance, fuzz, simulate, sqlx, test, up, wrapper};
 
 /// Commands of the Guildhall repository.
 #[derive(Debug, Parser)]
@@ -54,6 +54,16 @@ enum Command {
         #[arg(long)]
         write: bool,
     },
+    /// Run a cluster of 1,000 gateways in virtual time; needs no server.
+    Simulate {
+        /// For the simulator; `--help` lists them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Break a private cluster at random and check what its clients were told.
+    ///
+    /// Prints every fault and what was found; fails if anything was.
+    Chaos(chaos::Chaos),
     /// Renew `.sqlx`, the description of every query, from the migrations.
     Sqlx {
         /// Change nothing; fail if `.sqlx` is not what the code and the migrations give.
@@ -118,6 +128,8 @@ fn run(command: Command) -> Result<ExitCode> {
             seconds.map_or(fuzz::Bound::Smoke, fuzz::Bound::Seconds),
         ),
         Command::Conformance { write } => conformance::run(write),
+        Command::Simulate { arguments } => simulate::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Sqlx { check } => sqlx::run(check),
         Command::Bench {
             scenario,

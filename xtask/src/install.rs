@@ -1,8 +1,8 @@
 //! Programs the machine lacks: installed with its package manager, or named.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -17,6 +17,7 @@ enum Need {
     Redis,
     Node,
     Python,
+    Browser,
 }
 
 /// How a system installs packages.
@@ -41,6 +42,7 @@ const MANAGERS: &[Manager] = &[
             Need::Redis => &["redis-server"],
             Need::Node => &["nodejs", "npm"],
             Need::Python => &["python3", "python3-venv"],
+            Need::Browser => &["chromium"],
         },
     },
     Manager {
@@ -53,6 +55,7 @@ const MANAGERS: &[Manager] = &[
             Need::Redis => &["valkey"],
             Need::Node => &["nodejs", "npm"],
             Need::Python => &["python3"],
+            Need::Browser => &["chromium"],
         },
     },
     Manager {
@@ -65,6 +68,7 @@ const MANAGERS: &[Manager] = &[
             Need::Redis => &["valkey"],
             Need::Node => &["nodejs", "npm"],
             Need::Python => &["python"],
+            Need::Browser => &["chromium"],
         },
     },
     Manager {
@@ -77,6 +81,7 @@ const MANAGERS: &[Manager] = &[
             Need::Redis => &["redis"],
             Need::Node => &["nodejs", "npm"],
             Need::Python => &["python3"],
+            Need::Browser => &["chromium"],
         },
     },
     Manager {
@@ -89,6 +94,7 @@ const MANAGERS: &[Manager] = &[
             Need::Redis => &["valkey"],
             Need::Node => &["node"],
             Need::Python => &["python"],
+            Need::Browser => &["chromium"],
         },
     },
 ];
@@ -133,6 +139,20 @@ pub(crate) fn node() -> Result<()> {
         install(&[Need::Node])?;
         if missing() {
             bail!("node and npm are still missing after their installation");
+        }
+    }
+    Ok(())
+}
+
+/// Chromium, for the test of the operators' page. `CHROMIUM` may name another.
+pub(crate) fn browser() -> Result<()> {
+    const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
+    let missing =
+        || env::var_os("CHROMIUM").is_none() && NAMES.iter().all(|name| in_path(name).is_none());
+    if missing() {
+        install(&[Need::Browser])?;
+        if missing() {
+            bail!("chromium is still missing after its installation");
         }
     }
     Ok(())

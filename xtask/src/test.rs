@@ -10,12 +10,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::autobahn;
 use crate::cargo::{self, Profile, cargo};
+use crate::chaos;
 use crate::fuzz;
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
-/// Programs of others that tests run: discord.js, a server that speaks S3.
-const NODE_FOLDERS: [&str; 2] = ["e2e/discordjs", "api/tests/s3rver"];
+/// Programs of others that tests run: discord.js, a server that speaks S3, what drives a browser.
+const NODE_FOLDERS: [&str; 3] = [
+    "e2e/discordjs",
+    "api/tests/s3rver",
+    "shard-coordinator/tests/dashboard",
+];
 
 /// Runs `cargo test` with `arguments`; the last line printed is `N passed, M failed[, K skipped]`.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
@@ -25,6 +30,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         install_from_npm(folder)?;
     }
     install::decoders()?;
+    install::browser()?;
     build(arguments)?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut redis = Redis::temporary_with(&binaries, true)?;
@@ -55,6 +61,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         counts.add_all(autobahn::cases()?);
         println!("\n     Running the fuzz targets under libFuzzer");
         counts.add_all(fuzz::smoke()?);
+        println!("\n     Running a short chaos");
+        counts.add_all(chaos::smoke()?);
     }
     println!("{counts}");
     Ok(counts.exit_code())

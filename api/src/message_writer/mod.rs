@@ -257,6 +257,8 @@ impl Writer {
         let prepared = prepare(connection, batch).await;
         let (tx, decisions, at) = prepared.map_err(Failure::Before)?;
         tx.commit().await.map_err(Failure::InCommit)?;
+        let metrics = self.publisher.metrics();
+        metrics.message_batch_size.observe(batch.len() as f64);
         let at_ms = (at.unix_timestamp_nanos() / 1_000_000) as u64;
         let events = stored(batch, &decisions)
             .map(|(message, at)| envelope(message, at, at_ms))

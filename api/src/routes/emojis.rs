@@ -18,6 +18,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::soundboard;
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -377,6 +378,7 @@ async fn delete_guild_emoji(
         .execute(&mut *tx)
         .await?;
     let mut events = vec![announce(&mut tx, guild_id).await?];
+    events.extend(soundboard::forget_emoji(&mut tx, guild_id, emoji_id).await?);
     let entry = Entry::new(guild_id, user.id, AuditAction::EMOJI_DELETE, &reason)
         .target(emoji_id)
         .deleted(&logged(&emoji))?;

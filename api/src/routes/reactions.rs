@@ -509,8 +509,18 @@ struct ReactionsCleared {
     message_id: Id<Message>,
     #[serde(skip_serializing_if = "Option::is_none")]
     guild_id: Option<Id<Guild>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    emoji: Option<PartialEmoji>,
+    #[serde(flatten)]
+    of: Option<OneEmoji>,
+}
+
+/// Of MESSAGE_REACTION_REMOVE_EMOJI alone.
+#[derive(Serialize)]
+struct OneEmoji {
+    emoji: PartialEmoji,
+    /// Both sorts are cleared. Some libraries do not read the event without these two.
+    burst: bool,
+    #[serde(rename = "type")]
+    kind: u8,
 }
 
 /// Removes every reaction of a message. Errors: 10003, 10008, 50001, 50013.
@@ -590,7 +600,11 @@ async fn clear(
         channel_id,
         message_id,
         guild_id,
-        emoji,
+        of: emoji.map(|emoji| OneEmoji {
+            emoji,
+            burst: false,
+            kind: 0,
+        }),
     };
     let what = (kind, Topic::Reactions);
     let events = tell_in(&mut tx, &audience, what, &body).await?;

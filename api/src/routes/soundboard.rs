@@ -171,6 +171,30 @@ async fn announce(
     events::append(db, guild, kind, vis, body, None).await
 }
 
+/// Takes a deleted emoji from the guild's sounds; tells of those that had it, all at once.
+pub(super) async fn forget_emoji(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    emoji: Id<marker::Emoji>,
+) -> Result<Option<Envelope>> {
+    let changed = sqlx::query_scalar!(
+        "update soundboard_sound set emoji_id = null where guild_id = $1 and emoji_id = $2
+         returning sound_id",
+        guild.to_db(),
+        emoji.to_db(),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    if changed.is_empty() {
+        return Ok(None);
+    }
+    let mut sounds = expressions::sounds(&mut *db, guild, None).await?;
+    sounds.retain(|sound| changed.contains(&sound.sound_id.to_db()));
+    let body = json!({ "soundboard_sounds": sounds, "guild_id": guild });
+    let kind = EventKind::GuildSoundboardSoundsUpdate;
+    announce(db, guild, kind, &body).await.map(Some)
+}
+
 /// What the audit log tells of a sound.
 fn logged(sound: &SoundboardSound) -> impl Serialize + use<> {
     json!({

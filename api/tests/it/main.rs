@@ -17,6 +17,7 @@ mod conformance;
 mod dms;
 mod emojis;
 mod endpoint;
+mod era;
 mod farewell;
 mod fuzz;
 mod guild_features;

@@ -93,4 +93,6 @@ async fn health_readiness_version_and_metrics_answer(db: PgPool) {
     let text = metrics.send().await.unwrap().text().await.unwrap();
     let line = r#"guildhall_api_requests_total{method="GET",route="/users/@me",status="200"} 1"#;
     assert!(text.contains(line), "{text}");
+    let line = r#"guildhall_api_request_seconds_count{class="2xx",group="users"} 1"#;
+    assert!(text.contains(line), "{text}");
 }

@@ -23,7 +23,7 @@ pub struct Server {
 }
 
 impl Server {
-    pub(super) async fn start(&self) -> Result<()> {
+    pub(crate) async fn start(&self) -> Result<()> {
         let launch = self.launch.clone();
         let service = on_launcher(move || launch.start()).await?;
         *lock(&self.service) = Some(service);
@@ -130,7 +130,7 @@ impl Server {
 }
 
 impl Server {
-    pub(super) fn new(launch: Launch, http: SocketAddr) -> Self {
+    pub(crate) fn new(launch: Launch, http: SocketAddr) -> Self {
         Self {
             launch,
             ready_url: format!("http://{http}/ready"),
@@ -141,7 +141,7 @@ impl Server {
 
 /// Runs on the one thread that starts processes. Children end with the *thread* that started
 /// them, and threads of tests end with their test; this one lasts as long as the process.
-pub(super) async fn on_launcher<T: Send + 'static>(
+pub(crate) async fn on_launcher<T: Send + 'static>(
     job: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     type Job = Box<dyn FnOnce() + Send>;
@@ -170,7 +170,7 @@ pub(super) async fn on_launcher<T: Send + 'static>(
     result.await.context("the launcher dropped a job")?
 }
 
-pub(super) async fn run_to_end(launch: Launch) -> Result<()> {
+pub(crate) async fn run_to_end(launch: Launch) -> Result<()> {
     let (name, log) = (launch.name.clone(), launch.log.clone());
     let mut service = on_launcher(move || launch.start()).await?;
     let status = tokio::task::spawn_blocking(move || service.wait(NEVER)).await?;
@@ -182,6 +182,6 @@ pub(super) async fn run_to_end(launch: Launch) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

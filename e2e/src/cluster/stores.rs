@@ -26,14 +26,14 @@ pub(super) enum PostgresServer {
 
 /// One that this process started, with its folder.
 #[derive(Debug)]
-pub(super) struct OwnPostgres {
-    pub(super) server: Postgres,
+pub(crate) struct OwnPostgres {
+    pub(crate) server: Postgres,
     folder: PathBuf,
 }
 
 impl OwnPostgres {
     /// `durable`: what it has confirmed survives its kill -9.
-    fn start(durable: bool) -> Result<Self> {
+    pub(crate) fn start(durable: bool) -> Result<Self> {
         let folder = scratch_folder("e2epg")?;
         let options = PostgresOptions {
             folder: folder.clone(),
@@ -118,7 +118,7 @@ pub(super) async fn postgres(own: bool) -> Result<PostgresServer> {
 }
 
 /// A new folder whose name says which process made it: `xtask` sweeps those of dead ones.
-pub(super) fn scratch_folder(kind: &str) -> Result<PathBuf> {
+pub(crate) fn scratch_folder(kind: &str) -> Result<PathBuf> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let folder = scratch_root()?.join(format!("{kind}-{}-{count}", std::process::id()));

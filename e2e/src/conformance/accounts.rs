@@ -387,6 +387,8 @@ async fn relationships(world: &World, book: &mut Book) {
             .await;
         p.event(&[member], "RELATIONSHIP_REMOVE", with(stranger))
             .await;
+        let theirs = |d: &Value| with(member)(d) || with(stranger)(d);
+        p.nobody_else(&[owner], "RELATIONSHIP_REMOVE", theirs).await;
         let listed = member.rest.get(list).await.body;
         p.acts(
             !listed.to_string().contains(&stranger.id),

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use guildhall_shared::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
+    clients,
     events::EventBook,
+    media,
     world::{Person, World},
 };
 use crate::{
@@ -21,9 +24,9 @@ use crate::{
 const WAIT: Duration = Duration::from_secs(15);
 
 /// What one cause proves.
-struct Causes<'a> {
-    world: &'a World,
-    book: &'a mut EventBook,
+pub(super) struct Causes<'a> {
+    pub(super) world: &'a World,
+    pub(super) book: &'a mut EventBook,
 }
 
 pub(super) async fn prove(world: &World, book: &mut EventBook) {
@@ -34,12 +37,15 @@ pub(super) async fn prove(world: &World, book: &mut EventBook) {
     causes.threads().await;
     causes.integrations().await;
     causes.interactions().await;
+    causes.interest().await;
+    causes.sounds().await;
     causes.password().await;
+    clients::prove(&mut causes).await;
 }
 
 impl Causes<'_> {
     /// An event has reached this person, or does.
-    async fn emitted(
+    pub(super) async fn emitted(
         &mut self,
         person: &Person,
         name: &str,
@@ -51,6 +57,13 @@ impl Causes<'_> {
             proof.emitted.note(found.is_some(), fault);
         }
         found.unwrap_or_default()
+    }
+
+    /// Whether who should not have got it has not.
+    pub(super) fn reaches(&mut self, name: &str, fits: bool, fault: &str) {
+        if let Some(proof) = self.book.of(name) {
+            proof.reaches.note(fits, || fault.to_owned());
+        }
     }
 
     /// IDENTIFY and RESUME.
@@ -92,6 +105,13 @@ impl Causes<'_> {
             }
         }
         second.close(1000);
+        // Each of these accounts has identified on further sessions meanwhile.
+        for person in [owner, bot] {
+            person.catch_up().await;
+            let count = person.session.log().named("READY").count();
+            let fault = format!("{} got it {count} times", person.role);
+            self.reaches("READY", count == 1, &fault);
+        }
     }
 
     /// Op 8, 31 and 43.
@@ -198,6 +218,7 @@ impl Causes<'_> {
         }
         owner.rest.delete(&own).await.ok();
         let path = format!("/channels/{thread}");
+        self.membership(&thread).await;
         owner
             .rest
             .patch(&path, &json!({"name": "renamed"}))
@@ -210,7 +231,32 @@ impl Causes<'_> {
             .await;
     }
 
-    /// Another bot comes, and is authorized for more.
+    /// The bot is in a thread that falls asleep and wakes up: its members hear of their
+    /// memberships, each of their own.
+    async fn membership(&mut self, thread: &str) {
+        let World { owner, bot, .. } = self.world;
+        let path = format!("/channels/{thread}");
+        let me = format!("{path}/thread-members/@me");
+        bot.rest.put(&me, &json!({})).await.ok();
+        for archived in [true, false] {
+            let form = json!({"archived": archived});
+            owner.rest.patch(&path, &form).await.ok();
+        }
+        let name = "THREAD_MEMBER_UPDATE";
+        for person in [bot, owner] {
+            let of = |id: &str| {
+                let id = id.to_owned();
+                move |d: &Value| d["id"] == thread && d["user_id"] == id.as_str()
+            };
+            self.emitted(person, name, of(&person.id)).await;
+            for other in [bot, owner].iter().filter(|other| other.id != person.id) {
+                let leaked = other.has(name, of(&person.id));
+                self.reaches(name, !leaked, "another member's came");
+            }
+        }
+    }
+
+    /// Another bot comes, is authorized for more, and is taken away.
     async fn integrations(&mut self) {
         let World {
             owner, bot, guild, ..
@@ -229,6 +275,87 @@ impl Causes<'_> {
         }
         let of_guild = |d: &Value| d["guild_id"] == guild.id.as_str();
         self.emitted(bot, "GUILD_INTEGRATIONS_UPDATE", of_guild)
+            .await;
+        let path = format!("/guilds/{}/integrations", guild.id);
+        let list = owner.rest.get(&path).await.ok();
+        let mut list = list.as_array().into_iter().flatten();
+        let is_helper = |one: &&Value| one["application"]["id"] == id.as_str();
+        let integration = list
+            .find(is_helper)
+            .map_or(Value::Null, |one| one["id"].clone());
+        let path = format!("{path}/{}", text(&integration));
+        owner.rest.delete(&path).await.ok();
+        let is_it = |d: &Value| d["id"] == integration;
+        self.emitted(bot, "INTEGRATION_DELETE", is_it).await;
+    }
+
+    /// Somebody is interested in an event and votes, and thinks better of both.
+    async fn interest(&mut self) {
+        let World {
+            member, bot, guild, ..
+        } = self.world;
+        let events = format!("/guilds/{}/scheduled-events", guild.id);
+        let in_days = |days: u64| {
+            let since = Duration::from_secs(days * 86_400);
+            json!(Timestamp(Timestamp::now().0 + since))
+        };
+        let form = json!({
+            "name": "picnic", "privacy_level": 2, "entity_type": 3,
+            "entity_metadata": {"location": "the lake"},
+            "scheduled_start_time": in_days(2), "scheduled_end_time": in_days(3),
+        });
+        let event = text(&bot.rest.post(&events, &form).await.ok()["id"]);
+        let own = format!("{events}/{event}/users/@me");
+        let is_it = |d: &Value| {
+            d["guild_scheduled_event_id"] == event.as_str() && d["user_id"] == member.id.as_str()
+        };
+        member.rest.put(&own, &json!({})).await.ok();
+        let name = "GUILD_SCHEDULED_EVENT_USER_ADD";
+        self.emitted(bot, name, is_it).await;
+        member.rest.delete(&own).await.ok();
+        let name = "GUILD_SCHEDULED_EVENT_USER_REMOVE";
+        self.emitted(bot, name, is_it).await;
+
+        let form = json!({"poll": {
+            "question": {"text": "where?"},
+            "answers": [{"poll_media": {"text": "here"}}, {"poll_media": {"text": "there"}}],
+            "duration": 1,
+        }});
+        let messages = format!("/channels/{}/messages", guild.lobby);
+        let poll = text(&bot.rest.post(&messages, &form).await.ok()["id"]);
+        let vote = format!("/channels/{}/polls/{poll}/answers/@me", guild.lobby);
+        let is_it = |d: &Value| d["message_id"] == poll.as_str() && d["answer_id"] == 1;
+        for (answers, name) in [
+            (json!([1]), "MESSAGE_POLL_VOTE_ADD"),
+            (json!([]), "MESSAGE_POLL_VOTE_REMOVE"),
+        ] {
+            let form = json!({"answer_ids": answers});
+            member.rest.put(&vote, &form).await.ok();
+            self.emitted(bot, name, is_it).await;
+        }
+    }
+
+    /// The emoji of two sounds is deleted.
+    async fn sounds(&mut self) {
+        let World { bot, guild, .. } = self.world;
+        let path = format!("/guilds/{}", guild.id);
+        let form = json!({"name": "horn", "image": media::image()});
+        let emoji = bot.rest.post(&format!("{path}/emojis"), &form).await.ok();
+        let sounds = format!("{path}/soundboard-sounds");
+        let mut made = Vec::new();
+        for name in ["low", "high"] {
+            let form = json!({"name": name, "sound": media::sound(), "emoji_id": emoji["id"]});
+            made.push(bot.rest.post(&sounds, &form).await.ok()["sound_id"].clone());
+        }
+        let emoji = format!("{path}/emojis/{}", text(&emoji["id"]));
+        bot.rest.delete(&emoji).await.ok();
+        let both_bare = |d: &Value| {
+            let told = d["soundboard_sounds"].as_array().into_iter().flatten();
+            let bare = told.filter(|sound| sound["emoji_id"].is_null());
+            let ids: Vec<_> = bare.map(|sound| sound["sound_id"].clone()).collect();
+            ids == made
+        };
+        self.emitted(bot, "GUILD_SOUNDBOARD_SOUNDS_UPDATE", both_bare)
             .await;
     }
 

@@ -644,6 +644,7 @@ async fn event_exceptions(world: &World, book: &mut Book) {
     let World {
         owner,
         member,
+        stranger,
         bot,
         guild,
         ..
@@ -671,12 +672,9 @@ async fn event_exceptions(world: &World, book: &mut Book) {
             exception = text(&made["event_exception_id"]);
             p.acts(made["is_canceled"] == true, "it is cancelled");
             let is_it = |d: &Value| d["event_exception_id"] == exception.as_str();
-            p.event(
-                &[owner, member],
-                "GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE",
-                is_it,
-            )
-            .await;
+            let name = "GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE";
+            p.event(&[owner, member], name, is_it).await;
+            p.nobody_else(&[bot, stranger], name, is_it).await;
             p.refuses(member.rest.post(&exceptions, &form).await, 403, 50013);
         },
     )
@@ -690,12 +688,10 @@ async fn event_exceptions(world: &World, book: &mut Book) {
                 changed["is_canceled"] == false,
                 "it is not cancelled any more",
             );
-            p.event(
-                &[owner, member],
-                "GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE",
-                |d| d["event_exception_id"] == exception.as_str(),
-            )
-            .await;
+            let is_it = |d: &Value| d["event_exception_id"] == exception.as_str();
+            let name = "GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE";
+            p.event(&[owner, member], name, is_it).await;
+            p.nobody_else(&[bot, stranger], name, is_it).await;
             p.refuses(
                 member.rest.patch(&one, &json!({"is_canceled": true})).await,
                 403,
@@ -711,7 +707,7 @@ async fn event_exceptions(world: &World, book: &mut Book) {
             let reply = member.rest.get(&users).await;
             p.acts(reply.body == json!([]), "nobody is interested yet");
             p.answers(reply);
-            p.refuses(world.stranger.rest.get(&users).await, 403, 50001);
+            p.refuses(stranger.rest.get(&users).await, 403, 50001);
         },
     )
     .await;
@@ -721,12 +717,9 @@ async fn event_exceptions(world: &World, book: &mut Book) {
             p.refuses(member.rest.delete(&one).await, 403, 50013);
             p.answers(bot.rest.delete(&one).await);
             let is_it = |d: &Value| d["event_exception_id"] == exception.as_str();
-            p.event(
-                &[owner, member],
-                "GUILD_SCHEDULED_EVENT_EXCEPTION_DELETE",
-                is_it,
-            )
-            .await;
+            let name = "GUILD_SCHEDULED_EVENT_EXCEPTION_DELETE";
+            p.event(&[owner, member], name, is_it).await;
+            p.nobody_else(&[bot, stranger], name, is_it).await;
         },
     )
     .await;

@@ -26,7 +26,7 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
     attachments(world, book).await;
 }
 
-fn image() -> String {
+pub(super) fn image() -> String {
     format!("data:image/png;base64,{PNG}")
 }
 
@@ -40,6 +40,11 @@ fn mp3() -> Vec<u8> {
     let mut frame = vec![0_u8; 417];
     frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
     frame.repeat(4)
+}
+
+/// A tenth of a second of silence, as a form takes it.
+pub(super) fn sound() -> String {
+    format!("data:audio/mp3;base64,{}", STANDARD.encode(mp3()))
 }
 
 async fn send(rest: &Rest, method: Method, path: &str, form: Form) -> Reply {
@@ -317,7 +322,7 @@ async fn soundboard(world: &World, book: &mut Book) {
         p.refuses_no_more();
     })
     .await;
-    let form = json!({"name": "beep", "sound": format!("data:audio/mp3;base64,{}", STANDARD.encode(mp3()))});
+    let form = json!({"name": "beep", "sound": sound()});
     let mut id = String::new();
     book.prove("create_guild_soundboard_sound", async |p: &mut Proof| {
         let made = p.answers(bot.rest.post(&path, &form).await);

@@ -28,6 +28,7 @@ mod accounts;
 mod applications;
 mod book;
 mod causes;
+mod clients;
 mod credentials;
 mod events;
 mod guilds;
@@ -67,6 +68,7 @@ pub async fn run(cluster: &Cluster) -> Book {
         .await;
     // Last: it ends accounts.
     accounts::prove(&world, &mut book).await;
+    witnesses::libraries(&world, &mut book.events);
     book.note_wire_faults(&world);
     book
 }

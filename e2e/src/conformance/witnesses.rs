@@ -34,9 +34,10 @@ const TO_ONE_SESSION: [&str; 7] = [
     "VOICE_SERVER_UPDATE",
 ];
 /// Of clients of people, those that more than one account is told in the same words.
-const SHARED_BY_PEOPLE: [&str; 6] = [
+const SHARED_BY_PEOPLE: [&str; 7] = [
     "CHANNEL_RECIPIENT_ADD",
     "CHANNEL_RECIPIENT_REMOVE",
+    "CHANNEL_UNREAD_UPDATE",
     "GUILD_APPLICATION_COMMAND_INDEX_UPDATE",
     "GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE",
     "GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE",
@@ -143,7 +144,6 @@ impl Witnesses {
             note(book, &name, false, || fault);
         }
         hold_back(world, book);
-        libraries(world, book);
     }
 
     /// Of the bot's sessions: the events that were compared, and what was wrong.
@@ -156,7 +156,8 @@ impl Witnesses {
             for ((name, key), &count) in &full {
                 let d: Value = serde_json::from_str(key).unwrap_or_default();
                 let needed = needed(name, &d, &world.bot.id);
-                let asked = needed.is_none_or(|bit| witness.intents >> bit & 1 == 1);
+                let has = |bit: &u32| witness.intents >> bit & 1 == 1;
+                let asked = needed.is_none_or(|bits| bits.iter().any(has));
                 let of_guild = d.get("guild_id").is_some() || name == "GUILD_UPDATE";
                 let at = if of_guild { home } else { 0 };
                 let here = witness.half.is_none_or(|half| half == at);
@@ -217,6 +218,7 @@ fn counts(session: &Session, world: &World, begun: &str) -> Counts {
         let (name, d) = (dispatch.t(), dispatch.d());
         let guild = match name {
             "GUILD_UPDATE" => &d["id"],
+            "RATE_LIMITED" => &d["meta"]["guild_id"],
             _ => &d["guild_id"],
         };
         let here = *guild == world.guild.id.as_str();
@@ -249,10 +251,12 @@ fn key(d: &Value) -> String {
     d.to_string()
 }
 
-/// Bit of the intent without which a session of the bot does not get an event.
-fn needed(name: &str, d: &Value, bot: &str) -> Option<u32> {
+/// Bits of the intents of which a session of the bot needs one to get an event; `None`: it gets
+/// it without any.
+fn needed(name: &str, d: &Value, bot: &str) -> Option<Vec<u32>> {
     let bits = &Event::find(name)?.intents;
     let of = |key: &str| d[key] == bot;
+    let one = |bit: Option<&u32>| bit.map(|bit| vec![*bit]);
     match name {
         "GUILD_MEMBER_UPDATE" if d["user"]["id"] == bot => None,
         "VOICE_STATE_UPDATE" if of("user_id") => None,
@@ -260,11 +264,14 @@ fn needed(name: &str, d: &Value, bot: &str) -> Option<u32> {
             let added = d["added_members"].as_array().into_iter().flatten();
             let removed = d["removed_member_ids"].as_array().into_iter().flatten();
             let mut users = added.map(|member| &member["user_id"]).chain(removed);
-            let own = users.any(|user| user == bot);
-            if own { bits.first() } else { bits.last() }.copied()
+            // Its own membership comes with either intent, that of others with GUILD_MEMBERS.
+            match users.any(|user| user == bot) {
+                true => Some(bits.clone()),
+                false => one(bits.last()),
+            }
         }
-        _ if d.get("guild_id").is_some() || name == "GUILD_UPDATE" => bits.first().copied(),
-        _ => bits.last().copied(),
+        _ if d.get("guild_id").is_some() || name == "GUILD_UPDATE" => one(bits.first()),
+        _ => one(bits.last()),
     }
 }
 
@@ -299,7 +306,7 @@ fn hold_back(world: &World, book: &mut EventBook) {
                     .cloned()
                     .collect();
                 came |= !told.is_empty();
-                if SHARED_BY_PEOPLE.contains(&name) {
+                if told.is_empty() || SHARED_BY_PEOPLE.contains(&name) {
                     continue;
                 }
                 for other in people.iter().filter(|other| other.id != person.id) {
@@ -319,7 +326,7 @@ fn hold_back(world: &World, book: &mut EventBook) {
 }
 
 /// Every dispatch to the bot, read by the libraries that know it.
-fn libraries(world: &World, book: &mut EventBook) {
+pub(super) fn libraries(world: &World, book: &mut EventBook) {
     for dispatch in &world.bot.session.log().dispatches {
         let name = dispatch.t();
         let Some(proof) = book.of(name) else { continue };

@@ -31,6 +31,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 /// Encoding, `compress` of the query, `compress` of IDENTIFY.

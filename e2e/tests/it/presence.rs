@@ -16,6 +16,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 const GUILD_PRESENCES: u32 = 1 << 8;
@@ -204,7 +205,7 @@ async fn whoever_dies_with_a_gateway_is_offline_until_they_come_back() {
     }
     cluster.gateways[1].server.restart().await.unwrap();
     human
-        .wait("a second life", |log| (log.lives == 2).then_some(()))
+        .wait("RESUMED", |log| (log.resumed == 1).then_some(()))
         .await;
     let seen = watching.log().named("PRESENCE_UPDATE").count();
     set(

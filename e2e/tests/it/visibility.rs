@@ -19,6 +19,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 const GUILDS: u32 = 1;

@@ -16,6 +16,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -317,6 +318,7 @@ async fn a_stopping_gateway_sends_reconnect() {
         own_postgres: false,
         mail_to_log: false,
         log: None,
+        resume: "async",
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

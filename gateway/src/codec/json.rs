@@ -417,7 +417,7 @@ mod tests {
         }
         let Ok(Command::Identify(identify)) = identify_with(
             json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null,
-                   "capabilities": (1u64 << 40) + 16_381, "client_state": {"guild_versions": {}}}),
+                   "capabilities": (1u64 << 40) + 32_765, "client_state": {"guild_versions": {}}}),
         ) else {
             panic!("a valid IDENTIFY");
         };

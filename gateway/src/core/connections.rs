@@ -27,6 +27,7 @@ use crate::{
         lifecycle::{Input, Lifecycle, Output},
     },
     socket::Socket,
+    telemetry::Resumed,
     wire::{Fragments, Inbound},
 };
 
@@ -44,6 +45,8 @@ pub(super) struct Connection {
     stream: Rc<Socket>,
     generation: u32,
     pub(super) life: Lifecycle,
+    /// What a RESUME of a session of this core is, by how the connection came here.
+    came: Resumed,
     /// Slot of its session, once there is one.
     pub(super) session: Option<SessionSlot>,
     pub(super) pending: Option<Box<Pending>>,
@@ -71,7 +74,8 @@ pub(crate) enum Next {
 impl Core {
     /// A new connection: says HELLO.
     pub(crate) fn connection_opened(&mut self, stream: Rc<Socket>, format: Format) -> SessionKey {
-        let key = self.insert_connection(stream, Outbound::new(format, false));
+        let outbound = Outbound::new(format, false);
+        let key = self.insert_connection(stream, outbound, Resumed::SameCore);
         #[cfg(feature = "echo")]
         if self.config.echo {
             return key;
@@ -87,20 +91,27 @@ impl Core {
         format: Format,
         resume: Resume,
     ) -> SessionKey {
-        let key = self.insert_connection(stream, Outbound::new(format, true));
+        let outbound = Outbound::new(format, true);
+        let key = self.insert_connection(stream, outbound, Resumed::SameNode);
         let command = Input::Command(Ok(Command::Resume(Box::new(resume))));
         self.life(key, command);
         self.flush();
         key
     }
 
-    fn insert_connection(&mut self, stream: Rc<Socket>, out: Outbound) -> SessionKey {
+    fn insert_connection(
+        &mut self,
+        stream: Rc<Socket>,
+        out: Outbound,
+        came: Resumed,
+    ) -> SessionKey {
         self.now = clock::now();
         let generation = self.next_generation();
         let slot = self.connections.insert(Connection {
             stream,
             generation,
             life: Lifecycle::new(self.now),
+            came,
             session: None,
             pending: None,
             out,
@@ -113,6 +124,12 @@ impl Core {
             slot: slot as SessionSlot,
             generation,
         }
+    }
+
+    /// What a RESUME over this connection is, if its session is one of this core.
+    pub(super) fn came(&self, slot: SessionSlot) -> Resumed {
+        let connection = self.connections.get(slot as usize);
+        connection.map_or(Resumed::SameCore, |connection| connection.came)
     }
 
     /// The reader is done: the socket broke, or its client has gone after a close.
@@ -528,6 +545,13 @@ impl Core {
         self.connections
             .get(slot as usize)
             .map_or(u64::MAX, |connection| connection.out.sent_s())
+    }
+
+    /// Bytes of all bodies that a connection's session was written; all for one that is gone.
+    pub(super) fn sent_bytes(&self, slot: SessionSlot) -> u64 {
+        self.connections
+            .get(slot as usize)
+            .map_or(u64::MAX, |connection| connection.out.sent_bytes())
     }
 
     pub(super) fn tick_connections(&mut self) {

@@ -8,6 +8,7 @@ mod clock;
 mod connections;
 #[cfg(feature = "echo")]
 mod echo;
+mod load;
 #[cfg(test)]
 mod model;
 mod outbound;
@@ -16,6 +17,7 @@ mod ready;
 mod realms;
 mod sessions;
 mod travel;
+mod unread;
 mod voice;
 mod watch;
 
@@ -25,7 +27,7 @@ use std::{
     cell::RefCell,
     collections::VecDeque,
     rc::{Rc, Weak},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -109,10 +111,14 @@ pub struct Core {
     generation: u32,
     draining: bool,
     dispatched: u64,
+    /// When the oldest event was stored that sessions wait for; Unix time.
+    sampled_from_ms: Option<u64>,
+    busy: load::Busy,
     asks: asks::Asks,
     log: delivery::Writer,
     /// Of those who wait for the log, if anybody does.
     held: Option<travel::Held>,
+    unread: unread::Unread,
 }
 
 /// Runs a core on this thread until its inbox is closed or it was drained.
@@ -192,8 +198,11 @@ impl Core {
             generation: 0,
             draining: false,
             dispatched: 0,
+            sampled_from_ms: None,
+            busy: load::Busy::new(),
             asks: asks::Asks::default(),
             log: delivery::Writer::default(),
+            unread: unread::Unread::new(clock::now()),
         }
     }
 
@@ -217,7 +226,8 @@ impl Core {
             ToCore::Arrived {
                 connection,
                 session,
-            } => self.arrived(connection, *session),
+                how,
+            } => self.arrived(connection, *session, how),
             ToCore::Taken(session) => self.taken(session),
             ToCore::Stored(chunk) => self.stored(chunk),
             ToCore::SendAway { over } => self.send_away_over(over),
@@ -229,12 +239,13 @@ impl Core {
             } => self.told(session, answers, dispatches),
             ToCore::Subscribed(subscribed) => self.subscribed(*subscribed),
             ToCore::Unavailable { realm } => self.realm_unavailable(realm),
-            ToCore::Event(event) => self.event(&event),
-            ToCore::View { realm, change } => {
-                if let Some(hub) = self.hub.get_mut(realm) {
-                    hub.change_view(change);
+            ToCore::Event(event) => {
+                self.event(&event);
+                if event.position().is_some() {
+                    self.sample_from(event.at_ms);
                 }
             }
+            ToCore::View { realm, change } => self.view(realm, change),
             ToCore::Drain => self.drain(),
         }
     }
@@ -269,6 +280,9 @@ impl Core {
                     self.flush_session(slot);
                 }
             }
+        }
+        if self.dirty.is_empty() {
+            self.sample();
         }
         // Layouts hold dispatches alive.
         self.layouts.clear();
@@ -351,14 +365,8 @@ impl Core {
         self.tick_sessions();
         self.tick_realms();
         self.tick_asks();
-        self.config.metrics.set_sizes(
-            self.sessions.len(),
-            self.connections.len(),
-            self.hub.realms(),
-        );
-        self.bell
-            .connections
-            .store(self.connections.len() as u64, Ordering::Relaxed);
+        self.report_load();
+        self.tick_unread();
         self.flush();
         self.lag_since(began);
     }

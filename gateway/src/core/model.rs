@@ -38,7 +38,7 @@ use crate::{
     format::Format,
     session::{SessionId, record::Travelling},
     socket::{Script, Socket},
-    telemetry::CoreMetrics,
+    telemetry::{CoreMetrics, Resumed},
     wire::{Inbound, MESSAGE_BYTES_MAX},
 };
 
@@ -242,6 +242,7 @@ impl Node {
                         Some(session) => ToCore::Arrived {
                             connection,
                             session,
+                            how: Resumed::Moved,
                         },
                         None => ToCore::NotResumed {
                             connection,

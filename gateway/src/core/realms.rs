@@ -14,11 +14,14 @@ use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to};
 use crate::{
-    bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
+    bus::{
+        SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode,
+        ViewChange,
+    },
     delivery::Numbered,
     dispatch::Dispatch,
     hub::{Variant, Verdict},
-    session::{Arrival, AssembledGuild, GuildPhase},
+    session::{Arrival, AssembledGuild, GuildPhase, Session},
 };
 
 /// Intents of events in private channels.
@@ -98,13 +101,17 @@ impl Core {
             now,
             ..
         } = self;
-        // A bot's private channels are its first shard's.
-        let first_shard_only = event.vis.intents.intersects(DIRECT);
+        // A bot's private channels are its first shard's, and what users ask it outside of its
+        // guilds.
+        let is_private = event.vis.intents.intersects(DIRECT);
+        let is_interaction = event.kind == EventKind::InteractionCreate;
         hub.recipients(event, |slot, variant| {
             if only.is_some_and(|only| only != slot) {
                 return;
             }
             let session = sessions.get(slot as usize);
+            let is_own = |session: &Session| shard::realm(session.user) == event.realm;
+            let first_shard_only = is_private || is_interaction && session.is_some_and(is_own);
             if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
                 return;
             }
@@ -120,6 +127,9 @@ impl Core {
             }
         });
         log.event(event.realm, event.position());
+        if only.is_none() {
+            self.unread.note(event);
+        }
         if event.kind == EventKind::GuildDelete && event.position().is_some() {
             self.guild_deleted(event.realm);
         }
@@ -243,6 +253,36 @@ impl Core {
         });
     }
 
+    /// Somebody sees something else from now on.
+    pub(super) fn view(&mut self, realm: Id<Realm>, change: ViewChange) {
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        let members = members_of(&change);
+        hub.change_view(change);
+        self.members_again(realm, members);
+    }
+
+    /// Sessions that have the guild and hear nothing of it, though their user is a member: the user
+    /// was none for a while. The user's own realm tells of both, but it may have done so before this
+    /// guild came to where the user left; the snapshot of then ended there.
+    fn members_again(&mut self, realm: Id<Realm>, members: Vec<Id<User>>) {
+        let guild: Id<Guild> = realm.cast();
+        for user in members {
+            let Some(hub) = self.hub.get(realm) else {
+                return;
+            };
+            for slot in hub.waiting(user) {
+                let session = self.sessions.get(slot as usize);
+                let phase = session.and_then(|session| session.guild_phase(guild));
+                if phase == Some(GuildPhase::Present) {
+                    self.dispatch_guild_delete(slot, guild, true);
+                    self.want_guild(slot, guild, Arrival::Restored);
+                }
+            }
+        }
+    }
+
     /// A subscription stands: the view, what was missed, and the snapshots that were asked for.
     pub(super) fn subscribed(&mut self, subscribed: Subscribed) {
         let Subscribed {
@@ -254,7 +294,6 @@ impl Core {
             lost,
             snapshots,
         } = subscribed;
-        self.unavailable.remove(&realm);
         let (mut here, mut gone) = (Vec::new(), Vec::new());
         for (user, classes) in &view.users {
             match classes {
@@ -296,6 +335,7 @@ impl Core {
         for user in gone {
             self.not_a_member(realm, user);
         }
+        self.members_again(realm, here);
         self.ask_again(realm.cast());
     }
 
@@ -532,4 +572,10 @@ impl Core {
             }
         }
     }
+}
+
+/// Users who see something in the realm by this view.
+fn members_of(view: &ViewChange) -> Vec<Id<User>> {
+    let members = view.users.iter().filter(|(_, classes)| classes.is_some());
+    members.map(|&(user, _)| user).collect()
 }

@@ -27,6 +27,7 @@ use crate::{
         Arrival, Assembling, GuildPhase, Missed, Session, SessionId, lifecycle::Input,
         replay::RESUME_WINDOW,
     },
+    telemetry::Resumed,
 };
 
 /// A user's READY goes without the guilds that did not come within this time.
@@ -264,7 +265,7 @@ impl Core {
             return self.life(key, Input::Refused(CloseCode::InvalidSeq));
         }
         if session.assembling.is_some() || session.replay.after(resume.seq).is_none() {
-            self.config.metrics.resumes_refused.inc();
+            self.config.metrics.resumed(Resumed::Refused);
             return self.life(key, Input::Invalid);
         }
         let old = session.connection;
@@ -277,7 +278,8 @@ impl Core {
         session.connection = Some(key.slot);
         session.detached_at = None;
         self.bind(key.slot, slot, resume.seq);
-        self.config.metrics.resumes.inc();
+        let came = self.came(key.slot);
+        self.config.metrics.resumed(came);
         self.dispatch_body(slot, EventKind::Resumed, b"{}");
     }
 

@@ -19,6 +19,7 @@ use crate::{
         record::{Reached, SessionRecord, Travelling},
         replay::Replay,
     },
+    telemetry::Resumed,
 };
 
 /// Time between the steps in which clients are sent away.
@@ -123,7 +124,7 @@ impl Core {
     pub(super) fn not_resumed(&mut self, connection: SessionKey, why: NotResumed) {
         let input = match why {
             NotResumed::Gone => {
-                self.config.metrics.resumes_refused.inc();
+                self.config.metrics.resumed(Resumed::Refused);
                 Input::Invalid
             }
             NotResumed::UnknownToken => Input::Refused(CloseCode::AuthenticationFailed),
@@ -206,7 +207,7 @@ impl Core {
 
     /// A session comes from elsewhere, for a client that waits for it (or has gone meanwhile, and
     /// may come again).
-    pub(super) fn arrived(&mut self, connection: SessionKey, session: Travelling) {
+    pub(super) fn arrived(&mut self, connection: SessionKey, session: Travelling, how: Resumed) {
         let Travelling {
             record,
             s,
@@ -262,7 +263,7 @@ impl Core {
             session.detached_at = None;
         }
         self.bind(connection.slot, slot, s);
-        self.config.metrics.resumes.inc();
+        self.config.metrics.resumed(how);
         self.dispatch_body(slot, EventKind::Resumed, b"{}");
     }
 

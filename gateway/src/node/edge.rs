@@ -19,13 +19,14 @@ use guildhall_shared::{
     model::{Presence, SessionState},
     shard::{Position, ShardId},
 };
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
 use super::{
     map::MapWatch,
     metrics::Metrics,
+    moving::Moving,
     owner::{EdgeId, FromOwner, Owner},
     relay::{
         frame::{Frame, SUBS_MAX, Sub, SubOk, Tell},
@@ -33,6 +34,7 @@ use super::{
     },
 };
 use crate::{
+    broken::{self, Broken},
     bus::{
         self, CoreHandle, CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed,
         Subscriber, Subscription, ToCore, ViewChange, Watch, WatchChange,
@@ -74,8 +76,11 @@ pub(crate) struct Edge {
     local: EdgeId,
     links: Rc<Links>,
     metrics: Metrics,
+    moving: Moving,
     /// Some core has something queued that no answer will send.
     behind: Cell<bool>,
+    /// More realms are to move than were moved at once.
+    more_moves: Cell<bool>,
     /// Messages on their way out: the local owner answers at once, and an answer may bring
     /// the next message, which then waits for its turn here instead of nesting.
     outgoing: RefCell<Outgoing>,
@@ -182,12 +187,19 @@ impl Edge {
                 local,
                 links,
                 metrics,
+                moving: Moving::default(),
                 behind: Cell::new(false),
+                more_moves: Cell::new(false),
                 outgoing: RefCell::default(),
                 sending: Cell::new(false),
                 state: RefCell::default(),
             }
         })
+    }
+
+    /// Realms that are on their way to another owner.
+    pub(crate) fn moving(&self) -> &Moving {
+        &self.moving
     }
 
     /// Whether a session of this node is in the realm.
@@ -279,6 +291,7 @@ impl Edge {
             if entry.cores.is_empty() {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
+                self.moving.done(realm);
             }
             for server in servers {
                 let still = still.iter().cloned().map(Message::Presence);
@@ -428,6 +441,7 @@ impl Edge {
             for (&realm, entry) in &mut state.realms {
                 if entry.serving == Some(Server::Node(node.clone())) {
                     entry.serving = None;
+                    self.moving.done(realm);
                     lost.push(realm);
                 }
             }
@@ -449,16 +463,25 @@ impl Edge {
         let mut out = Outgoing::new();
         {
             let mut state = self.state.borrow_mut();
-            let moved: Vec<Id<Realm>> = state
+            // Found once for each shard, however many realms there are.
+            let mut best: FxHashMap<ShardId, Server> = FxHashMap::default();
+            let mut is_elsewhere = |realm: Id<Realm>, serving: &Server| {
+                let shard = ShardId::of(realm, self.shards);
+                let best = best.entry(shard);
+                serving != best.or_insert_with(|| self.candidate(realm, 0))
+            };
+            let moving: FxHashSet<Id<Realm>> = state
                 .realms
                 .iter()
                 .filter(|(realm, entry)| {
-                    entry.serving.is_some()
-                        && entry.serving != self.candidates(**realm).into_iter().next()
+                    let serving = entry.serving.as_ref();
+                    serving.is_some_and(|serving| is_elsewhere(**realm, serving))
                 })
                 .map(|(&realm, _)| realm)
-                .take(MOVES_MAX)
                 .collect();
+            let moved: Vec<Id<Realm>> = moving.iter().copied().take(MOVES_MAX).collect();
+            self.more_moves.set(moving.len() > MOVES_MAX);
+            self.moving.found(moving);
             for realm in moved {
                 self.resubscribe(&mut state, realm, &mut out);
             }
@@ -470,6 +493,9 @@ impl Edge {
     pub(crate) async fn tend(self: Rc<Self>) {
         loop {
             sleep(TICK).await;
+            if self.more_moves.take() {
+                self.rebalance();
+            }
             let mut out = Outgoing::new();
             {
                 let mut state = self.state.borrow_mut();
@@ -507,7 +533,7 @@ impl Edge {
         }
         let at = event.position();
         for sub in entry.cores.iter_mut().filter(|sub| sub.live) {
-            if at.is_some_and(|at| Some(at) <= sub.position) {
+            if at.is_some_and(|at| Some(at) <= sub.position) && !broken::is(Broken::Repeats) {
                 continue;
             }
             if self.give(sub, ToCore::Event(event.clone())) && at.is_some() {
@@ -619,6 +645,9 @@ impl Edge {
                     watch: Some(watch.clone()),
                 };
                 out.push((server.clone(), Message::Watch(Box::new(change))));
+            }
+            if *server == best {
+                self.moving.done(realm);
             }
             if let Some(old) = entry.serving.replace(server.clone()) {
                 let users = entry.users();

@@ -3,14 +3,22 @@
 use std::{
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use guildhall_shared::{cluster_map::NodeStatus, keys};
+use guildhall_shared::{cluster_map::NodeStatus, keys, shard::ShardId};
 use redis::{RedisResult, aio::ConnectionManager};
 use tokio::time::{sleep, timeout};
 
-use super::{Status, map::MapWatch, owner::Owner};
+use super::{
+    Status,
+    edge::Edge,
+    map::MapWatch,
+    metrics::Metrics,
+    owner::{Owner, feed::Feed},
+    relay::link::Links,
+};
+use crate::bus::CoreHandle;
 
 /// Longest time the last words may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -23,11 +31,16 @@ pub(crate) struct Heartbeat {
     pub(crate) status: Arc<Status>,
     pub(crate) map: Rc<MapWatch>,
     pub(crate) owner: Rc<Owner>,
+    pub(crate) edge: Rc<Edge>,
+    pub(crate) feed: Rc<Feed>,
+    pub(crate) links: Rc<Links>,
+    pub(crate) cores: Vec<CoreHandle>,
+    pub(crate) metrics: Metrics,
     pub(crate) commands: ConnectionManager,
 }
 
 impl Heartbeat {
-    /// Beats as long as the task lives.
+    /// Beats as long as the task lives, and at once when the coordinator waits for the news.
     pub(crate) async fn run(&self) {
         loop {
             if let Err(error) = self.beat(self.status.is_stopping()).await {
@@ -36,6 +49,8 @@ impl Heartbeat {
             tokio::select! {
                 () = sleep(Duration::from_millis(keys::NODE_HEARTBEAT_MS)) => {}
                 () = self.status.stopping.notified() => {}
+                () = self.map.changed() => {}
+                () = self.edge.moving().settled() => {}
             }
         }
     }
@@ -59,26 +74,7 @@ impl Heartbeat {
     }
 
     async fn beat(&self, stopping: bool) -> RedisResult<()> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let status = NodeStatus {
-            id: self.id.clone(),
-            boot_id: format!("{:08x}", self.boot),
-            relay_addr: self.relay_addr.clone(),
-            gateway_url: self.gateway_url.clone(),
-            stopping,
-            map: self.map.version(),
-            sessions: self.status.sessions(),
-            realms_owned: self.owner.realms_open() as u64,
-            dispatches_per_s: self.status.dispatches_per_s(),
-            at_ms: now.as_millis() as u64,
-            realms_moving: 0,
-            feed_lag_ms: 0,
-            cores_busy: Vec::new(),
-            shards: Vec::new(),
-            guilds: Vec::new(),
-        };
+        let status = self.look(stopping);
         let json = serde_json::to_string(&status).expect("a status has string keys");
         let mut commands = self.commands.clone();
         redis::pipe()
@@ -96,5 +92,43 @@ impl Heartbeat {
             .ignore()
             .query_async(&mut commands)
             .await
+    }
+
+    /// How this node is; the gauges are set to the same.
+    fn look(&self, stopping: bool) -> NodeStatus {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let map = self.map.current();
+        let is_owned = |shard: ShardId| map.owner(shard) == Some(self.id.as_str());
+        self.owner.loads().fade(Instant::now());
+        let status = NodeStatus {
+            id: self.id.clone(),
+            boot_id: format!("{:08x}", self.boot),
+            relay_addr: self.relay_addr.clone(),
+            gateway_url: self.gateway_url.clone(),
+            stopping,
+            map: map.version,
+            sessions: self.status.sessions(),
+            realms_owned: self.owner.realms_open() as u64,
+            dispatches_per_s: self.status.dispatches_per_s(),
+            at_ms: now.as_millis() as u64,
+            realms_moving: self.edge.moving().count() as u64,
+            feed_lag_ms: self.feed.take_lag_max_ms(),
+            cores_busy: self.cores.iter().map(CoreHandle::busy_permille).collect(),
+            shards: self.owner.loads().shards(is_owned),
+            guilds: self.owner.busy_guilds(is_owned),
+            shards_open: Some(self.owner.open_shards().into_iter().collect()),
+        };
+        let metrics = &self.metrics;
+        metrics.map_term.set(map.version.term as i64);
+        metrics.map_version.set(map.version.version as i64);
+        metrics.map_read_at_s.set(self.map.read_at_s() as i64);
+        metrics.realms_moving.set(status.realms_moving as i64);
+        let queued = self.owner.queued_bytes() + self.links.queued_bytes();
+        metrics.link_queue_bytes.set(queued as i64);
+        metrics.postgres_up.set(i64::from(self.status.database()));
+        metrics.redis_up.set(i64::from(self.feed.is_up()));
+        status
     }
 }

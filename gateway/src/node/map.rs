@@ -1,6 +1,10 @@
 //! The newest cluster map this node has seen. Never goes back to an older one (I9).
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use guildhall_shared::{
     cluster_map::{ClusterMap, MapVersion},
@@ -16,6 +20,10 @@ const INTERVAL: Duration = Duration::from_secs(2);
 pub(crate) struct MapWatch {
     shards: u16,
     current: RefCell<Rc<ClusterMap>>,
+    /// When Redis answered a look with a map; seconds since the Unix epoch.
+    read_at_s: Cell<u64>,
+    /// There is another map, and the realms have been turned to their new owners.
+    changed: Notify,
 }
 
 impl MapWatch {
@@ -23,6 +31,8 @@ impl MapWatch {
         Self {
             shards,
             current: RefCell::default(),
+            read_at_s: Cell::new(0),
+            changed: Notify::new(),
         }
     }
 
@@ -33,6 +43,16 @@ impl MapWatch {
 
     pub(crate) fn version(&self) -> MapVersion {
         self.current.borrow().version
+    }
+
+    /// When a map was read last, in seconds since the Unix epoch; 0 if never.
+    pub(crate) fn read_at_s(&self) -> u64 {
+        self.read_at_s.get()
+    }
+
+    /// Waits until another map is in use.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Takes a map over if it is newer; `true` if so.
@@ -67,6 +87,7 @@ impl MapWatch {
         looked: impl Fn(),
     ) {
         loop {
+            let before = self.version();
             let map: RedisResult<Option<Vec<u8>>> = redis::cmd("GET")
                 .arg(keys::MAP)
                 .query_async(&mut commands)
@@ -75,6 +96,8 @@ impl MapWatch {
                 Ok(Some(json)) => match serde_json::from_slice(&json) {
                     Ok(map) => {
                         self.offer(map);
+                        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+                        self.read_at_s.set(now.unwrap_or_default().as_secs());
                     }
                     Err(error) => tracing::warn!(%error, "unreadable map ignored"),
                 },
@@ -83,6 +106,9 @@ impl MapWatch {
                 Err(error) => tracing::debug!(%error, "map not read"),
             }
             looked();
+            if self.version() != before {
+                self.changed.notify_one();
+            }
             let _ = timeout(INTERVAL, published.notified()).await;
         }
     }

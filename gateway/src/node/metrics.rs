@@ -37,6 +37,18 @@ pub(crate) struct Metrics {
     pub(crate) questions_dropped: IntCounter,
     /// Milliseconds that the node's thread kept a timer waiting.
     pub(crate) lag_ms: Histogram,
+    /// Which map this node uses.
+    pub(crate) map_term: IntGauge,
+    pub(crate) map_version: IntGauge,
+    /// When it last read one from Redis: seconds since the Unix epoch.
+    pub(crate) map_read_at_s: IntGauge,
+    /// Realms on their way to another owner.
+    pub(crate) realms_moving: IntGauge,
+    /// Bytes that wait for links to other nodes.
+    pub(crate) link_queue_bytes: IntGauge,
+    /// 1 while the database answers, 1 while Redis brings events.
+    pub(crate) postgres_up: IntGauge,
+    pub(crate) redis_up: IntGauge,
 }
 
 impl Metrics {
@@ -88,6 +100,22 @@ impl Metrics {
                 "node_lag_ms",
                 "Milliseconds that the node's thread kept a timer waiting",
             )?,
+            map_term: IntGauge::new("node_map_term", "Term of the map in use")?,
+            map_version: IntGauge::new("node_map_version", "Version of the map in use")?,
+            map_read_at_s: IntGauge::new(
+                "node_map_read_timestamp_seconds",
+                "When the map was last read from Redis, Unix time; 0: never",
+            )?,
+            realms_moving: IntGauge::new(
+                "node_realms_moving",
+                "Realms that another node serves than the one that should",
+            )?,
+            link_queue_bytes: IntGauge::new(
+                "node_link_queue_bytes",
+                "Bytes that wait for links to other nodes",
+            )?,
+            postgres_up: IntGauge::new("node_postgres_up", "1 while Postgres answers")?,
+            redis_up: IntGauge::new("node_redis_up", "1 while Redis brings events")?,
         };
         registry.register(Box::new(metrics.events_in.clone()))?;
         registry.register(Box::new(metrics.repeats.clone()))?;
@@ -102,6 +130,17 @@ impl Metrics {
         registry.register(Box::new(metrics.questions.clone()))?;
         registry.register(Box::new(metrics.questions_dropped.clone()))?;
         registry.register(Box::new(metrics.lag_ms.clone()))?;
+        for gauge in [
+            &metrics.map_term,
+            &metrics.map_version,
+            &metrics.map_read_at_s,
+            &metrics.realms_moving,
+            &metrics.link_queue_bytes,
+            &metrics.postgres_up,
+            &metrics.redis_up,
+        ] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
         Ok(metrics)
     }
 

@@ -13,6 +13,7 @@ mod identify;
 mod identities;
 mod map;
 mod metrics;
+mod moving;
 mod owner;
 mod redis;
 mod relay;
@@ -147,7 +148,7 @@ impl Status {
     /// Whether clients should come: the database answers, and neither does the process leave nor
     /// are its sessions sent away.
     pub fn is_ready(&self) -> bool {
-        self.database.load(Ordering::Relaxed)
+        self.database()
             && self.relay_addr.get().is_some()
             && !self.is_stopping()
             && !self.draining.load(Ordering::Relaxed)
@@ -160,6 +161,11 @@ impl Status {
 
     fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
+    }
+
+    /// Whether the database answered when it was asked last.
+    fn database(&self) -> bool {
+        self.database.load(Ordering::Relaxed)
     }
 
     fn set_database(&self, answers: bool) {
@@ -289,6 +295,11 @@ async fn serve(
         status: config.status.clone(),
         map: map.clone(),
         owner: owner.clone(),
+        edge: edge.clone(),
+        feed: feed.clone(),
+        links: links.clone(),
+        cores: cores.clone(),
+        metrics: metrics.clone(),
         commands: commands.clone(),
     });
 

@@ -3,6 +3,7 @@
 
 mod asks;
 mod presence;
+mod status;
 
 use std::{
     net::SocketAddr,

@@ -6,12 +6,18 @@ use proptest::sample::{Index, select};
 use super::*;
 use crate::node::Weight;
 
+/// Where everything is to be.
+fn plan(seen: &Observed) -> Layout {
+    super::plan(seen).layout
+}
+
 fn node(id: &str) -> Node {
     Node {
         id: id.to_owned(),
         relay_addr: format!("{id}:1"),
         weight: Weight::NORMAL,
         standing: Standing::Accepting,
+        drain: None,
     }
 }
 
@@ -25,6 +31,9 @@ fn seen(shards: u16, nodes: Vec<Node>) -> Observed {
         shards,
         nodes,
         pins: BTreeMap::new(),
+        moves: BTreeMap::new(),
+        loads: Vec::new(),
+        resting: BTreeSet::new(),
         previous: None,
     }
 }
@@ -117,7 +126,8 @@ fn any_cluster() -> impl Strategy<Value = Observed> {
         Standing::Accepting,
         Standing::Accepting,
         Standing::Cordoned,
-        Standing::Leaving,
+        Standing::Draining,
+        Standing::Stopping,
     ]);
     let pins = prop::collection::btree_map(0u16..2048, 0usize..40, 0..60);
     let standings = prop::collection::vec(standing, 30);
@@ -139,6 +149,21 @@ proptest! {
         let mut shuffled = seen.clone();
         shuffled.nodes.reverse();
         prop_assert_eq!(plan(&seen), plan(&shuffled));
+    }
+
+    #[test]
+    fn load_is_weighed_the_same_in_any_order_and_moves_within_the_limits(
+        (seen, before) in settled(), loads in prop::collection::vec(0u32..5_000, 2_048),
+    ) {
+        let mut loaded = seen.clone();
+        loaded.loads = loads;
+        let target = super::plan(&loaded);
+        loaded.nodes.reverse();
+        prop_assert_eq!(&super::plan(&loaded), &target);
+        prop_assert_eq!(moves(&before, &target.layout), target.for_load.len());
+        for (id, load) in target.layout.nodes.iter().zip(self::loads(&target.layout)) {
+            prop_assert!(load as f64 <= bound(&seen, of(&seen, id), f64::from(seen.shards)));
+        }
     }
 
     #[test]
@@ -173,7 +198,7 @@ proptest! {
                 match of(&seen, id).standing {
                     Standing::Accepting => {}
                     Standing::Cordoned => prop_assert_eq!(Some(id), had, "cordoned, yet new"),
-                    Standing::Leaving => prop_assert!(false, "{} is on a leaving node", shard),
+                    Standing::Draining | Standing::Stopping => prop_assert!(false, "{} is on a leaving node", shard),
                 }
             }
         }
@@ -208,7 +233,7 @@ proptest! {
         if dies {
             without.nodes.remove(leaver);
         } else {
-            without.nodes[leaver].standing = Standing::Leaving;
+            without.nodes[leaver].standing = Standing::Draining;
         }
         let now = plan(&without);
         for (was, is) in owners(&before).into_iter().zip(owners(&now)) {
@@ -334,7 +359,7 @@ fn without_an_accepting_node_there_is_no_owner() {
     let first = plan(&cluster);
     assert!(first.shards.iter().all(|shard| shard.owner == Some(0)));
     cluster = after(&cluster, first);
-    cluster.nodes[0].standing = Standing::Leaving;
+    cluster.nodes[0].standing = Standing::Draining;
     let nobody = plan(&cluster);
     assert_eq!(nobody.shards, vec![Assignment::default(); 8]);
     cluster.nodes.clear();
@@ -375,4 +400,156 @@ fn imbalance_is_the_fullest_against_its_share() {
     assert_eq!(imbalance(&[60, 40], &[1000, 1000]), 1.2);
     assert_eq!(imbalance(&[], &[]), 1.0);
     assert_eq!(imbalance(&[0, 10], &[0, 1000]), 1.0);
+}
+
+/// A settled cluster in which the shards of `hot` nodes cost `load` each and all others 100.
+fn loaded(count: usize, shards: u16, hot: &[u16], load: u32) -> Observed {
+    let mut cluster = seen(shards, equal(count));
+    let layout = plan(&cluster);
+    let of_hot = |shard: &Assignment| shard.owner.is_some_and(|owner| hot.contains(&owner));
+    let costs = layout
+        .shards
+        .iter()
+        .map(|shard| if of_hot(shard) { load } else { 100 });
+    cluster.loads = costs.collect();
+    after(&cluster, layout)
+}
+
+/// Load per node.
+fn costs(layout: &Layout, loads: &[u32]) -> Vec<u64> {
+    let mut costs = vec![0; layout.nodes.len()];
+    for (shard, load) in layout.shards.iter().zip(loads) {
+        if let Some(owner) = shard.owner {
+            costs[usize::from(owner)] += u64::from(*load);
+        }
+    }
+    costs
+}
+
+#[test]
+fn load_moves_until_no_node_carries_much_more_than_the_others() {
+    let mut cluster = loaded(4, 512, &[2], 300);
+    let (mut rounds, mut moved) = (0, BTreeSet::new());
+    loop {
+        let before = after(&cluster, plan(&seen_without_loads(&cluster))).previous;
+        let target = super::plan(&cluster);
+        if target.for_load.is_empty() {
+            break;
+        }
+        let all: u64 = cluster.loads.iter().copied().map(u64::from).sum();
+        let cost = |shard: &ShardId| u64::from(cluster.loads[usize::from(shard.0)]);
+        let carried: u64 = target.for_load.iter().map(cost).sum();
+        assert!(carried * 100 <= all * 9, "{carried} of {all} in one plan");
+        let now = costs(&target.layout, &cluster.loads);
+        let then = before
+            .map(|map| costs(&layout_of(map), &cluster.loads))
+            .unwrap();
+        assert!(now.iter().max() < then.iter().max(), "{then:?} {now:?}");
+        for (id, load) in target.layout.nodes.iter().zip(loads(&target.layout)) {
+            assert!(load as f64 <= bound(&cluster, of(&cluster, id), 512.0));
+        }
+        assert!(moved.is_disjoint(&target.for_load), "what moved rests");
+        moved.extend(target.for_load.iter().copied());
+        cluster.resting = moved.clone();
+        cluster = after(&cluster, target.layout);
+        rounds += 1;
+    }
+    let layout = plan(&cluster);
+    let costs = costs(&layout, &cluster.loads);
+    let (max, mean) = (costs.iter().max().unwrap() * 4, costs.iter().sum::<u64>());
+    assert!(max * 100 <= mean * 115, "{costs:?} after {rounds} rounds");
+    assert!(rounds > 1, "one plan moves a part only");
+}
+
+fn seen_without_loads(cluster: &Observed) -> Observed {
+    Observed {
+        loads: Vec::new(),
+        ..cluster.clone()
+    }
+}
+
+fn layout_of(map: ClusterMap) -> Layout {
+    Layout {
+        nodes: map.nodes,
+        relay_addrs: map.relay_addrs,
+        shards: map.shards,
+        drains: map.drains,
+    }
+}
+
+#[test]
+fn noise_and_trifles_move_nothing() {
+    let slightly = loaded(4, 512, &[2], 115);
+    assert_eq!(super::plan(&slightly).for_load, BTreeSet::new());
+    let mut trifling = loaded(4, 512, &[2], 300);
+    for load in &mut trifling.loads {
+        *load /= 100;
+    }
+    assert_eq!(super::plan(&trifling).for_load, BTreeSet::new());
+}
+
+#[test]
+fn load_moves_no_pinned_nor_resting_shard_and_none_of_cordoned_nodes() {
+    let hot = loaded(4, 512, &[2], 300);
+    let before = hot.previous.clone().unwrap();
+    let on_hot: Vec<ShardId> = (0..512)
+        .map(ShardId)
+        .filter(|shard| before.owner(*shard) == Some("node-0002"))
+        .collect();
+    let mut resting = hot.clone();
+    resting.resting = on_hot.iter().copied().collect();
+    assert_eq!(super::plan(&resting).for_load, BTreeSet::new());
+    let mut pinned = hot.clone();
+    let pin = |shard: &ShardId| (*shard, "node-0002".to_owned());
+    pinned.pins = on_hot.iter().map(pin).collect();
+    assert_eq!(super::plan(&pinned).for_load, BTreeSet::new());
+    let mut cordoned = hot;
+    cordoned.nodes[2].standing = Standing::Cordoned;
+    assert_eq!(super::plan(&cordoned).for_load, BTreeSet::new());
+}
+
+#[test]
+fn a_single_move_takes_a_shard_there_and_placement_leaves_it_there() {
+    let mut cluster = seen(64, equal(3));
+    let first = plan(&cluster);
+    cluster = after(&cluster, first.clone());
+    let owner = as_map(first).owner(ShardId(5)).map(str::to_owned);
+    let to = if owner.as_deref() == Some("node-0000") {
+        "node-0001"
+    } else {
+        "node-0000"
+    };
+    cluster.moves.insert(ShardId(5), to.to_owned());
+    let there = plan(&cluster);
+    assert_eq!(as_map(there.clone()).owner(ShardId(5)), Some(to));
+    cluster = after(&cluster, there.clone());
+    cluster.moves.clear();
+    assert_eq!(plan(&cluster), there);
+    cluster.moves.insert(ShardId(5), "node-0002".to_owned());
+    cluster.pins.insert(ShardId(5), to.to_owned());
+    assert_eq!(plan(&cluster), there, "a pin is stronger");
+}
+
+/// Figures for `benches/README` and the issue: printed by `cargo test -- --nocapture`.
+#[test]
+fn a_thousand_nodes_are_even_and_move_the_minimum() {
+    let first = plan(&seen(16_384, equal(1_000)));
+    let mut joined = after(&seen(16_384, equal(1_000)), first.clone());
+    joined.nodes = equal(1_050);
+    let second = plan(&joined);
+    let mut left = after(&joined, second.clone());
+    let gone: u64 = loads(&second).iter().take(50).sum();
+    left.nodes.drain(..50);
+    let third = plan(&left);
+    let moved = moves(&second, &third) as f64;
+    println!("leave of 50 of 1050: {moved} moves, {gone} needed");
+    assert!(moved <= gone as f64 * 1.02);
+    for (count, shards) in [(10_usize, 4096_u16), (50, 4096), (200, 4096), (800, 16_384)] {
+        let layout = plan(&seen(shards, equal(count)));
+        let loads = loads(&layout);
+        let max = *loads.iter().max().unwrap() as f64;
+        let mean = f64::from(shards) / count as f64;
+        println!("{count} nodes, {shards} shards: max/mean {:.4}", max / mean);
+        assert!(max <= (mean * 1.05).max(mean + 1.0));
+    }
 }

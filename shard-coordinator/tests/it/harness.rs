@@ -1,19 +1,27 @@
-//! A cluster to test on: coordinators in this process, gateways that only send heartbeats.
+//! A cluster to test on: coordinators in this process, gateways that only send heartbeats and
+//! say that they follow the map.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use guildhall_shared::cluster_map::{ClusterMap, MapVersion, NodeStatus};
 use guildhall_shared::keys;
+use guildhall_shared::operator::Scope;
+use guildhall_shared::shard::{ShardId, ShardSet};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
+use serde_json::Value;
+use shard_coordinator::access::AdminKey;
 use shard_coordinator::{Config, LogFormat, Result};
 use sqlx::{ConnectOptions, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const SHARDS: u16 = 256;
+pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
 /// A heartbeat's life here; shorter than a real one's, so that tests are.
 const TTL_MS: u64 = 1_500;
 
@@ -31,7 +39,11 @@ impl TestCluster {
         let host = rest.split('/').next().unwrap();
         let redis_url = format!("{scheme}://{host}/{redis_db}");
         let client = redis::Client::open(redis_url.as_str()).unwrap();
-        let redis = client.get_multiplexed_async_connection().await.unwrap();
+        // A machine that builds meanwhile may take its time.
+        let config =
+            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        let redis = client.get_multiplexed_async_connection_with_config(&config);
+        let redis = redis.await.unwrap();
         let mut cluster = Self {
             db,
             redis,
@@ -56,19 +68,25 @@ impl TestCluster {
             listen: listener.local_addr().unwrap(),
             id: id.to_owned(),
             shards: SHARDS,
+            public: false,
+            cluster_key: Some(CLUSTER_KEY.to_owned().into()),
+            moves_per_node_max: 8,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),
         }
     }
 
     pub(crate) fn start_coordinator(&self, id: &str) -> TestCoordinator {
-        let config = self.config(id);
+        Self::start(self.config(id))
+    }
+
+    pub(crate) fn start(config: Config) -> TestCoordinator {
         let (listen, stop) = (config.listen, CancellationToken::new());
         let task = tokio::spawn(shard_coordinator::serve(config, stop.clone()));
         TestCoordinator { listen, stop, task }
     }
 
-    /// A gateway that sends heartbeats until dropped.
+    /// A gateway without a realm that sends heartbeats until dropped.
     pub(crate) fn start_gateway(&self, id: &str, relay_addr: &str) -> TestGateway {
         let status = NodeStatus {
             id: id.to_owned(),
@@ -86,19 +104,44 @@ impl TestCluster {
             cores_busy: Vec::new(),
             shards: Vec::new(),
             guilds: Vec::new(),
+            shards_open: Some(ShardSet::default()),
         };
+        let status = Arc::new(Mutex::new(status));
         let (mut redis, key) = (self.redis.clone(), keys::node(id));
+        let reported = Arc::clone(&status);
         let beat = async move {
-            let status = serde_json::to_string(&status).unwrap();
-            let mut set = redis::cmd("SET");
-            set.arg(&key).arg(&status).arg("PX").arg(TTL_MS);
             let mut tick = tokio::time::interval(Duration::from_millis(TTL_MS / 5));
             loop {
                 tick.tick().await;
+                let map = redis::cmd("GET").arg(keys::MAP).to_owned();
+                let map: Option<String> = map.query_async(&mut redis).await.unwrap();
+                let map = map.map(|map| serde_json::from_str::<ClusterMap>(&map).unwrap());
+                let status = {
+                    let mut status = reported.lock().unwrap();
+                    let map = map.unwrap_or_default();
+                    status.map = map.version;
+                    if map.drains.contains_key(&status.id) {
+                        status.sessions = 0; // they leave at once
+                    }
+                    serde_json::to_string(&*status).unwrap()
+                };
+                let mut set = redis::cmd("SET");
+                set.arg(&key).arg(&status).arg("PX").arg(TTL_MS);
                 let () = set.query_async(&mut redis).await.unwrap();
             }
         };
-        TestGateway(tokio::spawn(beat))
+        TestGateway {
+            status,
+            beat: tokio::spawn(beat),
+        }
+    }
+
+    /// A gateway that has realms open in every shard it may own.
+    pub(crate) fn start_busy_gateway(&self, id: &str, relay_addr: &str) -> TestGateway {
+        let gateway = self.start_gateway(id, relay_addr);
+        let all = (0..SHARDS).map(ShardId).collect();
+        gateway.report(|status| status.shards_open = Some(all));
+        gateway
     }
 
     pub(crate) async fn map(&mut self) -> Option<ClusterMap> {
@@ -156,6 +199,10 @@ pub(crate) struct TestCoordinator {
 }
 
 impl TestCoordinator {
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// As kill -9 does: nothing is said to anybody.
     pub(crate) async fn kill(self) {
         self.task.abort();
@@ -189,10 +236,16 @@ impl TestCoordinator {
 
     /// The whole reply; empty while the coordinator is not listening yet.
     pub(crate) async fn get(&self, path: &str) -> String {
-        let (listen, path) = (self.listen, path.to_owned());
+        self.exchange(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"))
+            .await
+    }
+
+    /// Sends this and reads to the end.
+    async fn exchange(&self, request: String) -> String {
+        let listen = self.listen;
         let ask = move || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(listen)?;
-            write!(stream, "GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")?;
+            stream.write_all(request.as_bytes())?;
             let mut reply = String::new();
             stream.read_to_string(&mut reply)?;
             Ok(reply)
@@ -200,12 +253,119 @@ impl TestCoordinator {
         let reply = tokio::task::spawn_blocking(ask).await.unwrap();
         reply.unwrap_or_default()
     }
+
+    /// Asks the operators' API; status, head and body (null if it has none).
+    pub(crate) async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: Option<Value>,
+    ) -> (u16, String, Value) {
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let length = body.len();
+        let reply = self.exchange(format!(
+            "{method} /admin/v1/{path} HTTP/1.1\r\nhost: test\r\n{headers}\
+             content-length: {length}\r\n\r\n{body}"
+        ));
+        let reply = reply.await;
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a whole reply");
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = match body {
+            "" => Value::Null,
+            json => serde_json::from_str(json).unwrap(),
+        };
+        (status, head.to_owned(), body)
+    }
+
+    /// Asks as an operator who may do everything.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let headers = bearer(CLUSTER_KEY, Scope::Operate);
+        let body = Some(body).filter(|body| !body.is_null());
+        let (status, _, body) = self.request(method, path, &headers, body).await;
+        (status, body)
+    }
+
+    /// [`Self::ask`], and it is done.
+    pub(crate) async fn does(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.ask(method, path, body).await;
+        assert!((200..300).contains(&status), "{method} {path}: {answer}");
+        answer
+    }
+
+    /// [`Self::ask`], and it is refused: the code.
+    pub(crate) async fn refuses(&self, method: &str, path: &str, body: Value) -> String {
+        let (status, answer) = self.ask(method, path, body).await;
+        assert!(status >= 400, "{method} {path}: {answer}");
+        format!("{status} {}", answer["code"].as_str().unwrap())
+    }
+
+    /// Waits until a read answers so that this is true.
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        within: Duration,
+        accept: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let start = Instant::now();
+        loop {
+            let (_, answer) = self.ask("GET", path, Value::Null).await;
+            if accept(&answer) {
+                return answer;
+            }
+            assert!(start.elapsed() < within, "{path}: {answer}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The first so many bytes of an endless reply.
+    pub(crate) async fn stream(&self, path: &str, until: &'static str) -> String {
+        let (listen, path) = (self.listen, path.to_owned());
+        let headers = bearer(CLUSTER_KEY, Scope::Read);
+        let ask = move || {
+            let mut stream = TcpStream::connect(listen).unwrap();
+            write!(
+                stream,
+                "GET /admin/v1/{path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
+            )
+            .unwrap();
+            let (mut reply, mut bytes) = (Vec::new(), [0; 4096]);
+            while !String::from_utf8_lossy(&reply).contains(until) {
+                let read = stream.read(&mut bytes).unwrap();
+                assert!(read > 0, "it ended: {}", String::from_utf8_lossy(&reply));
+                reply.extend_from_slice(&bytes[..read]);
+            }
+            String::from_utf8_lossy(&reply).into_owned()
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap()
+    }
 }
 
-pub(crate) struct TestGateway(JoinHandle<()>);
+/// The header of an operator's token.
+pub(crate) fn bearer(cluster_key: &str, scope: Scope) -> String {
+    format!("authorization: Bearer {}\r\n", token(cluster_key, scope))
+}
+
+pub(crate) fn token(cluster_key: &str, scope: Scope) -> String {
+    let key = AdminKey::of_cluster(cluster_key).unwrap();
+    let hour = Duration::from_secs(3_600);
+    key.sign("ann", scope, hour, SystemTime::now()).unwrap()
+}
+
+pub(crate) struct TestGateway {
+    status: Arc<Mutex<NodeStatus>>,
+    beat: JoinHandle<()>,
+}
+
+impl TestGateway {
+    /// Changes what it reports from its next heartbeat on.
+    pub(crate) fn report(&self, change: impl FnOnce(&mut NodeStatus)) {
+        change(&mut self.status.lock().unwrap());
+    }
+}
 
 impl Drop for TestGateway {
     fn drop(&mut self) {
-        self.0.abort();
+        self.beat.abort();
     }
 }

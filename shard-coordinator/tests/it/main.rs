@@ -7,4 +7,8 @@
 )]
 
 mod cluster;
+mod dashboard;
+mod guildctl;
 mod harness;
+mod motion;
+mod operators;

@@ -17,5 +17,8 @@ bitflags::bitflags! {
         const PRIORITIZED_READY_PAYLOAD = 1 << 5;
         /// What REST says of a guild is under `properties`.
         const CLIENT_STATE_V2 = 1 << 10;
+        /// No CHANNEL_UNREAD_UPDATE; nor with the next.
+        const PASSIVE_GUILD_UPDATE = 1 << 11;
+        const PASSIVE_GUILD_UPDATE_V2 = 1 << 14;
     }
 }

@@ -18,6 +18,8 @@ use crate::process::{Launch, Service, wait_ready};
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const STOP_GRACE: Duration = Duration::from_secs(5);
 const START_ATTEMPTS: u32 = 3;
+/// Where it writes what it knows, if told to, and looks at its start.
+const DUMP: &str = "dump.rdb";
 
 /// How a [`Redis`] is set up.
 #[derive(Debug, Clone)]
@@ -131,16 +133,51 @@ impl Redis {
         self.run()
     }
 
-    /// FLUSHALL: everything in it is gone, connections stay.
-    pub fn flush(&self) -> Result<()> {
+    /// Starts it again with what it knew when [`save`](Self::save) was called; empty without that.
+    pub fn start_from_save(&mut self) -> Result<()> {
+        self.kill();
+        let (saved, dump) = (self.saved(), self.options.folder.join(DUMP));
+        let restored = fs::copy(saved, &dump).is_ok();
+        let started = self.start_again();
+        if restored {
+            fs::remove_file(&dump).context("cannot remove the dump")?;
+        }
+        started
+    }
+
+    /// Writes what it knows beside its data, for [`start_from_save`](Self::start_from_save).
+    pub fn save(&self) -> Result<()> {
+        self.expect("SAVE", "+OK\r\n+OK")?;
+        let dump = self.options.folder.join(DUMP);
+        fs::rename(dump, self.saved()).context("no dump of Redis")
+    }
+
+    fn saved(&self) -> PathBuf {
+        self.options.folder.join("saved.rdb")
+    }
+
+    /// Follows another one of the same password at this port; `None`: nobody any more.
+    pub fn replicate(&self, port: Option<u16>) -> Result<()> {
+        match port {
+            Some(port) => self.expect(&format!("REPLICAOF 127.0.0.1 {port}"), "+OK\r\n+OK"),
+            None => self.expect("REPLICAOF NO ONE", "+OK\r\n+OK"),
+        }
+    }
+
+    fn expect(&self, command: &str, wanted: &str) -> Result<()> {
         let reply = self
-            .command("FLUSHALL")
-            .context("redis did not answer FLUSHALL")?;
+            .command(command)
+            .with_context(|| format!("redis did not answer {command}"))?;
         anyhow::ensure!(
-            reply.contains("+OK\r\n+OK"),
-            "redis answered {reply:?} to FLUSHALL"
+            reply.contains(wanted),
+            "redis answered {reply:?} to {command}"
         );
         Ok(())
+    }
+
+    /// FLUSHALL: everything in it is gone, connections stay.
+    pub fn flush(&self) -> Result<()> {
+        self.expect("FLUSHALL", "+OK\r\n+OK")
     }
 
     fn run(&mut self) -> Result<()> {
@@ -172,9 +209,9 @@ impl Redis {
 
     fn configuration(&self) -> String {
         format!(
-            "bind 127.0.0.1\nport {}\nrequirepass {}\ndaemonize no\nsave \"\"\nappendonly no\n\
-             maxmemory-policy noeviction\n",
-            self.port, self.options.password,
+            "bind 127.0.0.1\nport {}\nrequirepass {}\nmasterauth {}\ndaemonize no\nsave \"\"\n\
+             appendonly no\nmaxmemory-policy noeviction\nrepl-diskless-sync-delay 0\n",
+            self.port, self.options.password, self.options.password,
         )
     }
 

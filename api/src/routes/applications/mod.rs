@@ -312,6 +312,8 @@ pub(crate) async fn find_all(
                    where i.application_id = p.application_id) as "guilds!",
                   (select count(*) from oauth2_grant g
                    where g.application_id = p.application_id) as "grants!",
+                  (select count(*) from oauth2_grant g
+                   where g.application_id = p.application_id and g.installed) as "installs!",
                   o.user_id, o.username, o.discriminator, o.global_name, o.avatar, o.banner,
                   o.accent_color, o.bot, o.public_flags,
                   b.user_id as bot_user_id, b.username as bot_username,
@@ -361,7 +363,7 @@ pub(crate) async fn find_all(
             redirect_uris: row.redirect_uris,
             settings: row.settings.0,
             approximate_guild_count: row.guilds as u64,
-            approximate_user_install_count: 0,
+            approximate_user_install_count: row.installs as u64,
             approximate_user_authorization_count: row.grants as u64,
             eligible_oauth2_scopes: Vec::new(),
         }

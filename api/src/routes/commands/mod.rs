@@ -2,6 +2,7 @@
 
 mod announce;
 mod check;
+mod context;
 mod index;
 mod input;
 mod localize;
@@ -19,7 +20,14 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{check::check_value, index::is_usable, permissions::rules, store::find};
+pub(crate) use self::{
+    announce::bots_of,
+    check::check_value,
+    context::{CallContext, Presence, is_portable, is_usable_by_installer},
+    index::{is_usable, is_usable_in_dm},
+    permissions::rules,
+    store::find,
+};
 use self::{
     input::{BulkInput, CommandInput},
     place::{Place, bulk_set_at, create_at, delete_at, get_at, list_at, update_at},
@@ -62,6 +70,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         ))
         .routes(routes!(index::guild_command_index))
         .routes(routes!(index::channel_command_index))
+        .routes(routes!(index::user_command_index))
 }
 
 #[derive(Debug, Deserialize, Default, IntoParams)]

@@ -5,14 +5,14 @@ use guildhall_shared::{
     command_access::Asker,
     error_code::ErrorCode,
     id::marker::{self, Application},
-    model::{ChannelKind, Command, CommandKind, Message, MessageKind},
+    model::{Command, CommandKind, Message, MessageKind},
 };
 use serde_json::{Map, Value, json};
 use sqlx::PgConnection;
 
 use super::{
     Context, Kind, Source, components,
-    create::{CONTEXT_BOT_DM, Data},
+    create::Data,
     message::{self, Shown},
     options::{self, Resolved},
     submit,
@@ -22,7 +22,10 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     form::{Fault, FormErrors},
-    routes::commands,
+    routes::{
+        commands::{self, CallContext, Presence},
+        oauth2,
+    },
 };
 
 /// What is sent to the application besides what all interactions have.
@@ -31,6 +34,8 @@ pub(super) struct Action {
     pub(super) context: Context,
     /// Of a component or of a form that one opened.
     pub(super) message: Option<Message>,
+    /// `authorizing_integration_owners`: by whose installation the application is here.
+    pub(super) owners: Value,
 }
 
 /// What a user asks of an application, and where.
@@ -38,11 +43,14 @@ pub(super) struct Asked<'a> {
     pub(super) caller: &'a CurrentUser,
     pub(super) place: &'a Place,
     pub(super) application: Id<Application>,
+    /// Whether its bot is in the place.
+    pub(super) bot: Presence,
     pub(super) data: &'a Data,
 }
 
 impl Asked<'_> {
-    /// Errors: 10063, 50013, 50035.
+    /// Errors: 10002 for an application that is neither in the place nor the caller's own, 10063,
+    /// 50013, 50035.
     pub(super) async fn command(
         &self,
         db: &mut PgConnection,
@@ -63,7 +71,7 @@ impl Asked<'_> {
             let code = "INTERACTION_APPLICATION_COMMAND_INVALID_VERSION";
             return Err(FormErrors::one("data", Fault::Other(code, message.into())));
         }
-        check_usable(db, place, &command).await?;
+        let owners = self.owners(db, &command).await?;
         let mut form = FormErrors::new();
         if let Some(kind) = data.kind.filter(|kind| *kind != command.kind.0) {
             form.add("data.type", Fault::NotEnum(kind.to_string()));
@@ -137,10 +145,12 @@ impl Asked<'_> {
             data: sent,
             context,
             message: None,
+            owners,
         })
     }
 
-    /// Errors: 10008, 50035.
+    /// Errors: 10002 for an application that is not in the place, unless a user brought its
+    /// message there; 10008, 50035.
     pub(super) async fn component(
         &self,
         db: &mut PgConnection,
@@ -162,6 +172,8 @@ impl Asked<'_> {
             place.require(needed)?;
         }
         let custom_id = data.custom_id.as_deref().unwrap_or_default();
+        let metadata = message.interaction_metadata.as_ref();
+        let owners = self.owners_by(metadata)?;
         let used = components::check_use(
             &message.components,
             custom_id,
@@ -193,6 +205,7 @@ impl Asked<'_> {
             data: sent,
             context,
             message: Some(*message),
+            owners,
         })
     }
 
@@ -211,6 +224,7 @@ impl Asked<'_> {
                 && row.channel == place.id()
         });
         let row = row.ok_or(ErrorCode::UnknownInteraction)?;
+        let owners = self.owners_by(Some(&row.context.metadata))?;
         let form = row.context.modal.ok_or(ErrorCode::UnknownInteraction)?;
         if Some(form["custom_id"].as_str().unwrap_or_default()) != data.custom_id.as_deref() {
             return Err(ErrorCode::UnknownInteraction.into());
@@ -237,7 +251,73 @@ impl Asked<'_> {
             data: sent,
             context,
             message,
+            owners,
         })
+    }
+
+    /// By whose installation the caller may use a command here: that of the place, their own.
+    ///
+    /// Errors: 10002 if there is none, 50013.
+    async fn owners(&self, db: &mut PgConnection, command: &Command) -> Result<Value> {
+        let Self { place, .. } = *self;
+        let is_own = (commands::is_portable(command) || self.bot == Presence::Outside)
+            && oauth2::is_installed(&mut *db, self.caller.id, self.application).await?;
+        if self.bot == Presence::Outside && !is_own {
+            return Err(ErrorCode::UnknownApplication.into());
+        }
+        let is_of_age = !command.body.nsfw || place.is_nsfw() || place.guild().is_none();
+        let by_place = self.bot == Presence::There && self.is_usable_here(db, command).await?;
+        let held = place.guild().map(|_| place.permissions());
+        let context = CallContext::of(place, self.bot);
+        let by_user = is_own && commands::is_usable_by_installer(command, context, held);
+        if !is_of_age || !by_place && !by_user {
+            return Err(ErrorCode::MissingPermissions.into());
+        }
+        let mut owners = json!({});
+        if by_place {
+            owners["0"] = owner_of(place);
+        }
+        if by_user {
+            owners["1"] = json!(self.caller.id);
+        }
+        Ok(owners)
+    }
+
+    /// Whether the application being in the place lets the caller use a command.
+    async fn is_usable_here(&self, db: &mut PgConnection, command: &Command) -> Result<bool> {
+        let Self { place, .. } = *self;
+        let Some(guild) = place.guild() else {
+            return Ok(commands::is_usable_in_dm(command));
+        };
+        let ruled = match place {
+            Place::Thread(access) => access.parent.id,
+            Place::Channel(_) | Place::Private(_) => place.id(),
+        };
+        let asker = Asker {
+            guild: guild.id,
+            user: guild.user,
+            roles: &guild.member.roles,
+            held: place.permissions(),
+            channel: Some(ruled),
+        };
+        let applications = [command.application_id.to_db()];
+        let set = commands::rules(db, guild.id, &applications).await?;
+        Ok(commands::is_usable(asker, &set, command))
+    }
+
+    /// By whose installation a message or a form of the application is here; `metadata` says it
+    /// of one that answered an interaction.
+    ///
+    /// Errors: 10002 if there is none.
+    fn owners_by(&self, metadata: Option<&Value>) -> Result<Value> {
+        let said = metadata.map(|metadata| &metadata["authorizing_integration_owners"]);
+        let said = said.filter(|owners| owners.is_object());
+        match (said, self.bot) {
+            (Some(owners), Presence::There) => Ok(owners.clone()),
+            (Some(owners), Presence::Outside) if !owners["1"].is_null() => Ok(owners.clone()),
+            (None, Presence::There) => Ok(json!({ "0": owner_of(self.place) })),
+            (_, Presence::Outside) => Err(ErrorCode::UnknownApplication.into()),
+        }
     }
 
     /// A message of this place that the caller can see.
@@ -254,37 +334,11 @@ fn add_resolved(sent: &mut Value, resolved: Value) {
     }
 }
 
-/// Errors: 50013.
-async fn check_usable(db: &mut PgConnection, place: &Place, command: &Command) -> Result<()> {
-    let contexts = command.body.contexts.as_deref();
-    let is_usable = match place.guild() {
-        Some(guild) => {
-            let ruled = match place {
-                Place::Thread(access) => access.parent.id,
-                Place::Channel(_) | Place::Private(_) => place.id(),
-            };
-            let asker = Asker {
-                guild: guild.id,
-                user: guild.user,
-                roles: &guild.member.roles,
-                held: place.permissions(),
-                channel: Some(ruled),
-            };
-            let applications = [command.application_id.to_db()];
-            let set = commands::rules(&mut *db, guild.id, &applications).await?;
-            let is_of_age = !command.body.nsfw || place.is_nsfw();
-            is_of_age && commands::is_usable(asker, &set, command)
-        }
-        None => {
-            let is_for_dms = contexts.is_none_or(|all| all.contains(&CONTEXT_BOT_DM));
-            is_for_dms
-                && command.body.dm_permission != Some(false)
-                && place.kind() == ChannelKind::DM
-        }
-    };
-    if is_usable {
-        Ok(())
-    } else {
-        Err(ErrorCode::MissingPermissions.into())
+/// Where the application is installed that is in this place: in the guild, or with its bot's
+/// direct messages.
+fn owner_of(place: &Place) -> Value {
+    match place.guild_id() {
+        Some(guild) => json!(guild),
+        None => json!("0"),
     }
 }

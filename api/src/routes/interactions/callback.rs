@@ -32,7 +32,7 @@ use crate::{
     media::{Files, Upload},
     routes::{
         applications, commands,
-        messages::{self, EditForm, Mentioner, NewMessageForm, Request, Sender},
+        messages::{self, EditForm, NewMessageForm, Request, Sender},
     },
 };
 
@@ -263,7 +263,7 @@ async fn new_message(
     files: &Files,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
     let form: NewMessageForm = nested(data)?;
-    let reach = match form.is_ephemeral() {
+    let reach = match form.is_ephemeral() || row.is_quiet() {
         true => Reach::User,
         false => Reach::Channel,
     };
@@ -272,11 +272,12 @@ async fn new_message(
     message::refer(db, row, &mut message).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: Mentioner::Anybody(row.guild),
+        mentioner: row.mentioner(),
         form: &form,
         files,
     };
     under_data(messages::compose(app, db, request, &mut message).await)?;
+    message.flags |= reach.flags();
     let envelopes = under_data(message::post(db, row, &audience, &message).await)?;
     Ok((Some(shown(message)), envelopes))
 }
@@ -295,11 +296,11 @@ async fn loading_message(
     row: &Row,
     data: &Value,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
-    let flags = data["flags"].as_u64().unwrap_or_default() & MessageFlags::EPHEMERAL;
-    let audience = message::lock(db, row, Reach::of_flags(flags)).await?;
+    let reach = Reach::of_answer(row, data["flags"].as_u64().unwrap_or_default());
+    let audience = message::lock(db, row, reach).await?;
     let mut message = message::draft(app, db, row).await?;
     message::refer(db, row, &mut message).await?;
-    message.flags = flags | MessageFlags::LOADING;
+    message.flags = reach.flags() | MessageFlags::LOADING;
     let envelopes = message::post(db, row, &audience, &message).await?;
     Ok((Some(shown(message)), envelopes))
 }

@@ -15,7 +15,7 @@ use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::{
-    Context, Kind,
+    Context, Guest, Kind,
     asked::Asked,
     deliver::{self, Delivery},
     new_token,
@@ -31,14 +31,13 @@ use crate::{
     form::{Fault, FormErrors},
     media::{AttachmentForm, Upload},
     oauth,
-    routes::applications,
+    routes::{
+        applications,
+        commands::{CallContext, Presence},
+    },
 };
 
 const NONCE_LENGTH_MAX: usize = 64;
-/// `context` of an interaction in a guild.
-const CONTEXT_GUILD: u8 = 0;
-/// In direct messages with the bot; also of commands that may be used there.
-pub(super) const CONTEXT_BOT_DM: u8 = 1;
 
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
@@ -162,13 +161,16 @@ pub(super) async fn interaction_create(
         return Err(ErrorCode::NonTextChannel.into());
     }
     let target = applications::find(&mut *db, &app.config.cluster_key, application).await?;
-    // The bot must be there too; what it may do is part of what it is told.
-    let bot_place = access::place_unchecked(&mut db, application.cast(), channel)
-        .await
-        .map_err(|error| match error {
-            Error::Code(_) => ErrorCode::UnknownApplication.into(),
-            other => other,
-        })?;
+    // What the bot may do is part of what it is told, if it is there.
+    let bot_place = match access::place_unchecked(&mut db, application.cast(), channel).await {
+        Ok(place) => Some(place),
+        Err(Error::Code(_)) => None,
+        Err(other) => return Err(other),
+    };
+    let bot = match bot_place {
+        Some(_) => Presence::There,
+        None => Presence::Outside,
+    };
     let data = body.data.unwrap_or_default();
     let slots = &data.attachments;
     under_data(files.claim_slots(&app, channel, caller.id, slots).await)?;
@@ -177,6 +179,7 @@ pub(super) async fn interaction_create(
         caller: &caller,
         place: &place,
         application,
+        bot,
         data: &data,
     };
     let mut action = match kind {
@@ -188,6 +191,7 @@ pub(super) async fn interaction_create(
         _ => asked.modal(&mut db, resolved).await?,
     };
     action.context.attachments = attachments_of(&action.data);
+    action.context.guest = guest(&place, bot);
     drop(db);
 
     let id: Id<marker::Interaction> = app.snowflakes.next()?;
@@ -197,7 +201,7 @@ pub(super) async fn interaction_create(
         Value::String(text) => text.replace('\0', ""),
         other => other.to_string(),
     });
-    add_metadata(&mut action.context, id, kind, &caller, &place);
+    add_metadata(&mut action.context, id, kind, &caller, &action.owners);
     let mut interaction = Map::new();
     let mut put = |key: &str, value: Value| interaction.insert(key.to_owned(), value);
     put("id", json!(id));
@@ -210,12 +214,14 @@ pub(super) async fn interaction_create(
     put("channel", channel_json(&place)?);
     put("locale", json!(caller.account.user.locale));
     put("entitlements", json!([]));
-    put("app_permissions", json!(app_permissions(&bot_place)));
+    let app_permissions = app_permissions(&place, bot_place.as_ref());
+    put("app_permissions", json!(app_permissions));
     put(
         "attachment_size_limit",
         json!(app.media.attachment_bytes_max),
     );
-    put("authorizing_integration_owners", owners(&place));
+    put("authorizing_integration_owners", action.owners);
+    put("context", json!(CallContext::of(&place, bot)));
     match place.guild() {
         Some(guild) => {
             let member = model::Member {
@@ -232,11 +238,9 @@ pub(super) async fn interaction_create(
                 "guild",
                 json!({ "id": guild.id, "locale": locale, "features": features }),
             );
-            put("context", json!(CONTEXT_GUILD));
         }
         None => {
             put("user", json!(caller.user()));
-            put("context", json!(CONTEXT_BOT_DM));
         }
     }
     if let Some(message) = &action.message {
@@ -263,7 +267,10 @@ pub(super) async fn interaction_create(
     .await?;
     let endpoint = target.settings.interactions_endpoint_url;
     // Heads in ascending order: the user's, and the one that leads to the bot.
-    let bot_realm = place.guild_id().map_or(application.cast(), Id::cast);
+    let bot_realm = match (bot, place.guild_id()) {
+        (Presence::There, Some(guild)) => guild.cast(),
+        _ => application.cast(),
+    };
     access::lock_realms(&mut tx, [caller.id.cast(), bot_realm]).await?;
     let told = json!({ "id": id, "nonce": nonce });
     let mut envelopes =
@@ -284,15 +291,27 @@ pub(super) async fn interaction_create(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// What the bot may do with its answer.
-fn app_permissions(bot: &Place) -> Permissions {
-    match bot {
-        Place::Channel(_) | Place::Thread(_) => bot.permissions(),
-        Place::Private(_) => {
-            Permissions::ATTACH_FILES
+/// What an application may not do that only the user brought here.
+fn guest(place: &Place, bot: Presence) -> Option<Guest> {
+    let is_quiet =
+        place.guild().is_some() && !place.permissions().contains(Permissions::USE_EXTERNAL_APPS);
+    (bot == Presence::Outside).then_some(Guest { is_quiet })
+}
+
+/// What the bot may do with its answer. A guest does in a guild what the user could do as well.
+fn app_permissions(place: &Place, bot: Option<&Place>) -> Permissions {
+    let anywhere =
+        Permissions::ATTACH_FILES | Permissions::EMBED_LINKS | Permissions::MENTION_EVERYONE;
+    match (bot, place) {
+        (Some(bot @ (Place::Channel(_) | Place::Thread(_))), _) => bot.permissions(),
+        (Some(Place::Private(_)), _) => anywhere | Permissions::USE_EXTERNAL_EMOJIS,
+        (None, Place::Private(_)) => anywhere,
+        (None, Place::Channel(_) | Place::Thread(_)) => {
+            let guests = Permissions::ATTACH_FILES
                 | Permissions::EMBED_LINKS
-                | Permissions::MENTION_EVERYONE
                 | Permissions::USE_EXTERNAL_EMOJIS
+                | Permissions::USE_EXTERNAL_APPS;
+            place.permissions() & guests
         }
     }
 }
@@ -303,21 +322,13 @@ fn attachments_of(data: &Value) -> Vec<Value> {
     named.into_iter().flat_map(Map::values).cloned().collect()
 }
 
-/// Where the application is installed: in the guild, or with its bot's direct messages.
-fn owners(place: &Place) -> Value {
-    match place.guild_id() {
-        Some(guild) => json!({ "0": guild }),
-        None => json!({ "0": "0" }),
-    }
-}
-
 /// What messages that answer it will say of it.
 fn add_metadata(
     context: &mut Context,
     id: Id<marker::Interaction>,
     kind: Kind,
     caller: &CurrentUser,
-    place: &Place,
+    owners: &Value,
 ) {
     if !context.metadata.is_object() {
         context.metadata = json!({});
@@ -325,7 +336,7 @@ fn add_metadata(
     context.metadata["id"] = json!(id);
     context.metadata["type"] = json!(kind);
     context.metadata["user"] = json!(caller.user());
-    context.metadata["authorizing_integration_owners"] = owners(place);
+    context.metadata["authorizing_integration_owners"] = owners.clone();
     if let Some(legacy) = &mut context.legacy {
         legacy["id"] = json!(id);
         legacy["type"] = json!(kind);

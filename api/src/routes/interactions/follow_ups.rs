@@ -26,7 +26,7 @@ use crate::{
     media::{Files, Upload},
     routes::{
         applications,
-        messages::{self, EditForm, Mentioner, NewMessageForm, Request, Sender},
+        messages::{self, EditForm, NewMessageForm, Request, Sender},
         webhooks,
     },
 };
@@ -76,10 +76,10 @@ pub(crate) async fn follow_up(
     let row = open(&mut tx, application, token).await?;
     let reach = match (row.response, row.response_message) {
         // It may turn out to be the first answer.
-        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() => {
+        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() && !row.is_quiet() => {
             Reach::of_message(&mut tx, original).await?
         }
-        _ if form.is_ephemeral() => Reach::User,
+        _ if form.is_ephemeral() || row.is_quiet() => Reach::User,
         _ => Reach::Channel,
     };
     let audience = message::lock(&mut tx, &row, reach).await?;
@@ -97,7 +97,7 @@ pub(crate) async fn follow_up(
     }
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: Mentioner::Anybody(row.guild),
+        mentioner: row.mentioner(),
         form,
         files,
     };
@@ -111,7 +111,12 @@ pub(crate) async fn follow_up(
             message::store_late(&mut tx, &message).await?;
             message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?
         }
-        None => message::post(&mut tx, &row, &audience, &message).await?,
+        None => {
+            if row.is_quiet() {
+                message.flags |= MessageFlags::EPHEMERAL;
+            }
+            message::post(&mut tx, &row, &audience, &message).await?
+        }
     };
     tx.commit().await?;
     app.publisher.publish(envelopes);

@@ -24,7 +24,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::Files,
     routes::{
-        messages::{self, EditForm, Mentioner, Request, Sender},
+        messages::{self, EditForm, Request, Sender},
         polls,
     },
 };
@@ -134,6 +134,21 @@ pub(super) enum Reach {
 }
 
 impl Reach {
+    /// Of a new message with these flags.
+    pub(super) fn of_answer(row: &Row, flags: u64) -> Self {
+        match row.is_quiet() {
+            true => Self::User,
+            false => Self::of_flags(flags),
+        }
+    }
+
+    pub(super) fn flags(self) -> u64 {
+        match self {
+            Self::User => MessageFlags::EPHEMERAL,
+            Self::Channel => 0,
+        }
+    }
+
     pub(super) fn of_flags(flags: u64) -> Self {
         match flags & MessageFlags::EPHEMERAL {
             0 => Self::Channel,
@@ -160,12 +175,12 @@ impl Reach {
 /// Locks everything that an answer writes to: the heads of its place and of the user, who is
 /// told; for an ephemeral message the bot's too. Errors: 10003.
 pub(super) async fn lock(db: &mut PgConnection, row: &Row, reach: Reach) -> Result<Audience> {
+    let bot = (reach == Reach::User).then(|| row.bot());
     if let Some(guild) = row.guild {
-        let bot = (reach == Reach::User).then(|| row.bot().cast());
-        let realms = [guild.cast(), row.user.cast()].into_iter().chain(bot);
-        access::lock_realms(db, realms).await?;
+        let realms = [guild.cast(), row.user.cast()].into_iter();
+        access::lock_realms(db, realms.chain(bot.map(Id::cast))).await?;
     }
-    access::audience_for_change(db, row.channel).await
+    access::audience_for_change_with(db, row.channel, bot).await
 }
 
 /// An empty message of the interaction's bot.
@@ -258,7 +273,7 @@ pub(super) async fn edit(
     let mut message = *shown.message;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: Mentioner::Anybody(row.guild),
+        mentioner: row.mentioner(),
         form,
         files,
     };

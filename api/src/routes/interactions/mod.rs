@@ -40,6 +40,7 @@ use crate::{
     events,
     form::FormErrors,
     oauth,
+    routes::messages::Mentioner,
 };
 
 /// An interaction is answered within this time.
@@ -101,9 +102,19 @@ struct Context {
     focused: Option<u8>,
     /// The form that it was answered with: `{custom_id, title, components}`.
     modal: Option<Value>,
+    /// The application is not in the place: the user brought it there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<Guest>,
     /// What the user attached: its files live as long as the row.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     attachments: Vec<Value>,
+}
+
+/// What an application may do in a place that only its user is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Guest {
+    /// Its answers are for the user alone.
+    is_quiet: bool,
 }
 
 /// A message that something was done with.
@@ -134,6 +145,19 @@ struct Row {
 impl Row {
     fn bot(&self) -> Id<User> {
         self.application.cast()
+    }
+
+    /// Whose right it is to mention roles and everyone: a guest has none.
+    fn mentioner(&self) -> Mentioner<'static> {
+        match self.context.guest {
+            Some(_) => Mentioner::Guest,
+            None => Mentioner::Anybody(self.guild),
+        }
+    }
+
+    /// Whether a new answer is for the user alone, whatever the application says.
+    fn is_quiet(&self) -> bool {
+        self.context.guest.is_some_and(|guest| guest.is_quiet)
     }
 
     /// Whether follow-ups are still taken.

@@ -25,6 +25,8 @@ pub(crate) enum Mentioner<'a> {
     Caller(&'a Place),
     /// Of a webhook or an interaction: whatever the request allows. `None` in private channels.
     Anybody(Option<Id<Guild>>),
+    /// Of an application that a user brought to where it is not: users alone.
+    Guest,
 }
 
 /// Of [`Mentioner::Anybody`] the roles are known to exist ([`known_roles`]).
@@ -49,6 +51,7 @@ pub(super) async fn resolve_mentions(
             (roles, wanted.everyone && may_mention_all)
         }
         Mentioner::Anybody(_) => (wanted.roles.clone(), wanted.everyone),
+        Mentioner::Guest => (Vec::new(), false),
     };
     let mut users = Vec::new();
     if !wanted.users.is_empty() {

@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 
-use super::guild::{add_bot, add_scopes};
+use super::{
+    guild::{add_bot, add_scopes},
+    install,
+};
 use crate::{
     access,
     app::App,
@@ -30,6 +33,8 @@ use crate::{
 /// A code is exchanged for tokens within this time.
 const CODE_SECONDS: f64 = 600.0;
 const STATE_LENGTH_MAX: usize = 2048;
+/// `integration_type`.
+const USER_INSTALL: u8 = 1;
 
 /// The query of both calls, as in an application's link.
 #[derive(Deserialize, IntoParams)]
@@ -41,6 +46,9 @@ pub(super) struct AuthorizeQuery {
     scope: Option<String>,
     permissions: Option<Permissions>,
     guild_id: Option<Id<marker::Guild>>,
+    /// 1: the user installs it for themselves, `applications.commands` if no scope is given.
+    #[param(maximum = 1)]
+    integration_type: Option<u8>,
     /// `code`, where a user allows more than adding a bot.
     response_type: Option<String>,
     /// One of the application's, to the letter.
@@ -55,7 +63,15 @@ pub(super) struct AuthorizeQuery {
 
 impl AuthorizeQuery {
     fn scopes(&self) -> Vec<String> {
-        scopes(self.scope.as_deref().unwrap_or("bot"))
+        let usual = match self.is_for_user() {
+            true => install::SCOPE,
+            false => "bot",
+        };
+        scopes(self.scope.as_deref().unwrap_or(usual))
+    }
+
+    fn is_for_user(&self) -> bool {
+        self.integration_type == Some(USER_INSTALL)
     }
 
     /// Whether the application is to act for the user: then it gets a code.
@@ -105,6 +121,17 @@ impl Form for AuthorizeQuery {
                          'guilds.members.read', 'applications.commands.permissions.update', \
                          'bot', 'applications.commands')";
             form.add("scope", Fault::Choices(known));
+        }
+        if self
+            .integration_type
+            .is_some_and(|kind| kind > USER_INSTALL)
+        {
+            form.add("integration_type", Fault::Choices("(0, 1)"));
+        }
+        if self.is_for_user() && scopes.iter().any(|scope| scope == "bot") {
+            let message = "A bot is added to a guild, not to a user";
+            let code = "INSTALL_TYPE_SCOPE_INVALID";
+            form.add("scope", Fault::Other(code, message.into()));
         }
         if self
             .response_type
@@ -202,7 +229,8 @@ pub(super) async fn oauth_authorize_preview(
     }))
 }
 
-/// Errors: 10002; 20012 to add somebody else's private bot; 50035 for a foreign redirect.
+/// Errors: 10002; 20012 to add somebody else's private bot; 50035 for a foreign redirect, and for
+/// an application that is not for users.
 async fn find_application(
     app: &App,
     caller: &CurrentUser,
@@ -211,7 +239,13 @@ async fn find_application(
     let id = query.client_id.ok_or(ErrorCode::UnknownApplication)?;
     let application = applications::find(&app.db, &app.config.cluster_key, id).await?;
     let adds_bot = query.scopes().iter().any(|scope| scope == "bot");
-    if adds_bot && !application.bot_public && application.owner.id != caller.id {
+    if query.is_for_user() {
+        install::check_allowed(&application)?;
+    }
+    if (adds_bot || query.is_for_user())
+        && !application.bot_public
+        && application.owner.id != caller.id
+    {
         return Err(ErrorCode::NotAuthorizedOnApplication.into());
     }
     if let Some(uri) = &query.redirect_uri
@@ -240,8 +274,8 @@ pub(super) struct Location {
     location: String,
 }
 
-/// Adds an application's bot to a guild, with a role of its own if it asks for permissions,
-/// and gives the application a code if it asks to act for the user.
+/// Adds an application's bot to a guild, with a role of its own if it asks for permissions, or
+/// installs its commands for the user; gives the application a code if it asks to act for them.
 ///
 /// The role holds only what the caller holds as well: nobody gives away more than they have.
 /// Errors: 10002, 10004, 20001, 20012, 30005, 40007, 50001, 50013, 50035.
@@ -287,6 +321,9 @@ pub(super) async fn oauth_authorize(
         };
         params.push(("guild_id", guild_id.to_string()));
         params.push(("permissions", wanted.bits().to_string()));
+    }
+    if query.is_for_user() && scopes.iter().any(|scope| scope == install::SCOPE) {
+        install::install(&app, &mut tx, caller.id, application.id).await?;
     }
     if query.wants_code() {
         let code = issue_code(&mut tx, &caller, &application, &query, &scopes).await?;

@@ -4,12 +4,13 @@
 mod authorize;
 mod grants;
 mod guild;
+mod install;
 mod join;
 mod token;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{guild::remove_integration, token::forget_expired};
+pub(crate) use self::{guild::remove_integration, install::is_installed, token::forget_expired};
 use crate::app::App;
 
 pub(crate) fn router() -> OpenApiRouter<App> {

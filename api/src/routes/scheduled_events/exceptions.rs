@@ -3,7 +3,7 @@
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Timestamp,
-    envelope::Envelope,
+    envelope::{Envelope, Visibility},
     error_code::ErrorCode,
     gateway::EventKind,
     id::{
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{for_change, visibility};
+use super::{super::commands::bots_of, for_change, visibility};
 use crate::{
     app::App,
     audit::{self, Entry, Reason},
@@ -81,13 +81,17 @@ fn check_times(event: &ScheduledEvent, exception: &EventException) -> Result<()>
     Ok(())
 }
 
+/// For clients of people: bots know no such event.
 async fn announce(
     db: &mut PgConnection,
     event: &ScheduledEvent,
     kind: EventKind,
     exception: &EventException,
 ) -> Result<Envelope> {
-    let vis = visibility(event);
+    let vis = Visibility {
+        except: bots_of(&mut *db, event.guild_id).await?,
+        ..visibility(event)
+    };
     events::append(db, event.guild_id, kind, vis, exception, None).await
 }
 

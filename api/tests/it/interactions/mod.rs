@@ -4,6 +4,7 @@ mod answers;
 mod asking;
 mod delivery;
 mod forms;
+mod installs;
 
 use guildhall_shared::{Id, id::marker};
 use reqwest::Method;

@@ -28,6 +28,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 /// What a bot has seen, in one vocabulary for both libraries:

@@ -188,6 +188,7 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         own_postgres: false,
         mail_to_log: false,
         log: None,
+        resume: "async",
     })
     .await;
     let witness = Witness::new(&cluster).await;

@@ -22,6 +22,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 /// A session that looks on while others misbehave, and must not notice.

@@ -43,6 +43,7 @@ async fn memory_stays_within_its_budget_with_all_clients_stalled() {
         own_postgres: false,
         mail_to_log: false,
         log: None,
+        resume: "async",
     })
     .await;
     let witness = Witness::new(&cluster).await;

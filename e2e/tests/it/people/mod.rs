@@ -19,6 +19,7 @@ static CLUSTER: Shared = Shared::new(Options {
     own_postgres: false,
     mail_to_log: false,
     log: None,
+    resume: "async",
 });
 
 /// A user client at one of the gateways.

@@ -9,7 +9,10 @@ use guildhall_store as store;
 use tokio::time::sleep;
 
 use super::Owner;
-use crate::node::{Status, database};
+use crate::{
+    broken::{self, Broken},
+    node::{Status, database},
+};
 
 /// Time between checks while Redis carries the events.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +37,9 @@ pub(crate) async fn run(owner: Rc<Owner>, status: std::sync::Arc<Status>) {
                 last = started;
                 status.set_database(true);
                 for head in heads {
+                    if broken::is(Broken::PostgresCheck) {
+                        break;
+                    }
                     owner.know(head.realm, head.position);
                 }
             }

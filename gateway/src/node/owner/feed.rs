@@ -46,6 +46,8 @@ pub(crate) struct Feed {
     /// Wanted shards, and whether the present connection has them.
     shards: RefCell<HashMap<ShardId, bool>>,
     up: Cell<bool>,
+    /// The longest that an event took since somebody asked.
+    lag_max_ms: Cell<u64>,
     /// Somebody published a map.
     pub(crate) map_changed: Notify,
 }
@@ -59,6 +61,7 @@ impl Feed {
             connection: RefCell::default(),
             shards: RefCell::default(),
             up: Cell::new(false),
+            lag_max_ms: Cell::new(0),
             map_changed: Notify::new(),
         })
     }
@@ -66,6 +69,11 @@ impl Feed {
     /// A connection for commands.
     pub(super) fn commands(&self) -> ConnectionManager {
         self.commands.clone()
+    }
+
+    /// Milliseconds from an event's storing to its arrival: the longest since this was asked.
+    pub(crate) fn take_lag_max_ms(&self) -> u64 {
+        self.lag_max_ms.take()
     }
 
     /// Whether events arrive at all.
@@ -251,6 +259,7 @@ impl Feed {
                     .unwrap_or_default();
                 let lag = (now.as_millis() as u64).saturating_sub(event.at_ms);
                 self.metrics.feed_lag_ms.observe(lag as f64);
+                self.lag_max_ms.set(lag.max(self.lag_max_ms.get()));
                 owner.ingest(event);
             }
             Err(error) => tracing::warn!(%error, "published event dropped"),

@@ -10,6 +10,8 @@ use std::{
 
 use guildhall_shared::{envelope::Envelope, shard::Position};
 
+use crate::broken::{self, Broken};
+
 /// Events of one realm kept while an earlier one is lacking; further ones are dropped
 /// and fetched with the gap.
 pub(crate) const PENDING_MAX: usize = 1024;
@@ -66,6 +68,10 @@ impl Intake {
             return Taken::NewEra;
         }
         if at.era < self.position.era || at.seq <= self.position.seq {
+            if broken::is(Broken::Repeats) {
+                out.push(event);
+                return Taken::Next;
+            }
             return Taken::Repeat;
         }
         if at.seq > self.position.seq + 1 {

@@ -10,6 +10,7 @@ pub(crate) mod feed;
 mod fetch;
 mod guild;
 mod intake;
+mod loads;
 mod member_list;
 mod online;
 pub(crate) mod people;
@@ -51,6 +52,7 @@ use tokio::{
 use self::{
     feed::Feed,
     intake::{PENDING_MAX, Taken},
+    loads::Loads,
     people::People,
     realm::{Effect, Realm},
     watch::Notice,
@@ -62,7 +64,10 @@ use super::{
         outbox::Outbox,
     },
 };
-use crate::bus::{Address, ViewChange};
+use crate::{
+    broken::{self, Broken},
+    bus::{Address, ViewChange},
+};
 
 pub(crate) use self::realm::EdgeId;
 
@@ -114,6 +119,7 @@ pub(crate) struct Owner {
     peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
     questions: RefCell<asks::Questions>,
     state: RefCell<State>,
+    loads: Loads,
     /// There are realms to flush the presences of.
     presence_due: Notify,
     people: People,
@@ -187,6 +193,7 @@ impl Owner {
             peers: RefCell::default(),
             questions: RefCell::default(),
             state: RefCell::default(),
+            loads: Loads::new(shards),
             presence_due: Notify::new(),
             people: People::default(),
         })
@@ -218,6 +225,15 @@ impl Owner {
             entry.waiting.retain(|waiting| waiting.edge != edge);
         }
         self.presence_due.notify_one();
+    }
+
+    /// Bytes that wait for the links to edges of other nodes.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let queued = |peer: &Peer| match peer {
+            Peer::Local(_) => 0,
+            Peer::Remote(outbox) => outbox.bytes(),
+        };
+        self.peers.borrow().values().map(queued).sum()
     }
 
     pub(crate) fn realms_open(&self) -> usize {
@@ -416,11 +432,20 @@ impl Owner {
     }
 
     /// Sends a realm's effects; an event is encoded once for all links.
-    fn deliver(&self, realm: Id<RealmMarker>, edges: &[EdgeId], effects: Vec<Effect>) {
+    fn deliver(&self, realm: Id<RealmMarker>, edges: &[EdgeId], mut effects: Vec<Effect>) {
+        if broken::is(Broken::ClassOrder) {
+            effects.sort_by_key(|effect| matches!(effect, Effect::View(..)));
+        }
         for effect in effects {
             match effect {
-                Effect::Event(event) => self.send_event(edges, &event),
-                Effect::EventTo(edge, event) => self.send_event(&[edge], &event),
+                Effect::Event(event) => {
+                    self.loads.add(realm, edges.len());
+                    self.send_event(edges, &event);
+                }
+                Effect::EventTo(edge, event) => {
+                    self.loads.add(realm, 1);
+                    self.send_event(&[edge], &event);
+                }
                 Effect::Notice(notice) => self.notice(notice),
                 Effect::View(edge, change) => self.tell(edge, FromOwner::View { realm, change }),
             }

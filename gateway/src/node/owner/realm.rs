@@ -131,6 +131,11 @@ impl Realm {
         !self.edges.is_empty()
     }
 
+    /// Users who listen; one with sessions on several nodes counts for each.
+    pub(crate) fn subscribers(&self) -> usize {
+        self.edges.values().map(|users| users.len()).sum()
+    }
+
     pub(crate) fn edges(&self) -> impl Iterator<Item = EdgeId> {
         self.edges.keys().copied()
     }

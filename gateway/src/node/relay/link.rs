@@ -80,6 +80,15 @@ impl Links {
         *self.listener.borrow_mut() = Some(Box::new(listener));
     }
 
+    /// Bytes that wait for the links to owners.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let queued = |state: &State| match state {
+            State::Up(outbox, _) => outbox.bytes(),
+            State::Down(..) => 0,
+        };
+        self.links.borrow().values().map(queued).sum()
+    }
+
     /// Whether it makes sense to send something to a node now.
     pub(crate) fn is_usable(&self, node: &str) -> bool {
         match self.links.borrow().get(node) {

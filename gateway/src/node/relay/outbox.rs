@@ -56,6 +56,11 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// Bytes that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.get()
+    }
+
     /// Waits while a lot is still to be written, or until the link breaks.
     pub(crate) async fn room(&self) {
         while self.bytes.get() > CROWDED_BYTES && !self.broken.is_cancelled() {

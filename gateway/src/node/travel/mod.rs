@@ -30,6 +30,7 @@ use crate::{
     delivery::{Found, History},
     node::relay::frame::Wanted,
     session::{SessionId, record::Travelling},
+    telemetry::Resumed,
 };
 
 /// A log that ends before what the client has is looked at again after a pause: its node may
@@ -102,8 +103,11 @@ pub(crate) struct Finder {
     /// Sessions here whose id says that they are elsewhere.
     guests: RefCell<FxHashMap<SessionId, Holder>>,
     /// What was read of other cores' logs.
-    histories: RefCell<FxHashMap<(u32, CoreId), Rc<Mutex<Known>>>>,
+    histories: RefCell<Histories>,
 }
+
+/// By start of a node and core.
+type Histories = FxHashMap<(u32, CoreId), Rc<Mutex<Known>>>;
 
 /// Who has a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +143,7 @@ impl Finder {
         &self,
         core: CoreId,
         resume: &Resume,
-    ) -> Result<Box<Travelling>, Option<NotResumed>> {
+    ) -> Result<(Box<Travelling>, Resumed), Option<NotResumed>> {
         let session = SessionId::parse(&resume.session_id).ok_or(None)?;
         let holder = self.holder(session).await.map_err(|error| {
             tracing::debug!(%error, "who has a session is not known");
@@ -151,12 +155,15 @@ impl Finder {
             token: resume.token.hash(),
             s: resume.seq,
         };
-        let travelling = match self.claim(holder, claim.clone()).await {
-            Some(Claimed::Session(session)) => session,
+        let found = match self.claim(holder, claim.clone()).await {
+            Some(Claimed::Session(session)) => (session, Resumed::Moved),
             Some(Claimed::InvalidSeq) => return Err(Some(NotResumed::InvalidSeq)),
             Some(Claimed::Unknown | Claimed::OtherToken | Claimed::Gone) => return Err(None),
             None if holder.boot == self.parts.boot => return Err(None),
-            None => self.from_log(holder, &claim).await.ok_or(None)?,
+            None => {
+                let session = self.recover(holder, &claim).await.ok_or(None)?;
+                (session, Resumed::Recovered)
+            }
         };
         let here = Holder {
             generation: holder.generation + 1,
@@ -172,7 +179,7 @@ impl Finder {
             }
         }
         self.guests.borrow_mut().insert(session, here);
-        Ok(travelling)
+        Ok(found)
     }
 
     /// Gives a session to a core of ours, for a client that waits there.
@@ -180,7 +187,7 @@ impl Finder {
         &self,
         core: CoreId,
         connection: SessionKey,
-        session: Box<Travelling>,
+        (session, how): (Box<Travelling>, Resumed),
     ) {
         let parts = &self.parts;
         let record = &session.record;
@@ -193,6 +200,7 @@ impl Finder {
         let message = ToCore::Arrived {
             connection,
             session,
+            how,
         };
         if let Err(ToCore::Arrived { session, .. }) = answer(&parts.cores, core, message).await {
             self.guests.borrow_mut().remove(&session.record.id);
@@ -241,7 +249,7 @@ impl Finder {
     }
 
     /// What the log of a dead node says of a session.
-    async fn from_log(&self, holder: Holder, claim: &Claim) -> Option<Box<Travelling>> {
+    async fn recover(&self, holder: Holder, claim: &Claim) -> Option<Box<Travelling>> {
         let known = {
             let mut histories = self.histories.borrow_mut();
             let known = histories.entry((holder.boot, holder.core)).or_default();

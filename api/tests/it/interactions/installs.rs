@@ -1,0 +1,369 @@
+//! Applications that a user has installed for themselves: their commands go where the user goes.
+
+use guildhall_shared::{Id, Permissions, id::marker};
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use super::{NOTHING, button, text};
+use crate::{
+    harness::{Reply, TestApp, TestGuild, TestUser},
+    log,
+};
+
+/// Alice's application is in no guild. Bob is a member of her guild, and a friend of hers.
+struct World {
+    app: TestApp,
+    alice: TestUser,
+    bob: TestUser,
+    bot: TestUser,
+    guild: TestGuild,
+    command: Value,
+}
+
+async fn befriend(app: &TestApp, one: &TestUser, two: &TestUser) {
+    for (user, other) in [(one, two), (two, one)] {
+        sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
+            .bind(user.id.to_db())
+            .bind(other.id.to_db())
+            .execute(&app.db)
+            .await
+            .unwrap();
+    }
+}
+
+impl World {
+    async fn new(db: PgPool) -> Self {
+        let app = TestApp::new(db).await;
+        let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+        let bot = app.bot(&alice, "Pocket").await;
+        let guild = app.guild(&alice, "home").await;
+        app.join(&bob, guild).await;
+        befriend(&app, &alice, &bob).await;
+        let mut world = Self {
+            app,
+            alice,
+            bob,
+            bot,
+            guild,
+            command: Value::Null,
+        };
+        world.command = world
+            .make("pocket", json!({ "integration_types": [1] }))
+            .await;
+        world
+    }
+
+    /// A global command of the application.
+    async fn make(&self, name: &str, more: Value) -> Value {
+        let mut command = json!({ "name": name, "description": "x" });
+        for (key, value) in more.as_object().unwrap() {
+            command[key] = value.clone();
+        }
+        let path = format!("/applications/{}/commands", self.bot.id);
+        self.app.post(&self.bot, &path, command).await.expect(201)
+    }
+
+    async fn install(&self, user: &TestUser) -> Reply {
+        let path = format!(
+            "/oauth2/authorize?client_id={}&integration_type=1",
+            self.bot.id
+        );
+        self.app
+            .post(user, &path, json!({ "authorize": true }))
+            .await
+    }
+
+    async fn call(&self, user: &TestUser, channel: &Value, command: &Value) -> Reply {
+        let data = json!({ "id": command["id"], "name": command["name"], "type": 1 });
+        let body = json!({
+            "type": 2, "application_id": self.bot.id, "channel_id": channel, "data": data,
+            "nonce": "1", "session_id": "x",
+        });
+        self.app.post(user, "/interactions", body).await
+    }
+
+    async fn called(&self, user: &TestUser, channel: &Value) -> Value {
+        let reply = self.call(user, channel, &self.command).await;
+        reply.expect(204);
+        self.asked_of_bot().await
+    }
+
+    /// The newest interaction in the bot's own realm.
+    async fn asked_of_bot(&self) -> Value {
+        let events = self.app.events(self.bot.id).await;
+        let mut asked = events.into_iter().rev();
+        let asked = asked.find(|(name, _)| *name == "INTERACTION_CREATE");
+        asked.unwrap().1
+    }
+
+    async fn answer(&self, interaction: &Value, data: Value) -> Value {
+        let path = format!(
+            "/interactions/{}/{}/callback?with_response=true",
+            text(&interaction["id"]),
+            text(&interaction["token"])
+        );
+        let body = json!({ "type": 4, "data": data });
+        let reply = self.app.post_anonymously(&path, body).await.expect(200);
+        reply["resource"]["message"].clone()
+    }
+
+    fn lobby(&self) -> Value {
+        json!(self.guild.general)
+    }
+
+    /// What everybody in the guild's channel may not do.
+    async fn deny(&self, permissions: Permissions) {
+        let (channel, everyone) = (self.guild.general, self.guild.id);
+        let path = format!("/channels/{channel}/permissions/{everyone}");
+        let body = json!({ "type": 0, "allow": "0", "deny": permissions.bits().to_string() });
+        self.app.put(&self.alice, &path, body).await.expect(204);
+    }
+
+    async fn dm(&self, user: &TestUser, other: Id<marker::User>) -> Value {
+        let body = json!({ "recipient_id": other });
+        let made = self.app.post(user, "/users/@me/channels", body).await;
+        made.expect(200)["id"].clone()
+    }
+
+    async fn index(&self, user: &TestUser, path: &str) -> Vec<String> {
+        let path = format!("{path}/application-command-index");
+        let index = self.app.get(user, &path).await.expect(200);
+        let commands = index["application_commands"].as_array().unwrap().iter();
+        commands.map(|one| text(&one["name"]).to_owned()).collect()
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_installed_it_calls_it_in_a_guild_where_it_is_not(db: PgPool) {
+    let world = World::new(db).await;
+    let refused = world.call(&world.bob, &world.lobby(), &world.command).await;
+    refused.expect_error(404, 10002);
+    world.install(&world.bob).await.expect(200);
+    // Installed by one, not by all.
+    let refused = world
+        .call(&world.alice, &world.lobby(), &world.command)
+        .await;
+    refused.expect_error(404, 10002);
+
+    let interaction = world.called(&world.bob, &world.lobby()).await;
+    assert_eq!(interaction["context"], 0);
+    assert_eq!(interaction["guild_id"], json!(world.guild.id));
+    let owners = json!({ "1": world.bob.id });
+    assert_eq!(interaction["authorizing_integration_owners"], owners);
+    assert_eq!(interaction["member"]["user"]["id"], json!(world.bob.id));
+    let given: Permissions =
+        serde_json::from_value(interaction["app_permissions"].clone()).unwrap();
+    assert!(given.contains(Permissions::EMBED_LINKS));
+    assert!(!given.contains(Permissions::MENTION_EVERYONE));
+
+    let message = world
+        .answer(&interaction, json!({ "content": "@everyone hi" }))
+        .await;
+    assert_eq!(message["flags"].as_u64().unwrap() & 64, 0);
+    assert_eq!(message["mention_everyone"], false);
+    assert_eq!(
+        message["interaction_metadata"]["authorizing_integration_owners"],
+        owners
+    );
+    let path = format!("/channels/{}/messages", world.guild.general);
+    let read = world.app.get(&world.alice, &path).await.expect(200);
+    assert_eq!(read[0]["id"], message["id"]);
+    let (name, _) = log::newest(&world.app, world.guild.id).await;
+    assert_eq!(name, "MESSAGE_CREATE");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_the_permission_its_answers_are_for_the_user_alone(db: PgPool) {
+    let world = World::new(db).await;
+    world.install(&world.bob).await.expect(200);
+    world.deny(Permissions::USE_EXTERNAL_APPS).await;
+    let interaction = world.called(&world.bob, &world.lobby()).await;
+    let message = world
+        .answer(&interaction, json!({ "content": "quiet" }))
+        .await;
+    assert_eq!(message["flags"].as_u64().unwrap() & 64, 64);
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    let further = world
+        .app
+        .post_anonymously(&hook, json!({ "content": "too" }))
+        .await;
+    assert_eq!(further.expect(200)["flags"].as_u64().unwrap() & 64, 64);
+    let path = format!("/channels/{}/messages", world.guild.general);
+    let read = world.app.get(&world.alice, &path).await.expect(200);
+    assert_eq!(read, json!([]));
+    for realm in [world.bob.id, world.bot.id] {
+        let names = world.app.event_names(realm).await;
+        let count = names
+            .iter()
+            .filter(|name| **name == "MESSAGE_CREATE")
+            .count();
+        assert_eq!(count, 2, "{names:?}");
+    }
+
+    world.deny(Permissions::USE_APPLICATION_COMMANDS).await;
+    let refused = world.call(&world.bob, &world.lobby(), &world.command).await;
+    refused.expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn it_is_called_in_direct_messages_with_others_and_in_groups(db: PgPool) {
+    let world = World::new(db).await;
+    world.install(&world.bob).await.expect(200);
+    let dm = world.dm(&world.bob, world.alice.id).await;
+    // One recipient alone makes no group.
+    let carol = world.app.user("carol").await;
+    befriend(&world.app, &world.bob, &carol).await;
+    let body = json!({ "recipients": [world.alice.id, carol.id] });
+    let group = world
+        .app
+        .post(&world.bob, "/users/@me/channels", body)
+        .await;
+    let group = group.expect(200)["id"].clone();
+    for channel in [&dm, &group] {
+        let interaction = world.called(&world.bob, channel).await;
+        assert_eq!(interaction["context"], 2);
+        assert_eq!(interaction["user"]["id"], json!(world.bob.id));
+        assert!(interaction["guild_id"].is_null());
+        let owners = json!({ "1": world.bob.id });
+        assert_eq!(interaction["authorizing_integration_owners"], owners);
+        let message = world.answer(&interaction, json!({ "content": "hi" })).await;
+        let path = format!("/channels/{}/messages", text(channel));
+        let read = world.app.get(&world.alice, &path).await.expect(200);
+        assert_eq!(read[0]["id"], message["id"]);
+    }
+    let interaction = world.called(&world.bob, &dm).await;
+    let quiet = json!({ "content": "psst", "flags": 64 });
+    let message = world.answer(&interaction, quiet).await;
+    let (_, told) = world.app.events(world.bot.id).await.pop().unwrap();
+    assert_eq!(told["id"], message["id"]);
+    let path = format!("/channels/{}/messages", text(&dm));
+    let read = world.app.get(&world.alice, &path).await.expect(200);
+    assert_eq!(read.as_array().unwrap().len(), 1, "{read}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn contexts_and_installations_say_where_a_command_is_used(db: PgPool) {
+    let world = World::new(db).await;
+    let both = json!({ "integration_types": [0, 1], "contexts": [0, 1] });
+    let both = world.make("both", both).await;
+    let far = world
+        .make("far", json!({ "integration_types": [1], "contexts": [2] }))
+        .await;
+    let guilds = world
+        .make("guilds", json!({ "integration_types": [0] }))
+        .await;
+    world.install(&world.bob).await.expect(200);
+    let (lobby, friend) = (world.lobby(), world.dm(&world.bob, world.alice.id).await);
+    let own = world.dm(&world.bob, world.bot.id).await;
+    let [pocket] = [&world.command];
+    for (channel, usable, refused) in [
+        (&lobby, vec![pocket, &both], vec![&far, &guilds]),
+        (&friend, vec![pocket, &far], vec![&both, &guilds]),
+        (&own, vec![pocket, &both, &guilds], vec![&far]),
+    ] {
+        for command in usable {
+            world.call(&world.bob, channel, command).await.expect(204);
+        }
+        for command in refused {
+            let reply = world.call(&world.bob, channel, command).await;
+            reply.expect_error(403, 50013);
+        }
+    }
+    let owners = async |command: &Value| {
+        world.call(&world.bob, &own, command).await.expect(204);
+        let interaction = world.asked_of_bot().await;
+        assert_eq!(interaction["context"], 1);
+        interaction["authorizing_integration_owners"].clone()
+    };
+    assert_eq!(owners(&both).await, json!({ "0": "0", "1": world.bob.id }));
+    assert_eq!(owners(&guilds).await, json!({ "0": "0" }));
+    assert_eq!(owners(pocket).await, json!({ "1": world.bob.id }));
+
+    let guild = format!("/guilds/{}", world.guild.id);
+    assert_eq!(world.index(&world.bob, &guild).await, ["pocket", "both"]);
+    assert_eq!(world.index(&world.alice, &guild).await, [""; 0]);
+    let at = |channel: &Value| format!("/channels/{}", text(channel));
+    assert_eq!(
+        world.index(&world.bob, &at(&lobby)).await,
+        ["pocket", "both"]
+    );
+    assert_eq!(
+        world.index(&world.bob, &at(&friend)).await,
+        ["pocket", "far"]
+    );
+    let in_dm = ["pocket", "both", "guilds"];
+    assert_eq!(world.index(&world.bob, &at(&own)).await, in_dm);
+    let everywhere = ["pocket", "both", "far"];
+    assert_eq!(world.index(&world.bob, "/users/@me").await, everywhere);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn others_use_what_it_wrote_until_it_is_taken_away(db: PgPool) {
+    let world = World::new(db).await;
+    world.install(&world.bob).await.expect(200);
+    let interaction = world.called(&world.bob, &world.lobby()).await;
+    let data = json!({ "content": "press", "components": [button("go")] });
+    let message = world.answer(&interaction, data).await;
+    let press = json!({
+        "type": 3, "application_id": world.bot.id, "channel_id": world.guild.general,
+        "guild_id": world.guild.id, "message_id": message["id"],
+        "data": { "component_type": 2, "custom_id": "go" },
+    });
+    let pressed = world.app.post(&world.alice, "/interactions", press).await;
+    pressed.expect(204);
+    let interaction = world.asked_of_bot().await;
+    assert_eq!(interaction["type"], 3);
+    assert_eq!(interaction["member"]["user"]["id"], json!(world.alice.id));
+    let owners = json!({ "1": world.bob.id });
+    assert_eq!(interaction["authorizing_integration_owners"], owners);
+
+    let grants = world
+        .app
+        .get(&world.bob, "/oauth2/tokens")
+        .await
+        .expect(200);
+    assert_eq!(grants[0]["application"]["id"], json!(world.bot.id));
+    assert_eq!(grants[0]["scopes"], json!(["applications.commands"]));
+    let path = format!("/oauth2/tokens/{}", text(&grants[0]["id"]));
+    world.app.delete(&world.bob, &path).await.expect(204);
+    let refused = world.call(&world.bob, &world.lobby(), &world.command).await;
+    refused.expect_error(404, 10002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_cannot_be_installed_by_a_user_is_not(db: PgPool) {
+    let world = World::new(db).await;
+    let with = async |query: &str| {
+        let path = format!("/oauth2/authorize?client_id={}&{query}", world.bot.id);
+        let body = json!({ "authorize": true, "guild_id": NOTHING });
+        world.app.post(&world.bob, &path, body).await
+    };
+    let reply = with("integration_type=1&scope=bot").await;
+    reply.expect_fault("scope", "INSTALL_TYPE_SCOPE_INVALID");
+    let reply = with("integration_type=2").await;
+    reply.expect_fault("integration_type", "BASE_TYPE_CHOICES");
+
+    let only_guilds = json!({ "integration_types_config": { "0": {} } });
+    let own = "/applications/@me";
+    world
+        .app
+        .patch(&world.bot, own, only_guilds)
+        .await
+        .expect(200);
+    let reply = world.install(&world.bob).await;
+    reply.expect_fault("integration_type", "INSTALL_TYPE_NOT_SUPPORTED");
+
+    let all = json!({ "integration_types_config": { "0": {}, "1": {} } });
+    world.app.patch(&world.bot, own, all).await.expect(200);
+    let path = format!("/applications/{}", world.bot.id);
+    let private = json!({ "bot_public": false });
+    world
+        .app
+        .patch(&world.alice, &path, private)
+        .await
+        .expect(200);
+    world.install(&world.bob).await.expect_error(403, 20012);
+    world.install(&world.alice).await.expect(200);
+    let read = world.app.get(&world.bot, own).await.expect(200);
+    assert_eq!(read["approximate_user_install_count"], 1);
+}

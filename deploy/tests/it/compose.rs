@@ -1,0 +1,94 @@
+//! The compose file: services name each other, variables and ports as they are.
+
+use deploy::settings::programs;
+use regex::Regex;
+use serde_json::Value;
+
+use crate::{documents, read};
+
+const FILE: &str = "deploy/docker-compose.yml";
+
+fn services() -> serde_json::Map<String, Value> {
+    let compose = documents(&read(FILE)).remove(0);
+    compose["services"].as_object().expect("services").clone()
+}
+
+/// The program that a service of ours runs.
+fn program(service: &Value) -> Option<String> {
+    let ours = service["image"] == "guildhall";
+    ours.then(|| {
+        service["command"][0]
+            .as_str()
+            .expect("a command")
+            .to_owned()
+    })
+}
+
+#[test]
+fn services_of_ours_are_told_settings_that_they_have() {
+    let programs = programs();
+    let mut ours = 0;
+    for (name, service) in services() {
+        let Some(run) = program(&service) else {
+            continue;
+        };
+        ours += 1;
+        let program = programs.iter().find(|program| program.name == run);
+        let known = program.expect("one of ours").variables();
+        for variable in service["environment"].as_object().expect("settings").keys() {
+            assert!(known.contains(variable), "{name}: {variable}");
+        }
+    }
+    assert_eq!(ours, 6, "migrate, the API, two coordinators, two gateways");
+}
+
+#[test]
+fn services_wait_for_services_that_exist() {
+    let services = services();
+    for (name, service) in &services {
+        for other in service["depends_on"].as_object().into_iter().flatten() {
+            assert!(services.contains_key(other.0), "{name}: {}", other.0);
+        }
+    }
+}
+
+#[test]
+fn health_is_asked_where_it_is_answered() {
+    let port = Regex::new(r"http://127\.0\.0\.1:(\d+)/ready").unwrap();
+    for (name, service) in services() {
+        let listen = match program(&service).as_deref() {
+            Some("guildhall-gateway") => "GATEWAY_ADMIN_LISTEN",
+            Some("shard-coordinator") => "COORDINATOR_LISTEN",
+            Some("guildhall-api") if name != "migrate" => "API_LISTEN",
+            _ => continue,
+        };
+        let asked = service["healthcheck"]["test"].to_string();
+        let asked = &port.captures(&asked).expect("an address")[1];
+        let listens = service["environment"][listen].as_str().expect("a listener");
+        assert!(listens.ends_with(&format!(":{asked}")), "{name}");
+    }
+}
+
+#[test]
+fn prometheus_finds_the_services_where_they_listen() {
+    let services = services();
+    let target = Regex::new(r#""([a-z0-9-]+):(\d+)""#).unwrap();
+    let config = read("deploy/prometheus/prometheus.yml");
+    let mut targets = 0;
+    for found in target.captures_iter(&config) {
+        targets += 1;
+        let settings = services[&found[1]]["environment"].to_string();
+        assert!(settings.contains(&format!(":{}\"", &found[2])), "{found:?}");
+    }
+    assert_eq!(targets, 5);
+}
+
+#[test]
+fn every_secret_of_the_file_is_in_its_example() {
+    let example = read("deploy/compose.env.example");
+    let variable = Regex::new(r"\$\{([A-Z0-9_]+)[:}]").unwrap();
+    for found in variable.captures_iter(&read(FILE)) {
+        let line = format!("{}=", &found[1]);
+        assert!(example.contains(&line), "{}", &found[1]);
+    }
+}

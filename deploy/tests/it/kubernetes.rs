@@ -1,0 +1,335 @@
+//! What kustomize renders: references, ports and settings fit each other and the code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deploy::settings::{Program, programs};
+use serde_json::Value;
+
+use crate::{documents, success, tool};
+
+const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
+/// Has no pods on purpose.
+const NOWHERE: &str = "nowhere";
+const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+
+/// Everything one folder renders to.
+struct Rendered(Vec<Value>);
+
+/// Pods of one workload.
+struct Pods<'r> {
+    workload: &'r str,
+    labels: &'r Value,
+    spec: &'r Value,
+}
+
+fn each(check: impl Fn(&Rendered)) {
+    for folder in FOLDERS {
+        let output = tool("kubectl", &["kustomize", folder], "deploy/kubernetes");
+        if let Some(output) = output {
+            let rendered = Rendered(documents(&success(&output)));
+            assert!(rendered.0.len() > 15, "{folder}");
+            check(&rendered);
+        }
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+impl Rendered {
+    fn of<'r>(&'r self, kind: &'r str) -> impl Iterator<Item = &'r Value> {
+        self.0.iter().filter(move |object| object["kind"] == kind)
+    }
+
+    fn has(&self, kind: &str, name: &Value) -> bool {
+        self.of(kind)
+            .any(|object| object["metadata"]["name"] == *name)
+    }
+
+    fn pods(&self) -> Vec<Pods<'_>> {
+        let workloads = ["Deployment", "StatefulSet", "Job"];
+        let workloads = workloads.into_iter().flat_map(|kind| self.of(kind));
+        let pods = workloads.map(|workload| Pods {
+            workload: text(&workload["metadata"]["name"]),
+            labels: &workload["spec"]["template"]["metadata"]["labels"],
+            spec: &workload["spec"]["template"]["spec"],
+        });
+        pods.collect()
+    }
+
+    /// Pods that a selector means.
+    fn selected(&self, selector: &Value) -> Vec<Pods<'_>> {
+        let selector = selector.as_object().cloned().unwrap_or_default();
+        let mut pods = self.pods();
+        pods.retain(|pods| {
+            selector.iter().all(|(label, value)| match label.as_str() {
+                POD_NAME => text(value).starts_with(pods.workload),
+                _ => pods.labels[label] == *value,
+            })
+        });
+        pods
+    }
+
+    /// Our containers, with the program that each runs.
+    fn ours<'r>(&'r self, programs: &'r [Program]) -> Vec<(&'r Value, &'r Program)> {
+        let containers = self
+            .pods()
+            .into_iter()
+            .flat_map(|pods| list(&pods.spec["containers"]));
+        let ours = containers.filter(|container| {
+            let image = text(&container["image"]);
+            let image = image.rsplit('/').next().unwrap_or_default();
+            image.split(':').next() == Some("guildhall")
+        });
+        let ours = ours.map(|container| {
+            let command = text(&container["command"][0]);
+            let program = programs.iter().find(|program| program.name == command);
+            (
+                container,
+                program.unwrap_or_else(|| panic!("{command} is no program")),
+            )
+        });
+        ours.collect()
+    }
+}
+
+impl Pods<'_> {
+    fn ports(&self) -> BTreeMap<&str, u64> {
+        let containers = list(&self.spec["containers"]).iter();
+        let ports = containers.flat_map(|container| list(&container["ports"]));
+        ports
+            .map(|port| {
+                (
+                    text(&port["name"]),
+                    port["containerPort"].as_u64().expect("a port"),
+                )
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn every_object_is_in_the_namespace_and_named_once() {
+    each(|rendered| {
+        let mut seen = BTreeSet::new();
+        for object in &rendered.0 {
+            let (kind, meta) = (text(&object["kind"]), &object["metadata"]);
+            assert!(seen.insert((kind, text(&meta["name"]))), "{kind} {meta}");
+            assert!(object["apiVersion"].is_string(), "{kind} {meta}");
+            if kind != "Namespace" {
+                assert_eq!(meta["namespace"], "guildhall", "{kind} {meta}");
+            }
+        }
+    });
+}
+
+#[test]
+fn programs_are_told_settings_that_they_have() {
+    let programs = programs();
+    let anybody: BTreeSet<String> = programs.iter().flat_map(Program::variables).collect();
+    each(|rendered| {
+        let ours = rendered.ours(&programs);
+        assert_eq!(ours.len(), 4, "migrate, API, coordinator, gateway");
+        for (container, program) in ours {
+            let all = container["env"].to_string();
+            for variable in list(&container["env"]) {
+                let name = text(&variable["name"]);
+                let is_part = all.contains(&format!("$({name})"));
+                assert!(
+                    is_part || program.variables().contains(name),
+                    "{}: {name}",
+                    program.name
+                );
+            }
+        }
+        for kind in ["ConfigMap", "Secret"] {
+            let settings = rendered
+                .of(kind)
+                .filter(|object| text(&object["metadata"]["name"]).starts_with("guildhall"));
+            for object in settings {
+                let data = object["data"]
+                    .as_object()
+                    .or(object["stringData"].as_object());
+                for name in data.expect("settings").keys() {
+                    assert!(anybody.contains(name), "{name}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_pods_refer_to_exists() {
+    each(|rendered| {
+        for pods in rendered.pods() {
+            for container in list(&pods.spec["containers"]) {
+                for from in list(&container["envFrom"]) {
+                    if let Some(map) = from.get("configMapRef") {
+                        assert!(rendered.has("ConfigMap", &map["name"]), "{map}");
+                    }
+                    if let Some(secret) = from.get("secretRef") {
+                        assert!(rendered.has("Secret", &secret["name"]), "{secret}");
+                    }
+                }
+            }
+            for volume in list(&pods.spec["volumes"]) {
+                let map = &volume["configMap"]["name"];
+                assert!(rendered.has("ConfigMap", map), "{volume}");
+            }
+        }
+    });
+}
+
+#[test]
+fn services_disruption_budgets_and_policies_mean_pods_that_exist() {
+    each(|rendered| {
+        for service in rendered
+            .of("Service")
+            .filter(|service| service["metadata"]["name"] != NOWHERE)
+        {
+            let pods = rendered.selected(&service["spec"]["selector"]);
+            assert_eq!(pods.len(), 1, "{service}");
+            for port in list(&service["spec"]["ports"]) {
+                let listens = pods[0].ports().get(text(&port["targetPort"])).copied();
+                assert_eq!(listens, port["port"].as_u64(), "{service}");
+            }
+        }
+        for budget in rendered.of("PodDisruptionBudget") {
+            let pods = rendered.selected(&budget["spec"]["selector"]["matchLabels"]);
+            assert_eq!(pods.len(), 1, "{budget}");
+        }
+        for policy in rendered.of("NetworkPolicy") {
+            let pods = rendered.selected(&policy["spec"]["podSelector"]["matchLabels"]);
+            assert!(!pods.is_empty(), "{policy}");
+            for rule in list(&policy["spec"]["ingress"]) {
+                for port in list(&rule["ports"]) {
+                    let port = port["port"].as_u64().expect("a port");
+                    let is_served = pods[0].ports().values().any(|&served| served == port);
+                    assert!(is_served, "{policy}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
+    each(|rendered| {
+        let gateway = rendered
+            .of("NetworkPolicy")
+            .find(|policy| policy["metadata"]["name"] == "gateway");
+        let gateway = gateway.expect("a policy of gateways");
+        let pods = &gateway["spec"]["podSelector"];
+        for rule in list(&gateway["spec"]["ingress"]) {
+            match rule["ports"][0]["port"].as_u64() {
+                Some(8081) => {}
+                Some(8100) => assert_eq!(rule["from"][0]["podSelector"], *pods),
+                Some(8091) => assert!(rule["from"][0]["namespaceSelector"].is_object()),
+                other => panic!("{other:?} is open"),
+            }
+        }
+    });
+}
+
+#[test]
+fn ingress_and_autoscaling_lead_to_what_exists() {
+    each(|rendered| {
+        for ingress in rendered.of("Ingress") {
+            let rules = list(&ingress["spec"]["rules"]).iter();
+            for path in rules.flat_map(|rule| list(&rule["http"]["paths"])) {
+                let target = &path["backend"]["service"];
+                let service = rendered
+                    .of("Service")
+                    .find(|service| service["metadata"]["name"] == target["name"]);
+                let service = service.unwrap_or_else(|| panic!("{target}"));
+                let ports = list(&service["spec"]["ports"]);
+                assert!(
+                    ports
+                        .iter()
+                        .any(|port| port["name"] == target["port"]["name"]),
+                    "{target}"
+                );
+            }
+        }
+        for scaler in rendered.of("HorizontalPodAutoscaler") {
+            let target = &scaler["spec"]["scaleTargetRef"];
+            let workload = rendered
+                .of(text(&target["kind"]))
+                .find(|object| object["metadata"]["name"] == target["name"]);
+            let workload = workload.unwrap_or_else(|| panic!("{target}"));
+            // A number here would undo what the scaler did, at each apply.
+            assert!(workload["spec"]["replicas"].is_null(), "{target}");
+        }
+    });
+}
+
+#[test]
+fn programs_listen_on_their_usual_ports_and_are_probed_there() {
+    let programs = programs();
+    each(|rendered| {
+        for (container, program) in rendered.ours(&programs) {
+            let is_job = list(&container["ports"]).is_empty();
+            for (port, variable) in [
+                ("http", "API_LISTEN"),
+                ("clients", "GATEWAY_LISTEN"),
+                ("admin", "GATEWAY_ADMIN_LISTEN"),
+                ("admin", "COORDINATOR_LISTEN"),
+            ] {
+                let Some(usual) = program.default_of(variable).filter(|_| !is_job) else {
+                    continue;
+                };
+                let served = list(&container["ports"])
+                    .iter()
+                    .find(|served| served["name"] == port);
+                let served = &served.unwrap_or_else(|| panic!("{port}"))["containerPort"];
+                assert!(
+                    usual.ends_with(&format!(":{served}")),
+                    "{variable}: {usual}"
+                );
+            }
+            for (probe, path) in [("readinessProbe", "/ready"), ("livenessProbe", "/health")] {
+                assert!(
+                    is_job || container[probe]["httpGet"]["path"] == path,
+                    "{}",
+                    program.name
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn pods_run_without_rights() {
+    each(|rendered| {
+        for pods in rendered.pods() {
+            assert_eq!(
+                pods.spec["securityContext"]["runAsNonRoot"], true,
+                "{}",
+                pods.workload
+            );
+            assert_eq!(
+                pods.spec["automountServiceAccountToken"], false,
+                "{}",
+                pods.workload
+            );
+            for container in list(&pods.spec["containers"]) {
+                let context = &container["securityContext"];
+                assert_eq!(
+                    context["allowPrivilegeEscalation"], false,
+                    "{}",
+                    pods.workload
+                );
+                assert_eq!(
+                    context["capabilities"]["drop"][0], "ALL",
+                    "{}",
+                    pods.workload
+                );
+            }
+        }
+    });
+}

@@ -1,0 +1,72 @@
+//! What is deployed fits the code: names of settings and metrics, ports, references.
+
+mod compose;
+mod kubernetes;
+mod monitoring;
+mod settings;
+mod systemd;
+
+use std::{
+    fs,
+    process::{Command, Output},
+};
+
+use deploy::checkout;
+use serde_json::Value;
+
+/// Set where the programs of others must be there: a check without its program then fails.
+const TOOLS_REQUIRED: &str = "GUILDHALL_DEPLOY_TOOLS";
+
+fn read(path: &str) -> String {
+    let file = checkout().join(path);
+    fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// The documents of a YAML file; empty ones are left out.
+fn documents(yaml: &str) -> Vec<Value> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).expect("valid YAML");
+    documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect()
+}
+
+/// Runs another's program in a folder of the repository; `None` where it is not installed.
+fn tool(program: &str, arguments: &[&str], folder: &str) -> Option<Output> {
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(checkout().join(folder))
+        .output();
+    match output {
+        Ok(output) => Some(output),
+        Err(_) if std::env::var_os(TOOLS_REQUIRED).is_none() => {
+            eprintln!("not checked: there is no {program} here");
+            None
+        }
+        Err(error) => panic!("{program}: {error}"),
+    }
+}
+
+/// Its standard output; fails with all it said if it failed.
+fn success(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{out}{err}");
+    out
+}
+
+/// All strings that a document has under a name, at any depth.
+fn strings<'v>(value: &'v Value, key: &str, found: &mut Vec<&'v str>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    Value::String(text) if name == key => found.push(text),
+                    value => strings(value, key, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| strings(item, key, found)),
+        _ => {}
+    }
+}

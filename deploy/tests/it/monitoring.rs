@@ -1,0 +1,143 @@
+//! Alerts and dashboard: they ask for metrics that exist, and each alert is explained.
+
+use std::{collections::BTreeSet, fs};
+
+use deploy::checkout;
+use regex::Regex;
+use serde_json::{Value, json};
+
+use crate::{documents, read, strings, success, tool};
+
+const RULES: &str = "deploy/prometheus/guildhall.rules.yml";
+const DASHBOARD: &str = "deploy/grafana/guildhall.json";
+/// Where metrics are registered.
+const REGISTRATIONS: [&str; 4] = [
+    "api/src/telemetry.rs",
+    "gateway/src/telemetry.rs",
+    "gateway/src/node/metrics.rs",
+    "shard-coordinator/src/telemetry.rs",
+];
+/// What our metrics' names begin with.
+const NAME: &str = "(?:gateway|node|coordinator|guildhall_api)_[a-z0-9_]+";
+
+fn rules() -> Value {
+    documents(&read(RULES)).remove(0)
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read(DASHBOARD)).expect("a dashboard is JSON")
+}
+
+/// Names of all metrics, from the source: a counter by label shows at `/metrics` only after
+/// its first event.
+fn registered() -> BTreeSet<String> {
+    let name = Regex::new(&format!("\"({NAME})\"")).expect("a pattern");
+    let sources: String = REGISTRATIONS.iter().map(|file| read(file)).collect();
+    name.captures_iter(&sources)
+        .map(|found| found[1].to_owned())
+        .collect()
+}
+
+fn asked_for(document: &Value) -> BTreeSet<String> {
+    let name = Regex::new(&format!(r"\b{NAME}\b")).expect("a pattern");
+    let mut expressions = Vec::new();
+    strings(document, "expr", &mut expressions);
+    assert!(!expressions.is_empty());
+    let names = expressions.iter().flat_map(|text| name.find_iter(text));
+    names.map(|found| found.as_str().to_owned()).collect()
+}
+
+#[test]
+fn alerts_and_dashboard_ask_for_metrics_that_exist() {
+    let registered = registered();
+    assert!(registered.len() > 40, "{registered:?}");
+    for document in [rules(), dashboard()] {
+        for name in asked_for(&document) {
+            let series = ["_bucket", "_sum", "_count"];
+            let histogram = series.iter().find_map(|end| name.strip_suffix(end));
+            assert!(
+                registered.contains(&name) || histogram.is_some_and(|of| registered.contains(of)),
+                "nothing counts {name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_alert_has_a_test_and_a_section_in_the_manual() {
+    let tests = documents(&read("deploy/prometheus/guildhall.test.yml")).remove(0);
+    let mut tested = Vec::new();
+    strings(&tests, "alertname", &mut tested);
+    let manual = read("docs/operations.md");
+    let rules = rules();
+    let mut alerts = Vec::new();
+    strings(&rules, "alert", &mut alerts);
+    for &alert in &alerts {
+        assert!(tested.contains(&alert), "{alert} has no test");
+        let section = format!("\n### {alert}\n");
+        assert!(manual.contains(&section), "{alert} is not explained");
+    }
+    let explained = manual.matches("\n### Guildhall").count();
+    assert_eq!(explained, alerts.len(), "the manual explains other alerts");
+}
+
+#[test]
+fn alerts_fire_when_they_should() {
+    let folder = "deploy/prometheus";
+    if let Some(output) = tool("promtool", &["test", "rules", "guildhall.test.yml"], folder) {
+        success(&output);
+        let config = tool("promtool", &["check", "config", "prometheus.yml"], folder);
+        success(&config.expect("it was there a moment ago"));
+    }
+}
+
+#[test]
+fn every_panel_asks_something_that_prometheus_understands() {
+    let dashboard = dashboard();
+    let mut expressions = Vec::new();
+    strings(&dashboard, "expr", &mut expressions);
+    let rules: Vec<Value> = expressions
+        .iter()
+        .enumerate()
+        .map(|(n, text)| {
+            let text = text.replace("$__rate_interval", "5m");
+            json!({ "record": format!("panel:{n}"), "expr": text })
+        })
+        .collect();
+    // JSON is YAML, too.
+    let rules = json!({ "groups": [{ "name": "panels", "rules": rules }] });
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("panels.yml");
+    fs::write(&file, rules.to_string()).unwrap();
+    let file = file.to_str().expect("a plain path");
+    if let Some(output) = tool("promtool", &["check", "rules", file], "deploy") {
+        success(&output);
+    }
+}
+
+#[test]
+fn panels_have_ids_of_their_own_and_the_dashboard_a_stable_one() {
+    let dashboard = dashboard();
+    assert_eq!(dashboard["uid"], "guildhall");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let ids: BTreeSet<String> = panels.iter().map(|panel| panel["id"].to_string()).collect();
+    assert_eq!(ids.len(), panels.len());
+}
+
+#[test]
+fn targets_and_alerts_name_the_same_jobs() {
+    let jobs = |text: &str, pattern: &str| -> BTreeSet<String> {
+        let found = Regex::new(pattern).unwrap();
+        let jobs = found.captures_iter(text).map(|job| job[1].to_owned());
+        jobs.collect()
+    };
+    let scraped = jobs(&read("deploy/prometheus/prometheus.yml"), "job_name: (.+)");
+    let alerting = jobs(&read(RULES), "job=\"(.+?)\"");
+    assert!(alerting.is_subset(&scraped), "{alerting:?} {scraped:?}");
+    let monitors = "deploy/kubernetes/components/servicemonitor/monitors.yaml";
+    assert!(checkout().join(monitors).is_file());
+    assert_eq!(
+        jobs(&read(monitors), "targetLabel: job, replacement: (.+) }"),
+        scraped
+    );
+}

@@ -1,0 +1,56 @@
+//! The units: what they start and set exists, and systemd takes them.
+
+use std::{fs, path::PathBuf};
+
+use deploy::{checkout, settings::programs};
+use regex::Regex;
+
+use crate::{success, tool};
+
+const BIN: &str = "/opt/guildhall/bin/";
+
+fn units() -> Vec<(PathBuf, String)> {
+    let folder = checkout().join("deploy/systemd");
+    let files = fs::read_dir(folder).expect("the folder of units");
+    let units = files.map(|file| {
+        let file = file.expect("a file of it").path();
+        let text = fs::read_to_string(&file).expect("a unit");
+        (file, text)
+    });
+    units.collect()
+}
+
+#[test]
+fn units_start_our_programs_with_settings_that_they_have() {
+    let start = Regex::new(r"(?m)^ExecStart=/opt/guildhall/bin/(\S+)").unwrap();
+    let variable = Regex::new(r"(?m)^Environment=([A-Z0-9_]+)=").unwrap();
+    let units = units();
+    assert_eq!(units.len(), 3);
+    for (file, text) in units {
+        let name = &start.captures(&text).expect("it starts one of ours")[1];
+        let programs = programs();
+        let program = programs.iter().find(|program| program.name == name);
+        let known = program
+            .unwrap_or_else(|| panic!("{name} is no program"))
+            .variables();
+        for found in variable.captures_iter(&text) {
+            assert!(known.contains(&found[1]), "{}: {found:?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = Regex::new(&format!("{BIN}[a-z-]+")).unwrap();
+    for (file, text) in units() {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        // Ours are not installed where tests run; an instance has a name.
+        let copy = folder.path().join(name.replace('@', "@1"));
+        fs::write(&copy, &*program.replace_all(&text, "/bin/true")).unwrap();
+        let copy = copy.to_str().expect("a plain path");
+        if let Some(output) = tool("systemd-analyze", &["verify", copy], "deploy") {
+            success(&output);
+        }
+    }
+}

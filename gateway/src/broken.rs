@@ -1,0 +1,38 @@
+//! A gateway that is wrong on purpose, in one way at a time: what checks the cluster must find it.
+//!
+//! Behind the feature `broken`, and not in optimised builds; otherwise nothing here does anything.
+
+/// What is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// What was delivered before is delivered again, wherever it is noticed.
+    Repeats,
+    /// What is missing is not fetched.
+    GapFetch,
+    /// Nobody asks Postgres for what was never published.
+    PostgresCheck,
+    /// Who sees what is told after the event that changed it.
+    ClassOrder,
+}
+
+#[cfg(all(feature = "broken", not(debug_assertions)))]
+compile_error!("the feature `broken` is for tests and not for optimised builds");
+
+/// Whether this process leaves it out: `GUILDHALL_BROKEN` names it.
+#[cfg(feature = "broken")]
+pub(crate) fn is(what: Broken) -> bool {
+    static WORD: std::sync::OnceLock<Option<Broken>> = std::sync::OnceLock::new();
+    let word = WORD.get_or_init(|| match std::env::var("GUILDHALL_BROKEN").as_deref() {
+        Ok("repeats") => Some(Broken::Repeats),
+        Ok("gap-fetch") => Some(Broken::GapFetch),
+        Ok("postgres-check") => Some(Broken::PostgresCheck),
+        Ok("class-order") => Some(Broken::ClassOrder),
+        _ => None,
+    });
+    *word == Some(what)
+}
+
+#[cfg(not(feature = "broken"))]
+pub(crate) const fn is(_: Broken) -> bool {
+    false
+}

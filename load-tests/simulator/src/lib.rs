@@ -1,0 +1,18 @@
+//! A whole cluster in one thread, with a clock and chance of its own: the real planner, steps
+//! and liveness of the coordinator against gateways, Redis and Postgres that fail.
+//!
+//! Same settings and seed, same output. What is modelled and what is not: `docs/simulation.md`.
+
+mod chance;
+mod coordinator;
+mod crowd;
+mod faults;
+mod gateway;
+mod redis;
+mod report;
+mod watch;
+mod world;
+
+pub use faults::Plan;
+pub use report::Report;
+pub use world::{Settings, run};

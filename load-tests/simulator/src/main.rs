@@ -1,0 +1,117 @@
+//! `simulator`: one cluster for hours, or many small ones with a seed each.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::Result;
+use clap::Parser;
+use simulator::{Plan, Settings, run};
+
+/// Runs clusters in virtual time and checks the invariants of placement throughout.
+#[derive(Debug, Parser)]
+#[command(name = "simulator")]
+struct Arguments {
+    /// Gateways of the cluster
+    #[arg(long, default_value_t = 1_000)]
+    nodes: usize,
+    /// S
+    #[arg(long, default_value_t = 16_384)]
+    shards: u16,
+    #[arg(long, default_value_t = 10_000_000)]
+    sessions: u64,
+    /// Virtual time
+    #[arg(long, default_value_t = 1.0)]
+    hours: f64,
+    /// Crashes besides the rolling restart
+    #[arg(long, default_value_t = 50)]
+    crashes: u64,
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// So many small clusters with one seed each, from `--seed` on, instead of a large one
+    #[arg(long, default_value_t = 0)]
+    seeds: u64,
+    /// Threads for small clusters
+    #[arg(long, default_value_t = 2)]
+    threads: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.seeds {
+        0 => large(&arguments),
+        _ => small(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn large(arguments: &Arguments) -> Result<()> {
+    let report = run(&Settings {
+        nodes: arguments.nodes,
+        shards: arguments.shards,
+        sessions: arguments.sessions,
+        length_ms: (arguments.hours * 3_600_000.0) as u64,
+        seed: arguments.seed,
+        plan: Plan::Rolling {
+            crashes: arguments.crashes,
+        },
+    })?;
+    print!("{report}");
+    Ok(())
+}
+
+/// Prints what all of them come to; a seed that fails can be run again alone.
+fn small(arguments: &Arguments) -> Result<()> {
+    let next = AtomicU64::new(0);
+    let worker = || -> Result<Sum> {
+        let mut sum = Sum::default();
+        loop {
+            let nth = next.fetch_add(1, Ordering::Relaxed);
+            if nth >= arguments.seeds {
+                return Ok(sum);
+            }
+            let report = run(&Settings::small(arguments.seed + nth))?;
+            let (moves, needed) = report.moves();
+            sum.moves += moves;
+            sum.needed += needed;
+            sum.longest_ms = sum.longest_ms.max(report.no_owner_longest_ms());
+        }
+    };
+    let sums: Result<Vec<Sum>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..arguments.threads.max(1))
+            .map(|_| scope.spawn(worker))
+            .collect();
+        let joined = workers.into_iter();
+        let joined = joined.map(|worker| worker.join().expect("a worker does not panic"));
+        joined.collect()
+    });
+    let mut all = Sum::default();
+    for sum in sums? {
+        all.moves += sum.moves;
+        all.needed += sum.needed;
+        all.longest_ms = all.longest_ms.max(sum.longest_ms);
+    }
+    println!(
+        "{} small clusters from seed {}: no invariant broken\n\
+         shards moved {}, {} of them had to; owner in the map dead for {:.3} s at most",
+        arguments.seeds,
+        arguments.seed,
+        all.moves,
+        all.needed,
+        all.longest_ms as f64 / 1_000.0
+    );
+    Ok(())
+}
+
+#[derive(Debug, Default)]
+struct Sum {
+    moves: u64,
+    needed: u64,
+    longest_ms: u64,
+}

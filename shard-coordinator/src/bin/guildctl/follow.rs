@@ -1,0 +1,172 @@
+//! Waiting for a drain or a plan to end, with its progress on stderr.
+
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use guildhall_shared::cluster_map::NodeState;
+use guildhall_shared::operator::{Moves, NodeInfo, NodesAnswer, PlanInfo, PlanState};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::client::{Ask, Client};
+use crate::error::{Error, Result};
+use crate::print::count;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Coordinators may be away for so long (a restart, a take-over) before waiting gives up.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// Until nothing is left on the node, or it is gone.
+///
+/// Errors: the drain was undone.
+pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
+    let mut shown = Shown::new();
+    // Shards and sessions at the start: what the bar counts down from.
+    let mut at_first = None;
+    loop {
+        let nodes: NodesAnswer = patiently(client, &Ask::get(["nodes"])).await?;
+        let Some(info) = nodes.nodes.into_iter().find(|info| info.id == node) else {
+            shown.end();
+            return Ok(());
+        };
+        if info.state != NodeState::Draining {
+            shown.end();
+            return Err(Error::Failed(format!("{node} does not drain any more")));
+        }
+        let left = Left::of(&info);
+        let all = *at_first.get_or_insert(left);
+        if left == Left::default() {
+            shown.end();
+            return Ok(());
+        }
+        let done = all.sum().saturating_sub(left.sum());
+        let left = format!(
+            "{} and {} left",
+            count(left.shards, "shard"),
+            count(left.sessions, "session"),
+        );
+        shown.show(all.sum(), done, &format!("{node}: {left}"));
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What a node still has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Left {
+    shards: u64,
+    sessions: u64,
+}
+
+impl Left {
+    fn of(node: &NodeInfo) -> Self {
+        Self {
+            shards: u64::from(node.shards_owned),
+            sessions: node.status.as_ref().map_or(0, |status| status.sessions),
+        }
+    }
+
+    fn sum(self) -> u64 {
+        self.shards + self.sessions
+    }
+}
+
+/// Until the plan is done; its last state.
+///
+/// Errors: it was aborted.
+pub(crate) async fn plan(client: &Client, mut plan: PlanInfo) -> Result<PlanInfo> {
+    let mut shown = Shown::new();
+    let id = plan.id;
+    let all = u64::try_from(plan.outcome.moves.len()).unwrap_or(u64::MAX);
+    loop {
+        match plan.state {
+            PlanState::Done => {
+                shown.end();
+                return Ok(plan);
+            }
+            PlanState::Aborted => {
+                shown.end();
+                return Err(Error::Failed(format!("plan {id} was aborted")));
+            }
+            PlanState::Draft | PlanState::Applying => {}
+        }
+        let moves: Moves = patiently(client, &Ask::get(["moves"])).await?;
+        let (done, all, text) = match &moves.progress {
+            Some(progress) => {
+                let moving = u64::try_from(progress.in_motion.len()).unwrap_or(u64::MAX);
+                let (done, left) = (u64::from(progress.done), u64::from(progress.left));
+                let text = format!("step {}, {}", progress.step, count(moving, "shard"));
+                (
+                    done,
+                    done + moving + left,
+                    format!("{text} in motion, {left} left"),
+                )
+            }
+            // Before the first step, or with sessions still leaving after the last.
+            None => (0, all, "no shard in motion".to_owned()),
+        };
+        let paused = if moves.paused.is_some() {
+            ", paused"
+        } else {
+            ""
+        };
+        shown.show(all, done, &format!("plan {id}: {text}{paused}"));
+        tokio::time::sleep(LOOK_EVERY).await;
+        plan = patiently(client, &Ask::get(["plan".to_owned(), id.to_string()])).await?;
+    }
+}
+
+/// Asks again while no coordinator answers, up to [`AWAY_MAX`].
+async fn patiently<T: serde::de::DeserializeOwned>(client: &Client, ask: &Ask) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        match client.ask(ask).await {
+            Err(Error::Unreachable(_) | Error::Unanswered { .. }) if start.elapsed() < AWAY_MAX => {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// A bar on a terminal; elsewhere a line whenever something changed.
+struct Shown {
+    bar: Option<ProgressBar>,
+    last: String,
+}
+
+impl Shown {
+    fn new() -> Self {
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+        let bar = match style {
+            Ok(style) if io::stderr().is_terminal() => {
+                Some(ProgressBar::new(0).with_style(style.progress_chars("=> ")))
+            }
+            _ => None,
+        };
+        Self {
+            bar,
+            last: String::new(),
+        }
+    }
+
+    fn show(&mut self, all: u64, done: u64, text: &str) {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(all);
+                bar.set_position(done);
+                bar.set_message(text.to_owned());
+            }
+            None if self.last != text => {
+                eprintln!("{text}");
+                self.last = text.to_owned();
+            }
+            None => {}
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

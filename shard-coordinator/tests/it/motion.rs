@@ -1,0 +1,208 @@
+//! Moves in steps: how many at once, what holds them, who drives them.
+
+use std::time::Duration;
+
+use guildhall_shared::cluster_map::{ClusterMap, ShardLoad};
+use guildhall_shared::shard::ShardId;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+
+use crate::harness::{SHARDS, TestCluster};
+
+/// A first map: the lead, and time to hear every node.
+const START: Duration = Duration::from_secs(6);
+/// A change that waits for a round, or for a step before it.
+const CHANGE: Duration = Duration::from_secs(8);
+/// Sixteen steps, each a heartbeat and a glance.
+const STEPS: Duration = Duration::from_secs(60);
+
+fn owned(map: &ClusterMap, node: &str) -> usize {
+    let shards = (0..SHARDS).map(ShardId);
+    shards
+        .filter(|shard| map.owner(*shard) == Some(node))
+        .count()
+}
+
+fn moved(before: &ClusterMap, after: &ClusterMap) -> usize {
+    let shards = (0..SHARDS).map(ShardId);
+    shards
+        .filter(|shard| before.owner(*shard) != after.owner(*shard))
+        .count()
+}
+
+fn both(map: &ClusterMap) -> bool {
+    owned(map, "gateway-1") > 0 && owned(map, "gateway-2") > 0
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_drain_moves_eight_shards_at_a_time_by_whichever_coordinator(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 5).await;
+    let _gateways = [
+        cluster.start_busy_gateway("gateway-1", "127.0.0.1:1"),
+        cluster.start_busy_gateway("gateway-2", "127.0.0.1:2"),
+    ];
+    let coordinators = [
+        cluster.start_coordinator("one"),
+        cluster.start_coordinator("two"),
+    ];
+    let first = cluster.map_with(START, "the first map", both).await;
+    let follower = match coordinators[0].leads().await {
+        true => &coordinators[1],
+        false => &coordinators[0],
+    };
+
+    follower
+        .does("POST", "nodes/gateway-2/drain", json!({ "over_s": 0 }))
+        .await;
+    let (mut last, mut steps) = (first, 0);
+    while owned(&last, "gateway-2") > 0 {
+        let next = |map: &ClusterMap| map.version > last.version;
+        let map = cluster.map_with(CHANGE, "the next step", next).await;
+        assert_eq!(
+            map.version.version,
+            last.version.version + 1,
+            "each step was seen"
+        );
+        assert!(moved(&last, &map) <= 8, "{} moved", moved(&last, &map));
+        assert!(map.drains.contains_key("gateway-2"));
+        (last, steps) = (map, steps + 1);
+    }
+    assert!(steps >= 14, "{steps} steps");
+    let over = |moves: &Value| moves["progress"].is_null();
+    follower.until("moves", CHANGE, over).await;
+    for coordinator in coordinators {
+        coordinator.stop().await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_running_plan_can_be_paused_and_aborted_and_lets_nobody_else_in(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 6).await;
+    let gateways = [
+        cluster.start_busy_gateway("gateway-1", "127.0.0.1:1"),
+        cluster.start_busy_gateway("gateway-2", "127.0.0.1:2"),
+    ];
+    let coordinator = cluster.start_coordinator("one");
+    let first = cluster.map_with(START, "the first map", both).await;
+    let change = json!({ "change": "drain", "node": "gateway-2" });
+    let plan = coordinator
+        .does("POST", "plan", json!({ "changes": [change] }))
+        .await;
+    assert!(plan["outcome"]["steps"].as_u64().unwrap() >= 14);
+    let other = coordinator
+        .does("POST", "plan", json!({ "changes": [change] }))
+        .await;
+    // Realms that are on their way keep the step from ending.
+    gateways[0].report(|status| status.realms_moving = 3);
+    coordinator
+        .does("POST", &format!("plan/{}/apply", plan["id"]), Value::Null)
+        .await;
+    let begun = |map: &ClusterMap| map.version > first.version;
+    let begun = cluster.map_with(CHANGE, "the first step", begun).await;
+    let in_motion = |moves: &Value| {
+        let shards = moves["progress"]["in_motion"].as_array();
+        shards.is_some_and(|shards| !shards.is_empty())
+    };
+    let moves = coordinator.until("moves", CHANGE, in_motion).await;
+    assert_eq!(moves["plan"]["id"], plan["id"]);
+    let progress = &moves["progress"];
+    let left = progress["left"].as_u64().unwrap() + progress["done"].as_u64().unwrap();
+    let in_motion = progress["in_motion"].as_array().unwrap().len();
+    assert_eq!(left as usize + in_motion, owned(&first, "gateway-2"));
+
+    let cordon = coordinator
+        .refuses("POST", "nodes/gateway-1/cordon", Value::Null)
+        .await;
+    assert_eq!(cordon, "409 plan_running");
+    let apply = format!("plan/{}/apply", other["id"]);
+    assert_eq!(
+        coordinator.refuses("POST", &apply, Value::Null).await,
+        "409 plan_running"
+    );
+
+    coordinator.does("POST", "pause", Value::Null).await;
+    coordinator.metric("coordinator_paused 1", CHANGE).await;
+    gateways[0].report(|status| status.realms_moving = 0);
+    let settled = |moves: &Value| moves["progress"]["in_motion"] == json!([]);
+    let paused = coordinator.until("moves", CHANGE, settled).await;
+    assert_eq!(paused["paused"]["by"], "ann");
+    let held = cluster.map().await.unwrap();
+    assert!(owned(&held, "gateway-2") > 0);
+    assert!(held.version >= begun.version);
+
+    coordinator.does("POST", "abort", Value::Null).await;
+    let undone = |map: &ClusterMap| map.drains.is_empty();
+    let undone = cluster.map_with(CHANGE, "the abort", undone).await;
+    assert_eq!(moved(&held, &undone), 0, "paused, nothing moves");
+    let path = format!("plan/{}", plan["id"]);
+    coordinator
+        .until(&path, CHANGE, |plan| plan["state"] == "aborted")
+        .await;
+    coordinator.does("POST", "resume", Value::Null).await;
+    coordinator.metric("coordinator_paused 0", CHANGE).await;
+    let rest = |moves: &Value| moves["progress"].is_null();
+    coordinator.until("moves", STEPS, rest).await;
+    let end = cluster.map().await.unwrap();
+    assert!(owned(&end, "gateway-1") <= 134, "128 and 5 %");
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_node_that_never_settles_and_one_that_dies_do_not_stop_the_moves(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 7).await;
+    let stuck = cluster.start_busy_gateway("gateway-1", "127.0.0.1:1");
+    let dying = cluster.start_busy_gateway("gateway-2", "127.0.0.1:2");
+    let coordinator = cluster.start_coordinator("one");
+    cluster.map_with(START, "the first map", both).await;
+    stuck.report(|status| status.realms_moving = 1);
+    coordinator
+        .does("POST", "nodes/gateway-2/drain", Value::Null)
+        .await;
+    coordinator
+        .metric("coordinator_steps_timed_out_total 1", 2 * CHANGE)
+        .await;
+    drop(dying);
+    let all = |map: &ClusterMap| owned(map, "gateway-1") == usize::from(SHARDS);
+    cluster.map_with(CHANGE, "the death", all).await;
+    let lost = |history: &Value| {
+        let rows = history["entries"].as_array().unwrap();
+        rows.iter().any(|row| row["action"] == "node_lost")
+    };
+    coordinator.until("history", CHANGE, lost).await;
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn load_moves_shards_from_a_hot_node(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 8).await;
+    let hot = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    let cold = cluster.start_gateway("gateway-2", "127.0.0.1:2");
+    let coordinator = cluster.start_coordinator("one");
+    let first = cluster.map_with(START, "the first map", both).await;
+    let load = |node: &str, load| -> Vec<ShardLoad> {
+        let shards = (0..SHARDS).map(ShardId);
+        let on_node = shards.filter(|shard| first.owner(*shard) == Some(node));
+        on_node.map(|shard| ShardLoad { shard, load }).collect()
+    };
+    cold.report(|status| status.shards = load("gateway-2", 100));
+    hot.report(|status| status.shards = load("gateway-1", 300));
+    let gone = |map: &ClusterMap| moved(&first, map) > 0;
+    let after = cluster.map_with(CHANGE, "a move for load", gone).await;
+    assert!(moved(&first, &after) < 40, "a part at a time");
+    let written = |history: &Value| {
+        let rows = history["entries"].as_array().unwrap();
+        let of_map = |row: &&Value| row["version"]["version"] == after.version.version;
+        rows.iter()
+            .filter(of_map)
+            .any(|row| row["action"] == "step")
+    };
+    coordinator.until("history", CHANGE, written).await;
+    let causes = "select distinct cause from cluster_shard_move where version > $1";
+    let causes: Vec<String> = sqlx::query_scalar(causes)
+        .bind(first.version.version as i64)
+        .fetch_all(&cluster.db)
+        .await
+        .unwrap();
+    assert_eq!(causes, ["load"]);
+    coordinator.stop().await;
+}

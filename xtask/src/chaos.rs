@@ -1,0 +1,133 @@
+//! `cargo xtask chaos`: faults at random on a private cluster of real processes; see docs/chaos.md.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::cargo::{self, Profile};
+use crate::install;
+use crate::servers::sweep;
+use crate::test::Counts;
+
+/// What the gateway can leave out, by its feature `broken`.
+const BROKEN: [&str; 4] = ["repeats", "gap-fetch", "postgres-check", "class-order"];
+/// Of the short run that is part of `cargo xtask test`: always the same one.
+const SMOKE: [&str; 6] = ["--faults", "20", "--seed", "20", "--sessions", "120"];
+/// Enough for every broken build to show.
+const PROOF: [&str; 6] = ["--faults", "30", "--seed", "1", "--sessions", "120"];
+
+/// Arguments of the command.
+#[derive(Debug, Args)]
+pub(crate) struct Chaos {
+    /// How many; 150 take ten minutes.
+    #[arg(long, default_value_t = 150)]
+    faults: usize,
+    /// The same seed gives the same schedule; by chance if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// About how many clients there are.
+    #[arg(long, default_value_t = 220)]
+    sessions: usize,
+    /// With gateways that leave something out: must fail.
+    #[arg(long, value_parser = BROKEN, conflicts_with = "prove")]
+    broken: Option<String>,
+    /// With gateways that leave something out, one after the other, and with right ones: says
+    /// whether the checker can tell.
+    #[arg(long, conflicts_with = "json")]
+    prove: bool,
+    /// The result as JSON, at the end of the output.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Chaos) -> Result<ExitCode> {
+    sweep()?;
+    if arguments.prove {
+        return prove();
+    }
+    let mut words = vec![
+        "--faults".to_owned(),
+        arguments.faults.to_string(),
+        "--sessions".to_owned(),
+        arguments.sessions.to_string(),
+    ];
+    if let Some(seed) = arguments.seed {
+        words.extend(["--seed".to_owned(), seed.to_string()]);
+    }
+    if arguments.json {
+        words.push("--json".to_owned());
+    }
+    build(arguments.broken.is_some())?;
+    Ok(if one(&words, arguments.broken.as_deref())? {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The run of `cargo xtask test`. Everything is built.
+pub(crate) fn smoke() -> Result<Counts> {
+    let words = SMOKE.map(str::to_owned);
+    let mut counts = Counts::default();
+    match one(&words, None)? {
+        true => counts.passed = 1,
+        false => counts.failed = 1,
+    }
+    Ok(counts)
+}
+
+fn prove() -> Result<ExitCode> {
+    build(true)?;
+    let words = PROOF.map(str::to_owned);
+    let mut lines = Vec::new();
+    let mut told_apart = true;
+    for broken in BROKEN.map(Some).into_iter().chain([None]) {
+        println!("\n     {}", broken.unwrap_or("nothing broken"));
+        let is_clean = one(&words, broken)?;
+        let is_right = is_clean == broken.is_none();
+        told_apart &= is_right;
+        lines.push(format!(
+            "| {} | {} | {} |",
+            broken.unwrap_or("nothing"),
+            if is_clean { "clean" } else { "found" },
+            if is_right { "right" } else { "WRONG" },
+        ));
+    }
+    println!("\n| broken | checker | |\n|---|---|---|");
+    for line in lines {
+        println!("{line}");
+    }
+    Ok(if told_apart {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn build(broken: bool) -> Result<()> {
+    let programs = [&cargo::SERVERS[..], &["chaos"]].concat();
+    cargo::finish_build(cargo::build_like_tests(&programs))?;
+    if broken {
+        // Last: the other programs keep what they were built with.
+        let mut command = cargo::build_like_tests(&["guildhall-gateway-broken"]);
+        command.args(["--features", "guildhall-gateway/broken"]);
+        cargo::finish_build(command)?;
+    }
+    Ok(())
+}
+
+/// One run; true if nothing was found.
+fn one(words: &[String], broken: Option<&str>) -> Result<bool> {
+    let binaries = install::databases()?;
+    let mut command = Command::new(Profile::Debug.folder().join("chaos"));
+    command
+        .args(words)
+        .env("GUILDHALL_PG_BIN", &binaries.postgres)
+        .env("GUILDHALL_REDIS_BIN", &binaries.redis)
+        .env("GUILDHALL_BIN_DIR", Profile::Debug.folder());
+    if let Some(broken) = broken {
+        command.args(["--broken", broken]);
+    }
+    Ok(cargo::run(command)?.success())
+}
