@@ -1,7 +1,7 @@
 //! A client as libraries are: it stays connected, resumes where its session is, identifies anew
 //! when it is told to, and writes down everything it is told.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -119,18 +119,26 @@ impl Listener {
     }
 
     /// Guilds it has, by what came since the newest READY.
-    pub(super) fn guilds(&self) -> i64 {
+    pub(super) fn guilds(&self) -> usize {
         let seat = lock(&self.seat);
-        let mut count = 0;
-        for record in seat.records.iter().rev() {
+        let is_ready = |record: &Record| matches!(record.what, What::Ready { .. });
+        let begin = seat.records.iter().rposition(is_ready).unwrap_or(0);
+        let mut guilds = BTreeSet::new();
+        for record in &seat.records[begin..] {
             match &record.what {
-                What::Guild { .. } => count += 1,
-                What::GuildGone { .. } => count -= 1,
-                What::Ready { pictures, .. } => return count + pictures.len() as i64,
+                What::Ready { pictures, .. } => {
+                    guilds.extend(pictures.iter().map(|picture| picture.guild));
+                }
+                What::Guild { picture, .. } => {
+                    guilds.insert(picture.guild);
+                }
+                What::GuildGone { guild, .. } => {
+                    guilds.remove(guild);
+                }
                 _ => {}
             }
         }
-        0
+        guilds.len()
     }
 
     /// Whether one of the newest dispatches said this.

@@ -158,7 +158,7 @@ async fn settle(listeners: &[Listener], when: &str) -> Result<()> {
     loop {
         let down = listeners
             .iter()
-            .filter(|one| !one.is_up() || one.guilds() <= 0)
+            .filter(|one| !one.is_up() || one.guilds() == 0)
             .count();
         if down == 0 {
             return Ok(());
