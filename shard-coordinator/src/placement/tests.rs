@@ -530,7 +530,7 @@ fn a_single_move_takes_a_shard_there_and_placement_leaves_it_there() {
     assert_eq!(plan(&cluster), there, "a pin is stronger");
 }
 
-/// Figures for `benches/README` and the issue: printed by `cargo test -- --nocapture`.
+/// Prints the figures too, see `benches/benches/placement.rs` for the time.
 #[test]
 fn a_thousand_nodes_are_even_and_move_the_minimum() {
     let first = plan(&seen(16_384, equal(1_000)));
@@ -543,6 +543,13 @@ fn a_thousand_nodes_are_even_and_move_the_minimum() {
     let third = plan(&left);
     let moved = moves(&second, &third) as f64;
     println!("leave of 50 of 1050: {moved} moves, {gone} needed");
+    let start = std::time::Instant::now();
+    plan(&left);
+    println!("planned in {:?}", start.elapsed());
+    left.loads = (0..16_384u32).map(|n| 500 + n * 7 % 1_000 + if n % 10 == 0 { 5_000 } else { 0 }).collect();
+    let start = std::time::Instant::now();
+    let target = super::plan(&left);
+    println!("with {} moves for load in {:?}", target.for_load.len(), start.elapsed());
     assert!(moved <= gone as f64 * 1.02);
     for (count, shards) in [(10_usize, 4096_u16), (50, 4096), (200, 4096), (800, 16_384)] {
         let layout = plan(&seen(shards, equal(count)));
