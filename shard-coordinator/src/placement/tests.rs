@@ -546,10 +546,16 @@ fn a_thousand_nodes_are_even_and_move_the_minimum() {
     let start = std::time::Instant::now();
     plan(&left);
     println!("planned in {:?}", start.elapsed());
-    left.loads = (0..16_384u32).map(|n| 500 + n * 7 % 1_000 + if n % 10 == 0 { 5_000 } else { 0 }).collect();
+    left.loads = (0..16_384u32)
+        .map(|n| 500 + n * 7 % 1_000 + if n % 10 == 0 { 5_000 } else { 0 })
+        .collect();
     let start = std::time::Instant::now();
     let target = super::plan(&left);
-    println!("with {} moves for load in {:?}", target.for_load.len(), start.elapsed());
+    println!(
+        "with {} moves for load in {:?}",
+        target.for_load.len(),
+        start.elapsed()
+    );
     assert!(moved <= gone as f64 * 1.02);
     for (count, shards) in [(10_usize, 4096_u16), (50, 4096), (200, 4096), (800, 16_384)] {
         let layout = plan(&seen(shards, equal(count)));
