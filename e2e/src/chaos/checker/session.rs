@@ -21,13 +21,14 @@ const MADE_BY_OWNERS: [&str; 5] = [
     "VOICE_STATE_UPDATE",
 ];
 /// Not numbered, or of a user's own realm.
-const NOT_LOGGED: [&str; 6] = [
+const NOT_LOGGED: [&str; 7] = [
     "PRESENCE_UPDATE",
     "TYPING_START",
     "SESSIONS_REPLACE",
     "READY_SUPPLEMENTAL",
     "MESSAGE_ACK",
     "GUILD_MEMBERS_CHUNK",
+    "CHANNEL_UNREAD_UPDATE",
 ];
 
 /// A guild in a session, from a snapshot on.
