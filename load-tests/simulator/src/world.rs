@@ -285,9 +285,11 @@ impl World {
             return;
         };
         let gateway = &mut self.gateways[node];
+        // One that has just started is not late.
+        let had_one = gateway.map.is_some();
         if gateway.is_running() && gateway.offer(map) {
             gateway.moving_until = self.now + self.chance.between(20, SETTLE_MS);
-            if gateway.version() == self.watch.newest {
+            if had_one && gateway.version() == self.watch.newest {
                 self.watch.adopted(self.now);
             }
         }
