@@ -359,20 +359,9 @@ impl Core {
 
     /// A session is over.
     pub(super) fn end_session(&mut self, slot: SessionSlot) {
-        let session = self.sessions.get(slot as usize);
-        let watches = session.map(|session| session.watches.iter());
-        let watched: Vec<_> = watches
-            .into_iter()
-            .flatten()
-            .map(|&(guild, _)| guild)
-            .collect();
-        for guild in watched {
-            self.stop_watching(slot, guild);
-        }
-        let Some(session) = self.sessions.try_remove(slot as usize) else {
+        let Some(session) = self.take_out(slot) else {
             return;
         };
-        self.forget_session(slot, &session);
         self.leave(session.user, session.seat);
         if session.id.boot() != self.config.boot {
             self.outbox.push_back(ToNode::GuestLeft(session.id));
@@ -397,11 +386,19 @@ impl Core {
         self.leave_realms(slot, &session);
     }
 
-    /// A session that was taken out of the list is known by its name no longer.
-    pub(super) fn forget_session(&mut self, slot: SessionSlot, session: &Session) {
+    /// Takes a session out of the list: it looks at nothing, asks nothing and is known by its name no
+    /// longer. Its realms still have it.
+    pub(super) fn take_out(&mut self, slot: SessionSlot) -> Option<Session> {
+        let session = self.sessions.get(slot as usize)?;
+        let watched: Vec<_> = session.watches.iter().map(|&(guild, _)| guild).collect();
+        for guild in watched {
+            self.stop_watching(slot, guild);
+        }
+        let session = self.sessions.try_remove(slot as usize)?;
         self.log.end(slot);
         self.by_id.remove(&session.id);
         self.forget_asks(session.key(slot));
+        Some(session)
     }
 
     /// A session that was taken out of the list is in no realm any more.

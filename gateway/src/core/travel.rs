@@ -181,23 +181,12 @@ impl Core {
 
     /// Forgets a session that goes on elsewhere.
     fn let_go(&mut self, slot: SessionSlot) {
-        let session = self.sessions.get(slot as usize);
-        let watches = session.map(|session| session.watches.iter());
-        let watched: Vec<_> = watches
-            .into_iter()
-            .flatten()
-            .map(|&(guild, _)| guild)
-            .collect();
-        for guild in watched {
-            self.stop_watching(slot, guild);
-        }
-        let Some(session) = self.sessions.try_remove(slot as usize) else {
+        let Some(session) = self.take_out(slot) else {
             return;
         };
         if let Some(connection) = session.connection {
             self.cut(connection);
         }
-        self.forget_session(slot, &session);
         self.outbox.push_back(ToNode::Moved {
             session_id: session.id.to_string(),
             seat: session.seat.map(|seat| (session.user, seat)),
