@@ -48,7 +48,7 @@ pub fn hub(sessions: u32) -> Hub {
     }
     let realm = hub.get_mut(id(1)).expect("sessions joined it");
     realm.set_position(POSITION);
-    realm.replace_view(ViewChange {
+    realm.change_view(ViewChange {
         channels: vec![(id(5), Some(0)), (id(6), Some(1))],
         users: (0..sessions)
             .map(|slot| {

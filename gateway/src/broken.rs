@@ -13,6 +13,8 @@ pub(crate) enum Broken {
     PostgresCheck,
     /// Who sees what is told after the event that changed it.
     ClassOrder,
+    /// Nobody minds which copy of a session is the newest.
+    Generation,
 }
 
 #[cfg(all(feature = "broken", not(debug_assertions)))]
@@ -27,6 +29,7 @@ pub(crate) fn is(what: Broken) -> bool {
         Ok("gap-fetch") => Some(Broken::GapFetch),
         Ok("postgres-check") => Some(Broken::PostgresCheck),
         Ok("class-order") => Some(Broken::ClassOrder),
+        Ok("generation") => Some(Broken::Generation),
         _ => None,
     });
     *word == Some(what)

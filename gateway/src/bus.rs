@@ -75,6 +75,13 @@ pub enum ToNode {
         session: SessionKey,
         token: Token,
     },
+    /// A client resumes a session of this core, as far as it knows; answered by
+    /// [`ToCore::Stays`], or as [`Self::Find`] is.
+    Stay {
+        core: CoreId,
+        connection: SessionKey,
+        resume: Box<Resume>,
+    },
     /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`] or
     /// [`ToCore::NotResumed`].
     Find {
@@ -91,8 +98,8 @@ pub enum ToNode {
         /// A person's.
         seat: Option<(Id<User>, Seat)>,
     },
-    /// A session that came from elsewhere is over.
-    GuestLeft(SessionId),
+    /// A session that was resumed is over.
+    Ended(SessionId),
     /// The next chunk of this core's delivery log; answered by [`ToCore::Stored`] if clients wait
     /// for it.
     Delivered {
@@ -341,6 +348,11 @@ pub enum ToCore {
     Identified {
         session: SessionKey,
         result: Result<Box<Identity>, Refused>,
+    },
+    /// A session of this core is nobody else's: its client may go on with it.
+    Stays {
+        connection: SessionKey,
+        resume: Box<Resume>,
     },
     /// A RESUME found nothing to go on with.
     NotResumed {

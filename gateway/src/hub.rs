@@ -333,13 +333,48 @@ impl RealmHub {
         }
     }
 
-    /// Replaces everything known about who sees what.
-    pub fn replace_view(&mut self, view: ViewChange) {
-        self.places = None;
-        for user in self.users.values_mut() {
-            user.classes.clear();
+    /// Replaces everything known about who sees what; returns those who hear the realm and see
+    /// other channels than before, `new` ones aside.
+    pub fn replace_view(&mut self, view: ViewChange, new: &[Id<Channel>]) -> Vec<Id<User>> {
+        let before = self.places.take().unwrap_or_default();
+        let mut saw = Vec::new();
+        for (&id, user) in self.users.iter_mut() {
+            let classes = std::mem::take(&mut user.classes);
+            if !user.listeners.is_empty() {
+                saw.push((id, classes));
+            }
         }
         self.change_view(view);
+        let nothing = Places::default();
+        let after = self.places.as_deref().unwrap_or(&nothing);
+        // Most see the same as others do.
+        let mut differ = FxHashMap::default();
+        saw.retain(|(id, saw)| {
+            let Some(user) = self.users.get(id).filter(|user| !user.listeners.is_empty()) else {
+                return false; // no longer in the realm
+            };
+            *differ
+                .entry((saw.clone(), user.classes.clone()))
+                .or_insert_with(|| before.seen(saw, new) != after.seen(&user.classes, new))
+        });
+        saw.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Those whom a change lets see other channels, or who see one that it takes away.
+    pub fn touched_by(&self, change: &ViewChange) -> Vec<Id<User>> {
+        let mut touched: Vec<_> = change.users.iter().map(|&(user, _)| user).collect();
+        for (channel, class) in &change.channels {
+            if class.is_none() {
+                let users = self.users();
+                touched.extend(users.filter(|&user| self.sees(user, *channel)));
+            }
+        }
+        touched
+    }
+
+    /// A subscription from the realm's position is under way.
+    pub fn is_syncing(&self) -> bool {
+        self.syncing
     }
 
     /// Users that are no longer in the realm stop hearing it at once; their sessions
@@ -403,6 +438,17 @@ impl RealmHub {
 }
 
 impl Places {
+    /// The channels that somebody in these classes sees, in order, but those in `without`.
+    fn seen(&self, classes: &[ClassId], without: &[Id<Channel>]) -> Vec<Id<Channel>> {
+        let channels = self.channels.iter();
+        let mut seen: Vec<_> = channels
+            .filter(|(channel, class)| classes.contains(class) && !without.contains(channel))
+            .map(|(&channel, _)| channel)
+            .collect();
+        seen.sort_unstable();
+        seen
+    }
+
     /// A session is in these classes no longer.
     fn forget(&mut self, slot: SessionSlot, classes: &[ClassId]) {
         for class in classes {
@@ -456,10 +502,15 @@ mod tests {
         }
         let realm = hub.get_mut(id(1)).unwrap();
         realm.set_position(Position { era: 1, seq: 7 });
-        realm.replace_view(ViewChange {
+        let view = ViewChange {
             channels: vec![(id(5), Some(0)), (id(6), Some(1))],
             users: vec![(id(10), Some(vec![0, 1])), (id(20), Some(vec![0]))],
-        });
+        };
+        assert_eq!(
+            realm.replace_view(view, &[]),
+            [],
+            "nobody heard of it before"
+        );
         realm.attach(id(10), 0, Intents::GUILDS | Intents::GUILD_MESSAGES, 7);
         realm.attach(id(10), 1, Intents::GUILDS, 7);
         realm.attach(id(20), 2, user_intents(), 7);
@@ -580,6 +631,24 @@ mod tests {
         assert_eq!(recipients(&hub, &private), []);
         let everyone = event(8, Visibility::realm(Intents::empty()));
         assert_eq!(recipients(&hub, &everyone).len(), 2);
+    }
+
+    #[test]
+    fn a_new_owners_view_tells_who_sees_other_channels() {
+        let mut hub = hub();
+        let realm = hub.get_mut(id(1)).unwrap();
+        // Another owner numbers its classes otherwise; channel 7 is new.
+        let view = |sees: Vec<ClassId>| ViewChange {
+            channels: vec![(id(5), Some(3)), (id(6), Some(2)), (id(7), Some(3))],
+            users: vec![(id(10), Some(sees)), (id(20), Some(vec![3]))],
+        };
+        assert_eq!(realm.replace_view(view(vec![2, 3]), &[id(7)]), []);
+        assert_eq!(realm.replace_view(view(vec![3]), &[]), [id(10)]);
+        let without_5 = ViewChange {
+            channels: vec![(id(7), Some(3))],
+            users: vec![(id(10), Some(vec![3])), (id(20), None)],
+        };
+        assert_eq!(realm.replace_view(without_5, &[]), [id(10)]);
     }
 
     #[test]

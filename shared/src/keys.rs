@@ -44,14 +44,15 @@ pub fn boot(boot: u32) -> String {
     format!("{{ctl}}:boot:{boot:08x}")
 }
 
-/// Who has a session that is no longer where its id says: `generation boot core`, the boot in
-/// hexadecimal. `session`: as clients know it. Expires after [`SESSION_TTL_MS`].
+/// Who has a session that was resumed: `generation boot core`, the boot in hexadecimal; others are
+/// where their id says. `session`: as clients know it. Expires after [`SESSION_TTL_MS`].
 pub fn session(session: &str) -> String {
     format!("sess:{{{session}}}")
 }
 
-/// Delivery log of a core of one start of a node: a stream of chunks under [`STREAM_FIELD`], kept
-/// for [`DELIVERY_LOG_MS`].
+/// Delivery log of a core of one start of a node: a stream of chunks under [`STREAM_FIELD`], and of
+/// ids of sessions that others have taken over under [`TAKEN_FIELD`]; kept for
+/// [`DELIVERY_LOG_MS`].
 pub fn delivery_log(boot: u32, core: u16) -> String {
     format!("dl:{{{boot:08x}.{core}}}")
 }
@@ -101,3 +102,5 @@ pub const NODE_HEARTBEAT_MS: u64 = 2_000;
 pub const STREAM_LENGTH_MAX: usize = 2_000;
 /// Field of a stream entry that holds the envelope.
 pub const STREAM_FIELD: &str = "e";
+/// In a delivery log: a session that is no longer the core's.
+pub const TAKEN_FIELD: &str = "taken";

@@ -82,6 +82,12 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     all_close(&elsewhere, "a log-out from the list").await;
     let stay = world::random_word();
     let place = other.make_guild("house").await;
+    for session in &stays {
+        // What is said before a session has the guild is in its GUILD_CREATE (I6).
+        session
+            .dispatch("GUILD_CREATE", |d| d["id"] == place.id.as_str())
+            .await;
+    }
     other.say(&place.channel, &stay).await;
     for session in &stays {
         session.message(&stay).await;

@@ -105,6 +105,12 @@ pub struct Core {
     subscriptions: Vec<Subscription>,
     /// Realms whose owner could not be reached: asked for again at the next tick.
     unavailable: FxHashSet<Id<Realm>>,
+    /// Users whose view changed by events that sessions here did not get, or not in time: they get
+    /// the guild again as soon as the rest has come.
+    blurred: realms::Users,
+    /// Users whose view changed a moment ago: were this the last of this core, who goes on with
+    /// their sessions would not know what they were told of it.
+    unsettled: realms::Users,
     node: mpsc::Sender<ToNode>,
     parser: Parser,
     scratch: Box<[u8]>,
@@ -193,6 +199,8 @@ impl Core {
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
+            blurred: realms::Users::default(),
+            unsettled: realms::Users::default(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,
@@ -221,6 +229,7 @@ impl Core {
                 });
             }
             ToCore::Identified { session, result } => self.identified(session, result),
+            ToCore::Stays { connection, resume } => self.stays(connection, *resume),
             ToCore::NotResumed { connection, why } => self.not_resumed(connection, why),
             ToCore::Claim(claim) => self.claimed(*claim),
             ToCore::Arrived {

@@ -4,7 +4,8 @@
 //!
 //! Whatever happens, the client gets from its snapshot on exactly the events it may see, each
 //! once, in order (I3, I6), across every RESUME (I4), and `s` grows by one (I5); or it is told
-//! that its session is gone, and starts anew.
+//! that its session is gone, or its guild for a moment, and starts anew. Of a channel that is
+//! shown to it and hidden from it again it always learns in the end.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Durability, Envelope, Visibility},
+    envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{CloseCode, EventKind, Intents},
     id::marker::{Channel, Guild, User},
     shard::{self, Position},
@@ -29,7 +30,7 @@ use tokio::sync::mpsc;
 use super::{Core, CoreConfig, clock};
 use crate::{
     bus::{
-        Claim, Claimed, IdentifyRequest, Identity, NotResumed, SessionKey, Subscribed,
+        Claim, Claimed, ClassId, IdentifyRequest, Identity, NotResumed, SessionKey, Subscribed,
         Subscription, ToCore, ToNode, ViewChange,
     },
     codec::Resume,
@@ -93,6 +94,8 @@ enum Step {
     Connect(usize),
     /// The connection breaks, and the next one leads to a core of another node.
     Elsewhere(Fate),
+    /// The connection breaks, and the next one leads to the node of before, if it lives.
+    Back(Fate),
     Wait(Duration),
 }
 
@@ -101,6 +104,8 @@ enum Kind {
     Seen,
     HiddenChannel,
     OtherIntent,
+    /// The hidden channel is shown, or hidden again.
+    Toggle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +134,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Kind::Seen),
         1 => Just(Kind::HiddenChannel),
         1 => Just(Kind::OtherIntent),
+        1 => Just(Kind::Toggle),
     ];
     let way = prop_oneof![
         12 => Just(Way::Straight),
@@ -148,7 +154,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Ping),
         5 => Just(Step::Break),
         15 => prop_oneof![Just(usize::MAX), 0..3000usize].prop_map(Step::Connect),
-        3 => fate.prop_map(Step::Elsewhere),
+        3 => fate.clone().prop_map(Step::Elsewhere),
+        2 => fate.prop_map(Step::Back),
         3 => (0..25u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
         1 => (100..200u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
     ]
@@ -157,6 +164,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// The log of the guild, and the way of its events to the core.
 struct Node {
     log: Vec<(Kind, Arc<Envelope>)>,
+    /// Whether the hidden channel is shown.
+    shown: bool,
     requests: mpsc::Receiver<ToNode>,
     inbox: VecDeque<ToCore>,
     late: Option<ToCore>,
@@ -164,6 +173,8 @@ struct Node {
     resume: ResumeLog,
     /// Start of the node that the client is at now.
     boot: u32,
+    /// Starts of nodes so far.
+    boots: u32,
     /// By the start of the node whose log it is.
     histories: HashMap<u32, History>,
     /// Who has a session that has moved.
@@ -176,6 +187,8 @@ struct Former {
     boot: u32,
     core: Core,
     requests: mpsc::Receiver<ToNode>,
+    inbox: VecDeque<ToCore>,
+    subscribed: bool,
     fate: Fate,
 }
 
@@ -190,29 +203,64 @@ impl Node {
     fn publish(&mut self, kind: Kind, pad: usize, way: Way) {
         let seq = self.log.len() as u64 + 1;
         let channel = match kind {
-            Kind::HiddenChannel => hidden_channel(),
+            Kind::HiddenChannel | Kind::Toggle => hidden_channel(),
             Kind::Seen | Kind::OtherIntent => seen_channel(),
         };
         let intents = match kind {
             Kind::OtherIntent => Intents::GUILD_MESSAGE_TYPING,
             Kind::Seen | Kind::HiddenChannel => Intents::GUILD_MESSAGES,
+            Kind::Toggle => Intents::GUILDS,
         };
-        let body = json!({"seq": seq, "pad": "x".repeat(pad)}).to_string();
+        let of_channel = json!({"id": channel, "seq": seq, "pad": "x".repeat(pad)});
+        let body = Bytes::from(of_channel.to_string());
         let event = Arc::new(Envelope {
             realm: shard::realm(guild()),
             durability: Durability::Durable(Position { era: 1, seq }),
-            kind: EventKind::MessageCreate,
+            kind: match kind {
+                Kind::Toggle => EventKind::ChannelUpdate,
+                Kind::Seen | Kind::HiddenChannel | Kind::OtherIntent => EventKind::MessageCreate,
+            },
             vis: Visibility::channel(channel, intents),
             at_ms: 0,
             trace: 0,
-            body: body.into(),
+            body: body.clone(),
             alt: None,
         });
         self.log.push((kind, event.clone()));
+        self.shown ^= kind == Kind::Toggle;
         if !self.subscribed {
             return;
         }
         let message = || ToCore::Event(event.clone());
+        if kind == Kind::Toggle {
+            // As `owner::realm` does it: lost together, or not at all.
+            if way != Way::Lost {
+                let told = Envelope {
+                    durability: Durability::Ephemeral,
+                    kind: match self.shown {
+                        true => EventKind::ChannelCreate,
+                        false => EventKind::ChannelDelete,
+                    },
+                    vis: Visibility::of(Scope::Users(vec![user()]), Intents::GUILDS),
+                    ..Envelope::clone(&event)
+                };
+                let told = ToCore::Event(Arc::new(told));
+                let change = ViewChange {
+                    channels: Vec::new(),
+                    users: vec![(user(), Some(self.classes()))],
+                };
+                self.inbox.push_back(ToCore::View {
+                    realm: shard::realm(guild()),
+                    change,
+                });
+                match self.shown {
+                    true => self.inbox.extend([told, message()]),
+                    false => self.inbox.extend([message(), told]),
+                }
+                self.inbox.extend(self.late.take());
+            }
+            return;
+        }
         match way {
             Way::Straight => self.inbox.push_back(message()),
             Way::Lost => {}
@@ -226,6 +274,11 @@ impl Node {
         self.inbox.extend(self.late.take());
     }
 
+    /// What the user sees.
+    fn classes(&self) -> Vec<ClassId> {
+        if self.shown { vec![0, 1] } else { vec![0] }
+    }
+
     fn answer(&mut self) {
         while let Ok(request) = self.requests.try_recv() {
             match request {
@@ -235,22 +288,22 @@ impl Node {
                     let result = Ok(Box::new(identity(&request)));
                     self.inbox.push_back(ToCore::Identified { session, result });
                 }
-                ToNode::Find {
+                ToNode::Stay {
                     connection, resume, ..
                 } => {
-                    let message = match self.find(&resume) {
-                        Some(session) => ToCore::Arrived {
-                            connection,
-                            session,
-                            how: Resumed::Moved,
-                        },
-                        None => ToCore::NotResumed {
-                            connection,
-                            why: NotResumed::Gone,
-                        },
-                    };
-                    self.inbox.push_back(message);
+                    let session = SessionId::parse(&resume.session_id).unwrap();
+                    let holder = self.holders.get(&session).copied();
+                    if holder.unwrap_or(session.boot()) == self.boot {
+                        self.holders.insert(session, self.boot);
+                        self.inbox.push_back(ToCore::Stays { connection, resume });
+                    } else {
+                        self.inbox.push_back(ToCore::Taken(session));
+                        self.bring(connection, &resume);
+                    }
                 }
+                ToNode::Find {
+                    connection, resume, ..
+                } => self.bring(connection, &resume),
                 ToNode::Delivered { number, chunk, .. } => {
                     let history = self.histories.entry(self.boot).or_default();
                     history.push(&chunk).unwrap();
@@ -271,6 +324,21 @@ impl Node {
         }
     }
 
+    fn bring(&mut self, connection: SessionKey, resume: &Resume) {
+        let message = match self.find(resume) {
+            Some(session) => ToCore::Arrived {
+                connection,
+                session,
+                how: Resumed::Moved,
+            },
+            None => ToCore::NotResumed {
+                connection,
+                why: NotResumed::Gone,
+            },
+        };
+        self.inbox.push_back(message);
+    }
+
     /// As `node::travel` does it.
     fn find(&mut self, resume: &Resume) -> Option<Box<Travelling>> {
         let session = SessionId::parse(&resume.session_id).unwrap();
@@ -283,6 +351,9 @@ impl Node {
         let history = self.histories.entry(holder).or_default();
         let found = match former {
             Some(former) if former.fate == Fate::Lives => {
+                for message in former.inbox.drain(..) {
+                    former.core.on_message(message);
+                }
                 former.core.claimed(Claim {
                     number: 1,
                     session,
@@ -303,19 +374,18 @@ impl Node {
                     other => panic!("{other:?}"),
                 }
             }
-            former => {
+            // One that was only cut off keeps a copy that counts no longer.
+            _ => {
                 let found = history.at(session, resume.seq);
-                if let Some(former) = former {
-                    former.core.taken(session);
-                    let copy = former.core.by_id.get(&session);
-                    assert_eq!(copy, None, "two copies (I13)");
-                }
                 match found {
-                    Found::At(record) => Some(Box::new(Travelling {
-                        record: *record,
-                        s: resume.seq,
-                        dispatches: Vec::new(),
-                    })),
+                    Found::At(record) => {
+                        history.taken(session);
+                        Some(Box::new(Travelling {
+                            record: *record,
+                            s: resume.seq,
+                            dispatches: Vec::new(),
+                        }))
+                    }
                     Found::Ahead => {
                         assert_ne!(self.resume, ResumeLog::Sync, "told before the log was");
                         None
@@ -344,9 +414,10 @@ impl Node {
             let from = from.map_or(self.log.len(), |from| from.seq as usize);
             replay.extend(self.log[from..].iter().map(|(_, event)| event.clone()));
             view.channels = vec![(seen_channel(), Some(0)), (hidden_channel(), Some(1))];
-            view.users = vec![(user(), Some(vec![0]))];
+            view.users = vec![(user(), Some(self.classes()))];
         }
-        let body = json!({"id": guild(), "position": position.seq}).to_string();
+        let body = json!({"id": guild(), "position": position.seq, "shown": self.shown});
+        let body = body.to_string();
         let snapshots = users.iter().flat_map(|user| &user.snapshots);
         let snapshots = snapshots
             .map(|wanted| (wanted.session, Bytes::from(body.clone())))
@@ -396,6 +467,10 @@ struct Client {
     /// Where its guild's snapshot was taken, and what came since.
     since: Option<u64>,
     got: Vec<u64>,
+    /// As above, of snapshots that were replaced.
+    before: Vec<(u64, Vec<u64>)>,
+    /// Whether the hidden channel is in its list.
+    shown: bool,
     /// What there is to say once the payload is read.
     say: Vec<String>,
 }
@@ -467,7 +542,18 @@ impl Client {
             Some("GUILD_CREATE") => {
                 assert!(self.since.is_none(), "a second snapshot");
                 self.since = d["position"].as_u64();
+                self.shown = d["shown"].as_bool().unwrap();
             }
+            Some("GUILD_DELETE") => {
+                assert_eq!(d["unavailable"], true);
+                let got = std::mem::take(&mut self.got);
+                self.before
+                    .extend(self.since.take().map(|since| (since, got)));
+            }
+            Some("CHANNEL_CREATE") => self.shown = true,
+            Some("CHANNEL_DELETE") => self.shown = false,
+            Some("CHANNEL_UPDATE") => {}
+            Some("MESSAGE_CREATE") if d["id"] == hidden_channel().to_string() => {}
             Some("MESSAGE_CREATE") => self.got.push(d["seq"].as_u64().unwrap()),
             Some("RESUMED") => {}
             other => panic!("{other:?}"),
@@ -476,15 +562,17 @@ impl Client {
 
     /// What it should have got, if it has everything.
     fn expected(&self, log: &[(Kind, Arc<Envelope>)]) -> Vec<u64> {
-        let Some(since) = self.since else {
-            return Vec::new();
-        };
-        let numbered = (1u64..).zip(log);
-        numbered
-            .filter(|(seq, (kind, _))| *seq > since && *kind == Kind::Seen)
-            .map(|(seq, _)| seq)
-            .collect()
+        self.since
+            .map_or_else(Vec::new, |since| seen_since(since, log))
     }
+}
+
+fn seen_since(since: u64, log: &[(Kind, Arc<Envelope>)]) -> Vec<u64> {
+    let numbered = (1u64..).zip(log);
+    numbered
+        .filter(|(seq, (kind, _))| *seq > since && *kind == Kind::Seen)
+        .map(|(seq, _)| seq)
+        .collect()
 }
 
 fn identify() -> String {
@@ -539,12 +627,14 @@ impl World {
             core,
             node: Node {
                 log: Vec::new(),
+                shown: false,
                 requests,
                 inbox: VecDeque::new(),
                 late: None,
                 subscribed: false,
                 resume,
                 boot: 1,
+                boots: 1,
                 histories: HashMap::new(),
                 holders: HashMap::new(),
                 former: None,
@@ -559,19 +649,45 @@ impl World {
         if fate != Fate::Killed {
             self.node.answer(); // its log gets on its way
         }
-        let node = &mut self.node;
-        let boot = node.boot + 1;
-        let (core, requests) = core(boot, node.resume);
-        let former = Former {
-            boot: std::mem::replace(&mut node.boot, boot),
-            core: std::mem::replace(&mut self.core, core),
-            requests: std::mem::replace(&mut node.requests, requests),
+        self.node.boots += 1;
+        let boot = self.node.boots;
+        let (core, requests) = core(boot, self.node.resume);
+        self.turn_to(Former {
+            boot,
+            core,
+            requests,
+            inbox: VecDeque::new(),
+            subscribed: false,
             fate,
+        });
+    }
+
+    /// The client's next connection leads to where it was before. The node there heard nothing
+    /// meanwhile; the next event shows it the gap.
+    fn back(&mut self, fate: Fate) {
+        let Some(former) = self.node.former.take() else {
+            return;
         };
-        node.former = (fate != Fate::Killed).then_some(former);
-        node.inbox.clear();
+        self.end();
+        if fate != Fate::Killed {
+            self.node.answer();
+        }
+        self.turn_to(Former { fate, ..former });
+    }
+
+    /// `fate`: of the node that is left.
+    fn turn_to(&mut self, other: Former) {
+        let node = &mut self.node;
+        let left = Former {
+            boot: std::mem::replace(&mut node.boot, other.boot),
+            core: std::mem::replace(&mut self.core, other.core),
+            requests: std::mem::replace(&mut node.requests, other.requests),
+            inbox: std::mem::replace(&mut node.inbox, other.inbox),
+            subscribed: std::mem::replace(&mut node.subscribed, other.subscribed),
+            fate: other.fate,
+        };
+        node.former = (other.fate != Fate::Killed).then_some(left);
         node.late = None;
-        node.subscribed = false;
     }
 
     fn take(&mut self, step: &Step) {
@@ -597,6 +713,7 @@ impl World {
             Step::Break => self.end(),
             Step::Connect(room) => self.connect(room),
             Step::Elsewhere(fate) => self.elsewhere(fate),
+            Step::Back(fate) => self.back(fate),
             Step::Wait(time) => {
                 clock::forward(time);
                 self.core.tick();
@@ -729,10 +846,17 @@ proptest! {
         for step in &steps {
             world.take(step);
             let expected = world.client.expected(&world.node.log);
-            prop_assert!(expected.starts_with(&world.client.got), "{:?} of {expected:?}", world.client.got);
+            prop_assert!(expected.starts_with(&world.client.got), "{:?}", world.client.got);
+            for (since, got) in world.client.before.drain(..) {
+                let expected = seen_since(since, &world.node.log);
+                prop_assert!(expected.starts_with(&got), "{got:?} since {since}");
+            }
         }
         world.settle();
         prop_assert!(world.client.since.is_some(), "never got its guild");
-        prop_assert_eq!(world.client.expected(&world.node.log), world.client.got.clone());
+        let (expected, got) = (world.client.expected(&world.node.log), &world.client.got);
+        let lacks: Vec<_> = expected.iter().filter(|seq| !got.contains(seq)).take(9).collect();
+        prop_assert!(expected == *got, "{} of {}, lacks {lacks:?}", got.len(), expected.len());
+        prop_assert_eq!(world.client.shown, world.node.shown, "its list of channels");
     }
 }

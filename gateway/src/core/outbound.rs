@@ -3,17 +3,20 @@
 //! Knows no connection and no session but by what it is given, so that whatever mixture of
 //! writes may happen can be tried without sockets.
 
-use std::{io, time::Instant};
+use std::{io, rc::Rc, time::Instant};
 
 use bytes::{Buf, Bytes};
 
 use crate::{
-    dispatch::{self, Frame, Layout, Layouts, Shape},
+    dispatch::{self, Dispatch, Frame, Layout, Layouts, Shape},
     format::Format,
     session::{UNSENT_DISPATCHES_MAX, replay::Replay},
 };
 
-/// What is laid out at once for a socket that is behind.
+/// Bodies laid out at once: a socket that takes the frames in part only leaves a copy of the rest,
+/// and there may be thousands of such.
+const AT_ONCE_BYTES: u64 = 64 * 1024;
+/// Frames laid out at once for a socket that is behind.
 const CATCH_UP_BYTES: usize = 64 * 1024;
 /// Payloads that are not dispatches and wait for a slow socket; a client that asks for
 /// more (heartbeats, pings) without reading is closed.
@@ -187,44 +190,44 @@ impl Outbound {
         unsent_bytes_max: u64,
         layouts: &mut Layouts,
     ) -> Wrote {
-        let Some(unsent) = replay.writable_after(self.sent_s) else {
-            return Wrote::Behind;
-        };
-        let count = unsent.len() as u64;
-        if count == 0 {
-            return Wrote::All;
-        }
-        if self.stalled_since.is_some() {
-            let waiting = replay.pushed_bytes() - self.sent_bytes;
-            return match waiting > unsent_bytes_max + self.allowance.bytes
-                || count > UNSENT_DISPATCHES_MAX + self.allowance.dispatches
-            {
-                true => Wrote::Behind,
-                false => Wrote::Waits,
+        loop {
+            let Some(unsent) = replay.writable_after(self.sent_s) else {
+                return Wrote::Behind;
             };
-        }
-        let sent_bytes = match self.sent_s + count == replay.last_s() {
-            true => replay.pushed_bytes(),
-            false => {
-                let bodies = unsent.clone().map(|dispatch| dispatch.body.len() as u64);
-                self.sent_bytes + bodies.sum::<u64>()
+            if unsent.len() == 0 {
+                return Wrote::All;
             }
-        };
-        let layout = layouts.of(self.shape(replay), unsent);
-        let bytes = layout.numbered(self.sent_s + 1);
-        match socket.try_write(bytes) {
-            Ok(written) => {
-                self.sent_s += count;
-                self.sent_bytes = sent_bytes;
-                self.follows = true;
-                if written == bytes.len() {
-                    return Wrote::All;
+            let waiting = replay.pushed_bytes() - self.sent_bytes;
+            if self.stalled_since.is_some() {
+                let count = unsent.len() as u64;
+                return match waiting > unsent_bytes_max + self.allowance.bytes
+                    || count > UNSENT_DISPATCHES_MAX + self.allowance.dispatches
+                {
+                    true => Wrote::Behind,
+                    false => Wrote::Waits,
+                };
+            }
+            let (count, bytes) = match waiting <= AT_ONCE_BYTES
+                && self.sent_s + unsent.len() as u64 == replay.last_s()
+            {
+                true => (unsent.len(), waiting),
+                false => first_of(unsent.clone()),
+            };
+            let layout = layouts.of(self.shape(replay), unsent.take(count));
+            let frames = layout.numbered(self.sent_s + 1);
+            match socket.try_write(frames) {
+                Ok(written) => {
+                    self.sent_s += count as u64;
+                    self.sent_bytes += bytes;
+                    self.follows = true;
+                    if written < frames.len() {
+                        self.head = Bytes::copy_from_slice(&frames[written..]);
+                        return self.stall(now);
+                    }
                 }
-                self.head = Bytes::copy_from_slice(&bytes[written..]);
-                self.stall(now)
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.stall(now),
+                Err(_) => return Wrote::Broken,
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stall(now),
-            Err(_) => Wrote::Broken,
         }
     }
 
@@ -291,6 +294,19 @@ impl Outbound {
         self.stalled_since = Some(now);
         Wrote::Stalled
     }
+}
+
+/// How many dispatches to lay out at once, and the bytes of their bodies.
+fn first_of<'a>(dispatches: impl Iterator<Item = &'a Rc<Dispatch>>) -> (usize, u64) {
+    let (mut count, mut bytes) = (0, 0);
+    for dispatch in dispatches {
+        count += 1;
+        bytes += dispatch.body.len() as u64;
+        if bytes >= AT_ONCE_BYTES {
+            break;
+        }
+    }
+    (count, bytes)
 }
 
 #[cfg(test)]

@@ -308,3 +308,21 @@ fn what_waits_is_bounded_but_for_what_a_resume_replays() {
         Wrote::Behind
     );
 }
+
+#[test]
+fn a_socket_that_takes_a_part_of_a_burst_leaves_a_copy_of_little() {
+    const BODY: usize = 8 * 1024;
+    let (now, socket) = (Instant::now(), Fake::default());
+    let mut replay = Replay::default();
+    for _ in 0..200 {
+        let dispatch = Dispatch::new(EventKind::MessageCreate, &[b'x'; BODY], now);
+        replay.push(dispatch, usize::MAX);
+    }
+    let (mut out, mut layouts) = (Outbound::default(), Layouts::default());
+    assert!(out.bind(&replay, 0));
+    socket.room.set(300 * 1024);
+    let flushed = out.flush(now, &socket, &replay, u64::MAX >> 1, &mut layouts);
+    assert_eq!(flushed, Wrote::Stalled);
+    assert!(out.sent_s() > 300 / 9, "what there is room for is written");
+    assert!(out.head.len() <= AT_ONCE_BYTES as usize + 2 * BODY);
+}

@@ -5,11 +5,12 @@ use std::{rc::Rc, sync::Arc};
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::Envelope,
+    envelope::{Envelope, Scope},
     gateway::{CloseCode, EventKind, Intents},
-    id::marker::{Guild, Realm, User},
+    id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to};
@@ -20,7 +21,7 @@ use crate::{
     },
     delivery::Numbered,
     dispatch::Dispatch,
-    hub::{Variant, Verdict},
+    hub::{RealmHub, Variant, Verdict},
     session::{Arrival, AssembledGuild, GuildPhase, Session},
 };
 
@@ -29,6 +30,44 @@ const DIRECT: Intents = Intents::DIRECT_MESSAGES
     .union(Intents::DIRECT_MESSAGE_REACTIONS)
     .union(Intents::DIRECT_MESSAGE_TYPING)
     .union(Intents::DIRECT_MESSAGE_POLLS);
+
+/// Some users of realms.
+#[derive(Debug, Default)]
+pub(super) struct Users(FxHashMap<Id<Realm>, FxHashSet<Id<User>>>);
+
+impl Users {
+    /// False if they are among them.
+    pub(super) fn add(&mut self, realm: Id<Realm>, user: Id<User>) -> bool {
+        self.0.entry(realm).or_default().insert(user)
+    }
+
+    pub(super) fn has(&self, realm: Id<Realm>, user: Id<User>) -> bool {
+        self.0
+            .get(&realm)
+            .is_some_and(|users| users.contains(&user))
+    }
+
+    fn remove(&mut self, realm: Id<Realm>, user: Id<User>) {
+        if let Some(users) = self.0.get_mut(&realm) {
+            users.remove(&user);
+            if users.is_empty() {
+                self.0.remove(&realm);
+            }
+        }
+    }
+
+    /// Those of a realm, who are no longer among them.
+    fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
+        self.0.remove(&realm).unwrap_or_default()
+    }
+
+    /// All of them; none are left.
+    fn take(&mut self) -> Vec<(Id<Realm>, Id<User>)> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        all.flat_map(|(realm, users)| users.into_iter().map(move |user| (realm, user)))
+            .collect()
+    }
+}
 
 impl Core {
     /// Asks for a guild on behalf of a session; GUILD_CREATE follows.
@@ -259,7 +298,16 @@ impl Core {
             return;
         };
         let members = members_of(&change);
+        let (touched, syncing) = (hub.touched_by(&change), hub.is_syncing());
         hub.change_view(change);
+        for user in touched {
+            self.blur(realm, user);
+            if !syncing {
+                // What the change is told by comes right after it.
+                self.blurred.remove(realm, user);
+                self.unsettled.add(realm, user);
+            }
+        }
         self.members_again(realm, members);
     }
 
@@ -304,15 +352,23 @@ impl Core {
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        if complete {
-            hub.replace_view(view);
+        let moved = if complete {
+            hub.replace_view(view, &created(&replay))
         } else {
             hub.change_view(view);
-        }
+            Vec::new()
+        };
         let have = *hub.position_or(position);
+        for user in moved {
+            self.blur(realm, user);
+        }
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
         if lost {
             hub.set_position(position);
             hub.set_syncing(false);
+            self.blurred.forget(realm);
             self.lost(realm);
         } else {
             for event in &replay {
@@ -329,6 +385,7 @@ impl Core {
             }
         }
         self.come_home(realm, position, &replay, &here);
+        self.sharpen(realm);
         for (key, body) in snapshots {
             self.snapshot(realm, position, key, &body);
         }
@@ -374,9 +431,17 @@ impl Core {
                 });
                 continue;
             }
+            let first = replay.first().and_then(|event| event.position());
+            if from < have && first.is_none_or(|first| first.seq > from.seq + 1) {
+                continue; // The answer to somebody who was further: its own is to come.
+            }
             let Some(intents) = self.sessions.get(slot as usize).map(|of| of.intents) else {
                 continue;
             };
+            let mut missed = replay.iter().filter(|event| event.position() > Some(from));
+            if missed.any(|event| may_move(event, user)) {
+                self.blur(realm, user);
+            }
             let Some(hub) = self.hub.get_mut(realm) else {
                 return;
             };
@@ -403,6 +468,74 @@ impl Core {
                 hub.attach(user, slot, intents, have.seq);
             }
         }
+    }
+
+    /// What a user's sessions know of a guild's channels may be wrong from here on.
+    fn blur(&mut self, realm: Id<Realm>, user: Id<User>) {
+        if !self.blurred.add(realm, user) {
+            return;
+        }
+        let hub = self.hub.get(realm);
+        for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
+            let session = self.sessions.get(slot as usize);
+            if session.is_some_and(|session| session.intents.contains(Intents::GUILDS)) {
+                self.log.blurred(slot, realm.cast());
+            }
+        }
+    }
+
+    /// Blurred users' sessions get the guild again once all that they missed has come.
+    fn sharpen(&mut self, realm: Id<Realm>) {
+        if self.hub.get(realm).is_some_and(RealmHub::is_syncing) {
+            return;
+        }
+        for user in self.blurred.forget(realm) {
+            let hub = self.hub.get(realm);
+            let slots: Vec<_> = hub
+                .into_iter()
+                .flat_map(|hub| hub.sessions_of(user))
+                .collect();
+            for slot in slots {
+                let session = self.sessions.get(slot as usize);
+                match session.and_then(|session| session.guild_phase(realm.cast())) {
+                    Some(GuildPhase::Present) => self.guild_again(slot, realm.cast()),
+                    Some(GuildPhase::Returning(_)) => {
+                        self.blurred.add(realm, user);
+                    }
+                    Some(GuildPhase::Waiting(_)) | None => {}
+                }
+            }
+        }
+    }
+
+    /// What changed a moment ago has been told.
+    fn tick_views(&mut self) {
+        for (realm, user) in self.unsettled.take() {
+            if self.blurred.has(realm, user) {
+                continue;
+            }
+            let hub = self.hub.get(realm);
+            for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
+                self.log.sharp(slot, realm.cast());
+            }
+        }
+        let hub = &self.hub;
+        self.blurred.0.retain(|&realm, _| hub.get(realm).is_some());
+    }
+
+    /// A session that has a guild, if it cares for channels, loses it and gets it as it is now.
+    fn guild_again(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        if !session.intents.contains(Intents::GUILDS) {
+            return;
+        }
+        if let Some(hub) = self.hub.get_mut(shard::realm(guild)) {
+            hub.detach(session.user, slot);
+        }
+        self.dispatch_guild_delete(slot, guild, true);
+        self.want_guild(slot, guild, Arrival::Restored);
     }
 
     /// Sessions that wait for a realm and have its events up to somewhere: of its user's own realm
@@ -545,6 +678,7 @@ impl Core {
 
     /// Asks again for what could not be had.
     pub(super) fn tick_realms(&mut self) {
+        self.tick_views();
         for realm in std::mem::take(&mut self.unavailable) {
             let Some(hub) = self.hub.get(realm) else {
                 continue;
@@ -578,4 +712,33 @@ impl Core {
 fn members_of(view: &ViewChange) -> Vec<Id<User>> {
     let members = view.users.iter().filter(|(_, classes)| classes.is_some());
     members.map(|&(user, _)| user).collect()
+}
+
+/// Channels that these events create.
+fn created(events: &[Arc<Envelope>]) -> Vec<Id<Channel>> {
+    let creations = events
+        .iter()
+        .filter(|event| event.kind == EventKind::ChannelCreate);
+    let channels = creations.filter_map(|event| match event.vis.scope {
+        Scope::Channel(channel) => Some(channel),
+        _ => None,
+    });
+    channels.collect()
+}
+
+/// Whether a user may see other channels since an event.
+fn may_move(event: &Envelope, user: Id<User>) -> bool {
+    #[derive(Deserialize)]
+    struct OfMember {
+        user: OfUser,
+    }
+    #[derive(Deserialize)]
+    struct OfUser {
+        id: Id<User>,
+    }
+    if event.kind != EventKind::GuildMemberUpdate {
+        return event.kind.moves_views();
+    }
+    let member: Result<OfMember, _> = serde_json::from_slice(&event.body);
+    member.is_ok_and(|member| member.user.id == user)
 }

@@ -129,6 +129,7 @@ impl Core {
             watches: Vec::new(),
             connection: Some(connection),
             detached_at: None,
+            resumed: false,
             replay: Default::default(),
             dirty: false,
             recorded_at: None,
@@ -244,23 +245,28 @@ impl Core {
         self.record(slot);
     }
 
-    /// A client asks to go on with a session of this core.
+    /// A client asks to go on with a session. What this core has may be a copy of what has gone on
+    /// elsewhere: the node finds out.
     pub(super) fn resume(&mut self, key: SessionKey, resume: Resume) {
-        let slot = SessionId::parse(&resume.session_id).and_then(|id| self.by_id.get(&id).copied());
-        let session = slot.and_then(|slot| Some((slot, self.sessions.get(slot as usize)?)));
-        let Some((slot, session)) = session else {
-            return self.send_for(key, resume);
-        };
-        if session.token != resume.token.hash() {
-            // Whether it is 4004 or op 9 is the token's matter.
+        if self.own_copy(key, &resume).is_some() {
             let core = self.core_id();
-            self.outbox.push_back(ToNode::CheckToken {
+            self.outbox.push_back(ToNode::Stay {
                 core,
-                session: key,
-                token: resume.token,
+                connection: key,
+                resume: Box::new(resume),
             });
+        }
+    }
+
+    /// A client may go on with a session of this core, if what it has not got can be told.
+    pub(super) fn stays(&mut self, key: SessionKey, resume: Resume) {
+        if self.connection(key).is_none() {
             return;
         }
+        let Some(slot) = self.own_copy(key, &resume) else {
+            return;
+        };
+        let session = &mut self.sessions[slot as usize];
         if resume.seq > session.replay.last_s() {
             return self.life(key, Input::Refused(CloseCode::InvalidSeq));
         }
@@ -268,19 +274,40 @@ impl Core {
             self.config.metrics.resumed(Resumed::Refused);
             return self.life(key, Input::Invalid);
         }
-        let old = session.connection;
+        let old = session.connection.replace(key.slot);
+        session.detached_at = None;
+        session.resumed = true;
         self.life(key, Input::Accepted);
         if let Some(old) = old {
             // Its client lost it and the server did not notice yet.
             self.cut(old);
         }
-        let session = &mut self.sessions[slot as usize];
-        session.connection = Some(key.slot);
-        session.detached_at = None;
         self.bind(key.slot, slot, resume.seq);
         let came = self.came(key.slot);
         self.config.metrics.resumed(came);
         self.dispatch_body(slot, EventKind::Resumed, b"{}");
+    }
+
+    /// The session that a client asks to go on with, if it is here and the client's. Otherwise it
+    /// is looked for elsewhere.
+    fn own_copy(&mut self, key: SessionKey, resume: &Resume) -> Option<SessionSlot> {
+        let slot = SessionId::parse(&resume.session_id).and_then(|id| self.by_id.get(&id).copied());
+        let session = slot.and_then(|slot| Some((slot, self.sessions.get(slot as usize)?)));
+        let Some((slot, session)) = session else {
+            self.send_for(key, resume.clone());
+            return None;
+        };
+        if session.token != resume.token.hash() {
+            // Whether it is 4004 or op 9 is the token's matter.
+            let core = self.core_id();
+            self.outbox.push_back(ToNode::CheckToken {
+                core,
+                session: key,
+                token: resume.token.clone(),
+            });
+            return None;
+        }
+        Some(slot)
     }
 
     /// Dispatches something made for one session alone.
@@ -363,8 +390,8 @@ impl Core {
             return;
         };
         self.leave(session.user, session.seat);
-        if session.id.boot() != self.config.boot {
-            self.outbox.push_back(ToNode::GuestLeft(session.id));
+        if session.resumed {
+            self.outbox.push_back(ToNode::Ended(session.id));
         }
         let core = self.core_id();
         for &guild in &session.voice {

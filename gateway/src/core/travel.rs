@@ -76,7 +76,7 @@ impl Core {
 
     /// Tells the delivery log all of a session that has READY.
     pub(super) fn record(&mut self, slot: SessionSlot) {
-        let Some(record) = self.record_of(slot) else {
+        let Some(record) = self.record_of(slot, true) else {
             return;
         };
         let now = self.now;
@@ -86,8 +86,8 @@ impl Core {
         }
     }
 
-    /// A session as it is now; `None` before READY.
-    fn record_of(&self, slot: SessionSlot) -> Option<SessionRecord> {
+    /// A session as it is now; `None` before READY. `alone`: what it was dispatched may be lost.
+    fn record_of(&self, slot: SessionSlot, alone: bool) -> Option<SessionRecord> {
         let session = self.sessions.get(slot as usize)?;
         if session.assembling.is_some() {
             return None;
@@ -100,10 +100,18 @@ impl Core {
             .home
             .or_else(|| reached(shard::realm(session.user)))?;
         let guilds = session.guilds.iter().filter_map(|&(guild, phase)| {
+            let realm = shard::realm(guild);
             let at = match phase {
-                GuildPhase::Waiting(arrival) => Reached::Nothing(arrival),
-                GuildPhase::Returning(at) => Reached::Position(at),
-                GuildPhase::Present => Reached::Position(reached(shard::realm(guild))?),
+                GuildPhase::Waiting(arrival) => return Some((guild, Reached::Nothing(arrival))),
+                GuildPhase::Returning(at) => at,
+                GuildPhase::Present => reached(realm)?,
+            };
+            let blurred = self.blurred.has(realm, session.user)
+                || alone && self.unsettled.has(realm, session.user);
+            let at = if blurred {
+                Reached::Blurred(at)
+            } else {
+                Reached::Position(at)
             };
             Some((guild, at))
         });
@@ -157,7 +165,8 @@ impl Core {
         if claim.s > session.replay.last_s() {
             return Claimed::InvalidSeq;
         }
-        let (Some(rest), Some(record)) = (session.replay.after(claim.s), self.record_of(slot))
+        let (Some(rest), Some(record)) =
+            (session.replay.after(claim.s), self.record_of(slot, false))
         else {
             return Claimed::Gone;
         };
@@ -220,7 +229,10 @@ impl Core {
         for (guild, reached) in guilds {
             match reached {
                 Reached::Nothing(arrival) => self.want_guild(slot, guild, arrival),
-                Reached::Position(at) => {
+                Reached::Position(at) | Reached::Blurred(at) => {
+                    if let Reached::Blurred(_) = reached {
+                        self.blurred.add(shard::realm(guild), user);
+                    }
                     if let Some(session) = self.sessions.get_mut(slot as usize) {
                         session.set_guild_phase(guild, GuildPhase::Returning(at));
                     }

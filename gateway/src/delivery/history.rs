@@ -1,6 +1,6 @@
 //! Another node's side: reads a core's chunks in order and says where a session stood at an `s`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use guildhall_shared::{
     Id,
@@ -46,11 +46,17 @@ pub struct History {
     next: Option<u64>,
     slots: HashMap<SessionSlot, SessionId, FxBuildHasher>,
     trails: HashMap<SessionId, Trail, FxBuildHasher>,
+    /// Sessions that others have taken over. What the core, which may not know, goes on to say of
+    /// one counts no longer, until the core has said that its copy is over.
+    taken: HashSet<SessionId, FxBuildHasher>,
+    /// Where those copies are, if that is known.
+    copies: HashMap<SessionSlot, SessionId, FxBuildHasher>,
 }
 
 /// One session: its states, and what came after each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Trail {
+    slot: SessionSlot,
     states: Vec<State>,
     steps: Vec<Step>,
 }
@@ -73,6 +79,8 @@ enum Step {
     Left(Numbered, Id<Guild>),
     Waits(Numbered, Id<Guild>, Arrival),
     Home(Position),
+    Blurred(Id<Guild>),
+    Sharp(Id<Guild>),
 }
 
 impl History {
@@ -86,6 +94,20 @@ impl History {
             self.next = None;
         }
         taken
+    }
+
+    /// Another node has taken a session over.
+    pub fn taken(&mut self, session: SessionId) {
+        self.taken.insert(session);
+        if let Some(trail) = self.trails.remove(&session) {
+            self.slots.remove(&trail.slot);
+            self.copies.insert(trail.slot, session);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_taken(&self, session: SessionId) -> bool {
+        self.taken.contains(&session)
     }
 
     /// Where a session stood when its client had every dispatch up to `s`.
@@ -193,6 +215,14 @@ impl History {
                 let at = reader.position()?;
                 self.step(slot, Step::Home(at));
             }
+            kind::BLURRED => {
+                let (slot, guild) = (reader.slot()?, reader.id()?);
+                self.step(slot, Step::Blurred(guild));
+            }
+            kind::SHARP => {
+                let (slot, guild) = (reader.slot()?, reader.id()?);
+                self.step(slot, Step::Sharp(guild));
+            }
             kind::END => {
                 let slot = reader.slot()?;
                 self.end(slot);
@@ -204,12 +234,23 @@ impl History {
 
     fn state(&mut self, slot: SessionSlot, s: u64, record: SessionRecord) {
         let id = record.id;
+        if self.copies.get(&slot).is_some_and(|copy| *copy != id) {
+            self.copy_ends(slot);
+        }
+        if self.taken.contains(&id) {
+            return;
+        }
         if let Some(before) = self.slots.insert(slot, id)
             && before != id
         {
             self.trails.remove(&before);
         }
-        let trail = self.trails.entry(id).or_default();
+        let trail = self.trails.entry(id).or_insert_with(|| Trail {
+            slot,
+            states: Vec::new(),
+            steps: Vec::new(),
+        });
+        trail.slot = slot;
         trail.states.push(State {
             s,
             after: trail.steps.len(),
@@ -226,7 +267,14 @@ impl History {
         }
     }
 
+    fn copy_ends(&mut self, slot: SessionSlot) {
+        if let Some(session) = self.copies.remove(&slot) {
+            self.taken.remove(&session);
+        }
+    }
+
     fn end(&mut self, slot: SessionSlot) {
+        self.copy_ends(slot);
         if let Some(id) = self.slots.remove(&slot) {
             self.trails.remove(&id);
         }
@@ -245,7 +293,7 @@ impl Step {
             Self::Joined(numbered, ..) | Self::Left(numbered, _) | Self::Waits(numbered, ..) => {
                 numbered == Numbered::Yes
             }
-            Self::Home(_) => false,
+            Self::Home(_) | Self::Blurred(_) | Self::Sharp(_) => false,
         }
     }
 
@@ -257,7 +305,9 @@ impl Step {
                 }
                 if realm == shard::realm(record.user) {
                     record.home = record.home.max(at);
-                } else if let Some(Reached::Position(have)) = reached(record, realm.cast()) {
+                } else if let Some(Reached::Position(have) | Reached::Blurred(have)) =
+                    reached(record, realm.cast())
+                {
                     *have = (*have).max(at);
                 }
             }
@@ -266,6 +316,20 @@ impl Step {
             Self::Left(_, guild) => record.guilds.retain(|(known, _)| *known != guild),
             Self::Waits(_, guild, arrival) => set(record, guild, Reached::Nothing(arrival)),
             Self::Home(at) => record.home = record.home.max(at),
+            Self::Blurred(guild) => {
+                if let Some(known) = reached(record, guild)
+                    && let Reached::Position(at) = *known
+                {
+                    *known = Reached::Blurred(at);
+                }
+            }
+            Self::Sharp(guild) => {
+                if let Some(known) = reached(record, guild)
+                    && let Reached::Blurred(at) = *known
+                {
+                    *known = Reached::Position(at);
+                }
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ pub use history::{BadLog, Found, History};
 pub use writer::Writer;
 
 /// First byte of a chunk: a reader of another version takes nothing from it.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Kinds of records. A record is its kind and varints, unless said otherwise.
 mod kind {
@@ -37,6 +37,10 @@ mod kind {
     pub(super) const HOME: u8 = 7;
     /// `slot`: the session is over, or no longer here.
     pub(super) const END: u8 = 8;
+    /// `slot, guild`: what it knows of the guild's channels may be wrong from here on.
+    pub(super) const BLURRED: u8 = 9;
+    /// `slot, guild`: it is right again.
+    pub(super) const SHARP: u8 = 10;
 }
 
 /// Whether a record tells of a dispatch too: the session's next `s`.

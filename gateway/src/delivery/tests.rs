@@ -74,8 +74,13 @@ enum Step {
     Waits(usize, u64, bool),
     Home(usize, bool),
     State(usize),
+    Blurred(usize, u64, bool),
     /// A session ends and another one takes its place.
     Replace(usize),
+    /// Another node takes a session over, and this one does not know.
+    Taken(usize),
+    /// The copy ends, and the session comes back.
+    Return(usize),
     Chunk,
     /// The chunk in the making never arrives.
     Lose,
@@ -92,10 +97,13 @@ fn step() -> impl Strategy<Value = Step> {
         3 => slot.clone().prop_map(Step::Own),
         2 => one.clone().prop_map(|(slot, guild, numbered)| Step::Joined(slot, guild, numbered)),
         1 => one.clone().prop_map(|(slot, guild, numbered)| Step::Left(slot, guild, numbered)),
+        1 => one.clone().prop_map(|(slot, guild, sharp)| Step::Blurred(slot, guild, sharp)),
         1 => one.prop_map(|(slot, guild, numbered)| Step::Waits(slot, guild, numbered)),
         2 => (slot.clone(), any::<bool>()).prop_map(|(slot, seen)| Step::Home(slot, seen)),
         2 => slot.clone().prop_map(Step::State),
-        1 => slot.prop_map(Step::Replace),
+        1 => slot.clone().prop_map(Step::Replace),
+        1 => slot.clone().prop_map(Step::Taken),
+        1 => slot.prop_map(Step::Return),
         4 => Just(Step::Chunk),
         1 => Just(Step::Lose),
         1 => Just(Step::Twice),
@@ -110,6 +118,10 @@ struct Truth {
     s: u64,
     stood: HashMap<u64, Vec<SessionRecord>>,
     recorded: bool,
+    /// What the log says of it counts no longer.
+    taken: bool,
+    /// Not even if it comes back: the reader did not see how its copy began, or ended.
+    blind: bool,
 }
 
 impl Truth {
@@ -121,6 +133,8 @@ impl Truth {
             s: 0,
             stood,
             recorded: false,
+            taken: false,
+            blind: false,
         }
     }
 
@@ -156,6 +170,8 @@ proptest! {
         let mut truths: Vec<Truth> = (0..SLOTS as u64).map(Truth::new).collect();
         let mut made = SLOTS as u64;
         let mut seq = 10;
+        // A session has come back since the last chunk.
+        let mut returned = false;
         for step in steps {
             match step {
                 Step::Event { guild: number, durable, whom } => {
@@ -168,7 +184,11 @@ proptest! {
                         writer.reach(slot as SessionSlot);
                         let known = truth.record.guilds.iter_mut();
                         let mut known = known.filter(|(id, _)| *id == guild(number));
-                        if let (Some((_, Reached::Position(have))), Some(at)) = (known.next(), at) {
+                        if let (
+                            Some((_, Reached::Position(have) | Reached::Blurred(have))),
+                            Some(at),
+                        ) = (known.next(), at)
+                        {
                             *have = at;
                         }
                         truth.note(true);
@@ -196,6 +216,23 @@ proptest! {
                     truths[slot].set(guild(number), Some(Reached::Nothing(arrival)));
                     truths[slot].note(yes);
                 }
+                Step::Blurred(slot, number, sharp) => {
+                    match sharp {
+                        true => writer.sharp(slot as SessionSlot, guild(number)),
+                        false => writer.blurred(slot as SessionSlot, guild(number)),
+                    }
+                    let known = truths[slot].record.guilds.iter_mut();
+                    let mut known = known.filter(|(id, _)| *id == guild(number));
+                    if let Some((_, reached)) = known.next()
+                        && let Reached::Position(at) | Reached::Blurred(at) = *reached
+                    {
+                        *reached = match sharp {
+                            true => Reached::Position(at),
+                            false => Reached::Blurred(at),
+                        };
+                    }
+                    truths[slot].note(false);
+                }
                 Step::Home(slot, dispatched) => {
                     seq += 1;
                     let realm = shard::realm(truths[slot].record.user);
@@ -211,7 +248,31 @@ proptest! {
                 Step::State(slot) => {
                     let truth = &mut truths[slot];
                     writer.state(slot as SessionSlot, truth.s, &truth.record);
-                    truth.recorded = true;
+                    truth.recorded = !truth.blind;
+                }
+                Step::Taken(slot) => {
+                    // Nobody takes a session over that, as far as they have read, is not there.
+                    if let Some(chunk) = returned.then(|| writer.take()).flatten() {
+                        history.push(&chunk).unwrap();
+                    }
+                    returned = false;
+                    let truth = &mut truths[slot];
+                    truth.blind |= truth.taken
+                        || history.at(truth.record.id, u64::MAX) == Found::Unknown;
+                    truth.taken = true;
+                    history.taken(truth.record.id);
+                }
+                Step::Return(slot) => {
+                    let truth = &mut truths[slot];
+                    if !truth.taken {
+                        continue;
+                    }
+                    truth.taken = false;
+                    truth.stood = HashMap::from([(truth.s, vec![truth.record.clone()])]);
+                    truth.recorded = !truth.blind;
+                    writer.end(slot as SessionSlot);
+                    writer.state(slot as SessionSlot, truth.s, &truth.record);
+                    returned = true;
                 }
                 Step::Replace(slot) => {
                     writer.end(slot as SessionSlot);
@@ -225,7 +286,10 @@ proptest! {
                 }
                 Step::Lose => {
                     if writer.take().is_some() {
-                        truths.iter_mut().for_each(|truth| truth.recorded = false);
+                        for truth in &mut truths {
+                            truth.recorded = false;
+                            truth.blind |= history.is_taken(truth.record.id);
+                        }
                     }
                 }
                 Step::Twice => {
@@ -241,6 +305,10 @@ proptest! {
             history.push(chunk).unwrap();
         }
         for truth in &truths {
+            if truth.taken {
+                prop_assert_eq!(history.at(truth.record.id, truth.s), Found::Unknown);
+                continue;
+            }
             for s in 0..=truth.s + 1 {
                 match history.at(truth.record.id, s) {
                     Found::At(record) => {

@@ -118,6 +118,20 @@ impl Writer {
         self.put(at.seq);
     }
 
+    /// What a session knows of a guild's channels may be wrong from here on.
+    pub fn blurred(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        self.begin(kind::BLURRED);
+        self.put(u64::from(slot));
+        self.put(guild.get());
+    }
+
+    /// It is right again.
+    pub fn sharp(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        self.begin(kind::SHARP);
+        self.put(u64::from(slot));
+        self.put(guild.get());
+    }
+
     /// A session is over, or has gone to another core.
     pub fn end(&mut self, slot: SessionSlot) {
         self.begin(kind::END);

@@ -56,12 +56,14 @@ use self::{
         server,
     },
     start_limits::StartLimits,
-    travel::{Finder, claims::Claims, log::DeliveryLog},
+    travel::{Finder, Own, claims::Claims, holders::Holders, log::DeliveryLog},
     voice::Voice,
 };
 use crate::{
-    bus::{CoreHandle, CoreId, ToCore, ToNode},
+    bus::{CoreHandle, CoreId, NotResumed, SessionKey, ToCore, ToNode},
+    codec::Resume,
     config::ResumeLog,
+    session::SessionId,
 };
 
 pub use self::{owner::view::Classes, relay::auth::ClusterKey};
@@ -263,7 +265,8 @@ async fn serve(
         links.clone(),
         metrics.clone(),
     );
-    let claims = Claims::new(config.boot, cores.clone());
+    let holders = Holders::new(config.boot, commands.clone(), cores.clone().into());
+    let claims = Claims::new(config.boot, holders.clone(), cores.clone());
     let (listening, answered) = (Rc::downgrade(&edge), claims.clone());
     links.listen(move |node, event| {
         if let Some(edge) = listening.upgrade() {
@@ -346,7 +349,9 @@ async fn serve(
     let finder = Finder::new(travel::Parts {
         boot: config.boot,
         commands: commands.clone(),
+        map,
         links,
+        holders: holders.clone(),
         claims: claims.clone(),
         log: log.clone(),
         limits: limits.clone(),
@@ -354,8 +359,8 @@ async fn serve(
         cores: cores.clone(),
     });
     spawn_local(log.clone().run());
-    spawn_local(finder.clone().keep_guests());
-    spawn_local(finder.clone().watch_taken());
+    spawn_local(holders.clone().renew());
+    spawn_local(holders.clone().watch_taken());
     spawn_local(finder.clone().sweep());
     let identifier = Rc::new(Identifier::new(db, commands, limits.clone(), metrics));
     spawn_local(identifier.clone().sweep());
@@ -427,6 +432,29 @@ async fn serve(
                     let _ = answer(&cores, core, ToCore::NotResumed { connection, why }).await;
                 });
             }
+            ToNode::Stay {
+                core,
+                connection,
+                resume,
+            } => {
+                let (finder, identifier) = (finder.clone(), identifier.clone());
+                let cores = cores.clone();
+                spawn_local(async move {
+                    let message = match finder.own(core, &resume).await {
+                        Own::Stays => ToCore::Stays { connection, resume },
+                        Own::Unsure => ToCore::NotResumed {
+                            connection,
+                            why: NotResumed::Gone,
+                        },
+                        Own::Copy => {
+                            let find =
+                                find(&finder, &identifier, &cores, core, connection, &resume);
+                            return find.await;
+                        }
+                    };
+                    let _ = answer(&cores, core, message).await;
+                });
+            }
             ToNode::Find {
                 core,
                 connection,
@@ -435,12 +463,7 @@ async fn serve(
                 let (finder, identifier) = (finder.clone(), identifier.clone());
                 let cores = cores.clone();
                 spawn_local(async move {
-                    let why = match finder.find(core, &resume).await {
-                        Ok(session) => return finder.bring(core, connection, session).await,
-                        Err(Some(why)) => why,
-                        Err(None) => identifier.why_not(&resume.token).await,
-                    };
-                    let _ = answer(&cores, core, ToCore::NotResumed { connection, why }).await;
+                    find(&finder, &identifier, &cores, core, connection, &resume).await;
                 });
             }
             ToNode::Claimed { number, result } => claims.answer(number, Some(result)),
@@ -449,9 +472,11 @@ async fn serve(
                 if let Some((person, seat)) = seat {
                     limits.let_go(person, seat);
                 }
-                finder.gone(&session_id);
+                if let Some(session) = SessionId::parse(&session_id) {
+                    holders.gone(session);
+                }
             }
-            ToNode::GuestLeft(session) => finder.gone(&session.to_string()),
+            ToNode::Ended(session) => holders.gone(session),
             ToNode::Delivered {
                 core,
                 number,
@@ -464,6 +489,23 @@ async fn serve(
     heartbeat.farewell().await;
     tracing::info!(node.id = %config.node_id, "node stopped");
     Ok(())
+}
+
+/// Brings a session to the core whose client resumes it, or says why not.
+async fn find(
+    finder: &Finder,
+    identifier: &Identifier,
+    cores: &[CoreHandle],
+    core: CoreId,
+    connection: SessionKey,
+    resume: &Resume,
+) {
+    let why = match finder.find(core, resume).await {
+        Ok(session) => return finder.bring(core, connection, session).await,
+        Err(Some(why)) => why,
+        Err(None) => identifier.why_not(&resume.token).await,
+    };
+    let _ = answer(cores, core, ToCore::NotResumed { connection, why }).await;
 }
 
 /// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the

@@ -66,6 +66,8 @@ pub struct Session {
     pub connection: Option<SessionSlot>,
     /// Since when there is none.
     pub detached_at: Option<Instant>,
+    /// Redis says who has it.
+    pub resumed: bool,
     /// Everything dispatched lately; numbers the dispatches.
     pub replay: Replay,
     /// Dispatches wait to be written.

@@ -48,6 +48,8 @@ pub enum Reached {
     Nothing(Arrival),
     /// It has the guild, and its events up to here.
     Position(Position),
+    /// The same, but its client may lack news of channels: it gets the guild anew.
+    Blurred(Position),
 }
 
 impl SessionRecord {
@@ -95,6 +97,7 @@ impl SessionRecord {
             watches: Vec::new(),
             connection: None,
             detached_at: Some(now),
+            resumed: true,
             replay,
             dirty: false,
             recorded_at: None,

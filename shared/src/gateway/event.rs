@@ -182,6 +182,20 @@ impl EventKind {
                 | Self::ChannelRecipientRemove
         )
     }
+
+    /// Whether it can change which of the channels that were there before a member of the guild
+    /// sees; of [`Self::GuildMemberUpdate`] only that member.
+    pub const fn moves_views(self) -> bool {
+        matches!(
+            self,
+            Self::ChannelUpdate
+                | Self::ChannelDelete
+                | Self::GuildUpdate
+                | Self::GuildMemberUpdate
+                | Self::GuildRoleUpdate
+                | Self::GuildRoleDelete
+        )
+    }
 }
 
 #[cfg(test)]

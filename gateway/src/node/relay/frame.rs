@@ -24,6 +24,9 @@ use crate::{
     session::record::{SessionRecord, Travelling},
 };
 
+/// What the frames mean: raised by every change that another version would not understand. Gateways
+/// of different versions have no links; each serves its clients itself then.
+pub(crate) const VERSION: u16 = 2;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.
@@ -87,6 +90,8 @@ pub(crate) struct Tell {
 pub(crate) struct Wanted {
     pub(crate) boot: u32,
     pub(crate) core: CoreId,
+    /// How often the session had been resumed when that was looked up.
+    pub(crate) generation: u64,
     pub(crate) claim: Claim,
 }
 
@@ -164,6 +169,8 @@ impl Tell {
 pub(crate) struct Challenge {
     pub(crate) node: String,
     pub(crate) nonce: [u8; 32],
+    /// [`VERSION`] of that side.
+    pub(crate) version: u16,
 }
 
 /// From the connecting side: who it is, and that it knows the key.
@@ -517,8 +524,13 @@ mod tests {
 
     fn frame() -> impl Strategy<Value = Frame> {
         prop_oneof![
-            (any::<[u8; 32]>(), ".{0,20}")
-                .prop_map(|(nonce, node)| Frame::Challenge(Challenge { node, nonce })),
+            (any::<[u8; 32]>(), ".{0,20}", any::<u16>()).prop_map(|(nonce, node, version)| {
+                Frame::Challenge(Challenge {
+                    node,
+                    nonce,
+                    version,
+                })
+            }),
             (any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(|(nonce, proof)| Frame::Hello(Hello {
                 node: "a".into(),
                 nonce,

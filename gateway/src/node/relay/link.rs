@@ -19,7 +19,7 @@ use tokio::{
 use super::{
     FrameReader, HANDSHAKE_TIMEOUT, LinkError, PING_INTERVAL, SILENCE_MAX,
     auth::{ClusterKey, Handshake},
-    frame::{FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Hello},
+    frame::{FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Hello, VERSION},
     outbox::Outbox,
 };
 use crate::{
@@ -222,6 +222,9 @@ impl Links {
         };
         if challenge.node != node {
             return Err(LinkError::Unproven);
+        }
+        if challenge.version != VERSION {
+            return Err(LinkError::Version(challenge.version));
         }
         let mut hello = Hello {
             node: self.node.clone(),

@@ -39,6 +39,8 @@ pub(crate) enum LinkError {
     Silent,
     #[error("the other side does not know the cluster key, or is another node")]
     Unproven,
+    #[error("the other side speaks version {0} of the relay")]
+    Version(u16),
     #[error("an unexpected frame")]
     Unexpected,
 }

@@ -18,7 +18,7 @@ use tokio::{
 use super::{
     FrameReader, HANDSHAKE_TIMEOUT, LinkError, SILENCE_MAX,
     auth::{ClusterKey, Handshake},
-    frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Sub},
+    frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Sub, VERSION},
     outbox::Outbox,
 };
 use crate::node::{
@@ -152,6 +152,7 @@ impl Server {
         let challenge = Challenge {
             node: self.node.clone(),
             nonce: rand::random(),
+            version: VERSION,
         };
         writer
             .write_all(&Frame::Challenge(challenge.clone()).encode())

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
+use super::holders::Holders;
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, ToCore},
     node::relay::{
@@ -23,6 +24,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// See the module.
 pub(crate) struct Claims {
     boot: u32,
+    holders: Rc<Holders>,
     cores: Vec<CoreHandle>,
     last: Cell<u64>,
     waiting: RefCell<HashMap<u64, Waiting>>,
@@ -35,9 +37,10 @@ struct Waiting {
 }
 
 impl Claims {
-    pub(crate) fn new(boot: u32, cores: Vec<CoreHandle>) -> Rc<Self> {
+    pub(crate) fn new(boot: u32, holders: Rc<Holders>, cores: Vec<CoreHandle>) -> Rc<Self> {
         Rc::new(Self {
             boot,
+            holders,
             cores,
             last: Cell::new(0),
             waiting: RefCell::default(),
@@ -73,6 +76,10 @@ impl Claims {
     pub(crate) async fn of_others(&self, wanted: Wanted) -> Option<Claimed> {
         if wanted.boot != self.boot {
             return None;
+        }
+        if self.holders.generation(wanted.claim.session) > wanted.generation {
+            // It was resumed here since: that attempt was given up, and must not take it away.
+            return Some(Claimed::Gone);
         }
         self.here(wanted.core, wanted.claim).await
     }

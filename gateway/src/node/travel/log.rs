@@ -20,6 +20,7 @@ use crate::{
     config::ResumeLog,
     delivery::History,
     node::answer,
+    session::SessionId,
 };
 
 /// What is gathered before it is sent. After kill -9 this much is unknown.
@@ -156,6 +157,25 @@ impl DeliveryLog {
         }
     }
 
+    /// Writes into the log of another node's core that a session is no longer there.
+    pub(crate) async fn end(&self, boot: u32, core: CoreId, session: SessionId) -> RedisResult<()> {
+        let key = keys::delivery_log(boot, core);
+        let mut commands = self.commands.clone();
+        redis::pipe()
+            .cmd("XADD")
+            .arg(&key)
+            .arg("*")
+            .arg(keys::TAKEN_FIELD)
+            .arg(session.to_string())
+            .ignore()
+            .cmd("PEXPIRE")
+            .arg(&key)
+            .arg(keys::DELIVERY_LOG_MS)
+            .ignore()
+            .query_async(&mut commands)
+            .await
+    }
+
     /// Reads on in the log of a core, behind the entry `after`.
     pub(crate) async fn read(
         &self,
@@ -183,6 +203,13 @@ impl DeliveryLog {
             let all = reply.ids.len() < READ_ENTRIES;
             for mut entry in reply.ids {
                 *after = entry.id;
+                if let Some(session) = entry.map.remove(keys::TAKEN_FIELD) {
+                    let session = redis::from_redis_value::<String>(session).ok();
+                    if let Some(session) = session.as_deref().and_then(SessionId::parse) {
+                        history.taken(session);
+                    }
+                    continue;
+                }
                 let chunk = entry.map.remove(keys::STREAM_FIELD);
                 let chunk: Vec<u8> = chunk
                     .and_then(|value| redis::from_redis_value(value).ok())

@@ -1,0 +1,325 @@
+//! Who has a session: what Redis says of it, and what this node knows of the sessions here.
+//!
+//! A session that was never resumed is where its id says. Every RESUME, wherever it comes to,
+//! raises the session's generation in Redis by compare-and-set: of two nodes with a copy of one
+//! session only one gets it, and the other learns that its copy counts no longer (I13).
+
+use std::{cell::RefCell, rc::Rc, sync::LazyLock, time::Duration};
+
+use guildhall_shared::keys;
+use redis::{RedisResult, Script, aio::ConnectionManager, streams::StreamRangeReply};
+use rustc_hash::FxHashMap;
+use tokio::time::sleep;
+
+use crate::{
+    broken::{self, Broken},
+    bus::{CoreHandle, CoreId, ToCore},
+    session::SessionId,
+};
+
+/// Time between signs of life of sessions that Redis says are here, far below
+/// [`keys::SESSION_TTL_MS`].
+const RENEW_PERIOD: Duration = Duration::from_secs(60);
+/// Sessions renewed with one round trip.
+const RENEWED_AT_ONCE: usize = 500;
+/// Time between looks for sessions that other nodes have taken over.
+const TAKEN_PERIOD: Duration = Duration::from_secs(2);
+/// Of those, read at once.
+const TAKEN_AT_ONCE: usize = 1000;
+
+/// Gives a session to a core of this node if its generation is the one that was read; 0 if not.
+static TAKE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local stored = redis.call('GET', KEYS[1])
+        local generation = 0
+        if stored then
+            generation = tonumber(string.match(stored, '^(%d+) ')) or 0
+        end
+        if generation ~= tonumber(ARGV[1]) then
+            return 0
+        end
+        redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+        return 1
+        ",
+    )
+});
+
+/// Writes who has a session, if that is still who it was; 0 if somebody has a later generation of
+/// it, or the same. What Redis lost says nothing against it.
+static KEEP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+        local stored = redis.call('GET', KEYS[1])
+        if stored and stored ~= ARGV[2] then
+            local generation = tonumber(string.match(stored, '^(%d+) ')) or 0
+            if generation >= tonumber(ARGV[1]) then
+                return 0
+            end
+        end
+        redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+        return 1
+        ",
+    )
+});
+
+/// Who has a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// How often it was resumed.
+    pub(crate) generation: u64,
+    pub(crate) boot: u32,
+    pub(crate) core: CoreId,
+}
+
+/// See the module.
+pub(crate) struct Holders {
+    boot: u32,
+    commands: ConnectionManager,
+    cores: Rc<[CoreHandle]>,
+    /// Sessions here of which Redis says so: those that were resumed.
+    here: RefCell<FxHashMap<SessionId, Holder>>,
+}
+
+impl Holders {
+    pub(crate) fn new(boot: u32, commands: ConnectionManager, cores: Rc<[CoreHandle]>) -> Rc<Self> {
+        Rc::new(Self {
+            boot,
+            commands,
+            cores,
+            here: RefCell::default(),
+        })
+    }
+
+    /// Who has a session, as Redis says.
+    pub(super) async fn of(&self, session: SessionId) -> RedisResult<Holder> {
+        let mut commands = self.commands.clone();
+        let stored: Option<String> = redis::cmd("GET")
+            .arg(keys::session(&session.to_string()))
+            .query_async(&mut commands)
+            .await?;
+        let moved = stored.as_deref().and_then(Holder::parse);
+        Ok(moved.unwrap_or_else(|| Holder::by_id(session)))
+    }
+
+    /// The generation of the copy that is here, as far as this node knows.
+    pub(crate) fn generation(&self, session: SessionId) -> u64 {
+        let here = self.here.borrow();
+        here.get(&session).map_or(0, |holder| holder.generation)
+    }
+
+    /// Gives a session to a core of this node; `false`: somebody else was faster.
+    pub(super) async fn take(
+        &self,
+        session: SessionId,
+        from: Holder,
+        core: CoreId,
+    ) -> RedisResult<bool> {
+        let to = self.next(from, core);
+        let mut commands = self.commands.clone();
+        let taken: bool = TAKE
+            .key(keys::session(&session.to_string()))
+            .arg(from.generation)
+            .arg(to.to_string())
+            .arg(keys::SESSION_TTL_MS)
+            .invoke_async(&mut commands)
+            .await?;
+        let taken = taken || broken::is(Broken::Generation);
+        if taken {
+            self.here.borrow_mut().insert(session, to);
+        }
+        Ok(taken)
+    }
+
+    /// A client resumes a session where it is; `false`: what is here is a copy of a session that
+    /// goes on elsewhere.
+    pub(super) async fn stay(&self, session: SessionId, core: CoreId) -> RedisResult<bool> {
+        let known = self.here.borrow().get(&session).copied();
+        let known = known.unwrap_or_else(|| Holder::by_id(session));
+        let next = self.next(known, core);
+        let mut commands = self.commands.clone();
+        let stays: bool = keep(session, known, next)
+            .invoke_async(&mut commands)
+            .await?;
+        if stays || broken::is(Broken::Generation) {
+            self.here.borrow_mut().insert(session, next);
+            return Ok(true);
+        }
+        self.lose(session, core);
+        Ok(false)
+    }
+
+    /// Tells the node that had a session, should it live, that it has it no longer.
+    pub(super) async fn announce(&self, from: Holder, session: SessionId) -> RedisResult<()> {
+        let key = keys::taken(from.boot);
+        let mut commands = self.commands.clone();
+        redis::pipe()
+            .cmd("XADD")
+            .arg(&key)
+            .arg("*")
+            .arg(keys::STREAM_FIELD)
+            .arg(session.to_string())
+            .ignore()
+            .cmd("PEXPIRE")
+            .arg(&key)
+            .arg(keys::DELIVERY_LOG_MS)
+            .ignore()
+            .query_async(&mut commands)
+            .await
+    }
+
+    /// A session is no longer here.
+    pub(crate) fn gone(&self, session: SessionId) {
+        self.here.borrow_mut().remove(&session);
+    }
+
+    fn next(&self, from: Holder, core: CoreId) -> Holder {
+        Holder {
+            generation: from.generation + 1,
+            boot: self.boot,
+            core,
+        }
+    }
+
+    /// Says again and again which sessions are here, as long as the task lives.
+    pub(crate) async fn renew(self: Rc<Self>) {
+        loop {
+            sleep(RENEW_PERIOD).await;
+            let here: Vec<(SessionId, Holder)> = {
+                let here = self.here.borrow();
+                here.iter().map(|(&id, &holder)| (id, holder)).collect()
+            };
+            for some in here.chunks(RENEWED_AT_ONCE) {
+                if let Err(error) = self.renew_some(some).await {
+                    tracing::debug!(%error, "sessions were not renewed");
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn renew_some(&self, here: &[(SessionId, Holder)]) -> RedisResult<()> {
+        let mut commands = self.commands.clone();
+        let mut pipeline = redis::pipe();
+        for &(session, holder) in here {
+            pipeline.invoke_script(&keep(session, holder, holder));
+        }
+        let ours: Vec<bool> = pipeline.query_async(&mut commands).await?;
+        for (&(session, holder), ours) in here.iter().zip(ours) {
+            // It may have been resumed since.
+            let as_it_was = self.here.borrow().get(&session) == Some(&holder);
+            if !ours && as_it_was {
+                self.lose(session, holder.core);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the copies of sessions that other nodes have taken over, as long as the task lives.
+    pub(crate) async fn watch_taken(self: Rc<Self>) {
+        let mut after = "0".to_owned();
+        loop {
+            sleep(TAKEN_PERIOD).await;
+            let mut commands = self.commands.clone();
+            let taken: RedisResult<StreamRangeReply> = redis::cmd("XRANGE")
+                .arg(keys::taken(self.boot))
+                .arg(format!("({after}"))
+                .arg("+")
+                .arg("COUNT")
+                .arg(TAKEN_AT_ONCE)
+                .query_async(&mut commands)
+                .await;
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(error) => {
+                    tracing::debug!(%error, "what others have taken over is not known");
+                    continue;
+                }
+            };
+            for entry in taken.ids {
+                if let Some(session) = entry.get::<String>(keys::STREAM_FIELD)
+                    && let Some(session) = SessionId::parse(&session)
+                {
+                    let here = self.here.borrow().get(&session).copied();
+                    let core = here.map_or(session.core(), |holder| holder.core);
+                    self.lose(session, core);
+                }
+                after = entry.id;
+            }
+        }
+    }
+
+    /// The copy that a core has counts no longer.
+    fn lose(&self, session: SessionId, core: CoreId) {
+        if broken::is(Broken::Generation) {
+            return;
+        }
+        self.gone(session);
+        if let Some(core) = self.cores.get(usize::from(core))
+            && core.send(ToCore::Taken(session)).is_err()
+        {
+            tracing::warn!("a core is too busy to end a session that is elsewhere");
+        }
+    }
+}
+
+fn keep(session: SessionId, from: Holder, to: Holder) -> redis::ScriptInvocation<'static> {
+    let mut invocation = KEEP.key(keys::session(&session.to_string()));
+    invocation
+        .arg(from.generation)
+        .arg(from.to_string())
+        .arg(to.to_string())
+        .arg(keys::SESSION_TTL_MS);
+    invocation
+}
+
+impl Holder {
+    /// Who has a session that was never resumed.
+    fn by_id(session: SessionId) -> Self {
+        Self {
+            generation: 0,
+            boot: session.boot(),
+            core: session.core(),
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let generation = words.next()?.parse().ok()?;
+        let boot = u32::from_str_radix(words.next()?, 16).ok()?;
+        let core = words.next()?.parse().ok()?;
+        Some(Self {
+            generation,
+            boot,
+            core,
+        })
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            generation,
+            boot,
+            core,
+        } = self;
+        write!(f, "{generation} {boot:08x} {core}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_holder_is_read_as_it_is_written() {
+        let holder = Holder {
+            generation: 3,
+            boot: 0xDEAD_BEEF,
+            core: 1,
+        };
+        assert_eq!(holder.to_string(), "3 deadbeef 1");
+        assert_eq!(Holder::parse(&holder.to_string()), Some(holder));
+        assert_eq!(Holder::parse("3 deadbeef"), None);
+    }
+}
