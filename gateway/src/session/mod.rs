@@ -76,6 +76,7 @@ pub struct Session {
     pub recorded_at: Option<Instant>,
     /// Where READY left off in the user's own realm, until its events follow from there.
     pub home: Option<Position>,
+    /// By their ids: large bots have thousands, and READY asks for each.
     pub guilds: Vec<(Id<Guild>, GuildPhase)>,
     /// Guilds in which it asked for voice; it leaves it there when it ends.
     pub voice: Vec<Id<Guild>>,
@@ -173,17 +174,20 @@ impl Session {
     }
 
     pub fn guild_phase(&self, guild: Id<Guild>) -> Option<GuildPhase> {
-        self.guilds
-            .iter()
-            .find(|(id, _)| *id == guild)
-            .map(|&(_, phase)| phase)
+        let place = self.place_of(guild).ok()?;
+        Some(self.guilds[place].1)
     }
 
     pub fn set_guild_phase(&mut self, guild: Id<Guild>, phase: GuildPhase) {
-        match self.guilds.iter_mut().find(|(id, _)| *id == guild) {
-            Some((_, known)) => *known = phase,
-            None => self.guilds.push((guild, phase)),
+        match self.place_of(guild) {
+            Ok(place) => self.guilds[place].1 = phase,
+            Err(place) => self.guilds.insert(place, (guild, phase)),
         }
+    }
+
+    /// Where a guild is in `guilds`, or would be.
+    fn place_of(&self, guild: Id<Guild>) -> Result<usize, usize> {
+        self.guilds.binary_search_by_key(&guild, |&(id, _)| id)
     }
 }
 
