@@ -62,7 +62,6 @@ impl Core {
         let slot = self.open_session(key.slot, &identity, &pending);
         let id = self.sessions[slot as usize].id;
         let user = identity.user.user.id;
-        let guilds = identity.guilds.clone();
         let realm = shard::realm(user);
         self.hub.join(realm, user, slot);
         self.subscriptions.push(Subscription {
@@ -70,10 +69,12 @@ impl Core {
             from: Some(identity.position),
             users: vec![Subscriber::new(user, Vec::new())],
         });
-        if identity.user.user.bot {
+        let guilds = if identity.user.user.bot {
             let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
             self.dispatch_body(slot, EventKind::Ready, &body);
+            identity.guilds
         } else {
+            let guilds = identity.guilds.clone();
             self.sessions[slot as usize].assembling = Some(Box::new(Assembling {
                 identity,
                 shard: pending.shard,
@@ -82,7 +83,8 @@ impl Core {
                 missed: Missed::Unknown,
                 later: Vec::new(),
             }));
-        }
+            guilds
+        };
         for guild in guilds {
             self.want_guild(slot, guild, Arrival::Initial);
         }
