@@ -12,15 +12,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guildhall_shared::{Id, id::marker::Guild, token::TokenHash};
-use guildhall_store::account::Identity;
+use guildhall_shared::{Id, id::marker::Guild, shard::Position, token::TokenHash};
 
-/// How long an identity is remembered. Much shorter than events are kept (30 minutes).
+/// How long a bot is remembered. Much shorter than events are kept (30 minutes).
 pub(crate) const AGE_MAX: Duration = Duration::from_secs(30);
-/// Bytes of identities remembered, about; when full, the oldest go.
+/// Bytes remembered, about; when full, the oldest go.
 const BYTES_MAX: usize = 32 << 20;
-/// What an identity without guilds takes, about.
-const BYTES_EACH: usize = 1024;
+/// What a bot without guilds takes, about.
+const BYTES_EACH: usize = 256;
+
+/// A bot's guilds at a position of its realm.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) position: Position,
+    /// Of all its shards, ascending.
+    pub(crate) guilds: Vec<Id<Guild>>,
+}
 
 #[derive(Default)]
 pub(crate) struct Identities {
@@ -37,31 +44,25 @@ struct State {
 
 struct Known {
     since: Instant,
-    identity: Rc<Identity>,
+    standing: Rc<Standing>,
 }
 
 impl Identities {
-    /// The identity of a token that was read at most [`AGE_MAX`] ago.
-    pub(crate) fn get(&self, token: TokenHash, now: Instant) -> Option<Rc<Identity>> {
+    /// The guilds of a token's bot, if they were read at most [`AGE_MAX`] ago.
+    pub(crate) fn get(&self, token: TokenHash, now: Instant) -> Option<Rc<Standing>> {
         let state = self.state.borrow();
         let known = state.known.get(&token)?;
-        (now.duration_since(known.since) <= AGE_MAX).then(|| known.identity.clone())
+        (now.duration_since(known.since) <= AGE_MAX).then(|| known.standing.clone())
     }
 
-    /// Remembers an identity, if it is a bot's.
-    pub(crate) fn put(&self, token: TokenHash, identity: &Identity, now: Instant) {
-        if !identity.user.user.bot {
-            return;
-        }
+    /// Remembers the guilds of a token's bot.
+    pub(crate) fn put(&self, token: TokenHash, standing: Rc<Standing>, now: Instant) {
         let mut state = self.state.borrow_mut();
-        state.bytes += bytes_of(identity);
+        state.bytes += bytes_of(&standing);
         state.order.push_back((now, token));
-        let known = Known {
-            since: now,
-            identity: Rc::new(identity.clone()),
-        };
-        if let Some(before) = state.known.insert(token, known) {
-            state.bytes -= bytes_of(&before.identity);
+        let since = now;
+        if let Some(before) = state.known.insert(token, Known { since, standing }) {
+            state.bytes -= bytes_of(&before.standing);
         }
         state.forget_old(now);
     }
@@ -85,7 +86,7 @@ impl State {
                 .is_some_and(|known| known.since == since)
                 && let Some(known) = self.known.remove(&token)
             {
-                self.bytes -= bytes_of(&known.identity);
+                self.bytes -= bytes_of(&known.standing);
             }
         }
         if self.order.is_empty() {
@@ -94,52 +95,19 @@ impl State {
     }
 }
 
-fn bytes_of(identity: &Identity) -> usize {
-    BYTES_EACH + identity.guilds.len() * size_of::<Id<Guild>>()
+fn bytes_of(standing: &Standing) -> usize {
+    BYTES_EACH + standing.guilds.len() * size_of::<Id<Guild>>()
 }
 
 #[cfg(test)]
 mod tests {
-    use guildhall_shared::{
-        model::{CurrentUser, User},
-        shard::Position,
-    };
-
     use super::*;
 
-    fn identity(bot: bool, guilds: u64) -> Identity {
-        Identity {
-            user: CurrentUser {
-                user: User {
-                    id: Id::new(1).unwrap(),
-                    username: "one".to_owned(),
-                    discriminator: "0".to_owned(),
-                    global_name: None,
-                    avatar: None,
-                    bot,
-                    public_flags: 0,
-                    flags: 0,
-                    banner: None,
-                    accent_color: None,
-                    avatar_decoration_data: None,
-                    collectibles: None,
-                    primary_guild: None,
-                },
-                mfa_enabled: false,
-                locale: "en-US".to_owned(),
-                verified: true,
-                email: None,
-                premium_type: 0,
-                bio: String::new(),
-                pronouns: String::new(),
-                private: None,
-            },
-            application: None,
+    fn standing(guilds: u64) -> Rc<Standing> {
+        Rc::new(Standing {
             position: Position { era: 1, seq: 1 },
-            private_channels: Vec::new(),
             guilds: (1..=guilds).filter_map(Id::new).collect(),
-            personal: None,
-        }
+        })
     }
 
     fn token(n: u8) -> TokenHash {
@@ -147,10 +115,9 @@ mod tests {
     }
 
     #[test]
-    fn bots_are_remembered_for_a_moment_and_people_are_not() {
+    fn bots_are_remembered_for_a_moment() {
         let (identities, t0) = (Identities::default(), Instant::now());
-        identities.put(token(1), &identity(true, 3), t0);
-        identities.put(token(2), &identity(false, 0), t0);
+        identities.put(token(1), standing(3), t0);
         assert!(identities.get(token(1), t0 + AGE_MAX).is_some());
         assert!(identities.get(token(2), t0).is_none());
         let late = t0 + AGE_MAX + Duration::from_millis(1);
@@ -163,8 +130,8 @@ mod tests {
     #[test]
     fn what_was_read_again_is_as_old_as_that() {
         let (identities, t0) = (Identities::default(), Instant::now());
-        identities.put(token(1), &identity(true, 3), t0);
-        identities.put(token(1), &identity(true, 4), t0 + AGE_MAX);
+        identities.put(token(1), standing(3), t0);
+        identities.put(token(1), standing(4), t0 + AGE_MAX);
         identities.sweep(t0 + AGE_MAX + Duration::from_secs(1));
         let known = identities.get(token(1), t0 + AGE_MAX * 2).unwrap();
         assert_eq!(known.guilds.len(), 4);
@@ -176,7 +143,7 @@ mod tests {
         let (identities, t0) = (Identities::default(), Instant::now());
         let guilds = BYTES_MAX as u64 / 8 / 3;
         for n in 0..4 {
-            identities.put(token(n), &identity(true, guilds), t0);
+            identities.put(token(n), standing(guilds), t0);
         }
         assert!(identities.get(token(0), t0).is_none());
         assert!(identities.get(token(3), t0).is_some());

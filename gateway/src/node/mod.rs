@@ -4,6 +4,7 @@
 //! (edge role) and checks IDENTIFYs. It never touches a client's socket. One thread, one
 //! runtime, no locks: state is in `Rc<RefCell<_>>`, never borrowed across an await.
 
+mod batches;
 mod database;
 mod drain;
 mod edge;
@@ -25,6 +26,7 @@ mod voice;
 use std::{
     io,
     net::SocketAddr,
+    pin::pin,
     rc::Rc,
     sync::{
         Arc, OnceLock,
@@ -362,12 +364,19 @@ async fn serve(
     spawn_local(holders.clone().renew());
     spawn_local(holders.clone().watch_taken());
     spawn_local(finder.clone().sweep());
-    let identifier = Rc::new(Identifier::new(db, commands, limits.clone(), metrics));
+    let identifier = Rc::new(Identifier::new(
+        db,
+        commands,
+        limits.clone(),
+        cores.clone(),
+        metrics,
+    ));
     spawn_local(identifier.clone().sweep());
+    let mut stopped = pin!(shutdown.cancelled());
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
-            () = shutdown.cancelled() => None,
+            () = &mut stopped => None,
         };
         let Some(request) = request else { break };
         match request {
@@ -393,22 +402,7 @@ async fn serve(
                 core,
                 session,
                 request,
-            } => {
-                let (identifier, cores) = (identifier.clone(), cores.clone());
-                let limits = limits.clone();
-                spawn_local(async move {
-                    let result = identifier.identify(&request).await;
-                    let message = ToCore::Identified { session, result };
-                    if let Err(ToCore::Identified {
-                        result: Ok(identity),
-                        ..
-                    }) = answer(&cores, core, message).await
-                        && let Some(seat) = identity.seat
-                    {
-                        limits.leave_seat(identity.user.user.id, seat).await;
-                    }
-                });
-            }
+            } => identifier.identify(core, session, &request),
             ToNode::Missed {
                 core,
                 session,

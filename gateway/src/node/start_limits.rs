@@ -19,7 +19,7 @@ use guildhall_shared::{
     id::marker::User,
     keys,
 };
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, aio::ConnectionManager};
 use rustc_hash::FxHashMap;
 use tokio::time::sleep;
 
@@ -35,6 +35,25 @@ const SEAT_PERIOD: Duration = Duration::from_secs(180);
 const SEAT_RENEWAL: Duration = Duration::from_secs(60);
 /// Sessions renewed with one round trip.
 const RENEWED_AT_ONCE: usize = 1000;
+
+/// A session of a bot that is to start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Start {
+    pub(crate) bot: Id<User>,
+    pub(crate) shard: u32,
+    /// Guilds that the bot is in, on all its shards.
+    pub(crate) guilds: usize,
+}
+
+/// Whether it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Started {
+    Yes,
+    /// Its bucket is not free yet.
+    NotYet,
+    /// It is one too many for the day.
+    NotToday,
+}
 
 pub(crate) struct StartLimits {
     commands: ConnectionManager,
@@ -58,53 +77,91 @@ impl StartLimits {
         })
     }
 
-    /// Takes the turn of a bot's shard, if its bucket is free.
-    pub(crate) async fn take_turn(&self, bot: Id<User>, shard: u32) -> bool {
-        let bucket = shard % self.concurrency;
-        let mut commands = self.commands.clone();
-        let taken: RedisResult<Option<String>> = redis::cmd("SET")
-            .arg(keys::rate_limit(&format!("identify:{bot}:{bucket}")))
-            .arg(1)
-            .arg("NX")
-            .arg("PX")
-            .arg(BUCKET_PERIOD.as_millis() as u64)
-            .query_async(&mut commands)
-            .await;
-        match taken {
-            Ok(taken) => taken.is_some(),
-            Err(error) => {
-                tracing::debug!(%error, "identify limit kept by this process alone");
-                let mut buckets = self.buckets.borrow_mut();
-                take_turn_here(&mut buckets, (bot, bucket), Instant::now())
-            }
-        }
+    /// Lets sessions of bots start, in this order: each takes its shard's turn, if its bucket is
+    /// free, and is then counted.
+    pub(crate) async fn start(&self, starts: &[Start]) -> Vec<Started> {
+        let turns = self.take_turns(starts).await;
+        let taken = starts.iter().zip(&turns).filter(|(_, taken)| **taken);
+        let bots: Vec<Id<User>> = taken.map(|(start, _)| start.bot).collect();
+        let counts = self.count_starts(&bots).await;
+        started(starts, &turns, &counts)
     }
 
-    /// Counts one session start of a bot in so many guilds; false if it is one too many for the day.
-    pub(crate) async fn count_start(&self, bot: Id<User>, guilds: usize) -> bool {
-        let key = keys::session_starts(bot);
+    /// Which of them found their bucket free.
+    async fn take_turns(&self, starts: &[Start]) -> Vec<bool> {
+        let bucket = |start: &Start| (start.bot, start.shard % self.concurrency);
+        let mut pipeline = Pipeline::with_capacity(starts.len());
+        for (bot, bucket) in starts.iter().map(bucket) {
+            pipeline
+                .cmd("SET")
+                .arg(keys::rate_limit(&format!("identify:{bot}:{bucket}")))
+                .arg(1)
+                .arg("NX")
+                .arg("PX")
+                .arg(BUCKET_PERIOD.as_millis() as u64);
+        }
+        let answers = self.answers::<bool>(pipeline, starts.len()).await;
+        let mut buckets = self.buckets.borrow_mut();
+        let now = Instant::now();
+        let answers = starts.iter().map(bucket).zip(answers);
+        answers
+            .map(|(bucket, taken)| match taken {
+                Some(taken) => taken,
+                // Kept by this process alone.
+                None => take_turn_here(&mut buckets, bucket, now),
+            })
+            .collect()
+    }
+
+    /// Counts a session start of each of these bots; `None` if it cannot be counted.
+    async fn count_starts(&self, bots: &[Id<User>]) -> Vec<Option<u32>> {
+        let mut pipeline = Pipeline::with_capacity(2 * bots.len());
+        for &bot in bots {
+            let key = keys::session_starts(bot);
+            pipeline.cmd("INCR").arg(&key);
+            // The first start begins the day.
+            pipeline
+                .cmd("PEXPIRE")
+                .arg(&key)
+                .arg(PERIOD.as_millis() as u64)
+                .arg("NX")
+                .ignore();
+        }
+        let answers = self.answers::<u32>(pipeline, bots.len()).await;
+        let mut days = self.days.borrow_mut();
+        let now = Instant::now();
+        let answers = bots.iter().zip(answers);
+        answers
+            .map(|(&bot, count)| match count {
+                Some(count) => Some(count),
+                None => count_here(&mut days, bot, now),
+            })
+            .collect()
+    }
+
+    /// What Redis answers to so many commands; `None` where it has no answer.
+    async fn answers<T: FromRedisValue>(
+        &self,
+        mut pipeline: Pipeline,
+        count: usize,
+    ) -> Vec<Option<T>> {
+        if count == 0 {
+            return Vec::new();
+        }
         let mut commands = self.commands.clone();
-        let counted: RedisResult<(u32,)> = redis::pipe()
-            .atomic()
-            .cmd("SET")
-            .arg(&key)
-            .arg(0)
-            .arg("NX")
-            .arg("PX")
-            .arg(PERIOD.as_millis() as u64)
-            .ignore()
-            .cmd("INCR")
-            .arg(&key)
-            .query_async(&mut commands)
-            .await;
-        let count = match counted {
-            Ok((count,)) => Some(count),
-            Err(error) => {
-                tracing::debug!(%error, "session starts counted by this process alone");
-                count_here(&mut self.days.borrow_mut(), bot, Instant::now())
-            }
+        // One key that is not what it should be is nobody else's trouble.
+        let pipeline = pipeline.ignore_errors();
+        let answers: RedisResult<Vec<RedisResult<T>>> = pipeline.query_async(&mut commands).await;
+        let no_answer = |error: &RedisError| {
+            tracing::debug!(%error, "identify limit kept by this process alone");
         };
-        count.is_some_and(|count| count <= session_starts::total(guilds))
+        let answers = answers.inspect_err(no_answer).unwrap_or_default();
+        let answers = answers.into_iter();
+        let mut answers: Vec<Option<T>> = answers
+            .map(|answer| answer.inspect_err(no_answer).ok())
+            .collect();
+        answers.resize_with(count, || None);
+        answers
     }
 
     /// Counts a session of a person; `None` if there are as many as there may be.
@@ -220,6 +277,23 @@ impl StartLimits {
     }
 }
 
+/// What becomes of starts, by whose turn it was and, of these, which number each is in its day.
+fn started(starts: &[Start], turns: &[bool], counts: &[Option<u32>]) -> Vec<Started> {
+    let mut counts = counts.iter().copied();
+    let starts = starts.iter().zip(turns);
+    starts
+        .map(|(start, taken)| {
+            if !taken {
+                return Started::NotYet;
+            }
+            match counts.next().flatten() {
+                Some(count) if count <= session_starts::total(start.guilds) => Started::Yes,
+                _ => Started::NotToday,
+            }
+        })
+        .collect()
+}
+
 fn now_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_millis() as u64
@@ -256,6 +330,34 @@ fn count_here<K: Eq + Hash>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whose_turn_it_is_was_counted() {
+        let start = |bot, guilds| Start {
+            bot: Id::new(bot).unwrap(),
+            shard: 0,
+            guilds,
+        };
+        let starts = [
+            start(1, 1),
+            start(1, 1),
+            start(2, 1),
+            start(3, 200_000),
+            start(4, 1),
+        ];
+        let turns = [true, false, true, true, true];
+        let counts = [Some(1000), Some(1001), Some(1001), None];
+        assert_eq!(
+            started(&starts, &turns, &counts),
+            [
+                Started::Yes,
+                Started::NotYet,
+                Started::NotToday,
+                Started::Yes,
+                Started::NotToday,
+            ]
+        );
+    }
 
     #[test]
     fn a_bucket_is_free_again_after_its_period() {

@@ -6,6 +6,7 @@ mod presence;
 mod status;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -155,6 +156,29 @@ impl World {
             open: Id::new(open).unwrap(),
             db,
         }
+    }
+
+    /// Makes a token of an account.
+    async fn make_token(&self, user: Id<User>, secret: u8) -> Token {
+        let token = Token::mint(user, 1_767_323_045_678, [secret; 32]);
+        sqlx::query("insert into auth_token (token_hash, user_id) values ($1, $2)")
+            .bind(token.hash().0.as_slice())
+            .bind(user.to_db())
+            .execute(&self.db)
+            .await
+            .unwrap();
+        token
+    }
+
+    /// Gives the member, who is a bot, an application and a token.
+    async fn make_bot(&self, secret: u8) -> Token {
+        sqlx::query("insert into application (application_id, owner_id, name, verify_key) values ($1, $2, 'x', '')")
+            .bind(self.member.to_db())
+            .bind(self.owner.to_db())
+            .execute(&self.db)
+            .await
+            .unwrap();
+        self.make_token(self.member, secret).await
     }
 
     fn realm(&self) -> Id<Realm> {
@@ -1012,19 +1036,7 @@ async fn a_node_with_another_key_is_not_let_in(db: PgPool) {
 async fn identify_knows_its_tokens(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    let token = Token::mint(world.member, 1_767_323_045_678, [7; 32]);
-    sqlx::query("insert into auth_token (token_hash, user_id) values ($1, $2)")
-        .bind(token.hash().0.as_slice())
-        .bind(world.member.to_db())
-        .execute(&world.db)
-        .await
-        .unwrap();
-    sqlx::query("insert into application (application_id, owner_id, name, verify_key) values ($1, $2, 'x', '')")
-        .bind(world.member.to_db())
-        .bind(world.owner.to_db())
-        .execute(&world.db)
-        .await
-        .unwrap();
+    let token = world.make_bot(7).await;
     let identify = async |token: &Token, intents, shard| {
         let session = SessionKey {
             slot: 3,
@@ -1076,6 +1088,66 @@ async fn identify_knows_its_tokens(db: PgPool) {
         close(identify(&token, guilds, (0, 1)).await),
         Refused::TryLater
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn clients_that_identify_at_once_are_each_told_their_own(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let bot = world.make_bot(7).await;
+    let person = world.make_token(world.owner, 8).await;
+    let wrong = Token::mint(world.member, 1_767_323_045_678, [9; 32]);
+    let guilds = Some(Intents::GUILDS);
+    let too_much = Some(Intents::MESSAGE_CONTENT);
+    let asked = [
+        (&wrong, guilds),
+        (&bot, guilds),
+        (&bot, too_much),
+        (&person, guilds),
+        (&person, None),
+        (&bot, guilds),
+    ];
+    for (slot, (token, intents)) in (0..).zip(asked) {
+        let session = SessionKey {
+            slot,
+            generation: 4,
+        };
+        let request = IdentifyRequest {
+            token: token.clone(),
+            intents,
+            shard: (0, 1),
+        };
+        let core = 0;
+        let identify = ToNode::Identify {
+            core,
+            session,
+            request,
+        };
+        node.requests.send(identify).await.unwrap();
+    }
+    let mut told = BTreeMap::new();
+    while told.len() < asked.len() {
+        match node.next().await {
+            ToCore::Identified { session, result } => {
+                let who = result.map(|identity| identity.user.user.id);
+                assert_eq!(told.insert(session.slot, who), None);
+            }
+            other => panic!("not identified, but {other:?}"),
+        }
+    }
+    let told: Vec<_> = told.into_values().collect();
+    assert_eq!(
+        told,
+        [
+            Err(Refused::Close(CloseCode::AuthenticationFailed)),
+            Ok(world.member),
+            Err(Refused::Close(CloseCode::DisallowedIntents)),
+            Ok(world.owner),
+            Ok(world.owner),
+            Err(Refused::TryLater),
+        ]
+    );
+    node.quiet().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]
