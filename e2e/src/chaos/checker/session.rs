@@ -408,11 +408,9 @@ impl Walk<'_> {
             let ghosts: Vec<&u64> = run.channels.difference(&sees).collect();
             let lacks: Vec<&u64> = sees.difference(&run.channels).collect();
             let text = format!(
-                "{} in guild {id}: channels that it does not see {ghosts:?}, that it lacks {lacks:?}",
-                self.of.name,
+                "guild {id}: channels that it does not see {ghosts:?}, that it lacks {lacks:?}"
             );
-            self.verdict.stale_channels += 1;
-            self.verdict.remark(text);
+            self.find(Kind::WrongChannels, text);
         }
     }
 }

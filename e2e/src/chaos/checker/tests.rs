@@ -297,7 +297,18 @@ fn who_gains_a_channel_gets_its_update() {
     run.view(true);
     let seen = run.message(HIDDEN, 1001);
     run.deliver(seen);
+    run.alive = false;
     assert_eq!(run.finds(), Some(Kind::Lost));
+}
+
+#[test]
+fn a_channel_that_its_viewer_was_not_told_of_is_found() {
+    let mut run = Run::new();
+    run.ready();
+    run.snapshot(None);
+    let shown = run.view(true);
+    run.deliver(shown);
+    assert_eq!(run.finds(), Some(Kind::WrongChannels));
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub enum Kind {
     Unknown,
     /// A session lacks a guild that its user is in, or has one that the user is not in.
     WrongGuilds,
+    /// A session has a channel that its user does not see, or lacks one that they see.
+    WrongChannels,
     /// A write got a 2xx and is not in Postgres (I2).
     Unstored,
     /// Two messages for one nonce (I15).
@@ -44,7 +46,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Lost,
         Self::Repeated,
         Self::Reordered,
@@ -54,6 +56,7 @@ impl Kind {
         Self::Torn,
         Self::Unknown,
         Self::WrongGuilds,
+        Self::WrongChannels,
         Self::Unstored,
         Self::Doubled,
         Self::NotDense,
@@ -73,6 +76,7 @@ impl Kind {
             Self::Torn => "snapshot of no position",
             Self::Unknown => "not in the log",
             Self::WrongGuilds => "wrong guilds at the end",
+            Self::WrongChannels => "wrong channels at the end",
             Self::Unstored => "2xx not in Postgres",
             Self::Doubled => "two messages for a nonce",
             Self::NotDense => "hole in the log",
@@ -114,14 +118,8 @@ pub struct Verdict {
     pub refused_by: BTreeMap<String, u64>,
     /// Close codes; 0: none came.
     pub ends: BTreeMap<u16, u64>,
-    /// Guilds of sessions whose channels, by CHANNEL_CREATE and CHANNEL_DELETE, are not those
-    /// that the user sees at the end. Such events are not numbered, so no invariant promises them
-    /// to who was away.
-    pub stale_channels: u64,
     pub counts: BTreeMap<Kind, u64>,
     pub evidence: Vec<Finding>,
-    /// Of what is no finding.
-    pub remarks: Vec<String>,
 }
 
 impl Verdict {
@@ -134,12 +132,6 @@ impl Verdict {
                 whose: whose.to_owned(),
                 text,
             });
-        }
-    }
-
-    pub(super) fn remark(&mut self, text: String) {
-        if self.remarks.len() < EVIDENCE_MAX {
-            self.remarks.push(text);
         }
     }
 
@@ -164,10 +156,7 @@ impl fmt::Display for Verdict {
                 finding.text
             )?;
         }
-        for remark in &self.remarks {
-            writeln!(f, "remark: {remark}")?;
-        }
-        if !self.evidence.is_empty() || !self.remarks.is_empty() {
+        if !self.evidence.is_empty() {
             writeln!(f)?;
         }
         let figures = [
@@ -182,7 +171,6 @@ impl fmt::Display for Verdict {
             ("RESUMED", self.resumed),
             ("op 7", self.sent_away),
             ("op 9 to RESUME", self.refused),
-            ("stale channel lists (not numbered)", self.stale_channels),
         ];
         writeln!(f, "| figure | |\n|---|---|")?;
         for (what, figure) in figures {
