@@ -311,6 +311,14 @@ impl Cluster {
             .with_context(|| format!("an owner nobody knows: {owner}"))
     }
 
+    /// `ws://…` of all gateways through their proxies: this one first, then those after it.
+    pub fn urls(&self, first: usize) -> Vec<String> {
+        let count = self.gateways.len();
+        (0..count)
+            .map(|turn| self.gateways[(first + turn) % count].url())
+            .collect()
+    }
+
     pub fn shards(&self) -> u16 {
         self.shards
     }
