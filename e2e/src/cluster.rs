@@ -6,6 +6,7 @@
 //! `GUILDHALL_BIN_DIR`, else from the folder this test was built into. Everything it started
 //! stops when the cluster is dropped, or when the test process dies in whatever way.
 
+mod operator;
 mod server;
 mod shared;
 mod stores;
@@ -24,6 +25,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use guildhall_shared::{cluster_map::ClusterMap, id::Id, id::marker::Guild, keys, shard::ShardId};
+use shard_coordinator::access::AdminKey;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use xtask::{
     ports,
@@ -108,6 +110,7 @@ pub struct Cluster {
     pub gateways: Vec<Gateway>,
     pub coordinator: Server,
     pub redis: Arc<Mutex<Redis>>,
+    admin: AdminKey,
     redis_url: String,
     postgres: PostgresServer,
     database: String,
@@ -115,6 +118,7 @@ pub struct Cluster {
     shards: u16,
     folder: PathBuf,
     logs_shown: AtomicBool,
+    logs_kept: AtomicBool,
 }
 
 impl Cluster {
@@ -135,6 +139,7 @@ impl Cluster {
         let redis_url = redis.url();
 
         let key = random_secret()?;
+        let admin = AdminKey::of_cluster(&key)?;
         let common = [
             ("DATABASE_URL", database_url.clone()),
             ("REDIS_URL", redis_url.clone()),
@@ -224,6 +229,7 @@ impl Cluster {
             gateways,
             coordinator: Server::new(launch, addr),
             redis: Arc::new(Mutex::new(redis)),
+            admin,
             redis_url,
             postgres,
             database: name,
@@ -231,6 +237,7 @@ impl Cluster {
             shards: options.shards,
             folder,
             logs_shown: AtomicBool::new(false),
+            logs_kept: AtomicBool::new(false),
         };
         for server in cluster.servers() {
             server.start().await?;
@@ -311,6 +318,14 @@ impl Cluster {
             .with_context(|| format!("an owner nobody knows: {owner}"))
     }
 
+    /// `ws://…` of all gateways through their proxies: this one first, then those after it.
+    pub fn urls(&self, first: usize) -> Vec<String> {
+        let count = self.gateways.len();
+        (0..count)
+            .map(|turn| self.gateways[(first + turn) % count].url())
+            .collect()
+    }
+
     pub fn shards(&self) -> u16 {
         self.shards
     }
@@ -354,6 +369,12 @@ impl Cluster {
         .await
     }
 
+    /// Leaves the folder with the logs for whoever wants to see them; where it is.
+    pub fn keep_logs(&self) -> &Path {
+        self.logs_kept.store(true, Ordering::Relaxed);
+        &self.folder
+    }
+
     /// The ends of all logs, once.
     fn show_logs(&self) {
         if self.logs_shown.swap(true, Ordering::Relaxed) {
@@ -387,7 +408,7 @@ impl Drop for Cluster {
             }
         })
         .join();
-        if !failed {
+        if !failed && !self.logs_kept.load(Ordering::Relaxed) {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::{
     session::Session,
     wait::NEVER,
-    world::{Account, random_word},
+    world::{Account, Guild, random_word},
 };
 
 /// Between two messages of one writer: the stream shall last, not load the machine.
@@ -212,6 +212,49 @@ pub async fn stored(db: &PgPool, guild: &str) -> Result<BTreeMap<String, Vec<(u6
         }
     }
     Ok(channels)
+}
+
+/// [`stored`] of several guilds from the first confirmed message on, after
+/// [`assert_stored_once`].
+///
+/// # Panics
+/// As both of them.
+pub async fn stored_since_confirmed(
+    db: &PgPool,
+    guilds: &[Guild],
+    confirmed: &[Confirmed],
+) -> Result<BTreeMap<String, Vec<(u64, String)>>> {
+    let mut all = BTreeMap::new();
+    for guild in guilds {
+        all.extend(stored(db, &guild.id).await?);
+    }
+    assert_stored_once(&all, confirmed);
+    let confirmed: BTreeSet<u64> = confirmed.iter().map(|message| message.id).collect();
+    for messages in all.values_mut() {
+        let first = messages.iter().position(|(id, _)| confirmed.contains(id));
+        messages.drain(..first.unwrap_or(messages.len()));
+    }
+    Ok(all)
+}
+
+/// Says something in every guild and waits until every session has it: what comes from then on,
+/// each must get.
+///
+/// # Panics
+/// If it never comes.
+pub async fn settle<'a>(
+    speaker: &Account,
+    guilds: &[Guild],
+    sessions: impl IntoIterator<Item = &'a Session>,
+) {
+    let sessions: Vec<&Session> = sessions.into_iter().collect();
+    for guild in guilds {
+        let content = format!("settled {}", random_word());
+        speaker.say(&guild.channel, &content).await;
+        for session in &sessions {
+            session.message(&content).await;
+        }
+    }
 }
 
 /// Every confirmed message is stored, and stored once; nothing is stored twice under two ids (I2, I15).

@@ -12,6 +12,7 @@ pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod conformance;
+pub mod figures;
 pub mod ledger;
 pub mod proxy;
 pub mod rest;

@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::interrupt::{self, Interrupted};
-use crate::{autobahn, bench, chaos, conformance, fuzz, simulate, sqlx, test, up, wrapper};
+use crate::{
+    autobahn, bench, chaos, conformance, figures, fuzz, simulate, sqlx, test, up, wrapper,
+};
 
 /// Commands of the Guildhall repository.
 #[derive(Debug, Parser)]
@@ -64,6 +66,11 @@ enum Command {
     ///
     /// Prints every fault and what was found; fails if anything was.
     Chaos(chaos::Chaos),
+    /// Measure what moves, kills and revocations cost sessions, on an optimised private cluster.
+    ///
+    /// Prints a table of figures and their aims; fails if anything was lost, repeated or told to
+    /// somebody who may not see it, never for a time.
+    Figures(figures::Figures),
     /// Renew `.sqlx`, the description of every query, from the migrations.
     Sqlx {
         /// Change nothing; fail if `.sqlx` is not what the code and the migrations give.
@@ -130,6 +137,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Conformance { write } => conformance::run(write),
         Command::Simulate { arguments } => simulate::run(&arguments),
         Command::Chaos(arguments) => chaos::run(&arguments),
+        Command::Figures(arguments) => figures::run(&arguments),
         Command::Sqlx { check } => sqlx::run(check),
         Command::Bench {
             scenario,

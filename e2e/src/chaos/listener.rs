@@ -34,7 +34,7 @@ const HOME_ATTEMPTS: usize = 3;
 
 /// Texts of dispatches, each kept once.
 #[derive(Debug, Default)]
-pub(super) struct Bodies(Mutex<HashMap<u64, Body>>);
+pub(crate) struct Bodies(Mutex<HashMap<u64, Body>>);
 
 impl Bodies {
     fn keep(&self, t: &str, d: &str) -> u64 {
@@ -47,22 +47,30 @@ impl Bodies {
         said
     }
 
-    pub(super) fn take(&self) -> HashMap<u64, Body> {
+    pub(crate) fn take(&self) -> HashMap<u64, Body> {
         std::mem::take(&mut lock(&self.0))
     }
 }
 
 /// How a client logs in.
 #[derive(Debug, Clone)]
-pub(super) struct Listening {
-    pub(super) name: String,
-    pub(super) user: u64,
-    pub(super) token: String,
-    pub(super) intents: Option<u32>,
+pub(crate) struct Listening {
+    pub(crate) name: String,
+    pub(crate) user: u64,
+    pub(crate) token: String,
+    pub(crate) intents: Option<u32>,
     /// All gateways, in their order.
-    pub(super) urls: Vec<String>,
+    pub(crate) urls: Vec<String>,
     /// The one to begin with.
-    pub(super) first: usize,
+    pub(crate) first: usize,
+}
+
+/// How a client went on after its socket broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WentOn {
+    Resumed,
+    /// It was told op 9 and identified anew.
+    Anew,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +81,7 @@ struct Seat {
 }
 
 /// A running client.
-pub(super) struct Listener {
+pub(crate) struct Listener {
     how: Listening,
     seat: Arc<Mutex<Seat>>,
     task: JoinHandle<()>,
@@ -97,7 +105,7 @@ enum Next {
 type Socket = WebSocketStream<TcpStream>;
 
 impl Listener {
-    pub(super) fn start(how: Listening, bodies: Arc<Bodies>) -> Self {
+    pub(crate) fn start(how: Listening, bodies: Arc<Bodies>) -> Self {
         let seat = Arc::new(Mutex::new(Seat::default()));
         let client = Client {
             how: how.clone(),
@@ -110,16 +118,44 @@ impl Listener {
         Self { how, seat, task }
     }
 
-    pub(super) fn user(&self) -> u64 {
+    pub(crate) fn user(&self) -> u64 {
         self.how.user
     }
 
-    pub(super) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         lock(&self.seat).is_up
     }
 
+    /// The gateway of its newest socket.
+    pub(crate) fn node(&self) -> Option<usize> {
+        let seat = lock(&self.seat);
+        let newest = seat.records.iter().rev();
+        let mut opened = newest.filter_map(|record| match record.what {
+            What::Opened { node } => Some(node),
+            _ => None,
+        });
+        opened.next()
+    }
+
+    /// How it went on after a time at which its socket broke; `None` while it has not.
+    pub(crate) fn went_on(&self, since: Millis) -> Option<WentOn> {
+        let seat = lock(&self.seat);
+        let begin = seat.records.partition_point(|record| record.at < since);
+        let mut later = seat.records[begin..].iter();
+        later.find_map(|record| match record.what {
+            What::Resumed { .. } => Some(WentOn::Resumed),
+            What::Ready { .. } => Some(WentOn::Anew),
+            _ => None,
+        })
+    }
+
+    /// How much it has written down.
+    pub(crate) fn filed(&self) -> usize {
+        lock(&self.seat).records.len()
+    }
+
     /// Guilds it has, by what came since the newest READY.
-    pub(super) fn guilds(&self) -> usize {
+    pub(crate) fn guilds(&self) -> usize {
         let seat = lock(&self.seat);
         let is_ready = |record: &Record| matches!(record.what, What::Ready { .. });
         let begin = seat.records.iter().rposition(is_ready).unwrap_or(0);
@@ -142,7 +178,7 @@ impl Listener {
     }
 
     /// Whether one of the newest dispatches said this.
-    pub(super) fn heard(&self, said: u64) -> bool {
+    pub(crate) fn heard(&self, said: u64) -> bool {
         const LOOKED_AT: usize = 300;
         let seat = lock(&self.seat);
         let newest = seat.records.iter().rev().take(LOOKED_AT);
@@ -151,7 +187,7 @@ impl Listener {
     }
 
     /// Ends it; what it saw.
-    pub(super) fn finish(self) -> SessionHistory {
+    pub(crate) fn finish(self) -> SessionHistory {
         self.task.abort();
         let mut seat = lock(&self.seat);
         SessionHistory {
@@ -406,7 +442,7 @@ fn picture_of(d: &Value) -> Picture {
 }
 
 /// Now, as the log counts time.
-pub(super) fn now_ms() -> Millis {
+pub(crate) fn now_ms() -> Millis {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.unwrap_or_default().as_millis() as Millis
 }

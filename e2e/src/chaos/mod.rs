@@ -7,20 +7,20 @@
 
 pub mod checker;
 mod faults;
-mod listener;
+pub(crate) mod listener;
 mod network;
 mod plan;
-mod recorder;
+pub(crate) mod recorder;
 mod stage;
 mod stores;
-mod world;
-mod writers;
+pub(crate) mod world;
+pub(crate) mod writers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use sqlx::Row;
+use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 use self::checker::{History, Touches, Trouble, Verdict, fingerprint, number};
@@ -92,7 +92,8 @@ async fn play(options: &Options, planned: &[plan::Planned], stage: &Arc<Stage>) 
     let mut bases = Vec::new();
     for place in &world.places {
         let id = world::guild_id(&place.id)?;
-        bases.push((id as u64, world::base(place, &stage.db).await?));
+        let base = world::base(&place.owner, &place.id, &stage.db).await?;
+        bases.push((id as u64, base));
     }
     let recorder = Recorder::start(stage.db.clone(), bases);
     let bodies = Arc::new(Bodies::default());
@@ -118,7 +119,12 @@ async fn play(options: &Options, planned: &[plan::Planned], stage: &Arc<Stage>) 
     troubles.push(last_words(stage, &world.places, &listeners).await?);
 
     let guilds = recorder.finish().await?;
-    let stored = stored(stage, &world.places).await?;
+    let places: Vec<i64> = world
+        .places
+        .iter()
+        .map(|place| world::guild_id(&place.id))
+        .collect::<Result<_>>()?;
+    let stored = stored(&stage.db, &places).await?;
     Ok(History {
         guilds,
         sessions: listeners.into_iter().map(Listener::finish).collect(),
@@ -153,7 +159,7 @@ fn listen(world: &World, sessions: usize, stage: &Stage, bodies: &Arc<Bodies>) -
 }
 
 /// Waits until every session is up and has its guilds.
-async fn settle(listeners: &[Listener], when: &str) -> Result<()> {
+pub(crate) async fn settle(listeners: &[Listener], when: &str) -> Result<()> {
     let end = Instant::now() + SETTLE_MAX;
     loop {
         let down = listeners
@@ -248,20 +254,16 @@ async fn members(stage: &Stage, guild: &str) -> Result<Vec<u64>> {
 }
 
 /// All messages of the guilds.
-async fn stored(
-    stage: &Stage,
-    places: &[Place],
+pub(crate) async fn stored(
+    db: &PgPool,
+    guilds: &[i64],
 ) -> Result<std::collections::BTreeMap<u64, String>> {
-    let guilds: Vec<i64> = places
-        .iter()
-        .map(|place| world::guild_id(&place.id))
-        .collect::<Result<_>>()?;
     let rows = sqlx::query(
         "select m.message_id, m.content from message m join channel c using (channel_id)
          where c.guild_id = any($1)",
     )
-    .bind(&guilds)
-    .fetch_all(&stage.db)
+    .bind(guilds)
+    .fetch_all(db)
     .await?;
     rows.into_iter()
         .map(|row| {

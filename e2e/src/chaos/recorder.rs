@@ -32,7 +32,7 @@ impl Copied {
 }
 
 /// A running copy.
-pub(super) struct Recorder {
+pub(crate) struct Recorder {
     db: PgPool,
     guilds: Arc<Mutex<Vec<Copied>>>,
     task: JoinHandle<()>,
@@ -40,7 +40,7 @@ pub(super) struct Recorder {
 
 impl Recorder {
     /// Copies what comes after the bases.
-    pub(super) fn start(db: PgPool, bases: Vec<(u64, Base)>) -> Self {
+    pub(crate) fn start(db: PgPool, bases: Vec<(u64, Base)>) -> Self {
         let copied = bases.into_iter().map(|(id, base)| Copied {
             id,
             base,
@@ -58,7 +58,7 @@ impl Recorder {
     }
 
     /// Copies the rest and ends.
-    pub(super) async fn finish(self) -> Result<Vec<GuildHistory>> {
+    pub(crate) async fn finish(self) -> Result<Vec<GuildHistory>> {
         self.task.abort();
         copy(&self.db, &self.guilds).await?;
         let guilds = std::mem::take(&mut *lock(&self.guilds));
@@ -101,7 +101,7 @@ async fn copy(db: &PgPool, guilds: &Mutex<Vec<Copied>>) -> Result<()> {
 }
 
 /// The newest events of a guild.
-pub(super) async fn newest(db: &PgPool, guild: i64) -> Result<Vec<Logged>> {
+pub(crate) async fn newest(db: &PgPool, guild: i64) -> Result<Vec<Logged>> {
     const LOOKED_AT: i64 = 50;
     let head: i64 = sqlx::query_scalar("select seq from realm_head where realm_id = $1")
         .bind(guild)

@@ -16,17 +16,17 @@ const INTENTS: [u32; 3] = [EVERYTHING, EVERYTHING & !(1 << 15), EVERYTHING & !(1
 
 /// How many of what.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) guilds: usize,
-    pub(super) humans: usize,
-    pub(super) bots: usize,
-    pub(super) sessions_of_human: usize,
-    pub(super) sessions_of_bot: usize,
+pub(crate) struct Size {
+    pub(crate) guilds: usize,
+    pub(crate) humans: usize,
+    pub(crate) bots: usize,
+    pub(crate) sessions_of_human: usize,
+    pub(crate) sessions_of_bot: usize,
 }
 
 impl Size {
     /// About as many sessions.
-    pub(super) fn of(sessions: usize) -> Self {
+    pub(crate) fn of(sessions: usize) -> Self {
         let humans = (sessions / 6).max(6);
         Self {
             guilds: 3,
@@ -40,29 +40,29 @@ impl Size {
 
 /// A guild with one channel that all see and some that some see.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
-    pub(super) id: String,
-    pub(super) owner: Account,
+pub(crate) struct Place {
+    pub(crate) id: String,
+    pub(crate) owner: Account,
     /// Seen by all; nobody changes it.
-    pub(super) general: String,
+    pub(crate) general: String,
     /// Their views change.
-    pub(super) rooms: Vec<String>,
-    pub(super) roles: Vec<String>,
+    pub(crate) rooms: Vec<String>,
+    pub(crate) roles: Vec<String>,
     /// Humans and bots besides the owner.
-    pub(super) members: Vec<Account>,
-    pub(super) invite: String,
+    pub(crate) members: Vec<Account>,
+    pub(crate) invite: String,
 }
 
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) places: Vec<Place>,
-    pub(super) accounts: Vec<Account>,
+pub(crate) struct World {
+    pub(crate) places: Vec<Place>,
+    pub(crate) accounts: Vec<Account>,
 }
 
 impl World {
     /// # Panics
     /// If a call fails: nothing is broken yet.
-    pub(super) async fn make(nobody: &Rest, size: Size) -> Self {
+    pub(crate) async fn make(nobody: &Rest, size: Size) -> Self {
         let mut owners = Vec::new();
         for number in 0..size.guilds {
             owners.push(human_at(nobody, &format!("owner{number}")).await);
@@ -151,33 +151,33 @@ async fn make_place(owner: &Account, number: usize, humans: &[Account], bots: &[
 }
 
 /// A session's intents.
-pub(super) fn intents_of(account: &Account, number: usize) -> Option<u32> {
+pub(crate) fn intents_of(account: &Account, number: usize) -> Option<u32> {
     account.application.as_ref()?;
     Some(INTENTS[number % INTENTS.len()])
 }
 
-/// A guild as it is now. Nobody may write meanwhile.
-pub(super) async fn base(place: &Place, db: &PgPool) -> Result<Base> {
-    let before = head(db, &place.id).await?;
+/// A guild of an owner's as it is now. Nobody may write meanwhile.
+pub(crate) async fn base(owner: &Account, guild: &str, db: &PgPool) -> Result<Base> {
+    let before = head(db, guild).await?;
     let get = async |path: &str| -> Result<Value> {
-        let path = format!("/guilds/{}{path}", place.id);
-        let reply = place.owner.rest.get(&path).await;
+        let path = format!("/guilds/{guild}{path}");
+        let reply = owner.rest.get(&path).await;
         ensure!(reply.status == 200, "{path}: {}", reply.status);
         Ok(reply.body)
     };
-    let (guild, channels) = (get("").await?, get("/channels").await?);
+    let (about, channels) = (get("").await?, get("/channels").await?);
     // Humans may not list members.
     let members: Vec<(i64, Vec<i64>)> =
         sqlx::query_as("select user_id, roles from member where guild_id = $1")
-            .bind(guild_id(&place.id)?)
+            .bind(guild_id(guild)?)
             .fetch_all(db)
             .await?;
     let ids = |roles: Vec<i64>| roles.into_iter().map(|role| role as u64).collect();
     let list = |of: &Value| of.as_array().cloned().unwrap_or_default();
     let base = Base {
         seq: before,
-        owner: number(&guild["owner_id"]),
-        roles: list(&guild["roles"]).iter().map(role_of).collect(),
+        owner: number(&about["owner_id"]),
+        roles: list(&about["roles"]).iter().map(role_of).collect(),
         channels: list(&channels)
             .iter()
             .map(|channel| (number(&channel["id"]), channel_of(channel)))
@@ -187,7 +187,7 @@ pub(super) async fn base(place: &Place, db: &PgPool) -> Result<Base> {
             .map(|(user, roles)| (user as u64, ids(roles)))
             .collect(),
     };
-    ensure!(head(db, &place.id).await? == before, "somebody writes");
+    ensure!(head(db, guild).await? == before, "somebody writes");
     Ok(base)
 }
 
@@ -200,6 +200,6 @@ async fn head(db: &PgPool, guild: &str) -> Result<u64> {
 }
 
 /// As Postgres knows it.
-pub(super) fn guild_id(guild: &str) -> Result<i64> {
+pub(crate) fn guild_id(guild: &str) -> Result<i64> {
     guild.parse().context("guild id")
 }

@@ -89,7 +89,7 @@ impl Writers {
 }
 
 /// Writes a message with an enforced nonce and repeats it until it got a 2xx; its id.
-pub(super) async fn say(origins: &[String], author: &Account, channel: &str, content: &str) -> u64 {
+pub(crate) async fn say(origins: &[String], author: &Account, channel: &str, content: &str) -> u64 {
     let desk = Desk {
         origins: origins.to_vec(),
         stop: AtomicBool::new(false),

@@ -118,9 +118,14 @@ impl Server {
 
     /// The body of `/metrics`.
     pub async fn metrics(&self) -> Result<String> {
-        let url = self.ready_url.replace("/ready", "/metrics");
-        let reply = reqwest::get(url).await?.error_for_status()?;
+        let reply = reqwest::get(self.url("/metrics")).await?;
+        let reply = reply.error_for_status()?;
         Ok(reply.text().await?)
+    }
+
+    /// Of a path where its probes are.
+    pub(super) fn url(&self, path: &str) -> String {
+        self.ready_url.replace("/ready", path)
     }
 
     /// Everything this run of it has logged.

@@ -2,10 +2,7 @@
 //! says what was written; every session that stayed or resumed must have exactly that, once and
 //! in order, and every confirmed message must be in it (I1 to I6, I8, I11, I15).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::BytesMut;
 use e2e::{
@@ -55,7 +52,7 @@ impl Stage {
         }
         let mut sessions = Vec::new();
         for gateway in 0..cluster.gateways.len() {
-            let urls = urls(cluster, gateway);
+            let urls = cluster.urls(gateway);
             sessions.push([
                 Session::start(human.login(urls.clone(), INTENTS)).await,
                 Session::start(bot.login(urls, INTENTS)).await,
@@ -73,13 +70,7 @@ impl Stage {
 
     /// Waits until every session has both guilds: what comes from now on, each must get.
     async fn settle(&self) {
-        for guild in &self.guilds {
-            let content = format!("settled {}", world::random_word());
-            self.human.say(&guild.channel, &content).await;
-            for session in self.sessions.iter().flatten() {
-                session.message(&content).await;
-            }
-        }
+        ledger::settle(&self.human, &self.guilds, self.sessions.iter().flatten()).await;
     }
 
     fn start_writers(&self, cluster: &Cluster) -> Writers {
@@ -94,17 +85,8 @@ impl Stage {
         confirmed: &[Confirmed],
     ) -> BTreeMap<String, Vec<(u64, String)>> {
         let db = cluster.db().await.unwrap();
-        let mut all = BTreeMap::new();
-        for guild in &self.guilds {
-            all.extend(ledger::stored(&db, &guild.id).await.unwrap());
-        }
-        ledger::assert_stored_once(&all, confirmed);
-        let confirmed: BTreeSet<u64> = confirmed.iter().map(|message| message.id).collect();
-        for messages in all.values_mut() {
-            let first = messages.iter().position(|(id, _)| confirmed.contains(id));
-            messages.drain(..first.unwrap_or(messages.len()));
-        }
-        all
+        let stored = ledger::stored_since_confirmed(&db, &self.guilds, confirmed).await;
+        stored.unwrap()
     }
 
     /// Every session has everything. `whole`: the gateways whose sessions never lost their life.
@@ -150,14 +132,6 @@ impl Stage {
             );
         }
     }
-}
-
-/// First the gateway itself, then the others.
-fn urls(cluster: &Cluster, first: usize) -> Vec<String> {
-    let count = cluster.gateways.len();
-    (0..count)
-        .map(|turn| cluster.gateways[(first + turn) % count].url())
-        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -244,7 +218,7 @@ async fn without_coordinator_login_delivery_and_failover_work() {
 
     let mut late = Vec::new();
     for gateway in 0..2 {
-        let login = stage.human.login(urls(&cluster, gateway), INTENTS);
+        let login = stage.human.login(cluster.urls(gateway), INTENTS);
         late.push(Session::start(login).await);
     }
     stage.settle().await;

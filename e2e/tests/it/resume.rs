@@ -51,20 +51,14 @@ impl Stage {
 
     /// A human's and a bot's session, at this gateway first.
     async fn sessions(&self, cluster: &Cluster, gateway: usize) -> [Session; 2] {
-        let urls = urls(cluster, gateway);
+        let urls = cluster.urls(gateway);
         let human = Session::start(self.human.login(urls.clone(), INTENTS)).await;
         let bot = Session::start(self.bot.login(urls, INTENTS)).await;
         [human, bot]
     }
 
     async fn settle(&self, sessions: &[&Session]) {
-        for guild in &self.guilds {
-            let content = format!("settled {}", world::random_word());
-            self.human.say(&guild.channel, &content).await;
-            for session in sessions {
-                session.message(&content).await;
-            }
-        }
+        ledger::settle(&self.human, &self.guilds, sessions.iter().copied()).await;
     }
 
     /// What the database holds per channel, from the first confirmed message on.
@@ -75,27 +69,9 @@ impl Stage {
     ) -> BTreeMap<String, Vec<(u64, String)>> {
         let confirmed = writers.finish().await;
         let db = cluster.db().await.unwrap();
-        let mut all = BTreeMap::new();
-        for guild in &self.guilds {
-            all.extend(ledger::stored(&db, &guild.id).await.unwrap());
-        }
-        ledger::assert_stored_once(&all, &confirmed);
-        for messages in all.values_mut() {
-            let first = messages
-                .iter()
-                .position(|(id, _)| confirmed.iter().any(|message| message.id == *id));
-            messages.drain(..first.unwrap_or(messages.len()));
-        }
-        all
+        let stored = ledger::stored_since_confirmed(&db, &self.guilds, &confirmed).await;
+        stored.unwrap()
     }
-}
-
-/// First the gateway itself, then the others.
-fn urls(cluster: &Cluster, first: usize) -> Vec<String> {
-    let count = cluster.gateways.len();
-    (0..count)
-        .map(|turn| cluster.gateways[(first + turn) % count].url())
-        .collect()
 }
 
 async fn resumed(session: &Session, times: usize) {
@@ -238,7 +214,7 @@ async fn killed_under_load(resume: &'static str) -> usize {
     let stage = Stage::new(&cluster).await;
     let mut sessions = Vec::new();
     for _ in 0..CROWD {
-        let login = stage.human.login(urls(&cluster, 1), INTENTS);
+        let login = stage.human.login(cluster.urls(1), INTENTS);
         sessions.push(Session::start(login).await);
     }
     stage.settle(&sessions.iter().collect::<Vec<_>>()).await;
@@ -270,9 +246,9 @@ async fn a_gateway_that_is_stopped_hands_all_its_sessions_on() {
     let stage = Stage::new(&cluster).await;
     let mut sessions = Vec::new();
     for _ in 0..CROWD {
-        sessions.push(Session::start(stage.human.login(urls(&cluster, 1), INTENTS)).await);
+        sessions.push(Session::start(stage.human.login(cluster.urls(1), INTENTS)).await);
     }
-    sessions.push(Session::start(stage.bot.login(urls(&cluster, 1), INTENTS)).await);
+    sessions.push(Session::start(stage.bot.login(cluster.urls(1), INTENTS)).await);
     stage.settle(&sessions.iter().collect::<Vec<_>>()).await;
     let writers = Writers::start(&stage.writers, &cluster.origins());
     writers.more(SOME).await;
