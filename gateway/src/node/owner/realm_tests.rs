@@ -59,7 +59,7 @@ fn role(role: u64, permissions: Permissions) -> Role {
     }
 }
 
-fn channel(channel: u64, overwrites: Vec<Overwrite>) -> Channel {
+pub(super) fn channel(channel: u64, overwrites: Vec<Overwrite>) -> Channel {
     Channel {
         id: id(channel),
         kind: ChannelKind::TEXT,
