@@ -22,7 +22,9 @@ use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use tokio::task::{spawn_local, yield_now};
 
-use super::{EdgeId, FromOwner, Owner, guild::GuildState, presence::Presences, snapshot};
+use super::{
+    EdgeId, FromOwner, Owner, guild::GuildState, presence::Presences, snapshot, view::sees,
+};
 use crate::{
     bus::{Address, Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish},
     node::relay::frame::Tell,
@@ -460,10 +462,10 @@ fn seen_channels(
     guild: &GuildState,
     user: Id<User>,
 ) -> impl Iterator<Item = &guildhall_shared::model::Channel> {
-    let seen = guild.seen_by(user, Timestamp::now()).unwrap_or_default();
+    let seen = guild.seen_by(user).unwrap_or_default();
     guild.channels.values().filter(move |channel| {
         let class = guild.classes.of(channel.id);
-        class.is_some_and(|class| seen.binary_search(&class).is_ok())
+        class.is_some_and(|class| sees(&seen, class))
     })
 }
 

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     FromOwner, Owner, Todo, Wait,
     guild::GuildState,
+    let_go,
     realm::{EdgeId, Realm},
 };
 use crate::{
@@ -112,7 +113,7 @@ impl Owner {
     /// A realm was read: what came meanwhile is applied, then everyone is answered.
     fn opened(self: &Rc<Self>, id: Id<RealmMarker>, mut realm: Realm) {
         let (mut todo, mut effects, mut again) = (Todo::default(), Vec::new(), Vec::new());
-        let (edges, first): (Vec<EdgeId>, bool);
+        let (edges, first, old): (Vec<EdgeId>, bool, Option<Realm>);
         {
             let mut state = self.state.borrow_mut();
             let Some(entry) = state.realms.get_mut(&id) else {
@@ -136,7 +137,7 @@ impl Owner {
             }
             edges = realm.edges().collect();
             first = entry.realm.is_none() && !realm.is_own();
-            entry.realm = Some(realm);
+            old = entry.realm.replace(realm);
             for waiting in &mut entry.waiting {
                 if waiting.wait == Wait::Behind {
                     waiting.wait = Wait::Reading;
@@ -149,6 +150,7 @@ impl Owner {
                 entry.answer(true, &mut todo);
             }
         }
+        let_go(old);
         if first {
             spawn_local(self.clone().recall_online(id));
         }

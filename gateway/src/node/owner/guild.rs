@@ -2,7 +2,10 @@
 //!
 //! Pure. Changed only by the guild's own events, in their order.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+};
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
@@ -13,18 +16,17 @@ use guildhall_shared::{
         Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, Thread, User,
         VoiceState,
     },
-    permissions::{self, MemberAccess, OverwriteKind},
+    permissions::{self, MemberAccess, Overwrite, OverwriteKind},
 };
 use guildhall_store::guild::Snapshot;
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     threads::{Sight, Threads},
-    view::Classes,
+    view::{Classes, Seen, Views},
 };
-use crate::bus::ClassId;
 
 /// An event's body does not say what its kind promises: the guild must be read again.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +54,8 @@ pub(crate) struct GuildState {
     /// Members whose name or picture has changed since somebody looked.
     pub(crate) renamed: Vec<Id<marker::User>>,
     roles: HashMap<Id<marker::Role>, Permissions, FxBuildHasher>,
+    /// What was computed of who sees what; `None` since that may have changed for everybody.
+    views: RefCell<Option<Views>>,
 }
 
 /// Whose view of the guild an event may have changed.
@@ -145,6 +149,8 @@ impl GuildState {
         for channel in &snapshot.channels {
             classes.place(channel.id, &channel.permission_overwrites);
         }
+        // Whoever subscribes is told of these as a whole.
+        classes.changes();
         let mut state = Self {
             guild: snapshot.guild,
             channels: snapshot
@@ -166,6 +172,7 @@ impl GuildState {
             classes,
             renamed: Vec::new(),
             roles: HashMap::default(),
+            views: RefCell::new(None),
         };
         for voice in snapshot.voice_states {
             state.put_voice(voice);
@@ -230,11 +237,31 @@ impl GuildState {
         Ok(())
     }
 
-    /// The classes a user sees now; `None` for one who is no member.
-    pub(crate) fn seen_by(&self, user: Id<marker::User>, now: Timestamp) -> Option<Vec<ClassId>> {
-        let access = self.access(user)?;
-        let base = self.base(access, now);
-        Some(self.classes.seen_by(self.guild.id, base, access, now))
+    /// The classes a user sees; `None` for one who is no member.
+    pub(crate) fn seen_by(&self, user: Id<marker::User>) -> Option<Seen> {
+        let access = MemberAccess {
+            // It takes nothing from a view.
+            communication_disabled_until: None,
+            ..self.access(user)?
+        };
+        let mut kept = self.views.borrow_mut();
+        let views = kept.get_or_insert_with(|| Views::new(&self.classes, self.granting_roles()));
+        Some(views.of(access, || {
+            let now = Timestamp::now();
+            let base = self.base(access, now);
+            self.classes.seen_by(self.guild.id, base, access, now)
+        }))
+    }
+
+    /// The roles by whose permissions their holders may see what not everybody does.
+    fn granting_roles(&self) -> impl Iterator<Item = Id<marker::Role>> {
+        let granting = match self.everyone_views() {
+            true => Permissions::ADMINISTRATOR,
+            false => Permissions::ADMINISTRATOR | Permissions::VIEW_CHANNEL,
+        };
+        let roles = self.roles.iter();
+        let roles = roles.filter(move |(_, permissions)| permissions.intersects(granting));
+        roles.map(|(&role, _)| role)
     }
 
     /// Whether @everyone may view channels that say nothing else.
@@ -255,17 +282,25 @@ impl GuildState {
         self.held(user, channel, now).intersects(any_of)
     }
 
-    /// Whether a member may view a private thread of a channel that `members` are in.
-    pub(crate) fn sees_private_thread(
+    /// What members may do in the guild, or in a channel of it: to ask for many of them.
+    pub(crate) fn held_by_many(
         &self,
-        user: Id<marker::User>,
-        parent: Id<marker::Channel>,
-        members: &[Id<marker::User>],
+        channel: Option<Id<marker::Channel>>,
         now: Timestamp,
-    ) -> bool {
-        let held = self.held(user, Some(parent), now);
-        held.contains(Permissions::VIEW_CHANNEL)
-            && (held.contains(Permissions::MANAGE_THREADS) || members.contains(&user))
+    ) -> Held<'_> {
+        let known = channel.and_then(|channel| self.channels.get(&channel));
+        let overwrites: &[Overwrite] =
+            known.map_or(&[], |channel| channel.permission_overwrites.as_slice());
+        let own = overwrites
+            .iter()
+            .filter(|overwrite| overwrite.kind == OverwriteKind::Member);
+        Held {
+            guild: self,
+            channel,
+            now,
+            singled_out: own.map(|overwrite| overwrite.id.cast()).collect(),
+            by_roles: FxHashMap::default(),
+        }
     }
 
     /// The active threads that a user sees of the channels that pass `of`.
@@ -275,18 +310,9 @@ impl GuildState {
         now: Timestamp,
         of: impl Fn(Id<marker::Channel>) -> bool,
     ) -> Vec<Thread> {
-        self.threads.seen_by(user, |channel| {
-            let held = match of(channel) {
-                true => self.held(user, Some(channel), now),
-                false => Permissions::empty(),
-            };
-            if !held.contains(Permissions::VIEW_CHANNEL) {
-                Sight::Nothing
-            } else if held.contains(Permissions::MANAGE_THREADS) {
-                Sight::All
-            } else {
-                Sight::Own
-            }
+        self.threads.seen_by(user, |channel| match of(channel) {
+            true => Sight::of(self.held(user, Some(channel), now)),
+            false => Sight::Nothing,
         })
     }
 
@@ -319,10 +345,14 @@ impl GuildState {
     ///
     /// Errors: the body is not of its kind's shape.
     pub(crate) fn apply(&mut self, event: &Envelope) -> Result<Touched, Unreadable> {
-        self.change(event).map_err(|source| Unreadable {
+        let touched = self.change(event).map_err(|source| Unreadable {
             kind: event.kind.name(),
             source,
-        })
+        })?;
+        if touched == Touched::Everybody {
+            *self.views.get_mut() = None;
+        }
+        Ok(touched)
     }
 
     fn change(&mut self, event: &Envelope) -> Result<Touched, serde_json::Error> {
@@ -586,6 +616,39 @@ impl GuildState {
             |role| self.roles.get(&role).copied(),
             now,
         )
+    }
+}
+
+/// What members may do in one place, computed once for all with the same roles.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    guild: &'a GuildState,
+    /// `None`: in the guild.
+    channel: Option<Id<marker::Channel>>,
+    now: Timestamp,
+    /// Members with an overwrite of their own there.
+    singled_out: FxHashSet<Id<marker::User>>,
+    by_roles: FxHashMap<&'a [Id<marker::Role>], Permissions>,
+}
+
+impl<'a> Held<'a> {
+    /// `member` is the one of the guild.
+    pub(crate) fn by(&mut self, user: Id<marker::User>, member: &'a Member) -> Permissions {
+        let Self {
+            guild,
+            channel,
+            now,
+            singled_out,
+            by_roles,
+        } = self;
+        let is_like_others = guild.guild.owner_id != user
+            && member.communication_disabled_until.is_none()
+            && !singled_out.contains(&user);
+        let held = || guild.held(user, *channel, *now);
+        match is_like_others {
+            true => *by_roles.entry(&member.roles[..]).or_insert_with(held),
+            false => held(),
+        }
     }
 }
 

@@ -62,14 +62,24 @@ pub(crate) enum Row {
     Member { user: Id<User>, version: u32 },
 }
 
+/// Which row it is, whatever its contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Which {
+    Group(Group),
+    Member(Id<User>),
+}
+
 impl Row {
+    fn which(&self) -> Which {
+        match self {
+            Self::Group { group, .. } => Which::Group(*group),
+            Self::Member { user, .. } => Which::Member(*user),
+        }
+    }
+
     /// Whether it is the same row, perhaps with other contents.
     fn is(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Group { group: a, .. }, Self::Group { group: b, .. }) => a == b,
-            (Self::Member { user: a, .. }, Self::Member { user: b, .. }) => a == b,
-            _ => false,
-        }
+        self.which() == other.which()
     }
 }
 
@@ -109,18 +119,18 @@ pub(crate) struct MemberList {
 }
 
 impl MemberList {
-    /// Begins anew with these groups, in their order, and members. `renew`: what each row
-    /// shows may have changed.
+    /// Begins anew with these groups, in their order, and members, best in the order of their
+    /// names. `renew`: what each row shows may have changed.
     pub(crate) fn fill(
         &mut self,
         groups: Vec<Group>,
-        members: impl IntoIterator<Item = (Id<User>, Group, String)>,
+        members: impl IntoIterator<Item = (Id<User>, Group, Rc<str>)>,
         renew: bool,
     ) {
         let mut by_group: FxHashMap<Group, Vec<Key>> = FxHashMap::default();
         let mut entries = FxHashMap::default();
+        entries.reserve(self.members.len());
         for (user, group, name) in members {
-            let name: Rc<str> = name.into();
             let before = self.members.get(&user);
             let version = before.map_or(0, |before| before.version + u32::from(renew));
             let key = Key {
@@ -146,7 +156,14 @@ impl MemberList {
 
     /// A member's row, or `None` if it has none any more. Its contents may be other ones even
     /// if its place is the same.
-    pub(crate) fn put(&mut self, user: Id<User>, place: Option<(Group, String)>) {
+    pub(crate) fn put(&mut self, user: Id<User>, place: Option<(Group, Rc<str>)>) {
+        if let (Some(entry), Some((group, name))) = (self.members.get_mut(&user), &place)
+            && (entry.group, &entry.name) == (*group, name)
+        {
+            entry.version += 1;
+            self.changed = true;
+            return;
+        }
         let before = self.members.remove(&user);
         if before.is_none() && place.is_none() {
             return;
@@ -165,7 +182,6 @@ impl MemberList {
         let Some((_, keys)) = self.groups.iter_mut().find(|(known, _)| *known == group) else {
             return;
         };
-        let name: Rc<str> = name.into();
         let key = Key {
             name: name.clone(),
             user,
@@ -271,10 +287,12 @@ fn changes(block: u32, old: &[Row], new: &[Row]) -> Vec<Op> {
     }
     let first = (block * BLOCK_ROWS) as usize;
     // Rows that stay in their order need no telling.
-    let places: Vec<Option<usize>> = old
-        .iter()
-        .map(|row| new.iter().position(|now| now.is(row)))
+    let new_places = new.iter().enumerate();
+    let new_places: FxHashMap<Which, usize> = new_places
+        .map(|(place, row)| (row.which(), place))
         .collect();
+    let places = old.iter().map(|row| new_places.get(&row.which()).copied());
+    let places: Vec<Option<usize>> = places.collect();
     let stays = longest_ascending(&places);
     let mut rows: Vec<Row> = Vec::with_capacity(new.len());
     let mut ops = Vec::new();
@@ -459,7 +477,7 @@ mod tests {
                 start.into_iter().map(|(user, (group, name))| (user, (group, named(name)))).collect();
             let mut list = MemberList::default();
             let fill = |list: &mut MemberList, members: &BTreeMap<u64, (u8, String)>| {
-                let all = members.iter().map(|(&user, (at, name))| (id(user), group(*at), name.clone()));
+                let all = members.iter().map(|(&user, (at, name))| (id(user), group(*at), Rc::<str>::from(name.as_str())));
                 list.fill(order(), all, false);
             };
             fill(&mut list, &members);
@@ -468,7 +486,7 @@ mod tests {
                 match step {
                     Step::Put(user, at, name) => {
                         members.insert(user, (at, named(name)));
-                        list.put(id(user), Some((group(at), named(name))));
+                        list.put(id(user), Some((group(at), named(name).into())));
                     }
                     Step::Remove(user) => {
                         members.remove(&user);
@@ -511,11 +529,17 @@ mod tests {
     #[test]
     fn one_who_comes_online_moves_one_row() {
         let mut list = MemberList::default();
-        let members = (1..=5).map(|user| (id(user), Group::Offline, format!("n{user}")));
+        let members = (1..=5).map(|user| {
+            (
+                id(user),
+                Group::Offline,
+                Rc::<str>::from(format!("n{user}")),
+            )
+        });
         list.fill(order(), members, false);
         list.flush();
         list.look_at(0);
-        list.put(id(3), Some((Group::Online, "n3".to_owned())));
+        list.put(id(3), Some((Group::Online, "n3".into())));
         let ops = list.flush();
         let (online, offline) = (Group::Online, Group::Offline);
         let member = Row::Member {

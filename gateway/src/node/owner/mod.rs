@@ -12,6 +12,7 @@ mod guild;
 mod intake;
 mod loads;
 mod member_list;
+mod moves;
 mod online;
 pub(crate) mod people;
 mod presence;
@@ -46,7 +47,7 @@ use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
 use tokio::{
     sync::{Notify, Semaphore},
-    task::spawn_local,
+    task::{spawn_blocking, spawn_local},
 };
 
 use self::{
@@ -374,6 +375,7 @@ impl Owner {
             tokio::time::sleep(SWEEP_INTERVAL).await;
             let now = Instant::now();
             let before = self.open_shards();
+            let mut closed = Vec::new();
             {
                 let mut state = self.state.borrow_mut();
                 state.realms.retain(|_, entry| {
@@ -388,10 +390,16 @@ impl Owner {
                         entry.idle_since = None;
                         return true;
                     }
-                    now.duration_since(*entry.idle_since.get_or_insert(now)) < IDLE_MAX
+                    let is_kept =
+                        now.duration_since(*entry.idle_since.get_or_insert(now)) < IDLE_MAX;
+                    if !is_kept {
+                        closed.extend(entry.realm.take());
+                    }
+                    is_kept
                 });
                 self.metrics.realms_open.set(state.realms.len() as i64);
             }
+            let_go(closed);
             let after = self.open_shards();
             for shard in before {
                 if after.binary_search(&shard).is_err() {
@@ -496,6 +504,16 @@ impl Owner {
             }
             None => {}
         }
+    }
+}
+
+/// Frees the guilds of realms that are closed or replaced. Of a large one it takes long, and this
+/// thread has others to serve.
+fn let_go(realms: impl IntoIterator<Item = Realm>) {
+    let guilds = realms.into_iter().filter_map(Realm::into_guild_state);
+    let guilds: Vec<_> = guilds.collect();
+    if !guilds.is_empty() {
+        spawn_blocking(|| drop(guilds));
     }
 }
 

@@ -89,6 +89,11 @@ impl Presences {
         self.users.len()
     }
 
+    /// Their ids, in no order.
+    pub(crate) fn users(&self) -> impl Iterator<Item = Id<User>> {
+        self.users.keys().copied()
+    }
+
     /// Them, in no order.
     pub(crate) fn online(&self) -> impl Iterator<Item = (Id<User>, Presence)> {
         self.users

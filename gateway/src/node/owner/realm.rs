@@ -3,7 +3,7 @@
 //! Pure: events go in, [`Effect`]s come out in the order in which they must be sent.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,13 +17,17 @@ use guildhall_shared::{
     model::{PresenceUser, SessionState, Thread, ThreadMember, VoiceState},
     shard::Position,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     guild::{Gone, GuildState, Touched, Unreadable},
     intake::Intake,
+    moves::{Audience, Moves, Regarded},
     online::Noted,
     presence::{Presences, SETTLE, Told},
     snapshot,
+    threads::Sight,
+    view::{Moved, Seen, sees},
     watch::{Notice, Watchers},
 };
 use crate::{
@@ -54,7 +58,7 @@ pub(crate) enum Effect {
 }
 
 /// The users of one edge, with the classes it believes they see.
-type EdgeUsers = Few<Id<User>, Option<Vec<ClassId>>>;
+type EdgeUsers = Few<Id<User>, Option<Seen>>;
 
 #[derive(Debug)]
 pub(crate) struct Realm {
@@ -75,13 +79,6 @@ pub(crate) struct Realm {
     /// What Redis says of who is online.
     pub(crate) noted: Noted,
     recent: VecDeque<(Instant, Arc<Envelope>)>,
-}
-
-/// Channels that users gained and lost by one event.
-#[derive(Debug, Default)]
-struct Moves {
-    gained: BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
-    lost: BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
 }
 
 impl Realm {
@@ -121,6 +118,11 @@ impl Realm {
     /// `None` for a user's realm, and for a guild that is gone.
     pub(crate) fn guild_state(&self) -> Option<&GuildState> {
         self.guild.as_deref()
+    }
+
+    /// What is left of a realm that is closed.
+    pub(crate) fn into_guild_state(self) -> Option<Box<GuildState>> {
+        self.guild
     }
 
     pub(crate) fn is_own(&self) -> bool {
@@ -174,28 +176,23 @@ impl Realm {
         edge: EdgeId,
         users: impl IntoIterator<Item = Id<User>>,
     ) -> ViewChange {
-        let now = Timestamp::now();
         let known = self.edges.or_default(edge);
         let users = users
             .into_iter()
             .map(|user| {
                 let seen = match &self.guild {
-                    Some(guild) => guild.seen_by(user, now),
-                    None => (self.own && user.cast() == self.id).then(Vec::new),
+                    Some(guild) => guild.seen_by(user),
+                    None => (self.own && user.cast() == self.id).then(Seen::default),
                 };
-                known.insert(user, seen.clone());
-                (user, seen)
+                let told = as_told(&seen);
+                known.insert(user, seen);
+                (user, told)
             })
             .collect();
-        let channels = match &self.guild {
-            Some(guild) => guild
-                .classes
-                .channels()
-                .into_iter()
-                .map(|(channel, class)| (channel, Some(class)))
-                .collect(),
-            None => Vec::new(),
-        };
+        let channels = self.guild.iter().flat_map(|guild| guild.classes.told());
+        let channels = channels
+            .map(|&(channel, class)| (channel, Some(class)))
+            .collect();
         ViewChange { channels, users }
     }
 
@@ -305,7 +302,7 @@ impl Realm {
     }
 
     /// An event was applied: whoever looks at lists of members may have to be told.
-    fn follow_lists(&mut self, event: &Envelope, out: &mut Vec<Effect>) {
+    fn follow_lists(&mut self, event: &Envelope, touched: Touched, out: &mut Vec<Effect>) {
         let Some(watchers) = &mut self.watchers else {
             return;
         };
@@ -329,7 +326,7 @@ impl Realm {
             | EventKind::ChannelUpdate
             | EventKind::ChannelDelete
             | EventKind::GuildRoleCreate
-            | EventKind::GuildRoleUpdate => watchers.applied(guild, Touched::Everybody),
+            | EventKind::GuildRoleUpdate => watchers.applied(guild, touched),
             EventKind::GuildRoleDelete => watchers.role_deleted(),
             _ => {}
         }
@@ -388,10 +385,9 @@ impl Realm {
 
     /// Whether one of these asks for a guild that, as far as is known here, they are not in.
     pub(crate) fn is_stranger_among(&self, subscribers: &[Subscriber]) -> bool {
-        let now = Timestamp::now();
         let mut asking = subscribers.iter().filter(|user| !user.snapshots.is_empty());
         asking.any(|subscriber| match &self.guild {
-            Some(guild) => guild.seen_by(subscriber.user, now).is_none(),
+            Some(guild) => !guild.members.contains_key(&subscriber.user),
             None => true,
         })
     }
@@ -401,10 +397,9 @@ impl Realm {
         let Some(guild) = &self.guild else {
             return Vec::new();
         };
-        let now = Timestamp::now();
         let mut snapshots = Vec::new();
         for subscriber in subscribers.iter().filter(|user| !user.snapshots.is_empty()) {
-            let Some(classes) = guild.seen_by(subscriber.user, now) else {
+            let Some(classes) = guild.seen_by(subscriber.user) else {
                 continue;
             };
             for request in &subscriber.snapshots {
@@ -449,28 +444,35 @@ impl Realm {
     /// An event as the edges get it: permissions are resolved to users here, because no
     /// edge computes any.
     pub(crate) fn resolve(&self, event: &Arc<Envelope>) -> Arc<Envelope> {
-        let now = Timestamp::now();
-        let is_for: &dyn Fn(&GuildState, Id<User>) -> bool = match &event.vis.scope {
-            Scope::Permissions { any_of, channel } => {
-                &|guild, user| guild.holds(user, *any_of, *channel, now)
-            }
-            Scope::Thread { parent, members } => {
-                &|guild, user| guild.sees_private_thread(user, *parent, members, now)
-            }
+        let (channel, inside): (_, FxHashSet<Id<User>>) = match &event.vis.scope {
+            Scope::Permissions { channel, .. } => (*channel, FxHashSet::default()),
+            Scope::Thread { parent, members } => (Some(*parent), members.iter().copied().collect()),
             Scope::Realm | Scope::Channel(_) | Scope::Users(_) => return event.clone(),
         };
-        let users: BTreeSet<Id<User>> = self
-            .edges
-            .values()
-            .flat_map(Few::keys)
-            .copied()
-            .filter(|&user| {
-                let guild = self.guild.as_ref();
-                guild.is_some_and(|guild| is_for(guild, user))
-            })
-            .collect();
+        let mut users: Vec<Id<User>> = Vec::new();
+        if let Some(guild) = &self.guild {
+            let mut held = guild.held_by_many(channel, Timestamp::now());
+            let is_for = |user: &Id<User>| {
+                let Some(member) = guild.members.get(user) else {
+                    return false;
+                };
+                let held = held.by(*user, member);
+                match &event.vis.scope {
+                    Scope::Permissions { any_of, .. } => held.intersects(*any_of),
+                    _ => match Sight::of(held) {
+                        Sight::Nothing => false,
+                        Sight::Own => inside.contains(user),
+                        Sight::All => true,
+                    },
+                }
+            };
+            let all = self.edges.values().flat_map(Few::keys).copied();
+            users.extend(all.filter(is_for));
+            users.sort_unstable();
+            users.dedup();
+        }
         let mut resolved = Envelope::clone(event);
-        resolved.vis.scope = Scope::Users(users.into_iter().collect());
+        resolved.vis.scope = Scope::Users(users);
         Arc::new(resolved)
     }
 
@@ -489,9 +491,9 @@ impl Realm {
         out: &mut Vec<Effect>,
     ) -> Result<(), Unreadable> {
         let kept = self.watchers.is_some().then(|| event.clone());
-        self.follow(now, event, out)?;
+        let touched = self.follow(now, event, out)?;
         if let Some(event) = kept {
-            self.follow_lists(&event, out);
+            self.follow_lists(&event, touched, out);
         }
         if let Some(guild) = &mut self.guild {
             for user in guild.renamed.drain(..) {
@@ -501,15 +503,16 @@ impl Realm {
         Ok(())
     }
 
+    /// Says whose view may have changed.
     fn follow(
         &mut self,
         now: Instant,
         event: Arc<Envelope>,
         out: &mut Vec<Effect>,
-    ) -> Result<(), Unreadable> {
+    ) -> Result<Touched, Unreadable> {
         let Some(guild) = &mut self.guild else {
             self.send(now, event, out);
-            return Ok(());
+            return Ok(Touched::Nobody);
         };
         if !event.kind.changes_access() {
             let gone = guild.leaves(&event)?;
@@ -518,27 +521,25 @@ impl Realm {
                 self.tell_of_leaving(gone, &event.vis.regardless, out);
             }
             self.send(now, event, out);
-            return Ok(());
+            return Ok(Touched::Nobody);
         }
-        let places = guild.classes.channels();
-        match event.kind {
-            EventKind::GuildDelete => {
-                self.guild = None;
-                self.send(now, event, out);
-                self.review(Touched::Everybody, &places, out);
-            }
-            EventKind::ChannelDelete => {
-                guild.apply(&event)?;
-                // Still by the old view: who could see the channel must hear of its end.
-                self.send(now, event, out);
-                self.review(Touched::Everybody, &places, out);
-            }
-            _ => match guild.apply(&event)? {
-                Touched::Nobody => self.send(now, event, out),
-                touched => self.change_views(now, event, touched, &places, out),
-            },
+        if event.kind == EventKind::GuildDelete {
+            self.guild = None;
+            self.send(now, event, out);
+            self.review(Touched::Everybody, out);
+            return Ok(Touched::Everybody);
         }
-        Ok(())
+        let touched = guild.apply(&event)?;
+        if event.kind == EventKind::ChannelDelete {
+            // Still by the old view: who could see the channel must hear of its end.
+            self.send(now, event, out);
+            self.review(touched, out);
+        } else if touched == Touched::Nobody {
+            self.send(now, event, out);
+        } else {
+            self.change_views(now, event, touched, out);
+        }
+        Ok(touched)
     }
 
     /// The views first, so that a revocation holds at this very event; then what the event
@@ -548,76 +549,96 @@ impl Realm {
         now: Instant,
         event: Arc<Envelope>,
         touched: Touched,
-        places: &[(Id<Channel>, ClassId)],
         out: &mut Vec<Effect>,
     ) {
         let about = channel_of(&event);
-        let before = self.believed(touched);
-        self.review(touched, places, out);
-        let moves = self.moves(touched, &before, places);
-        for (&channel, users) in &moves.gained {
+        let moves = self.review(touched, out);
+        for (channel, audience) in &moves.gained {
             // A channel that is new announces itself.
-            if event.kind != EventKind::ChannelCreate || about != Some(channel) {
-                self.synthesize(EventKind::ChannelCreate, channel, users, None, out);
+            if event.kind != EventKind::ChannelCreate || about != Some(*channel) {
+                let kind = EventKind::ChannelCreate;
+                self.synthesize(kind, audience, self.shown(*channel), out);
             }
-            for (kind, body) in self.inside(channel) {
-                self.synthesize(kind, channel, users, Some(body), out);
+            for (kind, body) in self.inside(*channel) {
+                self.synthesize(kind, audience, Some(body), out);
             }
         }
         let update = (event.kind == EventKind::ChannelUpdate).then(|| event.body.clone());
         self.send(now, event, out);
-        self.sync_threads(&moves.gained, out);
-        for (&channel, users) in &moves.lost {
-            if update.is_some() && about == Some(channel) {
-                self.synthesize(
-                    EventKind::ChannelUpdate,
-                    channel,
-                    users,
-                    update.clone(),
-                    out,
-                );
+        self.sync_threads(&moves, out);
+        for (channel, audience) in &moves.lost {
+            if update.is_some() && about == Some(*channel) {
+                self.synthesize(EventKind::ChannelUpdate, audience, update.clone(), out);
             }
-            self.synthesize(EventKind::ChannelDelete, channel, users, None, out);
+            let kind = EventKind::ChannelDelete;
+            self.synthesize(kind, audience, self.shown(*channel), out);
         }
     }
 
-    /// Tells who gained channels of the active threads that they see there.
-    fn sync_threads(
-        &self,
-        gained: &BTreeMap<Id<Channel>, BTreeSet<Id<User>>>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// Tells who gained channels of the active threads that they see there: once all who see the
+    /// same ones and are in none of them.
+    fn sync_threads(&self, moves: &Moves, out: &mut Vec<Effect>) {
         #[derive(serde::Serialize)]
-        struct ThreadListSync {
+        struct ThreadListSync<'a> {
             guild_id: Id<Guild>,
-            channel_ids: Vec<Id<Channel>>,
+            channel_ids: &'a [Id<Channel>],
             threads: Vec<Thread>,
             members: Vec<ThreadMember>,
         }
         let Some(guild) = &self.guild else { return };
-        let mut by_user: BTreeMap<Id<User>, Vec<Id<Channel>>> = BTreeMap::new();
-        for (&channel, users) in gained {
-            for &user in users {
-                by_user.entry(user).or_default().push(channel);
+        if moves.gained.is_empty() {
+            return;
+        }
+        let parents = guild.threads.parents();
+        let insiders = guild.threads.insiders(&parents);
+        let now = Timestamp::now();
+        let mut syncs: Vec<(Audience, Bytes)> = Vec::new();
+        for regarded in &moves.regarded {
+            let gained = regarded.gained.iter();
+            let of: Vec<Id<Channel>> = gained.filter(|id| parents.contains(*id)).copied().collect();
+            if of.is_empty() {
+                continue;
+            }
+            let mut held: Vec<_> = of
+                .iter()
+                .map(|&channel| guild.held_by_many(Some(channel), now))
+                .collect();
+            let mut alike: FxHashMap<(Vec<Sight>, Option<Id<User>>), Vec<Id<User>>> =
+                FxHashMap::default();
+            for &user in &regarded.who.users {
+                let Some(member) = guild.members.get(&user) else {
+                    continue;
+                };
+                let held = held.iter_mut();
+                let sights = held.map(|held| Sight::of(held.by(user, member))).collect();
+                let alone = insiders.contains(&user).then_some(user);
+                alike.entry((sights, alone)).or_default().push(user);
+            }
+            for ((sights, _), users) in alike {
+                let Some(&first) = users.first() else {
+                    continue;
+                };
+                let threads = guild.threads.seen_by(first, |channel| {
+                    let place = of.binary_search(&channel);
+                    place.map_or(Sight::Nothing, |place| sights[place])
+                });
+                if threads.is_empty() {
+                    continue;
+                }
+                let members = threads.iter().filter_map(|thread| thread.member.clone());
+                let body = serde_json::to_vec(&ThreadListSync {
+                    guild_id: guild.guild.id,
+                    channel_ids: &regarded.gained,
+                    members: members.collect(),
+                    threads,
+                });
+                let Ok(body) = body else { continue };
+                syncs.push((self.audience(users), body.into()));
             }
         }
-        let now = Timestamp::now();
-        for (user, channel_ids) in by_user {
-            let threads =
-                guild.threads_seen_by(user, now, |channel| channel_ids.contains(&channel));
-            let Some(first) = threads.first().map(|thread| thread.parent_id) else {
-                continue;
-            };
-            let members = threads.iter().filter_map(|thread| thread.member.clone());
-            let body = ThreadListSync {
-                guild_id: guild.guild.id,
-                channel_ids,
-                members: members.collect(),
-                threads,
-            };
-            let body = serde_json::to_vec(&body).ok().map(Bytes::from);
-            let (kind, users) = (EventKind::ThreadListSync, BTreeSet::from([user]));
-            self.synthesize(kind, first, &users, body, out);
+        syncs.sort_by_key(|(audience, _)| audience.users.first().copied());
+        for (audience, body) in syncs {
+            self.synthesize(EventKind::ThreadListSync, &audience, Some(body), out);
         }
     }
 
@@ -629,23 +650,35 @@ impl Realm {
         if from == to {
             return;
         }
-        let sees = |seen: &Option<Vec<ClassId>>, class: Option<ClassId>| {
+        let sees = |seen: &Option<Seen>, class: Option<ClassId>| {
             let (Some(seen), Some(class)) = (seen, class) else {
                 return false;
             };
-            seen.binary_search(&class).is_ok()
+            sees(seen, class)
         };
-        let users: BTreeSet<Id<User>> = self
-            .edges
-            .values()
-            .flat_map(Few::iter)
-            .filter(|(user, seen)| sees(seen, from) && !sees(seen, to) && !own.contains(user))
-            .map(|(&user, _)| user)
-            .collect();
-        if !users.is_empty() {
-            let body = Bytes::from(gone.body.to_string());
-            self.synthesize(gone.kind, gone.from, &users, Some(body), out);
+        let mut audience = Audience::default();
+        for (&edge, known) in self.edges.iter() {
+            for (&user, seen) in known.iter() {
+                if sees(seen, from) && !sees(seen, to) && !own.contains(&user) {
+                    audience.add(edge, user);
+                }
+            }
         }
+        audience.settle();
+        if !audience.users.is_empty() {
+            let body = Bytes::from(gone.body.to_string());
+            self.synthesize(gone.kind, &audience, Some(body), out);
+        }
+    }
+
+    /// These users, on all edges.
+    fn audience(&self, mut users: Vec<Id<User>>) -> Audience {
+        users.sort_unstable();
+        users.dedup();
+        let edges = self.edges.iter();
+        let edges = edges.filter(|(_, known)| users.iter().any(|user| known.contains_key(user)));
+        let edges = edges.map(|(&edge, _)| edge).collect();
+        Audience { users, edges }
     }
 
     /// What is in a channel, as it would be told to those who see it from now on.
@@ -690,55 +723,29 @@ impl Realm {
         self.prune(now);
     }
 
-    /// What the edges believe that these users see.
-    fn believed(&self, touched: Touched) -> BTreeMap<Id<User>, Option<Vec<ClassId>>> {
-        let mut believed = BTreeMap::new();
-        for known in self.edges.values() {
-            match touched {
-                Touched::Nobody => {}
-                Touched::Member(user) => {
-                    believed.extend(known.get(&user).map(|seen| (user, seen.clone())));
-                }
-                Touched::Everybody => {
-                    believed.extend(known.iter().map(|(&user, seen)| (user, seen.clone())));
-                }
-            }
-        }
-        believed
-    }
-
-    /// Sends every edge what these users of it see differently now. `places` are the classes of
-    /// the channels before the change.
-    fn review(
-        &mut self,
-        touched: Touched,
-        places: &[(Id<Channel>, ClassId)],
-        out: &mut Vec<Effect>,
-    ) {
-        let now = Timestamp::now();
-        let mut channels: BTreeMap<Id<Channel>, Option<ClassId>> = BTreeMap::new();
-        if let Some(guild) = &self.guild {
-            let placed = guild.classes.channels();
-            let before: BTreeMap<_, _> = places.iter().copied().collect();
-            for (channel, class) in &placed {
-                if before.get(channel) != Some(class) {
-                    channels.insert(*channel, Some(*class));
-                }
-            }
-            for channel in before.into_keys() {
-                if guild.classes.of(channel).is_none() {
-                    channels.insert(channel, None);
-                }
-            }
-        }
+    /// Sends every edge what these users of it see differently now; which channels members gained
+    /// and lost by it. Those who came or left do not count, they get the whole guild or lose it.
+    fn review(&mut self, touched: Touched, out: &mut Vec<Effect>) -> Moves {
+        // Only what touches everybody moves channels.
+        let moved: Vec<Moved> = match (&mut self.guild, touched) {
+            (Some(guild), Touched::Everybody) => guild.classes.changes(),
+            _ => Vec::new(),
+        };
+        let guild = self.guild.as_deref();
+        let mut regarded = Regarded::default();
         for (&edge, known) in self.edges.iter_mut() {
             let mut users = Vec::new();
-            let mut look_at = |user: Id<User>, believed: &mut Option<Vec<ClassId>>| {
-                let guild = self.guild.as_ref();
-                let seen = guild.and_then(|guild| guild.seen_by(user, now));
-                if *believed != seen {
-                    believed.clone_from(&seen);
-                    users.push((user, seen));
+            let mut look_at = |user: Id<User>, believed: &mut Option<Seen>| {
+                let seen = guild.and_then(|guild| guild.seen_by(user));
+                let is_same = *believed == seen;
+                if let (Some(saw), Some(sees)) = (&*believed, &seen)
+                    && !(is_same && moved.is_empty())
+                {
+                    regarded.add(edge, user, saw, sees);
+                }
+                if !is_same {
+                    users.push((user, as_told(&seen)));
+                    *believed = seen;
                 }
             };
             match touched {
@@ -754,84 +761,53 @@ impl Realm {
                     }
                 }
             }
-            if !channels.is_empty() || !users.is_empty() {
-                let channels = channels.clone().into_iter().collect();
+            if !moved.is_empty() || !users.is_empty() {
+                let channels = moved.iter().map(|moved| (moved.channel, moved.now));
+                let channels = channels.collect();
                 out.push(Effect::View(edge, ViewChange { channels, users }));
             }
         }
-    }
-
-    /// Which channels members gained and lost; those who came or left do not count, they
-    /// get the whole guild or lose it.
-    fn moves(
-        &self,
-        touched: Touched,
-        before: &BTreeMap<Id<User>, Option<Vec<ClassId>>>,
-        places: &[(Id<Channel>, ClassId)],
-    ) -> Moves {
-        let mut moves = Moves::default();
-        let Some(guild) = &self.guild else {
-            return moves;
-        };
-        let after = self.believed(touched);
-        let places: BTreeMap<_, _> = places.iter().copied().collect();
-        let placed = guild.classes.channels();
-        for (user, saw) in before {
-            let (Some(saw), Some(Some(sees))) = (saw, after.get(user)) else {
-                continue;
-            };
-            for (channel, class) in &placed {
-                let had = places
-                    .get(channel)
-                    .is_some_and(|class| saw.binary_search(class).is_ok());
-                let has = sees.binary_search(class).is_ok();
-                if had != has {
-                    let side = if has {
-                        &mut moves.gained
-                    } else {
-                        &mut moves.lost
-                    };
-                    side.entry(*channel).or_default().insert(*user);
-                }
-            }
+        match guild {
+            Some(guild) => regarded.moves(&moved, guild.classes.told()),
+            None => Moves::default(),
         }
-        moves
     }
 
-    /// An event that no change stands for: this user's view of a channel began or ended.
+    /// A channel as its events show it.
+    fn shown(&self, channel: Id<Channel>) -> Option<Bytes> {
+        let channel = self.guild.as_ref()?.channels.get(&channel)?;
+        serde_json::to_vec(channel).ok().map(Bytes::from)
+    }
+
+    /// An event that no change stands for: these users' view of a channel began or ended.
     fn synthesize(
         &self,
         kind: EventKind,
-        channel: Id<Channel>,
-        users: &BTreeSet<Id<User>>,
+        audience: &Audience,
         body: Option<Bytes>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(body) = body.or_else(|| {
-            let channel = self.guild.as_ref()?.channels.get(&channel)?;
-            serde_json::to_vec(channel).ok().map(Bytes::from)
-        }) else {
-            return;
-        };
+        let Some(body) = body else { return };
+        let users = Scope::Users(audience.users.clone());
+        let vis = Visibility::of(users, intents_of(kind));
         let event = Arc::new(Envelope {
             realm: self.id,
             durability: Durability::Ephemeral,
             kind,
-            vis: Visibility::of(
-                Scope::Users(users.iter().copied().collect()),
-                intents_of(kind),
-            ),
+            vis,
             at_ms: 0,
             trace: 0,
             body,
             alt: None,
         });
-        for (&edge, known) in self.edges.iter() {
-            if users.iter().any(|user| known.contains_key(user)) {
-                out.push(Effect::EventTo(edge, event.clone()));
-            }
-        }
+        let to = |&edge: &EdgeId| Effect::EventTo(edge, event.clone());
+        out.extend(audience.edges.iter().map(to));
     }
+}
+
+/// What somebody sees, as edges are told.
+fn as_told(seen: &Option<Seen>) -> Option<Vec<ClassId>> {
+    seen.as_deref().map(<[ClassId]>::to_vec)
 }
 
 /// The user a GUILD_MEMBER_* event is about.

@@ -3,14 +3,15 @@
 //!
 //! Pure. Never says who gets an event: of private threads the events name their members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
     gateway::EventKind,
     id::marker::{Channel, User},
     model::{ChannelKind, Thread, ThreadMember},
 };
+use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
 /// The threads that are not archived.
@@ -118,6 +119,20 @@ impl Threads {
         self.threads.get(&thread).map(|thread| thread.parent_id)
     }
 
+    /// The channels that have active threads.
+    pub(crate) fn parents(&self) -> BTreeSet<Id<Channel>> {
+        let threads = self.threads.values();
+        threads.map(|thread| thread.parent_id).collect()
+    }
+
+    /// Who is in any thread of these channels.
+    pub(crate) fn insiders(&self, parents: &BTreeSet<Id<Channel>>) -> FxHashSet<Id<User>> {
+        let threads = self.threads.values();
+        let threads = threads.filter(|thread| parents.contains(&thread.parent_id));
+        let members = threads.filter_map(|thread| self.members.get(&thread.id));
+        members.flat_map(BTreeMap::keys).copied().collect()
+    }
+
     fn remove(&mut self, thread: Id<Channel>) {
         self.threads.remove(&thread);
         self.members.remove(&thread);
@@ -155,10 +170,23 @@ impl Threads {
 }
 
 /// Which threads of a channel a user sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Sight {
     Nothing,
     /// Public ones, and private ones that the user is in.
     Own,
     All,
+}
+
+impl Sight {
+    /// Of who holds this in the channel.
+    pub(crate) fn of(held: Permissions) -> Self {
+        if !held.contains(Permissions::VIEW_CHANNEL) {
+            Self::Nothing
+        } else if held.contains(Permissions::MANAGE_THREADS) {
+            Self::All
+        } else {
+            Self::Own
+        }
+    }
 }

@@ -3,16 +3,25 @@
 //! Pure. Only VIEW_CHANNEL matters here: whether one may connect or write changes no view,
 //! and a timeout leaves VIEW_CHANNEL as it is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
-    id::marker::{Channel, Guild},
-    permissions::{self, ChannelClass, MemberAccess, Overwrite},
+    id::marker::{Channel, Guild, Role, User},
+    permissions::{self, ChannelClass, MemberAccess, Overwrite, OverwriteKind},
 };
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 
 use crate::bus::ClassId;
+
+/// Sets of roles whose views are kept; if there are more, all are computed anew.
+const VIEWS_MAX: usize = 16_384;
+
+/// The classes that somebody sees, ascending: mostly one list for many.
+pub(crate) type Seen = Arc<[ClassId]>;
 
 /// The classes of one guild's channels. Numbers are stable while the realm is open; a
 /// number is used again only after its last channel has left it and its users were told.
@@ -20,6 +29,16 @@ use crate::bus::ClassId;
 pub struct Classes {
     by_channel: HashMap<Id<Channel>, ClassId, FxBuildHasher>,
     classes: BTreeMap<ClassId, Class>,
+    /// By channel, as of the last [`Self::changes`].
+    told: Vec<(Id<Channel>, ClassId)>,
+}
+
+/// A channel that came, went, or is in another class than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moved {
+    pub(crate) channel: Id<Channel>,
+    pub(crate) before: Option<ClassId>,
+    pub(crate) now: Option<ClassId>,
 }
 
 #[derive(Debug)]
@@ -85,15 +104,37 @@ impl Classes {
         self.classes.get(&class).map(|class| &class.overwrites[..])
     }
 
-    /// Every channel with its class, by channel id.
-    pub(crate) fn channels(&self) -> Vec<(Id<Channel>, ClassId)> {
-        let mut channels: Vec<_> = self
-            .by_channel
-            .iter()
-            .map(|(&id, &class)| (id, class))
-            .collect();
-        channels.sort_unstable();
-        channels
+    /// Every channel with its class, by channel id, as of the last [`Self::changes`].
+    pub(crate) fn told(&self) -> &[(Id<Channel>, ClassId)] {
+        &self.told
+    }
+
+    /// What has changed since the last call, by channel id.
+    pub(crate) fn changes(&mut self) -> Vec<Moved> {
+        let now = self.by_channel.iter();
+        let mut now: Vec<_> = now.map(|(&channel, &class)| (channel, class)).collect();
+        now.sort_unstable();
+        let before = std::mem::replace(&mut self.told, now);
+        let moved = self.told.iter().filter_map(|&(channel, class)| {
+            let place = before.binary_search_by_key(&channel, |&(known, _)| known);
+            let before = place.ok().map(|place| before[place].1);
+            (before != Some(class)).then_some(Moved {
+                channel,
+                before,
+                now: Some(class),
+            })
+        });
+        let gone = before.iter().filter_map(|&(channel, class)| {
+            let is_gone = !self.by_channel.contains_key(&channel);
+            is_gone.then_some(Moved {
+                channel,
+                before: Some(class),
+                now: None,
+            })
+        });
+        let mut changes: Vec<Moved> = moved.chain(gone).collect();
+        changes.sort_unstable_by_key(|moved| moved.channel);
+        changes
     }
 
     /// The classes a member sees, ascending. `base` are the member's guild-level permissions.
@@ -128,6 +169,73 @@ impl Classes {
     }
 }
 
+/// Whether somebody who sees these classes sees this one.
+pub(crate) fn sees(seen: &[ClassId], class: ClassId) -> bool {
+    seen.binary_search(&class).is_ok()
+}
+
+/// What members see, computed once for all of those whom the same roles decide for: thousands
+/// hold few different ones, and roles for colours decide nothing.
+///
+/// Good until roles, the owner or classes change.
+#[derive(Debug)]
+pub(crate) struct Views {
+    /// Roles that may let their holders see more or less than others.
+    deciding: FxHashSet<Id<Role>>,
+    /// Members with overwrites of their own.
+    singled_out: FxHashSet<Id<User>>,
+    /// At most [`VIEWS_MAX`], by deciding roles, ascending.
+    by_roles: FxHashMap<Box<[Id<Role>]>, Seen>,
+}
+
+impl Views {
+    /// `granting`: the roles whose own permissions let somebody see what not all see.
+    pub(crate) fn new(classes: &Classes, granting: impl Iterator<Item = Id<Role>>) -> Self {
+        let mut deciding: FxHashSet<Id<Role>> = granting.collect();
+        let mut singled_out: FxHashSet<Id<User>> = FxHashSet::default();
+        let classes = classes.classes.values();
+        for overwrite in classes.flat_map(|class| &class.overwrites) {
+            match overwrite.kind {
+                OverwriteKind::Role => deciding.insert(overwrite.id.cast()),
+                OverwriteKind::Member => singled_out.insert(overwrite.id.cast()),
+            };
+        }
+        Self {
+            deciding,
+            singled_out,
+            by_roles: FxHashMap::default(),
+        }
+    }
+
+    /// What a member sees; `see` says so if nobody like them was asked for yet.
+    pub(crate) fn of(
+        &mut self,
+        member: MemberAccess<'_>,
+        see: impl FnOnce() -> Vec<ClassId>,
+    ) -> Seen {
+        let Self {
+            deciding,
+            singled_out,
+            by_roles,
+        } = self;
+        if member.is_owner || singled_out.contains(&member.user) {
+            return see().into();
+        }
+        let held = member.roles.iter().copied();
+        let mut roles: Vec<Id<Role>> = held.filter(|role| deciding.contains(role)).collect();
+        roles.sort_unstable();
+        if let Some(seen) = by_roles.get(&roles[..]) {
+            return seen.clone();
+        }
+        if by_roles.len() >= VIEWS_MAX {
+            by_roles.clear();
+        }
+        let seen: Seen = see().into();
+        by_roles.insert(roles.into(), seen.clone());
+        seen
+    }
+}
+
 fn view_part(overwrites: &[Overwrite]) -> Vec<Overwrite> {
     let mut part: Vec<Overwrite> = overwrites
         .iter()
@@ -144,7 +252,6 @@ fn view_part(overwrites: &[Overwrite]) -> Vec<Overwrite> {
 
 #[cfg(test)]
 mod tests {
-    use guildhall_shared::permissions::OverwriteKind;
     use proptest::prelude::*;
 
     use super::*;
@@ -175,6 +282,42 @@ mod tests {
         assert!(classes.place(id(11), &[mute, hide]));
         assert_eq!(classes.of(id(11)), classes.of(id(12)));
         assert!(!classes.place(id(11), &[hide]));
+    }
+
+    #[test]
+    fn changes_are_told_once() {
+        let mut classes = Classes::default();
+        let hide = overwrite(1, Permissions::empty(), Permissions::VIEW_CHANNEL);
+        classes.place(id(11), &[]);
+        classes.place(id(10), &[hide]);
+        let (open, hidden) = (classes.of(id(11)), classes.of(id(10)));
+        let moved = |channel, before, now| Moved {
+            channel: id(channel),
+            before,
+            now,
+        };
+        assert_eq!(
+            classes.changes(),
+            [moved(10, None, hidden), moved(11, None, open)]
+        );
+        classes.place(id(12), &[hide]);
+        classes.place(id(10), &[]);
+        classes.remove(id(11));
+        assert_eq!(
+            classes.changes(),
+            [
+                moved(10, hidden, open),
+                moved(11, open, None),
+                moved(12, None, hidden)
+            ]
+        );
+        assert_eq!(classes.changes(), []);
+        let told: Vec<_> = classes
+            .told()
+            .iter()
+            .map(|(channel, _)| channel.get())
+            .collect();
+        assert_eq!(told, [10, 12]);
     }
 
     proptest! {

@@ -5,29 +5,37 @@
 //! follows events and presences, and is told at the same tick as these. Who watches comes
 //! from the edges, which say it again to a new owner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use bytes::Bytes;
 use guildhall_shared::{
-    Id, Permissions, Timestamp,
+    Id, Permissions,
     gateway::EventKind,
     id::marker::{Guild, Role, User},
     model::{Member, PresenceUser, PresenceView},
     permissions::Overwrite,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
+use rustc_hash::FxHashMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{
     guild::{GuildState, Touched},
     member_list::{BLOCK_ROWS, Group, MemberList, Op, Row},
     presence::{Presences, Told},
     realm::EdgeId,
+    view::{Seen, sees},
 };
 use crate::bus::{Address, ClassId, Watch};
 
 /// Members of a guild up to which its lists show who is offline.
 const OFFLINE_MEMBERS_MAX: u64 = 1000;
+/// Lists filled again in one flush, after a change that may touch all of them; the rest follows
+/// in the next ones. One with 20,000 members takes a few milliseconds.
+pub(crate) const FILLS_MAX: usize = 8;
 
 /// A session of an edge.
 pub(crate) type Watcher = (EdgeId, Address);
@@ -43,6 +51,8 @@ pub(crate) struct Notice {
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     sessions: BTreeMap<Watcher, Session>,
+    /// The sessions of each user.
+    of_user: FxHashMap<Id<User>, BTreeSet<Watcher>>,
     lists: BTreeMap<ClassId, List>,
     /// Who follows a member, wherever that stands in a list.
     followers: BTreeMap<Id<User>, BTreeSet<Watcher>>,
@@ -53,6 +63,8 @@ pub(crate) struct Watchers {
     stale: bool,
     /// A role that members held is gone: what all rows show has changed.
     renew: bool,
+    /// Lists that are to be filled again, and whether what all their rows show has changed.
+    unfilled: BTreeMap<ClassId, bool>,
     /// Members whose rows may have changed.
     touched: BTreeSet<Id<User>>,
 }
@@ -72,6 +84,14 @@ struct List {
     members: MemberList,
     /// Who looks at each block.
     blocks: BTreeMap<u32, BTreeSet<Watcher>>,
+}
+
+/// A member whom lists show.
+struct Standing {
+    user: Id<User>,
+    group: Group,
+    name: Rc<str>,
+    seen: Seen,
 }
 
 impl Watchers {
@@ -109,7 +129,8 @@ impl Watchers {
             looks: BTreeMap::new(),
         };
         self.sessions.insert(watcher, session);
-        self.look(guild, presences, watcher, out);
+        self.of_user.entry(user).or_default().insert(watcher);
+        self.look(guild, presences, &[watcher], out);
     }
 
     /// A session is gone, or looks at something else.
@@ -117,6 +138,12 @@ impl Watchers {
         let Some(session) = self.sessions.remove(&watcher) else {
             return;
         };
+        if let Some(of_user) = self.of_user.get_mut(&session.user) {
+            of_user.remove(&watcher);
+            if of_user.is_empty() {
+                self.of_user.remove(&session.user);
+            }
+        }
         for member in &session.watch.members {
             if let Some(followers) = self.followers.get_mut(member) {
                 followers.remove(&watcher);
@@ -129,17 +156,23 @@ impl Watchers {
     }
 
     pub(crate) fn remove_users(&mut self, edge: EdgeId, users: &[Id<User>]) {
-        self.remove_if(|watcher, user| watcher.0 == edge && users.contains(&user));
+        for user in users {
+            self.remove_if(*user, |watcher| watcher.0 == edge);
+        }
     }
 
     pub(crate) fn remove_edge(&mut self, edge: EdgeId) {
-        self.remove_if(|watcher, _| watcher.0 == edge);
+        let all = self.sessions.keys().copied();
+        let gone: Vec<Watcher> = all.filter(|watcher| watcher.0 == edge).collect();
+        for watcher in gone {
+            self.remove(watcher);
+        }
     }
 
-    fn remove_if(&mut self, gone: impl Fn(Watcher, Id<User>) -> bool) {
-        let sessions = self.sessions.iter();
-        let gone = sessions.filter(|(watcher, session)| gone(**watcher, session.user));
-        let gone: Vec<Watcher> = gone.map(|(&watcher, _)| watcher).collect();
+    /// Removes sessions of a user.
+    fn remove_if(&mut self, user: Id<User>, is_gone: impl Fn(&Watcher) -> bool) {
+        let all = self.of_user.get(&user).into_iter().flatten().copied();
+        let gone: Vec<Watcher> = all.filter(is_gone).collect();
         for watcher in gone {
             self.remove(watcher);
         }
@@ -151,16 +184,16 @@ impl Watchers {
             return;
         }
         match touched {
-            Touched::Nobody => {}
             Touched::Member(user) => {
                 if !guild.members.contains_key(&user) {
-                    self.remove_if(|_, of| of == user);
+                    self.remove_if(user, |_| true);
                 }
                 self.touched.insert(user);
             }
+            Touched::Nobody => self.stale |= self.hoisted != hoisted(guild),
             Touched::Everybody => self.stale = true,
         }
-        self.stale |= self.hoisted != hoisted(guild) || self.with_offline != with_offline(guild);
+        self.stale |= self.with_offline != with_offline(guild);
     }
 
     /// A role is gone, and its holders with it.
@@ -181,7 +214,8 @@ impl Watchers {
 
     /// Whether there is something to flush.
     pub(crate) fn is_due(&self) -> bool {
-        !self.is_empty() && (self.stale || !self.touched.is_empty())
+        let waits = self.stale || !self.touched.is_empty() || !self.unfilled.is_empty();
+        waits && !self.is_empty()
     }
 
     /// Tells of everything that has changed since the last flush. `told` are the users whose
@@ -226,14 +260,19 @@ impl Watchers {
                     .iter()
                     .any(|class| session.looks.contains_key(class))
         };
+        let candidates: BTreeSet<Watcher> = match stale {
+            true => self.sessions.keys().copied().collect(),
+            false => {
+                let sessions = touched.iter().filter_map(|user| self.of_user.get(user));
+                sessions.flatten().copied().collect()
+            }
+        };
         // Whoever may no longer see a list hears nothing more of it.
-        let moved: Vec<Watcher> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| stale || touched.contains(&session.user))
-            .filter(|(_, session)| is_elsewhere(session))
-            .map(|(&watcher, _)| watcher)
-            .collect();
+        let moved = candidates.into_iter().filter(|watcher| {
+            let session = self.sessions.get(watcher);
+            session.is_some_and(is_elsewhere)
+        });
+        let moved: Vec<Watcher> = moved.collect();
         for &watcher in &moved {
             if let Some(session) = self.sessions.get_mut(&watcher) {
                 let looks = std::mem::take(&mut session.looks);
@@ -242,14 +281,26 @@ impl Watchers {
         }
         if stale {
             self.follow_guild(guild);
-            self.refill(guild, presences);
+            let renew = std::mem::take(&mut self.renew);
+            for &class in self.lists.keys() {
+                *self.unfilled.entry(class).or_default() |= renew;
+            }
         }
-        let now = Timestamp::now();
+        let mut fills = Vec::new();
+        while fills.len() < FILLS_MAX
+            && let Some(fill) = self.unfilled.pop_first()
+        {
+            // Nobody may look at it any more.
+            if self.lists.contains_key(&fill.0) {
+                fills.push(fill);
+            }
+        }
+        self.fill(guild, presences, &fills);
         for user in touched {
-            let seen = guild.seen_by(user, now).unwrap_or_default();
+            let seen = guild.seen_by(user).unwrap_or_default();
             let place = place(guild, presences, &self.hoisted, self.with_offline, user);
             for (class, list) in &mut self.lists {
-                let place = place.clone().filter(|_| seen.contains(class));
+                let place = place.clone().filter(|_| sees(&seen, *class));
                 list.members.put(user, place);
             }
         }
@@ -257,9 +308,7 @@ impl Watchers {
             list.tell(guild, presences, out);
         }
         // Whoever sees another list than before begins with its rows as they are.
-        for watcher in moved {
-            self.look(guild, presences, watcher, out);
-        }
+        self.look(guild, presences, &moved, out);
     }
 
     fn follow_guild(&mut self, guild: &GuildState) {
@@ -267,20 +316,21 @@ impl Watchers {
         self.with_offline = with_offline(guild);
     }
 
-    /// The lists anew.
-    fn refill(&mut self, guild: &GuildState, presences: &Presences) {
-        let (now, renew) = (Timestamp::now(), std::mem::take(&mut self.renew));
-        for (&class, list) in &mut self.lists {
-            let members = rows(
-                guild,
-                presences,
-                class,
-                &self.hoisted,
-                self.with_offline,
-                now,
-            );
+    /// Fills these lists anew; with each comes whether what all its rows show has changed.
+    fn fill(&mut self, guild: &GuildState, presences: &Presences, lists: &[(ClassId, bool)]) {
+        if lists.is_empty() {
+            return;
+        }
+        let is_of = |seen: &Seen| lists.iter().any(|(class, _)| sees(seen, *class));
+        let all = standings(guild, presences, &self.hoisted, self.with_offline, is_of);
+        for (class, renew) in lists {
+            let Some(list) = self.lists.get_mut(class) else {
+                continue;
+            };
+            let those = all.iter().filter(|one| sees(&one.seen, *class));
+            let members = those.map(|one| (one.user, one.group, one.name.clone()));
             let groups = groups(&self.hoisted, self.with_offline);
-            list.members.fill(groups, members, renew);
+            list.members.fill(groups, members, *renew);
         }
     }
 
@@ -305,45 +355,49 @@ impl Watchers {
         }
     }
 
+    /// These sessions begin to look at what they want and may see.
     fn look(
         &mut self,
         guild: &GuildState,
         presences: &Presences,
-        watcher: Watcher,
+        watchers: &[Watcher],
         out: &mut Vec<Notice>,
     ) {
-        let Some(session) = self.sessions.get_mut(&watcher) else {
-            return;
-        };
-        let looks = wanted(guild, session.user, &session.watch);
-        session.looks.clone_from(&looks);
-        for (class, blocks) in looks {
-            let list = self.lists.entry(class).or_insert_with(|| {
-                let now = Timestamp::now();
-                let mut members = MemberList::default();
-                let all = rows(
-                    guild,
-                    presences,
-                    class,
-                    &self.hoisted,
-                    self.with_offline,
-                    now,
-                );
-                members.fill(groups(&self.hoisted, self.with_offline), all, false);
+        // Who looks at the same blocks gets the same bytes.
+        let mut alike: BTreeMap<(ClassId, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
+        for &watcher in watchers {
+            let Some(session) = self.sessions.get_mut(&watcher) else {
+                continue;
+            };
+            let looks = wanted(guild, session.user, &session.watch);
+            session.looks.clone_from(&looks);
+            for looks in looks {
+                alike.entry(looks).or_default().push(watcher);
+            }
+        }
+        let mut new = Vec::new();
+        for (class, _) in alike.keys() {
+            self.lists.entry(*class).or_insert_with(|| {
+                new.push((*class, false));
                 List {
-                    id: name_of(guild, class),
-                    members,
-                    blocks: BTreeMap::new(),
+                    id: name_of(guild, *class),
+                    ..List::default()
                 }
             });
+        }
+        self.fill(guild, presences, &new);
+        for ((class, blocks), to) in alike {
+            let Some(list) = self.lists.get_mut(&class) else {
+                continue;
+            };
             let mut ops = Vec::new();
             for block in blocks {
-                ops.push(list.members.look_at(block));
-                list.blocks.entry(block).or_default().insert(watcher);
+                ops.push(op_json(guild, presences, &list.members.look_at(block)));
+                list.blocks.entry(block).or_default().extend(&to);
             }
-            let ops: Vec<Value> = ops.iter().map(|op| op_json(guild, presences, op)).collect();
+            let ops: Vec<&RawValue> = ops.iter().map(|op| &**op).collect();
             out.push(Notice {
-                to: vec![watcher],
+                to,
                 kind: EventKind::GuildMemberListUpdate,
                 body: list.update(guild, presences, &ops),
             });
@@ -357,27 +411,27 @@ impl List {
         if changed.is_empty() {
             return;
         }
-        let changed: Vec<(u32, Vec<Value>)> = changed
-            .into_iter()
-            .map(|(block, ops)| {
-                let ops = ops.iter().map(|op| op_json(guild, presences, op));
-                (block, ops.collect())
-            })
-            .collect();
         // Mostly all look at the first block: who looks at the same blocks gets the same bytes.
-        let mut of_watcher: BTreeMap<Watcher, Vec<u32>> = BTreeMap::new();
-        for (block, _) in &changed {
-            for &watcher in self.blocks.get(block).into_iter().flatten() {
-                of_watcher.entry(watcher).or_default().push(*block);
-            }
+        let mut of_watcher: Vec<(Watcher, usize)> = Vec::new();
+        for (place, (block, _)) in changed.iter().enumerate() {
+            let watchers = self.blocks.get(block).into_iter().flatten();
+            of_watcher.extend(watchers.map(|&watcher| (watcher, place)));
         }
-        let mut alike: BTreeMap<Vec<u32>, Vec<Watcher>> = BTreeMap::new();
-        for (watcher, blocks) in of_watcher {
-            alike.entry(blocks).or_default().push(watcher);
+        of_watcher.sort_unstable();
+        let mut alike: BTreeMap<Vec<usize>, Vec<Watcher>> = BTreeMap::new();
+        for own in of_watcher.chunk_by(|(a, _), (b, _)| a == b) {
+            let places = own.iter().map(|(_, place)| *place).collect();
+            let to: &mut Vec<Watcher> = alike.entry(places).or_default();
+            to.extend(own.first().map(|(watcher, _)| *watcher));
         }
-        for (blocks, to) in alike {
-            let ops = changed.iter().filter(|(block, _)| blocks.contains(block));
-            let ops: Vec<Value> = ops.flat_map(|(_, ops)| ops.iter().cloned()).collect();
+        let changed = changed.iter().map(|(_, ops)| {
+            let ops = ops.iter().map(|op| op_json(guild, presences, op));
+            ops.collect::<Vec<_>>()
+        });
+        let changed: Vec<Vec<Box<RawValue>>> = changed.collect();
+        for (places, to) in alike {
+            let ops = places.iter().flat_map(|&place| &changed[place]);
+            let ops: Vec<&RawValue> = ops.map(|op| &**op).collect();
             let (kind, body) = (
                 EventKind::GuildMemberListUpdate,
                 self.update(guild, presences, &ops),
@@ -387,24 +441,23 @@ impl List {
     }
 
     /// `d` of a GUILD_MEMBER_LIST_UPDATE.
-    fn update(&self, guild: &GuildState, presences: &Presences, ops: &[Value]) -> Bytes {
+    fn update(&self, guild: &GuildState, presences: &Presences, ops: &[&RawValue]) -> Bytes {
         #[derive(Serialize)]
         struct Update<'a> {
             guild_id: Id<Guild>,
             id: &'a str,
             member_count: u64,
             online_count: usize,
-            groups: Vec<Value>,
-            ops: &'a [Value],
+            groups: Vec<Header>,
+            ops: &'a [&'a RawValue],
         }
         let groups = self.members.groups();
-        let groups = groups.map(|(group, count)| json!({"id": group.name(), "count": count}));
         json_of(&Update {
             guild_id: guild.guild.id,
             id: &self.id,
             member_count: guild.member_count,
             online_count: presences.count(),
-            groups: groups.collect(),
+            groups: groups.map(Header::from).collect(),
             ops,
         })
     }
@@ -413,14 +466,10 @@ impl List {
 /// The blocks that a session looks at and may see, by class.
 fn wanted(guild: &GuildState, user: Id<User>, watch: &Watch) -> BTreeMap<ClassId, BTreeSet<u32>> {
     let mut wanted: BTreeMap<ClassId, BTreeSet<u32>> = BTreeMap::new();
-    let seen = guild.seen_by(user, Timestamp::now()).unwrap_or_default();
+    let seen = guild.seen_by(user).unwrap_or_default();
     for (channel, blocks) in &watch.channels {
         let parent = guild.threads.parent(*channel).unwrap_or(*channel);
-        if let Some(class) = guild
-            .classes
-            .of(parent)
-            .filter(|class| seen.contains(class))
-        {
+        if let Some(class) = guild.classes.of(parent).filter(|class| sees(&seen, *class)) {
             wanted.entry(class).or_default().extend(blocks);
         }
     }
@@ -444,27 +493,33 @@ fn groups(hoisted: &[Id<Role>], with_offline: bool) -> Vec<Group> {
     roles.chain([Group::Online]).chain(offline).collect()
 }
 
-/// Where every member stands who sees a class.
-fn rows(
+/// The members whom lists show, in the order of their names: those of whose view `is_of` says so.
+fn standings(
     guild: &GuildState,
     presences: &Presences,
-    class: ClassId,
     hoisted: &[Id<Role>],
     with_offline: bool,
-    now: Timestamp,
-) -> Vec<(Id<User>, Group, String)> {
-    let row = |user: Id<User>| {
-        let (group, name) = place(guild, presences, hoisted, with_offline, user)?;
-        let seen = guild.seen_by(user, now)?;
-        seen.contains(&class).then_some((user, group, name))
+    is_of: impl Fn(&Seen) -> bool,
+) -> Vec<Standing> {
+    let mut users: Vec<Id<User>> = match with_offline {
+        true => guild.members.keys().copied().collect(),
+        false => presences.users().collect(),
     };
-    match with_offline {
-        true => guild.members.keys().copied().filter_map(row).collect(),
-        false => presences
-            .online()
-            .filter_map(|(user, _)| row(user))
-            .collect(),
-    }
+    // Neighbours among the members are looked up one after the other.
+    users.sort_unstable();
+    let standing = |user| {
+        let seen = guild.seen_by(user).filter(&is_of)?;
+        let (group, name) = place(guild, presences, hoisted, with_offline, user)?;
+        Some(Standing {
+            user,
+            group,
+            name,
+            seen,
+        })
+    };
+    let mut standings: Vec<Standing> = users.into_iter().filter_map(standing).collect();
+    standings.sort_unstable_by(|a, b| (&a.name, a.user).cmp(&(&b.name, b.user)));
+    standings
 }
 
 /// Where a member stands, if it is shown at all.
@@ -474,17 +529,18 @@ fn place(
     hoisted: &[Id<Role>],
     with_offline: bool,
     user: Id<User>,
-) -> Option<(Group, String)> {
+) -> Option<(Group, Rc<str>)> {
     let member = guild.members.get(&user)?;
-    let group = if presences.of(user).is_offline() {
-        with_offline.then_some(Group::Offline)?
-    } else {
+    let group = if presences.is_online(user) {
         let role = hoisted.iter().find(|role| member.roles.contains(role));
         role.map_or(Group::Online, |&role| Group::Role(role))
+    } else {
+        with_offline.then_some(Group::Offline)?
     };
     let account = member.user.as_ref()?;
     let name = member.nick.as_ref().or(account.global_name.as_ref());
-    Some((group, name.unwrap_or(&account.username).to_lowercase()))
+    let name = name.unwrap_or(&account.username).to_lowercase();
+    Some((group, name.into()))
 }
 
 /// The name of a class's list.
@@ -544,40 +600,106 @@ fn murmur3(bytes: &[u8]) -> u32 {
     hash ^ hash >> 16
 }
 
-fn op_json(guild: &GuildState, presences: &Presences, op: &Op) -> Value {
-    let range = |block: &u32| [block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS - 1];
-    let item = |row: &Row| item(guild, presences, row);
-    match op {
-        Op::Sync { block, rows } => {
-            let items: Vec<Value> = rows.iter().map(item).collect();
-            json!({"op": "SYNC", "range": range(block), "items": items})
-        }
-        Op::Insert { index, row } => json!({"op": "INSERT", "index": index, "item": item(row)}),
-        Op::Update { index, row } => json!({"op": "UPDATE", "index": index, "item": item(row)}),
-        Op::Delete { index } => json!({"op": "DELETE", "index": index}),
-        Op::Invalidate { block } => json!({"op": "INVALIDATE", "range": range(block)}),
+/// A group as clients read it.
+#[derive(Serialize)]
+struct Header {
+    id: String,
+    count: usize,
+}
+
+impl From<(Group, usize)> for Header {
+    fn from((group, count): (Group, usize)) -> Self {
+        let id = group.name();
+        Self { id, count }
     }
 }
 
-fn item(guild: &GuildState, presences: &Presences, row: &Row) -> Value {
-    #[derive(Serialize)]
-    struct Shown<'a> {
-        #[serde(flatten)]
-        member: &'a Member,
-        presence: PresenceView<'a>,
-    }
-    match row {
-        Row::Group { group, count } => json!({"group": {"id": group.name(), "count": count}}),
-        Row::Member { user, .. } => {
-            let presence = presences.of(*user);
-            let shown = guild.members.get(user).map(|member| Shown {
-                member,
-                presence: presence.view(PresenceUser::Id { id: *user }, None),
-            });
-            let member = shown.and_then(|shown| serde_json::to_value(shown).ok());
-            json!({ "member": member })
+/// A row as clients read it.
+struct Item<'a> {
+    guild: &'a GuildState,
+    presences: &'a Presences,
+    row: &'a Row,
+}
+
+impl Serialize for Item<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "lowercase")]
+        enum Shown<'a> {
+            Group(Header),
+            Member(Option<WithPresence<'a>>),
+        }
+        #[derive(Serialize)]
+        struct WithPresence<'a> {
+            #[serde(flatten)]
+            member: &'a Member,
+            presence: PresenceView<'a>,
+        }
+        match *self.row {
+            Row::Group { group, count } => {
+                Shown::Group(Header::from((group, count))).serialize(serializer)
+            }
+            Row::Member { user, .. } => {
+                let presence = self.presences.of(user);
+                let member = self.guild.members.get(&user);
+                let member = member.map(|member| WithPresence {
+                    member,
+                    presence: presence.view(PresenceUser::Id { id: user }, None),
+                });
+                Shown::Member(member).serialize(serializer)
+            }
         }
     }
+}
+
+fn op_json(guild: &GuildState, presences: &Presences, op: &Op) -> Box<RawValue> {
+    #[derive(Serialize)]
+    #[serde(tag = "op", rename_all = "UPPERCASE")]
+    enum Shown<'a> {
+        Sync {
+            range: [u32; 2],
+            items: Vec<Item<'a>>,
+        },
+        Insert {
+            index: usize,
+            item: Item<'a>,
+        },
+        Update {
+            index: usize,
+            item: Item<'a>,
+        },
+        Delete {
+            index: usize,
+        },
+        Invalidate {
+            range: [u32; 2],
+        },
+    }
+    let range = |block: u32| [block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS - 1];
+    let item = |row| Item {
+        guild,
+        presences,
+        row,
+    };
+    let shown = match op {
+        Op::Sync { block, rows } => Shown::Sync {
+            range: range(*block),
+            items: rows.iter().map(item).collect(),
+        },
+        Op::Insert { index, row } => Shown::Insert {
+            index: *index,
+            item: item(row),
+        },
+        Op::Update { index, row } => Shown::Update {
+            index: *index,
+            item: item(row),
+        },
+        Op::Delete { index } => Shown::Delete { index: *index },
+        Op::Invalidate { block } => Shown::Invalidate {
+            range: range(*block),
+        },
+    };
+    to_raw_value(&shown).expect("string keys and finite numbers")
 }
 
 fn json_of(d: &impl Serialize) -> Bytes {

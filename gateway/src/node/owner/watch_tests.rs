@@ -6,10 +6,11 @@ use std::{
 };
 
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
     gateway::{EventKind, Intents},
     id::marker::User,
     model::{Platform, Presence, Status},
+    permissions::{Overwrite, OverwriteKind},
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -17,8 +18,10 @@ use serde_json::{Value, json};
 use super::{
     presence::SETTLE,
     realm::{EdgeId, Effect, Realm},
-    realm_tests::{ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, hall, id, member},
-    watch::Notice,
+    realm_tests::{
+        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member,
+    },
+    watch::{FILLS_MAX, Notice},
 };
 use crate::{
     bus::{Address, PresenceChange, SessionKey, Subscriber, Watch, WatchChange},
@@ -235,6 +238,42 @@ fn a_hidden_channels_list_is_for_those_who_see_it() {
         noticed(&flush(&mut realm), ALICE, kind),
         Vec::<Value>::new()
     );
+}
+
+#[test]
+fn many_lists_are_filled_again_a_few_at_a_time() {
+    let mut realm = hall();
+    show(&mut realm, EDGE, MOD, Status::Online);
+    flush(&mut realm);
+    let channels: Vec<u64> = (300..).take(FILLS_MAX + 2).collect();
+    for &number in &channels {
+        let overwrite = Overwrite {
+            id: id(number + 100),
+            kind: OverwriteKind::Role,
+            allow: Permissions::VIEW_CHANNEL,
+            deny: Permissions::empty(),
+        };
+        let body = serde_json::to_value(channel(number, vec![overwrite])).unwrap();
+        apply(&mut realm, EventKind::ChannelCreate, &body);
+    }
+    let looks = channels.iter().map(|&channel| (id(channel), vec![0]));
+    let looks = Watch {
+        channels: looks.collect(),
+        members: Vec::new(),
+    };
+    let kind = EventKind::GuildMemberListUpdate;
+    let told = noticed(&watch(&mut realm, ALICE, looks), ALICE, kind);
+    assert_eq!(told.len(), channels.len());
+    let mut role = serde_json::to_value(&realm.guild_state().unwrap().guild.roles[1]).unwrap();
+    role["hoist"] = json!(true);
+    let body = json!({"guild_id": HALL.to_string(), "role": role});
+    apply(&mut realm, EventKind::GuildRoleUpdate, &body);
+    let told = noticed(&flush(&mut realm), ALICE, kind);
+    assert_eq!(told.len(), FILLS_MAX);
+    assert_eq!(told[0]["groups"][0]["id"], MODS.to_string());
+    assert!(realm.is_due());
+    assert_eq!(noticed(&flush(&mut realm), ALICE, kind).len(), 2);
+    assert!(!realm.is_due());
 }
 
 #[test]
