@@ -371,6 +371,8 @@ pub enum ToCore {
     Taken(SessionId),
     /// The delivery log is stored up to this chunk, or will never be.
     Stored(u64),
+    /// Redis lost the delivery log of this core: the sessions' states are to be told again.
+    LogLost,
     /// Send the clients that are here RECONNECT, spread over a time; the process stays.
     SendAway {
         over: Duration,

@@ -239,6 +239,7 @@ impl Core {
             } => self.arrived(connection, *session, how),
             ToCore::Taken(session) => self.taken(session),
             ToCore::Stored(chunk) => self.stored(chunk),
+            ToCore::LogLost => self.tell_states_again(),
             ToCore::SendAway { over } => self.send_away_over(over),
             ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {

@@ -34,7 +34,7 @@ use crate::{
 const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
 /// A session's whole state stands in the delivery log this often. Between that and the resume window
 /// the log has to be kept.
-const RECORD_PERIOD: Duration = Duration::from_secs(60);
+pub(super) const RECORD_PERIOD: Duration = Duration::from_secs(60);
 /// Sessions whose resume window is over that end at one tick: each leaves the lists of its guilds,
 /// and after a storm there are thousands. The others end a tick later.
 const EXPIRED_MAX: usize = 500;

@@ -8,7 +8,7 @@ use guildhall_shared::{
     shard,
 };
 
-use super::{Core, clock};
+use super::{Core, TICK, clock, sessions::RECORD_PERIOD};
 use crate::{
     bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
     codec::Resume,
@@ -22,6 +22,8 @@ use crate::{
     telemetry::Resumed,
 };
 
+/// Ticks over which the states of all sessions are told to a log that begins anew.
+const STATES_TICKS: u32 = 4;
 /// Time between the steps in which clients are sent away.
 const WAVE_PERIOD: Duration = Duration::from_millis(100);
 
@@ -71,6 +73,15 @@ impl Core {
                 session.dirty = true;
                 self.dirty.push_back(slot);
             }
+        }
+    }
+
+    /// The delivery log begins anew: all sessions are recorded within a few ticks.
+    pub(super) fn tell_states_again(&mut self) {
+        let due = self.now.checked_sub(RECORD_PERIOD);
+        for (slot, session) in &mut self.sessions {
+            let later = TICK * (slot as u32 % STATES_TICKS);
+            session.recorded_at = due.map(|due| due + later);
         }
     }
 

@@ -361,7 +361,7 @@ async fn serve(
         cores: cores.clone(),
     });
     spawn_local(log.clone().run());
-    spawn_local(holders.clone().renew());
+    spawn_local(holders.clone().renew(log.clone()));
     spawn_local(holders.clone().watch_taken());
     spawn_local(finder.clone().sweep());
     let identifier = Rc::new(Identifier::new(

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use guildhall_gateway::{
     bus::{
         self, CoreHandle, IdentifyRequest, Inbox, Refused, SessionKey, SnapshotRequest, Subscribed,
@@ -1247,6 +1248,55 @@ impl Node {
         let (slot, told) = told.unwrap();
         (event.unwrap(), slot, told)
     }
+}
+
+/// Chunks of the delivery log that Redis has, as strings.
+async fn log_in_redis(world: &World) -> Vec<String> {
+    let mut redis = world.redis.clone();
+    let log: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+        .arg(keys::delivery_log(1, 0))
+        .arg("-")
+        .arg("+")
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let chunks = log.ids.iter().map(|entry| entry.get(keys::STREAM_FIELD));
+    chunks.map(Option::unwrap).collect()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_delivery_log_that_redis_lost_is_begun_anew_and_its_core_is_told(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let deliver = async |number: u64, chunk: &'static str| {
+        let delivered = ToNode::Delivered {
+            core: 0,
+            number,
+            chunk: Bytes::from_static(chunk.as_bytes()),
+        };
+        node.requests.send(delivered).await.unwrap();
+        let started = Instant::now();
+        while log_in_redis(&world).await.last().map(String::as_str) != Some(chunk) {
+            assert!(started.elapsed() < PATIENCE, "{chunk} is not in the log");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    deliver(0, "first").await;
+    deliver(1, "second").await;
+    let mut redis = world.redis.clone();
+    let () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
+    deliver(2, "third").await;
+    assert_eq!(log_in_redis(&world).await, ["third"]);
+    assert!(matches!(node.next().await, ToCore::LogLost));
+    let lives: i64 = redis::cmd("PTTL")
+        .arg(keys::delivery_log(1, 0))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert!(lives > 0, "it would stay for ever");
+    deliver(3, "fourth").await;
+    assert_eq!(log_in_redis(&world).await, ["third", "fourth"]);
+    node.quiet().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

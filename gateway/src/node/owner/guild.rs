@@ -605,7 +605,7 @@ impl GuildState {
             user,
             is_owner: self.guild.owner_id == user,
             roles: &member.roles,
-            communication_disabled_until: member.communication_disabled_until,
+            communication_disabled_until: member.silenced_until(),
         })
     }
 
@@ -642,7 +642,7 @@ impl<'a> Held<'a> {
             by_roles,
         } = self;
         let is_like_others = guild.guild.owner_id != user
-            && member.communication_disabled_until.is_none()
+            && member.silenced_until().is_none()
             && !singled_out.contains(&user);
         let held = || guild.held(user, *channel, *now);
         match is_like_others {

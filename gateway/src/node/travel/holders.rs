@@ -9,8 +9,9 @@ use std::{cell::RefCell, rc::Rc, sync::LazyLock, time::Duration};
 use guildhall_shared::keys;
 use redis::{RedisResult, Script, aio::ConnectionManager, streams::StreamRangeReply};
 use rustc_hash::FxHashMap;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use super::log::DeliveryLog;
 use crate::{
     broken::{self, Broken},
     bus::{CoreHandle, CoreId, ToCore},
@@ -181,10 +182,11 @@ impl Holders {
         }
     }
 
-    /// Says again and again which sessions are here, as long as the task lives.
-    pub(crate) async fn renew(self: Rc<Self>) {
+    /// Says again and again which sessions are here, at once if Redis has forgotten, as long as the
+    /// task lives.
+    pub(crate) async fn renew(self: Rc<Self>, log: Rc<DeliveryLog>) {
         loop {
-            sleep(RENEW_PERIOD).await;
+            let _ = timeout(RENEW_PERIOD, log.forgotten()).await;
             let here: Vec<(SessionId, Holder)> = {
                 let here = self.here.borrow();
                 here.iter().map(|(&id, &holder)| (id, holder)).collect()

@@ -3,12 +3,13 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use guildhall_shared::keys;
 use redis::{RedisResult, aio::ConnectionManager, streams::StreamRangeReply};
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::{Mutex, Notify},
     task::yield_now,
@@ -28,6 +29,8 @@ const BATCH_PERIOD: Duration = Duration::from_millis(5);
 /// Bytes that wait while Redis is slow or away; then all of them are let go of, and whoever reads
 /// the log sees the gap.
 const WAITING_BYTES_MAX: usize = 32 << 20;
+/// Time between extensions of a log's life, far below [`keys::DELIVERY_LOG_MS`].
+const KEEP_PERIOD: Duration = Duration::from_secs(60);
 /// Entries read with one round trip.
 const READ_ENTRIES: usize = 500;
 
@@ -40,6 +43,9 @@ pub(crate) struct DeliveryLog {
     waiting: RefCell<Vec<Chunk>>,
     bytes: Cell<usize>,
     filled: Notify,
+    /// Logs that Redis has, and when each was last given time to live.
+    kept: RefCell<FxHashMap<CoreId, Instant>>,
+    forgotten: Notify,
     /// One batch at a time, so that chunks stay in order.
     shipping: Mutex<()>,
 }
@@ -48,6 +54,15 @@ struct Chunk {
     core: CoreId,
     number: u64,
     bytes: Bytes,
+}
+
+/// What becomes of chunks whose log is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    /// Nothing, and the caller is told, unless it is the first of the log.
+    Told,
+    /// A new log.
+    Made,
 }
 
 impl DeliveryLog {
@@ -65,6 +80,8 @@ impl DeliveryLog {
             waiting: RefCell::default(),
             bytes: Cell::new(0),
             filled: Notify::new(),
+            kept: RefCell::default(),
+            forgotten: Notify::new(),
             shipping: Mutex::new(()),
         })
     }
@@ -123,38 +140,88 @@ impl DeliveryLog {
     }
 
     async fn store(&self, chunks: &[Chunk]) {
+        let chunks: Vec<&Chunk> = chunks
+            .iter()
+            .filter(|chunk| !chunk.bytes.is_empty())
+            .collect();
+        let lost = match self.append(&chunks, Missing::Told).await {
+            Ok(lost) => lost,
+            Err(error) => {
+                tracing::debug!(%error, "a part of the delivery log is not stored");
+                return;
+            }
+        };
+        if lost.is_empty() {
+            return;
+        }
+        tracing::info!("Redis lost the delivery log: it is begun anew");
+        let mut again = chunks;
+        again.retain(|chunk| lost.contains(&chunk.core));
+        if let Err(error) = self.append(&again, Missing::Made).await {
+            tracing::debug!(%error, "a part of the delivery log is not stored");
+        }
+        for core in lost {
+            let _ = answer(&self.cores, core, ToCore::LogLost).await;
+        }
+        self.forgotten.notify_one();
+    }
+
+    /// Appends chunks; returns the cores whose logs were there and are no more, in which case nothing
+    /// is appended to those.
+    async fn append(&self, chunks: &[&Chunk], missing: Missing) -> RedisResult<Vec<CoreId>> {
         let oldest_ms = now_ms().saturating_sub(keys::DELIVERY_LOG_MS);
+        let now = Instant::now();
         let mut cores: Vec<CoreId> = Vec::new();
         let mut pipeline = redis::pipe();
         for Chunk { core, bytes, .. } in chunks {
-            if bytes.is_empty() {
-                continue;
-            }
-            pipeline
+            let is_known = self.kept.borrow().contains_key(core);
+            let command = pipeline
                 .cmd("XADD")
-                .arg(keys::delivery_log(self.boot, *core))
+                .arg(keys::delivery_log(self.boot, *core));
+            if is_known && missing == Missing::Told {
+                command.arg("NOMKSTREAM");
+            }
+            command
                 .arg("MINID")
                 .arg("~")
                 .arg(oldest_ms)
                 .arg("*")
                 .arg(keys::STREAM_FIELD)
-                .arg(&bytes[..])
-                .ignore();
+                .arg(&bytes[..]);
             if !cores.contains(core) {
                 cores.push(*core);
             }
         }
+        let mut kept = Vec::new();
         for core in cores {
-            pipeline
-                .cmd("PEXPIRE")
-                .arg(keys::delivery_log(self.boot, core))
-                .arg(keys::DELIVERY_LOG_MS)
-                .ignore();
+            let since = self.kept.borrow().get(&core).copied();
+            let is_due = since.is_none_or(|since| now.duration_since(since) > KEEP_PERIOD);
+            if is_due || missing == Missing::Made {
+                pipeline
+                    .cmd("PEXPIRE")
+                    .arg(keys::delivery_log(self.boot, core))
+                    .arg(keys::DELIVERY_LOG_MS)
+                    .ignore();
+                kept.push(core);
+            }
         }
         let mut commands = self.commands.clone();
-        if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
-            tracing::debug!(%error, "a part of the delivery log is not stored");
+        let appended: Vec<Option<String>> = pipeline.query_async(&mut commands).await?;
+        self.kept
+            .borrow_mut()
+            .extend(kept.into_iter().map(|core| (core, now)));
+        let mut lost: Vec<CoreId> = Vec::new();
+        for (Chunk { core, .. }, entry) in chunks.iter().zip(appended) {
+            if entry.is_none() && !lost.contains(core) {
+                lost.push(*core);
+            }
         }
+        Ok(lost)
+    }
+
+    /// Waits until Redis has forgotten what this node wrote.
+    pub(crate) async fn forgotten(&self) {
+        self.forgotten.notified().await;
     }
 
     /// Writes into the log of another node's core that a session is no longer there.
