@@ -54,7 +54,7 @@ const BEGIN: &str = "begin; set local plan_cache_mode = force_generic_plan";
 /// bear the time of the lock, and the owners' look at the log reaches back further than this.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Messages of one commit.
-const BATCH_MAX: usize = 64;
+const BATCH_MAX: usize = 256;
 /// Messages waiting for one writer; more are answered 503.
 const QUEUE_MAX: usize = 4096;
 /// An unused connection goes back to the pool after this.

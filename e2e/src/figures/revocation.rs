@@ -31,7 +31,7 @@ const SIZE: Size = Size {
 };
 const DELIVERIES: u64 = 100_000;
 /// What clients write down until the writers end; some of it is no message.
-const FILED: usize = 125_000;
+const FILED: usize = 150_000;
 /// The writers end at the latest after this.
 const WRITING_MAX: Duration = Duration::from_secs(60);
 /// Per guild.
