@@ -63,6 +63,8 @@ pub(crate) struct Listening {
     pub(crate) urls: Vec<String>,
     /// The one to begin with.
     pub(crate) first: usize,
+    /// Each connection leads to any of them, as behind a load balancer.
+    pub(crate) roams: bool,
 }
 
 /// How a client went on after its socket broke.
@@ -233,9 +235,13 @@ impl Client {
         }
     }
 
-    /// Where to connect: at first where the session is.
+    /// Where to connect: at first where the session is, unless chance decides.
     fn choose(&self, attempt: usize) -> (usize, String) {
         let urls = &self.how.urls;
+        if self.how.roams {
+            let node = rand::random_range(0..urls.len());
+            return (node, urls[node].clone());
+        }
         if let Some(held) = &self.held
             && attempt < HOME_ATTEMPTS
             && let Some(node) = urls.iter().position(|url| *url == held.url)

@@ -151,6 +151,7 @@ fn listen(world: &World, sessions: usize, stage: &Stage, bodies: &Arc<Bodies>) -
                 intents: world::intents_of(account, place + number),
                 urls: urls.clone(),
                 first: (place + number) % urls.len(),
+                roams: number % 2 == 1 || place % 2 == 1,
             };
             listeners.push(Listener::start(how, Arc::clone(bodies)));
         }

@@ -215,5 +215,6 @@ pub(super) fn client(
         intents,
         urls: cluster.urls(0),
         first: gateway,
+        roams: false,
     }
 }

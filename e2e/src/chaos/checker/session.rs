@@ -115,6 +115,7 @@ impl Walk<'_> {
             }
             What::Resumed { s } => {
                 self.verdict.resumed += 1;
+                self.home = self.asked;
                 self.count_s(*s, "RESUMED");
                 self.last_sign = at;
             }
