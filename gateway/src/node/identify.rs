@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id,
     envelope::Envelope,
@@ -21,7 +22,6 @@ use guildhall_store::{
     events::{self, Span},
     personal::Personal,
 };
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::time::sleep;
 
@@ -47,7 +47,7 @@ const MISSED_MAX: u32 = 10_000;
 
 pub(crate) struct Identifier {
     db: PgPool,
-    commands: ConnectionManager,
+    commands: Connection,
     limits: Rc<StartLimits>,
     metrics: Metrics,
     at_work: Cell<usize>,
@@ -57,7 +57,7 @@ pub(crate) struct Identifier {
 impl Identifier {
     pub(crate) fn new(
         db: PgPool,
-        commands: ConnectionManager,
+        commands: Connection,
         limits: Rc<StartLimits>,
         metrics: Metrics,
     ) -> Self {
