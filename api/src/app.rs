@@ -2,7 +2,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use guildhall_redis::{Client, Connection, Patience};
 use sqlx::{
     PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -35,6 +35,12 @@ use crate::{
 const STATEMENT_TIMEOUT: &str = "3000";
 /// A request that waits longer for a connection is answered 503.
 const CONNECTION_WAIT: Duration = Duration::from_secs(3);
+/// A request waits no longer for what Redis adds to it.
+const REDIS: Patience = Patience {
+    answer: Duration::from_millis(500),
+    retries: 1,
+    pause_max: None,
+};
 /// Work that requests have left behind gets so long at the end of the process.
 const WORK_GRACE: Duration = Duration::from_secs(5);
 
@@ -46,7 +52,7 @@ pub struct App(Arc<Shared>);
 pub struct Shared {
     pub config: Config,
     pub(crate) db: PgPool,
-    pub(crate) redis: ConnectionManager,
+    pub(crate) redis: Connection,
     pub(crate) snowflakes: Snowflakes,
     pub(crate) publisher: Publisher,
     pub(crate) message_writer: MessageWriter,
@@ -116,13 +122,8 @@ impl App {
         housekeeping::create_partitions(&db, OffsetDateTime::now_utc()).await?;
         let metrics = Metrics::new()?;
         let client =
-            redis::Client::open(config.redis_url.reveal()).map_err(StartError::RedisUrl)?;
-        let settings = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(Duration::from_millis(500)))
-            .set_response_timeout(Some(Duration::from_millis(500)))
-            .set_number_of_retries(1);
-        let redis = ConnectionManager::new_lazy_with_config(client.clone(), settings)
-            .map_err(StartError::RedisUrl)?;
+            Client::open(config.redis_url.reveal(), REDIS).map_err(StartError::RedisUrl)?;
+        let redis = client.connection().map_err(StartError::RedisUrl)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let publisher = Publisher::start(
             redis.clone(),

@@ -19,6 +19,7 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use futures_util::StreamExt;
+use guildhall_redis::{Client, Connection};
 use guildhall_shared::{
     Id, Timestamp,
     error_code::ErrorCode,
@@ -29,7 +30,6 @@ use guildhall_shared::{
 };
 use guildhall_store::account::{self, Account};
 use jsonwebtoken::{Algorithm as JwtAlgorithm, DecodingKey, EncodingKey, Header, Validation};
-use redis::aio::ConnectionManager;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -210,8 +210,8 @@ pub(crate) struct TokenCache {
 impl TokenCache {
     /// Starts telling and hearing of changes, until `stop`.
     pub(crate) fn start(
-        client: redis::Client,
-        redis: ConnectionManager,
+        client: Client,
+        redis: Connection,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
@@ -272,7 +272,7 @@ impl TokenCache {
         }
     }
 
-    async fn hear(&self, client: redis::Client) {
+    async fn hear(&self, client: Client) {
         loop {
             // Ends when the connection does.
             let heard = self.hear_once(&client).await;
@@ -285,8 +285,9 @@ impl TokenCache {
         }
     }
 
-    async fn hear_once(&self, client: &redis::Client) -> redis::RedisResult<()> {
-        let mut connection = client.get_async_pubsub().await?;
+    async fn hear_once(&self, client: &Client) -> redis::RedisResult<()> {
+        let server = client.home(keys::ACCOUNTS_CHANGED).await?;
+        let mut connection = server.get_async_pubsub().await?;
         connection.subscribe(keys::ACCOUNTS_CHANGED).await?;
         self.hears_news.store(true, Ordering::Release);
         let mut messages = connection.on_message();
@@ -317,7 +318,7 @@ impl TokenCache {
 }
 
 /// Tells the other processes which accounts changed.
-async fn tell(mut changes: mpsc::Receiver<Id<marker::User>>, mut redis: ConnectionManager) {
+async fn tell(mut changes: mpsc::Receiver<Id<marker::User>>, mut redis: Connection) {
     while let Some(user) = changes.recv().await {
         let told: redis::RedisResult<()> = redis::cmd("PUBLISH")
             .arg(keys::ACCOUNTS_CHANGED)

@@ -85,7 +85,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis 7 or later, as redis://host:port. The API serves without it; events then arrive later.
+    /// Redis 7 or later, as redis://host:port; several addresses with commas between are members
+    /// of a Redis Cluster. The API serves without it; events then arrive later.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id, Timestamp,
     envelope::{Alt, Durability, Envelope, Visibility},
@@ -13,7 +14,6 @@ use guildhall_shared::{
     keys,
     shard::{self, Position, ShardId},
 };
-use redis::aio::ConnectionManager;
 use serde::Serialize;
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
@@ -147,7 +147,7 @@ impl Publisher {
     /// Starts the background task. It ends, the queue emptied, when all publishers are
     /// gone or `stop` is cancelled.
     pub fn start(
-        redis: ConnectionManager,
+        redis: Connection,
         shards: u16,
         metrics: Metrics,
         tasks: &TaskTracker,
@@ -196,7 +196,7 @@ impl Publisher {
 }
 
 async fn run(
-    mut redis: ConnectionManager,
+    mut redis: Connection,
     shards: u16,
     mut events: mpsc::Receiver<Envelope>,
     metrics: Metrics,
@@ -213,14 +213,32 @@ async fn run(
             return;
         }
         let mut pipeline = redis::pipe();
+        let mut ends = Vec::with_capacity(count);
         for event in batch.drain(..) {
             add_to(&mut pipeline, shards, &event);
+            ends.push(pipeline.len() - 1);
         }
         let sent = pipeline.query_async::<()>(&mut redis);
-        match tokio::time::timeout(PIPELINE_TIMEOUT, sent).await {
-            Ok(Ok(())) => metrics.events_published.inc_by(count as u64),
-            Ok(Err(_)) | Err(_) => metrics.events_unpublished.inc_by(count as u64),
+        let unpublished = match tokio::time::timeout(PIPELINE_TIMEOUT, sent).await {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => unpublished(error, &ends),
+            Err(_) => count,
+        };
+        let published = count - unpublished;
+        metrics.events_published.inc_by(published as u64);
+        metrics.events_unpublished.inc_by(unpublished as u64);
+    }
+}
+
+/// How many events a pipeline did not publish; `ends`: their last commands. Where Redis has
+/// several servers, some of them may have done theirs.
+fn unpublished(error: redis::RedisError, ends: &[usize]) -> usize {
+    match error.into_server_errors() {
+        Some(failed) => {
+            let failed = failed.iter().map(|(command, _)| command);
+            failed.filter(|command| ends.contains(command)).count()
         }
+        None => ends.len(),
     }
 }
 

@@ -51,15 +51,19 @@ async fn beginnings(app: &App, guilds: &[Id<Guild>], bytes: usize) -> Vec<Vec<u8
         return Vec::new();
     }
     let mut pipeline = redis::pipe();
+    pipeline.ignore_errors(); // of a server that is away, where there are several
     for &guild in guilds {
         let shard = ShardId::of(guild, app.config.cluster_shards);
         let command = pipeline.cmd("GETRANGE").arg(keys::online(shard, guild));
         command.arg(0).arg(bytes - 1);
     }
     let mut redis = app.redis.clone();
-    let found: RedisResult<Vec<Vec<u8>>> = pipeline.query_async(&mut redis).await;
-    found.unwrap_or_else(|error| {
-        tracing::debug!(%error, "who is online was not read");
-        vec![Vec::new(); guilds.len()]
-    })
+    let found: RedisResult<Vec<RedisResult<Vec<u8>>>> = pipeline.query_async(&mut redis).await;
+    match found {
+        Ok(found) => found.into_iter().map(Result::unwrap_or_default).collect(),
+        Err(error) => {
+            tracing::debug!(%error, "who is online was not read");
+            vec![Vec::new(); guilds.len()]
+        }
+    }
 }

@@ -24,16 +24,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use guildhall_redis::{Client, Connection, Patience};
 use guildhall_shared::{cluster_map::ClusterMap, id::Id, id::marker::Guild, keys, shard::ShardId};
 use shard_coordinator::access::AdminKey;
 use sqlx::{PgPool, postgres::PgPoolOptions};
 use xtask::{
     ports,
     process::Launch,
-    servers::{Redis, random_secret},
+    servers::{Redis, move_slot, random_secret},
 };
 
-use self::stores::{PostgresServer, postgres, start_redis};
+use self::stores::{PostgresServer, postgres, redis_url, start_redis};
 pub use self::{
     server::Server,
     shared::{Shared, Use},
@@ -59,6 +60,10 @@ pub struct Options {
     pub log: Option<&'static str>,
     /// `GATEWAY_RESUME` of all gateways.
     pub resume: &'static str,
+    /// `RATE_LIMITS` of all APIs.
+    pub rate_limits: &'static str,
+    /// More than one: a Redis Cluster.
+    pub redis_primaries: usize,
 }
 
 impl Default for Options {
@@ -71,6 +76,8 @@ impl Default for Options {
             mail_to_log: false,
             log: None,
             resume: "async",
+            rate_limits: "off",
+            redis_primaries: 1,
         }
     }
 }
@@ -109,7 +116,7 @@ pub struct Cluster {
     pub apis: Vec<Api>,
     pub gateways: Vec<Gateway>,
     pub coordinator: Server,
-    pub redis: Arc<Mutex<Redis>>,
+    redis: Arc<Mutex<Vec<Redis>>>,
     admin: AdminKey,
     redis_url: String,
     postgres: PostgresServer,
@@ -129,14 +136,16 @@ impl Cluster {
             .file_name()
             .map(|name| name.to_string_lossy().replace('-', "_"))
             .context("a folder without a name")?;
-        let (redis, postgres) =
-            tokio::try_join!(start_redis(&folder), postgres(options.own_postgres))?;
+        let (redis, postgres) = tokio::try_join!(
+            start_redis(&folder, options.redis_primaries.max(1)),
+            postgres(options.own_postgres)
+        )?;
         postgres
             .execute(format!("create database {name}"))
             .await
             .context("cannot make a database")?;
         let database_url = postgres.url(&name)?;
-        let redis_url = redis.url();
+        let redis_url = redis_url(&redis);
 
         let key = random_secret()?;
         let admin = AdminKey::of_cluster(&key)?;
@@ -207,7 +216,7 @@ impl Cluster {
                 ("API_PUBLIC_URL", origin.clone()),
                 ("GATEWAY_URL", gateway.url()),
                 ("API_DB_CONNECTIONS_MAX", "8".to_owned()),
-                ("RATE_LIMITS", "off".to_owned()),
+                ("RATE_LIMITS", options.rate_limits.to_owned()),
                 ("REGISTRATION", "open".to_owned()),
                 ("MAIL_TO_LOG", options.mail_to_log.to_string()),
             ];
@@ -274,9 +283,45 @@ impl Cluster {
     }
 
     /// A connection to the cluster's Redis.
-    pub async fn redis(&self) -> Result<redis::aio::MultiplexedConnection> {
-        let client = redis::Client::open(self.redis_url.as_str())?;
-        Ok(client.get_multiplexed_async_connection().await?)
+    pub async fn redis(&self) -> Result<Connection> {
+        Ok(self.redis_client()?.connection()?)
+    }
+
+    fn redis_client(&self) -> Result<Client> {
+        let patience = Patience {
+            answer: Duration::from_secs(2),
+            retries: 1,
+            pause_max: None,
+        };
+        Ok(Client::open(&self.redis_url, patience)?)
+    }
+
+    /// The number of the primary that carries a guild's events.
+    pub async fn primary_of(&self, guild: &str) -> Result<usize> {
+        let guild: Id<Guild> = guild.parse().map_err(|_| anyhow!("not an id: {guild}"))?;
+        let channel = keys::shard_events(ShardId::of(guild, self.shards));
+        let home = self.redis_client()?.home(&channel).await?;
+        let url = home.get_connection_info().addr().to_string();
+        let servers = lock(&self.redis);
+        let mut ports = servers.iter().map(|server| format!(":{}", server.port()));
+        let number = ports.position(|port| url.ends_with(&port));
+        number.context("a primary nobody knows")
+    }
+
+    /// Gives the slot of a guild's events to another primary; what Redis has of them is lost.
+    pub async fn move_slot_of(&self, guild: &str, to: usize) -> Result<()> {
+        let guild: Id<Guild> = guild.parse().map_err(|_| anyhow!("not an id: {guild}"))?;
+        let channel = keys::shard_events(ShardId::of(guild, self.shards));
+        let slot: u16 = redis::cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg(channel)
+            .query_async(&mut self.redis().await?)
+            .await?;
+        let (redis, from) = (
+            Arc::clone(&self.redis),
+            self.primary_of(&guild.to_string()).await?,
+        );
+        tokio::task::spawn_blocking(move || move_slot(&lock(&redis), slot, from, to)).await?
     }
 
     /// The map in Redis now.
@@ -333,19 +378,29 @@ impl Cluster {
     /// FLUSHALL.
     pub async fn flush_redis(&self) -> Result<()> {
         let redis = Arc::clone(&self.redis);
-        tokio::task::spawn_blocking(move || lock(&redis).flush()).await?
+        tokio::task::spawn_blocking(move || lock(&redis).iter().try_for_each(Redis::flush)).await?
     }
 
     /// kill -9 of Redis.
     pub async fn kill_redis(&self) -> Result<()> {
-        let redis = Arc::clone(&self.redis);
-        Ok(tokio::task::spawn_blocking(move || lock(&redis).kill()).await?)
+        self.kill_primary(0).await
     }
 
     /// Starts Redis again, empty.
     pub async fn restart_redis(&self) -> Result<()> {
+        self.restart_primary(0).await
+    }
+
+    /// kill -9 of one primary of a Redis Cluster.
+    pub async fn kill_primary(&self, number: usize) -> Result<()> {
         let redis = Arc::clone(&self.redis);
-        on_launcher(move || lock(&redis).start_again()).await
+        Ok(tokio::task::spawn_blocking(move || lock(&redis)[number].kill()).await?)
+    }
+
+    /// Starts it again, empty, with its slots.
+    pub async fn restart_primary(&self, number: usize) -> Result<()> {
+        let redis = Arc::clone(&self.redis);
+        on_launcher(move || lock(&redis)[number].start_again()).await
     }
 
     /// Stops the cluster's own Postgres (SIGKILL if `hard`) and starts it again.

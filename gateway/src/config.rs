@@ -15,7 +15,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis or Valkey, 7 or later.
+    /// Redis or Valkey, 7 or later; several addresses with commas between are members of a Redis
+    /// Cluster.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 

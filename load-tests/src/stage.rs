@@ -1,6 +1,9 @@
 //! A channel of a guild, and the way of a message's event into the cluster as often as wanted.
 
-use std::{ops::Range, time::Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -9,6 +12,7 @@ use guildhall_api::{
     telemetry::Metrics,
 };
 use guildhall_gateway::dispatch::{Dispatch, Layout};
+use guildhall_redis::{Client, Patience};
 use guildhall_shared::{
     Id,
     envelope::Envelope,
@@ -26,6 +30,12 @@ use crate::{
     world::{self, Account},
 };
 
+/// As in the API.
+const REDIS: Patience = Patience {
+    answer: Duration::from_millis(500),
+    retries: 1,
+    pause_max: None,
+};
 /// Size of a MESSAGE_CREATE frame, if the message without its text is not longer.
 const FRAME_BYTES: usize = 600;
 /// Length of its text at least, so that there is something to compress.
@@ -83,10 +93,10 @@ impl Stage {
             length += FRAME_BYTES - frame.len();
         };
         let text = text_of(&message.body, length).context("the message has no text")?;
-        let client = redis::Client::open(redis_url).context("REDIS_URL")?;
-        let redis = redis::aio::ConnectionManager::new(client)
-            .await
-            .context("REDIS_URL")?;
+        let client = Client::open(redis_url, REDIS).context("REDIS_URL")?;
+        let mut redis = client.connection().context("REDIS_URL")?;
+        let ping = redis::cmd("PING").exec_async(&mut redis).await;
+        ping.context("REDIS_URL")?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let publisher = Publisher::start(redis, shards, Metrics::new()?, &tasks, stop.clone());
         Ok(Self {

@@ -3,10 +3,10 @@
 
 use std::sync::LazyLock;
 
+use guildhall_redis::Connection;
 use guildhall_shared::cluster_map::{ClusterMap, MapVersion};
 use guildhall_shared::keys;
 use redis::Script;
-use redis::aio::ConnectionManager;
 
 use crate::error::{Error, Result};
 
@@ -37,7 +37,7 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
 /// Makes this the map of the cluster.
 ///
 /// Errors: [`Error::LaterTerm`] if a newer map is stored; nothing has changed then.
-pub(crate) async fn publish(redis: &mut ConnectionManager, map: &ClusterMap) -> Result<()> {
+pub(crate) async fn publish(redis: &mut Connection, map: &ClusterMap) -> Result<()> {
     let newer: Vec<u64> = PUBLISH
         .key(keys::MAP)
         .arg(map.version.term)

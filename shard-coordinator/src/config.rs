@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
+use guildhall_redis::{Client, Connection, Patience};
 use guildhall_shared::shard::SHARDS_DEFAULT;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
@@ -27,7 +27,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis: heartbeats and the map
+    /// Redis: heartbeats and the map; several addresses with commas between are members of a
+    /// Redis Cluster
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
@@ -128,15 +129,15 @@ impl Config {
     /// A connection that is made on first use and again when it broke.
     ///
     /// Errors: a `REDIS_URL` that is none.
-    pub(crate) fn connect_redis(&self) -> Result<ConnectionManager> {
+    pub(crate) fn connect_redis(&self) -> Result<Connection> {
         let bad = |error| Error::setting("REDIS_URL", error);
-        let client = redis::Client::open(self.redis_url.0.as_str()).map_err(bad)?;
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(REDIS_ANSWER_MAX))
-            .set_response_timeout(Some(REDIS_ANSWER_MAX))
-            .set_max_delay(Duration::from_millis(200))
-            .set_number_of_retries(2); // each round tries again
-        ConnectionManager::new_lazy_with_config(client, config).map_err(bad)
+        let patience = Patience {
+            answer: REDIS_ANSWER_MAX,
+            retries: 2, // each round tries again
+            pause_max: Some(Duration::from_millis(200)),
+        };
+        let client = Client::open(&self.redis_url.0, patience).map_err(bad)?;
+        client.connection().map_err(bad)
     }
 }
 

@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guildhall_redis::Connection;
 use http_body_util::{Either, Full, channel::Channel};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
@@ -15,7 +16,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -54,7 +54,7 @@ impl Server {
         config: &Config,
         key: Option<AdminKey>,
         db: PgPool,
-        redis: ConnectionManager,
+        redis: Connection,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         let admin = admin::Admin::new(config, key, db, redis);

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use guildhall_redis::Connection;
 use guildhall_shared::cluster_map::{ClusterMap, NodeStatus, Nodes};
 use guildhall_shared::keys;
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 
 use crate::error::{Error, Result};
@@ -38,7 +38,7 @@ pub(crate) async fn check_shards(db: &PgPool, shards: u16) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn shown(redis: &mut ConnectionManager) -> Result<Shown> {
+pub(crate) async fn shown(redis: &mut Connection) -> Result<Shown> {
     Ok(Shown {
         live: live(redis).await?,
         map: map(redis).await?,
@@ -46,18 +46,18 @@ pub(crate) async fn shown(redis: &mut ConnectionManager) -> Result<Shown> {
 }
 
 /// Nodes whose heartbeat has not expired.
-pub(crate) async fn live(redis: &mut ConnectionManager) -> Result<Nodes> {
+pub(crate) async fn live(redis: &mut Connection) -> Result<Nodes> {
     let keys = node_keys(redis).await?;
     at(redis, &keys).await
 }
 
 /// The same of nodes that are known, without looking for others.
-pub(crate) async fn again(redis: &mut ConnectionManager, known: &Nodes) -> Result<Nodes> {
+pub(crate) async fn again(redis: &mut Connection, known: &Nodes) -> Result<Nodes> {
     let keys: Vec<String> = known.keys().map(|id| keys::node(id)).collect();
     at(redis, &keys).await
 }
 
-async fn at(redis: &mut ConnectionManager, keys: &[String]) -> Result<Nodes> {
+async fn at(redis: &mut Connection, keys: &[String]) -> Result<Nodes> {
     if keys.is_empty() {
         return Ok(Nodes::new());
     }
@@ -84,7 +84,7 @@ async fn at(redis: &mut ConnectionManager, keys: &[String]) -> Result<Nodes> {
     Ok(live)
 }
 
-async fn node_keys(redis: &mut ConnectionManager) -> Result<Vec<String>> {
+async fn node_keys(redis: &mut Connection) -> Result<Vec<String>> {
     let mut keys = Vec::new();
     let mut cursor = 0u64;
     loop {
@@ -108,7 +108,7 @@ async fn node_keys(redis: &mut ConnectionManager) -> Result<Vec<String>> {
 }
 
 /// The map in use; an unreadable one counts as lost.
-pub(crate) async fn map(redis: &mut ConnectionManager) -> Result<Option<ClusterMap>> {
+pub(crate) async fn map(redis: &mut Connection) -> Result<Option<ClusterMap>> {
     let value: Option<Vec<u8>> = redis::cmd("GET").arg(keys::MAP).query_async(redis).await?;
     let Some(value) = value else {
         return Ok(None);
@@ -124,7 +124,7 @@ pub(crate) async fn map(redis: &mut ConnectionManager) -> Result<Option<ClusterM
 
 /// Time since each node's last heartbeat, by Redis' clock; absent if it has expired.
 pub(crate) async fn heartbeat_ages(
-    redis: &mut ConnectionManager,
+    redis: &mut Connection,
     nodes: &Nodes,
 ) -> Result<BTreeMap<String, Duration>> {
     if nodes.is_empty() {

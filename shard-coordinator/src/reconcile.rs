@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use guildhall_redis::Connection;
 use guildhall_shared::cluster_map::{ClusterMap, MapVersion, Nodes};
 use guildhall_shared::shard::ShardId;
-use redis::aio::ConnectionManager;
 use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::{sleep_until, timeout};
@@ -39,7 +39,7 @@ const LOOK_MAX: Duration = Duration::from_secs(2);
 /// nodes when they take over.
 pub(crate) struct Reconciler {
     db: PgPool,
-    redis: ConnectionManager,
+    redis: Connection,
     shards: u16,
     per_node_max: usize,
     /// `coordinator/<id>`.
@@ -62,7 +62,7 @@ impl Reconciler {
     pub(crate) fn new(
         config: &Config,
         db: PgPool,
-        redis: ConnectionManager,
+        redis: Connection,
         lead: Lead,
         metrics: Arc<Metrics>,
     ) -> Self {
@@ -373,7 +373,7 @@ impl Reconciler {
     }
 }
 
-async fn look(redis: &mut ConnectionManager) -> Result<Shown> {
+async fn look(redis: &mut Connection) -> Result<Shown> {
     let shown = timeout(LOOK_MAX, observe::shown(redis)).await;
     shown.map_err(|_| Error::Silent("Redis"))?
 }

@@ -183,6 +183,7 @@ fn private_redis(layout: &Layout) -> Result<Redis> {
         log: layout.logs().join("redis.log"),
         pid_file: Some(layout.run().join("redis.pid")),
         dies_with_parent: true,
+        cluster: false,
     };
     Redis::start(&install::redis()?, options)
 }

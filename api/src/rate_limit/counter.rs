@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::aio::ConnectionManager;
+use guildhall_redis::Connection;
 use rustc_hash::FxHashMap;
 
 use super::rules::Limit;
@@ -47,7 +47,7 @@ const REDIS_TIMEOUT: Duration = Duration::from_millis(150);
 const REDIS_PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) struct Counter {
-    redis: ConnectionManager,
+    redis: Connection,
     script: redis::Script,
     /// Until then (ms since `started`) Redis is not asked again.
     redis_away_until_ms: AtomicU64,
@@ -57,7 +57,7 @@ pub(super) struct Counter {
 }
 
 impl Counter {
-    pub(super) fn new(redis: ConnectionManager, metrics: Metrics) -> Self {
+    pub(super) fn new(redis: Connection, metrics: Metrics) -> Self {
         Self {
             redis,
             script: redis::Script::new(SCRIPT),

@@ -19,8 +19,8 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use guildhall_redis::Connection;
 use guildhall_shared::{Timestamp, keys};
-use redis::aio::ConnectionManager;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -91,7 +91,7 @@ impl Scope {
 }
 
 impl Limiter {
-    pub(crate) fn new(mode: RateLimits, redis: ConnectionManager, metrics: Metrics) -> Self {
+    pub(crate) fn new(mode: RateLimits, redis: Connection, metrics: Metrics) -> Self {
         Self {
             mode,
             counter: Counter::new(redis, metrics.clone()),

@@ -33,6 +33,7 @@ impl RedisPair {
                 log: folder.join(format!("{name}.log")),
                 pid_file: None,
                 dies_with_parent: true,
+                cluster: false,
             };
             Redis::start(&Binaries::find()?.redis, options)
         };

@@ -12,7 +12,8 @@ use std::{
 use anyhow::{Context, Result};
 use sqlx::{Connection, PgConnection};
 use xtask::servers::{
-    Binaries, Postgres, PostgresOptions, Redis, RedisOptions, random_secret, scratch_root,
+    Binaries, Postgres, PostgresOptions, Redis, RedisOptions, form_cluster, random_secret,
+    scratch_root,
 };
 
 use super::server::{lock, on_launcher};
@@ -81,16 +82,38 @@ impl PostgresServer {
     }
 }
 
-pub(super) async fn start_redis(folder: &Path) -> Result<Redis> {
-    let options = RedisOptions {
-        folder: folder.join("redis"),
-        port: None,
-        password: random_secret()?,
-        log: folder.join("redis.log"),
-        pid_file: Some(folder.join("redis.pid")),
-        dies_with_parent: true,
-    };
-    on_launcher(move || Redis::start(&Binaries::find()?.redis, options)).await
+/// One server, or the primaries of a Redis Cluster.
+pub(super) async fn start_redis(folder: &Path, count: usize) -> Result<Vec<Redis>> {
+    let password = random_secret()?;
+    let folder = folder.to_owned();
+    on_launcher(move || {
+        let program = Binaries::find()?.redis;
+        let mut servers = Vec::new();
+        for number in 0..count {
+            let name = format!("redis-{number}");
+            let options = RedisOptions {
+                folder: folder.join(&name),
+                port: None,
+                password: password.clone(),
+                log: folder.join(format!("{name}.log")),
+                pid_file: Some(folder.join(format!("{name}.pid"))),
+                dies_with_parent: true,
+                cluster: count > 1,
+            };
+            servers.push(Redis::start(&program, options)?);
+        }
+        if count > 1 {
+            form_cluster(&mut servers)?;
+        }
+        Ok(servers)
+    })
+    .await
+}
+
+/// What `REDIS_URL` is for these.
+pub(super) fn redis_url(servers: &[Redis]) -> String {
+    let urls: Vec<String> = servers.iter().map(Redis::url).collect();
+    urls.join(",")
 }
 
 /// The server for the next cluster: given, its own, or one shared by the clusters of this process.

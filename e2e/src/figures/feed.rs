@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use guildhall_redis::Connection;
 use guildhall_shared::envelope::{Durability, Envelope, Visibility};
 use guildhall_shared::gateway::EventKind;
 use guildhall_shared::id::{Id, marker::Realm};
 use guildhall_shared::keys;
 use guildhall_shared::shard::{Position, ShardId};
-use redis::aio::MultiplexedConnection;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
@@ -79,7 +79,7 @@ impl Feed {
 
 struct Feeder {
     db: PgPool,
-    redis: MultiplexedConnection,
+    redis: Connection,
     shards: u16,
     patterns: Vec<Pattern>,
     /// Whose turn it is.

@@ -23,24 +23,30 @@ use xtask::process::Signal;
 /// Messages between two faults.
 const SOME: usize = 40;
 
-/// Two guilds, one of each gateway, with two channels each; writers in all of them, and sessions
-/// of a human and a bot on both gateways that see everything.
-struct Stage {
-    guilds: Vec<Guild>,
+/// Guilds of each gateway, with two channels each; writers in all of them, and sessions of a human
+/// and a bot on both gateways that see everything.
+pub(crate) struct Stage {
+    pub(crate) guilds: Vec<Guild>,
     /// (account, channel) per writer.
     writers: Vec<(Account, String)>,
     /// Per gateway: human and bot.
-    sessions: Vec<[Session; 2]>,
-    human: Account,
+    pub(crate) sessions: Vec<[Session; 2]>,
+    pub(crate) human: Account,
 }
 
 impl Stage {
     async fn new(cluster: &Cluster) -> Self {
+        Self::of(cluster, 1).await
+    }
+
+    /// So many guilds of each gateway.
+    pub(crate) async fn of(cluster: &Cluster, guilds_per_gateway: usize) -> Self {
         let human = world::human(cluster, "human").await;
         let writer = world::human(cluster, "writer").await;
         let bot = human.make_bot("bot").await;
         let (mut guilds, mut writers) = (Vec::new(), Vec::new());
-        for gateway in 0..cluster.gateways.len() {
+        for number in 0..cluster.gateways.len() * guilds_per_gateway {
+            let gateway = number % cluster.gateways.len();
             let guild = human.make_guild_on(cluster, gateway, "stage").await;
             human.invite(&guild, &writer).await;
             human.add_bot(&guild, &bot).await;
@@ -69,17 +75,17 @@ impl Stage {
     }
 
     /// Waits until every session has both guilds: what comes from now on, each must get.
-    async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         ledger::settle(&self.human, &self.guilds, self.sessions.iter().flatten()).await;
     }
 
-    fn start_writers(&self, cluster: &Cluster) -> Writers {
+    pub(crate) fn start_writers(&self, cluster: &Cluster) -> Writers {
         Writers::start(&self.writers, &cluster.origins())
     }
 
     /// Per channel what the database holds from the first confirmed message on, after checking
     /// it against what was confirmed.
-    async fn stored(
+    pub(crate) async fn stored(
         &self,
         cluster: &Cluster,
         confirmed: &[Confirmed],
@@ -90,7 +96,7 @@ impl Stage {
     }
 
     /// Every session has everything. `whole`: the gateways whose sessions never lost their life.
-    async fn assert_all_received(
+    pub(crate) async fn assert_all_received(
         &self,
         stored: &BTreeMap<String, Vec<(u64, String)>>,
         whole: &[usize],
@@ -108,7 +114,7 @@ impl Stage {
 
     /// Waits until the sessions of a gateway that was killed go on at another one: they resume,
     /// but for those that were told something in its last moments, who identify anew.
-    async fn moved_away(&self, gateway: usize) {
+    pub(crate) async fn moved_away(&self, gateway: usize) {
         for session in &self.sessions[gateway] {
             session
                 .wait("RESUMED or READY at another gateway", |log| {
@@ -122,7 +128,7 @@ impl Stage {
     }
 
     /// No session's socket has ended.
-    fn assert_sockets_stayed(&self) {
+    pub(crate) fn assert_sockets_stayed(&self) {
         for session in self.sessions.iter().flatten() {
             let log = session.log();
             assert!(

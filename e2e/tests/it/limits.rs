@@ -24,6 +24,8 @@ static CLUSTER: Shared = Shared::new(Options {
     mail_to_log: false,
     log: None,
     resume: "async",
+    rate_limits: "off",
+    redis_primaries: 1,
 });
 
 /// Sessions of one account on both gateways.
@@ -151,7 +153,11 @@ async fn a_webhooks_token_is_no_good_at_any_api_once_it_is_revoked() {
 }
 
 /// What IDENTIFY comes to.
-async fn identify(url: &str, account: &Account, shard: Option<[u32; 2]>) -> Result<Client, End> {
+pub(crate) async fn identify(
+    url: &str,
+    account: &Account,
+    shard: Option<[u32; 2]>,
+) -> Result<Client, End> {
     let mut client = Client::open(url).await.unwrap();
     let intents = account.application.is_some().then_some(INTENTS);
     client.expect_op(10).await;

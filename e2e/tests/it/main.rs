@@ -15,6 +15,7 @@ mod hostile;
 mod limits;
 mod people;
 mod presence;
+mod redis_cluster;
 mod remembered;
 mod resume;
 mod visibility;

@@ -17,6 +17,8 @@ static CLUSTER: Shared = Shared::new(Options {
     mail_to_log: false,
     log: None,
     resume: "async",
+    rate_limits: "off",
+    redis_primaries: 1,
 });
 
 const GUILD_PRESENCES: u32 = 1 << 8;

@@ -16,6 +16,8 @@ static CLUSTER: Shared = Shared::new(Options {
     mail_to_log: false,
     log: None,
     resume: "async",
+    rate_limits: "off",
+    redis_primaries: 1,
 });
 
 const GUILDS: u32 = 1;

@@ -17,6 +17,8 @@ static CLUSTER: Shared = Shared::new(Options {
     mail_to_log: false,
     log: None,
     resume: "async",
+    rate_limits: "off",
+    redis_primaries: 1,
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -319,6 +321,8 @@ async fn a_stopping_gateway_sends_reconnect() {
         mail_to_log: false,
         log: None,
         resume: "async",
+        rate_limits: "off",
+        redis_primaries: 1,
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

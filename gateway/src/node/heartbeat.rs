@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{cluster_map::NodeStatus, keys, shard::ShardId};
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::RedisResult;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -36,7 +37,7 @@ pub(crate) struct Heartbeat {
     pub(crate) links: Rc<Links>,
     pub(crate) cores: Vec<CoreHandle>,
     pub(crate) metrics: Metrics,
-    pub(crate) commands: ConnectionManager,
+    pub(crate) commands: Connection,
 }
 
 impl Heartbeat {

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id,
     envelope::Envelope,
@@ -26,7 +27,6 @@ use guildhall_store::{
     events::{self, Span},
     personal::Personal,
 };
-use redis::aio::ConnectionManager;
 use sqlx::PgPool;
 use tokio::{
     task::spawn_local,
@@ -63,7 +63,7 @@ const MISSED_MAX: u32 = 10_000;
 
 pub(crate) struct Identifier {
     db: PgPool,
-    commands: ConnectionManager,
+    commands: Connection,
     limits: Rc<StartLimits>,
     cores: Rc<[CoreHandle]>,
     metrics: Metrics,
@@ -101,7 +101,7 @@ struct Bot {
 impl Identifier {
     pub(crate) fn new(
         db: PgPool,
-        commands: ConnectionManager,
+        commands: Connection,
         limits: Rc<StartLimits>,
         cores: Rc<[CoreHandle]>,
         metrics: Metrics,

@@ -6,11 +6,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{
     cluster_map::{ClusterMap, MapVersion},
     keys,
 };
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::RedisResult;
 use tokio::{sync::Notify, time::timeout};
 
 /// Time between looks at the map, when nobody publishes one.
@@ -82,7 +83,7 @@ impl MapWatch {
     /// every look, whether or not the map is another one.
     pub(crate) async fn run(
         &self,
-        mut commands: ConnectionManager,
+        mut commands: Connection,
         published: &Notify,
         looked: impl Fn(),
     ) {

@@ -232,7 +232,7 @@ async fn serve(
         .connect_lazy(&config.database_url)
         .map_err(Error::Database)?;
     let client = redis::client(&config.redis_url).map_err(Error::Redis)?;
-    let commands = redis::commands(&client).map_err(Error::Redis)?;
+    let commands = client.connection().map_err(Error::Redis)?;
     let listen = |source| Error::Listen {
         address: config.relay_listen,
         source,
@@ -244,8 +244,9 @@ async fn serve(
 
     let map = Rc::new(MapWatch::new(config.shards));
     // Logs are long: what they take to read keeps nobody else waiting.
+    let logs = redis::client(&config.redis_url).map_err(Error::Redis)?;
     let log = DeliveryLog::new(
-        redis::commands(&client).map_err(Error::Redis)?,
+        logs.connection().map_err(Error::Redis)?,
         config.boot,
         config.resume,
         cores.clone().into(),

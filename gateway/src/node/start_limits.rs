@@ -13,13 +13,14 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id,
     gateway::session_starts::{self, PERIOD, PERSON_SESSIONS_MAX},
     id::marker::User,
     keys,
 };
-use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, aio::ConnectionManager};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult};
 use rustc_hash::FxHashMap;
 use tokio::time::sleep;
 
@@ -56,7 +57,7 @@ pub(crate) enum Started {
 }
 
 pub(crate) struct StartLimits {
-    commands: ConnectionManager,
+    commands: Connection,
     concurrency: u32,
     /// Stands in for Redis: when a bucket is free again.
     buckets: RefCell<HashMap<(Id<User>, u32), Instant>>,
@@ -67,7 +68,7 @@ pub(crate) struct StartLimits {
 }
 
 impl StartLimits {
-    pub(crate) fn new(commands: ConnectionManager, concurrency: u16) -> Rc<Self> {
+    pub(crate) fn new(commands: Connection, concurrency: u16) -> Rc<Self> {
         Rc::new(Self {
             commands,
             concurrency: u32::from(concurrency.max(1)),

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id,
     envelope::Envelope,
@@ -21,7 +22,6 @@ use guildhall_shared::{
     voice::{VoiceServer, VoiceSettings},
 };
 use guildhall_store::voice::change::{self, Connected, Wanted};
-use redis::aio::ConnectionManager;
 use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use tokio::{task::spawn_local, time::sleep};
@@ -41,7 +41,7 @@ type Lines = FxHashMap<(Id<Guild>, Id<User>), Line>;
 
 pub(crate) struct Voice {
     db: PgPool,
-    redis: ConnectionManager,
+    redis: Connection,
     shards: u16,
     settings: VoiceSettings,
     cores: Rc<[CoreHandle]>,
@@ -54,7 +54,7 @@ pub(crate) struct Voice {
 impl Voice {
     pub(crate) fn new(
         db: PgPool,
-        redis: ConnectionManager,
+        redis: Connection,
         shards: u16,
         settings: VoiceSettings,
         cores: Rc<[CoreHandle]>,

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use guildhall_redis::Connection;
 use guildhall_shared::Id;
 use guildhall_shared::cluster_map::MapVersion;
 use guildhall_shared::id::marker::Guild;
@@ -20,7 +21,6 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use redis::aio::ConnectionManager;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -63,7 +63,7 @@ pub(super) struct Admin {
     shards: u16,
     per_node_max: usize,
     pub(super) db: PgPool,
-    redis: ConnectionManager,
+    redis: Connection,
     streams: Streams,
 }
 
@@ -134,7 +134,7 @@ impl Admin {
         config: &Config,
         key: Option<AdminKey>,
         db: PgPool,
-        redis: ConnectionManager,
+        redis: Connection,
     ) -> Self {
         Self {
             key,

@@ -21,6 +21,11 @@ const START_ATTEMPTS: u32 = 3;
 /// Where it writes what it knows, if told to, and looks at its start.
 const DUMP: &str = "dump.rdb";
 
+/// Slots of a Redis Cluster.
+const SLOTS: u32 = 16_384;
+/// A member of a Redis Cluster that does not answer for so long counts as dead.
+const MEMBER_TIMEOUT_MS: u32 = 2_000;
+
 /// How a [`Redis`] is set up.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
@@ -33,6 +38,9 @@ pub struct RedisOptions {
     pub pid_file: Option<PathBuf>,
     /// See [`Launch::dies_with_parent`]: only for callers whose starting thread lives on.
     pub dies_with_parent: bool,
+    /// A member of a Redis Cluster, see [`form_cluster`]; it keeps its place in it when it is
+    /// started again.
+    pub cluster: bool,
 }
 
 /// A running private Redis. Dropping it stops it.
@@ -41,6 +49,8 @@ pub struct Redis {
     program: PathBuf,
     options: RedisOptions,
     port: u16,
+    /// For the other members of a cluster; 0 outside of one.
+    bus_port: u16,
     service: Option<Service>,
     remove_folder: bool,
 }
@@ -61,6 +71,7 @@ impl Redis {
             password: random_secret()?,
             pid_file: Some(folder.join("redis.pid")),
             dies_with_parent,
+            cluster: false,
         };
         match Self::start(&binaries.redis, options) {
             Ok(mut server) => {
@@ -82,6 +93,7 @@ impl Redis {
             program: program.to_owned(),
             options,
             port: 0,
+            bus_port: 0,
             service: None,
             remove_folder: false,
         };
@@ -185,6 +197,9 @@ impl Redis {
         loop {
             let fixed = self.options.port;
             self.port = fixed.map_or_else(ports::free, Ok)?;
+            if self.options.cluster && (fixed.is_none() || self.bus_port == 0) {
+                self.bus_port = ports::free()?;
+            }
             let configuration = self.options.folder.join("redis.conf");
             write_private(&configuration, &self.configuration())?;
             let mut launch = Launch::new("redis", &self.program, &self.options.log);
@@ -208,26 +223,99 @@ impl Redis {
     }
 
     fn configuration(&self) -> String {
-        format!(
+        let mut lines = format!(
             "bind 127.0.0.1\nport {}\nrequirepass {}\nmasterauth {}\ndaemonize no\nsave \"\"\n\
              appendonly no\nmaxmemory-policy noeviction\nrepl-diskless-sync-delay 0\n",
             self.port, self.options.password, self.options.password,
-        )
+        );
+        if self.options.cluster {
+            lines.push_str(&format!(
+                "cluster-enabled yes\ncluster-config-file nodes.conf\ncluster-port {}\n\
+                 cluster-node-timeout {MEMBER_TIMEOUT_MS}\ncluster-require-full-coverage no\n",
+                self.bus_port,
+            ));
+        }
+        lines
+    }
+
+    /// This member's name in its cluster.
+    fn member_id(&self) -> Result<String> {
+        let reply = self.command("CLUSTER MYID")?;
+        let mut lines = reply.lines().map(str::trim);
+        let id = lines.find(|line| line.len() == 40);
+        Ok(id.context("no id of a member")?.to_owned())
     }
 
     /// AUTH and one command; the raw replies.
     fn command(&self, command: &str) -> std::io::Result<String> {
-        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(
-            socket,
-            "AUTH {}\r\n{command}\r\nQUIT\r\n",
-            self.options.password
-        )?;
-        let mut reply = String::new();
-        socket.read_to_string(&mut reply)?;
-        Ok(reply)
+        command_at(self.port, &self.options.password, command)
     }
+}
+
+/// Makes a Redis Cluster of new, empty members, each a primary of about as many slots; returns
+/// when all of them know it.
+pub fn form_cluster(members: &mut [Redis]) -> Result<()> {
+    let count = members.len() as u32;
+    for (number, member) in (0..).zip(&*members) {
+        let slots = (SLOTS * number / count, SLOTS * (number + 1) / count - 1);
+        let add = format!("CLUSTER ADDSLOTSRANGE {} {}", slots.0, slots.1);
+        member.expect(&add, "+OK\r\n+OK")?;
+        let epoch = format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1);
+        member.expect(&epoch, "+OK\r\n+OK")?;
+    }
+    for other in &members[1..] {
+        let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", other.port, other.bus_port);
+        members[0].expect(&meet, "+OK\r\n+OK")?;
+    }
+    let known = format!("cluster_known_nodes:{count}\r\n");
+    for member in members {
+        let (port, password) = (member.port, member.options.password.clone());
+        let service = member.service.as_mut().context("a member stopped")?;
+        wait_ready(service, START_TIMEOUT, || {
+            // Each knows all slots of all.
+            let knows = |command: &str, wanted: &str| {
+                command_at(port, &password, command).is_ok_and(|reply| reply.contains(wanted))
+            };
+            knows("CLUSTER INFO", &known)
+                && knows("CLUSTER INFO", "cluster_slots_ok:16384\r\n")
+                && knows("CLUSTER INFO", "cluster_state:ok")
+        })?;
+    }
+    Ok(())
+}
+
+/// Gives a slot to another member, as `redis-cli --cluster reshard` does, but for its keys: they
+/// are lost.
+pub fn move_slot(members: &[Redis], slot: u16, from: usize, to: usize) -> Result<()> {
+    let id = members[to].member_id()?;
+    let (from_id, set) = (
+        members[from].member_id()?,
+        format!("CLUSTER SETSLOT {slot}"),
+    );
+    members[to].expect(&format!("{set} IMPORTING {from_id}"), "+OK\r\n+OK")?;
+    members[from].expect(&format!("{set} MIGRATING {id}"), "+OK\r\n+OK")?;
+    // Whoever writes to a key that is not there is sent to the other one from now on.
+    let keys = format!("CLUSTER GETKEYSINSLOT {slot} 10000");
+    let keys = members[from].command(&keys)?;
+    for key in keys.lines().map(str::trim) {
+        if !key.is_empty() && !key.starts_with(['+', '*', '$']) {
+            members[from].command(&format!("DEL {key}"))?;
+        }
+    }
+    for member in [to, from] {
+        members[member].expect(&format!("{set} NODE {id}"), "+OK\r\n+OK")?;
+    }
+    Ok(())
+}
+
+/// AUTH and one command; the raw replies.
+fn command_at(port: u16, password: &str, command: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(socket, "AUTH {password}\r\n{command}\r\nQUIT\r\n")?;
+    let mut reply = String::new();
+    socket.read_to_string(&mut reply)?;
+    Ok(reply)
 }
 
 impl Drop for Redis {

@@ -189,6 +189,8 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         mail_to_log: false,
         log: None,
         resume: "async",
+        rate_limits: "off",
+        redis_primaries: 1,
     })
     .await;
     let witness = Witness::new(&cluster).await;

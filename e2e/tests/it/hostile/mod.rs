@@ -23,6 +23,8 @@ static CLUSTER: Shared = Shared::new(Options {
     mail_to_log: false,
     log: None,
     resume: "async",
+    rate_limits: "off",
+    redis_primaries: 1,
 });
 
 /// A session that looks on while others misbehave, and must not notice.

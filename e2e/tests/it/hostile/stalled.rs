@@ -44,6 +44,8 @@ async fn memory_stays_within_its_budget_with_all_clients_stalled() {
         mail_to_log: false,
         log: None,
         resume: "async",
+        rate_limits: "off",
+        redis_primaries: 1,
     })
     .await;
     let witness = Witness::new(&cluster).await;

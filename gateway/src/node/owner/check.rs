@@ -16,7 +16,7 @@ use crate::{
 
 /// Time between checks while Redis carries the events.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The same while it does not: chat goes on, slower.
+/// The same for shards whose events it does not carry: chat goes on, slower.
 const INTERVAL_ALONE: Duration = Duration::from_millis(100);
 /// How far a check looks back. Transactions are cut off after 3 s, so nothing slips through
 /// between two of them.
@@ -27,14 +27,23 @@ const WINDOW_MAX: Duration = Duration::from_secs(30 * 60);
 /// Checks as long as the task lives; also says whether the database answers.
 pub(crate) async fn run(owner: Rc<Owner>, status: std::sync::Arc<Status>) {
     let mut last = Instant::now();
+    let mut next = last;
     loop {
         let started = Instant::now();
         let window = (last.elapsed() + WINDOW).min(WINDOW_MAX);
-        let shards = owner.open_shards();
+        let mut shards = owner.open_shards();
+        let is_for_all = started >= next;
+        if is_for_all {
+            next = started + INTERVAL;
+        } else {
+            shards = owner.feed.not_brought(shards);
+        }
         let read = store::events::newer_in_shards(&owner.db, &shards, window);
         match database::limited(read).await {
             Ok(heads) => {
-                last = started;
+                if is_for_all {
+                    last = started;
+                }
                 status.set_database(true);
                 for head in heads {
                     if broken::is(Broken::PostgresCheck) {

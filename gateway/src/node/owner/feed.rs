@@ -1,5 +1,5 @@
-//! Events from Redis: the sharded channels of the open shards, on one connection, and the
-//! shards' streams for what was missed.
+//! Events from Redis: the sharded channels of the open shards, on one connection per primary,
+//! and the shards' streams for what was missed. A single server is the only primary.
 //!
 //! Everything here may fail or lose events: the owner's check in Postgres finds them.
 
@@ -7,25 +7,27 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
+use guildhall_redis::{Client, Connection, Primary};
 use guildhall_shared::{envelope::Envelope, keys, shard::ShardId};
 use redis::{
-    AsyncConnectionConfig, Client, PushInfo, PushKind, RedisResult, Value,
-    aio::{ConnectionManager, MultiplexedConnection},
+    AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection,
 };
 use tokio::{
     sync::{Notify, mpsc},
-    task::spawn_local,
+    task::{JoinHandle, spawn_local},
     time::{interval, sleep},
 };
 
 use super::Owner;
 use crate::node::{metrics::Metrics, redis::TIMEOUT};
 
-/// Pushes that wait to be handled; what does not fit is dropped and found lacking.
+/// Pushes of a connection that wait to be handled; what does not fit is dropped and found
+/// lacking.
 const PUSHES_MAX: usize = 65_536;
 /// Channels subscribed by one pipeline.
 const CHANNELS_PER_PIPELINE: usize = 64;
@@ -40,34 +42,38 @@ const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// Subscriptions of shard channels, and the way to their streams.
 pub(crate) struct Feed {
     client: Client,
-    commands: ConnectionManager,
+    commands: Connection,
     metrics: Metrics,
-    connection: RefCell<Option<MultiplexedConnection>>,
-    /// Wanted shards, and whether the present connection has them.
-    shards: RefCell<HashMap<ShardId, bool>>,
-    up: Cell<bool>,
+    /// Connections to primaries, by their names; subscribing if not `up` yet.
+    lines: RefCell<HashMap<Arc<str>, Line>>,
+    /// Wanted shards, and the primary whose present connection has them.
+    shards: RefCell<HashMap<ShardId, Option<Arc<str>>>>,
     /// The longest that an event took since somebody asked.
     lag_max_ms: Cell<u64>,
     /// Somebody published a map.
     pub(crate) map_changed: Notify,
 }
 
+struct Line {
+    connection: MultiplexedConnection,
+    up: bool,
+}
+
 impl Feed {
-    pub(crate) fn new(client: Client, commands: ConnectionManager, metrics: Metrics) -> Rc<Self> {
+    pub(crate) fn new(client: Client, commands: Connection, metrics: Metrics) -> Rc<Self> {
         Rc::new(Self {
             client,
             commands,
             metrics,
-            connection: RefCell::default(),
+            lines: RefCell::default(),
             shards: RefCell::default(),
-            up: Cell::new(false),
             lag_max_ms: Cell::new(0),
             map_changed: Notify::new(),
         })
     }
 
     /// A connection for commands.
-    pub(super) fn commands(&self) -> ConnectionManager {
+    pub(super) fn commands(&self) -> Connection {
         self.commands.clone()
     }
 
@@ -76,30 +82,72 @@ impl Feed {
         self.lag_max_ms.take()
     }
 
-    /// Whether events arrive at all.
+    /// Whether events arrive from everywhere.
     pub(crate) fn is_up(&self) -> bool {
-        self.up.get()
+        let layout = self.client.layout();
+        let layout = layout.borrow();
+        let mut primaries = layout.primaries().iter();
+        !layout.primaries().is_empty() && primaries.all(|primary| self.is_line_up(primary))
+    }
+
+    /// Whether those of a shard do, should somebody want them.
+    fn brings(&self, shard: ShardId) -> bool {
+        let home = self.home(&keys::shard_events(shard));
+        home.is_some_and(|home| self.is_line_up(&home))
+    }
+
+    /// Those of which events do not arrive.
+    pub(super) fn not_brought(&self, mut shards: Vec<ShardId>) -> Vec<ShardId> {
+        if self.is_up() {
+            return Vec::new();
+        }
+        shards.retain(|&shard| !self.brings(shard));
+        shards
+    }
+
+    fn is_line_up(&self, primary: &Primary) -> bool {
+        let lines = self.lines.borrow();
+        lines.get(&primary.name).is_some_and(|line| line.up)
+    }
+
+    /// The primary that carries a channel now.
+    fn home(&self, channel: &str) -> Option<Arc<Primary>> {
+        let layout = self.client.layout();
+        let layout = layout.borrow();
+        layout.home(channel.as_bytes()).cloned()
     }
 
     /// Wants a shard's events; returns once they arrive, or at once while Redis is away.
     pub(crate) async fn ensure(&self, shard: ShardId) {
-        if *self.shards.borrow_mut().entry(shard).or_insert(false) {
+        if self.shards.borrow_mut().entry(shard).or_default().is_some() {
             return;
         }
-        let connection = self.connection.borrow().clone();
+        let Some(home) = self.home(&keys::shard_events(shard)) else {
+            return;
+        };
+        let connection = {
+            let lines = self.lines.borrow();
+            lines.get(&home.name).map(|line| line.connection.clone())
+        };
         if let Some(connection) = connection
-            && let Err(error) = self.subscribe(connection, &[shard]).await
+            && let Err(error) = self.subscribe(&home.name, connection, &[shard]).await
         {
             tracing::warn!(%error, %shard, "shard channel not subscribed");
+            self.client.doubt_layout();
         }
     }
 
     /// Nobody wants a shard's events any more.
     pub(crate) fn release(self: &Rc<Self>, shard: ShardId) {
-        self.shards.borrow_mut().remove(&shard);
+        let at = self.shards.borrow_mut().remove(&shard).flatten();
+        let home = || self.home(&keys::shard_events(shard));
+        let at = at.or_else(|| home().map(|home| home.name.clone()));
         let feed = self.clone();
         spawn_local(async move {
-            let connection = feed.connection.borrow().clone();
+            let connection = {
+                let lines = feed.lines.borrow();
+                at.and_then(|at| lines.get(&at).map(|line| line.connection.clone()))
+            };
             if feed.shards.borrow().contains_key(&shard) {
                 return;
             }
@@ -115,7 +163,7 @@ impl Feed {
 
     /// What a shard's stream has of the last [`STREAM_AGE`]; nothing while Redis is away.
     pub(crate) async fn recent(&self, shard: ShardId) -> Vec<Envelope> {
-        if !self.is_up() {
+        if !self.brings(shard) {
             return Vec::new();
         }
         let since = SystemTime::now()
@@ -138,28 +186,67 @@ impl Feed {
         }
     }
 
-    /// Keeps the connection, as long as the task lives.
+    /// Keeps a connection to each primary, as long as the task lives.
     pub(crate) async fn run(self: Rc<Self>, owner: Rc<Owner>) {
+        let mut layout = self.client.layout();
+        let mut kept: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
+        loop {
+            let now = layout.borrow_and_update().clone();
+            kept.retain(|name, task| {
+                let is_there = now.primaries().iter().any(|one| one.name == *name);
+                if !is_there {
+                    task.abort();
+                    self.lose(name);
+                }
+                is_there
+            });
+            for primary in now.primaries() {
+                let task = || spawn_local(self.clone().keep(primary.clone(), owner.clone()));
+                kept.entry(primary.name.clone()).or_insert_with(task);
+            }
+            if layout.changed().await.is_err() {
+                return; // the client is gone, and so is this
+            }
+        }
+    }
+
+    /// Keeps the connection to one primary.
+    async fn keep(self: Rc<Self>, primary: Arc<Primary>, owner: Rc<Owner>) {
         let mut pause = RETRY_FIRST;
         loop {
-            match self.connected(&owner).await {
+            match self.connected(&primary, &owner).await {
                 Ok(()) => pause = RETRY_FIRST,
                 Err(error) => {
-                    tracing::warn!(%error, "no event feed from Redis; Postgres is asked instead");
+                    tracing::warn!(
+                        %error,
+                        redis.primary = &*primary.name,
+                        "no event feed from Redis; Postgres is asked instead"
+                    );
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
             }
-            self.up.set(false);
-            self.connection.take();
-            for subscribed in self.shards.borrow_mut().values_mut() {
-                *subscribed = false;
-            }
+            self.lose(&primary.name);
+            self.client.doubt_layout();
             sleep(pause).await;
         }
     }
 
+    /// There is no connection to this primary any more.
+    fn lose(&self, name: &Arc<str>) {
+        self.lines.borrow_mut().remove(name);
+        for at in self.shards.borrow_mut().values_mut() {
+            if at.as_ref() == Some(name) {
+                *at = None;
+            }
+        }
+    }
+
     /// One connection from beginning to end. Errors: it could not be made.
-    async fn connected(self: &Rc<Self>, owner: &Rc<Owner>) -> RedisResult<()> {
+    async fn connected(
+        self: &Rc<Self>,
+        primary: &Arc<Primary>,
+        owner: &Rc<Owner>,
+    ) -> RedisResult<()> {
         let (sender, mut pushes) = mpsc::channel(PUSHES_MAX);
         let dropped = self.metrics.pushes_dropped.clone();
         let config = AsyncConnectionConfig::new()
@@ -171,38 +258,43 @@ impl Feed {
                 }
                 Ok::<(), ()>(())
             });
-        let mut connection = self
+        let mut connection = primary
             .client
             .get_multiplexed_async_connection_with_config(&config)
             .await?;
-        connection.subscribe(keys::MAP).await?;
-        connection
-            .send_packed_command(redis::cmd("SSUBSCRIBE").arg(keys::MAP))
-            .await?;
-        *self.connection.borrow_mut() = Some(connection.clone());
-        let wanted: Vec<ShardId> = self.shards.borrow().keys().copied().collect();
-        for shards in wanted.chunks(CHANNELS_PER_PIPELINE) {
-            self.subscribe(connection.clone(), shards).await?;
+        let name = &primary.name;
+        let mut layout = self.client.layout();
+        let line = Line {
+            connection: connection.clone(),
+            up: false,
+        };
+        self.lines.borrow_mut().insert(name.clone(), line);
+        let mut has_map = false;
+        let wanted = self.settle(&mut connection, name, &mut has_map).await?;
+        if let Some(line) = self.lines.borrow_mut().get_mut(name) {
+            line.up = true;
         }
-        self.up.set(true);
         self.map_changed.notify_one();
-        tracing::info!(shards = wanted.len(), "event feed from Redis");
-        let (owner_again, caught_up) = (owner.clone(), wanted);
-        let catch_up = spawn_local(async move {
-            for shard in caught_up {
-                owner_again.from_stream(shard).await;
-            }
-        });
+        tracing::info!(
+            shards = wanted.len(),
+            redis.primary = &**name,
+            "event feed from Redis"
+        );
+        let catching_up = spawn_local(catch_up(owner.clone(), wanted));
         let mut ping = interval(PING_INTERVAL);
         let (answers, mut answered) = mpsc::channel::<bool>(1);
         loop {
             tokio::select! {
                 push = pushes.recv() => match push {
                     Some(push) if push.kind == PushKind::Disconnection => break,
+                    Some(push) if self.is_sent_away(&push, name) => break,
                     Some(push) => self.take(push, owner),
                     None => break,
                 },
                 _ = ping.tick() => {
+                    if self.lacks(name) {
+                        layout.mark_changed();
+                    }
                     let (mut connection, answers) = (connection.clone(), answers.clone());
                     spawn_local(async move {
                         let answer: RedisResult<Value> =
@@ -211,15 +303,82 @@ impl Feed {
                     });
                 }
                 Some(alive) = answered.recv() => if !alive { break },
+                Ok(()) = layout.changed() => {
+                    // Pushes wait meanwhile; there is room for them.
+                    let came = self.settle(&mut connection, name, &mut has_map).await?;
+                    spawn_local(catch_up(owner.clone(), came));
+                }
             }
         }
-        catch_up.abort();
-        tracing::warn!("event feed from Redis broke");
+        catching_up.abort();
+        tracing::warn!(redis.primary = &**name, "event feed from Redis broke");
         Ok(())
+    }
+
+    /// Subscribes what a primary carries and this node lacks: the map's channel, and wanted
+    /// shards; those it returns.
+    async fn settle(
+        &self,
+        connection: &mut MultiplexedConnection,
+        name: &Arc<str>,
+        has_map: &mut bool,
+    ) -> RedisResult<Vec<ShardId>> {
+        let layout = self.client.layout().borrow().clone();
+        let is_here = |channel: &str| {
+            let home = layout.home(channel.as_bytes());
+            home.is_some_and(|home| home.name == *name)
+        };
+        let had_map = std::mem::replace(has_map, is_here(keys::MAP));
+        if *has_map && !had_map {
+            connection.subscribe(keys::MAP).await?;
+            connection
+                .send_packed_command(redis::cmd("SSUBSCRIBE").arg(keys::MAP))
+                .await?
+                .extract_error()?;
+            self.map_changed.notify_one();
+        }
+        let lacking: Vec<ShardId> = {
+            let shards = self.shards.borrow();
+            let lacking = shards.iter().filter(|(shard, at)| {
+                at.as_ref() != Some(name) && is_here(&keys::shard_events(**shard))
+            });
+            lacking.map(|(&shard, _)| shard).collect()
+        };
+        for shards in lacking.chunks(CHANNELS_PER_PIPELINE) {
+            self.subscribe(name, connection.clone(), shards).await?;
+        }
+        Ok(lacking)
+    }
+
+    /// Whether a wanted shard is subscribed nowhere though its primary is this one.
+    fn lacks(&self, name: &Arc<str>) -> bool {
+        let layout = self.client.layout().borrow().clone();
+        let shards = self.shards.borrow();
+        let mut nowhere = shards.iter().filter(|(_, at)| at.is_none());
+        nowhere.any(|(shard, _)| {
+            let home = layout.home(keys::shard_events(*shard).as_bytes());
+            home.is_some_and(|home| home.name == *name)
+        })
+    }
+
+    /// Redis itself ended a subscription: the channel's slot is somewhere else now. A connection
+    /// on which that happens may take it for the answer to a command, and each answer after that
+    /// for another one's, so it is made anew.
+    fn is_sent_away(&self, push: &PushInfo, name: &Arc<str>) -> bool {
+        let (PushKind::SUnsubscribe, Some(Value::BulkString(channel))) =
+            (&push.kind, push.data.first())
+        else {
+            return false;
+        };
+        let is_wanted = |shard: &ShardId| keys::shard_events(*shard).as_bytes() == &channel[..];
+        // A single server, which has no name, ends none.
+        !name.is_empty()
+            && (channel == keys::MAP.as_bytes() || self.shards.borrow().keys().any(is_wanted))
     }
 
     async fn subscribe(
         &self,
+        name: &Arc<str>,
         mut connection: MultiplexedConnection,
         shards: &[ShardId],
     ) -> RedisResult<()> {
@@ -228,14 +387,18 @@ impl Feed {
             pipeline.cmd("SSUBSCRIBE").arg(keys::shard_events(shard));
         }
         let count = shards.len();
-        connection.send_packed_commands(&pipeline, 0, count).await?;
+        let answers = connection.send_packed_commands(&pipeline, 0, count).await?;
+        let is_here = self.lines.borrow().contains_key(name);
         let mut known = self.shards.borrow_mut();
-        for shard in shards {
-            if let Some(subscribed) = known.get_mut(shard) {
-                *subscribed = self.connection.borrow().is_some();
+        let mut refused = None;
+        for (shard, answer) in shards.iter().zip(answers) {
+            match (answer.extract_error(), known.get_mut(shard)) {
+                (Ok(_), Some(at)) => *at = is_here.then(|| name.clone()),
+                (Ok(_), None) => {}
+                (Err(error), _) => refused = Some(error),
             }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 
     fn take(&self, push: PushInfo, owner: &Rc<Owner>) {
@@ -264,6 +427,13 @@ impl Feed {
             }
             Err(error) => tracing::warn!(%error, "published event dropped"),
         }
+    }
+}
+
+/// Reads what the shards' streams have.
+async fn catch_up(owner: Rc<Owner>, shards: Vec<ShardId>) {
+    for shard in shards {
+        owner.from_stream(shard).await;
     }
 }
 

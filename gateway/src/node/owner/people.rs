@@ -12,6 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::{
     Id,
     envelope::{Durability, Envelope, Visibility},
@@ -22,7 +23,7 @@ use guildhall_shared::{
     shard::{self, ShardId},
 };
 use guildhall_store::personal;
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::RedisResult;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
@@ -198,14 +199,17 @@ impl Owner {
         };
         for people in people.chunks(BATCH_MAX) {
             let mut pipeline = redis::pipe();
+            pipeline.ignore_errors(); // of a server that is away, where there are several
             for &user in people {
                 let command = pipeline.cmd("PEXPIRE").arg(keys::person(user));
                 command.arg(keys::PERSON_TTL_MS);
             }
             let mut commands = self.feed.commands();
-            let renewed: RedisResult<Vec<bool>> = pipeline.query_async(&mut commands).await;
+            let renewed: RedisResult<Vec<RedisResult<bool>>> =
+                pipeline.query_async(&mut commands).await;
             let Ok(renewed) = renewed else { return };
-            let lost = people.iter().zip(renewed).filter(|(_, renewed)| !renewed);
+            let lost = people.iter().zip(renewed);
+            let lost = lost.filter(|(_, renewed)| matches!(renewed, Ok(false)));
             for (&user, _) in lost {
                 let state = self.state.borrow();
                 let entry = state.realms.get(&user.cast());
@@ -217,20 +221,23 @@ impl Owner {
     }
 }
 
-/// What Redis has of these people; whoever is not connected is not there.
+/// What Redis has of these people; whoever is not connected is not there, nor is whom a server
+/// has that is away. Errors: all of Redis is.
 pub(crate) async fn people(
-    commands: &mut ConnectionManager,
+    commands: &mut Connection,
     users: &[Id<User>],
 ) -> RedisResult<BTreeMap<Id<User>, Person>> {
     let mut people = BTreeMap::new();
     for users in users.chunks(BATCH_MAX) {
         let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
         for &user in users {
             pipeline.cmd("GET").arg(keys::person(user));
         }
-        let notes: Vec<Option<Vec<u8>>> = pipeline.query_async(commands).await?;
+        let notes: Vec<RedisResult<Option<Vec<u8>>>> = pipeline.query_async(commands).await?;
         for (&user, note) in users.iter().zip(notes) {
-            let person = note.and_then(|note| serde_json::from_slice(&note).ok());
+            let person = note.ok().flatten();
+            let person = person.and_then(|note| serde_json::from_slice(&note).ok());
             people.extend(person.map(|person| (user, person)));
         }
     }

@@ -603,8 +603,9 @@ impl Realm {
                 .iter()
                 .map(|&channel| guild.held_by_many(Some(channel), now))
                 .collect();
-            let mut alike: FxHashMap<(Vec<Sight>, Option<Id<User>>), Vec<Id<User>>> =
-                FxHashMap::default();
+            // Those in one of the threads get a list of their own.
+            type Alike = (Vec<Sight>, Option<Id<User>>);
+            let mut alike: FxHashMap<Alike, Vec<Id<User>>> = FxHashMap::default();
             for &user in &regarded.who.users {
                 let Some(member) = guild.members.get(&user) else {
                     continue;

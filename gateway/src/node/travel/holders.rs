@@ -6,8 +6,9 @@
 
 use std::{cell::RefCell, rc::Rc, sync::LazyLock, time::Duration};
 
+use guildhall_redis::Connection;
 use guildhall_shared::keys;
-use redis::{RedisResult, Script, aio::ConnectionManager, streams::StreamRangeReply};
+use redis::{ErrorKind, RedisResult, Script, ServerErrorKind, streams::StreamRangeReply};
 use rustc_hash::FxHashMap;
 use tokio::time::{sleep, timeout};
 
@@ -76,14 +77,14 @@ pub(crate) struct Holder {
 /// See the module.
 pub(crate) struct Holders {
     boot: u32,
-    commands: ConnectionManager,
+    commands: Connection,
     cores: Rc<[CoreHandle]>,
     /// Sessions here of which Redis says so: those that were resumed.
     here: RefCell<FxHashMap<SessionId, Holder>>,
 }
 
 impl Holders {
-    pub(crate) fn new(boot: u32, commands: ConnectionManager, cores: Rc<[CoreHandle]>) -> Rc<Self> {
+    pub(crate) fn new(boot: u32, commands: Connection, cores: Rc<[CoreHandle]>) -> Rc<Self> {
         Rc::new(Self {
             boot,
             commands,
@@ -206,11 +207,17 @@ impl Holders {
         for &(session, holder) in here {
             pipeline.invoke_script(&keep(session, holder, holder));
         }
-        let ours: Vec<bool> = pipeline.query_async(&mut commands).await?;
+        // Of several servers one may be away, or have forgotten the script.
+        pipeline.ignore_errors();
+        let mut ours: Vec<RedisResult<bool>> = pipeline.query_async(&mut commands).await?;
+        if ours.iter().any(is_script_lacking) {
+            KEEP.load_async(&mut commands).await?;
+            ours = pipeline.query_async(&mut commands).await?;
+        }
         for (&(session, holder), ours) in here.iter().zip(ours) {
             // It may have been resumed since.
             let as_it_was = self.here.borrow().get(&session) == Some(&holder);
-            if !ours && as_it_was {
+            if matches!(ours, Ok(false)) && as_it_was {
                 self.lose(session, holder.core);
             }
         }
@@ -263,6 +270,11 @@ impl Holders {
             tracing::warn!("a core is too busy to end a session that is elsewhere");
         }
     }
+}
+
+fn is_script_lacking<T>(answer: &RedisResult<T>) -> bool {
+    let lacking = ErrorKind::Server(ServerErrorKind::NoScript);
+    answer.as_ref().is_err_and(|error| error.kind() == lacking)
 }
 
 fn keep(session: SessionId, from: Holder, to: Holder) -> redis::ScriptInvocation<'static> {

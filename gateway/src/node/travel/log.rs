@@ -7,8 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use guildhall_redis::Connection;
 use guildhall_shared::keys;
-use redis::{RedisResult, aio::ConnectionManager, streams::StreamRangeReply};
+use redis::{RedisResult, streams::StreamRangeReply};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{Mutex, Notify},
@@ -36,7 +37,7 @@ const READ_ENTRIES: usize = 500;
 
 /// See the module.
 pub(crate) struct DeliveryLog {
-    commands: ConnectionManager,
+    commands: Connection,
     boot: u32,
     resume: ResumeLog,
     cores: Rc<[CoreHandle]>,
@@ -67,7 +68,7 @@ enum Missing {
 
 impl DeliveryLog {
     pub(crate) fn new(
-        commands: ConnectionManager,
+        commands: Connection,
         boot: u32,
         resume: ResumeLog,
         cores: Rc<[CoreHandle]>,

@@ -17,8 +17,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guildhall_redis::Connection;
 use guildhall_shared::keys;
-use redis::{RedisResult, aio::ConnectionManager};
+use redis::RedisResult;
 use rustc_hash::FxHashMap;
 use tokio::{sync::Mutex, time::sleep};
 
@@ -48,7 +49,7 @@ const HISTORY_KEPT: Duration = Duration::from_secs(60);
 /// What a [`Finder`] works with.
 pub(crate) struct Parts {
     pub(crate) boot: u32,
-    pub(crate) commands: ConnectionManager,
+    pub(crate) commands: Connection,
     pub(crate) map: Rc<MapWatch>,
     pub(crate) links: Rc<Links>,
     pub(crate) holders: Rc<Holders>,
