@@ -115,8 +115,8 @@ async fn commands_go_to_the_primaries_that_have_their_keys() {
         assert!(said.ends_with('!'), "{said}");
     }
     let mut pipeline = redis::pipe();
-    for number in 0..3 {
-        let key = format!("{{{}}}:{number}", KEYS[number]);
+    for (number, tag) in KEYS.iter().enumerate() {
+        let key = format!("{{{tag}}}:{number}");
         pipeline.invoke_script(script.key(key).arg("?"));
     }
     let said: Vec<String> = pipeline.query_async(&mut connection).await.unwrap();
