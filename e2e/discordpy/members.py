@@ -5,6 +5,7 @@ Prints a JSON object for each thing that happened, one a line.
 
 import asyncio
 import json
+import logging
 import os
 
 import discord
@@ -30,4 +31,5 @@ class Bot(discord.Client):
         await self.close()
 
 
-Bot(intents=discord.Intents.all()).run(os.environ["BOT_TOKEN"], log_handler=None)
+# To the errors' stream, for whoever wonders why it did not get far.
+Bot(intents=discord.Intents.all()).run(os.environ["BOT_TOKEN"], log_level=logging.DEBUG)

@@ -18,6 +18,7 @@ mod realms;
 mod sessions;
 mod travel;
 mod unread;
+mod views;
 mod voice;
 mod watch;
 
@@ -107,10 +108,10 @@ pub struct Core {
     unavailable: FxHashSet<Id<Realm>>,
     /// Users whose view changed by events that sessions here did not get, or not in time: they get
     /// the guild again as soon as the rest has come.
-    blurred: realms::Users,
+    blurred: views::Users,
     /// Users whose view changed a moment ago: were this the last of this core, who goes on with
     /// their sessions would not know what they were told of it.
-    unsettled: realms::Users,
+    unsettled: views::Users,
     node: mpsc::Sender<ToNode>,
     parser: Parser,
     scratch: Box<[u8]>,
@@ -199,8 +200,8 @@ impl Core {
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
-            blurred: realms::Users::default(),
-            unsettled: realms::Users::default(),
+            blurred: views::Users::default(),
+            unsettled: views::Users::default(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,

@@ -10,18 +10,14 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
-use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
-use super::{Core, ready, sessions::dispatch_to};
+use super::{Core, ready, sessions::dispatch_to, views::may_move};
 use crate::{
-    bus::{
-        SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode,
-        ViewChange,
-    },
+    bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
     dispatch::Dispatch,
-    hub::{RealmHub, Variant, Verdict},
+    hub::{Variant, Verdict},
     session::{Arrival, AssembledGuild, GuildPhase, Session},
 };
 
@@ -30,44 +26,6 @@ const DIRECT: Intents = Intents::DIRECT_MESSAGES
     .union(Intents::DIRECT_MESSAGE_REACTIONS)
     .union(Intents::DIRECT_MESSAGE_TYPING)
     .union(Intents::DIRECT_MESSAGE_POLLS);
-
-/// Some users of realms.
-#[derive(Debug, Default)]
-pub(super) struct Users(FxHashMap<Id<Realm>, FxHashSet<Id<User>>>);
-
-impl Users {
-    /// False if they are among them.
-    pub(super) fn add(&mut self, realm: Id<Realm>, user: Id<User>) -> bool {
-        self.0.entry(realm).or_default().insert(user)
-    }
-
-    pub(super) fn has(&self, realm: Id<Realm>, user: Id<User>) -> bool {
-        self.0
-            .get(&realm)
-            .is_some_and(|users| users.contains(&user))
-    }
-
-    fn remove(&mut self, realm: Id<Realm>, user: Id<User>) {
-        if let Some(users) = self.0.get_mut(&realm) {
-            users.remove(&user);
-            if users.is_empty() {
-                self.0.remove(&realm);
-            }
-        }
-    }
-
-    /// Those of a realm, who are no longer among them.
-    fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
-        self.0.remove(&realm).unwrap_or_default()
-    }
-
-    /// All of them; none are left.
-    fn take(&mut self) -> Vec<(Id<Realm>, Id<User>)> {
-        let all = std::mem::take(&mut self.0).into_iter();
-        all.flat_map(|(realm, users)| users.into_iter().map(move |user| (realm, user)))
-            .collect()
-    }
-}
 
 impl Core {
     /// Asks for a guild on behalf of a session; GUILD_CREATE follows.
@@ -292,29 +250,10 @@ impl Core {
         });
     }
 
-    /// Somebody sees something else from now on.
-    pub(super) fn view(&mut self, realm: Id<Realm>, change: ViewChange) {
-        let Some(hub) = self.hub.get_mut(realm) else {
-            return;
-        };
-        let members = members_of(&change);
-        let (touched, syncing) = (hub.touched_by(&change), hub.is_syncing());
-        hub.change_view(change);
-        for user in touched {
-            self.blur(realm, user);
-            if !syncing {
-                // What the change is told by comes right after it.
-                self.blurred.remove(realm, user);
-                self.unsettled.add(realm, user);
-            }
-        }
-        self.members_again(realm, members);
-    }
-
     /// Sessions that have the guild and hear nothing of it, though their user is a member: the user
     /// was none for a while. The user's own realm tells of both, but it may have done so before this
     /// guild came to where the user left; the snapshot of then ended there.
-    fn members_again(&mut self, realm: Id<Realm>, members: Vec<Id<User>>) {
+    pub(super) fn members_again(&mut self, realm: Id<Realm>, members: Vec<Id<User>>) {
         let guild: Id<Guild> = realm.cast();
         for user in members {
             let Some(hub) = self.hub.get(realm) else {
@@ -468,74 +407,6 @@ impl Core {
                 hub.attach(user, slot, intents, have.seq);
             }
         }
-    }
-
-    /// What a user's sessions know of a guild's channels may be wrong from here on.
-    fn blur(&mut self, realm: Id<Realm>, user: Id<User>) {
-        if !self.blurred.add(realm, user) {
-            return;
-        }
-        let hub = self.hub.get(realm);
-        for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
-            let session = self.sessions.get(slot as usize);
-            if session.is_some_and(|session| session.intents.contains(Intents::GUILDS)) {
-                self.log.blurred(slot, realm.cast());
-            }
-        }
-    }
-
-    /// Blurred users' sessions get the guild again once all that they missed has come.
-    fn sharpen(&mut self, realm: Id<Realm>) {
-        if self.hub.get(realm).is_some_and(RealmHub::is_syncing) {
-            return;
-        }
-        for user in self.blurred.forget(realm) {
-            let hub = self.hub.get(realm);
-            let slots: Vec<_> = hub
-                .into_iter()
-                .flat_map(|hub| hub.sessions_of(user))
-                .collect();
-            for slot in slots {
-                let session = self.sessions.get(slot as usize);
-                match session.and_then(|session| session.guild_phase(realm.cast())) {
-                    Some(GuildPhase::Present) => self.guild_again(slot, realm.cast()),
-                    Some(GuildPhase::Returning(_)) => {
-                        self.blurred.add(realm, user);
-                    }
-                    Some(GuildPhase::Waiting(_)) | None => {}
-                }
-            }
-        }
-    }
-
-    /// What changed a moment ago has been told.
-    fn tick_views(&mut self) {
-        for (realm, user) in self.unsettled.take() {
-            if self.blurred.has(realm, user) {
-                continue;
-            }
-            let hub = self.hub.get(realm);
-            for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
-                self.log.sharp(slot, realm.cast());
-            }
-        }
-        let hub = &self.hub;
-        self.blurred.0.retain(|&realm, _| hub.get(realm).is_some());
-    }
-
-    /// A session that has a guild, if it cares for channels, loses it and gets it as it is now.
-    fn guild_again(&mut self, slot: SessionSlot, guild: Id<Guild>) {
-        let Some(session) = self.sessions.get(slot as usize) else {
-            return;
-        };
-        if !session.intents.contains(Intents::GUILDS) {
-            return;
-        }
-        if let Some(hub) = self.hub.get_mut(shard::realm(guild)) {
-            hub.detach(session.user, slot);
-        }
-        self.dispatch_guild_delete(slot, guild, true);
-        self.want_guild(slot, guild, Arrival::Restored);
     }
 
     /// Sessions that wait for a realm and have its events up to somewhere: of its user's own realm
@@ -708,12 +579,6 @@ impl Core {
     }
 }
 
-/// Users who see something in the realm by this view.
-fn members_of(view: &ViewChange) -> Vec<Id<User>> {
-    let members = view.users.iter().filter(|(_, classes)| classes.is_some());
-    members.map(|&(user, _)| user).collect()
-}
-
 /// Channels that these events create.
 fn created(events: &[Arc<Envelope>]) -> Vec<Id<Channel>> {
     let creations = events
@@ -724,21 +589,4 @@ fn created(events: &[Arc<Envelope>]) -> Vec<Id<Channel>> {
         _ => None,
     });
     channels.collect()
-}
-
-/// Whether a user may see other channels since an event.
-fn may_move(event: &Envelope, user: Id<User>) -> bool {
-    #[derive(Deserialize)]
-    struct OfMember {
-        user: OfUser,
-    }
-    #[derive(Deserialize)]
-    struct OfUser {
-        id: Id<User>,
-    }
-    if event.kind != EventKind::GuildMemberUpdate {
-        return event.kind.moves_views();
-    }
-    let member: Result<OfMember, _> = serde_json::from_slice(&event.body);
-    member.is_ok_and(|member| member.user.id == user)
 }

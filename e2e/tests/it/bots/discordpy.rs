@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use e2e::world::human;
 use serde_json::{Value, json};
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{io::copy, process::Command, sync::OnceCell};
 
 use super::CLUSTER;
 use crate::crowd;
@@ -23,7 +23,7 @@ async fn discord_py_chunks_its_guild_and_finds_members() {
     let guild = owner.make_guild("crowded").await;
     owner.add_bot(&guild, &bot).await;
     let walkers = crowd::add(&cluster, &guild.id, 2500).await;
-    let output = Command::new(python)
+    let mut script = Command::new(python)
         .arg("members.py")
         .current_dir(FOLDER)
         .env("API_ORIGIN", &cluster.origins()[0])
@@ -31,16 +31,31 @@ async fn discord_py_chunks_its_guild_and_finds_members() {
         .env("BOT_TOKEN", &bot.token)
         .env("WANTED_USER", &walkers[41])
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output();
-    let output = tokio::time::timeout(PATIENCE, output).await;
-    let output = output.expect("the script ends").unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
+        .spawn()
+        .unwrap();
+    // What a script said that never ends is wanted, too.
+    let (mut text, mut errors) = (Vec::new(), Vec::new());
+    let (mut out, mut err) = (script.stdout.take().unwrap(), script.stderr.take().unwrap());
+    let ends = async {
+        tokio::try_join!(copy(&mut out, &mut text), copy(&mut err, &mut errors)).unwrap();
+        script.wait().await.unwrap();
+    };
+    let ended = tokio::time::timeout(PATIENCE, ends).await;
+    let (text, errors) = (
+        String::from_utf8_lossy(&text),
+        String::from_utf8_lossy(&errors),
+    );
+    assert!(
+        ended.is_ok(),
+        "the script does not end; it said\n{text}\n{errors}"
+    );
     let said: Vec<Value> = text
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok())
         .collect();
-    let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said.len(), 3, "{text}\n{errors}");
     let ready = json!({"event": "ready", "chunked": true, "members": 2502, "count": 2502});
     assert_eq!(said[0], ready);

@@ -1,0 +1,167 @@
+//! What users see of a guild's channels, and sessions that may know it wrongly.
+//!
+//! A replay is filtered by the present view, and what tells of gained and lost channels is not
+//! numbered. So a session whose view changed while it did not hear everything is *blurred*: it gets
+//! the guild again once the rest has come, here or where it goes on.
+
+use guildhall_shared::{
+    Id,
+    envelope::Envelope,
+    gateway::{EventKind, Intents},
+    id::marker::{Guild, Realm, User},
+    shard,
+};
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Deserialize;
+
+use super::Core;
+use crate::{
+    bus::{SessionSlot, ViewChange},
+    hub::RealmHub,
+    session::{Arrival, GuildPhase},
+};
+
+/// Some users of realms.
+#[derive(Debug, Default)]
+pub(super) struct Users(FxHashMap<Id<Realm>, FxHashSet<Id<User>>>);
+
+impl Users {
+    /// False if they are among them.
+    pub(super) fn add(&mut self, realm: Id<Realm>, user: Id<User>) -> bool {
+        self.0.entry(realm).or_default().insert(user)
+    }
+
+    pub(super) fn has(&self, realm: Id<Realm>, user: Id<User>) -> bool {
+        self.0
+            .get(&realm)
+            .is_some_and(|users| users.contains(&user))
+    }
+
+    /// Those of a realm, who are no longer among them.
+    pub(super) fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
+        self.0.remove(&realm).unwrap_or_default()
+    }
+
+    /// All of them; none are left.
+    fn take(&mut self) -> Vec<(Id<Realm>, Id<User>)> {
+        let all = std::mem::take(&mut self.0).into_iter();
+        all.flat_map(|(realm, users)| users.into_iter().map(move |user| (realm, user)))
+            .collect()
+    }
+}
+
+impl Core {
+    /// Somebody sees something else from now on.
+    pub(super) fn view(&mut self, realm: Id<Realm>, change: ViewChange) {
+        let Some(hub) = self.hub.get_mut(realm) else {
+            return;
+        };
+        let members = members_of(&change);
+        let (touched, syncing) = (hub.touched_by(&change), hub.is_syncing());
+        hub.change_view(change);
+        for user in touched {
+            if syncing {
+                self.blur(realm, user);
+            } else if !self.blurred.has(realm, user) && self.unsettled.add(realm, user) {
+                // What the change is told by comes right after it.
+                self.log_blurred(realm, user);
+            }
+        }
+        self.members_again(realm, members);
+    }
+
+    /// What a user's sessions know of a guild's channels may be wrong from here on.
+    pub(super) fn blur(&mut self, realm: Id<Realm>, user: Id<User>) {
+        if self.blurred.add(realm, user) {
+            self.log_blurred(realm, user);
+        }
+    }
+
+    /// Should this core die, those who go on with a user's sessions know it.
+    fn log_blurred(&mut self, realm: Id<Realm>, user: Id<User>) {
+        let hub = self.hub.get(realm);
+        for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
+            let session = self.sessions.get(slot as usize);
+            if session.is_some_and(|session| session.intents.contains(Intents::GUILDS)) {
+                self.log.blurred(slot, realm.cast());
+            }
+        }
+    }
+
+    /// Blurred users' sessions get the guild again once all that they missed has come.
+    pub(super) fn sharpen(&mut self, realm: Id<Realm>) {
+        if self.hub.get(realm).is_some_and(RealmHub::is_syncing) {
+            return;
+        }
+        for user in self.blurred.forget(realm) {
+            let hub = self.hub.get(realm);
+            let slots: Vec<_> = hub
+                .into_iter()
+                .flat_map(|hub| hub.sessions_of(user))
+                .collect();
+            for slot in slots {
+                let session = self.sessions.get(slot as usize);
+                match session.and_then(|session| session.guild_phase(realm.cast())) {
+                    Some(GuildPhase::Present) => self.guild_again(slot, realm.cast()),
+                    Some(GuildPhase::Returning(_)) => {
+                        self.blurred.add(realm, user);
+                    }
+                    Some(GuildPhase::Waiting(_)) | None => {}
+                }
+            }
+        }
+    }
+
+    /// What changed a moment ago has been told.
+    pub(super) fn tick_views(&mut self) {
+        for (realm, user) in self.unsettled.take() {
+            if self.blurred.has(realm, user) {
+                continue;
+            }
+            let hub = self.hub.get(realm);
+            for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
+                self.log.sharp(slot, realm.cast());
+            }
+        }
+        let hub = &self.hub;
+        self.blurred.0.retain(|&realm, _| hub.get(realm).is_some());
+    }
+
+    /// A session that has a guild, if it cares for channels, loses it and gets it as it is now.
+    fn guild_again(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        if !session.intents.contains(Intents::GUILDS) {
+            return;
+        }
+        if let Some(hub) = self.hub.get_mut(shard::realm(guild)) {
+            hub.detach(session.user, slot);
+        }
+        self.dispatch_guild_delete(slot, guild, true);
+        self.want_guild(slot, guild, Arrival::Restored);
+    }
+}
+
+/// Users who see something in the realm by this view.
+pub(super) fn members_of(view: &ViewChange) -> Vec<Id<User>> {
+    let members = view.users.iter().filter(|(_, classes)| classes.is_some());
+    members.map(|&(user, _)| user).collect()
+}
+
+/// Whether a user may see other channels since an event.
+pub(super) fn may_move(event: &Envelope, user: Id<User>) -> bool {
+    #[derive(Deserialize)]
+    struct OfMember {
+        user: OfUser,
+    }
+    #[derive(Deserialize)]
+    struct OfUser {
+        id: Id<User>,
+    }
+    if event.kind != EventKind::GuildMemberUpdate {
+        return event.kind.moves_views();
+    }
+    let member: Result<OfMember, _> = serde_json::from_slice(&event.body);
+    member.is_ok_and(|member| member.user.id == user)
+}
