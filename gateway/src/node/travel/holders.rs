@@ -12,7 +12,7 @@ use redis::{ErrorKind, RedisResult, Script, ServerErrorKind, streams::StreamRang
 use rustc_hash::FxHashMap;
 use tokio::time::{sleep, timeout};
 
-use super::log::DeliveryLog;
+use super::log::{DeliveryLog, note_taken};
 use crate::{
     broken::{self, Broken},
     bus::{CoreHandle, CoreId, ToCore},
@@ -153,21 +153,8 @@ impl Holders {
 
     /// Tells the node that had a session, should it live, that it has it no longer.
     pub(super) async fn announce(&self, from: Holder, session: SessionId) -> RedisResult<()> {
-        let key = keys::taken(from.boot);
-        let mut commands = self.commands.clone();
-        redis::pipe()
-            .cmd("XADD")
-            .arg(&key)
-            .arg("*")
-            .arg(keys::STREAM_FIELD)
-            .arg(session.to_string())
-            .ignore()
-            .cmd("PEXPIRE")
-            .arg(&key)
-            .arg(keys::DELIVERY_LOG_MS)
-            .ignore()
-            .query_async(&mut commands)
-            .await
+        let (key, commands) = (keys::taken(from.boot), self.commands.clone());
+        note_taken(commands, &key, keys::STREAM_FIELD, session).await
     }
 
     /// A session is no longer here.

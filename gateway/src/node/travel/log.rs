@@ -227,21 +227,8 @@ impl DeliveryLog {
 
     /// Writes into the log of another node's core that a session is no longer there.
     pub(crate) async fn end(&self, boot: u32, core: CoreId, session: SessionId) -> RedisResult<()> {
-        let key = keys::delivery_log(boot, core);
-        let mut commands = self.commands.clone();
-        redis::pipe()
-            .cmd("XADD")
-            .arg(&key)
-            .arg("*")
-            .arg(keys::TAKEN_FIELD)
-            .arg(session.to_string())
-            .ignore()
-            .cmd("PEXPIRE")
-            .arg(&key)
-            .arg(keys::DELIVERY_LOG_MS)
-            .ignore()
-            .query_async(&mut commands)
-            .await
+        let (key, commands) = (keys::delivery_log(boot, core), self.commands.clone());
+        note_taken(commands, &key, keys::TAKEN_FIELD, session).await
     }
 
     /// Reads on in the log of a core, behind the entry `after`.
@@ -292,6 +279,28 @@ impl DeliveryLog {
             yield_now().await;
         }
     }
+}
+
+/// Appends a session that was taken over to a stream, which is kept as long as delivery logs.
+pub(super) async fn note_taken(
+    mut commands: Connection,
+    key: &str,
+    field: &str,
+    session: SessionId,
+) -> RedisResult<()> {
+    redis::pipe()
+        .cmd("XADD")
+        .arg(key)
+        .arg("*")
+        .arg(field)
+        .arg(session.to_string())
+        .ignore()
+        .cmd("PEXPIRE")
+        .arg(key)
+        .arg(keys::DELIVERY_LOG_MS)
+        .ignore()
+        .query_async(&mut commands)
+        .await
 }
 
 fn now_ms() -> u64 {
