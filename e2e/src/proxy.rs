@@ -47,8 +47,15 @@ struct Mode {
 pub struct Proxy {
     addr: SocketAddr,
     mode: watch::Sender<Mode>,
-    live: Arc<AtomicUsize>,
-    accepted: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    live: AtomicUsize,
+    accepted: AtomicUsize,
+    /// Bytes that the next connection lets through to its client before it is reset; 0: all.
+    next_bytes_max: AtomicUsize,
 }
 
 impl Proxy {
@@ -69,21 +76,15 @@ impl Proxy {
             target,
             stop: false,
         });
-        let live = Arc::new(AtomicUsize::new(0));
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let counts = Arc::<Counts>::default();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let counters = (Arc::clone(&live), Arc::clone(&accepted));
+        let counting = Arc::clone(&counts);
         thread::Builder::new()
             .name("proxy".into())
-            .spawn(move || runtime.block_on(serve(listener, seen, counters)))?;
-        Ok(Self {
-            addr,
-            mode,
-            live,
-            accepted,
-        })
+            .spawn(move || runtime.block_on(serve(listener, seen, counting)))?;
+        Ok(Self { addr, mode, counts })
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -92,17 +93,23 @@ impl Proxy {
 
     /// Connections that are open now.
     pub fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        self.counts.live.load(Ordering::Relaxed)
     }
 
     /// Connections ever accepted.
     pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::Relaxed)
+        self.counts.accepted.load(Ordering::Relaxed)
     }
 
     /// Resets every open connection (RST to both ends). New ones are served.
     pub fn cut(&self) {
         self.mode.send_modify(|mode| mode.cut += 1);
+    }
+
+    /// Resets the next connection when more than so many bytes would go to its client.
+    pub fn cut_next_after(&self, bytes: usize) {
+        let next = &self.counts.next_bytes_max;
+        next.store(bytes, Ordering::Relaxed);
     }
 
     /// Bytes stop moving, connections stay open.
@@ -147,7 +154,7 @@ impl Drop for Proxy {
 async fn serve(
     listener: std::net::TcpListener,
     mut mode: watch::Receiver<Mode>,
-    (live, accepted): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+    counts: Arc<Counts>,
 ) {
     let Ok(listener) = TcpListener::from_std(listener) else {
         return;
@@ -159,22 +166,27 @@ async fn serve(
             _ = stop.wait_for(|mode| mode.stop) => return,
         };
         let Ok((client, _)) = client else { continue };
-        accepted.fetch_add(1, Ordering::Relaxed);
+        counts.accepted.fetch_add(1, Ordering::Relaxed);
         if !mode.borrow_and_update().open {
             reset(client);
             continue;
         }
-        let (mode, live) = (mode.clone(), Arc::clone(&live));
+        let down_max = match counts.next_bytes_max.swap(0, Ordering::Relaxed) {
+            0 => usize::MAX,
+            bytes => bytes,
+        };
+        let (mode, counts) = (mode.clone(), Arc::clone(&counts));
         tokio::spawn(async move {
-            live.fetch_add(1, Ordering::Relaxed);
-            forward(client, mode).await;
-            live.fetch_sub(1, Ordering::Relaxed);
+            counts.live.fetch_add(1, Ordering::Relaxed);
+            forward(client, mode, down_max).await;
+            counts.live.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
 
-/// Moves bytes both ways until both ends are done or the connection is cut.
-async fn forward(mut client: TcpStream, mode: watch::Receiver<Mode>) {
+/// Moves bytes both ways until both ends are done or the connection is cut, at the latest when
+/// more than `down_max` bytes would go to the client.
+async fn forward(mut client: TcpStream, mode: watch::Receiver<Mode>, down_max: usize) {
     let Mode { cut, target, .. } = *mode.borrow();
     let Ok(mut server) = TcpStream::connect(target).await else {
         return reset(client);
@@ -187,8 +199,8 @@ async fn forward(mut client: TcpStream, mode: watch::Receiver<Mode>) {
         let (server_read, server_write) = server.split();
         let both = async {
             tokio::try_join!(
-                pump(client_read, server_write, upward),
-                pump(server_read, client_write, downward)
+                pump(client_read, server_write, upward, usize::MAX),
+                pump(server_read, client_write, downward, down_max)
             )
         };
         tokio::select! {
@@ -206,6 +218,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut mode: watch::Receiver<Mode>,
+    mut bytes_max: usize,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
@@ -215,6 +228,10 @@ async fn pump(
         if count == 0 {
             return to.shutdown().await;
         }
+        bytes_max = match bytes_max.checked_sub(count) {
+            Some(left) => left,
+            None => return Err(io::ErrorKind::ConnectionReset.into()),
+        };
         let _ = mode.wait_for(|mode| mode.flow).await;
         to.write_all(&buffer[..count]).await?;
         let bytes_per_s = mode.borrow().bytes_per_s;

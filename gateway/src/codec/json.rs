@@ -221,17 +221,19 @@ fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
     (id < count).then_some((id, count))
 }
 
+/// A client whose connection broke before READY says `null` for what it never had: that is no
+/// session anybody knows.
 fn resume(d: &OwnedValue) -> Result<Resume, CloseCode> {
-    let text = |key: &str| {
-        d.get(key)
-            .and_then(ValueAsScalar::as_str)
-            .ok_or(CloseCode::DecodeError)
+    let token = d.get("token").and_then(ValueAsScalar::as_str);
+    let token = token.ok_or(CloseCode::DecodeError)?;
+    let session_id = match d.get("session_id") {
+        Some(id) if !id.is_null() => id.as_str().ok_or(CloseCode::DecodeError)?,
+        _ => "",
     };
-    let (token, session_id) = (text("token")?, text("session_id")?);
-    let seq = d
-        .get("seq")
-        .and_then(ValueAsScalar::as_u64)
-        .ok_or(CloseCode::DecodeError)?;
+    let seq = match d.get("seq") {
+        Some(seq) if !seq.is_null() => seq.as_u64().ok_or(CloseCode::DecodeError)?,
+        _ => 0,
+    };
     let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
     Ok(Resume {
         token,
@@ -431,6 +433,11 @@ mod tests {
             panic!("a valid RESUME");
         };
         assert_eq!(resume.seq, 7);
+        let never_had = json!({"op": 6, "d": {"token": "MQ.b.c", "session_id": null, "seq": null}});
+        let Ok(Command::Resume(resume)) = read(never_had) else {
+            panic!("a RESUME of nothing");
+        };
+        assert_eq!((&resume.session_id[..], resume.seq), ("", 0));
         assert!(matches!(
             read(json!({"op": 3, "d": {"status": "online"}})),
             Ok(Command::Presence(_))

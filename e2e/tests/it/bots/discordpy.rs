@@ -3,7 +3,11 @@
 
 use std::{path::Path, process::Stdio, time::Duration};
 
-use e2e::world::human;
+use e2e::{
+    cluster::Cluster,
+    proxy::Proxy,
+    world::{Account, Guild, human},
+};
 use serde_json::{Value, json};
 use tokio::{io::copy, process::Command, sync::OnceCell};
 
@@ -14,49 +18,17 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/discordpy");
 /// The script ends by itself; one that has not after this long is stuck.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Bytes of the answer to the upgrade, HELLO and a heartbeat's answer, but not of READY.
+const BEFORE_READY: usize = 400;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn discord_py_chunks_its_guild_and_finds_members() {
-    let python = install().await;
     let cluster = CLUSTER.cluster().await;
-    let owner = human(&cluster, "owner").await;
-    let bot = owner.make_bot("chunker").await;
-    let guild = owner.make_guild("crowded").await;
-    owner.add_bot(&guild, &bot).await;
-    let walkers = crowd::add(&cluster, &guild.id, 2500).await;
-    let mut script = Command::new(python)
-        .arg("members.py")
-        .current_dir(FOLDER)
-        .env("API_ORIGIN", &cluster.origins()[0])
-        .env("GATEWAY_URL", cluster.gateways[0].url())
-        .env("BOT_TOKEN", &bot.token)
-        .env("WANTED_USER", &walkers[41])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    // What a script said that never ends is wanted, too.
-    let (mut text, mut errors) = (Vec::new(), Vec::new());
-    let (mut out, mut err) = (script.stdout.take().unwrap(), script.stderr.take().unwrap());
-    let ends = async {
-        tokio::try_join!(copy(&mut out, &mut text), copy(&mut err, &mut errors)).unwrap();
-        script.wait().await.unwrap();
-    };
-    let ended = tokio::time::timeout(PATIENCE, ends).await;
-    let (text, errors) = (
-        String::from_utf8_lossy(&text),
-        String::from_utf8_lossy(&errors),
-    );
-    assert!(
-        ended.is_ok(),
-        "the script does not end; it said\n{text}\n{errors}"
-    );
-    let said: Vec<Value> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    assert_eq!(said.len(), 3, "{text}\n{errors}");
+    let scene = Scene::new(&cluster).await;
+    let walkers = crowd::add(&cluster, &scene.guild.id, 2500).await;
+    // Not by the proxy, which other bots have cut: a request lost with a connection is lost.
+    let gateway = cluster.gateways[0].direct_url.clone();
+    let said = scene.run(&cluster, &gateway, &walkers[41]).await;
     let ready = json!({"event": "ready", "chunked": true, "members": 2502, "count": 2502});
     assert_eq!(said[0], ready);
     assert_eq!(said[1], json!({"event": "by id", "ids": [walkers[41]]}));
@@ -68,6 +40,77 @@ async fn discord_py_chunks_its_guild_and_finds_members() {
             .is_some_and(|name| name.starts_with("walker 12"))
     };
     assert!(found.iter().all(named));
+}
+
+/// It then sends RESUME without having had a session, until it is told that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn discord_py_whose_connection_breaks_before_ready_comes_again() {
+    let cluster = CLUSTER.cluster().await;
+    let scene = Scene::new(&cluster).await;
+    let proxy = Proxy::start(cluster.gateways[0].addr).unwrap();
+    proxy.cut_next_after(BEFORE_READY);
+    let gateway = format!("ws://{}", proxy.addr());
+    let said = scene.run(&cluster, &gateway, &scene.owner.id).await;
+    let ready = json!({"event": "ready", "chunked": true, "members": 2, "count": 2});
+    assert_eq!(said[0], ready);
+    assert!(proxy.accepted() > 1, "the connection did not break");
+}
+
+/// A bot in a guild of its own.
+struct Scene {
+    owner: Account,
+    bot: Account,
+    guild: Guild,
+}
+
+impl Scene {
+    async fn new(cluster: &Cluster) -> Self {
+        let owner = human(cluster, "owner").await;
+        let bot = owner.make_bot("chunker").await;
+        let guild = owner.make_guild("crowded").await;
+        owner.add_bot(&guild, &bot).await;
+        Self { owner, bot, guild }
+    }
+
+    /// What the script said, which looks for this user among others.
+    async fn run(&self, cluster: &Cluster, gateway: &str, wanted: &str) -> Vec<Value> {
+        let python = install().await;
+        let mut script = Command::new(python)
+            .arg("members.py")
+            .current_dir(FOLDER)
+            .env("API_ORIGIN", &cluster.origins()[0])
+            .env("GATEWAY_URL", gateway)
+            .env("BOT_TOKEN", &self.bot.token)
+            .env("WANTED_USER", wanted)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // What a script said that never ends is wanted, too.
+        let (mut text, mut errors) = (Vec::new(), Vec::new());
+        let (mut out, mut err) = (script.stdout.take().unwrap(), script.stderr.take().unwrap());
+        let ends = async {
+            tokio::try_join!(copy(&mut out, &mut text), copy(&mut err, &mut errors)).unwrap();
+            script.wait().await.unwrap();
+        };
+        let ended = tokio::time::timeout(PATIENCE, ends).await;
+        let (text, errors) = (
+            String::from_utf8_lossy(&text),
+            String::from_utf8_lossy(&errors),
+        );
+        assert!(
+            ended.is_ok(),
+            "the script does not end; it said\n{text}\n{errors}"
+        );
+        let said: Vec<Value> = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        assert_eq!(said.len(), 3, "{text}\n{errors}");
+        said
+    }
 }
 
 /// A virtual environment with what `requirements.txt` asks for, unless it is there already.
