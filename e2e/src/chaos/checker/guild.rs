@@ -88,6 +88,8 @@ pub(super) struct Guild {
     count: Timeline<u64>,
     /// Per channel the messages with their numbers; number 0: before the log.
     posts: HashMap<u64, Vec<(u64, u64)>>,
+    /// The same by channel and message.
+    posted: HashMap<(u64, u64), u64>,
     /// Texts of messages, how often each was numbered.
     pub(super) created: HashMap<String, u32>,
     pub(super) texts: HashSet<(u64, String)>,
@@ -107,8 +109,10 @@ impl Guild {
         };
         let mut state = history.base.clone();
         for (&channel, known) in &state.channels {
-            let posts = guild.posts.entry(channel).or_default();
-            posts.extend(known.last.map(|last| (0, last)));
+            guild.posts.entry(channel).or_default();
+            if let Some(last) = known.last {
+                guild.post(channel, 0, last);
+            }
         }
         guild.note(state.seq, &state);
         for event in &history.events {
@@ -119,6 +123,11 @@ impl Guild {
             guild.take(&mut state, event);
         }
         guild
+    }
+
+    fn post(&mut self, channel: u64, seq: u64, id: u64) {
+        self.posts.entry(channel).or_default().push((seq, id));
+        self.posted.insert((channel, id), seq);
     }
 
     /// Number of the newest event.
@@ -255,15 +264,15 @@ impl Guild {
         for (channel, seen) in &picture.channels {
             let posts = self.posts.get(channel).map_or(&[][..], Vec::as_slice);
             let newest = seen.last.unwrap_or(0);
-            let posted = posts.iter().find(|(_, id)| *id == newest);
-            let since = match posted {
-                Some((seq, _)) => *seq,
+            let since = match self.posted.get(&(*channel, newest)) {
+                Some(seq) => *seq,
                 None if newest == 0 && posts.first().is_none_or(|(seq, _)| *seq > 0) => 0,
                 None => return Vec::new(),
             };
             low = low.max(since);
             // Ids of two APIs may be numbered in another order than they were made.
-            let later = posts.iter().find(|(seq, id)| *seq > since && *id > newest);
+            let begin = posts.partition_point(|(seq, _)| *seq <= since);
+            let later = posts[begin..].iter().find(|(_, id)| *id > newest);
             high = later.map_or(high, |(seq, _)| high.min(seq - 1));
         }
         if low > high {
@@ -367,7 +376,7 @@ impl Guild {
                 meant.named.push(number(&d["author"]["id"]));
                 let (id, content) = (number(&d["id"]), text(&d["content"]));
                 if event.kind == "MESSAGE_CREATE" {
-                    self.posts.entry(channel).or_default().push((event.seq, id));
+                    self.post(channel, event.seq, id);
                     if !content.is_empty() {
                         *self.created.entry(content.clone()).or_default() += 1;
                     }
