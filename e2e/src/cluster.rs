@@ -64,22 +64,24 @@ pub struct Options {
     pub rate_limits: &'static str,
     /// More than one: a Redis Cluster.
     pub redis_primaries: usize,
+    /// Each primary of the Redis Cluster has a replica, which takes over when it dies.
+    pub redis_replicas: bool,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            apis: 2,
-            gateways: 2,
-            shards: 128,
-            own_postgres: false,
-            mail_to_log: false,
-            log: None,
-            resume: "async",
-            rate_limits: "off",
-            redis_primaries: 1,
-        }
-    }
+impl Options {
+    /// Two of each, and nothing special.
+    pub const DEFAULT: Self = Self {
+        apis: 2,
+        gateways: 2,
+        shards: 128,
+        own_postgres: false,
+        mail_to_log: false,
+        log: None,
+        resume: "async",
+        rate_limits: "off",
+        redis_primaries: 1,
+        redis_replicas: false,
+    };
 }
 
 /// Where a gateway is reached.
@@ -137,7 +139,11 @@ impl Cluster {
             .map(|name| name.to_string_lossy().replace('-', "_"))
             .context("a folder without a name")?;
         let (redis, postgres) = tokio::try_join!(
-            start_redis(&folder, options.redis_primaries.max(1)),
+            start_redis(
+                &folder,
+                options.redis_primaries.max(1),
+                options.redis_replicas
+            ),
             postgres(options.own_postgres)
         )?;
         postgres
@@ -296,7 +302,8 @@ impl Cluster {
         Ok(Client::open(&self.redis_url, patience)?)
     }
 
-    /// The number of the primary that carries a guild's events.
+    /// The number of the primary that carries a guild's events; replicas that took over are numbered
+    /// after the primaries at the start.
     pub async fn primary_of(&self, guild: &str) -> Result<usize> {
         let guild: Id<Guild> = guild.parse().map_err(|_| anyhow!("not an id: {guild}"))?;
         let channel = keys::shard_events(ShardId::of(guild, self.shards));
@@ -397,7 +404,7 @@ impl Cluster {
         Ok(tokio::task::spawn_blocking(move || lock(&redis)[number].kill()).await?)
     }
 
-    /// Starts it again, empty, with its slots.
+    /// Starts it again, empty, with its slots, unless a replica has them by now.
     pub async fn restart_primary(&self, number: usize) -> Result<()> {
         let redis = Arc::clone(&self.redis);
         on_launcher(move || lock(&redis)[number].start_again()).await

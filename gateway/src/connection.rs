@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, io, rc::Rc};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
     bus::{Accepted, Pass, SessionKey},
@@ -19,14 +19,25 @@ use crate::{
 /// What a core reads at once; shared by all its connections.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 
-/// Serves one accepted connection until it ends.
+/// An open connection.
+struct Open {
+    core: Rc<RefCell<Core>>,
+    key: SessionKey,
+    stream: Rc<Socket>,
+    pass: Pass,
+    format: Format,
+    /// Holds memory only while a frame is incomplete.
+    unread: Vec<u8>,
+}
+
+/// Opens an accepted connection. It is served by a task of its own, which does not carry what the
+/// handshake needs.
 pub(crate) async fn serve(core: Rc<RefCell<Core>>, accepted: Accepted) {
     let Accepted { socket, pass } = accepted;
     let Ok(stream) = TcpStream::from_std(socket) else {
         return;
     };
-    // Boxed, so that the task of an open connection does not carry hyper's state.
-    let Some(upgraded) = Box::pin(handshake::upgrade(stream)).await else {
+    let Some(upgraded) = handshake::upgrade(stream).await else {
         return;
     };
     let stream = Rc::new(Socket::Tcp(upgraded.stream));
@@ -35,7 +46,16 @@ pub(crate) async fn serve(core: Rc<RefCell<Core>>, accepted: Accepted) {
     if let Err(code) = upgraded.format {
         core.borrow_mut().close(key, code);
     }
-    run(core, key, stream, pass, format, upgraded.unread).await;
+    let unread = upgraded.unread;
+    let open = Open {
+        core,
+        key,
+        stream,
+        pass,
+        format,
+        unread,
+    };
+    spawn_local(open.run());
 }
 
 /// Serves a connection that another core accepted and that resumes a session of this one.
@@ -54,29 +74,81 @@ pub(crate) async fn serve_resume(
     let key = core
         .borrow_mut()
         .connection_resumes(stream.clone(), format, resume);
-    run(core, key, stream, pass, format, unread).await;
+    let open = Open {
+        core,
+        key,
+        stream,
+        pass,
+        format,
+        unread,
+    };
+    spawn_local(open.run());
 }
 
-async fn run(
-    core: Rc<RefCell<Core>>,
-    key: SessionKey,
-    stream: Rc<Socket>,
-    pass: Pass,
-    format: Format,
-    unread: Vec<u8>,
-) {
-    match read(&core, key, &stream, unread).await {
-        End::Closed => core.borrow_mut().connection_ended(key),
-        End::Moves(moves) => {
-            core.borrow_mut().connection_moved(key);
-            // A writer still holds the socket only while HELLO is stuck in it; such a client
-            // finds its connection closed and resumes again.
-            if let Some(stream) = Rc::into_inner(stream)
-                && let Some(socket) = stream.into_std()
-            {
-                let accepted = Accepted { socket, pass };
-                core.borrow()
-                    .hand_over(accepted, format, moves.resume, moves.unread);
+impl Open {
+    /// Until it ends. Not an `async fn`: that has its arguments twice, and every session has one.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` would be larger")]
+    fn run(mut self) -> impl Future<Output = ()> {
+        async move {
+            let mut fragments: Option<Box<Fragments>> = None;
+            let end = loop {
+                if let Some(end) = self.consume(&mut fragments) {
+                    break end;
+                }
+                if self.stream.readable().await.is_err() {
+                    break End::Closed;
+                }
+                match self.read_some() {
+                    Ok(0) => break End::Closed,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => break End::Closed,
+                }
+            };
+            self.end(end);
+        }
+    }
+
+    fn read_some(&mut self) -> io::Result<usize> {
+        let mut core = self.core.borrow_mut();
+        core.read_some(&self.stream, &mut self.unread)
+    }
+
+    /// Acts on the whole frames that were read; why the connection is not read any more, if so.
+    fn consume(&mut self, fragments: &mut Option<Box<Fragments>>) -> Option<End> {
+        let mut core = self.core.borrow_mut();
+        let used = match consume(&mut core, self.key, &self.unread, fragments) {
+            Consumed::UpTo(used) => used,
+            Consumed::End(end) => return Some(end),
+        };
+        if used == self.unread.len() {
+            self.unread = Vec::new();
+        } else {
+            self.unread.drain(..used);
+        }
+        None
+    }
+
+    fn end(self, end: End) {
+        let Self {
+            core, key, stream, ..
+        } = self;
+        match end {
+            End::Closed => core.borrow_mut().connection_ended(key),
+            End::Moves(moves) => {
+                core.borrow_mut().connection_moved(key);
+                // A writer still holds the socket only while HELLO is stuck in it; such a client
+                // finds its connection closed and resumes again.
+                if let Some(stream) = Rc::into_inner(stream)
+                    && let Some(socket) = stream.into_std()
+                {
+                    let accepted = Accepted {
+                        socket,
+                        pass: self.pass,
+                    };
+                    core.borrow()
+                        .hand_over(accepted, self.format, moves.resume, moves.unread);
+                }
             }
         }
     }
@@ -93,34 +165,6 @@ enum End {
 struct Moves {
     resume: Resume,
     unread: Vec<u8>,
-}
-
-async fn read(core: &Rc<RefCell<Core>>, key: SessionKey, stream: &Socket, unread: Vec<u8>) -> End {
-    // Holds memory only while a frame is incomplete.
-    let mut buffer = unread;
-    let mut fragments: Option<Box<Fragments>> = None;
-    loop {
-        let used = match consume(&mut core.borrow_mut(), key, &buffer, &mut fragments) {
-            Consumed::UpTo(used) => used,
-            Consumed::End(end) => return end,
-        };
-        if used == buffer.len() {
-            buffer = Vec::new();
-        } else {
-            buffer.drain(..used);
-        }
-        loop {
-            if stream.readable().await.is_err() {
-                return End::Closed;
-            }
-            match core.borrow_mut().read_some(stream, &mut buffer) {
-                Ok(0) => return End::Closed,
-                Ok(_) => break,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return End::Closed,
-            }
-        }
-    }
 }
 
 enum Consumed {

@@ -1,7 +1,7 @@
 //! A client's socket, as cores use it: they write what it takes and never wait for it.
 //! In tests a script stands in for the kernel.
 
-use std::{io, net::Shutdown};
+use std::{future::poll_fn, io, net::Shutdown};
 
 use tokio::net::TcpStream;
 
@@ -32,20 +32,23 @@ impl Socket {
         }
     }
 
-    pub(crate) async fn readable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.readable().await,
+    /// Of one task at a time. Smaller than the stream's own, which any number may wait for: every
+    /// open connection has one.
+    pub(crate) fn readable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(|context| match self {
+            Self::Tcp(stream) => stream.poll_read_ready(context),
             #[cfg(test)]
-            Self::Script(_) => std::future::pending().await,
-        }
+            Self::Script(_) => std::task::Poll::Pending,
+        })
     }
 
-    pub(crate) async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.writable().await,
+    /// Of one task at a time.
+    pub(crate) fn writable(&self) -> impl Future<Output = io::Result<()>> {
+        poll_fn(|context| match self {
+            Self::Tcp(stream) => stream.poll_write_ready(context),
             #[cfg(test)]
-            Self::Script(_) => std::future::pending().await,
-        }
+            Self::Script(_) => std::task::Poll::Pending,
+        })
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) {

@@ -38,7 +38,8 @@ fn cluster(folder: &Path) -> Vec<Redis> {
         Redis::start(&program, options).unwrap()
     };
     let mut members: Vec<Redis> = (0..3).map(start).collect();
-    form_cluster(&mut members).unwrap();
+    let primaries = members.len();
+    form_cluster(&mut members, primaries).unwrap();
     members
 }
 

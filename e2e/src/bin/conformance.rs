@@ -16,7 +16,7 @@ async fn main() -> Result<ExitCode> {
         gateways: 1,
         shards: 32,
         mail_to_log: true,
-        ..Options::default()
+        ..Options::DEFAULT
     })
     .await?;
     let book = conformance::run(&cluster).await;

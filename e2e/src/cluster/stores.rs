@@ -82,13 +82,18 @@ impl PostgresServer {
     }
 }
 
-/// One server, or the primaries of a Redis Cluster.
-pub(super) async fn start_redis(folder: &Path, count: usize) -> Result<Vec<Redis>> {
+/// One server, or a Redis Cluster: its primaries, then perhaps a replica of each.
+pub(super) async fn start_redis(
+    folder: &Path,
+    primaries: usize,
+    replicas: bool,
+) -> Result<Vec<Redis>> {
     let password = random_secret()?;
     let folder = folder.to_owned();
     on_launcher(move || {
         let program = Binaries::find()?.redis;
         let mut servers = Vec::new();
+        let count = primaries * (1 + usize::from(replicas));
         for number in 0..count {
             let name = format!("redis-{number}");
             let options = RedisOptions {
@@ -103,7 +108,7 @@ pub(super) async fn start_redis(folder: &Path, count: usize) -> Result<Vec<Redis
             servers.push(Redis::start(&program, options)?);
         }
         if count > 1 {
-            form_cluster(&mut servers)?;
+            form_cluster(&mut servers, primaries)?;
         }
         Ok(servers)
     })

@@ -62,7 +62,7 @@ impl Grounds {
                 gateways: GATEWAYS,
                 log: Some("warn"),
                 resume,
-                ..Options::default()
+                ..Options::DEFAULT
             };
             self.cluster = Some((resume, Cluster::start(options).await?));
         }

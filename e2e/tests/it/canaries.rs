@@ -69,8 +69,7 @@ async fn secrets_and_texts_are_in_no_log_no_metric_and_no_error() {
         gateways: 1,
         shards: 32,
         log: Some("trace,hyper=info,h2=info,sqlx=debug"),
-        resume: "async",
-        ..Options::default()
+        ..Options::DEFAULT
     })
     .await;
     let mut watch = Watch::default();

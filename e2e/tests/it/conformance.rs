@@ -13,7 +13,7 @@ async fn every_operation_does_what_the_page_says() {
         gateways: 1,
         shards: 32,
         mail_to_log: true,
-        ..Options::default()
+        ..Options::DEFAULT
     })
     .await
     .unwrap();

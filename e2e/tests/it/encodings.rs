@@ -26,14 +26,8 @@ use super::bots::discordjs;
 
 static CLUSTER: Shared = Shared::new(Options {
     apis: 1,
-    gateways: 2,
     shards: 32,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
+    ..Options::DEFAULT
 });
 
 /// Encoding, `compress` of the query, `compress` of IDENTIFY.

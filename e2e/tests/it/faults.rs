@@ -142,7 +142,7 @@ impl Stage {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_api_and_gateway_lose_no_confirmed_message() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let writers = stage.start_writers(&cluster);
     writers.more(SOME).await;
@@ -176,7 +176,7 @@ async fn killed_api_and_gateway_lose_no_confirmed_message() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flushed_redis_loses_nothing() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let writers = stage.start_writers(&cluster);
     for _ in 0..3 {
@@ -194,7 +194,7 @@ async fn flushed_redis_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_redis_loses_nothing() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let writers = stage.start_writers(&cluster);
     writers.more(SOME).await;
@@ -216,7 +216,7 @@ async fn killed_redis_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_coordinator_login_delivery_and_failover_work() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     cluster.coordinator.kill();
     let writers = stage.start_writers(&cluster);
@@ -251,7 +251,7 @@ async fn without_coordinator_login_delivery_and_failover_work() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_that_dies_between_commit_and_publish_loses_nothing() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
 
     // What an API does that dies right after its commit: stored, numbered, never published.
@@ -338,7 +338,7 @@ fn channel_guild(guild: &Guild) -> Id<guildhall_shared::id::marker::Guild> {
 async fn restarted_postgres_loses_no_confirmed_message() {
     let cluster = Use::own(Options {
         own_postgres: true,
-        ..Options::default()
+        ..Options::DEFAULT
     })
     .await;
     let stage = Stage::new(&cluster).await;

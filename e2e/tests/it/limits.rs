@@ -16,17 +16,7 @@ use serde_json::{Value, json};
 
 use crate::crowd;
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 /// Sessions of one account on both gateways.
 async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {

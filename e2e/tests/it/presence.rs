@@ -9,17 +9,7 @@ use e2e::{
 };
 use serde_json::{Value, json};
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 const GUILD_PRESENCES: u32 = 1 << 8;
 
@@ -176,7 +166,7 @@ async fn friends_see_each_other_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_dies_with_a_gateway_is_offline_until_they_come_back() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let owner = world::human(&cluster, "owner").await;
     let bot = owner.make_bot("bot").await;
     for owning in 0..2 {
@@ -259,7 +249,7 @@ fn rows(session: &Session, guild: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_look_at_lists_that_follow_presences_roles_and_owners() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let owner = world::human(&cluster, "a").await;
     let guest = world::human(&cluster, "b").await;
     // The guild's first owner is the gateway that nobody is connected to.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use e2e::{
     cluster::{Options, Shared, Use},
     session::Session,
+    wait::until,
     world::{self, INTENTS},
 };
 use serde_json::json;
@@ -20,15 +21,8 @@ const GUILDS: usize = 4;
 const PRIMARIES: usize = 3;
 
 const OPTIONS: Options = Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
     redis_primaries: PRIMARIES,
+    ..Options::DEFAULT
 };
 
 static LIMITED: Shared = Shared::new(Options {
@@ -97,6 +91,50 @@ async fn a_killed_primary_that_comes_back_empty_loses_nothing() {
         cluster.restart_primary(primary).await.unwrap();
         writers.more(SOME).await;
         cluster.map_of(2).await;
+    }
+    let confirmed = writers.finish().await;
+
+    let stored = stage.stored(&cluster, &confirmed).await;
+    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_sockets_stayed();
+}
+
+/// Replication is behind: what the primary had said and its replica had not got is found in Postgres.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_loses_nothing() {
+    let cluster = Use::own(Options {
+        redis_replicas: true,
+        ..OPTIONS
+    })
+    .await;
+    let stage = Stage::of(&cluster, GUILDS).await;
+    let writers = stage.start_writers(&cluster);
+    let mut killed = Vec::new();
+    for guild in &stage.guilds {
+        let primary = cluster.primary_of(&guild.id).await.unwrap();
+        if killed.contains(&(primary % PRIMARIES)) {
+            continue;
+        }
+        killed.push(primary);
+        writers.more(SOME).await;
+        cluster.kill_primary(primary).await.unwrap();
+        writers.more(SOME).await;
+        stage.settle().await;
+        let replica = PRIMARIES + primary;
+        until("a replica that took over", async || {
+            let now = cluster.primary_of(&guild.id).await.ok()?;
+            (now == replica).then_some(())
+        })
+        .await;
+        writers.more(SOME).await;
+        stage.settle().await;
+        let urls = vec![cluster.gateways[primary % 2].url()];
+        Session::start(stage.human.login(urls, INTENTS)).await;
+        // It follows its replica from now on.
+        cluster.restart_primary(primary).await.unwrap();
+        writers.more(SOME).await;
+        cluster.map_of(2).await;
+        assert_eq!(cluster.primary_of(&guild.id).await.unwrap(), replica);
     }
     let confirmed = writers.finish().await;
 

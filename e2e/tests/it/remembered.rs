@@ -8,17 +8,7 @@ use e2e::{
 };
 use serde_json::json;
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 const GUILDS: u32 = 1;
 

@@ -93,7 +93,7 @@ async fn assert_all(session: &Session, name: &str, stored: &BTreeMap<String, Vec
 /// gives the session up, again and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_move_between_living_gateways_and_back() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let sessions = stage.sessions(&cluster, 0).await;
     stage.settle(&[&sessions[0], &sessions[1]]).await;
@@ -120,7 +120,7 @@ async fn sessions_move_between_living_gateways_and_back() {
 /// goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_gateways_sessions_resume_at_another() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let sessions = stage.sessions(&cluster, 1).await;
     stage.settle(&[&sessions[0], &sessions[1]]).await;
@@ -208,7 +208,7 @@ async fn with_a_synchronous_log_every_session_of_a_killed_gateway_resumes() {
 async fn killed_under_load(resume: &'static str) -> usize {
     let options = Options {
         resume,
-        ..Options::default()
+        ..Options::DEFAULT
     };
     let cluster = Use::own(options).await;
     let stage = Stage::new(&cluster).await;
@@ -242,7 +242,7 @@ async fn killed_under_load(resume: &'static str) -> usize {
 /// SIGTERM: clients are asked to reconnect, and go on elsewhere, all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_is_stopped_hands_all_its_sessions_on() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let mut sessions = Vec::new();
     for _ in 0..CROWD {
@@ -267,7 +267,7 @@ async fn a_gateway_that_is_stopped_hands_all_its_sessions_on() {
 /// ended: their user is in the guild once, and what it still says reaches nobody (I13).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let sessions = stage.sessions(&cluster, 1).await;
     stage.settle(&[&sessions[0], &sessions[1]]).await;
@@ -309,7 +309,7 @@ async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
 /// What happened to the account meanwhile holds: a kick is told, a revoked token closes with 4004.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happened_while_a_session_was_away_is_told() {
-    let cluster = Use::own(Options::default()).await;
+    let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let sessions = stage.sessions(&cluster, 1).await;
     stage.settle(&[&sessions[0], &sessions[1]]).await;

@@ -12,17 +12,7 @@ use e2e::{
 use guildhall_shared::gateway::EventKind;
 use serde_json::{Value, json};
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 const GUILDS: u32 = 1;
 const GUILD_MESSAGES: u32 = 1 << 9;

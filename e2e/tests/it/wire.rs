@@ -11,14 +11,8 @@ use serde_json::{Value, json};
 
 static CLUSTER: Shared = Shared::new(Options {
     apis: 1,
-    gateways: 2,
     shards: 32,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
+    ..Options::DEFAULT
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -315,14 +309,8 @@ async fn a_message_carries_what_libraries_need() {
 async fn a_stopping_gateway_sends_reconnect() {
     let cluster = e2e::cluster::Use::own(Options {
         apis: 1,
-        gateways: 2,
         shards: 32,
-        own_postgres: false,
-        mail_to_log: false,
-        log: None,
-        resume: "async",
-        rate_limits: "off",
-        redis_primaries: 1,
+        ..Options::DEFAULT
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

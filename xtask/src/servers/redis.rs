@@ -238,6 +238,15 @@ impl Redis {
         lines
     }
 
+    /// Waits for an answer to a command.
+    fn wait_for(&mut self, command: &str, is_so: impl Fn(&str) -> bool) -> Result<()> {
+        let (port, password) = (self.port, self.options.password.clone());
+        let service = self.service.as_mut().context("a member stopped")?;
+        wait_ready(service, START_TIMEOUT, || {
+            command_at(port, &password, command).is_ok_and(|reply| is_so(&reply))
+        })
+    }
+
     /// This member's name in its cluster.
     fn member_id(&self) -> Result<String> {
         let reply = self.command("CLUSTER MYID")?;
@@ -252,14 +261,16 @@ impl Redis {
     }
 }
 
-/// Makes a Redis Cluster of new, empty members, each a primary of about as many slots; returns
-/// when all of them know it.
-pub fn form_cluster(members: &mut [Redis]) -> Result<()> {
-    let count = members.len() as u32;
+/// Makes a Redis Cluster of new, empty members: the first ones are primaries of about as many slots
+/// each, the others follow them in turn; returns when all of them know it.
+pub fn form_cluster(members: &mut [Redis], primaries: usize) -> Result<()> {
+    let count = primaries as u32;
     for (number, member) in (0..).zip(&*members) {
-        let slots = (SLOTS * number / count, SLOTS * (number + 1) / count - 1);
-        let add = format!("CLUSTER ADDSLOTSRANGE {} {}", slots.0, slots.1);
-        member.expect(&add, "+OK\r\n+OK")?;
+        if number < count {
+            let slots = (SLOTS * number / count, SLOTS * (number + 1) / count - 1);
+            let add = format!("CLUSTER ADDSLOTSRANGE {} {}", slots.0, slots.1);
+            member.expect(&add, "+OK\r\n+OK")?;
+        }
         let epoch = format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1);
         member.expect(&epoch, "+OK\r\n+OK")?;
     }
@@ -267,18 +278,28 @@ pub fn form_cluster(members: &mut [Redis]) -> Result<()> {
         let meet = format!("CLUSTER MEET 127.0.0.1 {} {}", other.port, other.bus_port);
         members[0].expect(&meet, "+OK\r\n+OK")?;
     }
-    let known = format!("cluster_known_nodes:{count}\r\n");
-    for member in members {
-        let (port, password) = (member.port, member.options.password.clone());
-        let service = member.service.as_mut().context("a member stopped")?;
-        wait_ready(service, START_TIMEOUT, || {
-            // Each knows all slots of all.
-            let knows = |command: &str, wanted: &str| {
-                command_at(port, &password, command).is_ok_and(|reply| reply.contains(wanted))
-            };
-            knows("CLUSTER INFO", &known)
-                && knows("CLUSTER INFO", "cluster_slots_ok:16384\r\n")
-                && knows("CLUSTER INFO", "cluster_state:ok")
+    let known = format!("cluster_known_nodes:{}\r\n", members.len());
+    for member in &mut *members {
+        // Each knows all slots of all.
+        let wanted = [&known, "cluster_slots_ok:16384\r\n", "cluster_state:ok"];
+        member.wait_for("CLUSTER INFO", |reply| {
+            wanted.iter().all(|wanted| reply.contains(wanted))
+        })?;
+    }
+    let (leaders, followers) = members.split_at_mut(primaries);
+    for (follower, leader) in followers.iter_mut().zip(leaders.iter().cycle()) {
+        let replicate = format!("CLUSTER REPLICATE {}", leader.member_id()?);
+        follower.expect(&replicate, "+OK\r\n+OK")?;
+        follower.wait_for("INFO replication", |reply| {
+            reply.contains("master_link_status:up")
+        })?;
+    }
+    for leader in leaders {
+        // Or it would not help a follower of another one to take its place.
+        let is_follower = |line: &str| line.contains(" slave ");
+        let all = followers.len();
+        leader.wait_for("CLUSTER NODES", |reply| {
+            reply.lines().filter(|line| is_follower(line)).count() == all
         })?;
     }
     Ok(())

@@ -21,17 +21,7 @@ use e2e::{
 use serde_json::{Value, json};
 use tokio::{sync::Notify, time::Instant};
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 /// What a bot has seen, in one vocabulary for both libraries:
 /// `ready`, `resumed`, `guild {guild, name, channels, me}`, `message {id, content, channel, author}`,

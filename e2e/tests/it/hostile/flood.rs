@@ -185,12 +185,7 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         apis: 1,
         gateways: 1,
         shards: 32,
-        own_postgres: false,
-        mail_to_log: false,
-        log: None,
-        resume: "async",
-        rate_limits: "off",
-        redis_primaries: 1,
+        ..Options::DEFAULT
     })
     .await;
     let witness = Witness::new(&cluster).await;

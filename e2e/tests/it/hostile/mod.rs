@@ -19,12 +19,7 @@ static CLUSTER: Shared = Shared::new(Options {
     apis: 1,
     gateways: 1,
     shards: 32,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
+    ..Options::DEFAULT
 });
 
 /// A session that looks on while others misbehave, and must not notice.

@@ -40,12 +40,7 @@ async fn memory_stays_within_its_budget_with_all_clients_stalled() {
         apis: 1,
         gateways: 1,
         shards: 32,
-        own_postgres: false,
-        mail_to_log: false,
-        log: None,
-        resume: "async",
-        rate_limits: "off",
-        redis_primaries: 1,
+        ..Options::DEFAULT
     })
     .await;
     let witness = Witness::new(&cluster).await;

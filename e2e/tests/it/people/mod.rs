@@ -12,17 +12,7 @@ use serde_json::{Value, json};
 
 use shapes::{Ready, Supplemental, WEB};
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 2,
-    gateways: 2,
-    shards: 128,
-    own_postgres: false,
-    mail_to_log: false,
-    log: None,
-    resume: "async",
-    rate_limits: "off",
-    redis_primaries: 1,
-});
+static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 /// A user client at one of the gateways.
 async fn client(cluster: &Cluster, account: &Account, gateway: usize) -> Session {

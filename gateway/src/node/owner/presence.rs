@@ -9,14 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::realm::EdgeId;
+use crate::few::Few;
 use guildhall_shared::{
     Id,
     id::marker::User,
     model::{Presence, SessionState},
 };
-use rustc_hash::FxHashMap;
-
-use super::realm::EdgeId;
 
 /// Changed users looked at in one flush of a realm; the rest follows in the next ones. With
 /// one flush per tick this also bounds what a guild sends a bot.
@@ -31,7 +30,8 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(10);
 /// One realm's users. Who is offline is not kept.
 #[derive(Debug, Default)]
 pub(crate) struct Presences {
-    users: FxHashMap<Id<User>, Parts>,
+    /// In a user's own realm there is one.
+    users: Few<Id<User>, Parts>,
     /// What was told of users that have changed since.
     changed: BTreeMap<Id<User>, Presence>,
     /// Their name or picture has changed: told although they show the same.
@@ -89,12 +89,12 @@ impl Presences {
         self.users.len()
     }
 
-    /// Their ids, in no order.
+    /// Their ids, ascending.
     pub(crate) fn users(&self) -> impl Iterator<Item = Id<User>> {
         self.users.keys().copied()
     }
 
-    /// Them, in no order.
+    /// Them, by their ids.
     pub(crate) fn online(&self) -> impl Iterator<Item = (Id<User>, Presence)> {
         self.users
             .iter()
@@ -207,6 +207,13 @@ impl Presences {
                     renamed,
                 });
             }
+        }
+        // Emptied maps keep a node, and there is a realm for every user.
+        if self.changed.is_empty() {
+            self.changed = BTreeMap::new();
+        }
+        if self.renamed.is_empty() {
+            self.renamed = BTreeSet::new();
         }
         told
     }
