@@ -300,12 +300,20 @@ pub async fn assert_received(
         return;
     };
     let last = last.to_string();
+    // A life may begin after it.
+    let has_it = |guild: &Value| {
+        let mut channels = guild["channels"].as_array().into_iter().flatten();
+        channels.any(|known| known["id"] == channel && known["last_message_id"] == last.as_str())
+    };
     session
         .wait(&format!("{name}: the last message {last}"), |log| {
-            log.named("MESSAGE_CREATE")
+            let is_got = log
+                .named("MESSAGE_CREATE")
                 .rev()
-                .any(|dispatch| dispatch.d()["id"] == last.as_str())
-                .then_some(())
+                .any(|dispatch| dispatch.d()["id"] == last.as_str());
+            let mut snapshots = log.named("GUILD_CREATE").rev();
+            let is_got = is_got || !whole && snapshots.any(|dispatch| has_it(dispatch.d()));
+            is_got.then_some(())
         })
         .await;
     let ids: Vec<u64> = stored.iter().map(|(id, _)| *id).collect();

@@ -101,11 +101,12 @@ pub enum ToNode {
     /// A session that was resumed is over.
     Ended(SessionId),
     /// The next chunk of this core's delivery log; answered by [`ToCore::Stored`] if clients wait
-    /// for it.
+    /// for it. `loss`: the last one that the core knew of.
     Delivered {
         core: CoreId,
         number: u64,
         chunk: Bytes,
+        loss: u64,
     },
     /// This core has sessions that need these realms; each is answered by
     /// [`ToCore::Subscribed`] or [`ToCore::Unavailable`]. A subscription of a realm the core
@@ -371,8 +372,12 @@ pub enum ToCore {
     Taken(SessionId),
     /// The delivery log is stored up to this chunk, or will never be.
     Stored(u64),
-    /// Redis lost the delivery log of this core: the sessions' states are to be told again.
-    LogLost,
+    /// Redis lost some of what it was told: the sessions' states are to be told to the delivery log
+    /// again. `doubt`: nobody can tell which sessions go on elsewhere. `loss`: its number.
+    RedisForgot {
+        doubt: bool,
+        loss: u64,
+    },
     /// Send the clients that are here RECONNECT, spread over a time; the process stays.
     SendAway {
         over: Duration,

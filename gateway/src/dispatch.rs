@@ -232,6 +232,7 @@ pub enum Frame {
     Text,
     Binary,
     Close,
+    Ping,
     Pong,
 }
 
@@ -241,6 +242,7 @@ pub fn put_frame_header(out: &mut Vec<u8>, frame: Frame, len: usize) {
         Frame::Text => 0x1,
         Frame::Binary => 0x2,
         Frame::Close => 0x8,
+        Frame::Ping => 0x9,
         Frame::Pong => 0xA,
     };
     out.push(0x80 | opcode);

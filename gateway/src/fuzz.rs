@@ -47,7 +47,7 @@ pub fn websocket(bytes: &[u8]) {
             }
             Inbound::Binary(bytes) => assert!(bytes.len() <= MESSAGE_BYTES_MAX, "too long"),
             Inbound::Ping(bytes) => assert!(bytes.len() <= 125, "a long ping"),
-            Inbound::Pong | Inbound::Close(_) | Inbound::Partial => {}
+            Inbound::Pong(_) | Inbound::Close(_) | Inbound::Partial => {}
         }
     }
 }

@@ -30,7 +30,7 @@ pub enum Inbound {
     /// A binary message, whole.
     Binary(Vec<u8>),
     Ping(Vec<u8>),
-    Pong,
+    Pong(Vec<u8>),
     /// The client closes, with this code if it gave one.
     Close(Option<u16>),
     /// A fragment; its message is not complete.
@@ -131,7 +131,7 @@ impl Parser {
                         self.message_bytes_max,
                     ),
                     OpCode::Ping => Ok(Inbound::Ping(payload.to_vec())),
-                    OpCode::Pong => Ok(Inbound::Pong),
+                    OpCode::Pong => Ok(Inbound::Pong(payload.to_vec())),
                     OpCode::Close => close(payload),
                 }
             }
@@ -403,7 +403,7 @@ mod tests {
                 bytes.extend(masked(0x8A, b"pong"));
             }
             let (all, fault) = read_all(&bytes);
-            let messages: Vec<_> = all.into_iter().filter(|inbound| *inbound != Inbound::Pong).collect();
+            let messages: Vec<_> = all.into_iter().filter(|inbound| !matches!(inbound, Inbound::Pong(_))).collect();
             if is_text && std::str::from_utf8(&text).is_err() {
                 prop_assert_eq!(fault, Some(CloseCode::InvalidUtf8));
                 prop_assert!(messages.is_empty());

@@ -63,6 +63,12 @@ pub fn taken(boot: u32) -> String {
     format!("tk:{{{boot:08x}}}")
 }
 
+/// What one start of a node wrote last, and misses when Redis has lost something. Expires like
+/// [`taken`].
+pub fn mark(boot: u32) -> String {
+    format!("mk:{{{boot:08x}}}")
+}
+
 /// A session's key lives this long after its node last wrote it.
 pub const SESSION_TTL_MS: u64 = 300_000;
 /// A delivery log reaches back this far: the resume window, and the time in which every
@@ -102,5 +108,7 @@ pub const NODE_HEARTBEAT_MS: u64 = 2_000;
 pub const STREAM_LENGTH_MAX: usize = 2_000;
 /// Field of a stream entry that holds the envelope.
 pub const STREAM_FIELD: &str = "e";
+/// In a delivery log, beside each chunk: the life of the server that it was meant for.
+pub const LIFE_FIELD: &str = "l";
 /// In a delivery log: a session that is no longer the core's.
 pub const TAKEN_FIELD: &str = "taken";

@@ -306,6 +306,47 @@ async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
     }
 }
 
+/// Redis forgets who has the sessions, and who has them dies. The gateway that hung meanwhile has copies of
+/// them that went on otherwise: nobody is given one (I13).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_is_nobodys_when_redis_forgot_who_has_the_session() {
+    let cluster = Use::own(Options::DEFAULT).await;
+    let stage = Stage::new(&cluster).await;
+    let sessions = stage.sessions(&cluster, 1).await;
+    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
+    logged(&cluster, &ids).await;
+
+    let (holds, hung) = (&cluster.gateways[0], &cluster.gateways[1]);
+    hung.server.signal(Signal::STOP);
+    hung.proxy.refuse();
+    hung.proxy.cut();
+    for session in &sessions {
+        resumed(session, 1).await;
+    }
+    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    cluster.kill_redis().await.unwrap();
+    holds.server.kill();
+    cluster.restart_redis().await.unwrap();
+    hung.server.signal(Signal::CONT);
+    cluster.map_of(1).await;
+    // The copies count these from where the clients were when the gateway hung.
+    let writers = Writers::start(&stage.writers, &cluster.origins());
+    writers.more(SOME).await;
+    hung.proxy.accept();
+    for session in &sessions {
+        session
+            .wait("READY", |log| (log.lives > 1).then_some(()))
+            .await;
+        let log = session.log();
+        assert_eq!((log.resumed, log.refused), (1, 1), "it was given a copy");
+    }
+    writers.more(SOME).await;
+    let stored = stage.stored(&cluster, writers).await;
+    assert_all(&sessions[0], "human", &stored).await;
+    assert_all(&sessions[1], "bot", &stored).await;
+}
+
 /// What happened to the account meanwhile holds: a kick is told, a revoked token closes with 4004.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happened_while_a_session_was_away_is_told() {

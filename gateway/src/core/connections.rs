@@ -215,7 +215,11 @@ impl Core {
                 self.send(key.slot, |now, stream, out| out.pong(now, stream, &payload));
                 Input::Frame
             }
-            Inbound::Pong | Inbound::Partial => Input::Frame,
+            Inbound::Pong(payload) => {
+                self.answers_doubt(key, &payload);
+                Input::Frame
+            }
+            Inbound::Partial => Input::Frame,
             Inbound::Close(_) => return Next::Go,
         };
         self.life(key, input);

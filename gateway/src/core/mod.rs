@@ -6,6 +6,7 @@
 mod asks;
 mod clock;
 mod connections;
+mod doubt;
 #[cfg(feature = "echo")]
 mod echo;
 mod load;
@@ -125,6 +126,7 @@ pub struct Core {
     log: delivery::Writer,
     /// Of those who wait for the log, if anybody does.
     held: Option<travel::Held>,
+    doubt: doubt::Doubt,
     unread: unread::Unread,
 }
 
@@ -211,6 +213,7 @@ impl Core {
             busy: load::Busy::new(),
             asks: asks::Asks::default(),
             log: delivery::Writer::default(),
+            doubt: doubt::Doubt::default(),
             unread: unread::Unread::new(clock::now()),
         }
     }
@@ -240,7 +243,7 @@ impl Core {
             } => self.arrived(connection, *session, how),
             ToCore::Taken(session) => self.taken(session),
             ToCore::Stored(chunk) => self.stored(chunk),
-            ToCore::LogLost => self.tell_states_again(),
+            ToCore::RedisForgot { doubt, loss } => self.redis_forgot(doubt, loss),
             ToCore::SendAway { over } => self.send_away_over(over),
             ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {
@@ -336,6 +339,7 @@ impl Core {
                 core,
                 number,
                 chunk,
+                loss: self.doubt.loss(),
             });
         } else {
             self.stored(number);
@@ -374,6 +378,7 @@ impl Core {
         self.now = clock::now();
         self.tick_connections();
         self.tick_sessions();
+        self.tick_doubt();
         self.tick_realms();
         self.tick_asks();
         self.report_load();

@@ -96,6 +96,8 @@ enum Step {
     Elsewhere(Fate),
     /// The connection breaks, and the next one leads to the node of before, if it lives.
     Back(Fate),
+    /// Redis loses all that it was told.
+    Forget,
     Wait(Duration),
 }
 
@@ -156,6 +158,7 @@ fn step() -> impl Strategy<Value = Step> {
         15 => prop_oneof![Just(usize::MAX), 0..3000usize].prop_map(Step::Connect),
         3 => fate.clone().prop_map(Step::Elsewhere),
         2 => fate.prop_map(Step::Back),
+        1 => Just(Step::Forget),
         3 => (0..25u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
         1 => (100..200u64).prop_map(|seconds| Step::Wait(Duration::from_secs(seconds))),
     ]
@@ -181,6 +184,8 @@ struct Node {
     holders: HashMap<SessionId, u32>,
     /// The node that the client was at before, if it lives.
     former: Option<Former>,
+    /// How often Redis has lost everything.
+    losses: u64,
 }
 
 struct Former {
@@ -304,9 +309,16 @@ impl Node {
                 ToNode::Find {
                     connection, resume, ..
                 } => self.bring(connection, &resume),
-                ToNode::Delivered { number, chunk, .. } => {
+                ToNode::Delivered {
+                    number,
+                    chunk,
+                    loss,
+                    ..
+                } => {
                     let history = self.histories.entry(self.boot).or_default();
-                    history.push(&chunk).unwrap();
+                    if loss == self.losses {
+                        history.push(&chunk).unwrap();
+                    }
                     if self.resume == ResumeLog::Sync {
                         self.inbox.push_back(ToCore::Stored(number));
                     }
@@ -321,6 +333,21 @@ impl Node {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Redis loses all that it was told; each node that lives notices before it is asked next.
+    fn forget(&mut self) {
+        self.losses += 1;
+        self.holders.clear();
+        self.histories.clear();
+        let forgot = || ToCore::RedisForgot {
+            doubt: true,
+            loss: self.losses,
+        };
+        self.inbox.push_back(forgot());
+        if let Some(former) = &mut self.former {
+            former.inbox.push_back(forgot());
         }
     }
 
@@ -364,7 +391,9 @@ impl Node {
                 while let Ok(request) = former.requests.try_recv() {
                     match request {
                         ToNode::Claimed { result, .. } => claimed = Some(*result),
-                        ToNode::Delivered { chunk, .. } => history.push(&chunk).unwrap(),
+                        ToNode::Delivered { chunk, loss, .. } if loss == self.losses => {
+                            history.push(&chunk).unwrap();
+                        }
                         _ => {}
                     }
                 }
@@ -471,8 +500,9 @@ struct Client {
     before: Vec<(u64, Vec<u64>)>,
     /// Whether the hidden channel is in its list.
     shown: bool,
-    /// What there is to say once the payload is read.
+    /// What there is to say once the payload is read, and pings to answer.
     say: Vec<String>,
+    pings: Vec<Vec<u8>>,
 }
 
 impl Client {
@@ -502,6 +532,7 @@ impl Client {
                     // Each of these leaves the session for a RESUME.
                     assert!(matches!(code, 4000 | 4008 | 4009), "closed with {code}");
                 }
+                0x9 => self.pings.push(payload),
                 0xA => {}
                 other => panic!("opcode {other}"),
             }
@@ -638,6 +669,7 @@ impl World {
                 histories: HashMap::new(),
                 holders: HashMap::new(),
                 former: None,
+                losses: 0,
             },
             client: Client::default(),
         }
@@ -714,6 +746,7 @@ impl World {
             Step::Connect(room) => self.connect(room),
             Step::Elsewhere(fate) => self.elsewhere(fate),
             Step::Back(fate) => self.back(fate),
+            Step::Forget => self.node.forget(),
             Step::Wait(time) => {
                 clock::forward(time);
                 self.core.tick();
@@ -759,6 +792,12 @@ impl World {
 
     fn read(&mut self) {
         let is_open = self.client.read();
+        for ping in std::mem::take(&mut self.client.pings) {
+            if let Some(key) = self.key() {
+                self.core.received(key, Inbound::Pong(ping));
+                self.core.flush();
+            }
+        }
         for text in std::mem::take(&mut self.client.say) {
             self.say(text);
         }
@@ -779,6 +818,7 @@ impl World {
     fn end(&mut self) {
         self.client.bytes.clear();
         self.client.say.clear();
+        self.client.pings.clear();
         if let Some((key, _)) = self.client.connection.take() {
             self.core.connection_ended(key);
         }

@@ -146,6 +146,12 @@ impl Outbound {
         self.frame(now, socket, frame.into())
     }
 
+    /// Every client answers it with the same payload, whatever it is busy with.
+    pub(super) fn ping(&mut self, now: Instant, socket: &impl Socket, payload: &[u8]) -> Wrote {
+        let frame = dispatch::frame(Frame::Ping, payload);
+        self.frame(now, socket, frame.into())
+    }
+
     /// A message of a client, back to it.
     #[cfg(feature = "echo")]
     pub(super) fn echo(

@@ -132,6 +132,7 @@ impl Core {
             connection: Some(connection),
             detached_at: None,
             resumed: false,
+            doubted: false,
             replay: Default::default(),
             dirty: false,
             recorded_at: None,
@@ -307,6 +308,11 @@ impl Core {
                 session: key,
                 token: resume.token.clone(),
             });
+            return None;
+        }
+        if session.doubted {
+            self.config.metrics.resumed(Resumed::Refused);
+            self.life(key, Input::Invalid);
             return None;
         }
         Some(slot)

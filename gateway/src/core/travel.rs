@@ -100,7 +100,7 @@ impl Core {
     /// A session as it is now; `None` before READY. `alone`: what it was dispatched may be lost.
     fn record_of(&self, slot: SessionSlot, alone: bool) -> Option<SessionRecord> {
         let session = self.sessions.get(slot as usize)?;
-        if session.assembling.is_some() {
+        if session.assembling.is_some() || session.doubted {
             return None;
         }
         let reached = |realm| {
@@ -172,6 +172,9 @@ impl Core {
         };
         if session.token != claim.token {
             return Claimed::OtherToken;
+        }
+        if session.doubted {
+            return Claimed::Gone;
         }
         if claim.s > session.replay.last_s() {
             return Claimed::InvalidSeq;

@@ -58,7 +58,13 @@ use self::{
         server,
     },
     start_limits::StartLimits,
-    travel::{Finder, Own, claims::Claims, holders::Holders, log::DeliveryLog},
+    travel::{
+        Finder, Own,
+        claims::Claims,
+        holders::Holders,
+        log::DeliveryLog,
+        losses::{self, Losses},
+    },
     voice::Voice,
 };
 use crate::{
@@ -269,7 +275,14 @@ async fn serve(
         metrics.clone(),
     );
     let holders = Holders::new(config.boot, commands.clone(), cores.clone().into());
-    let claims = Claims::new(config.boot, holders.clone(), cores.clone());
+    let losses = Losses::new(losses::Parts {
+        boot: config.boot,
+        commands: commands.clone(),
+        map: map.clone(),
+        log: log.clone(),
+        cores: cores.clone().into(),
+    });
+    let claims = Claims::new(config.boot, holders.clone(), losses.clone(), cores.clone());
     let (listening, answered) = (Rc::downgrade(&edge), claims.clone());
     links.listen(move |node, event| {
         if let Some(edge) = listening.upgrade() {
@@ -357,11 +370,13 @@ async fn serve(
         holders: holders.clone(),
         claims: claims.clone(),
         log: log.clone(),
+        losses: losses.clone(),
         limits: limits.clone(),
         voice: voice.clone(),
         cores: cores.clone(),
     });
     spawn_local(log.clone().run());
+    spawn_local(losses.watch());
     spawn_local(holders.clone().renew(log.clone()));
     spawn_local(holders.clone().watch_taken());
     spawn_local(finder.clone().sweep());
@@ -476,7 +491,8 @@ async fn serve(
                 core,
                 number,
                 chunk,
-            } => log.add(core, number, chunk),
+                loss,
+            } => log.add(core, number, chunk, loss),
         }
     }
     config.status.stop();

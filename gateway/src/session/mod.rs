@@ -68,6 +68,8 @@ pub struct Session {
     pub detached_at: Option<Instant>,
     /// Redis says who has it.
     pub resumed: bool,
+    /// It may go on elsewhere, and nobody would know.
+    pub doubted: bool,
     /// Everything dispatched lately; numbers the dispatches.
     pub replay: Replay,
     /// Dispatches wait to be written.

@@ -98,6 +98,7 @@ impl SessionRecord {
             connection: None,
             detached_at: Some(now),
             resumed: true,
+            doubted: false,
             replay,
             dirty: false,
             recorded_at: None,

@@ -329,6 +329,11 @@ struct Node {
     thread: Option<JoinHandle<Result<(), node::Error>>>,
 }
 
+/// Each node of a test has one of its own.
+fn boot_of(id: &str) -> u32 {
+    id.bytes().map(u32::from).sum()
+}
+
 impl Node {
     fn start(world: &World, id: &str) -> Self {
         Self::start_with(world, id, &world.redis_url, "key")
@@ -342,7 +347,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let config = node::Config {
             node_id: id.to_owned(),
-            boot: 1,
+            boot: boot_of(id),
             resume: guildhall_gateway::config::ResumeLog::Async,
             database_url: world.url.clone(),
             redis_url: redis_url.to_owned(),
@@ -1254,7 +1259,7 @@ impl Node {
 async fn log_in_redis(world: &World) -> Vec<String> {
     let mut redis = world.redis.clone();
     let log: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
-        .arg(keys::delivery_log(1, 0))
+        .arg(keys::delivery_log(boot_of("a"), 0))
         .arg("-")
         .arg("+")
         .query_async(&mut redis)
@@ -1273,6 +1278,7 @@ async fn a_delivery_log_that_redis_lost_is_begun_anew_and_its_core_is_told(db: P
             core: 0,
             number,
             chunk: Bytes::from_static(chunk.as_bytes()),
+            loss: 0,
         };
         node.requests.send(delivered).await.unwrap();
         let started = Instant::now();
@@ -1287,9 +1293,15 @@ async fn a_delivery_log_that_redis_lost_is_begun_anew_and_its_core_is_told(db: P
     let () = redis::cmd("FLUSHDB").query_async(&mut redis).await.unwrap();
     deliver(2, "third").await;
     assert_eq!(log_in_redis(&world).await, ["third"]);
-    assert!(matches!(node.next().await, ToCore::LogLost));
+    assert!(matches!(
+        node.next().await,
+        ToCore::RedisForgot {
+            doubt: false,
+            loss: 1
+        }
+    ));
     let lives: i64 = redis::cmd("PTTL")
-        .arg(keys::delivery_log(1, 0))
+        .arg(keys::delivery_log(boot_of("a"), 0))
         .query_async(&mut redis)
         .await
         .unwrap();

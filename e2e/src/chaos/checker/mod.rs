@@ -24,7 +24,7 @@ pub use history::{
 };
 pub use verdict::{Finding, Kind, Verdict};
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use guild::Guild;
 
@@ -35,26 +35,24 @@ struct Logs {
     index: HashMap<u64, HashMap<u64, Vec<u64>>>,
 }
 
-/// What the sessions of the evidence saw in their last two lives, for a person to read.
+/// What the sessions of the evidence saw around it, for a person to read.
 pub fn trace(history: &History, verdict: &Verdict) -> String {
-    const LIVES: usize = 2;
-    let named: BTreeSet<&str> = verdict
-        .evidence
-        .iter()
-        .map(|finding| finding.whose.as_str())
-        .collect();
+    const BEFORE: Millis = 90_000;
+    const AFTER: Millis = 3_000;
+    let mut windows: BTreeMap<&str, (Millis, Millis)> = BTreeMap::new();
+    for finding in &verdict.evidence {
+        let window = windows.entry(&finding.whose);
+        let (first, last) = window.or_insert((finding.at, finding.at));
+        (*first, *last) = ((*first).min(finding.at), (*last).max(finding.at));
+    }
     let mut lines = Vec::new();
     for session in &history.sessions {
-        if !named.contains(session.name.as_str()) {
+        let Some((first, last)) = windows.get(session.name.as_str()) else {
             continue;
-        }
+        };
         lines.push(format!("=== {} user {}", session.name, session.user));
-        let readies = session.records.iter().enumerate().rev();
-        let begin = readies
-            .filter(|(_, record)| matches!(record.what, What::Ready { .. }))
-            .nth(LIVES - 1);
-        let begin = begin.map_or(0, |(place, _)| place);
-        for record in &session.records[begin..] {
+        let is_near = |record: &&Record| record.at + BEFORE >= *first && record.at <= *last + AFTER;
+        for record in session.records.iter().filter(is_near) {
             let what = match &record.what {
                 What::Dispatch { s, said } => {
                     let body = history.bodies.get(said);

@@ -69,6 +69,8 @@ struct Walk<'a> {
     asked: Option<usize>,
     /// Last sign of life of the session.
     last_sign: Millis,
+    /// When what is looked at came.
+    now: Millis,
 }
 
 pub(super) fn check(of: &SessionHistory, history: &History, logs: &Logs, verdict: &mut Verdict) {
@@ -86,6 +88,7 @@ pub(super) fn check(of: &SessionHistory, history: &History, logs: &Logs, verdict
         home: None,
         asked: None,
         last_sign: 0,
+        now: 0,
     };
     for record in &of.records {
         walk.take(record);
@@ -95,11 +98,12 @@ pub(super) fn check(of: &SessionHistory, history: &History, logs: &Logs, verdict
 
 impl Walk<'_> {
     fn find(&mut self, kind: Kind, text: String) {
-        self.verdict.find(kind, &self.of.name, text);
+        self.verdict.find_at(kind, &self.of.name, self.now, text);
     }
 
     fn take(&mut self, record: &Record) {
         let at = record.at;
+        self.now = at;
         match &record.what {
             What::Opened { node } => self.asked = Some(*node),
             What::Ready { s, node, pictures } => {
@@ -256,7 +260,11 @@ impl Walk<'_> {
                 later.or(anywhere)
             }
         };
-        let next = cursor.and_then(|cursor| seqs.iter().find(|seq| **seq > cursor));
+        // What says the same again later is not what came.
+        let next = cursor.and_then(|cursor| {
+            let mut seqs = seqs.iter();
+            seqs.find(|seq| **seq > cursor && **seq <= until)
+        });
         let (Some(cursor), Some(&seq)) = (cursor, next) else {
             if MADE_BY_OWNERS.contains(&t) {
                 return self.made_by_owner(guild, t, said, at);

@@ -138,8 +138,12 @@ impl Run {
         self.record(10_000, What::Guild { s, picture });
     }
 
-    /// Alice gets an event.
+    /// Alice gets an event when all is in the log.
     fn deliver(&mut self, seq: u64) {
+        self.deliver_at(10_000, seq);
+    }
+
+    fn deliver_at(&mut self, at: Millis, seq: u64) {
         let event = &self.events[(seq - self.base.seq - 1) as usize];
         let body = Body {
             t: event.kind.into(),
@@ -148,7 +152,7 @@ impl Run {
         let said = fingerprint(&body.t, &body.d);
         self.bodies.insert(said, body);
         let s = self.next_s();
-        self.record(10_000, What::Dispatch { s, said });
+        self.record(at, What::Dispatch { s, said });
     }
 
     fn check(self) -> Verdict {
@@ -203,6 +207,26 @@ fn a_right_run_is_clean() {
     let verdict = run.check();
     assert!(verdict.is_clean(), "{verdict}");
     assert_eq!((verdict.matched, verdict.snapshots), (2, 1));
+}
+
+#[test]
+fn what_says_the_same_later_is_not_what_came() {
+    let mut run = Run::new();
+    run.ready();
+    run.snapshot(None);
+    let shown = run.view(true);
+    let message = run.message(OPEN, 1001);
+    let hidden = run.view(false);
+    let again = run.view(true);
+    let over = run.view(false);
+    run.deliver_at(shown * 10 + 5, shown);
+    // Owners say it once more to whom it begins to be shown.
+    run.deliver_at(message * 10 + 5, shown);
+    for seq in [message, hidden, again, over] {
+        run.deliver(seq);
+    }
+    let verdict = run.check();
+    assert!(verdict.is_clean(), "{verdict}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::Millis;
+
 /// Evidence kept per kind; all are counted.
 const EVIDENCE_MAX: usize = 12;
 
@@ -92,6 +94,8 @@ impl Kind {
 pub struct Finding {
     pub kind: Kind,
     pub whose: String,
+    /// When it was noticed; 0 if that is not known.
+    pub at: Millis,
     pub text: String,
 }
 
@@ -124,12 +128,17 @@ pub struct Verdict {
 
 impl Verdict {
     pub(super) fn find(&mut self, kind: Kind, whose: &str, text: String) {
+        self.find_at(kind, whose, 0, text);
+    }
+
+    pub(super) fn find_at(&mut self, kind: Kind, whose: &str, at: Millis, text: String) {
         let count = self.counts.entry(kind).or_default();
         *count += 1;
         if *count <= EVIDENCE_MAX as u64 {
             self.evidence.push(Finding {
                 kind,
                 whose: whose.to_owned(),
+                at,
                 text,
             });
         }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::timeout};
 
-use super::holders::Holders;
+use super::{holders::Holders, losses::Losses};
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, ToCore},
     node::relay::{
@@ -25,6 +25,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct Claims {
     boot: u32,
     holders: Rc<Holders>,
+    losses: Rc<Losses>,
     cores: Vec<CoreHandle>,
     last: Cell<u64>,
     waiting: RefCell<HashMap<u64, Waiting>>,
@@ -37,10 +38,16 @@ struct Waiting {
 }
 
 impl Claims {
-    pub(crate) fn new(boot: u32, holders: Rc<Holders>, cores: Vec<CoreHandle>) -> Rc<Self> {
+    pub(crate) fn new(
+        boot: u32,
+        holders: Rc<Holders>,
+        losses: Rc<Losses>,
+        cores: Vec<CoreHandle>,
+    ) -> Rc<Self> {
         Rc::new(Self {
             boot,
             holders,
+            losses,
             cores,
             last: Cell::new(0),
             waiting: RefCell::default(),
@@ -49,6 +56,9 @@ impl Claims {
 
     /// Asks a core of this process.
     pub(crate) async fn here(&self, core: CoreId, mut claim: Claim) -> Option<Claimed> {
+        if !self.losses.are_known().await {
+            return Some(Claimed::Gone);
+        }
         let handle = self.cores.get(usize::from(core))?;
         let answer = self.wait(None);
         claim.number = self.last.get();

@@ -17,6 +17,7 @@ use tokio::{
     time::sleep,
 };
 
+use super::losses::ask_life;
 use crate::{
     bus::{CoreHandle, CoreId, ToCore},
     config::ResumeLog,
@@ -46,15 +47,31 @@ pub(crate) struct DeliveryLog {
     filled: Notify,
     /// Logs that Redis has, and when each was last given time to live.
     kept: RefCell<FxHashMap<CoreId, Instant>>,
+    /// By core: the life of its log's server, as far as it is known.
+    lives: RefCell<Vec<Option<String>>>,
+    /// Number of the last loss. What a core says that does not know of it yet is of no life.
+    loss: Cell<u64>,
+    gone: Notify,
     forgotten: Notify,
     /// One batch at a time, so that chunks stay in order.
     shipping: Mutex<()>,
+}
+
+/// A core's log as far as it was read.
+#[derive(Default)]
+pub(super) struct Known {
+    pub(super) history: History,
+    /// Id of the last entry read.
+    after: String,
+    /// Of the log's server.
+    life: String,
 }
 
 struct Chunk {
     core: CoreId,
     number: u64,
     bytes: Bytes,
+    loss: u64,
 }
 
 /// What becomes of chunks whose log is not there.
@@ -82,13 +99,16 @@ impl DeliveryLog {
             bytes: Cell::new(0),
             filled: Notify::new(),
             kept: RefCell::default(),
+            lives: RefCell::default(),
+            loss: Cell::new(0),
+            gone: Notify::new(),
             forgotten: Notify::new(),
             shipping: Mutex::new(()),
         })
     }
 
-    /// The next chunk of a core.
-    pub(crate) fn add(&self, core: CoreId, number: u64, chunk: Bytes) {
+    /// The next chunk of a core. `loss`: the last one that the core knew of.
+    pub(crate) fn add(&self, core: CoreId, number: u64, chunk: Bytes, loss: u64) {
         let mut waiting = self.waiting.borrow_mut();
         let mut bytes = self.bytes.get() + chunk.len();
         if bytes > WAITING_BYTES_MAX {
@@ -102,6 +122,7 @@ impl DeliveryLog {
             core,
             number,
             bytes: chunk,
+            loss,
         });
         self.filled.notify_one();
     }
@@ -155,16 +176,12 @@ impl DeliveryLog {
         if lost.is_empty() {
             return;
         }
-        tracing::info!("Redis lost the delivery log: it is begun anew");
         let mut again = chunks;
         again.retain(|chunk| lost.contains(&chunk.core));
         if let Err(error) = self.append(&again, Missing::Made).await {
             tracing::debug!(%error, "a part of the delivery log is not stored");
         }
-        for core in lost {
-            let _ = answer(&self.cores, core, ToCore::LogLost).await;
-        }
-        self.forgotten.notify_one();
+        self.gone.notify_one();
     }
 
     /// Appends chunks; returns the cores whose logs were there and are no more, in which case nothing
@@ -174,8 +191,14 @@ impl DeliveryLog {
         let now = Instant::now();
         let mut cores: Vec<CoreId> = Vec::new();
         let mut pipeline = redis::pipe();
-        for Chunk { core, bytes, .. } in chunks {
+        for Chunk {
+            core, bytes, loss, ..
+        } in chunks
+        {
             let is_known = self.kept.borrow().contains_key(core);
+            let lives = self.lives.borrow();
+            let life = lives.get(usize::from(*core)).cloned().flatten();
+            let life = life.filter(|_| *loss == self.loss.get());
             let command = pipeline
                 .cmd("XADD")
                 .arg(keys::delivery_log(self.boot, *core));
@@ -188,7 +211,9 @@ impl DeliveryLog {
                 .arg(oldest_ms)
                 .arg("*")
                 .arg(keys::STREAM_FIELD)
-                .arg(&bytes[..]);
+                .arg(&bytes[..])
+                .arg(keys::LIFE_FIELD)
+                .arg(life.unwrap_or_default());
             if !cores.contains(core) {
                 cores.push(*core);
             }
@@ -220,6 +245,41 @@ impl DeliveryLog {
         Ok(lost)
     }
 
+    /// Waits until a log that Redis had is not there.
+    pub(super) async fn is_gone(&self) {
+        self.gone.notified().await;
+    }
+
+    /// Which lives the logs' servers are in, by core; `None`: not known now. True if one of them is
+    /// another than before, or is known for the first time and has been written to already.
+    pub(super) fn on_lives(&self, now: impl Iterator<Item = Option<String>>) -> bool {
+        let (mut lives, kept) = (self.lives.borrow_mut(), self.kept.borrow());
+        let mut changed = false;
+        for (core, life) in now.enumerate() {
+            if lives.len() <= core {
+                lives.push(None);
+            }
+            if life.is_some() && lives[core] != life {
+                changed |= lives[core].is_some() || kept.contains_key(&(core as CoreId));
+                lives[core] = life;
+            }
+        }
+        changed
+    }
+
+    /// What is there of the logs is of no use. The number of this loss, which the cores have to be
+    /// told.
+    pub(super) fn begin_anew(&self) -> u64 {
+        self.kept.borrow_mut().clear();
+        self.loss.update(|loss| loss + 1);
+        self.loss.get()
+    }
+
+    /// Redis has forgotten what this node wrote.
+    pub(super) fn forget(&self) {
+        self.forgotten.notify_one();
+    }
+
     /// Waits until Redis has forgotten what this node wrote.
     pub(crate) async fn forgotten(&self) {
         self.forgotten.notified().await;
@@ -231,38 +291,54 @@ impl DeliveryLog {
         note_taken(commands, &key, keys::TAKEN_FIELD, session).await
     }
 
-    /// Reads on in the log of a core, behind the entry `after`.
-    pub(crate) async fn read(
-        &self,
-        boot: u32,
-        core: CoreId,
-        history: &mut History,
-        after: &mut String,
-    ) -> RedisResult<()> {
+    /// Reads on in the log of a core, behind what was read before. Chunks of another life of the
+    /// server count as lost: what followed them may be lost.
+    pub(super) async fn read(&self, boot: u32, core: CoreId, known: &mut Known) -> RedisResult<()> {
         let key = keys::delivery_log(boot, core);
         let mut commands = self.commands.clone();
         loop {
-            let from = if after.is_empty() {
-                "-".to_owned()
-            } else {
-                format!("({after}")
+            let from = match &known.after[..] {
+                "" => "-".to_owned(),
+                after => format!("({after}"),
             };
-            let reply: StreamRangeReply = redis::cmd("XRANGE")
+            let mut pipeline = redis::pipe();
+            ask_life(&mut pipeline, &key);
+            pipeline
+                .cmd("XRANGE")
                 .arg(&key)
                 .arg(from)
                 .arg("+")
                 .arg("COUNT")
-                .arg(READ_ENTRIES)
-                .query_async(&mut commands)
-                .await?;
+                .arg(READ_ENTRIES);
+            let (life, reply): (String, StreamRangeReply) =
+                pipeline.query_async(&mut commands).await?;
+            if known.life != life {
+                let is_first = known.life.is_empty();
+                *known = Known {
+                    life,
+                    ..Known::default()
+                };
+                if !is_first {
+                    continue;
+                }
+            }
+            let Known {
+                history,
+                after,
+                life,
+            } = known;
             let all = reply.ids.len() < READ_ENTRIES;
             for mut entry in reply.ids {
+                let is_of_life = entry.get::<String>(keys::LIFE_FIELD).as_ref() == Some(life);
                 *after = entry.id;
                 if let Some(session) = entry.map.remove(keys::TAKEN_FIELD) {
                     let session = redis::from_redis_value::<String>(session).ok();
                     if let Some(session) = session.as_deref().and_then(SessionId::parse) {
                         history.taken(session);
                     }
+                    continue;
+                }
+                if !is_of_life {
                     continue;
                 }
                 let chunk = entry.map.remove(keys::STREAM_FIELD);

@@ -10,6 +10,7 @@
 pub(crate) mod claims;
 pub(crate) mod holders;
 pub(crate) mod log;
+pub(crate) mod losses;
 
 use std::{
     cell::RefCell,
@@ -27,12 +28,13 @@ use self::{
     claims::Claims,
     holders::{Holder, Holders},
     log::DeliveryLog,
+    losses::Losses,
 };
 use super::{answer, map::MapWatch, relay::link::Links, start_limits::StartLimits, voice::Voice};
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, SessionKey, ToCore},
     codec::Resume,
-    delivery::{Found, History},
+    delivery::Found,
     node::relay::frame::Wanted,
     session::{SessionId, record::Travelling},
     telemetry::Resumed,
@@ -55,6 +57,7 @@ pub(crate) struct Parts {
     pub(crate) holders: Rc<Holders>,
     pub(crate) claims: Rc<Claims>,
     pub(crate) log: Rc<DeliveryLog>,
+    pub(crate) losses: Rc<Losses>,
     pub(crate) limits: Rc<StartLimits>,
     pub(crate) voice: Rc<Voice>,
     pub(crate) cores: Rc<[CoreHandle]>,
@@ -68,14 +71,11 @@ pub(crate) struct Finder {
 }
 
 /// By start of a node and core.
-type Histories = FxHashMap<(u32, CoreId), Rc<Mutex<Known>>>;
+type Histories = FxHashMap<(u32, CoreId), Rc<Mutex<Read>>>;
 
-/// A core's log as far as it was read.
 #[derive(Default)]
-struct Known {
-    history: History,
-    /// Id of the last entry read.
-    after: String,
+struct Read {
+    known: log::Known,
     /// When it was read last, and when it was needed.
     read_at: Option<Instant>,
     used: Option<Instant>,
@@ -107,6 +107,9 @@ impl Finder {
         let Some(session) = SessionId::parse(&resume.session_id) else {
             return Own::Unsure;
         };
+        if !self.parts.losses.are_known().await && self.parts.map.current().nodes.len() > 1 {
+            return Own::Unsure;
+        }
         match self.parts.holders.stay(session, core).await {
             Ok(true) => Own::Stays,
             Ok(false) => Own::Copy,
@@ -237,15 +240,15 @@ impl Finder {
             // One read is for all who waited for their turn: others may have taken the session over.
             if known.read_at.is_none_or(|at| at < came) || look > 0 {
                 let at = Instant::now();
-                let Known { history, after, .. } = &mut *known;
                 let log = &self.parts.log;
-                if let Err(error) = log.read(holder.boot, holder.core, history, after).await {
+                let read = log.read(holder.boot, holder.core, &mut known.known);
+                if let Err(error) = read.await {
                     tracing::warn!(%error, "a delivery log cannot be read");
                     return None;
                 }
                 known.read_at = Some(at);
             }
-            found = known.history.at(claim.session, claim.s);
+            found = known.known.history.at(claim.session, claim.s);
             if !matches!(found, Found::Ahead) {
                 break;
             }
