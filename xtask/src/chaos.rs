@@ -18,8 +18,8 @@ const BROKEN: [&str; 5] = [
     "class-order",
     "generation",
 ];
-/// Of the short run that is part of `cargo xtask test`: always the same one.
-const SMOKE: [&str; 6] = ["--faults", "20", "--seed", "20", "--sessions", "120"];
+/// Of the run that is part of `cargo xtask test`: always the same one.
+const SMOKE: [&str; 6] = ["--faults", "150", "--seed", "20", "--sessions", "120"];
 /// Enough for every broken build to show, with the seed of [`proof_of`].
 const PROOF: [&str; 4] = ["--faults", "30", "--sessions", "120"];
 

@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         counts.add_all(autobahn::cases()?);
         println!("\n     Running the fuzz targets under libFuzzer");
         counts.add_all(fuzz::smoke()?);
-        println!("\n     Running a short chaos");
+        println!("\n     Running faults at random on a cluster: nine minutes");
         counts.add_all(chaos::smoke()?);
     }
     println!("{counts}");
