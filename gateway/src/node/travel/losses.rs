@@ -64,7 +64,10 @@ pub(crate) struct Losses {
 struct Seen {
     /// Of the mark's server; `None` before the first look.
     life: Option<String>,
+    /// When it was looked at last.
     at: Option<Instant>,
+    /// When the last attempt to look ended.
+    tried_at: Option<Instant>,
     others_at: Option<Instant>,
 }
 
@@ -82,10 +85,10 @@ impl Losses {
     pub(crate) async fn watch(self: Rc<Self>) {
         let mut is_gone = false;
         loop {
-            let is_lost = self.look().await.unwrap_or_else(|error| {
-                tracing::debug!(%error, "what Redis has lost is not known");
-                false
-            });
+            let is_lost = {
+                let _turn = self.looking.lock().await;
+                self.look().await
+            };
             if is_gone && !is_lost {
                 self.lost().await;
             }
@@ -99,12 +102,29 @@ impl Losses {
             let at = self.seen.borrow().at;
             at.is_some_and(|at| at.elapsed() < LOOK_AGE_MAX)
         };
-        is_recent() || self.look().await.is_ok()
+        if is_recent() {
+            return true;
+        }
+        let came = Instant::now();
+        let _turn = self.looking.lock().await;
+        // One look is for all who waited for it, also one in vain.
+        if self.seen.borrow().tried_at.is_none_or(|at| at < came) {
+            self.look().await;
+        }
+        is_recent()
     }
 
     /// True if something was lost, which the cores have been told then.
-    async fn look(&self) -> RedisResult<bool> {
-        let _turn = self.looking.lock().await;
+    async fn look(&self) -> bool {
+        let looked = self.try_look().await;
+        self.seen.borrow_mut().tried_at = Some(Instant::now());
+        looked.unwrap_or_else(|error| {
+            tracing::debug!(%error, "what Redis has lost is not known");
+            false
+        })
+    }
+
+    async fn try_look(&self) -> RedisResult<bool> {
         let began = Instant::now();
         let Parts {
             boot, log, cores, ..
