@@ -68,6 +68,8 @@ struct Seen {
     at: Option<Instant>,
     /// When the last attempt to look ended.
     tried_at: Option<Instant>,
+    /// It was in vain.
+    is_blind: bool,
     others_at: Option<Instant>,
 }
 
@@ -117,9 +119,13 @@ impl Losses {
     /// True if something was lost, which the cores have been told then.
     async fn look(&self) -> bool {
         let looked = self.try_look().await;
-        self.seen.borrow_mut().tried_at = Some(Instant::now());
+        let mut seen = self.seen.borrow_mut();
+        seen.tried_at = Some(Instant::now());
+        let was_blind = std::mem::replace(&mut seen.is_blind, looked.is_err());
         looked.unwrap_or_else(|error| {
-            tracing::debug!(%error, "what Redis has lost is not known");
+            if !was_blind {
+                tracing::warn!(%error, "what Redis has lost is not known: RESUME gets op 9");
+            }
             false
         })
     }
