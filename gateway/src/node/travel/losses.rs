@@ -70,6 +70,7 @@ struct Seen {
     tried_at: Option<Instant>,
     /// It was in vain.
     is_blind: bool,
+    /// When there was another node in the map.
     others_at: Option<Instant>,
 }
 
@@ -133,8 +134,15 @@ impl Losses {
     async fn try_look(&self) -> RedisResult<bool> {
         let began = Instant::now();
         let Parts {
-            boot, log, cores, ..
+            boot,
+            map,
+            log,
+            cores,
+            ..
         } = &self.parts;
+        if map.current().nodes.len() > 1 {
+            self.seen.borrow_mut().others_at = Some(began);
+        }
         let mark = keys::mark(*boot);
         let mut pipeline = redis::pipe();
         pipeline
@@ -171,7 +179,8 @@ impl Losses {
 
     async fn lost(&self) {
         let Parts { log, cores, .. } = &self.parts;
-        let doubt = self.others();
+        let others_at = self.seen.borrow().others_at;
+        let doubt = others_at.is_some_and(|at| at.elapsed() < OTHERS_KEPT);
         tracing::info!(doubt, "Redis has lost what it was told: logs begin anew");
         let loss = log.begin_anew();
         for core in 0..cores.len() {
@@ -182,15 +191,6 @@ impl Losses {
             }
         }
         log.forget();
-    }
-
-    /// Whether there are other nodes, or were not long ago.
-    fn others(&self) -> bool {
-        let mut seen = self.seen.borrow_mut();
-        if self.parts.map.current().nodes.len() > 1 {
-            seen.others_at = Some(Instant::now());
-        }
-        seen.others_at.is_some_and(|at| at.elapsed() < OTHERS_KEPT)
     }
 }
 
