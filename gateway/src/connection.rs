@@ -47,15 +47,7 @@ pub(crate) async fn serve(core: Rc<RefCell<Core>>, accepted: Accepted) {
         core.borrow_mut().close(key, code);
     }
     let unread = upgraded.unread;
-    let open = Open {
-        core,
-        key,
-        stream,
-        pass,
-        format,
-        unread,
-    };
-    spawn_local(open.run());
+    Open::start(core, key, stream, pass, format, unread);
 }
 
 /// Serves a connection that another core accepted and that resumes a session of this one.
@@ -74,18 +66,29 @@ pub(crate) async fn serve_resume(
     let key = core
         .borrow_mut()
         .connection_resumes(stream.clone(), format, resume);
-    let open = Open {
-        core,
-        key,
-        stream,
-        pass,
-        format,
-        unread,
-    };
-    spawn_local(open.run());
+    Open::start(core, key, stream, pass, format, unread);
 }
 
 impl Open {
+    fn start(
+        core: Rc<RefCell<Core>>,
+        key: SessionKey,
+        stream: Rc<Socket>,
+        pass: Pass,
+        format: Format,
+        unread: Vec<u8>,
+    ) {
+        let open = Self {
+            core,
+            key,
+            stream,
+            pass,
+            format,
+            unread,
+        };
+        spawn_local(open.run());
+    }
+
     /// Until it ends. Not an `async fn`: that has its arguments twice, and every session has one.
     #[expect(clippy::manual_async_fn, reason = "an `async fn` would be larger")]
     fn run(mut self) -> impl Future<Output = ()> {

@@ -49,6 +49,16 @@ impl Stage {
         }
     }
 
+    /// With two sessions at the second gateway, of which its delivery log tells.
+    async fn logged(cluster: &Cluster) -> (Self, [Session; 2]) {
+        let stage = Self::new(cluster).await;
+        let sessions = stage.sessions(cluster, 1).await;
+        stage.settle(&[&sessions[0], &sessions[1]]).await;
+        let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
+        logged(cluster, &ids).await;
+        (stage, sessions)
+    }
+
     /// A human's and a bot's session, at this gateway first.
     async fn sessions(&self, cluster: &Cluster, gateway: usize) -> [Session; 2] {
         let urls = cluster.urls(gateway);
@@ -121,11 +131,7 @@ async fn sessions_move_between_living_gateways_and_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_gateways_sessions_resume_at_another() {
     let cluster = Use::own(Options::DEFAULT).await;
-    let stage = Stage::new(&cluster).await;
-    let sessions = stage.sessions(&cluster, 1).await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
-    let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
-    logged(&cluster, &ids).await;
+    let (stage, sessions) = Stage::logged(&cluster).await;
 
     cluster.gateways[1].server.kill();
     let mut said = Vec::new();
@@ -268,11 +274,7 @@ async fn a_gateway_that_is_stopped_hands_all_its_sessions_on() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
     let cluster = Use::own(Options::DEFAULT).await;
-    let stage = Stage::new(&cluster).await;
-    let sessions = stage.sessions(&cluster, 1).await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
-    let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
-    logged(&cluster, &ids).await;
+    let (stage, sessions) = Stage::logged(&cluster).await;
 
     let hung = &cluster.gateways[1];
     hung.server.signal(Signal::STOP);
@@ -311,11 +313,7 @@ async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_is_nobodys_when_redis_forgot_who_has_the_session() {
     let cluster = Use::own(Options::DEFAULT).await;
-    let stage = Stage::new(&cluster).await;
-    let sessions = stage.sessions(&cluster, 1).await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
-    let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
-    logged(&cluster, &ids).await;
+    let (stage, sessions) = Stage::logged(&cluster).await;
 
     let (holds, hung) = (&cluster.gateways[0], &cluster.gateways[1]);
     hung.server.signal(Signal::STOP);
@@ -351,11 +349,7 @@ async fn an_old_copy_is_nobodys_when_redis_forgot_who_has_the_session() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happened_while_a_session_was_away_is_told() {
     let cluster = Use::own(Options::DEFAULT).await;
-    let stage = Stage::new(&cluster).await;
-    let sessions = stage.sessions(&cluster, 1).await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
-    let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
-    logged(&cluster, &ids).await;
+    let (stage, sessions) = Stage::logged(&cluster).await;
     cluster.gateways[1].server.signal(Signal::STOP);
     cluster.gateways[1].proxy.refuse();
     cluster.gateways[1].proxy.cut();
