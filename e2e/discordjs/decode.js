@@ -64,7 +64,7 @@ async function main() {
     const text = (await decode(Buffer.from(line, 'hex'))).toString('utf8');
     process.stdout.write(`${JSON.stringify(text)}\n`);
   }
-  process.exit(0);
+  // No process.exit() here: it would drop what a slow reader has not taken from the pipe yet.
 }
 
 main();
