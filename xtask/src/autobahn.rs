@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::cargo::{self, Profile};
+use crate::counts::Counts;
 use crate::install;
 use crate::process::{self, Launch};
 use crate::servers::{scratch_folder, sweep};
-use crate::test::Counts;
 
 /// For pip: the release whose verdicts were compared with the suite's own.
 const KOSOKU: &str = "--only-binary :all:\nkosoku==0.1.0\n";
@@ -86,11 +86,7 @@ fn read(report: &Path) -> Result<Counts> {
     for (case, verdict) in agents.into_values().flatten() {
         let of = |key: &str| verdict[key].as_str().unwrap_or("none").to_owned();
         let (behavior, close) = (of("behavior"), of("behaviorClose"));
-        if passes(&behavior, &close) {
-            counts.passed += 1;
-        } else {
-            counts.failed += 1;
-        }
+        counts.note(&format!("Autobahn {case}"), passes(&behavior, &close));
         if (behavior.as_str(), close.as_str()) != ("OK", "OK") {
             println!("  Autobahn {case}: {behavior}, close {close}");
         }

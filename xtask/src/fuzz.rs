@@ -11,8 +11,8 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::cargo::{self, Profile};
+use crate::counts::Counts;
 use crate::servers::{checkout, target_folder};
-use crate::test::Counts;
 use crate::wrapper;
 
 /// Runs of a target in `cargo xtask test`; a few seconds each.
@@ -60,11 +60,7 @@ fn run_all(targets: &[String], bound: Bound) -> Result<Counts> {
     let program = build()?;
     let mut counts = Counts::default();
     for target in targets {
-        if run_one(&program, target, bound)? {
-            counts.passed += 1;
-        } else {
-            counts.failed += 1;
-        }
+        counts.note(&format!("fuzz {target}"), run_one(&program, target, bound)?);
     }
     Ok(counts)
 }

@@ -19,6 +19,7 @@ mod cargo;
 mod chaos;
 mod cluster;
 mod conformance;
+mod counts;
 mod figures;
 mod fuzz;
 mod http;

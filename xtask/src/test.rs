@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::autobahn;
 use crate::cargo::{self, Profile, cargo};
 use crate::chaos;
+use crate::counts::Counts;
 use crate::fuzz;
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
@@ -22,7 +23,8 @@ const NODE_FOLDERS: [&str; 3] = [
     "shard-coordinator/tests/dashboard",
 ];
 
-/// Runs `cargo test` with `arguments`; the last line printed is `N passed, M failed[, K skipped]`.
+/// Runs `cargo test` with `arguments`; the last lines printed are what failed, by name, and
+/// `N passed, M failed[, K skipped]`.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     sweep()?;
     let binaries = install::databases()?;
@@ -54,7 +56,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     if !success && counts.failed == 0 {
         // Code that does not compile, or a test process that died without its closing line.
         eprintln!("error: cargo test failed outside of a test, see above");
-        counts.failed = 1;
+        counts.note("cargo test", false);
     }
     if arguments.is_empty() {
         println!("\n     Running the Autobahn test suite over the gateway's WebSocket");
@@ -64,7 +66,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         println!("\n     Running faults at random on a cluster: nine minutes");
         counts.add_all(chaos::smoke()?);
     }
-    println!("{counts}");
+    println!("\n{counts}");
     Ok(counts.exit_code())
 }
 
@@ -119,7 +121,7 @@ fn modified(file: &Path) -> Option<SystemTime> {
 fn stream(command: Command) -> Result<(Counts, bool)> {
     let mut counts = Counts::default();
     let status = cargo::run_reading(command, |line| {
-        counts.add(&String::from_utf8_lossy(line));
+        counts.read(&String::from_utf8_lossy(line));
         let mut stdout = std::io::stdout();
         stdout
             .write_all(line)
@@ -129,84 +131,9 @@ fn stream(command: Command) -> Result<(Counts, bool)> {
     Ok((counts, status.success()))
 }
 
-/// Sum of all closing lines.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) passed: u64,
-    pub(crate) failed: u64,
-    pub(crate) skipped: u64,
-}
-
-impl Counts {
-    pub(crate) fn add_all(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        if self.failed == 0 {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
-    }
-
-    /// `test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; …`
-    fn add(&mut self, line: &str) {
-        let Some((_, counts)) = line.split_once("test result: ") else {
-            return;
-        };
-        let Some((_, counts)) = counts.split_once(". ") else {
-            return;
-        };
-        for part in counts.split("; ") {
-            let Some((number, what)) = part.trim().split_once(' ') else {
-                continue;
-            };
-            let Ok(number) = number.parse::<u64>() else {
-                continue;
-            };
-            match what {
-                "passed" => self.passed += number,
-                "failed" => self.failed += number,
-                "ignored" => self.skipped += number,
-                _ => {}
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Counts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
-        if self.skipped > 0 {
-            write!(f, ", {} skipped", self.skipped)?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn closing_lines_add_up() {
-        let mut counts = Counts::default();
-        counts.add("test result: ok. 4 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.26s\n");
-        counts.add("test result: FAILED. 2 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\n");
-        counts.add("test the_result ... ok\n");
-        assert_eq!(
-            counts,
-            Counts {
-                passed: 6,
-                failed: 3,
-                skipped: 1
-            }
-        );
-        assert_eq!(counts.to_string(), "6 passed, 3 failed, 1 skipped");
-    }
 
     #[test]
     fn a_package_is_named_only_before_the_test_arguments() {
