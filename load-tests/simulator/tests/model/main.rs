@@ -108,6 +108,15 @@ fn small(without: resume::Without, faults: Faults) -> Resume {
     }
 }
 
+/// As above, with the gateway's answers to what Redis does not know.
+fn small_gateway(without: resume::Without, faults: Faults) -> Resume {
+    Resume {
+        fence: Fence::Log,
+        absent: Absent::AtHome,
+        ..small(without, faults)
+    }
+}
+
 #[test]
 fn a_session_resumes_exactly_or_is_told_so() {
     let model = resume(Ship::Async, FAULTS);
@@ -158,7 +167,7 @@ fn every_rule_of_resuming_is_needed() {
         (Without::OwnCheck, frozen, EXACT),
         (Without::OwnRaise, given_up, EXACT),
         (Without::LogGeneration, kills, EXACT),
-        (Without::Doubt, kill, EXACT),
+        (Without::Ahead, kill, EXACT),
         (Without::ClientsNumber, kill, "I5: s grows by one"),
     ] {
         let name = format!("resume without {without:?}");
@@ -178,20 +187,28 @@ fn every_rule_of_resuming_is_needed() {
 }
 
 #[test]
-fn a_node_taken_for_dead_must_give_up_its_sessions_in_case_redis_forgets_them() {
+fn a_node_taken_for_dead_must_doubt_its_sessions_once_redis_has_forgotten_them() {
+    use resume::Without;
     let faults = Faults {
         breaks: 1,
         freezes: 1,
         flushes: 1,
         ..NONE
     };
-    let model = small(resume::Without::SelfFence, faults);
-    breaks("resume without SelfFence", model, EXACT);
-    let model = small(resume::Without::Nothing, faults);
+    for without in [
+        Without::DoubtOfCopies,
+        Without::Look,
+        Without::EndOfAttempts,
+    ] {
+        let name = format!("resume without {without:?}");
+        breaks(&name, small_gateway(without, faults), EXACT);
+    }
+    let model = small_gateway(Without::Nothing, faults);
     holds("resume, frozen and flushed", model, Bound::Whole);
 }
 
-/// What a record in Redis alone cannot keep, and what does.
+/// What a record in Redis alone cannot keep, and what does, also if Redis does not tell in which
+/// life a log was written.
 #[test]
 fn a_record_that_rewinds_after_a_crash_fools_a_resume_unless_the_log_or_postgres_knows_too() {
     let faults = Faults {
@@ -200,8 +217,8 @@ fn a_record_that_rewinds_after_a_crash_fools_a_resume_unless_the_log_or_postgres
         rewinds: 1,
         ..NONE
     };
-    let model = small(resume::Without::Nothing, faults);
-    breaks("resume, rewound", model.clone(), EXACT);
+    let model = small(resume::Without::LifeOfLogs, faults);
+    breaks("resume without LifeOfLogs", model.clone(), EXACT);
     for fence in [Fence::Log, Fence::Postgres] {
         let model = Resume {
             fence,
@@ -210,6 +227,8 @@ fn a_record_that_rewinds_after_a_crash_fools_a_resume_unless_the_log_or_postgres
         let name = format!("resume, rewound, fenced by {fence:?}");
         holds(&name, model, Bound::Whole);
     }
+    let model = small(resume::Without::Nothing, faults);
+    holds("resume, rewound", model, Bound::Whole);
 }
 
 /// As above, where a session without a record is taken to be where its id says.

@@ -19,24 +19,21 @@ impl Model for Resume {
             shipped: None,
             written: 0,
             resumes: 0,
+            doubted: false,
             how: How::Identified,
         });
-        let record = Some(Record {
-            holder: Holder {
-                node: 0,
-                generation: 1,
-            },
-            resumes: 0,
-        });
+        let record = Some(Record::HOME);
         let mut state = State {
             heads: [0; REALMS],
             ephemeral_left: self.ephemeral,
             faults: self.faults,
+            life: 0,
             nodes,
             record,
             record_before: record,
             fence: None,
             logs: Vec::new(),
+            ended: Vec::new(),
             client: Client {
                 place: Place::Live(0),
                 got: Vec::new(),
@@ -75,10 +72,16 @@ impl Model for Resume {
                 if state.ephemeral_left > 0 {
                     actions.push(Action::Ephemeral(at));
                 }
-                if copy.shipped != Some(copy.last()) {
+                if !copy.doubted && copy.shipped != Some(copy.last()) {
                     actions.push(Action::Ship(at));
                 }
+                if copy.doubted && state.client.place == Place::Live(at) {
+                    actions.push(Action::Prove(at));
+                }
                 actions.push(Action::Renew(at));
+            }
+            if node.life != state.life {
+                actions.push(Action::Look(at));
             }
             if let Some(resuming) = &node.resuming {
                 actions.push(match resuming.step {
@@ -147,17 +150,19 @@ impl Model for Resume {
                 state.stop(node);
                 state.nodes[node].standing = Standing::Down;
             }
-            Action::Start(node) => state.nodes[node] = Node::EMPTY,
+            Action::Start(node) => {
+                state.nodes[node] = Node {
+                    life: state.life,
+                    ..Node::EMPTY
+                };
+            }
             Action::Freeze(node) => {
                 state.faults.freezes -= 1;
                 state.nodes[node].standing = Standing::Frozen;
             }
-            Action::Thaw(node) => {
-                state.nodes[node].standing = Standing::Up;
-                if ![Without::SelfFence, Without::OwnCheck].contains(&self.without) {
-                    state.stop(node);
-                }
-            }
+            Action::Thaw(node) => state.nodes[node].standing = Standing::Up,
+            Action::Look(node) => self.look(&mut state, node),
+            Action::Prove(node) => state.nodes[node].copy.as_mut()?.doubted = false,
             Action::Resume(node) => {
                 state.client.place = Place::Asking(node);
                 state.nodes[node].resuming = None;
@@ -178,17 +183,21 @@ impl Model for Resume {
             Action::Lose => {
                 state.faults.losses -= 1;
                 state.record = None;
-                state.give_up_attempts();
+                self.end_attempts(&mut state);
             }
             Action::Flush => {
                 state.faults.flushes -= 1;
+                state.life += 1;
                 (state.record, state.record_before) = (None, None);
                 state.logs.clear();
+                state.ended.clear();
+                self.end_attempts(&mut state);
             }
             Action::Rewind => {
                 state.faults.rewinds -= 1;
+                state.life += 1;
                 state.record = state.record_before;
-                state.give_up_attempts();
+                self.end_attempts(&mut state);
             }
         }
         (state != *last).then_some(state)

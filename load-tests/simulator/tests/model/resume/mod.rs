@@ -3,11 +3,15 @@
 //! A node hands the session over (`Move`), or its successor counts in the delivery log of a
 //! node that is dead. Delivery to a node is taken as right here, see `delivery`: a node has
 //! the next event of a realm whenever it looks.
+//!
+//! Redis has a life, another one after each loss that can be noticed. A node that sees another
+//! life than before doubts its copy until the client answers on the connection it has.
 
 mod check;
 mod steps;
 
 type Generation = u8;
+type Life = u8;
 
 pub(crate) const NODES: usize = 3;
 /// A guild and the user's own realm.
@@ -53,12 +57,19 @@ pub(crate) enum Without {
     OwnCheck,
     /// A node that resumes its own copy leaves the record as it is.
     OwnRaise,
-    /// A node that was taken for dead keeps its copies when it goes on.
-    SelfFence,
+    /// A node keeps to its copy, whatever Redis has lost.
+    DoubtOfCopies,
+    /// A node does not look which life Redis is in before it resumes its own copy or hands it
+    /// over: it learns of that in its own time.
+    Look,
+    /// An attempt to RESUME goes on, whatever Redis has lost since it began.
+    EndOfAttempts,
+    /// A log is read whatever life of Redis it was written for.
+    LifeOfLogs,
     /// A log is read whatever generation wrote it.
     LogGeneration,
     /// An `s` beyond the log is taken for the log's end.
-    Doubt,
+    Ahead,
     /// Ephemeral dispatches are not logged.
     EphemeralRecords,
     /// Dispatches leave before the log has them, though `Sync` was asked for.
@@ -89,11 +100,11 @@ pub(crate) struct Faults {
     pub(crate) kills: u8,
     /// Nodes that stand still for so long that they count as dead.
     pub(crate) freezes: u8,
-    /// Redis forgets the session's record, and nothing else.
+    /// Redis forgets the session's record, and nothing else: nobody notices.
     pub(crate) losses: u8,
-    /// Redis forgets everything.
+    /// Redis forgets everything; another life.
     pub(crate) flushes: u8,
-    /// The session's record is again what it was before its last change.
+    /// The session's record is again what it was before its last change; another life.
     pub(crate) rewinds: u8,
 }
 
@@ -109,11 +120,15 @@ pub(crate) struct State {
     heads: [u8; REALMS],
     ephemeral_left: u8,
     faults: Faults,
+    /// Of Redis.
+    life: Life,
     nodes: [Node; NODES],
     record: Option<Record>,
     record_before: Option<Record>,
     fence: Option<Holder>,
     logs: Vec<Log>,
+    /// Whose logs say that the session went on elsewhere ([`Fence::Log`]).
+    ended: Vec<Holder>,
     client: Client,
     /// Highest generation a copy ever had, and whether one was given twice.
     highest: Generation,
@@ -126,6 +141,17 @@ struct Record {
     holder: Holder,
     /// Every RESUME counts, so that one that its client has given up comes too late.
     resumes: u8,
+}
+
+impl Record {
+    /// Where the session began, before any RESUME.
+    const HOME: Self = Self {
+        holder: Holder {
+            node: 0,
+            generation: 1,
+        },
+        resumes: 0,
+    };
 }
 
 /// Who has a copy. The generation rises whenever another node takes the session.
@@ -145,6 +171,8 @@ enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Node {
     standing: Standing,
+    /// Of Redis, when the node looked last.
+    life: Life,
     copy: Option<Held>,
     resuming: Option<Resuming>,
 }
@@ -165,6 +193,8 @@ struct Held {
     written: u8,
     /// RESUMEs of the session so far.
     resumes: u8,
+    /// Redis has lost something, and the client has not answered here since.
+    doubted: bool,
     how: How,
 }
 
@@ -179,6 +209,8 @@ enum How {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Log {
     of: Holder,
+    /// The one that the node knew of when it wrote.
+    life: Life,
     base: u8,
     start: [u8; REALMS],
     items: Vec<Item>,
@@ -231,6 +263,8 @@ pub(crate) enum Action {
     Start(usize),
     Freeze(usize),
     Thaw(usize),
+    Look(usize),
+    Prove(usize),
     Resume(usize),
     Ask(usize),
     Raise(usize),

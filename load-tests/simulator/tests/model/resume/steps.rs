@@ -22,6 +22,7 @@ impl Held {
 impl Node {
     pub(super) const EMPTY: Self = Self {
         standing: Standing::Up,
+        life: 0,
         copy: None,
         resuming: None,
     };
@@ -70,14 +71,6 @@ impl State {
         }
     }
 
-    /// What a failover of Redis finds under way is over: no attempt is compared with a record
-    /// that is again what it was.
-    pub(super) fn give_up_attempts(&mut self) {
-        for node in 0..NODES {
-            self.hang_up(node);
-        }
-    }
-
     /// The client that waits at a node, if it still does, goes on after `s`.
     pub(super) fn attach(&mut self, node: usize, s: u8) {
         self.nodes[node].resuming = None;
@@ -95,6 +88,7 @@ impl State {
     }
 
     pub(super) fn ship(&mut self, node: usize, model: &Resume) {
+        let life = self.nodes[node].life;
         let Some(copy) = &mut self.nodes[node].copy else {
             return;
         };
@@ -106,10 +100,14 @@ impl State {
         }
         let log = Log {
             of,
+            life,
             base: copy.base,
             start: copy.start,
             items,
         };
+        if self.ended.contains(&of) {
+            return; // what a copy says that went on elsewhere counts no longer
+        }
         self.logs.retain(|log| log.of != of);
         self.logs.push(log);
         self.logs
@@ -122,19 +120,57 @@ impl Resume {
         state.nodes[node].standing == Standing::Up
     }
 
+    /// What Redis loses ends what it finds under way: no attempt is compared with a record that
+    /// is again what it was, nor brings a copy of before.
+    pub(super) fn end_attempts(&self, state: &mut State) {
+        if self.without != Without::EndOfAttempts {
+            (0..NODES).for_each(|node| state.hang_up(node));
+        }
+    }
+
+    /// A node sees which life Redis is in. If it is another one, its copy is in doubt, and its
+    /// log begins anew.
+    pub(super) fn look(&self, state: &mut State, node: usize) {
+        let life = state.life;
+        let node = &mut state.nodes[node];
+        if node.life == life {
+            return;
+        }
+        node.life = life;
+        if let Some(copy) = &mut node.copy {
+            copy.shipped = None;
+            copy.doubted = self.without != Without::DoubtOfCopies;
+        }
+    }
+
+    /// As it does before its copy is resumed or handed over.
+    fn look_first(&self, state: &mut State, node: usize) {
+        if self.without != Without::Look {
+            self.look(state, node);
+        }
+    }
+
+    /// What a record says, also if there is none.
+    fn said(&self, record: Option<Record>) -> Option<Record> {
+        match self.absent {
+            Absent::Unknown => record,
+            Absent::AtHome => record.or(Some(Record::HOME)),
+        }
+    }
+
     /// A client asks a node to go on after `s`. The record is read at once; a node that has the
-    /// session counts the RESUME in the same step.
+    /// session looks which life Redis is in and counts the RESUME in the same step.
     pub(super) fn resume(&self, state: &mut State, node: usize, s: u8) {
+        match &state.nodes[node].copy {
+            Some(copy) if copy.doubted => return state.refuse(node),
+            Some(_) => self.look_first(state, node),
+            None => {}
+        }
         let seen = state.record;
-        let home = Holder {
-            node: 0,
-            generation: 1,
-        };
-        let said = match (seen, self.absent) {
-            (Some(seen), _) => seen.holder,
-            (None, Absent::AtHome) => home,
-            (None, Absent::Unknown) if self.without == Without::OwnCheck => home,
-            (None, Absent::Unknown) => return state.refuse(node),
+        let said = match self.said(seen) {
+            Some(said) => said.holder,
+            None if self.without == Without::OwnCheck => Record::HOME.holder,
+            None => return state.refuse(node),
         };
         let fence = state.fence.filter(|_| self.fence == Fence::Postgres);
         let from = match fence {
@@ -146,7 +182,7 @@ impl Resume {
             // A record that is older than the copy was rewound.
             let is_newest = from == own || from.generation < own.generation;
             if is_newest || self.without == Without::OwnCheck {
-                if !copy.holds(s) {
+                if copy.doubted || !copy.holds(s) {
                     return state.refuse(node);
                 }
                 if self.without != Without::OwnRaise {
@@ -176,13 +212,16 @@ impl Resume {
         from: Holder,
         seen: Option<Record>,
     ) {
+        if self.up(state, from.node) {
+            self.look_first(state, from.node);
+        }
         let holder = &state.nodes[from.node];
         let held = holder
             .copy
             .as_ref()
             .filter(|copy| holder.standing == Standing::Up && copy.generation == from.generation);
         let copy = match held {
-            Some(held) if !held.holds(s) => return state.refuse(node),
+            Some(held) if held.doubted || !held.holds(s) => return state.refuse(node),
             Some(held) => {
                 let done = usize::from(s - held.base);
                 let copy = Held {
@@ -209,13 +248,16 @@ impl Resume {
     }
 
     pub(super) fn count(&self, state: &State, s: u8, from: Holder) -> Option<Held> {
+        let any_life = self.without == Without::LifeOfLogs;
+        let logs = state.logs.iter();
+        let mut logs = logs.filter(|log| any_life || log.life == state.life);
         let log = match self.without {
-            Without::LogGeneration => state.logs.iter().max_by_key(|log| log.of.generation),
-            _ => state.logs.iter().find(|log| log.of == from),
+            Without::LogGeneration => logs.max_by_key(|log| log.of.generation),
+            _ => logs.find(|log| log.of == from),
         }?;
         let mut done = usize::from(s.checked_sub(log.base)?);
         if done > log.items.len() {
-            if self.without != Without::Doubt {
+            if self.without != Without::Ahead {
                 return None;
             }
             done = log.items.len();
@@ -234,6 +276,7 @@ impl Resume {
             shipped: None,
             written: base,
             resumes: 0,
+            doubted: false,
             how: How::Counted,
         })
     }
@@ -250,10 +293,8 @@ impl Resume {
         let outrun = state
             .fence
             .is_some_and(|fence| fence.generation >= now.generation);
-        if copy.how == How::Counted && self.fence == Fence::Log {
-            state.logs.retain(|log| log.of != from);
-        }
-        let changed = state.record != seen && self.without != Without::Compare;
+        let changed = self.said(state.record) != self.said(seen);
+        let changed = changed && self.without != Without::Compare;
         if changed || fenced && outrun {
             // Another attempt was faster. This one is not tried again: its client may have gone
             // on with the other, and its `s` with it.
@@ -261,6 +302,10 @@ impl Resume {
         }
         if fenced {
             state.fence = Some(now);
+        }
+        if copy.how == How::Counted && self.fence == Fence::Log {
+            state.logs.retain(|log| log.of != from);
+            state.ended.push(from);
         }
         let resumes = resumes(seen) + 1;
         state.set_record(Record {
@@ -281,7 +326,8 @@ impl Resume {
         state.attach(node, written);
     }
 
-    /// A node writes that it has the session, or learns that it has not.
+    /// A node writes that it has the session, or learns that it has not. A copy in doubt, too,
+    /// says where it is.
     pub(super) fn renew(&self, state: &mut State, node: usize) {
         let Some(copy) = &state.nodes[node].copy else {
             return;
@@ -318,7 +364,8 @@ impl Resume {
         };
         let waits = self.ship == Ship::Sync && self.without != Without::Waiting;
         state.nodes[node].copy.as_ref().is_some_and(|copy| {
-            let ready = if waits {
+            // One in doubt is not in the log.
+            let ready = if waits && !copy.doubted {
                 copy.shipped.unwrap_or(copy.base)
             } else {
                 copy.last()
