@@ -58,7 +58,8 @@ pub fn delivery_log(boot: u32, core: u16) -> String {
 }
 
 /// Sessions that others have taken over from one start of a node: a stream of their ids under
-/// [`STREAM_FIELD`], kept as long as delivery logs.
+/// [`STREAM_FIELD`] and their generations since under [`GENERATION_FIELD`], kept as long as
+/// delivery logs.
 pub fn taken(boot: u32) -> String {
     format!("tk:{{{boot:08x}}}")
 }
@@ -67,6 +68,11 @@ pub fn taken(boot: u32) -> String {
 /// [`taken`].
 pub fn mark(boot: u32) -> String {
     format!("mk:{{{boot:08x}}}")
+}
+
+/// Somewhere in a Redis Cluster, to ask whoever would have it. Never written.
+pub fn probe(number: u16) -> String {
+    format!("pb:{{{number}}}")
 }
 
 /// A session's key lives this long after its node last wrote it.
@@ -110,5 +116,7 @@ pub const STREAM_LENGTH_MAX: usize = 2_000;
 pub const STREAM_FIELD: &str = "e";
 /// In a delivery log, beside each chunk: the life of the server that it was meant for.
 pub const LIFE_FIELD: &str = "l";
+/// Beside a session that was taken over: its generation since then.
+pub const GENERATION_FIELD: &str = "g";
 /// In a delivery log: a session that is no longer the core's.
 pub const TAKEN_FIELD: &str = "taken";

@@ -365,7 +365,6 @@ async fn serve(
     let finder = Finder::new(travel::Parts {
         boot: config.boot,
         commands: commands.clone(),
-        map,
         links,
         holders: holders.clone(),
         claims: claims.clone(),
@@ -376,6 +375,7 @@ async fn serve(
         cores: cores.clone(),
     });
     spawn_local(log.clone().run());
+    spawn_local(losses.clone().tick());
     spawn_local(losses.watch());
     spawn_local(holders.clone().renew(log.clone()));
     spawn_local(holders.clone().watch_taken());

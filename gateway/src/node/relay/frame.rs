@@ -26,7 +26,7 @@ use crate::{
 
 /// What the frames mean: raised by every change that another version would not understand. Gateways
 /// of different versions have no links; each serves its clients itself then.
-pub(crate) const VERSION: u16 = 2;
+pub(crate) const VERSION: u16 = 3;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.
@@ -92,6 +92,8 @@ pub(crate) struct Wanted {
     pub(crate) core: CoreId,
     /// How often the session had been resumed when that was looked up.
     pub(crate) generation: u64,
+    /// In which life Redis said so.
+    pub(crate) life: String,
     pub(crate) claim: Claim,
 }
 

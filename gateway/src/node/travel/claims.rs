@@ -54,9 +54,9 @@ impl Claims {
         })
     }
 
-    /// Asks a core of this process.
-    pub(crate) async fn here(&self, core: CoreId, mut claim: Claim) -> Option<Claimed> {
-        if !self.losses.are_known().await {
+    /// Asks a core of this process. `life`: of Redis when it said that the session is here.
+    pub(crate) async fn here(&self, core: CoreId, mut claim: Claim, life: &str) -> Option<Claimed> {
+        if !self.losses.know(life, claim.session).await {
             return Some(Claimed::Gone);
         }
         let handle = self.cores.get(usize::from(core))?;
@@ -91,7 +91,7 @@ impl Claims {
             // It was resumed here since: that attempt was given up, and must not take it away.
             return Some(Claimed::Gone);
         }
-        self.here(wanted.core, wanted.claim).await
+        self.here(wanted.core, wanted.claim, &wanted.life).await
     }
 
     /// An answer has come; too late, it is for nobody.

@@ -12,7 +12,10 @@ use redis::{ErrorKind, RedisResult, Script, ServerErrorKind, streams::StreamRang
 use rustc_hash::FxHashMap;
 use tokio::time::{sleep, timeout};
 
-use super::log::{DeliveryLog, note_taken};
+use super::{
+    lives::LIFE,
+    log::{DeliveryLog, note_taken},
+};
 use crate::{
     broken::{self, Broken},
     bus::{CoreHandle, CoreId, ToCore},
@@ -29,29 +32,36 @@ const TAKEN_PERIOD: Duration = Duration::from_secs(2);
 /// Of those, read at once.
 const TAKEN_AT_ONCE: usize = 1000;
 
-/// Gives a session to a core of this node if its generation is the one that was read; 0 if not.
+/// Who has a session, and in which life Redis says so.
+static OF: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        r"{LIFE} return {{redis.call('GET', KEYS[1]) or '', life()}}"
+    ))
+});
+
+/// Gives a session to a core of this node if its generation is the one that was read, and Redis has
+/// lost nothing since; 0 if not.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+    Script::new(&format!(
+        r"{LIFE}
         local stored = redis.call('GET', KEYS[1])
         local generation = 0
         if stored then
             generation = tonumber(string.match(stored, '^(%d+) ')) or 0
         end
-        if generation ~= tonumber(ARGV[1]) then
+        if generation ~= tonumber(ARGV[1]) or life() ~= ARGV[4] then
             return 0
         end
         redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
         return 1
-        ",
-    )
+        "
+    ))
 });
 
-/// Writes who has a session, if that is still who it was; 0 if somebody has a later generation of
-/// it, or the same. What Redis lost says nothing against it.
-static KEEP: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// Lua: the function `keep()`, which writes who has a session, if that is still who it was; 0 if
+/// somebody has a later generation of it, or the same. What Redis lost says nothing against it.
+const KEEP: &str = r"
+    local function keep()
         local stored = redis.call('GET', KEYS[1])
         if stored and stored ~= ARGV[2] then
             local generation = tonumber(string.match(stored, '^(%d+) ')) or 0
@@ -61,8 +71,23 @@ static KEEP: LazyLock<Script> = LazyLock::new(|| {
         end
         redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
         return 1
-        ",
-    )
+    end
+";
+
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{KEEP} return keep()")));
+
+/// The same, but for a client that comes back: nothing is done, and -1 the answer, unless it is known
+/// what Redis had lost. The second answer is its life.
+static STAY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        r"{LIFE} {KEEP}
+        local now = life()
+        if not string.find(ARGV[5], ' ' .. now .. ' ', 1, true) then
+            return {{-1, now}}
+        end
+        return {{keep(), now}}
+        "
+    ))
 });
 
 /// Who has a session.
@@ -72,6 +97,17 @@ pub(crate) struct Holder {
     pub(crate) generation: u64,
     pub(crate) boot: u32,
     pub(crate) core: CoreId,
+}
+
+/// What becomes of a session here whose client comes back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// It goes on here.
+    Stays,
+    /// What is here is a copy of a session that goes on elsewhere.
+    Copy,
+    /// Redis is in this life, and what it lost before is not known.
+    Unknown(String),
 }
 
 /// See the module.
@@ -93,15 +129,15 @@ impl Holders {
         })
     }
 
-    /// Who has a session, as Redis says.
-    pub(super) async fn of(&self, session: SessionId) -> RedisResult<Holder> {
+    /// Who has a session, as Redis says, and the life in which it does.
+    pub(super) async fn of(&self, session: SessionId) -> RedisResult<(Holder, String)> {
         let mut commands = self.commands.clone();
-        let stored: Option<String> = redis::cmd("GET")
-            .arg(keys::session(&session.to_string()))
-            .query_async(&mut commands)
+        let (stored, life): (String, String) = OF
+            .key(keys::session(&session.to_string()))
+            .invoke_async(&mut commands)
             .await?;
-        let moved = stored.as_deref().and_then(Holder::parse);
-        Ok(moved.unwrap_or_else(|| Holder::by_id(session)))
+        let holder = Holder::parse(&stored).unwrap_or_else(|| Holder::by_id(session));
+        Ok((holder, life))
     }
 
     /// The generation of the copy that is here, as far as this node knows.
@@ -110,11 +146,12 @@ impl Holders {
         here.get(&session).map_or(0, |holder| holder.generation)
     }
 
-    /// Gives a session to a core of this node; `false`: somebody else was faster.
+    /// Gives a session to a core of this node; `false`: somebody else was faster, or Redis has lost
+    /// something since it said who has it.
     pub(super) async fn take(
         &self,
         session: SessionId,
-        from: Holder,
+        (from, life): (Holder, &str),
         core: CoreId,
     ) -> RedisResult<bool> {
         let to = self.next(from, core);
@@ -124,6 +161,7 @@ impl Holders {
             .arg(from.generation)
             .arg(to.to_string())
             .arg(keys::SESSION_TTL_MS)
+            .arg(life)
             .invoke_async(&mut commands)
             .await?;
         let taken = taken || broken::is(Broken::Generation);
@@ -133,28 +171,39 @@ impl Holders {
         Ok(taken)
     }
 
-    /// A client resumes a session where it is; `false`: what is here is a copy of a session that
-    /// goes on elsewhere.
-    pub(super) async fn stay(&self, session: SessionId, core: CoreId) -> RedisResult<bool> {
+    /// A client resumes a session where it is. `lives`: those of Redis of which it is known what was
+    /// lost before them.
+    pub(super) async fn stay(
+        &self,
+        session: SessionId,
+        core: CoreId,
+        lives: &str,
+    ) -> RedisResult<Stay> {
         let known = self.here.borrow().get(&session).copied();
         let known = known.unwrap_or_else(|| Holder::by_id(session));
         let next = self.next(known, core);
         let mut commands = self.commands.clone();
-        let stays: bool = keep(session, known, next)
-            .invoke_async(&mut commands)
-            .await?;
-        if stays || broken::is(Broken::Generation) {
+        let mut script = keep(&STAY, session, known, next);
+        let (stays, life): (i64, String) = script.arg(lives).invoke_async(&mut commands).await?;
+        if stays == 1 || broken::is(Broken::Generation) {
             self.here.borrow_mut().insert(session, next);
-            return Ok(true);
+            return Ok(Stay::Stays);
+        }
+        if stays < 0 {
+            return Ok(Stay::Unknown(life));
         }
         self.lose(session, core);
-        Ok(false)
+        Ok(Stay::Copy)
     }
 
     /// Tells the node that had a session, should it live, that it has it no longer.
     pub(super) async fn announce(&self, from: Holder, session: SessionId) -> RedisResult<()> {
         let (key, commands) = (keys::taken(from.boot), self.commands.clone());
-        note_taken(commands, &key, keys::STREAM_FIELD, session).await
+        let fields = [
+            (keys::STREAM_FIELD, session.to_string()),
+            (keys::GENERATION_FIELD, (from.generation + 1).to_string()),
+        ];
+        note_taken(commands, &key, &fields).await
     }
 
     /// A session is no longer here.
@@ -192,13 +241,13 @@ impl Holders {
         let mut commands = self.commands.clone();
         let mut pipeline = redis::pipe();
         for &(session, holder) in here {
-            pipeline.invoke_script(&keep(session, holder, holder));
+            pipeline.invoke_script(&keep(&RENEW, session, holder, holder));
         }
         // Of several servers one may be away, or have forgotten the script.
         pipeline.ignore_errors();
         let mut ours: Vec<RedisResult<bool>> = pipeline.query_async(&mut commands).await?;
         if ours.iter().any(is_script_lacking) {
-            KEEP.load_async(&mut commands).await?;
+            RENEW.load_async(&mut commands).await?;
             ours = pipeline.query_async(&mut commands).await?;
         }
         for (&(session, holder), ours) in here.iter().zip(ours) {
@@ -237,8 +286,12 @@ impl Holders {
                     && let Some(session) = SessionId::parse(&session)
                 {
                     let here = self.here.borrow().get(&session).copied();
-                    let core = here.map_or(session.core(), |holder| holder.core);
-                    self.lose(session, core);
+                    let here = here.unwrap_or_else(|| Holder::by_id(session));
+                    let taken: Option<u64> = entry.get(keys::GENERATION_FIELD);
+                    // It may have come back since.
+                    if taken.is_none_or(|taken| taken > here.generation) {
+                        self.lose(session, here.core);
+                    }
                 }
                 after = entry.id;
             }
@@ -264,8 +317,13 @@ fn is_script_lacking<T>(answer: &RedisResult<T>) -> bool {
     answer.as_ref().is_err_and(|error| error.kind() == lacking)
 }
 
-fn keep(session: SessionId, from: Holder, to: Holder) -> redis::ScriptInvocation<'static> {
-    let mut invocation = KEEP.key(keys::session(&session.to_string()));
+fn keep(
+    script: &'static Script,
+    session: SessionId,
+    from: Holder,
+    to: Holder,
+) -> redis::ScriptInvocation<'static> {
+    let mut invocation = script.key(keys::session(&session.to_string()));
     invocation
         .arg(from.generation)
         .arg(from.to_string())

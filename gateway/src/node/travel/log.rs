@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-use super::losses::ask_life;
+use super::lives::ask_life;
 use crate::{
     bus::{CoreHandle, CoreId, ToCore},
     config::ResumeLog,
@@ -288,7 +288,8 @@ impl DeliveryLog {
     /// Writes into the log of another node's core that a session is no longer there.
     pub(crate) async fn end(&self, boot: u32, core: CoreId, session: SessionId) -> RedisResult<()> {
         let (key, commands) = (keys::delivery_log(boot, core), self.commands.clone());
-        note_taken(commands, &key, keys::TAKEN_FIELD, session).await
+        let session = session.to_string();
+        note_taken(commands, &key, &[(keys::TAKEN_FIELD, session)]).await
     }
 
     /// Reads on in the log of a core, behind what was read before. Chunks of another life of the
@@ -361,15 +362,13 @@ impl DeliveryLog {
 pub(super) async fn note_taken(
     mut commands: Connection,
     key: &str,
-    field: &str,
-    session: SessionId,
+    fields: &[(&str, String)],
 ) -> RedisResult<()> {
     redis::pipe()
         .cmd("XADD")
         .arg(key)
         .arg("*")
-        .arg(field)
-        .arg(session.to_string())
+        .arg(fields)
         .ignore()
         .cmd("PEXPIRE")
         .arg(key)

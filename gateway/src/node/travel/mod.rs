@@ -9,6 +9,7 @@
 
 pub(crate) mod claims;
 pub(crate) mod holders;
+mod lives;
 pub(crate) mod log;
 pub(crate) mod losses;
 
@@ -26,11 +27,11 @@ use tokio::{sync::Mutex, time::sleep};
 
 use self::{
     claims::Claims,
-    holders::{Holder, Holders},
+    holders::{Holder, Holders, Stay},
     log::DeliveryLog,
     losses::Losses,
 };
-use super::{answer, map::MapWatch, relay::link::Links, start_limits::StartLimits, voice::Voice};
+use super::{answer, relay::link::Links, start_limits::StartLimits, voice::Voice};
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, SessionKey, ToCore},
     codec::Resume,
@@ -52,7 +53,6 @@ const HISTORY_KEPT: Duration = Duration::from_secs(60);
 pub(crate) struct Parts {
     pub(crate) boot: u32,
     pub(crate) commands: Connection,
-    pub(crate) map: Rc<MapWatch>,
     pub(crate) links: Rc<Links>,
     pub(crate) holders: Rc<Holders>,
     pub(crate) claims: Rc<Claims>,
@@ -102,23 +102,33 @@ impl Finder {
     /// A client resumes a session of the core it came to.
     ///
     /// Without Redis nobody can tell whether the session went on elsewhere meanwhile, unless there
-    /// is no other node.
+    /// is no other node; nor once Redis has lost something.
     pub(crate) async fn own(&self, core: CoreId, resume: &Resume) -> Own {
         let Some(session) = SessionId::parse(&resume.session_id) else {
             return Own::Unsure;
         };
-        if !self.parts.losses.are_known().await && self.parts.map.current().nodes.len() > 1 {
-            return Own::Unsure;
-        }
-        match self.parts.holders.stay(session, core).await {
-            Ok(true) => Own::Stays,
-            Ok(false) => Own::Copy,
-            Err(_) if self.parts.map.current().nodes.len() < 2 => Own::Stays,
-            Err(error) => {
-                tracing::debug!(%error, "who has a session is not known");
-                Own::Unsure
+        let Parts {
+            holders, losses, ..
+        } = &self.parts;
+        let doubts = losses.doubts();
+        // Once more if it was not known yet what Redis had lost, and that casts no doubt.
+        for _ in 0..2 {
+            match holders.stay(session, core, &losses.lives()).await {
+                Ok(Stay::Stays) => return Own::Stays,
+                Ok(Stay::Copy) => return Own::Copy,
+                Ok(Stay::Unknown(life)) => {
+                    if !losses.know(&life, session).await || losses.doubts() != doubts {
+                        return Own::Unsure;
+                    }
+                }
+                Err(_) if losses.is_alone() => return Own::Stays,
+                Err(error) => {
+                    tracing::debug!(%error, "who has a session is not known");
+                    return Own::Unsure;
+                }
             }
         }
+        Own::Unsure
     }
 
     /// The session that a client of a core of ours resumes.
@@ -131,7 +141,7 @@ impl Finder {
     ) -> Result<(Box<Travelling>, Resumed), Option<NotResumed>> {
         let session = SessionId::parse(&resume.session_id).ok_or(None)?;
         let holders = &self.parts.holders;
-        let holder = holders.of(session).await.map_err(|error| {
+        let (holder, life) = holders.of(session).await.map_err(|error| {
             tracing::debug!(%error, "who has a session is not known");
             None
         })?;
@@ -141,7 +151,7 @@ impl Finder {
             token: resume.token.hash(),
             s: resume.seq,
         };
-        let found = match self.claim(holder, claim.clone()).await {
+        let found = match self.claim((holder, &life), claim.clone()).await {
             Some(Claimed::Session(session)) => (session, Resumed::Moved),
             Some(Claimed::InvalidSeq) => return Err(Some(NotResumed::InvalidSeq)),
             Some(Claimed::Unknown | Claimed::OtherToken | Claimed::Gone) => return Err(None),
@@ -151,7 +161,7 @@ impl Finder {
                 (session, Resumed::Recovered)
             }
         };
-        let taken = match holders.take(session, holder, core).await {
+        let taken = match holders.take(session, (holder, &life), core).await {
             // Its node may live, and would not learn that the session is here.
             Ok(true) if found.1 == Resumed::Recovered => self.told(holder, session).await,
             taken => taken,
@@ -202,10 +212,10 @@ impl Finder {
     }
 
     /// Asks whoever has the session; `None`: nobody answers.
-    async fn claim(&self, holder: Holder, claim: Claim) -> Option<Claimed> {
+    async fn claim(&self, (holder, life): (Holder, &str), claim: Claim) -> Option<Claimed> {
         let parts = &self.parts;
         if holder.boot == parts.boot {
-            return parts.claims.here(holder.core, claim).await;
+            return parts.claims.here(holder.core, claim, life).await;
         }
         let mut commands = parts.commands.clone();
         let node: RedisResult<Option<String>> = redis::cmd("GET")
@@ -217,6 +227,7 @@ impl Finder {
             boot: holder.boot,
             core: holder.core,
             generation: holder.generation,
+            life: life.to_owned(),
             claim,
         };
         parts.claims.at_node(&parts.links, &node, wanted).await
