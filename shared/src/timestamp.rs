@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// An instant, written `2026-01-02T03:04:05.678000+00:00`: six digits and an offset,
-/// because some libraries refuse a `Z` or fewer digits. Read in any RFC 3339 form.
+/// because some libraries refuse a `Z` or fewer digits. Read in any RFC 3339 form, as long as
+/// it can be written again: in UTC its year has four digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timestamp(pub OffsetDateTime);
 
@@ -54,8 +55,11 @@ impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         OffsetDateTime::parse(&text, &Rfc3339)
+            .ok()
+            .and_then(|at| at.checked_to_offset(UtcOffset::UTC))
+            .filter(|at| at.year() >= 0)
             .map(Self)
-            .map_err(|_| de::Error::custom("not an ISO 8601 timestamp"))
+            .ok_or_else(|| de::Error::custom("not an ISO 8601 timestamp"))
     }
 }
 
@@ -71,5 +75,17 @@ mod tests {
         assert_eq!(serde_json::from_str::<Timestamp>(&json).unwrap(), at);
         let z: Timestamp = serde_json::from_str("\"2026-01-02T03:04:05.678Z\"").unwrap();
         assert_eq!(z, at);
+    }
+
+    #[test]
+    fn what_is_read_can_be_written() {
+        let read = |text: &str| serde_json::from_value::<Timestamp>(text.into());
+        for text in ["9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00"] {
+            assert!(read(text).is_err(), "{text}");
+        }
+        for text in ["9999-12-31T23:59:59+01:00", "0000-01-01T00:00:00-01:00"] {
+            let at = read(text).unwrap();
+            assert_eq!(read(&at.to_string()).unwrap(), at, "{text}");
+        }
     }
 }
