@@ -314,6 +314,66 @@ async fn a_recurring_event_has_exceptions_and_a_next_date(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_event_is_within_a_few_years(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let (far, code) = (in_hours(6 * 366 * 24), "DATE_TIME_TYPE_TOO_LATE");
+    for field in ["scheduled_start_time", "scheduled_end_time"] {
+        let mut body = picnic();
+        body[field] = json!(far);
+        app.post(&alice, &path, body)
+            .await
+            .expect_fault(field, code);
+    }
+    let mut body = picnic();
+    body["recurrence_rule"] = json!({ "start": far, "frequency": 3 });
+    app.post(&alice, &path, body.clone())
+        .await
+        .expect_fault("recurrence_rule.start", code);
+    body["recurrence_rule"]["start"] = json!(in_hours(1));
+    let made = app.post(&alice, &path, body).await.expect(200);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    app.patch(&alice, &one, json!({ "scheduled_end_time": far }))
+        .await
+        .expect_fault("scheduled_end_time", code);
+
+    let exceptions = format!("{one}/exceptions");
+    for field in [
+        "original_scheduled_start_time",
+        "scheduled_start_time",
+        "scheduled_end_time",
+    ] {
+        let mut body = json!({ "original_scheduled_start_time": in_hours(25) });
+        body[field] = json!(far);
+        app.post(&alice, &exceptions, body)
+            .await
+            .expect_fault(field, code);
+    }
+    let moved = json!({ "original_scheduled_start_time": in_hours(25) });
+    let moved = app.post(&alice, &exceptions, moved).await.expect(200);
+    let id = moved["event_exception_id"].as_str().unwrap();
+    let exception = format!("{exceptions}/{id}");
+    app.patch(&alice, &exception, json!({ "scheduled_end_time": far }))
+        .await
+        .expect_fault("scheduled_end_time", code);
+
+    // Of a time without bounds: the next date leaves no room for it.
+    sqlx::query("update scheduled_event set ends_at = '9999-12-31T23:00:00Z'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.patch(&alice, &one, json!({ "status": 2 }))
+        .await
+        .expect(200);
+    let next = app.patch(&alice, &one, json!({ "status": 3 })).await;
+    let next = next.expect(200);
+    assert_eq!(next["status"], 1);
+    assert_eq!(next["scheduled_start_time"], json!(in_hours(25)));
+    assert_eq!(next["scheduled_end_time"], Value::Null);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_stage_is_opened_renamed_and_closed(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

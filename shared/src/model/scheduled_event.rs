@@ -38,7 +38,8 @@ pub struct ScheduledEvent {
 }
 
 impl ScheduledEvent {
-    /// The event once it has taken place: completed, or waiting for its next date.
+    /// The event once it has taken place: completed, or waiting for its next date. An end that
+    /// no date is far enough for is none.
     pub fn after_it(mut self) -> Self {
         self.entity_id = None;
         let canceled: Vec<u64> = self
@@ -65,7 +66,9 @@ impl ScheduledEvent {
                     .scheduled_end_time
                     .map(|end| end.0 - self.scheduled_start_time.0);
                 self.scheduled_start_time = next;
-                self.scheduled_end_time = length.map(|length| Timestamp(next.0 + length));
+                self.scheduled_end_time = length
+                    .and_then(|length| next.0.checked_add(length))
+                    .map(Timestamp);
                 self.status = EventStatus::SCHEDULED;
             }
             None => self.status = EventStatus::COMPLETED,
@@ -248,6 +251,52 @@ mod tests {
             by_year_day: None,
             count: None,
         }
+    }
+
+    #[test]
+    fn an_event_waits_for_its_next_date_if_there_is_one() {
+        let event = ScheduledEvent {
+            id: Id::from_db(1),
+            guild_id: Id::from_db(2),
+            channel_id: None,
+            creator_id: None,
+            creator: None,
+            name: "Chess".to_owned(),
+            description: None,
+            image: None,
+            scheduled_start_time: at("2030-01-01T18:30:00Z"),
+            scheduled_end_time: Some(at("2030-01-01T20:00:00Z")),
+            privacy_level: 2,
+            status: EventStatus::ACTIVE,
+            entity_type: EventEntity::VOICE,
+            entity_id: None,
+            entity_metadata: None,
+            recurrence_rule: Some(rule(RecurrenceRule::DAILY)),
+            guild_scheduled_event_exceptions: Vec::new(),
+            user_count: None,
+        };
+        let times = |event: &ScheduledEvent| {
+            let after = event.clone().after_it();
+            let (start, end) = (after.scheduled_start_time, after.scheduled_end_time);
+            (after.status, start, end)
+        };
+        let next = at("2030-01-02T18:30:00Z");
+        let end = Some(at("2030-01-02T20:00:00Z"));
+        assert_eq!(times(&event), (EventStatus::SCHEDULED, next, end));
+
+        let endless = ScheduledEvent {
+            scheduled_end_time: Some(at("9999-12-31T23:00:00Z")),
+            ..event.clone()
+        };
+        assert_eq!(times(&endless), (EventStatus::SCHEDULED, next, None));
+
+        let last = ScheduledEvent {
+            scheduled_start_time: at("9999-12-31T18:30:00Z"),
+            scheduled_end_time: None,
+            ..event
+        };
+        let start = last.scheduled_start_time;
+        assert_eq!(times(&last), (EventStatus::COMPLETED, start, None));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::{
 
 /// 2: for the guild only.
 const PRIVACY_GUILD: u8 = 2;
-/// An event starts within so many years.
+/// Times of an event are within so many years.
 const YEARS_AHEAD: i64 = 5;
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -77,6 +77,7 @@ pub(super) struct Rule {
 impl Rule {
     fn check(&self, form: &mut FormErrors) {
         form.required("recurrence_rule.start", &self.start);
+        check_ahead(form, "recurrence_rule.start", self.start);
         let not_yet = || Fault::Other("RECURRENCE_RULE_INVALID", "This cannot be set.".into());
         for (field, is_set) in [
             ("end", self.end.is_some()),
@@ -203,6 +204,16 @@ fn check_entity(form: &mut FormErrors, entity: Option<u8>) {
     }
 }
 
+/// A fault at `path` for a time that is too far ahead for an event.
+pub(super) fn check_ahead(form: &mut FormErrors, path: &str, at: Option<Timestamp>) {
+    let last = Timestamp::now().0 + time::Duration::days(365 * YEARS_AHEAD);
+    if at.is_some_and(|at| at.0 > last) {
+        let message = "This is too far ahead.";
+        let far = Fault::Other("DATE_TIME_TYPE_TOO_LATE", message.into());
+        form.add(path, far);
+    }
+}
+
 impl CreateEvent {
     /// The event it asks for. Errors: 50035.
     pub(super) fn event(
@@ -233,7 +244,7 @@ impl CreateEvent {
             user_count: None,
         };
         let mut form = FormErrors::new();
-        check_event(&event, true, &mut form);
+        check_event(&event, None, &mut form);
         form.finish()?;
         Ok(event)
     }
@@ -248,23 +259,25 @@ fn metadata(metadata: Option<Metadata>) -> Option<EventMetadata> {
     text(metadata?.location).map(|location| EventMetadata { location })
 }
 
-/// Faults of an event as a whole. `new_start`: its start was named by the request.
-fn check_event(event: &ScheduledEvent, new_start: bool, form: &mut FormErrors) {
-    let start = event.scheduled_start_time.0;
-    let now = Timestamp::now().0;
+/// Faults of an event as a whole; times that it had `before` are no faults any more.
+fn check_event(event: &ScheduledEvent, before: Option<&ScheduledEvent>, form: &mut FormErrors) {
+    let (start, end) = (event.scheduled_start_time, event.scheduled_end_time);
     let fault = |code: &'static str, message: &'static str| Fault::Other(code, message.into());
-    if new_start && start <= now {
-        let message = "Cannot schedule event in the past.";
-        let past = fault("GUILD_SCHEDULED_EVENT_SCHEDULE_PAST", message);
-        form.add("scheduled_start_time", past);
-    } else if new_start && start > now + time::Duration::days(365 * YEARS_AHEAD) {
-        let far = fault("DATE_TIME_TYPE_TOO_LATE", "This is too far ahead.");
-        form.add("scheduled_start_time", far);
+    if before.is_none_or(|before| before.scheduled_start_time != start) {
+        if start <= Timestamp::now() {
+            let message = "Cannot schedule event in the past.";
+            let past = fault("GUILD_SCHEDULED_EVENT_SCHEDULE_PAST", message);
+            form.add("scheduled_start_time", past);
+        }
+        check_ahead(form, "scheduled_start_time", Some(start));
     }
-    if event.scheduled_end_time.is_some_and(|end| end.0 <= start) {
+    if end.is_some_and(|end| end <= start) {
         let message = "The event ends before it starts.";
-        let end = fault("GUILD_SCHEDULED_EVENT_END_TIME_TOO_EARLY", message);
-        form.add("scheduled_end_time", end);
+        let early = fault("GUILD_SCHEDULED_EVENT_END_TIME_TOO_EARLY", message);
+        form.add("scheduled_end_time", early);
+    }
+    if before.is_none_or(|before| before.scheduled_end_time != end) {
+        check_ahead(form, "scheduled_end_time", end);
     }
     if event.entity_type == EventEntity::EXTERNAL {
         if event.channel_id.is_some() {
@@ -277,7 +290,7 @@ fn check_event(event: &ScheduledEvent, new_start: bool, form: &mut FormErrors) {
                 form.length("entity_metadata.location", &metadata.location, 1..=100);
             }
         }
-        if event.scheduled_end_time.is_none() {
+        if end.is_none() {
             form.add("scheduled_end_time", Fault::Required);
         }
     } else {
@@ -377,7 +390,7 @@ impl UpdateEvent {
         if moved && before.status == EventStatus::ACTIVE {
             return Err(ErrorCode::FinishedEvent.into());
         }
-        check_event(&event, moved, &mut form);
+        check_event(&event, Some(before), &mut form);
         if let Some(status) = self.status.map(EventStatus) {
             if before.status.may_become(status) {
                 event.status = status;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{super::commands::bots_of, for_change, visibility};
+use super::{super::commands::bots_of, body::check_ahead, for_change, visibility};
 use crate::{
     app::App,
     audit::{self, Entry, Reason},
@@ -46,6 +46,16 @@ impl Form for CreateException {
             "original_scheduled_start_time",
             &self.original_scheduled_start_time,
         );
+        for (path, at) in [
+            (
+                "original_scheduled_start_time",
+                self.original_scheduled_start_time,
+            ),
+            ("scheduled_start_time", self.scheduled_start_time),
+            ("scheduled_end_time", self.scheduled_end_time),
+        ] {
+            check_ahead(form, path, at);
+        }
     }
 }
 
@@ -59,12 +69,18 @@ pub(super) struct UpdateException {
     is_canceled: Option<bool>,
 }
 
-impl Form for UpdateException {}
+impl Form for UpdateException {
+    fn check(&self, form: &mut FormErrors) {
+        let (start, end) = (self.scheduled_start_time, self.scheduled_end_time);
+        check_ahead(form, "scheduled_start_time", start.flatten());
+        check_ahead(form, "scheduled_end_time", end.flatten());
+    }
+}
 
 /// An exception's id is the snowflake of its date.
 fn id_at(at: Timestamp) -> Option<Id<marker::EventException>> {
     let ms = u64::try_from(at.0.unix_timestamp_nanos() / 1_000_000).ok()?;
-    Id::new(ms.checked_sub(DISCORD_EPOCH_MS)?.checked_shl(22)?)
+    Id::new(ms.checked_sub(DISCORD_EPOCH_MS)?.checked_mul(1 << 22)?)
 }
 
 fn check_times(event: &ScheduledEvent, exception: &EventException) -> Result<()> {
