@@ -3,8 +3,9 @@
 //! Every API process runs it. Each step is a short transaction of its own, because
 //! creating or dropping a partition locks out whoever writes an event.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
+use futures_util::FutureExt;
 use guildhall_shared::{
     Id, Permissions,
     envelope::{Scope, Visibility},
@@ -45,57 +46,62 @@ const TICKETS_MAX: i64 = 5000;
 /// Key of the advisory lock of those who change partitions.
 const LOCK: i64 = i64::from_be_bytes(*b"guildhal");
 
-/// Runs until `stop`. Every step is tried, whatever became of the others.
+/// Runs until `stop`.
 pub(crate) async fn run(app: &App, stop: CancellationToken) {
-    let is_done = |step: &str, result: Result<()>| {
-        if let Err(error) = result {
-            tracing::warn!(
-                ?error,
-                step,
-                "housekeeping failed; the next round tries again"
-            );
-        }
-    };
     while stop
         .run_until_cancelled(tokio::time::sleep(INTERVAL))
         .await
         .is_some()
     {
-        let now = OffsetDateTime::now_utc();
-        is_done("create partitions", create_partitions(&app.db, now).await);
-        is_done("drop partitions", drop_partitions(&app.db, now).await);
-        is_done("forget nonces", forget_nonces(&app.db).await);
-        is_done("forget tickets", forget_tickets(&app.db).await);
-        is_done("work on accounts", account::work(app).await);
-        is_done("expire invites", expire_invites(app).await);
-        is_done("take deleted roles", roles::take_deleted(app).await);
-        is_done("collect files", media::collect(&app.media).await);
-        is_done("store who was seen", app.seen.store(&app.db).await);
-        is_done("end stale voice", voice::end_stale(app).await);
-        is_done(
-            "move events on",
-            scheduled_events::expire::move_on(app).await,
-        );
-        is_done("forget audit entries", audit::forget_old(&app.db).await);
-        is_done("forget mentions", mentions::forget_old(&app.db).await);
-        let removed = members::temporary::remove_unseen(app).await;
-        is_done("remove temporary members", removed);
-        is_done("end polls", polls::end_expired(app).await);
-        is_done("archive threads", threads::archive_idle(app).await);
-        is_done("collect channels", collect::run(app).await);
-        let collected = collect::deleted_guilds(&app.db).await;
-        is_done("collect guilds", collected);
-        is_done(
-            "publish announcements",
-            webhooks::deliver_crossposts(app).await,
-        );
-        is_done("delete leftovers", messages::delete_leftovers(app).await);
-        let ended = interactions::clean_up(app).await;
-        is_done("end interactions", ended);
-        let forgotten = oauth2::forget_expired(&app.db).await;
-        is_done("forget OAuth2 tokens", forgotten);
-        let deleted = applications::finish_deletions(app).await;
-        is_done("delete applications", deleted);
+        round(app).await;
+    }
+}
+
+/// Tries every step, whatever became of the others.
+async fn round(app: &App) {
+    let (db, now) = (&app.db, OffsetDateTime::now_utc());
+    step("create partitions", create_partitions(db, now)).await;
+    step("drop partitions", drop_partitions(db, now)).await;
+    step("forget nonces", forget_nonces(db)).await;
+    step("forget tickets", forget_tickets(db)).await;
+    step("work on accounts", account::work(app)).await;
+    step("expire invites", expire_invites(app)).await;
+    step("take deleted roles", roles::take_deleted(app)).await;
+    step("collect files", media::collect(&app.media)).await;
+    step("store who was seen", app.seen.store(db)).await;
+    step("end stale voice", voice::end_stale(app)).await;
+    step("move events on", scheduled_events::expire::move_on(app)).await;
+    step("forget audit entries", audit::forget_old(db)).await;
+    step("forget mentions", mentions::forget_old(db)).await;
+    let removed = members::temporary::remove_unseen(app);
+    step("remove temporary members", removed).await;
+    step("end polls", polls::end_expired(app)).await;
+    step("archive threads", threads::archive_idle(app)).await;
+    step("collect channels", collect::run(app)).await;
+    step("collect guilds", collect::deleted_guilds(db)).await;
+    let published = webhooks::deliver_crossposts(app);
+    step("publish announcements", published).await;
+    step("delete leftovers", messages::delete_leftovers(app)).await;
+    step("end interactions", interactions::clean_up(app)).await;
+    step("forget OAuth2 tokens", oauth2::forget_expired(db)).await;
+    let deleted = applications::finish_deletions(app);
+    step("delete applications", deleted).await;
+}
+
+/// Does one step. What some row makes fail, or panic, stays with this step.
+async fn step(name: &str, work: impl Future<Output = Result<()>>) {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(
+            ?error,
+            step = name,
+            "housekeeping failed; the next round tries again"
+        ),
+        // The panic has told of itself.
+        Err(_) => tracing::error!(
+            step = name,
+            "housekeeping panicked; the next round tries again"
+        ),
     }
 }
 
@@ -264,8 +270,7 @@ mod tests {
         config: crate::config::Config,
     }
 
-    #[sqlx::test(migrations = "../migrations")]
-    async fn expired_invites_and_old_nonces_go(db: PgPool) {
+    async fn app(db: PgPool) -> App {
         let redis_url = std::env::var("REDIS_URL").unwrap();
         let settings: Settings = clap::Parser::parse_from([
             "test",
@@ -274,7 +279,50 @@ mod tests {
             "--gateway-url=ws://127.0.0.1:1",
             "--cluster-key=a cluster key for tests, long enough",
         ]);
-        let app = App::start(settings.config, db.clone()).await.unwrap();
+        App::start(settings.config, db).await.unwrap()
+    }
+
+    async fn panic_at_a_row() -> Result<()> {
+        panic!("this row is more than the code can bear")
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_ends_alone() {
+        step("panic", panic_at_a_row()).await;
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn an_event_with_a_far_end_is_moved_on_like_others(db: PgPool) {
+        let app = app(db.clone()).await;
+        sqlx::raw_sql(
+            r#"insert into account (user_id, username) values (1, 'alice');
+               insert into guild (guild_id, name, owner_id) values (2, 'home', 1);
+               insert into realm_head (realm_id, shard) values (2, 0);
+               insert into channel (channel_id, guild_id, kind) values (3, 2, 2);
+               insert into scheduled_event (event_id, guild_id, channel_id, creator_id, name,
+                                            starts_at, ends_at, entity_type, recurrence_rule)
+               values (4, 2, 3, 1, 'for ever', '2020-01-01T00:00:00Z', '9999-12-31T23:00:00Z', 2,
+                       '{ "start": "2020-01-01T00:00:00Z", "frequency": 3, "interval": 1 }')"#,
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+
+        round(&app).await;
+
+        let event: (OffsetDateTime, Option<OffsetDateTime>, i16) =
+            sqlx::query_as("select starts_at, ends_at, status from scheduled_event")
+                .fetch_one(&db)
+                .await
+                .unwrap();
+        let next = time::macros::datetime!(2020-01-02 00:00 UTC);
+        assert_eq!(event, (next, None, 1));
+        app.shut_down().await;
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn expired_invites_and_old_nonces_go(db: PgPool) {
+        let app = app(db.clone()).await;
         sqlx::raw_sql(
             "insert into account (user_id, username) values (1, 'alice');
              insert into guild (guild_id, name, owner_id) values (2, 'home', 1);
