@@ -7,8 +7,11 @@ use guildhall_shared::{
 };
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use sqlx::PgPool;
-use std::sync::Mutex;
+use sqlx::{
+    PgPool, PgTransaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use std::{sync::Mutex, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
@@ -141,6 +144,17 @@ impl TestApp {
             ids: Mutex::new(Snowflakes::new(1023)),
             media,
         }
+    }
+
+    /// Somebody else's transaction that holds the head of a guild or user until it is dropped.
+    pub(crate) async fn hold<T>(&self, realm: Id<T>) -> PgTransaction<'static> {
+        let mut tx = self.db.begin().await.unwrap();
+        sqlx::query("select from realm_head where realm_id = $1 for update")
+            .bind(realm.to_db())
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
+        tx
     }
 
     pub(crate) fn id<T>(&self) -> Id<T> {
@@ -404,6 +418,19 @@ impl TestApp {
         let events = self.events(realm).await;
         events.into_iter().map(|(name, _)| name).collect()
     }
+}
+
+/// Two connections, for which requests wait no longer than those of a process do.
+pub(crate) async fn two_connections(options: PgPoolOptions, connect: PgConnectOptions) -> PgPool {
+    let options = options.max_connections(2);
+    let options = options.acquire_timeout(Duration::from_secs(3));
+    options.connect_with(connect).await.unwrap()
+}
+
+/// Panics if the answer waits for what the test holds.
+pub(crate) async fn at_once(answer: impl Future<Output = Reply>) -> Reply {
+    let answer = tokio::time::timeout(Duration::from_secs(10), answer);
+    answer.await.expect("nobody waits")
 }
 
 async fn insert_realm<T>(db: &mut sqlx::PgConnection, id: Id<T>) {

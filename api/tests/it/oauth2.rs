@@ -3,11 +3,14 @@
 use guildhall_shared::Permissions;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestUser},
+    harness::{TestApp, TestUser, two_connections},
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -303,6 +306,8 @@ async fn codes_work_once_and_for_their_client(db: PgPool) {
         exchange(&code, "http://elsewhere/", &secret, "").await.0,
         400
     );
+    // It was used up by that.
+    assert_eq!(exchange(&code, REDIRECT, &secret, "").await.0, 400);
 
     // PKCE: the digest of "v" * 43.
     let verifier = "v".repeat(43);
@@ -331,6 +336,30 @@ async fn codes_work_once_and_for_their_client(db: PgPool) {
         .expect_fault("redirect_uri", "BASE_TYPE_REQUIRED");
     let json_body = app.post(&bob, "/oauth2/token", json!({})).await;
     json_body.expect_fault("", "CONTENT_TYPE_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_exchange_takes_one_connection(options: PgPoolOptions, connect: PgConnectOptions) {
+    let app = TestApp::new(two_connections(options, connect).await).await;
+    let alice = app.user("alice").await;
+    let (bot, secret) = client(&app, &alice).await;
+    let id = bot.id.to_string();
+    let fields = [
+        ("grant_type", "authorization_code"),
+        ("code", "wrong"),
+        ("redirect_uri", REDIRECT),
+        ("client_id", &id),
+        ("client_secret", &secret),
+    ];
+    // The other one must do for both.
+    let taken = app.db.acquire().await.unwrap();
+    let exchange = || form(&app, "/oauth2/token", &fields);
+    let (one, other) = tokio::join!(exchange(), exchange());
+    for (status, body) in [one, other] {
+        assert_eq!((status, &body["error"]), (400, &json!("invalid_grant")));
+    }
+    drop(taken);
+    app.db.close().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -1,10 +1,13 @@
-use guildhall_shared::Permissions;
+use guildhall_shared::{Id, Permissions, id::marker};
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, two_connections},
 };
 
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
@@ -188,4 +191,32 @@ async fn nobody_finds_what_they_cannot_read(db: PgPool) {
         let wrong = format!("/guilds/{}/messages/search?{query}", hall.id);
         app.get(&bob, &wrong).await.expect_fault(at, code);
     }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_search_takes_one_connection(options: PgPoolOptions, connect: PgConnectOptions) {
+    let app = TestApp::new(two_connections(options, connect).await).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let id: Id<marker::Message> = app.id();
+    sqlx::query(
+        "insert into message (channel_id, message_id, author_id, content)
+         values ($1, $2, $3, 'words')",
+    )
+    .bind(hall.general.to_db())
+    .bind(id.to_db())
+    .bind(alice.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    age(&app).await;
+    let guild = format!("/guilds/{}/messages/search", hall.id);
+    let channel = format!("/channels/{}/messages/search", hall.general);
+    // The other one must do for both.
+    let taken = app.db.acquire().await.unwrap();
+    let (one, other) = tokio::join!(app.get(&alice, &guild), app.get(&bob, &channel));
+    for found in [one, other] {
+        assert_eq!(contents(&found.expect(200)), ["words"]);
+    }
+    drop(taken);
+    app.db.close().await;
 }

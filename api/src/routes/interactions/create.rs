@@ -148,6 +148,10 @@ pub(super) async fn interaction_create(
     let application = body.application_id.ok_or(ErrorCode::UnknownApplication)?;
     let channel = body.channel_id.ok_or(ErrorCode::UnknownChannel)?;
     let kind = Kind(body.kind.unwrap_or_default());
+    let data = body.data.unwrap_or_default();
+    let slots = &data.attachments;
+    under_data(files.claim_slots(&app, channel, caller.id, slots).await)?;
+    let resolved = Resolved::with_files(files.numbered(&app.media, channel, slots));
     let mut db = app.db.acquire().await?;
     let place = access::place(&mut db, &caller, channel, Permissions::VIEW_CHANNEL).await?;
     if body
@@ -171,10 +175,6 @@ pub(super) async fn interaction_create(
         Some(_) => Presence::There,
         None => Presence::Outside,
     };
-    let data = body.data.unwrap_or_default();
-    let slots = &data.attachments;
-    under_data(files.claim_slots(&app, channel, caller.id, slots).await)?;
-    let resolved = Resolved::with_files(files.numbered(&app.media, channel, slots));
     let asked = Asked {
         caller: &caller,
         place: &place,

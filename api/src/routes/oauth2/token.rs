@@ -140,16 +140,19 @@ async fn exchange(app: &App, headers: &HeaderMap, fields: &Fields) -> Result<Tok
     let mut tx = app.db.begin().await?;
     let client = authenticate(&mut tx, headers, fields).await?;
     let tokens = match fields.find("grant_type") {
-        Some("authorization_code") => by_code(app, &mut tx, client.id, fields).await?,
-        Some("refresh_token") => by_refresh_token(&mut tx, client.id, fields).await?,
-        Some("client_credentials") => by_credentials(&mut tx, &client, fields).await?,
+        Some("authorization_code") => by_code(app, &mut tx, client.id, fields).await,
+        Some("refresh_token") => by_refresh_token(&mut tx, client.id, fields).await,
+        Some("client_credentials") => by_credentials(&mut tx, &client, fields).await,
         _ => {
             let error = "unsupported_grant_type";
             return Err(Refusal::OAuth(StatusCode::BAD_REQUEST, error));
         }
     };
-    tx.commit().await?;
-    Ok(tokens)
+    // A refusal too: a code that was shown is used up.
+    if !matches!(tokens, Err(Refusal::Other(_))) {
+        tx.commit().await?;
+    }
+    tokens
 }
 
 struct Client {
@@ -205,7 +208,7 @@ async fn by_code(
                      expires_at > now() as "is_valid!""#,
         oauth::hash(code),
     )
-    .fetch_optional(&app.db)
+    .fetch_optional(&mut *db)
     .await?
     .filter(|code| code.is_valid && code.application_id == client.to_db())
     .ok_or(INVALID_GRANT)?;

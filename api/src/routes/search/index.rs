@@ -15,7 +15,7 @@ use guildhall_shared::{
     model::Message,
 };
 use serde_json::Value;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::{app::App, error::Result, routes::messages};
 
@@ -58,7 +58,7 @@ pub(super) async fn catch_up(
     let behind = behind(db, channels).await?;
     for (position, &channel) in behind.iter().enumerate() {
         while left > 0 {
-            let (indexed, more) = index_batch(app, channel, left.min(BATCH)).await?;
+            let (indexed, more) = index_batch(db, channel, left.min(BATCH)).await?;
             left -= indexed;
             if !more {
                 break;
@@ -86,7 +86,8 @@ pub(super) async fn catch_up(
 async fn finish(app: &App, channels: &[Id<Channel>]) -> Result<()> {
     for &channel in channels {
         while !app.stop.is_cancelled() {
-            let (_, more) = index_batch(app, channel, BATCH).await?;
+            let mut db = app.db.acquire().await?;
+            let (_, more) = index_batch(&mut db, channel, BATCH).await?;
             if !more {
                 break;
             }
@@ -122,8 +123,12 @@ async fn behind(db: &mut PgConnection, channels: &[Id<Channel>]) -> Result<Vec<I
 }
 
 /// Indexes the next messages of a channel: how many, and whether there may be more.
-async fn index_batch(app: &App, channel: Id<Channel>, limit: i64) -> Result<(i64, bool)> {
-    let mut tx = app.db.begin().await?;
+async fn index_batch(
+    db: &mut PgConnection,
+    channel: Id<Channel>,
+    limit: i64,
+) -> Result<(i64, bool)> {
+    let mut tx = db.begin().await?;
     sqlx::query!(
         "insert into message_search_channel (channel_id) values ($1) on conflict do nothing",
         channel.to_db(),
