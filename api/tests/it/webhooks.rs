@@ -11,7 +11,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{Reply, TestApp, TestGuild, TestUser},
+    harness::{Reply, TestApp, TestGuild, TestUser, at_once},
     log,
     media::png,
 };
@@ -254,6 +254,26 @@ async fn a_webhook_posts_in_a_forum(db: PgPool) {
     anonymously(&app, Method::POST, &twice, post)
         .await
         .expect_error(400, 220002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_does_not_wait_for_another_guild(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let other = app.guild(&bob, "Other").await;
+    let path = format!("/channels/{}/threads", other.general);
+    let thread = json!({ "name": "Thread", "type": 11 });
+    let thread = app.post(&bob, &path, thread).await.expect(201);
+    let held = app.hold(other.id).await;
+    for named in [thread["id"].as_str().unwrap(), &other.general.to_string()] {
+        let path = format!("{url}?thread_id={named}");
+        let body = json!({ "content": "hi" });
+        at_once(anonymously(&app, Method::POST, &path, body))
+            .await
+            .expect_error(404, 10003);
+    }
+    drop(held);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -285,40 +285,42 @@ async fn destination(
     thread: Option<Id<Channel>>,
     form: &NewMessageForm,
 ) -> Result<(Audience, Vec<Envelope>)> {
-    let channel = access::audience_for_change(db, webhook.channel).await?;
-    let is_forum = matches!(channel.kind, ChannelKind::FORUM | ChannelKind::MEDIA);
     let name = form.thread_name.as_deref();
     let name = name.filter(|_| form.names_a_thread());
-    match (thread, name) {
-        (Some(_), Some(_)) => Err(ErrorCode::ForumWebhookThreadTwice.into()),
-        (Some(thread), None) => {
-            let audience = access::audience_for_change(db, thread).await?;
-            if parent(db, thread).await? != Some(webhook.channel) {
-                return Err(ErrorCode::UnknownChannel.into());
-            }
-            Ok((audience, Vec::new()))
-        }
-        (None, Some(_)) if !is_forum => Err(ErrorCode::WebhookThreadOnlyInForums.into()),
-        (None, Some(name)) => {
+    let channel = match (thread, name) {
+        (Some(_), Some(_)) => return Err(ErrorCode::ForumWebhookThreadTwice.into()),
+        // Before a head is locked: it may be any channel that is named here.
+        (Some(thread), None) => own_thread(db, webhook, thread).await?,
+        (None, _) => webhook.channel,
+    };
+    let audience = access::audience_for_change(db, channel).await?;
+    let is_forum = matches!(audience.kind, ChannelKind::FORUM | ChannelKind::MEDIA);
+    match name {
+        Some(name) if is_forum => {
             let place = (webhook.guild, webhook.channel);
             let tags = &form.applied_tags;
             threads::post_of_webhook(app, db, place, webhook.id.cast(), name, tags).await
         }
-        (None, None) if is_forum => Err(ErrorCode::ForumWebhookNeedsThread.into()),
-        (None, None) => Ok((channel, Vec::new())),
+        Some(_) => Err(ErrorCode::WebhookThreadOnlyInForums.into()),
+        None if is_forum => Err(ErrorCode::ForumWebhookNeedsThread.into()),
+        None => Ok((audience, Vec::new())),
     }
 }
 
-/// The channel that a thread is in.
-pub(super) async fn parent(
+/// A thread, if it is in the webhook's channel. Errors: 10003.
+pub(super) async fn own_thread(
     db: &mut PgConnection,
+    webhook: &Webhook,
     thread: Id<Channel>,
-) -> Result<Option<Id<Channel>>> {
+) -> Result<Id<Channel>> {
     let parent = sqlx::query_scalar!(
         "select parent_id from thread where thread_id = $1",
         thread.to_db(),
     )
     .fetch_optional(db)
     .await?;
-    Ok(parent.map(Id::from_db))
+    match parent.map(Id::from_db) {
+        Some(parent) if parent == webhook.channel => Ok(thread),
+        Some(_) | None => Err(ErrorCode::UnknownChannel.into()),
+    }
 }

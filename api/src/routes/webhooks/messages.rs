@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Webhook, by_token, deliver_soon, execute::parent};
+use super::{Webhook, by_token, deliver_soon, execute::own_thread};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -55,12 +55,9 @@ async fn channel_of(
     webhook: &Webhook,
     thread: Option<Id<Channel>>,
 ) -> Result<Id<Channel>> {
-    let Some(thread) = thread.filter(|&thread| thread != webhook.channel) else {
-        return Ok(webhook.channel);
-    };
-    match parent(db, thread).await? {
-        Some(parent) if parent == webhook.channel => Ok(thread),
-        Some(_) | None => Err(ErrorCode::UnknownChannel.into()),
+    match thread.filter(|&thread| thread != webhook.channel) {
+        Some(thread) => own_thread(db, webhook, thread).await,
+        None => Ok(webhook.channel),
     }
 }
 
