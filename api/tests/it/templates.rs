@@ -5,7 +5,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{conformance::conforms, harness::TestApp};
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, at_once},
+};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
@@ -153,4 +156,41 @@ async fn a_widget_shows_a_guild_to_everybody_once_it_is_on(db: PgPool) {
     anonymous(format!("{settings}.png?style=poster"))
         .await
         .expect_fault("style", "BASE_TYPE_CHOICES");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_widget_shows_who_talks_and_waits_for_nobody(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    let room = json!({ "name": "Room", "type": 2 });
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let room = app.post(&alice, &channels, room).await.expect(201)["id"].clone();
+    sqlx::query(
+        "insert into voice_state (guild_id, user_id, channel_id, session_id, self_mute, alive_until)
+         values ($1, $2, $3, 's', true, now() + interval '1 hour')",
+    )
+    .bind(hall.id.to_db())
+    .bind(bob.id.to_db())
+    .bind(room.as_str().unwrap().parse::<i64>().unwrap())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let settings = format!("/guilds/{}/widget", hall.id);
+    let on = json!({ "enabled": true, "channel_id": hall.general });
+    app.patch(&alice, &settings, on).await.expect(200);
+    let path = format!("{settings}.json");
+    let look = || app.send(app.request(Method::GET, &path));
+    let shown = look().await.expect(200);
+    conforms("get_guild_widget", 200, &shown);
+    let members = shown["members"].as_array().unwrap();
+    assert_eq!(members.len(), 1, "{members:#?}");
+    assert_eq!(members[0]["username"], "bob");
+    assert_eq!(members[0]["self_mute"], true);
+    assert_eq!(members[0]["channel_id"], room);
+
+    let held = app.hold(hall.id).await;
+    assert_eq!(at_once(look()).await.expect(200), shown);
+    drop(held);
 }

@@ -19,7 +19,7 @@ use guildhall_store::{
 };
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -352,22 +352,22 @@ async fn insert(
     Ok((invite, event))
 }
 
-/// The widget's invite to a channel: the one there is, or a new one with its event.
+/// Code of the widget's invite to a channel: of the one there is, or of a new one. Only to make
+/// one is the guild's head locked: anybody may look at a widget.
 pub(super) async fn of_widget(
+    app: &App,
     db: &mut PgConnection,
     guild_id: Id<Guild>,
     channel: Id<Channel>,
-) -> Result<(String, Option<Envelope>)> {
-    access::lock_realms(&mut *db, [realm(guild_id)]).await?;
-    let code = sqlx::query_scalar!(
-        "select code from invite
-         where channel_id = $1 and inviter_id is null and max_age = 0 and max_uses = 0 limit 1",
-        channel.to_db(),
-    )
-    .fetch_optional(&mut *db)
-    .await?;
-    if let Some(code) = code {
-        return Ok((code, None));
+) -> Result<String> {
+    if let Some(code) = known_of_widget(db, channel).await? {
+        return Ok(code);
+    }
+    let mut tx = db.begin().await?;
+    access::lock_realms(&mut tx, [realm(guild_id)]).await?;
+    // Another request was quicker.
+    if let Some(code) = known_of_widget(&mut tx, channel).await? {
+        return Ok(code);
     }
     let new = New {
         channel,
@@ -380,8 +380,21 @@ pub(super) async fn of_widget(
         target_application: None,
         role_ids: Vec::new(),
     };
-    let (invite, event) = insert(db, guild_id, &new).await?;
-    Ok((invite.code, Some(event)))
+    let (invite, event) = insert(&mut tx, guild_id, &new).await?;
+    tx.commit().await?;
+    app.publisher.publish([event]);
+    Ok(invite.code)
+}
+
+async fn known_of_widget(db: &mut PgConnection, channel: Id<Channel>) -> Result<Option<String>> {
+    let code = sqlx::query_scalar!(
+        "select code from invite
+         where channel_id = $1 and inviter_id is null and max_age = 0 and max_uses = 0 limit 1",
+        channel.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(code)
 }
 
 /// An invite as the audit log tells of it.

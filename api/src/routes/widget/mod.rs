@@ -7,9 +7,8 @@ use axum::{
 };
 use guildhall_shared::{
     Id, Permissions,
-    envelope::Envelope,
     error_code::ErrorCode,
-    id::marker::{Channel, Guild as GuildMarker, User},
+    id::marker::{Channel, Guild as GuildMarker},
     model::{AuditAction, ChannelKind, Guild, OnlineStatus, present},
     permissions::Overwrite,
 };
@@ -206,38 +205,44 @@ async fn get_guild_widget(
     Path(guild_id): Path<Id<GuildMarker>>,
 ) -> Result<Json<Widget>> {
     let (presence_count, present) = online::some(&app, guild_id, MEMBERS_MAX).await;
-    let mut tx = app.db.begin().await?;
-    let guild = shown(&mut tx, guild_id).await?;
-    let online: Vec<Id<User>> = present.iter().map(|&(user, _)| user).collect();
-    let mut events: Vec<Envelope> = Vec::new();
+    let mut db = app.db.acquire().await?;
+    let guild = shown(&mut db, guild_id).await?;
     let instant_invite = match guild.settings.widget_channel_id {
         None => None,
         Some(channel) => {
-            let (code, made) = invites::of_widget(&mut tx, guild_id, channel).await?;
-            events.extend(made);
+            let code = invites::of_widget(&app, &mut db, guild_id, channel).await?;
             Some(format!("{}/invite/{code}", app.config.public_url))
         }
     };
-    let channels = open_voice_channels(&mut tx, &guild).await?;
-    let ids: Vec<i64> = channels.iter().map(|channel| channel.id.to_db()).collect();
-    let rows = sqlx::query!(
-        r#"select a.user_id, a.username, m.deaf, m.mute, v.channel_id as "channel_id?",
-                  v.self_deaf as "self_deaf?", v.self_mute as "self_mute?",
-                  v.suppress as "suppress?"
-           from member m join account a using (user_id)
-           left join voice_state v on v.guild_id = m.guild_id and v.user_id = m.user_id
-             and v.channel_id = any($2)
-           where m.guild_id = $1 and (m.user_id = any($3) or v.user_id is not null)
-           order by v.user_id is null, lower(a.username) limit $4"#,
+    let channels = open_voice_channels(&mut db, &guild).await?;
+    let open: Vec<i64> = channels.iter().map(|channel| channel.id.to_db()).collect();
+    let voices = sqlx::query!(
+        "select v.user_id, v.channel_id, v.self_deaf, v.self_mute, v.suppress
+         from voice_state v join account a using (user_id)
+         where v.guild_id = $1 and v.channel_id = any($2)
+         order by lower(a.username) limit $3",
         guild_id.to_db(),
-        &ids,
-        &guildhall_store::ids_to_db(&online),
+        &open,
         MEMBERS_MAX as i64,
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *db)
     .await?;
-    tx.commit().await?;
-    app.publisher.publish(events);
+    let talking: Vec<i64> = voices.iter().map(|voice| voice.user_id).collect();
+    let online = present.iter().map(|(user, _)| user.to_db());
+    let present_ids: Vec<i64> = talking.iter().copied().chain(online).collect();
+    // By their keys: a guild may have any number of members.
+    let rows = sqlx::query!(
+        "select m.user_id, a.username, m.deaf, m.mute
+         from member m join account a using (user_id)
+         where m.guild_id = $1 and m.user_id = any($2)
+         order by m.user_id <> all($3), lower(a.username) limit $4",
+        guild_id.to_db(),
+        &present_ids,
+        &talking,
+        MEMBERS_MAX as i64,
+    )
+    .fetch_all(&mut *db)
+    .await?;
     let members = rows.into_iter().enumerate().map(|(n, row)| WidgetMember {
         id: n.to_string(),
         username: row.username,
@@ -248,14 +253,17 @@ async fn get_guild_widget(
             .find(|(user, _)| user.to_db() == row.user_id)
             .map_or(OnlineStatus::Online, |&(_, status)| status),
         avatar_url: format!("{}/embed/avatars/{}.png", app.config.public_url, n % 6),
-        voice: row.channel_id.map(|channel| WidgetVoice {
-            deaf: row.deaf,
-            mute: row.mute,
-            self_deaf: row.self_deaf.unwrap_or_default(),
-            self_mute: row.self_mute.unwrap_or_default(),
-            suppress: row.suppress.unwrap_or_default(),
-            channel_id: Id::from_db(channel),
-        }),
+        voice: voices
+            .iter()
+            .find(|voice| voice.user_id == row.user_id)
+            .map(|voice| WidgetVoice {
+                deaf: row.deaf,
+                mute: row.mute,
+                self_deaf: voice.self_deaf,
+                self_mute: voice.self_mute,
+                suppress: voice.suppress,
+                channel_id: Id::from_db(voice.channel_id),
+            }),
     });
     Ok(Json(Widget {
         id: guild_id,
