@@ -436,7 +436,6 @@ impl Edge {
         {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
-            let now = Instant::now();
             let mut lost = Vec::new();
             for (&realm, entry) in &mut state.realms {
                 if entry.serving == Some(Server::Node(node.clone())) {
@@ -445,12 +444,16 @@ impl Edge {
                     lost.push(realm);
                 }
             }
-            for pending in state.pending.values_mut() {
-                if pending.server == Server::Node(node.clone()) {
-                    pending.until = now;
-                }
+            let asked: Vec<u64> = state
+                .pending
+                .iter()
+                .filter(|(_, pending)| pending.server == Server::Node(node.clone()))
+                .map(|(&id, _)| id)
+                .collect();
+            for id in asked {
+                // The node is no candidate any more.
+                self.ask_again(state, id, 0, &mut out);
             }
-            self.retry(state, &mut out);
             for realm in lost {
                 self.resubscribe(state, realm, &mut out);
             }
@@ -728,7 +731,7 @@ impl Edge {
         };
         // All cores of a realm stay with one owner; `rebalance` moves them together.
         let server = match &entry.serving {
-            Some(Server::Node(node)) if !self.links.is_usable(node) => None,
+            Some(Server::Node(node)) if !self.links.is_trusted(node) => None,
             serving => serving.clone(),
         };
         let server = server.unwrap_or_else(|| self.candidate(realm, 0));
@@ -757,51 +760,51 @@ impl Edge {
     /// Turns to the next owner where the one asked has not answered in time.
     fn retry(&self, state: &mut State, out: &mut Outgoing) {
         let now = Instant::now();
-        let late: Vec<u64> = state
+        let late: Vec<(u64, u32)> = state
             .pending
             .iter()
             .filter(|(_, pending)| pending.until <= now)
-            .map(|(&id, _)| id)
+            .map(|(&id, pending)| (id, pending.attempt + 1))
             .collect();
-        for id in late {
-            let Some(pending) = state.pending.remove(&id) else {
-                continue;
-            };
-            let (realm, core) = (pending.realm, pending.core);
-            let Some(entry) = state.realms.get_mut(&realm) else {
-                continue;
-            };
-            let serving = entry.serving.clone();
-            let shared = state
-                .pending
-                .values()
-                .any(|other| other.realm == realm && other.server == pending.server);
-            if serving.as_ref() != Some(&pending.server) && !shared {
-                // A late answer of that owner must not leave a listener behind.
-                let users = entry.users();
-                out.push((pending.server.clone(), Message::Unsub(realm, users)));
-            }
-            let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
-                continue;
-            };
-            sub.pending = None;
-            let attempt = pending.attempt + 1;
-            if attempt >= ATTEMPTS_MAX {
-                let served = serving.is_some() && sub.live;
-                if served && pending.ask.from.is_none() && pending.ask.names_nobody() {
-                    // The owner of before goes on; the next look tries again.
-                    continue;
-                }
-                tracing::warn!(realm.id = %realm, "no owner answers");
-                sub.live = false;
-                if self.give(sub, ToCore::Unavailable { realm }) {
-                    sub.queued = None;
-                }
-                continue;
-            }
-            let server = self.candidate(realm, attempt);
-            self.ask(state, realm, core, server, pending.ask, attempt, out);
+        for (id, attempt) in late {
+            self.ask_again(state, id, attempt, out);
         }
+    }
+
+    /// Gives up on an answer, and asks whose turn it is.
+    fn ask_again(&self, state: &mut State, id: u64, attempt: u32, out: &mut Outgoing) {
+        let Some(pending) = state.pending.remove(&id) else {
+            return;
+        };
+        let (realm, core) = (pending.realm, pending.core);
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        if entry.is_left(&pending.server, &state.pending) {
+            // A late answer of that owner must not leave a listener behind.
+            let users = entry.users();
+            out.push((pending.server.clone(), Message::Unsub(realm, users)));
+        }
+        let is_served = entry.serving.is_some();
+        let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+            return;
+        };
+        sub.pending = None;
+        if attempt >= ATTEMPTS_MAX {
+            let is_served = is_served && sub.live;
+            if is_served && pending.ask.from.is_none() && pending.ask.names_nobody() {
+                // The owner of before goes on; the next look tries again.
+                return;
+            }
+            tracing::warn!(realm.id = %realm, "no owner answers");
+            sub.live = false;
+            if self.give(sub, ToCore::Unavailable { realm }) {
+                sub.queued = None;
+            }
+            return;
+        }
+        let server = self.candidate(realm, attempt);
+        self.ask(state, realm, core, server, pending.ask, attempt, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "one private step of its callers")]
@@ -888,7 +891,7 @@ impl Edge {
         );
     }
 
-    /// The owners to ask, best first: never empty.
+    /// The owners to ask, best first: never empty. One that failed is tried again meanwhile.
     fn candidates(&self, realm: Id<Realm>) -> Vec<Server> {
         let map = self.map.current();
         let shard = ShardId::of(realm, self.shards);
@@ -896,8 +899,10 @@ impl Edge {
         for node in [map.owner(shard), map.standby(shard)].into_iter().flatten() {
             if node == self.node {
                 servers.push(Server::Local);
-            } else if self.links.is_usable(node) {
+            } else if self.links.is_trusted(node) {
                 servers.push(Server::Node(node.into()));
+            } else {
+                self.links.reopen(node);
             }
         }
         if !servers.contains(&Server::Local) {
@@ -1057,6 +1062,13 @@ impl RealmSub {
             }
         }
         servers
+    }
+
+    /// Neither serves the realm nor was asked to: it is not to keep this node's users.
+    fn is_left(&self, server: &Server, pending: &PendingSubs) -> bool {
+        let asked = self.cores.iter().filter_map(|sub| sub.pending);
+        let mut asked = asked.filter_map(|id| pending.get(&id));
+        self.serving.as_ref() != Some(server) && !asked.any(|asked| asked.server == *server)
     }
 
     fn users(&self) -> Vec<Id<User>> {
