@@ -144,6 +144,8 @@ struct Pending {
     core: CoreId,
     server: Server,
     ask: Ask,
+    /// Users that the owner is to answer for, sorted.
+    named: SmallVec<[Id<User>; 1]>,
     /// All users of the core were named, not only those who came.
     complete: bool,
     attempt: u32,
@@ -263,11 +265,13 @@ impl Edge {
                 if let Some(id) = sub.pending
                     && let Some(pending) = state.pending.get_mut(&id)
                 {
-                    pending.ask.forget(users);
-                    // An owner does not answer newcomers who have all left; others wait behind them.
-                    if !pending.complete && pending.ask.names_nobody() {
-                        state.pending.remove(&id);
+                    pending.forget(users);
+                    // The owner has nobody left to answer for; others wait behind them.
+                    if pending.named.is_empty() {
                         sub.pending = None;
+                        if let Some(pending) = state.pending.remove(&id) {
+                            sub.queue(pending.ask);
+                        }
                     }
                 }
             }
@@ -288,6 +292,16 @@ impl Edge {
                 .filter(|user| !gone.contains(user))
                 .map(|&user| entry.shown(realm, user))
                 .collect();
+            let left: Vec<Server> = servers
+                .iter()
+                .filter(|server| entry.is_left(server, &state.pending))
+                .cloned()
+                .collect();
+            let others = if left.is_empty() {
+                Vec::new()
+            } else {
+                entry.users()
+            };
             if entry.cores.is_empty() {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
@@ -299,6 +313,10 @@ impl Edge {
                 if !gone.is_empty() {
                     out.push((server, Message::Unsub(realm, gone.clone())));
                 }
+            }
+            if !others.is_empty() {
+                let left = left.into_iter();
+                out.extend(left.map(|server| (server, Message::Unsub(realm, others.clone()))));
             }
             self.next(state, realm, core, &mut out);
         }
@@ -621,18 +639,28 @@ impl Edge {
             sub.pending = None;
             sub.live = false;
             sub.queue(pending.ask);
-            if !serves {
+            if entry.is_left(server, &state.pending) {
                 out.push((server.clone(), Message::Unsub(realm, entry.users())));
             }
             return self.next(state, realm, pending.core, out);
         }
-        if entry
+        // An answer from before the realm moved to its owner: asked again there.
+        let is_late = entry
             .serving
             .as_ref()
-            .is_some_and(|now| now != server && *now == best)
-        {
-            // An answer from before the realm moved to its owner: asked again there.
-            out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            .is_some_and(|now| now != server && *now == best);
+        // Its core was given more by another owner since than the snapshots hold.
+        let is_old = pending.ask.from.is_none()
+            && !ok.lost
+            && !ok.snapshots.is_empty()
+            && entry
+                .cores
+                .iter()
+                .any(|sub| sub.core == pending.core && Some(ok.position) < sub.position);
+        if is_late || is_old {
+            if entry.is_left(server, &state.pending) {
+                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            }
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
                 sub.queue(pending.ask);
@@ -652,7 +680,9 @@ impl Edge {
             if *server == best {
                 self.moving.done(realm);
             }
-            if let Some(old) = entry.serving.replace(server.clone()) {
+            if let Some(old) = entry.serving.replace(server.clone())
+                && entry.is_left(&old, &state.pending)
+            {
                 let users = entry.users();
                 out.push((old, Message::Unsub(realm, users)));
             }
@@ -858,6 +888,7 @@ impl Edge {
             }
         }
         let from = ask.from.or(sub.position);
+        let named = users.keys().copied().collect();
         let users = users.into_iter().map(|(user, snapshots)| {
             let PresenceChange {
                 presence, sessions, ..
@@ -884,6 +915,7 @@ impl Edge {
                 core,
                 server,
                 ask,
+                named,
                 complete,
                 attempt,
                 until: Instant::now() + SUBSCRIBE_TIMEOUT,
@@ -1093,6 +1125,18 @@ impl Ask {
     fn forget(&mut self, users: &[Id<User>]) {
         self.users.retain(|user| !users.contains(user));
         self.snapshots.retain(|(user, _)| !users.contains(user));
+    }
+}
+
+impl Pending {
+    /// These have left.
+    fn forget(&mut self, users: &[Id<User>]) {
+        self.ask.forget(users);
+        for user in users {
+            if let Ok(place) = self.named.binary_search(user) {
+                self.named.remove(place);
+            }
+        }
     }
 }
 
