@@ -144,6 +144,8 @@ struct Pending {
     core: CoreId,
     server: Server,
     ask: Ask,
+    /// Users that the owner is to answer for, sorted.
+    named: SmallVec<[Id<User>; 1]>,
     /// All users of the core were named, not only those who came.
     complete: bool,
     attempt: u32,
@@ -263,11 +265,13 @@ impl Edge {
                 if let Some(id) = sub.pending
                     && let Some(pending) = state.pending.get_mut(&id)
                 {
-                    pending.ask.forget(users);
-                    // An owner does not answer newcomers who have all left; others wait behind them.
-                    if !pending.complete && pending.ask.names_nobody() {
-                        state.pending.remove(&id);
+                    pending.forget(users);
+                    // The owner has nobody left to answer for; others wait behind them.
+                    if pending.named.is_empty() {
                         sub.pending = None;
+                        if let Some(pending) = state.pending.remove(&id) {
+                            sub.queue(pending.ask);
+                        }
                     }
                 }
             }
@@ -288,6 +292,16 @@ impl Edge {
                 .filter(|user| !gone.contains(user))
                 .map(|&user| entry.shown(realm, user))
                 .collect();
+            let left: Vec<Server> = servers
+                .iter()
+                .filter(|server| entry.is_left(server, &state.pending))
+                .cloned()
+                .collect();
+            let others = if left.is_empty() {
+                Vec::new()
+            } else {
+                entry.users()
+            };
             if entry.cores.is_empty() {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
@@ -299,6 +313,10 @@ impl Edge {
                 if !gone.is_empty() {
                     out.push((server, Message::Unsub(realm, gone.clone())));
                 }
+            }
+            if !others.is_empty() {
+                let left = left.into_iter();
+                out.extend(left.map(|server| (server, Message::Unsub(realm, others.clone()))));
             }
             self.next(state, realm, core, &mut out);
         }
@@ -436,7 +454,6 @@ impl Edge {
         {
             let mut state = self.state.borrow_mut();
             let state = &mut *state;
-            let now = Instant::now();
             let mut lost = Vec::new();
             for (&realm, entry) in &mut state.realms {
                 if entry.serving == Some(Server::Node(node.clone())) {
@@ -445,12 +462,16 @@ impl Edge {
                     lost.push(realm);
                 }
             }
-            for pending in state.pending.values_mut() {
-                if pending.server == Server::Node(node.clone()) {
-                    pending.until = now;
-                }
+            let asked: Vec<u64> = state
+                .pending
+                .iter()
+                .filter(|(_, pending)| pending.server == Server::Node(node.clone()))
+                .map(|(&id, _)| id)
+                .collect();
+            for id in asked {
+                // The node is no candidate any more.
+                self.ask_again(state, id, 0, &mut out);
             }
-            self.retry(state, &mut out);
             for realm in lost {
                 self.resubscribe(state, realm, &mut out);
             }
@@ -618,18 +639,28 @@ impl Edge {
             sub.pending = None;
             sub.live = false;
             sub.queue(pending.ask);
-            if !serves {
+            if entry.is_left(server, &state.pending) {
                 out.push((server.clone(), Message::Unsub(realm, entry.users())));
             }
             return self.next(state, realm, pending.core, out);
         }
-        if entry
+        // An answer from before the realm moved to its owner: asked again there.
+        let is_late = entry
             .serving
             .as_ref()
-            .is_some_and(|now| now != server && *now == best)
-        {
-            // An answer from before the realm moved to its owner: asked again there.
-            out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            .is_some_and(|now| now != server && *now == best);
+        // Its core was given more by another owner since than the snapshots hold.
+        let is_old = pending.ask.from.is_none()
+            && !ok.lost
+            && !ok.snapshots.is_empty()
+            && entry
+                .cores
+                .iter()
+                .any(|sub| sub.core == pending.core && Some(ok.position) < sub.position);
+        if is_late || is_old {
+            if entry.is_left(server, &state.pending) {
+                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            }
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
                 sub.queue(pending.ask);
@@ -649,7 +680,9 @@ impl Edge {
             if *server == best {
                 self.moving.done(realm);
             }
-            if let Some(old) = entry.serving.replace(server.clone()) {
+            if let Some(old) = entry.serving.replace(server.clone())
+                && entry.is_left(&old, &state.pending)
+            {
                 let users = entry.users();
                 out.push((old, Message::Unsub(realm, users)));
             }
@@ -728,7 +761,7 @@ impl Edge {
         };
         // All cores of a realm stay with one owner; `rebalance` moves them together.
         let server = match &entry.serving {
-            Some(Server::Node(node)) if !self.links.is_usable(node) => None,
+            Some(Server::Node(node)) if !self.links.is_trusted(node) => None,
             serving => serving.clone(),
         };
         let server = server.unwrap_or_else(|| self.candidate(realm, 0));
@@ -757,51 +790,51 @@ impl Edge {
     /// Turns to the next owner where the one asked has not answered in time.
     fn retry(&self, state: &mut State, out: &mut Outgoing) {
         let now = Instant::now();
-        let late: Vec<u64> = state
+        let late: Vec<(u64, u32)> = state
             .pending
             .iter()
             .filter(|(_, pending)| pending.until <= now)
-            .map(|(&id, _)| id)
+            .map(|(&id, pending)| (id, pending.attempt + 1))
             .collect();
-        for id in late {
-            let Some(pending) = state.pending.remove(&id) else {
-                continue;
-            };
-            let (realm, core) = (pending.realm, pending.core);
-            let Some(entry) = state.realms.get_mut(&realm) else {
-                continue;
-            };
-            let serving = entry.serving.clone();
-            let shared = state
-                .pending
-                .values()
-                .any(|other| other.realm == realm && other.server == pending.server);
-            if serving.as_ref() != Some(&pending.server) && !shared {
-                // A late answer of that owner must not leave a listener behind.
-                let users = entry.users();
-                out.push((pending.server.clone(), Message::Unsub(realm, users)));
-            }
-            let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
-                continue;
-            };
-            sub.pending = None;
-            let attempt = pending.attempt + 1;
-            if attempt >= ATTEMPTS_MAX {
-                let served = serving.is_some() && sub.live;
-                if served && pending.ask.from.is_none() && pending.ask.names_nobody() {
-                    // The owner of before goes on; the next look tries again.
-                    continue;
-                }
-                tracing::warn!(realm.id = %realm, "no owner answers");
-                sub.live = false;
-                if self.give(sub, ToCore::Unavailable { realm }) {
-                    sub.queued = None;
-                }
-                continue;
-            }
-            let server = self.candidate(realm, attempt);
-            self.ask(state, realm, core, server, pending.ask, attempt, out);
+        for (id, attempt) in late {
+            self.ask_again(state, id, attempt, out);
         }
+    }
+
+    /// Gives up on an answer, and asks whose turn it is.
+    fn ask_again(&self, state: &mut State, id: u64, attempt: u32, out: &mut Outgoing) {
+        let Some(pending) = state.pending.remove(&id) else {
+            return;
+        };
+        let (realm, core) = (pending.realm, pending.core);
+        let Some(entry) = state.realms.get_mut(&realm) else {
+            return;
+        };
+        if entry.is_left(&pending.server, &state.pending) {
+            // A late answer of that owner must not leave a listener behind.
+            let users = entry.users();
+            out.push((pending.server.clone(), Message::Unsub(realm, users)));
+        }
+        let is_served = entry.serving.is_some();
+        let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
+            return;
+        };
+        sub.pending = None;
+        if attempt >= ATTEMPTS_MAX {
+            let is_served = is_served && sub.live;
+            if is_served && pending.ask.from.is_none() && pending.ask.names_nobody() {
+                // The owner of before goes on; the next look tries again.
+                return;
+            }
+            tracing::warn!(realm.id = %realm, "no owner answers");
+            sub.live = false;
+            if self.give(sub, ToCore::Unavailable { realm }) {
+                sub.queued = None;
+            }
+            return;
+        }
+        let server = self.candidate(realm, attempt);
+        self.ask(state, realm, core, server, pending.ask, attempt, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "one private step of its callers")]
@@ -855,6 +888,7 @@ impl Edge {
             }
         }
         let from = ask.from.or(sub.position);
+        let named = users.keys().copied().collect();
         let users = users.into_iter().map(|(user, snapshots)| {
             let PresenceChange {
                 presence, sessions, ..
@@ -881,6 +915,7 @@ impl Edge {
                 core,
                 server,
                 ask,
+                named,
                 complete,
                 attempt,
                 until: Instant::now() + SUBSCRIBE_TIMEOUT,
@@ -888,7 +923,7 @@ impl Edge {
         );
     }
 
-    /// The owners to ask, best first: never empty.
+    /// The owners to ask, best first: never empty. One that failed is tried again meanwhile.
     fn candidates(&self, realm: Id<Realm>) -> Vec<Server> {
         let map = self.map.current();
         let shard = ShardId::of(realm, self.shards);
@@ -896,8 +931,10 @@ impl Edge {
         for node in [map.owner(shard), map.standby(shard)].into_iter().flatten() {
             if node == self.node {
                 servers.push(Server::Local);
-            } else if self.links.is_usable(node) {
+            } else if self.links.is_trusted(node) {
                 servers.push(Server::Node(node.into()));
+            } else {
+                self.links.reopen(node);
             }
         }
         if !servers.contains(&Server::Local) {
@@ -1059,6 +1096,13 @@ impl RealmSub {
         servers
     }
 
+    /// Neither serves the realm nor was asked to: it is not to keep this node's users.
+    fn is_left(&self, server: &Server, pending: &PendingSubs) -> bool {
+        let asked = self.cores.iter().filter_map(|sub| sub.pending);
+        let mut asked = asked.filter_map(|id| pending.get(&id));
+        self.serving.as_ref() != Some(server) && !asked.any(|asked| asked.server == *server)
+    }
+
     fn users(&self) -> Vec<Id<User>> {
         let mut users: Vec<Id<User>> = self
             .cores
@@ -1081,6 +1125,18 @@ impl Ask {
     fn forget(&mut self, users: &[Id<User>]) {
         self.users.retain(|user| !users.contains(user));
         self.snapshots.retain(|(user, _)| !users.contains(user));
+    }
+}
+
+impl Pending {
+    /// These have left.
+    fn forget(&mut self, users: &[Id<User>]) {
+        self.ask.forget(users);
+        for user in users {
+            if let Ok(place) = self.named.binary_search(user) {
+                self.named.remove(place);
+            }
+        }
     }
 }
 

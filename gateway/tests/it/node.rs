@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -27,7 +27,7 @@ use guildhall_gateway::{
 };
 use guildhall_shared::{
     Id,
-    cluster_map::{Assignment, ClusterMap, MapVersion},
+    cluster_map::{Assignment, ClusterMap, MapVersion, NodeStatus},
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{CloseCode, EventKind, Intents},
     id::marker::{Channel, Guild, Realm, User},
@@ -39,7 +39,12 @@ use guildhall_shared::{
 use guildhall_store::events::Span;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::{io::AsyncReadExt, net::TcpStream, sync::mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 const SHARDS: u16 = 16;
@@ -71,8 +76,8 @@ struct World {
 impl World {
     async fn new(db: PgPool) -> Self {
         let base = IDS.fetch_add(1, Ordering::Relaxed);
-        let stamp = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
+        let stamp = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
             .unwrap()
             .as_micros() as u64;
         let id = |n: u64| (stamp % 1_000_000_000) << 26 | base << 16 | n;
@@ -263,10 +268,23 @@ impl World {
 
     /// Publishes a map in which one node owns everything and another stands by.
     async fn publish_map(&self, version: u64, nodes: &[&Node], owner: u16, standby: Option<u16>) {
+        let relays: Vec<SocketAddr> = nodes.iter().map(|node| node.relay()).collect();
+        self.publish_map_with(version, nodes, &relays, (owner, standby))
+            .await;
+    }
+
+    /// Publishes a map in which the nodes are reached at these addresses.
+    async fn publish_map_with(
+        &self,
+        version: u64,
+        nodes: &[&Node],
+        relays: &[SocketAddr],
+        (owner, standby): (u16, Option<u16>),
+    ) {
         let map = ClusterMap {
             version: MapVersion { term: 1, version },
             nodes: nodes.iter().map(|node| node.id.clone()).collect(),
-            relay_addrs: nodes.iter().map(|node| node.relay().to_string()).collect(),
+            relay_addrs: relays.iter().map(SocketAddr::to_string).collect(),
             shards: vec![
                 Assignment {
                     owner: Some(owner),
@@ -928,6 +946,137 @@ async fn when_the_owner_dies_the_standby_goes_on(db: PgPool) {
     }
     a.quiet().await;
     assert_eq!(c.metric("node_links"), 1.0);
+}
+
+/// Realms that a node has open, by a heartbeat from now on.
+async fn realms_open(world: &World, node: &str) -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let is_new = |status: &NodeStatus| u128::from(status.at_ms) >= now.as_millis();
+    status::heartbeat(world, node, is_new).await.realms_owned
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_dead_owner_is_not_turned_back_to(db: PgPool) {
+    let world = World::new(db).await;
+    let a = Node::start(&world, "a");
+    let mut b = Node::start(&world, "b");
+    let c = Node::start(&world, "c");
+    world.publish_map(1, &[&a, &b, &c], 1, Some(2)).await;
+    status::heartbeat(&world, "a", |status| status.map.version == 1).await;
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribed().await;
+    let posts = async {
+        for number in 0..300 {
+            if number == 20 {
+                b.shutdown.cancel();
+            }
+            world.post().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ((), subscribed) = tokio::join!(posts, follow(&a.inbox, 300));
+    // At the standby, and nowhere after that.
+    assert_eq!(subscribed, 1);
+    assert_eq!(realms_open(&world, "a").await, 0);
+    assert_eq!(c.metric("node_links"), 1.0);
+    b.stop();
+}
+
+/// Passes connections on, as long as the task lives; before and after they are only accepted.
+fn pass_on(from: Arc<TcpListener>, to: SocketAddr) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut links = JoinSet::new();
+        while let Ok((mut one, _)) = from.accept().await {
+            links.spawn(async move {
+                let mut other = TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
+            });
+        }
+    })
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_owner_gets_its_realms_back_when_it_answers_again(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
+    let c = Node::start(&world, "c");
+    let gate = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let way = pass_on(gate.clone(), b.relay());
+    let relays = [a.relay(), gate.local_addr().unwrap(), c.relay()];
+    world
+        .publish_map_with(1, &[&a, &b, &c], &relays, (1, Some(2)))
+        .await;
+    status::heartbeat(&world, "a", |status| status.map.version == 1).await;
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribed().await;
+    way.abort();
+    a.subscribed().await;
+    assert_eq!(c.metric("node_links"), 1.0);
+    // Links to the owner are made and say nothing: nobody waits for them.
+    if let Some(message) = a.next_within(Duration::from_secs(5)).await {
+        panic!("unexpected {message:?}");
+    }
+    assert_eq!(world.post().await, 1);
+    assert_eq!(seq(&*a.event().await), 1);
+    let way = pass_on(gate, b.relay());
+    let back = a.subscribed().await;
+    assert!(!back.lost && back.replay.is_empty());
+    assert_eq!(b.metric("node_links"), 1.0);
+    assert_eq!(world.post().await, 2);
+    assert_eq!(seq(&*a.event().await), 2);
+    assert_eq!(realms_open(&world, "a").await, 0);
+    way.abort();
+}
+
+/// The first of two users of a core leaves while the owner reads the guild for it.
+#[sqlx::test(migrations = "../migrations")]
+async fn who_waits_behind_one_that_left_is_answered_by_the_same_owner(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
+    world.publish_map(1, &[&a, &b], 1, None).await;
+    status::heartbeat(&world, "a", |status| status.map.version == 1).await;
+    let mut held = world.db.begin().await.unwrap();
+    sqlx::query("lock table realm_head in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    a.subscribe(world.subscription(&[world.owner], None)).await;
+    a.subscribe(world.subscription(&[world.member], None)).await;
+    let started = Instant::now();
+    let waiting = "select exists (
+        select from pg_locks
+        where relation = 'realm_head'::regclass and not granted
+            and database = (select oid from pg_database where datname = current_database())
+    )";
+    while !sqlx::query_scalar::<_, bool>(waiting)
+        .fetch_one(&mut *held)
+        .await
+        .unwrap()
+    {
+        assert!(started.elapsed() < PATIENCE, "the guild is not read");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    a.requests
+        .send(ToNode::Unsubscribe {
+            core: 0,
+            realm: world.realm(),
+            users: vec![world.owner],
+        })
+        .await
+        .unwrap();
+    a.quiet().await;
+    held.rollback().await.unwrap();
+    let subscribed = a.subscribed().await;
+    let named: Vec<_> = subscribed
+        .view
+        .users
+        .iter()
+        .map(|(user, _)| *user)
+        .collect();
+    assert_eq!(named, [world.member]);
+    assert_eq!(subscribed.snapshots.len(), 1);
+    assert_eq!(realms_open(&world, "a").await, 0);
+    assert_eq!(realms_open(&world, "b").await, 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]

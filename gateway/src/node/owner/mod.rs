@@ -298,34 +298,40 @@ impl Owner {
         }
     }
 
-    /// Removes an edge's users from a realm.
+    /// Removes an edge's users from a realm. A subscription that has none left is refused.
     pub(crate) fn unsubscribe(&self, edge: EdgeId, realm: Id<RealmMarker>, users: &[Id<User>]) {
-        let mut state = self.state.borrow_mut();
-        let State {
-            realms,
-            presences_due,
-            ..
-        } = &mut *state;
-        let Some(entry) = realms.get_mut(&realm) else {
-            return;
-        };
-        if let Some(open) = &mut entry.realm {
-            open.unsubscribe(edge, users);
-            if open.is_due() {
-                presences_due.insert(realm);
-                self.presence_due.notify_one();
-            }
-        }
-        for waiting in entry
-            .waiting
-            .iter_mut()
-            .filter(|waiting| waiting.edge == edge)
+        let mut refused = Vec::new();
         {
-            waiting.sub.users.retain(|user| !users.contains(&user.user));
+            let mut state = self.state.borrow_mut();
+            let State {
+                realms,
+                presences_due,
+                ..
+            } = &mut *state;
+            let Some(entry) = realms.get_mut(&realm) else {
+                return;
+            };
+            if let Some(open) = &mut entry.realm {
+                open.unsubscribe(edge, users);
+                if open.is_due() {
+                    presences_due.insert(realm);
+                    self.presence_due.notify_one();
+                }
+            }
+            entry.waiting.retain_mut(|waiting| {
+                if waiting.edge != edge {
+                    return true;
+                }
+                waiting.sub.users.retain(|user| !users.contains(&user.user));
+                if waiting.sub.users.is_empty() {
+                    refused.push(waiting.sub.id);
+                }
+                !waiting.sub.users.is_empty()
+            });
         }
-        entry
-            .waiting
-            .retain(|waiting| waiting.edge != edge || !waiting.sub.users.is_empty());
+        for id in refused {
+            self.tell(edge, FromOwner::Refused { id, realm });
+        }
     }
 
     /// Takes an event in, wherever it comes from.

@@ -1,7 +1,8 @@
 //! The edge's side of the links: one connection per owner node, made when it is needed.
 //!
 //! A link that breaks is reported to the edge, which subscribes elsewhere at once; the next
-//! attempt waits a little longer after each failure.
+//! attempt waits a little longer after each failure. Until one succeeds, or there is another
+//! map, no realm is moved there.
 
 use std::{
     cell::RefCell,
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use guildhall_shared::cluster_map::MapVersion;
 use tokio::{
     net::TcpStream,
     task::spawn_local,
@@ -47,15 +49,23 @@ pub(crate) struct Links {
     key: ClusterKey,
     map: Rc<MapWatch>,
     metrics: Metrics,
-    links: RefCell<HashMap<Rc<str>, State>>,
+    links: RefCell<HashMap<Rc<str>, Link>>,
     listener: RefCell<Option<Listener>>,
+}
+
+struct Link {
+    state: State,
+    /// Pause after the next failure.
+    pause: Duration,
+    /// The map under which it failed, unless it has proven itself since.
+    failed: Option<MapVersion>,
 }
 
 enum State {
     /// Connecting or connected.
-    Up(Rc<Outbox>, Duration),
+    Up(Rc<Outbox>),
     /// Failed; not tried again before then.
-    Down(Instant, Duration),
+    Down(Instant),
 }
 
 impl Links {
@@ -82,49 +92,79 @@ impl Links {
 
     /// Bytes that wait for the links to owners.
     pub(crate) fn queued_bytes(&self) -> usize {
-        let queued = |state: &State| match state {
-            State::Up(outbox, _) => outbox.bytes(),
-            State::Down(..) => 0,
+        let queued = |link: &Link| match &link.state {
+            State::Up(outbox) => outbox.bytes(),
+            State::Down(_) => 0,
         };
         self.links.borrow().values().map(queued).sum()
     }
 
     /// Whether it makes sense to send something to a node now.
     pub(crate) fn is_usable(&self, node: &str) -> bool {
+        match self.links.borrow().get(node).map(|link| &link.state) {
+            Some(State::Up(_)) => true,
+            Some(State::Down(until)) if *until > Instant::now() => false,
+            Some(State::Down(_)) | None => self.map.current().relay_addr(node).is_some(),
+        }
+    }
+
+    /// Whether realms may be subscribed there: not after a failure under this map.
+    pub(crate) fn is_trusted(&self, node: &str) -> bool {
+        let map = self.map.current();
         match self.links.borrow().get(node) {
-            Some(State::Up(..)) => true,
-            Some(State::Down(until, _)) if *until > Instant::now() => false,
-            Some(State::Down(..)) | None => self.map.current().relay_addr(node).is_some(),
+            Some(link) if link.failed == Some(map.version) => false,
+            Some(Link {
+                state: State::Up(_),
+                ..
+            }) => true,
+            _ => map.relay_addr(node).is_some(),
+        }
+    }
+
+    /// Tries a link that failed again, once its pause is over.
+    pub(crate) fn reopen(self: &Rc<Self>, node: &str) {
+        if self.is_usable(node) {
+            self.outbox(&node.into());
         }
     }
 
     /// Sends a frame, connecting first if need be; what cannot be sent ends in a
     /// [`LinkEvent::Down`].
     pub(crate) fn send(self: &Rc<Self>, node: &Rc<str>, frame: &Frame) {
-        let outbox = {
-            let mut links = self.links.borrow_mut();
-            match links.get(node) {
-                Some(State::Up(outbox, _)) => outbox.clone(),
-                state => {
-                    let pause = match state {
-                        Some(State::Down(_, pause)) => *pause,
-                        _ => RETRY_FIRST,
-                    };
-                    let outbox = Outbox::new();
-                    links.insert(node.clone(), State::Up(outbox.clone(), pause));
-                    spawn_local(self.clone().keep(node.clone(), outbox.clone()));
-                    outbox
-                }
-            }
-        };
-        outbox.push(frame.encode());
+        self.outbox(node).push(frame.encode());
     }
 
     /// Sends a frame only if there is a link: without one there is nothing to end.
     pub(crate) fn send_if_up(&self, node: &str, frame: &Frame) {
-        if let Some(State::Up(outbox, _)) = self.links.borrow().get(node) {
+        if let Some(Link {
+            state: State::Up(outbox),
+            ..
+        }) = self.links.borrow().get(node)
+        {
             outbox.push(frame.encode());
         }
+    }
+
+    /// What waits for a node; the link to it is made if there is none.
+    fn outbox(self: &Rc<Self>, node: &Rc<str>) -> Rc<Outbox> {
+        let mut links = self.links.borrow_mut();
+        let (pause, failed) = match links.get(node) {
+            Some(Link {
+                state: State::Up(outbox),
+                ..
+            }) => return outbox.clone(),
+            Some(link) => (link.pause, link.failed),
+            None => (RETRY_FIRST, None),
+        };
+        let outbox = Outbox::new();
+        let link = Link {
+            state: State::Up(outbox.clone()),
+            pause,
+            failed,
+        };
+        links.insert(node.clone(), link);
+        spawn_local(self.clone().keep(node.clone(), outbox.clone()));
+        outbox
     }
 
     /// One link from beginning to end.
@@ -137,13 +177,10 @@ impl Links {
             tracing::warn!(%error, node.id = %node, "link to an owner ended");
         }
         outbox.broken.cancel();
-        {
-            let mut links = self.links.borrow_mut();
-            if let Some(State::Up(_, pause)) = links.get(&node) {
-                let pause = *pause;
-                let next = (pause * 2).min(RETRY_LONGEST);
-                links.insert(node.clone(), State::Down(Instant::now() + pause, next));
-            }
+        if let Some(link) = self.links.borrow_mut().get_mut(&node) {
+            link.state = State::Down(Instant::now() + link.pause);
+            link.pause = (link.pause * 2).min(RETRY_LONGEST);
+            link.failed = Some(self.map.version());
         }
         self.report(&node, LinkEvent::Down);
     }
@@ -168,8 +205,9 @@ impl Links {
             Ok(result) => result?,
             Err(_) => return Err(LinkError::Silent),
         }
-        if let Some(State::Up(_, pause)) = self.links.borrow_mut().get_mut(node) {
-            *pause = RETRY_FIRST;
+        if let Some(link) = self.links.borrow_mut().get_mut(node) {
+            link.pause = RETRY_FIRST;
+            link.failed = None;
         }
         tracing::info!(node.id = %node, "linked to an owner");
         self.metrics.links.inc();
@@ -249,5 +287,49 @@ impl Links {
         if let Some(listener) = &*self.listener.borrow() {
             listener(node, event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::cluster_map::ClusterMap;
+    use tokio::{task::LocalSet, time::sleep};
+
+    use super::*;
+
+    /// A map with a node that nobody is at.
+    fn map(version: u64) -> ClusterMap {
+        ClusterMap {
+            version: MapVersion { term: 1, version },
+            nodes: vec!["b".to_owned()],
+            relay_addrs: vec!["127.0.0.1:1".to_owned()],
+            ..ClusterMap::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_failed_is_trusted_again_under_another_map() {
+        let watch = Rc::new(MapWatch::new(0));
+        assert!(watch.offer(map(1)));
+        let links = Links::new(
+            "a".to_owned(),
+            ClusterKey::new("key").unwrap(),
+            watch.clone(),
+            Metrics::register(&prometheus::Registry::new()).unwrap(),
+        );
+        let test = async {
+            assert!(links.is_trusted("b"));
+            links.send(&"b".into(), &Frame::Ping);
+            assert!(links.is_trusted("b"));
+            while links.is_trusted("b") {
+                sleep(Duration::from_millis(1)).await;
+            }
+            sleep(RETRY_FIRST).await;
+            links.reopen("b");
+            assert!(links.is_usable("b") && !links.is_trusted("b"));
+            assert!(watch.offer(map(2)));
+            assert!(links.is_trusted("b"));
+        };
+        LocalSet::new().run_until(test).await;
     }
 }

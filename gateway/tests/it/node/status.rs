@@ -1,11 +1,13 @@
 //! What a node says of itself in its heartbeats.
 
-use guildhall_shared::cluster_map::NodeStatus;
-
 use super::*;
 
 /// The first heartbeat of a node that is as wanted.
-async fn heartbeat(world: &World, node: &str, is: impl Fn(&NodeStatus) -> bool) -> NodeStatus {
+pub(super) async fn heartbeat(
+    world: &World,
+    node: &str,
+    is: impl Fn(&NodeStatus) -> bool,
+) -> NodeStatus {
     let mut redis = world.redis.clone();
     let started = Instant::now();
     loop {
