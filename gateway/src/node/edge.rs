@@ -156,7 +156,12 @@ type Outgoing = Vec<(Server, Message)>;
 
 enum Message {
     Sub(Sub),
-    Unsub(Id<Realm>, Vec<Id<User>>),
+    Unsub {
+        realm: Id<Realm>,
+        users: Vec<Id<User>>,
+        /// Another owner serves them now.
+        moved: bool,
+    },
     Presence(PresenceChange),
     Watch(Box<WatchChange>),
 }
@@ -297,7 +302,12 @@ impl Edge {
                 let still = still.iter().cloned().map(Message::Presence);
                 out.extend(still.map(|message| (server.clone(), message)));
                 if !gone.is_empty() {
-                    out.push((server, Message::Unsub(realm, gone.clone())));
+                    let unsub = Message::Unsub {
+                        realm,
+                        users: gone.clone(),
+                        moved: false,
+                    };
+                    out.push((server, unsub));
                 }
             }
             self.next(state, realm, core, &mut out);
@@ -619,7 +629,7 @@ impl Edge {
             sub.live = false;
             sub.queue(pending.ask);
             if !serves {
-                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+                out.push((server.clone(), entry.moved(realm)));
             }
             return self.next(state, realm, pending.core, out);
         }
@@ -629,7 +639,7 @@ impl Edge {
             .is_some_and(|now| now != server && *now == best)
         {
             // An answer from before the realm moved to its owner: asked again there.
-            out.push((server.clone(), Message::Unsub(realm, entry.users())));
+            out.push((server.clone(), entry.moved(realm)));
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
                 sub.queue(pending.ask);
@@ -650,8 +660,7 @@ impl Edge {
                 self.moving.done(realm);
             }
             if let Some(old) = entry.serving.replace(server.clone()) {
-                let users = entry.users();
-                out.push((old, Message::Unsub(realm, users)));
+                out.push((old, entry.moved(realm)));
             }
             // From here on only the new owner's word counts, which the other cores have not
             // heard yet: they get nothing until it has answered them too.
@@ -778,8 +787,7 @@ impl Edge {
                 .any(|other| other.realm == realm && other.server == pending.server);
             if serving.as_ref() != Some(&pending.server) && !shared {
                 // A late answer of that owner must not leave a listener behind.
-                let users = entry.users();
-                out.push((pending.server.clone(), Message::Unsub(realm, users)));
+                out.push((pending.server.clone(), entry.moved(realm)));
             }
             let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
                 continue;
@@ -950,14 +958,25 @@ impl Edge {
                         Server::Node(node) => self.links.send_if_up(node, &Frame::Watch(change)),
                     }
                 }
-                Message::Unsub(realm, users) => {
+                Message::Unsub {
+                    realm,
+                    users,
+                    moved,
+                } => {
                     // Never behind a later subscription of the same realm.
                     self.send_subs(&mut batch);
                     self.send_presences(&mut presences);
                     match &server {
-                        Server::Local => self.owner.unsubscribe(self.local, realm, &users),
+                        Server::Local => {
+                            self.owner.unsubscribe(self.local, realm, &users, moved);
+                        }
                         Server::Node(node) => {
-                            self.links.send_if_up(node, &Frame::Unsub { realm, users });
+                            let unsub = Frame::Unsub {
+                                realm,
+                                users,
+                                moved,
+                            };
+                            self.links.send_if_up(node, &unsub);
                         }
                     }
                 }
@@ -1057,6 +1076,15 @@ impl RealmSub {
             }
         }
         servers
+    }
+
+    /// For an owner that is left though no user has left the realm.
+    fn moved(&self, realm: Id<Realm>) -> Message {
+        Message::Unsub {
+            realm,
+            users: self.users(),
+            moved: true,
+        }
     }
 
     fn users(&self) -> Vec<Id<User>> {
