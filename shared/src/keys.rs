@@ -96,8 +96,8 @@ pub fn online(shard: ShardId, guild: Id<Guild>) -> String {
     format!("{{s{shard}}}:on:{guild}")
 }
 
-/// Presence and sessions of a person who is online, as JSON, for READY of their friends and
-/// of their other clients. Expires after [`PERSON_TTL_MS`].
+/// Presence and sessions of a person who is online, and which owner wrote them, as JSON, for
+/// READY of their friends and of their other clients. Expires after [`PERSON_TTL_MS`].
 pub fn person(user: Id<User>) -> String {
     format!("pr:{{{user}}}")
 }

@@ -158,7 +158,12 @@ type Outgoing = Vec<(Server, Message)>;
 
 enum Message {
     Sub(Sub),
-    Unsub(Id<Realm>, Vec<Id<User>>),
+    Unsub {
+        realm: Id<Realm>,
+        users: Vec<Id<User>>,
+        /// Another owner serves them now.
+        moved: bool,
+    },
     Presence(PresenceChange),
     Watch(Box<WatchChange>),
 }
@@ -311,12 +316,23 @@ impl Edge {
                 let still = still.iter().cloned().map(Message::Presence);
                 out.extend(still.map(|message| (server.clone(), message)));
                 if !gone.is_empty() {
-                    out.push((server, Message::Unsub(realm, gone.clone())));
+                    let unsub = Message::Unsub {
+                        realm,
+                        users: gone.clone(),
+                        moved: false,
+                    };
+                    out.push((server, unsub));
                 }
             }
             if !others.is_empty() {
-                let left = left.into_iter();
-                out.extend(left.map(|server| (server, Message::Unsub(realm, others.clone()))));
+                out.extend(left.into_iter().map(|server| {
+                    let unsub = Message::Unsub {
+                        realm,
+                        users: others.clone(),
+                        moved: true,
+                    };
+                    (server, unsub)
+                }));
             }
             self.next(state, realm, core, &mut out);
         }
@@ -640,7 +656,7 @@ impl Edge {
             sub.live = false;
             sub.queue(pending.ask);
             if entry.is_left(server, &state.pending) {
-                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+                out.push((server.clone(), entry.moved(realm)));
             }
             return self.next(state, realm, pending.core, out);
         }
@@ -659,7 +675,7 @@ impl Edge {
                 .any(|sub| sub.core == pending.core && Some(ok.position) < sub.position);
         if is_late || is_old {
             if entry.is_left(server, &state.pending) {
-                out.push((server.clone(), Message::Unsub(realm, entry.users())));
+                out.push((server.clone(), entry.moved(realm)));
             }
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
@@ -683,8 +699,7 @@ impl Edge {
             if let Some(old) = entry.serving.replace(server.clone())
                 && entry.is_left(&old, &state.pending)
             {
-                let users = entry.users();
-                out.push((old, Message::Unsub(realm, users)));
+                out.push((old, entry.moved(realm)));
             }
             // From here on only the new owner's word counts, which the other cores have not
             // heard yet: they get nothing until it has answered them too.
@@ -812,8 +827,7 @@ impl Edge {
         };
         if entry.is_left(&pending.server, &state.pending) {
             // A late answer of that owner must not leave a listener behind.
-            let users = entry.users();
-            out.push((pending.server.clone(), Message::Unsub(realm, users)));
+            out.push((pending.server.clone(), entry.moved(realm)));
         }
         let is_served = entry.serving.is_some();
         let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == core) else {
@@ -987,14 +1001,25 @@ impl Edge {
                         Server::Node(node) => self.links.send_if_up(node, &Frame::Watch(change)),
                     }
                 }
-                Message::Unsub(realm, users) => {
+                Message::Unsub {
+                    realm,
+                    users,
+                    moved,
+                } => {
                     // Never behind a later subscription of the same realm.
                     self.send_subs(&mut batch);
                     self.send_presences(&mut presences);
                     match &server {
-                        Server::Local => self.owner.unsubscribe(self.local, realm, &users),
+                        Server::Local => {
+                            self.owner.unsubscribe(self.local, realm, &users, moved);
+                        }
                         Server::Node(node) => {
-                            self.links.send_if_up(node, &Frame::Unsub { realm, users });
+                            let unsub = Frame::Unsub {
+                                realm,
+                                users,
+                                moved,
+                            };
+                            self.links.send_if_up(node, &unsub);
                         }
                     }
                 }
@@ -1101,6 +1126,15 @@ impl RealmSub {
         let asked = self.cores.iter().filter_map(|sub| sub.pending);
         let mut asked = asked.filter_map(|id| pending.get(&id));
         self.serving.as_ref() != Some(server) && !asked.any(|asked| asked.server == *server)
+    }
+
+    /// For an owner that is left though no user has left the realm.
+    fn moved(&self, realm: Id<Realm>) -> Message {
+        Message::Unsub {
+            realm,
+            users: self.users(),
+            moved: true,
+        }
     }
 
     fn users(&self) -> Vec<Id<User>> {

@@ -298,8 +298,15 @@ impl Owner {
         }
     }
 
-    /// Removes an edge's users from a realm. A subscription that has none left is refused.
-    pub(crate) fn unsubscribe(&self, edge: EdgeId, realm: Id<RealmMarker>, users: &[Id<User>]) {
+    /// Removes an edge's users from a realm. `moved`: another owner serves them now. A subscription
+    /// that has none left is refused.
+    pub(crate) fn unsubscribe(
+        &self,
+        edge: EdgeId,
+        realm: Id<RealmMarker>,
+        users: &[Id<User>],
+        moved: bool,
+    ) {
         let mut refused = Vec::new();
         {
             let mut state = self.state.borrow_mut();
@@ -312,7 +319,10 @@ impl Owner {
                 return;
             };
             if let Some(open) = &mut entry.realm {
-                open.unsubscribe(edge, users);
+                open.unsubscribe(edge, users, moved);
+                if moved && open.is_own() && !open.presences.has_sessions() {
+                    self.people.hand_over(realm.cast());
+                }
                 if open.is_due() {
                     presences_due.insert(realm);
                     self.presence_due.notify_one();

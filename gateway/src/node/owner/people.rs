@@ -3,7 +3,8 @@
 //! Redis from which their READY is made.
 //!
 //! Best effort: without Redis friends do not see each other come and go. What was told last
-//! is what the key says, so a new owner tells nothing twice.
+//! is what the key says, so a new owner tells nothing twice. It says too who wrote it: an owner
+//! that another one has followed tells of nobody that they are gone.
 
 use std::{
     cell::RefCell,
@@ -24,6 +25,7 @@ use guildhall_shared::{
 };
 use guildhall_store::personal;
 use redis::RedisResult;
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::Notify,
@@ -39,12 +41,18 @@ const BATCH_MAX: usize = 256;
 const RENEW_INTERVAL: Duration = Duration::from_millis(keys::PERSON_TTL_MS / 3);
 /// Pause after a query that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Deletes a key unless somebody has written it since it was read.
+const FORGET: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then
+    return redis.call('DEL', KEYS[1]) end return 0";
 
 /// What Redis keeps of a person who is connected.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Person {
     pub(crate) presence: Presence,
     pub(crate) sessions: Vec<SessionState>,
+    /// The number of the owner that wrote it; `None`: one of an earlier version.
+    #[serde(default)]
+    writer: Option<u32>,
 }
 
 /// People whose presence or sessions have changed: each once, so there are at most as many
@@ -52,6 +60,9 @@ pub(crate) struct Person {
 #[derive(Default)]
 pub(crate) struct People {
     waiting: RefCell<BTreeMap<Id<User>, Waiting>>,
+    /// Who is connected here, as far as this owner has written. If another one has written
+    /// their keys since, they are there.
+    written: RefCell<FxHashSet<Id<User>>>,
     filled: Notify,
 }
 
@@ -67,12 +78,19 @@ impl People {
         let person = Person {
             presence: realm.presences.of(user),
             sessions: realm.presences.sessions().cloned().collect(),
+            writer: None,
         };
         let mut waiting = self.waiting.borrow_mut();
         let before = waiting.get(&user).is_some_and(|waiting| waiting.again);
         let again = again || before;
         waiting.insert(user, Waiting { person, again });
         self.filled.notify_one();
+    }
+
+    /// Another owner serves a person's own realm now: the key is its to write.
+    pub(super) fn hand_over(&self, user: Id<User>) {
+        self.waiting.borrow_mut().remove(&user);
+        self.written.borrow_mut().remove(&user);
     }
 
     /// What could not be told yet; what has changed again since stays as it is.
@@ -95,6 +113,13 @@ impl People {
     }
 }
 
+impl Waiting {
+    /// The last session is gone.
+    fn has_left(&self) -> bool {
+        self.person.sessions.is_empty()
+    }
+}
+
 impl Owner {
     /// Tells friends and partners, and renews the keys, as long as the task lives.
     pub(crate) async fn tell_people(self: Rc<Self>) {
@@ -114,13 +139,22 @@ impl Owner {
         }
     }
 
-    async fn tell_batch(&self, batch: BTreeMap<Id<User>, Waiting>) {
+    async fn tell_batch(&self, mut batch: BTreeMap<Id<User>, Waiting>) {
         let users: Vec<Id<User>> = batch.keys().copied().collect();
         let mut commands = self.feed.commands();
         // Without Redis nobody can be told, and no friend's READY can show it.
-        let Ok(known) = people(&mut commands, &users).await else {
+        let Ok(notes) = notes(&mut commands, &users).await else {
             return;
         };
+        let known = read(&notes);
+        // Whoever has left this owner is with the one that has written since, if there is one.
+        batch.retain(|user, waiting| {
+            let writer = known.get(user).and_then(|person| person.writer);
+            let is_anothers = writer.is_some_and(|writer| writer != self.number);
+            let is_elsewhere =
+                waiting.has_left() && is_anothers && self.people.written.borrow_mut().remove(user);
+            !is_elsewhere
+        });
         let told = |user: &Id<User>| match known.get(user) {
             Some(person) => person.presence.clone(),
             None => Presence::default(),
@@ -140,17 +174,20 @@ impl Owner {
                 }
             },
         };
+        if let Err(error) = delete_left(&mut commands, &notes, &mut batch).await {
+            tracing::debug!(%error, "presences of friends were not deleted");
+            return;
+        }
+        self.note_written(&mut batch);
         let mut pipeline = redis::pipe();
-        for (&user, Waiting { person, .. }) in &batch {
-            let key = keys::person(user);
-            match serde_json::to_string(person) {
-                Ok(json) if !person.sessions.is_empty() => {
-                    let command = pipeline.cmd("SET").arg(key).arg(json);
-                    command.arg("PX").arg(keys::PERSON_TTL_MS).ignore();
-                }
-                _ => {
-                    pipeline.cmd("DEL").arg(key).ignore();
-                }
+        for (&user, waiting) in batch.iter().filter(|(_, waiting)| !waiting.has_left()) {
+            let person = Person {
+                writer: Some(self.number),
+                ..waiting.person.clone()
+            };
+            if let Ok(json) = serde_json::to_string(&person) {
+                let command = pipeline.cmd("SET").arg(keys::person(user)).arg(json);
+                command.arg("PX").arg(keys::PERSON_TTL_MS).ignore();
             }
         }
         for (user, friend) in friends {
@@ -175,16 +212,38 @@ impl Owner {
             let command = pipeline.cmd("SPUBLISH").arg(channel);
             command.arg(&event.encode()[..]).ignore();
         }
+        if pipeline.is_empty() {
+            return;
+        }
         if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
             tracing::debug!(%error, "presences of friends were not published");
         }
+    }
+
+    /// Before the keys are written: whoever has moved or left meanwhile is not written as connected.
+    fn note_written(&self, batch: &mut BTreeMap<Id<User>, Waiting>) {
+        let state = self.state.borrow();
+        let mut written = self.people.written.borrow_mut();
+        batch.retain(|user, waiting| {
+            if waiting.has_left() {
+                written.remove(user);
+                return true;
+            }
+            let entry = state.realms.get(&user.cast());
+            let realm = entry.and_then(|entry| entry.realm.as_ref());
+            let is_here = realm.is_some_and(|realm| realm.presences.has_sessions());
+            if is_here {
+                written.insert(*user);
+            }
+            is_here
+        });
     }
 
     /// Somebody new may see a person's presence.
     pub(super) fn tell_again(&self, id: Id<RealmMarker>) {
         let state = self.state.borrow();
         let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
-        if let Some(realm) = realm.filter(|realm| realm.is_own() && realm.presences.is_person()) {
+        if let Some(realm) = realm.filter(|realm| realm.presences.has_sessions()) {
             self.people.put(id.cast(), realm, true);
         }
     }
@@ -194,7 +253,7 @@ impl Owner {
             let state = self.state.borrow();
             let open = state.realms.iter();
             let open = open.filter_map(|(&id, entry)| Some((id, entry.realm.as_ref()?)));
-            let people = open.filter(|(_, realm)| realm.presences.sessions().next().is_some());
+            let people = open.filter(|(_, realm)| realm.presences.has_sessions());
             people.map(|(id, _)| id.cast()).collect()
         };
         for people in people.chunks(BATCH_MAX) {
@@ -227,7 +286,15 @@ pub(crate) async fn people(
     commands: &mut Connection,
     users: &[Id<User>],
 ) -> RedisResult<BTreeMap<Id<User>, Person>> {
-    let mut people = BTreeMap::new();
+    Ok(read(&notes(commands, users).await?))
+}
+
+/// The same as it is written.
+async fn notes(
+    commands: &mut Connection,
+    users: &[Id<User>],
+) -> RedisResult<BTreeMap<Id<User>, Vec<u8>>> {
+    let mut found = BTreeMap::new();
     for users in users.chunks(BATCH_MAX) {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
@@ -236,15 +303,67 @@ pub(crate) async fn people(
         }
         let notes: Vec<RedisResult<Option<Vec<u8>>>> = pipeline.query_async(commands).await?;
         for (&user, note) in users.iter().zip(notes) {
-            let person = note.ok().flatten();
-            let person = person.and_then(|note| serde_json::from_slice(&note).ok());
-            people.extend(person.map(|person| (user, person)));
+            found.extend(note.ok().flatten().map(|note| (user, note)));
         }
     }
-    Ok(people)
+    Ok(found)
+}
+
+fn read(notes: &BTreeMap<Id<User>, Vec<u8>>) -> BTreeMap<Id<User>, Person> {
+    let parse = |note: &[u8]| serde_json::from_slice::<Person>(note).ok();
+    let people = notes.iter();
+    let people = people.filter_map(|(&user, note)| Some((user, parse(note)?)));
+    people.collect()
+}
+
+/// Deletes the keys of those who have left. Whoever has come to another owner since the keys were
+/// read has not: they are taken out of the batch.
+async fn delete_left(
+    commands: &mut Connection,
+    notes: &BTreeMap<Id<User>, Vec<u8>>,
+    batch: &mut BTreeMap<Id<User>, Waiting>,
+) -> RedisResult<()> {
+    let left = batch.iter().filter(|(_, waiting)| waiting.has_left());
+    let left = left.filter_map(|(&user, _)| Some((user, notes.get(&user)?)));
+    let left: Vec<(Id<User>, &Vec<u8>)> = left.collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors(); // of a server that is away, where there are several
+    for (user, note) in &left {
+        let command = pipeline.cmd("EVAL").arg(FORGET).arg(1);
+        command.arg(keys::person(*user)).arg(&note[..]);
+    }
+    let deleted: Vec<RedisResult<bool>> = pipeline.query_async(commands).await?;
+    for ((user, _), deleted) in left.iter().zip(deleted) {
+        if matches!(deleted, Ok(false)) {
+            batch.remove(user);
+        }
+    }
+    Ok(())
 }
 
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_without_a_writer_is_read() {
+        let person = Person {
+            writer: Some(u32::MAX),
+            ..Person::default()
+        };
+        let mut note = serde_json::to_value(&person).unwrap();
+        let again: Person = serde_json::from_str(&note.to_string()).unwrap();
+        assert_eq!(again, person);
+        note.as_object_mut().unwrap().remove("writer");
+        let old: Person = serde_json::from_str(&note.to_string()).unwrap();
+        assert_eq!(old, Person::default());
+    }
 }

@@ -132,6 +132,20 @@ impl Presences {
         self.set_sessions(edge, Vec::new());
     }
 
+    /// Users of an edge whom another owner serves now: what they show is told there from now on,
+    /// and so is what was not told yet.
+    pub(crate) fn hand_over(&mut self, edge: EdgeId, users: &[Id<User>]) {
+        for &user in users {
+            self.set(edge, user, Presence::default(), true);
+            if !self.is_online(user) {
+                self.changed.remove(&user);
+                self.renamed.remove(&user);
+            }
+        }
+        self.sessions.retain(|(known, _)| *known != edge);
+        self.sessions_changed &= self.has_sessions();
+    }
+
     /// In a person's own realm: their sessions on an edge.
     pub(crate) fn set_sessions(&mut self, edge: EdgeId, sessions: Vec<SessionState>) {
         let place = self.sessions.iter().position(|(known, _)| *known == edge);
@@ -150,6 +164,10 @@ impl Presences {
 
     pub(crate) fn sessions(&self) -> impl Iterator<Item = &SessionState> {
         self.sessions.iter().flat_map(|(_, sessions)| sessions)
+    }
+
+    pub(crate) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
     }
 
     /// Whether the sessions have changed since the last call.
@@ -338,6 +356,52 @@ mod tests {
         assert_eq!(statuses(&told), [(6, "offline")]);
         assert!(!presences.is_due());
         assert_eq!(presences.count(), 1);
+    }
+
+    #[test]
+    fn whoever_another_owner_serves_is_not_told_of() {
+        let now = Instant::now();
+        let session = SessionState {
+            id: [7; 16],
+            status: Status::Online,
+            platform: Platform::Web,
+            activities: None,
+        };
+        let mut presences = Presences::default();
+        presences.set(1, id(5), shows(Status::Online), false);
+        presences.set_sessions(1, vec![session.clone()]);
+        presences.flush(now);
+        presences.take_sessions_changed();
+        // What was not told yet goes with them.
+        presences.set(1, id(5), shows(Status::Dnd), false);
+        presences.set_sessions(1, vec![session.clone(), session.clone()]);
+        presences.rename(id(5));
+        presences.hand_over(1, &[id(5)]);
+        assert!(!presences.is_due() && !presences.is_online(id(5)) && !presences.has_sessions());
+        assert_eq!(presences.flush(now), []);
+        // They come back, and leave.
+        presences.set(1, id(5), shows(Status::Idle), false);
+        presences.set_sessions(1, vec![session]);
+        assert_eq!(statuses(&presences.flush(now)), [(5, "idle")]);
+        assert!(presences.take_sessions_changed());
+        presences.remove(1, &[id(5)]);
+        assert_eq!(statuses(&presences.flush(now)), [(5, "offline")]);
+        assert!(presences.take_sessions_changed());
+    }
+
+    #[test]
+    fn an_edge_that_stays_is_told_of() {
+        let now = Instant::now();
+        let mut presences = Presences::default();
+        for edge in [1, 2] {
+            presences.set(edge, id(5), shows(Status::Idle), false);
+        }
+        presences.flush(now);
+        presences.set(2, id(5), shows(Status::Online), false);
+        presences.hand_over(1, &[id(5)]);
+        assert_eq!(statuses(&presences.flush(now)), [(5, "online")]);
+        presences.remove(2, &[id(5)]);
+        assert_eq!(statuses(&presences.flush(now)), [(5, "offline")]);
     }
 
     #[test]

@@ -352,9 +352,14 @@ impl Realm {
         }))
     }
 
-    /// Removes an edge's users, and the edge with the last of them.
-    pub(crate) fn unsubscribe(&mut self, edge: EdgeId, users: &[Id<User>]) {
-        self.presences.remove(edge, users);
+    /// Removes an edge's users, and the edge with the last of them. `moved`: another owner serves
+    /// them now, and tells of them.
+    pub(crate) fn unsubscribe(&mut self, edge: EdgeId, users: &[Id<User>], moved: bool) {
+        if moved {
+            self.presences.hand_over(edge, users);
+        } else {
+            self.presences.remove(edge, users);
+        }
         if let Some(watchers) = &mut self.watchers {
             watchers.remove_users(edge, users);
         }

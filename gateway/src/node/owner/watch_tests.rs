@@ -293,7 +293,7 @@ fn who_follows_a_member_hears_of_it() {
     let effects = apply(&mut realm, EventKind::GuildMemberUpdate, &renamed);
     let told = noticed(&effects, ALICE, EventKind::GuildMemberUpdate);
     assert_eq!(told[0]["nick"], "boss");
-    realm.unsubscribe(EDGE, &[id(ALICE)]);
+    realm.unsubscribe(EDGE, &[id(ALICE)], false);
     show(&mut realm, EDGE, MOD, Status::Online);
     assert_eq!(
         noticed(&flush(&mut realm), ALICE, EventKind::PresenceUpdate).len(),

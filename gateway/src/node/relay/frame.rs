@@ -194,6 +194,8 @@ pub(crate) enum Frame {
     Unsub {
         realm: Id<Realm>,
         users: Vec<Id<User>>,
+        /// They have not left the realm: another owner serves them now, and tells of them.
+        moved: bool,
     },
     /// Users of the edge show something else in realms it is subscribed to.
     Presence(Vec<PresenceChange>),
@@ -258,7 +260,11 @@ impl Frame {
             Self::Hello(hello) => encode(HELLO, hello),
             Self::Proof(proof) => encode(PROOF, proof),
             Self::Sub(subs) => encode(SUB, subs),
-            Self::Unsub { realm, users } => encode(UNSUB, &(realm, users)),
+            Self::Unsub {
+                realm,
+                users,
+                moved,
+            } => encode(UNSUB, &(realm, users, moved)),
             Self::Presence(changes) => encode(PRESENCE, changes),
             Self::SubOk(ok) => encode(
                 SUB_OK,
@@ -312,8 +318,12 @@ impl Frame {
                 Self::Sub(subs)
             }
             UNSUB => {
-                let (realm, users) = decode(&payload)?;
-                Self::Unsub { realm, users }
+                let (realm, users, moved) = decode(&payload)?;
+                Self::Unsub {
+                    realm,
+                    users,
+                    moved,
+                }
             }
             PRESENCE => Self::Presence(decode(&payload)?),
             SUB_OK => {
@@ -540,8 +550,13 @@ mod tests {
             })),
             any::<[u8; 32]>().prop_map(Frame::Proof),
             prop::collection::vec(sub(), 0..3).prop_map(Frame::Sub),
-            (id(), prop::collection::vec(id(), 0..3))
-                .prop_map(|(realm, users)| Frame::Unsub { realm, users }),
+            (id(), prop::collection::vec(id(), 0..3), any::<bool>()).prop_map(
+                |(realm, users, moved)| Frame::Unsub {
+                    realm,
+                    users,
+                    moved,
+                }
+            ),
             (
                 any::<u64>(),
                 id(),

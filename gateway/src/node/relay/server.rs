@@ -98,7 +98,11 @@ impl Server {
             loop {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
                     Frame::Sub(subs) => self.subscribe(edge, subs, &outbox).await,
-                    Frame::Unsub { realm, users } => self.owner.unsubscribe(edge, realm, &users),
+                    Frame::Unsub {
+                        realm,
+                        users,
+                        moved,
+                    } => self.owner.unsubscribe(edge, realm, &users, moved),
                     Frame::Presence(changes) => self.owner.presence(edge, changes),
                     Frame::Watch(change) => self.owner.watch(edge, *change),
                     Frame::Ask(ask) => {

@@ -12,6 +12,16 @@ fn shows(status: Status) -> Presence {
     Presence::of_session(Platform::Web, status, None)
 }
 
+/// Of whom a PRESENCE_UPDATE tells, and which status.
+fn told(event: &Envelope) -> Option<(String, String)> {
+    if event.kind != EventKind::PresenceUpdate {
+        return None;
+    }
+    let d: Value = serde_json::from_slice(&event.body).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    Some((text(&d["user"]["id"]), text(&d["status"])))
+}
+
 impl World {
     /// A subscription of one user's session that shows something, and may want to know of others.
     fn present(&self, user: Id<User>, status: Status, presences: bool) -> Subscription {
@@ -55,6 +65,43 @@ impl World {
         }
     }
 
+    /// Two people, each a friend of the other.
+    async fn befriend(&self) {
+        sqlx::query("update account set bot = false")
+            .execute(&self.db)
+            .await
+            .unwrap();
+        for (user, other) in [(self.owner, self.member), (self.member, self.owner)] {
+            sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
+                .bind(user.to_db())
+                .bind(other.to_db())
+                .execute(&self.db)
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Which owner wrote a person's key, if it is there.
+    async fn writer(&self, user: Id<User>) -> Option<u64> {
+        let mut redis = self.redis.clone();
+        let note: Option<Vec<u8>> = redis::cmd("GET")
+            .arg(keys::person(user))
+            .query_async(&mut redis)
+            .await
+            .unwrap();
+        let person: Value = serde_json::from_slice(&note?).unwrap();
+        Some(person["writer"].as_u64().expect("a writer"))
+    }
+
+    /// Waits until another owner has written a person's key.
+    async fn until_another_writes(&self, user: Id<User>, before: Option<u64>) {
+        let started = Instant::now();
+        while self.writer(user).await == before {
+            assert!(started.elapsed() < PATIENCE, "never: another owner writes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn online(&self) -> Vec<u8> {
         let key = keys::online(ShardId::of(self.guild, SHARDS), self.guild);
         let mut redis = self.redis.clone();
@@ -71,13 +118,32 @@ impl Node {
     /// The next PRESENCE_UPDATE: whose, and which status. Other ephemeral events are passed over.
     async fn presence(&self) -> (String, String) {
         loop {
-            let event = self.event().await;
-            if event.kind == EventKind::PresenceUpdate {
-                let d: Value = serde_json::from_slice(&event.body).unwrap();
-                let text = |value: &Value| value.as_str().unwrap().to_owned();
-                return (text(&d["user"]["id"]), text(&d["status"]));
+            if let Some(told) = told(&*self.event().await) {
+                return told;
             }
         }
+    }
+
+    /// The PRESENCE_UPDATEs of some time; whatever else comes is passed over.
+    async fn presences_within(&self, time: Duration) -> Vec<(String, String)> {
+        let (until, mut all) = (Instant::now() + time, Vec::new());
+        let left = || until.saturating_duration_since(Instant::now());
+        while let Some(message) = self.next_within(left()).await {
+            if let ToCore::Event(event) = message {
+                all.extend(told(&event));
+            }
+        }
+        all
+    }
+
+    /// The last session of a person is gone.
+    async fn leave_home(&self, user: Id<User>) {
+        let request = ToNode::Unsubscribe {
+            core: 0,
+            realm: user.cast(),
+            users: vec![user],
+        };
+        self.requests.send(request).await.unwrap();
     }
 
     async fn show(&self, realm: Id<Realm>, user: Id<User>, status: Status) {
@@ -180,18 +246,7 @@ async fn a_new_owner_learns_who_is_online_and_tells_who_vanished(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     let world = World::new(db).await;
-    sqlx::query("update account set bot = false")
-        .execute(&world.db)
-        .await
-        .unwrap();
-    for (user, other) in [(world.owner, world.member), (world.member, world.owner)] {
-        sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
-            .bind(user.to_db())
-            .bind(other.to_db())
-            .execute(&world.db)
-            .await
-            .unwrap();
-    }
+    world.befriend().await;
     let (a, b) = two_nodes(&world).await;
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
@@ -202,28 +257,99 @@ async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     assert_eq!(a.presence().await, (world.member.to_string(), "dnd".into()));
-    let mut redis = world.redis.clone();
-    let mut kept = async |user: Id<User>| -> bool {
-        let exists = redis::cmd("EXISTS")
-            .arg(keys::person(user))
-            .query_async(&mut redis)
-            .await;
-        exists.unwrap()
-    };
-    assert!(kept(world.owner).await && kept(world.member).await);
-    let realm: Id<Realm> = world.member.cast();
-    let users = vec![world.member];
-    b.requests
-        .send(ToNode::Unsubscribe {
-            core: 0,
-            realm,
-            users,
-        })
-        .await
-        .unwrap();
+    for user in [world.owner, world.member] {
+        assert!(world.writer(user).await.is_some());
+    }
+    b.leave_home(world.member).await;
     assert_eq!(
         a.presence().await,
         (world.member.to_string(), "offline".into())
     );
-    assert!(!kept(world.member).await);
+    assert_eq!(world.writer(world.member).await, None);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let (a, b) = two_nodes(&world).await;
+    for node in [&a, &b] {
+        node.until("the map", |node| node.metric("node_map_version") == 1.0)
+            .await;
+    }
+    let member = world.member.to_string();
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    let writer = world.writer(world.member).await;
+    assert!(writer.is_some());
+    world.publish_map(2, &[&a, &b], 1, Some(0)).await;
+    let another = world.until_another_writes(world.member, writer);
+    let moved = world.until_another_writes(world.owner, writer);
+    tokio::join!(another, moved);
+    let told = a.presences_within(Duration::from_secs(2)).await;
+    assert!(told.is_empty(), "{told:?}");
+    b.subscribe(world.home(world.member, Status::Idle)).await;
+    assert_eq!(a.presence().await, (member.clone(), "idle".into()));
+    for user in [world.owner, world.member] {
+        let now = world.writer(user).await;
+        assert!(now.is_some() && now != writer, "{now:?}");
+    }
+    b.leave_home(world.member).await;
+    assert_eq!(a.presence().await, (member, "offline".into()));
+    assert_eq!(world.writer(world.member).await, None);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_leave_right_after_a_move_is_told(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let (a, b) = two_nodes(&world).await;
+    b.until("the map", |node| node.metric("node_map_version") == 1.0)
+        .await;
+    let member = world.member.to_string();
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    world.publish_map(2, &[&a, &b], 1, Some(0)).await;
+    for node in [&a, &b] {
+        while !matches!(node.next().await, ToCore::Subscribed(_)) {}
+    }
+    // The new owner has hardly written anything yet.
+    b.leave_home(world.member).await;
+    assert_eq!(a.presence().await, (member, "offline".into()));
+    assert_eq!(world.writer(world.member).await, None);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn whoever_is_with_another_owner_is_not_told_to_be_gone(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    // Without a map each serves itself.
+    let [a, b, c] = ["a", "b", "c"].map(|id| Node::start(&world, id));
+    for node in [&a, &b, &c] {
+        node.until("event feed", |node| node.status.is_ready())
+            .await;
+    }
+    let member = world.member.to_string();
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    let writer = world.writer(world.member).await;
+    c.subscribe(world.home(world.member, Status::Dnd)).await;
+    c.subscribed().await;
+    world.until_another_writes(world.member, writer).await;
+    b.leave_home(world.member).await;
+    let told = a.presences_within(Duration::from_secs(1)).await;
+    assert!(told.is_empty(), "{told:?}");
+    assert!(world.writer(world.member).await.is_some());
+    c.leave_home(world.member).await;
+    assert_eq!(a.presence().await, (member, "offline".into()));
+    assert_eq!(world.writer(world.member).await, None);
 }
