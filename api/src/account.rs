@@ -17,7 +17,7 @@ use crate::{
     access,
     app::App,
     error::Result,
-    events,
+    events, oauth,
     routes::{members, relationships},
     tickets,
 };
@@ -151,6 +151,7 @@ pub(crate) async fn bury(db: &mut PgConnection, user: Id<marker::User>) -> Resul
         .execute(&mut *db)
         .await?;
     tickets::void_all(&mut *db, user).await?;
+    oauth::withdraw_all(&mut *db, user).await?;
     add_job(db, user, Job::Erase).await
 }
 

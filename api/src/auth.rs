@@ -66,6 +66,24 @@ impl CurrentUser {
         &self.account.user.user
     }
 
+    /// For changes that waited for a password to be checked: by now the token they came with may
+    /// be void. The account's realm is locked.
+    ///
+    /// Errors: 401.
+    pub(crate) async fn require_session(&self, db: &mut PgConnection) -> Result<()> {
+        let is_open = sqlx::query_scalar!(
+            r#"select exists (select from auth_token where token_hash = $1) as "open!""#,
+            self.token.0.as_slice(),
+        )
+        .fetch_one(db)
+        .await?;
+        if is_open {
+            Ok(())
+        } else {
+            Err(ErrorCode::Unauthorized.into())
+        }
+    }
+
     /// Errors: 20001 for bots.
     pub(crate) fn require_human(&self) -> Result<()> {
         if self.bot {

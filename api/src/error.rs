@@ -10,7 +10,7 @@ use axum::{
 use guildhall_shared::error_code::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::form::FormErrors;
+use crate::{form::FormErrors, rate_limit::WrongToken};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -19,6 +19,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("{}", .0.message())]
     Code(ErrorCode),
+    /// The path holds no token that we gave out: counts as an invalid request, whatever its status.
+    #[error("{}", .0.message())]
+    WrongToken(ErrorCode),
     #[error("Invalid Form Body")]
     Form(FormErrors),
     /// 20016: the channel's slowmode; not a rate limit of ours.
@@ -87,7 +90,7 @@ impl Error {
     /// The code behind it. No `_` arm: a new variant does not compile before it has its code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Code(code) => *code,
+            Self::Code(code) | Self::WrongToken(code) => *code,
             Self::Form(_) => ErrorCode::InvalidFormBody,
             Self::Slowmode { .. } => ErrorCode::SlowmodeRateLimit,
             Self::RateLimited { .. } => ErrorCode::TooManyRequests,
@@ -113,7 +116,11 @@ impl Error {
                 let methods = [json!({ "type": "totp" }), json!({ "type": "backup" })];
                 body["mfa"] = json!({ "ticket": ticket, "methods": methods });
             }
-            Self::Code(_) | Self::Unavailable(_) | Self::Database(_) | Self::Internal(_) => {}
+            Self::Code(_)
+            | Self::WrongToken(_)
+            | Self::Unavailable(_)
+            | Self::Database(_)
+            | Self::Internal(_) => {}
         }
         body
     }
@@ -130,6 +137,9 @@ impl IntoResponse for Error {
         let mut response = json_response(status, &self.body());
         if let Self::Slowmode { retry_after } | Self::RateLimited { retry_after } = self {
             crate::rate_limit::add_retry_headers(response.headers_mut(), retry_after, "user");
+        }
+        if let Self::WrongToken(_) = self {
+            response.extensions_mut().insert(WrongToken);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response

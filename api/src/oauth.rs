@@ -116,7 +116,8 @@ pub(crate) async fn authenticate(app: &App, token: &str) -> Result<Option<(Accou
     Ok(Some((account, access)))
 }
 
-/// The user and the extent of an access token that is valid.
+/// The user and the extent of an access token that is valid; nobody's while the account is not
+/// active.
 pub(crate) async fn find(
     db: impl PgExecutor<'_>,
     token: &str,
@@ -124,7 +125,9 @@ pub(crate) async fn find(
     let row = sqlx::query!(
         "select t.user_id, t.application_id, t.scopes, t.expires_at
          from oauth2_token t join application p using (application_id)
-         where t.token_hash = $1 and t.expires_at > now() and p.deleted_at is null",
+           join account a on a.user_id = t.user_id
+         where t.token_hash = $1 and t.expires_at > now() and p.deleted_at is null
+           and a.state = 0",
         hash(token),
     )
     .fetch_optional(db)
@@ -137,6 +140,19 @@ pub(crate) async fn find(
         };
         (Id::from_db(row.user_id), access)
     }))
+}
+
+/// No application may act for a user any more. The account's realm is locked.
+pub(crate) async fn withdraw_all(db: impl PgExecutor<'_>, user: Id<User>) -> Result<()> {
+    sqlx::query!(
+        "with token as (delete from oauth2_token where user_id = $1),
+              code as (delete from oauth2_code where user_id = $1)
+         delete from oauth2_grant where user_id = $1",
+        user.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 #[cfg(test)]

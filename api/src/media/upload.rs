@@ -33,7 +33,7 @@ pub(crate) const FILES_MAX: usize = 10;
 const FIELDS_MAX: usize = 64;
 /// Bytes of all fields that are no files, `payload_json` among them.
 const FIELDS_BYTES_MAX: usize = 1 << 20;
-/// A client that sends nothing for this long is given up.
+/// A client that sends nothing for this long is given up. A refused one has this long in all.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// A body that may bring files: JSON as with [`Json`], or `multipart/form-data` with the JSON
@@ -148,6 +148,39 @@ impl<T: Form> FromRequest<App> for Upload<T> {
         let body = parse_form(&fields.into_json()?)?;
         Ok(Self { body, files })
     }
+}
+
+impl<T: Form> Upload<T> {
+    /// As the extractor, once the token in the path was found good: who has none stores nothing.
+    pub(crate) async fn after(
+        check: impl Future<Output = Result<()>>,
+        request: Request,
+        app: &App,
+    ) -> Result<Self> {
+        if let Err(error) = check.await {
+            discard(request, app).await;
+            return Err(error);
+        }
+        Self::from_request(request, app).await
+    }
+}
+
+/// Reads a refused body to its end and forgets it: to a client that still sends, the connection
+/// would break before the answer is there.
+async fn discard(request: Request, app: &App) {
+    let mut body = request.into_body().into_data_stream();
+    let bytes_max = app.media.upload_bytes_max();
+    let read = async {
+        let mut size = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            size += chunk.len() as u64;
+            if size > bytes_max {
+                return;
+            }
+        }
+    };
+    // Too slow or too long: then it breaks.
+    let _ = tokio::time::timeout(PAUSE_MAX, read).await;
 }
 
 /// A multipart body of a sticker: fields of text, and one file held in memory.

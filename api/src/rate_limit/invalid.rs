@@ -7,13 +7,13 @@ use std::{
     time::Instant,
 };
 
-use axum::http::{HeaderMap, StatusCode};
+use axum::{http::StatusCode, response::Response};
 use rustc_hash::FxHashMap;
 
 use super::rules::Limit;
 
-/// Answers of 401, 403 and 429 to one address; beyond them it is not served until the
-/// window ends.
+/// Answers of 401, 403 and 429 to one address, and of 404 to [`WrongToken`]s; beyond them it is
+/// not served until the window ends.
 pub(super) const INVALID: Limit = Limit::per_seconds(10_000, 600);
 
 /// Blocked addresses this process remembers; more forget the others.
@@ -48,20 +48,28 @@ impl Blocked {
     }
 }
 
+/// Marks the answer to a request whose path holds a made-up token: each of those has a bucket of
+/// its own, so its address is what counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrongToken;
+
 /// Whether an answer counts: a limit shared with others is not the address's fault.
-pub(super) fn is_invalid(status: StatusCode, headers: &HeaderMap) -> bool {
-    match status {
+pub(super) fn is_invalid(response: &Response) -> bool {
+    match response.status() {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
-        StatusCode::TOO_MANY_REQUESTS => headers
+        StatusCode::TOO_MANY_REQUESTS => response
+            .headers()
             .get("x-ratelimit-scope")
             .is_none_or(|scope| scope != "shared"),
-        _ => false,
+        _ => response.extensions().get::<WrongToken>().is_some(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use axum::response::IntoResponse;
 
     use super::*;
 
@@ -80,12 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn shared_limits_do_not_count() {
-        let mut headers = HeaderMap::new();
-        assert!(is_invalid(StatusCode::FORBIDDEN, &headers));
-        assert!(is_invalid(StatusCode::TOO_MANY_REQUESTS, &headers));
-        headers.insert("x-ratelimit-scope", "shared".parse().unwrap());
-        assert!(!is_invalid(StatusCode::TOO_MANY_REQUESTS, &headers));
-        assert!(!is_invalid(StatusCode::NOT_FOUND, &headers));
+    fn shared_limits_and_what_is_merely_not_there_do_not_count() {
+        assert!(is_invalid(&StatusCode::FORBIDDEN.into_response()));
+        let mut full = StatusCode::TOO_MANY_REQUESTS.into_response();
+        assert!(is_invalid(&full));
+        let scope = "shared".parse().unwrap();
+        full.headers_mut().insert("x-ratelimit-scope", scope);
+        assert!(!is_invalid(&full));
+        let mut unknown = StatusCode::NOT_FOUND.into_response();
+        assert!(!is_invalid(&unknown));
+        unknown.extensions_mut().insert(WrongToken);
+        assert!(is_invalid(&unknown));
     }
 }

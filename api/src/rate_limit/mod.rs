@@ -38,6 +38,7 @@ use crate::{
     telemetry::Metrics,
 };
 
+pub(crate) use invalid::WrongToken;
 pub(crate) use rules::{GLOBAL, Limit};
 
 /// Counts requests per bucket.
@@ -187,7 +188,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
         return next.run(request).await;
     }
     let response = limited(&app, address, user, request, next).await;
-    if is_invalid(response.status(), response.headers()) {
+    if is_invalid(&response) {
         app.limiter.count_invalid(address).await;
     }
     response

@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::FormErrors,
+    oauth,
     second_factor::{self, Shown},
     sessions::{self, Which},
     tickets,
@@ -143,8 +144,8 @@ async fn user_delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Locks an account: nobody logs in, all tokens are void, all sockets close. A bot's account
-/// too; locking a person leaves their bots alone.
+/// Locks an account: nobody logs in, all tokens are void, those of applications too, all sockets
+/// close. A bot's account too; locking a person leaves their bots alone.
 ///
 /// Errors: 401 without an operator token, 10013.
 async fn lock_account(
@@ -164,6 +165,7 @@ async fn lock_account(
         return Err(ErrorCode::UnknownUser.into());
     }
     tickets::void_all(&mut tx, user_id).await?;
+    oauth::withdraw_all(&mut *tx, user_id).await?;
     let event = sessions::revoke(&mut tx, user_id, Which::All).await?;
     tx.commit().await?;
     app.tokens.forget(user_id);

@@ -88,6 +88,7 @@ async fn mfa_totp_enable(
 
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [caller.id.cast()]).await?;
+    caller.require_session(&mut tx).await?;
     let key = &app.config.cluster_key;
     second_factor::switch_on(&mut tx, key, caller.id, &totp, code).await?;
     let codes = second_factor::backup_codes(&mut tx, key, caller.id, false).await?;
@@ -152,6 +153,7 @@ async fn mfa_totp_disable(
     second_factor::require(&app, &caller, shown, body.code.as_deref()).await?;
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [caller.id.cast()]).await?;
+    caller.require_session(&mut tx).await?;
     second_factor::switch_off(&mut tx, caller.id).await?;
     let token = renew(&app, tx, caller.id, &client).await?;
     Ok(Json(NewToken {

@@ -171,6 +171,9 @@ async fn update_my_user(
     let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let told = account::lock_for_change(&mut tx, caller.id).await?;
+    if email.is_some() || new_hash.is_some() {
+        caller.require_session(&mut tx).await?;
+    }
     sqlx::query!(
         "update account set
            username = coalesce($2, username),

@@ -315,6 +315,64 @@ async fn parts_of_a_file_can_be_fetched(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_made_up_token_in_the_path_stores_nothing(db: PgPool) {
+    const NOTHING: &str = "1180000000000000002";
+    const OF_INTERACTION: &str = "aW50ZXJhY3Rpb246x";
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let hooks = format!("/channels/{}/webhooks", guild.general);
+    let hook = app.post(&alice, &hooks, json!({ "name": "Herald" })).await;
+    let hook = hook.expect(200)["id"].as_str().unwrap().to_owned();
+    let bot = bot.id;
+    for (method, path, status, code) in [
+        (
+            Method::POST,
+            format!("/interactions/{NOTHING}/{OF_INTERACTION}/callback"),
+            404,
+            10062,
+        ),
+        (
+            Method::POST,
+            format!("/webhooks/{NOTHING}/wrong"),
+            404,
+            10015,
+        ),
+        (Method::POST, format!("/webhooks/{hook}/wrong"), 401, 50027),
+        (
+            Method::POST,
+            format!("/webhooks/{bot}/{OF_INTERACTION}"),
+            401,
+            50027,
+        ),
+        (
+            Method::PATCH,
+            format!("/webhooks/{hook}/wrong/messages/{NOTHING}"),
+            401,
+            50027,
+        ),
+        (
+            Method::PATCH,
+            format!("/webhooks/{bot}/{OF_INTERACTION}/messages/{NOTHING}"),
+            401,
+            50027,
+        ),
+        (
+            Method::PATCH,
+            format!("/webhooks/{bot}/{OF_INTERACTION}/messages/@original"),
+            401,
+            50027,
+        ),
+    ] {
+        let form = Form::new().part("files[0]", file("a.bin", vec![7; 1 << 20]));
+        let request = app.request(method, &path).multipart(form);
+        app.send(request).await.expect_error(status, code);
+        assert_eq!((app.files().await, app.objects()), ((0, 0), 0), "{path}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn limits_of_size_and_number_hold(db: PgPool) {
     let app = TestApp::with(db, |config| config.media.attachment_bytes_max = 1024).await;
     let alice = app.user("alice").await;

@@ -14,6 +14,12 @@ use crate::{
     sessions::{PASSWORD, log_in, register},
 };
 
+/// What an operator calls with.
+pub(crate) fn operator_token() -> String {
+    let key = Secret::from(CLUSTER_KEY.to_owned());
+    sign_token(&key, Audience::Operator, "ann", Duration::from_secs(60)).unwrap()
+}
+
 /// Waits until no work on accounts is left.
 async fn worked_off(app: &TestApp) {
     let started = Instant::now();
@@ -148,8 +154,7 @@ async fn a_deleted_account_leaves_its_messages_and_nothing_else(db: PgPool) {
 async fn an_operator_locks_and_unlocks_an_account(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = register(&app, "alice").await;
-    let key = Secret::from(CLUSTER_KEY.to_owned());
-    let token = sign_token(&key, Audience::Operator, "ann", Duration::from_secs(60)).unwrap();
+    let token = operator_token();
     let lock = |method: Method, user: Id<marker::User>, token: &str| {
         let url = format!("{}/internal/accounts/{user}/lock", app.origin);
         app.send(app.client.request(method, url).bearer_auth(token))

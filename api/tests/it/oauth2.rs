@@ -10,7 +10,9 @@ use sqlx::{
 
 use crate::{
     conformance::conforms,
+    farewell::operator_token,
     harness::{TestApp, TestUser, two_connections},
+    sessions::{PASSWORD, log_in, register},
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -453,4 +455,84 @@ async fn a_bot_brings_in_who_allowed_it(db: PgPool) {
     assert_eq!(events[0].1["nick"], "Bobby");
     assert_eq!(app.event_names(bob.id).await, ["user joined guild"]);
     app.put(&client.0, &path, access(&body)).await.expect(204);
+}
+
+/// The error of an exchange that gives no tokens.
+async fn refusal(
+    app: &TestApp,
+    (bot, secret): &(TestUser, String),
+    fields: &[(&str, &str)],
+) -> Value {
+    let id = bot.id.to_string();
+    let client = [("client_id", &*id), ("client_secret", &**secret)];
+    let (status, body) = form(app, "/oauth2/token", &[fields, &client].concat()).await;
+    assert_eq!(status, 400, "{body:#}");
+    body["error"].clone()
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_gone_locked_or_asleep_is_let_in_by_no_application(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = register(&app, "alice").await;
+    let client = client(&app, &alice).await;
+    let guild = app.guild(&app.user("owner").await, "home").await;
+    app.join(&client.0, guild).await;
+    let confirm = json!({ "password": PASSWORD });
+    let lock = async |user: &TestUser| {
+        let url = format!("{}/internal/accounts/{}/lock", app.origin, user.id);
+        let request = app.client.put(url).bearer_auth(operator_token());
+        app.send(request).await.expect(204);
+    };
+    for name in ["locked", "deleted", "disabled"] {
+        let user = register(&app, name).await;
+        let body = tokens(&app, &user, &client, "identify+guilds.join").await;
+        let code = code_of(&authorize(&app, &user, &client.0, "identify", "").await);
+        let token = bearer(&user, &body);
+        app.get(&token, "/users/@me").await.expect(200);
+        match name {
+            "locked" => lock(&user).await,
+            "deleted" => {
+                let gone = app.post(&user, "/users/@me/delete", confirm.clone()).await;
+                gone.expect(204);
+            }
+            _ => {
+                let asleep = app.post(&user, "/users/@me/disable", confirm.clone()).await;
+                asleep.expect(204);
+            }
+        }
+        app.get(&token, "/users/@me").await.expect_error(401, 0);
+        let path = format!("/guilds/{}/members/{}", guild.id, user.id);
+        let access = json!({ "access_token": body["access_token"] });
+        app.put(&client.0, &path, access)
+            .await
+            .expect_error(401, 50025);
+        let refresh = body["refresh_token"].as_str().unwrap();
+        let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
+        assert_eq!(refusal(&app, &client, &fields).await, "invalid_grant");
+        let fields = [
+            ("grant_type", "authorization_code"),
+            ("code", &code),
+            ("redirect_uri", REDIRECT),
+        ];
+        assert_eq!(refusal(&app, &client, &fields).await, "invalid_grant");
+        let left: i64 = sqlx::query_scalar(
+            "select (select count(*) from oauth2_token where user_id = $1)
+                  + (select count(*) from oauth2_code where user_id = $1)
+                  + (select count(*) from oauth2_grant where user_id = $1)",
+        )
+        .bind(user.id.to_db())
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+        if name == "disabled" {
+            // It wakes with what it had allowed.
+            log_in(&app, name).await;
+            app.get(&token, "/users/@me").await.expect(200);
+        } else {
+            assert_eq!(left, 0, "{name}");
+        }
+    }
+    lock(&alice).await;
+    let fields = [("grant_type", "client_credentials"), ("scope", "identify")];
+    assert_eq!(refusal(&app, &client, &fields).await, "invalid_grant");
 }

@@ -169,21 +169,26 @@ async fn log_ins_are_counted_by_account_from_anywhere(db: PgPool) {
     assert!(refused);
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn an_address_with_too_many_refusals_is_not_served(db: PgPool) {
-    let app = behind_a_proxy(db).await;
-    let address = address();
+/// Makes it an address that was refused so many times.
+async fn refused(address: &str, times: u32) {
     let redis = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     let key = guildhall_shared::keys::rate_limit(&format!("invalid:{address}"));
     let _: () = redis::cmd("SET")
         .arg(key)
-        .arg(9_998)
+        .arg(times)
         .arg("EX")
         .arg(600)
         .query_async(&mut redis)
         .await
         .unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_address_with_too_many_refusals_is_not_served(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let address = address();
+    refused(&address, 9_998).await;
     let ask = |path: &'static str| app.send(from(&app, Method::GET, path, &address));
     ask("/gateway").await.expect(200);
     ask("/users/@me").await.expect(401);
@@ -199,6 +204,47 @@ async fn an_address_with_too_many_refusals_is_not_served(db: PgPool) {
     app.send(from(&app, Method::GET, "/gateway", &other))
         .await
         .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn made_up_tokens_count_for_their_address_and_good_ones_do_not(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let path = format!("/channels/{}/webhooks", guild.general);
+    let hook = app.post(&alice, &path, json!({ "name": "Herald" })).await;
+    let hook = hook.expect(200);
+    let (id, token) = (
+        hook["id"].as_str().unwrap(),
+        hook["token"].as_str().unwrap(),
+    );
+    let good = format!("/webhooks/{id}/{token}");
+    let missing = format!("{good}/messages/1180000000000000002");
+    let address = address();
+    refused(&address, 9_990).await;
+    let send = |method: Method, path: String| {
+        let request = from(&app, method, &path, &address).json(&json!({ "content": "x" }));
+        app.send(request)
+    };
+    for _ in 0..3 {
+        send(Method::POST, good.clone()).await.expect(204);
+        // What is merely not there is nobody's guess.
+        send(Method::GET, missing.clone())
+            .await
+            .expect_error(404, 10008);
+    }
+    for n in 0..5 {
+        let path = format!("/interactions/1180000000000000002/made-up-{n}/callback");
+        send(Method::POST, path).await.expect_error(404, 10062);
+        let path = format!("/webhooks/1180000000000000002/made-up-{n}");
+        send(Method::POST, path).await.expect_error(404, 10015);
+    }
+    let blocked = send(Method::POST, good.clone()).await;
+    assert_eq!(blocked.expect(429)["global"], json!(true));
+    // Others are served.
+    let other = self::address();
+    let request = from(&app, Method::POST, &good, &other).json(&json!({ "content": "x" }));
+    app.send(request).await.expect(204);
 }
 
 #[sqlx::test(migrations = "../migrations")]

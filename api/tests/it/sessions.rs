@@ -207,3 +207,87 @@ async fn the_use_of_a_session_is_noted_now_and_then(db: PgPool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Holds the account's realm, as who changes the account does.
+async fn hold(app: &TestApp, user: &TestUser) -> sqlx::Transaction<'static, sqlx::Postgres> {
+    let mut tx = app.db.begin().await.unwrap();
+    sqlx::query("select from realm_head where realm_id = $1 for update")
+        .bind(user.id.to_db())
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx
+}
+
+/// Makes the change once a request waits for the realm that is held.
+async fn change_meanwhile(
+    app: &TestApp,
+    mut held: sqlx::Transaction<'_, sqlx::Postgres>,
+    change: &'static str,
+) {
+    let started = Instant::now();
+    loop {
+        let waits: bool = sqlx::query_scalar(
+            "select exists (select from pg_stat_activity
+                            where datname = current_database() and wait_event_type = 'Lock'
+                              and query like 'select realm_id from realm_head%')",
+        )
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+        if waits {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(60), "nobody waits");
+        tokio::task::yield_now().await;
+    }
+    sqlx::query(change).execute(&mut *held).await.unwrap();
+    held.commit().await.unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_a_password_opened_is_shut_when_it_is_changed_meanwhile(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for (name, change) in [
+        (
+            "alice",
+            "update account set password_hash = 'x' where username = 'alice'",
+        ),
+        ("bob", "update account set state = 2 where username = 'bob'"),
+    ] {
+        let user = register(&app, name).await;
+        let held = hold(&app, &user).await;
+        let login = json!({ "login": name, "password": PASSWORD });
+        let login = app.post_anonymously("/auth/login", login);
+        let (reply, ()) = tokio::join!(login, change_meanwhile(&app, held, change));
+        reply.expect_fault("login", "INVALID_LOGIN");
+        let sessions: i64 =
+            sqlx::query_scalar("select count(*) from auth_token where user_id = $1")
+                .bind(user.id.to_db())
+                .fetch_one(&app.db)
+                .await
+                .unwrap();
+        assert_eq!(sessions, 1, "{name}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_session_that_ends_meanwhile_sets_no_password_and_no_address(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for (name, change) in [
+        ("alice", json!({ "new_password": "battery staple" })),
+        ("bob", json!({ "email": "other@example.org" })),
+    ] {
+        let user = register(&app, name).await;
+        let held = hold(&app, &user).await;
+        let mut body = change;
+        body["password"] = json!(PASSWORD);
+        let request = app.patch(&user, "/users/@me", body);
+        let ended = change_meanwhile(&app, held, "delete from auth_token");
+        let (reply, ()) = tokio::join!(request, ended);
+        reply.expect_error(401, 0);
+        let user = log_in(&app, name).await;
+        let me = app.get(&user, "/users/@me").await.expect(200);
+        assert_eq!(me["email"], json!(format!("{name}@example.org")));
+    }
+}

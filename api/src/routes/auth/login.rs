@@ -114,28 +114,54 @@ pub(super) async fn auth_login(
         .as_ref()
         .and_then(|account| account.password_hash.clone());
     let is_right = app.passwords.verify(password, stored).await?;
-    let Some(account) = account.filter(|_| is_right) else {
-        let mut form = FormErrors::new();
-        for path in ["login", "password"] {
-            form.add(
-                path,
-                Fault::Other("INVALID_LOGIN", "Login or password is invalid.".into()),
-            );
-        }
-        return Err(Error::Form(form));
-    };
+    let account = account.filter(|_| is_right).ok_or_else(invalid_login)?;
     if AccountState::from_db(account.state) == AccountState::Locked {
         let fault = Fault::Other("ACCOUNT_DISABLED", "This account is disabled.".into());
         return Err(FormErrors::one("login", fault));
     }
-    enter(&app, Id::from_db(account.user_id), &client)
+    let (user, stored) = (Id::from_db(account.user_id), account.password_hash);
+    enter(&app, user, stored.as_deref(), &client)
         .await
         .map(Json)
 }
 
-/// The last step of whoever has shown the first factor (or the mail that stands for it).
-pub(super) async fn enter(app: &App, user: Id<marker::User>, client: &Client) -> Result<Entrance> {
+fn invalid_login() -> Error {
+    let mut form = FormErrors::new();
+    for path in ["login", "password"] {
+        form.add(
+            path,
+            Fault::Other("INVALID_LOGIN", "Login or password is invalid.".into()),
+        );
+    }
+    Error::Form(form)
+}
+
+/// The last step of whoever has shown the first factor (or the mail that stands for it) while
+/// the account had this password.
+///
+/// Errors: 50035 INVALID_LOGIN if the password was changed, or the account locked or deleted, since.
+pub(super) async fn enter(
+    app: &App,
+    user: Id<marker::User>,
+    password_hash: Option<&str>,
+    client: &Client,
+) -> Result<Entrance> {
     let mut tx = app.db.begin().await?;
+    // Whoever ends an account's sessions holds it too: this one is among them, or comes after.
+    access::lock_realms(&mut tx, [user.cast()]).await?;
+    let stands = sqlx::query_scalar!(
+        r#"select exists (
+             select from account
+             where user_id = $1 and password_hash is not distinct from $2 and state in (0, 1)
+           ) as "stands!""#,
+        user.to_db(),
+        password_hash,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    if !stands {
+        return Err(invalid_login());
+    }
     if second_factor::is_on(&mut tx, user).await? {
         let ticket = tickets::issue(&mut tx, user, Purpose::Login, None).await?;
         tx.commit().await?;
@@ -152,7 +178,8 @@ pub(super) async fn enter(app: &App, user: Id<marker::User>, client: &Client) ->
     open(app, tx, user, client).await.map(Entrance::Open)
 }
 
-/// Opens a session and commits. An account its owner had disabled is active again.
+/// Opens a session and commits. An account its owner had disabled is active again. Its realm's
+/// head is locked.
 async fn open(
     app: &App,
     mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
@@ -254,6 +281,7 @@ async fn second_step(
     drop(db);
     second_factor::count_try(app, user).await?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.cast()]).await?;
     let key = &app.config.cluster_key;
     match kind {
         Code::Totp => second_factor::take_totp(&mut tx, key, user, &code).await?,

@@ -72,23 +72,24 @@ pub(super) async fn auth_verify_email(
         .ok_or_else(bad_token)?;
     let user = ticket.user;
     access::lock_realms(&mut tx, [user.cast()]).await?;
-    let verified = sqlx::query!(
+    let verified = sqlx::query_scalar!(
         "update account set verified = true
-         where user_id = $1 and lower(email) = lower($2) and state in (0, 1)",
+         where user_id = $1 and lower(email) = lower($2) and state in (0, 1)
+         returning password_hash",
         user.to_db(),
         ticket.email,
     )
-    .execute(&mut *tx)
+    .fetch_optional(&mut *tx)
     .await?;
     // The address was changed, or the account locked, since.
-    if verified.rows_affected() == 0 {
-        return Err(bad_token());
-    }
+    let password_hash = verified.ok_or_else(bad_token)?;
     let event = account::append_update(&mut tx, user).await?;
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish([event]);
-    login::enter(&app, user, &client).await.map(Json)
+    login::enter(&app, user, password_hash.as_deref(), &client)
+        .await
+        .map(Json)
 }
 
 /// Mails a new ticket; the one before is void. Errors: 401, 20001, 40006 without mail;
@@ -315,7 +316,9 @@ pub(super) async fn auth_reset(
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish(events);
-    login::enter(&app, user, &client).await.map(Json)
+    login::enter(&app, user, Some(&hash), &client)
+        .await
+        .map(Json)
 }
 
 #[derive(Deserialize, Default, ToSchema)]

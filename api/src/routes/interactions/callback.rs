@@ -22,11 +22,11 @@ use super::{
     ANSWER_SECONDS_MAX, Context, Kind, Row, lock_by_token,
     message::{self, Reach, Shown},
     modal::Modal,
-    state, tell_user, under_data, unknown,
+    state, tell_user, under_data,
 };
 use crate::{
     app::App,
-    error::Result,
+    error::{Error, Result},
     extract::{Form, Json, Path, Query, parse_form},
     form::{Fault, FormErrors},
     media::{Files, Upload},
@@ -132,13 +132,34 @@ pub(super) async fn create_interaction_response(
     State(app): State<App>,
     Path((interaction_id, interaction_token)): Path<(Id<Interaction>, String)>,
     Query(query): Query<CallbackQuery>,
-    Upload { body, files }: Upload<CallbackInput>,
+    request: axum::extract::Request,
 ) -> Result<Response> {
+    let check = check_token(&app, interaction_id, &interaction_token);
+    let Upload { body, files } = Upload::<CallbackInput>::after(check, request, &app).await?;
     let result = answer(&app, interaction_id, &interaction_token, body, &files).await?;
     Ok(match query.with_response {
         Some(true) => Json(result).into_response(),
         _ => StatusCode::NO_CONTENT.into_response(),
     })
+}
+
+/// Before the body is read. Errors: as [`waiting`].
+async fn check_token(app: &App, id: Id<Interaction>, token: &str) -> Result<()> {
+    let mut db = app.db.acquire().await?;
+    waiting(&mut db, id, token).await?;
+    Ok(())
+}
+
+/// The interaction of a token while it may be answered, its row locked. Errors: 10062, 40060.
+async fn waiting(db: &mut PgConnection, id: Id<Interaction>, token: &str) -> Result<Row> {
+    let row = lock_by_token(db, token).await?;
+    let row = row.filter(|row| row.id == id);
+    let row = row.ok_or(Error::WrongToken(ErrorCode::UnknownInteraction))?;
+    match row.state {
+        state::WAITING if row.age_seconds < ANSWER_SECONDS_MAX => Ok(row),
+        state::ANSWERED => Err(ErrorCode::InteractionAcknowledged.into()),
+        _ => Err(ErrorCode::UnknownInteraction.into()),
+    }
 }
 
 /// Stores an answer and tells those concerned. Errors: as the call's.
@@ -150,15 +171,7 @@ pub(super) async fn answer(
     files: &Files,
 ) -> Result<CallbackResult> {
     let mut tx = app.db.begin().await?;
-    let row = lock_by_token(&mut tx, token).await?;
-    let Some(row) = row.filter(|row| row.id == id) else {
-        return unknown();
-    };
-    match row.state {
-        state::WAITING if row.age_seconds < ANSWER_SECONDS_MAX => {}
-        state::ANSWERED => return Err(ErrorCode::InteractionAcknowledged.into()),
-        _ => return unknown(),
-    }
+    let row = waiting(&mut tx, id, token).await?;
     let response = input.kind.unwrap_or_default();
     check_response(&row, response)?;
     let mut context = row.context.clone();

@@ -49,6 +49,13 @@ async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> R
     Ok(row)
 }
 
+/// Before a body is read. Errors: as [`open`].
+pub(crate) async fn check_token(app: &App, application: Id<Webhook>, token: &str) -> Result<()> {
+    let mut db = app.db.acquire().await?;
+    open(&mut db, application, token).await?;
+    Ok(())
+}
+
 /// A token of no interaction: a webhook's own has no first answer.
 ///
 /// Errors: 10008, 10015 for an id of nothing, 50027.
@@ -230,8 +237,10 @@ pub(super) async fn get_original_webhook_message(
 pub(super) async fn update_original_webhook_message(
     State(app): State<App>,
     Path((webhook_id, webhook_token)): OriginalPath,
-    Upload { body, files }: Upload<EditForm>,
+    request: axum::extract::Request,
 ) -> Result<Json<Message>> {
+    let check = check_token(&app, webhook_id, &webhook_token);
+    let Upload { body, files } = Upload::<EditForm>::after(check, request, &app).await?;
     let message = edit_message(&app, webhook_id, &webhook_token, None, (&body, &files)).await?;
     Ok(Json(message))
 }

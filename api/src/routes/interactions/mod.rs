@@ -23,7 +23,6 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use guildhall_shared::{
     Id,
     envelope::{Envelope, Visibility},
-    error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Application, Channel, Guild, Interaction, Message, User},
     model::MessageKind,
@@ -33,7 +32,9 @@ use serde_json::{Value, json};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::follow_ups::{delete_message, edit_message, follow_up, read_message};
+pub(crate) use self::follow_ups::{
+    check_token, delete_message, edit_message, follow_up, read_message,
+};
 use crate::{
     app::App,
     error::{Error, Result},
@@ -315,11 +316,6 @@ pub(crate) async fn clean_up(app: &App) -> Result<()> {
             return Ok(());
         }
     }
-}
-
-/// Errors: 10062.
-fn unknown<T>() -> Result<T> {
-    Err(ErrorCode::UnknownInteraction.into())
 }
 
 /// Names the faults of what stands below `data`.

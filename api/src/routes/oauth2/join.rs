@@ -106,6 +106,9 @@ pub(super) async fn add_guild_member(
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [guild_id.cast(), user_id.cast()]).await?;
     let granter = access::guild(&mut *tx, &caller, guild_id, needed).await?;
+    // The account may have been locked or deleted since.
+    let allowed = oauth::find(&mut *tx, &token).await?;
+    allowed.ok_or(ErrorCode::InvalidOAuth2Token)?;
     if guildhall_store::guild::member(&mut *tx, guild_id, user_id)
         .await?
         .is_some()

@@ -25,6 +25,7 @@ use utoipa::ToSchema;
 
 use super::authorize;
 use crate::{
+    access, account,
     app::App,
     error::{Error, Result, json_response},
     form::{Fault, FormErrors},
@@ -222,6 +223,7 @@ async fn by_code(
         return Err(INVALID_GRANT);
     }
     let user = Id::from_db(code.user_id);
+    require_active(&mut *db, user).await?;
     let id: Id<guildhall_shared::id::marker::Any> = app.snowflakes.next()?;
     sqlx::query!(
         "insert into oauth2_grant (grant_id, user_id, application_id, scopes)
@@ -244,18 +246,28 @@ async fn by_refresh_token(
     fields: &Fields,
 ) -> Result<Tokens, Refusal> {
     let token = fields.find("refresh_token").ok_or(INVALID_REQUEST)?;
-    let old = sqlx::query!(
-        "delete from oauth2_token
-         where refresh_hash = $1 and application_id = $2 and forget_at > now()
-         returning user_id, scopes",
-        oauth::hash(token),
+    let hash = oauth::hash(token);
+    let user = sqlx::query_scalar!(
+        "select user_id from oauth2_token where refresh_hash = $1 and application_id = $2",
+        hash.as_slice(),
         client.to_db(),
     )
     .fetch_optional(&mut *db)
     .await?
     .ok_or(INVALID_GRANT)?;
-    let user = Id::from_db(old.user_id);
-    Ok(issue(db, client, user, old.scopes, true).await?)
+    let user = Id::from_db(user);
+    require_active(&mut *db, user).await?;
+    let scopes = sqlx::query_scalar!(
+        "delete from oauth2_token
+         where refresh_hash = $1 and application_id = $2 and forget_at > now()
+         returning scopes",
+        hash.as_slice(),
+        client.to_db(),
+    )
+    .fetch_optional(&mut *db)
+    .await?
+    .ok_or(INVALID_GRANT)?;
+    Ok(issue(db, client, user, scopes, true).await?)
 }
 
 /// A token of the application's owner, with no refresh token.
@@ -270,7 +282,18 @@ async fn by_credentials(
     if scopes.is_empty() || !scopes.iter().all(is_known) {
         return Err(INVALID_SCOPE);
     }
+    require_active(&mut *db, client.owner).await?;
     Ok(issue(db, client.id, client.owner, scopes, false).await?)
+}
+
+/// Locks the user's realm, as whoever locks or deletes the account does: tokens are given before,
+/// and go with the others, or not at all.
+async fn require_active(db: &mut PgConnection, user: Id<User>) -> Result<(), Refusal> {
+    access::lock_realms(&mut *db, [user.cast()]).await?;
+    match account::state(db, user).await? {
+        Some(account::State::Active) => Ok(()),
+        Some(_) | None => Err(INVALID_GRANT),
+    }
 }
 
 async fn issue(

@@ -19,7 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, avatar, body, by_token,
-    changed_avatar, github::GithubEvent, slack::SlackMessage, update,
+    changed_avatar, check_token, github::GithubEvent, slack::SlackMessage, update,
 };
 use crate::{
     access::{self, Audience},
@@ -158,8 +158,11 @@ async fn execute_webhook(
     State(app): State<App>,
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
     Query(query): Query<ExecuteQuery>,
-    Upload { body: form, files }: Upload<NewMessageForm>,
+    request: axum::extract::Request,
 ) -> Result<Response> {
+    let check = check_token(&app, webhook_id, &token);
+    let Upload { body: form, files } =
+        Upload::<NewMessageForm>::after(check, request, &app).await?;
     if interactions::is_token(&token) {
         let message = interactions::follow_up(&app, webhook_id, &token, &form, &files).await?;
         return Ok(Json(message).into_response());

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Webhook, by_token, deliver_soon, execute::own_thread};
+use super::{Webhook, by_token, check_token, deliver_soon, execute::own_thread};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -128,8 +128,10 @@ async fn update_webhook_message(
     State(app): State<App>,
     Path((webhook_id, token, message_id)): Path<(Id<marker::Webhook>, String, Id<marker::Message>)>,
     Query(query): Query<MessageQuery>,
-    Upload { body: form, files }: Upload<EditForm>,
+    request: axum::extract::Request,
 ) -> Result<Json<Message>> {
+    let check = check_token(&app, webhook_id, &token);
+    let Upload { body: form, files } = Upload::<EditForm>::after(check, request, &app).await?;
     if interactions::is_token(&token) {
         let (id, change) = (Some(message_id), (&form, &files));
         let message = interactions::edit_message(&app, webhook_id, &token, id, change).await?;

@@ -37,12 +37,12 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
-    error::Result,
+    error::{Error, Result},
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, store_image},
-    routes::messages::check_webhook_name,
+    routes::{interactions, messages::check_webhook_name},
 };
 
 /// Of one channel.
@@ -169,11 +169,23 @@ pub(crate) async fn by_token(
     id: Id<marker::Webhook>,
     token: &str,
 ) -> Result<Webhook> {
-    let webhook = by_id(db, id).await?.ok_or(ErrorCode::UnknownWebhook)?;
+    let webhook = by_id(db, id).await?;
+    let webhook = webhook.ok_or(Error::WrongToken(ErrorCode::UnknownWebhook))?;
     match &webhook.token {
         Some(own) if is_same(own, token) => Ok(webhook),
         Some(_) | None => Err(ErrorCode::InvalidWebhookToken.into()),
     }
+}
+
+/// Before a body is read: a webhook's own token, or one of an interaction that stands for it.
+///
+/// Errors: 10008, 10015, 50027.
+async fn check_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
+    if interactions::is_token(token) {
+        return interactions::check_token(app, id, token).await;
+    }
+    by_token(&app.db, id, token).await?;
+    Ok(())
 }
 
 /// Compares secrets in a time that does not tell how much of them is equal.
