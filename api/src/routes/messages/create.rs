@@ -25,6 +25,7 @@ use super::{
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
     request::{NewMessageForm, Reference, Sender, snapshot},
+    texts::all_texts,
 };
 use crate::{
     access::{self, Place},
@@ -115,9 +116,10 @@ pub(super) async fn create_message(
         if !std::mem::replace(&mut slowmode_passed, true) {
             check_slowmode(&app, &author, &place, "slow").await?;
         }
-        let verdict = automod::judge(&app, &app.db, &author, &place, &message.content).await?;
+        let texts = || all_texts(&message);
+        let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
         if !verdict.is_clean() && !std::mem::replace(&mut moderated, true) {
-            automod::act(&app, &author, &place, &message.content, &verdict, id).await?;
+            automod::act(&app, &author, &place, &verdict, Some(id)).await?;
         }
         let answered = message.referenced_message.as_ref();
         let replied_to = answered
