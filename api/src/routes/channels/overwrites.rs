@@ -103,11 +103,10 @@ pub(super) fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permiss
 /// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed
 /// bits held in the guild, unless an overwrite here gives MANAGE_ROLES to the caller.
 ///
-/// Errors: 50013.
+/// Errors: 50013, 60003.
 pub(super) fn check_overwrites(access: &ChannelAccess, after: &[Overwrite]) -> Result<()> {
     let before = &access.channel.permission_overwrites;
-    let held = access.permissions();
-    access::require(held, Permissions::MANAGE_ROLES)?;
+    access.require(Permissions::MANAGE_ROLES)?;
     let member = &access.guild.member;
     let explicit = before.iter().any(|overwrite| {
         let own = match overwrite.kind {

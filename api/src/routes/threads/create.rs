@@ -424,7 +424,8 @@ impl CreateThread {
             needed |= Permissions::ATTACH_FILES;
         }
         let held = access.require(needed)?;
-        let moderator = held.contains(Permissions::MANAGE_THREADS);
+        let usable = access.guild.usable(held);
+        let moderator = usable.contains(Permissions::MANAGE_THREADS);
         let tags = usable_tags(&access.channel.settings, moderator, &self.applied_tags)?;
         Ok((ChannelKind::PUBLIC_THREAD, tags))
     }

@@ -30,7 +30,7 @@ use crate::{
 
 /// Changes what the body names of a thread.
 ///
-/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 160006, 200000.
+/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 60003, 160006, 200000.
 pub(crate) async fn update_thread(
     app: &App,
     mut tx: PgTransaction<'_>,
@@ -41,13 +41,18 @@ pub(crate) async fn update_thread(
 ) -> Result<Thread> {
     let before = load(&mut tx, access.thread.id).await?;
     let held = access.permissions();
-    let moderator = held.contains(Permissions::MANAGE_THREADS);
+    let usable = access.guild.usable(held);
+    let moderator = usable.contains(Permissions::MANAGE_THREADS);
     let wanted = Wanted::of(body, &before, &access, moderator)?;
     let change = wanted.change(&before);
     let is_owner = before.owner_id == user.id;
     let was = &before.thread_metadata;
-    if !may_change_thread(held, is_owner, access.joined, was.locked, change) {
+    let may = |held| may_change_thread(held, is_owner, access.joined, was.locked, change);
+    if !may(held) {
         return Err(ErrorCode::MissingPermissions.into());
+    }
+    if !may(usable) {
+        return Err(ErrorCode::SecondFactorMissing.into());
     }
     if was.archived && wanted.archived && change != ThreadChange::empty() {
         return Err(ErrorCode::ThreadArchived.into());
