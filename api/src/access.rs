@@ -52,6 +52,9 @@ pub(crate) struct GuildAccess {
     /// Ascending by id; @everyone among them.
     pub(crate) roles: Vec<RoleInfo>,
     pub(crate) user: Id<User>,
+    /// The guild asks its moderators for a second factor, and the caller (of a bot: its owner)
+    /// has none. `state_seq` covers the guild's half of it only.
+    pub(crate) lacks_factor: bool,
     /// The membership of `user`, without its user object.
     pub(crate) member: Member,
 }
@@ -138,9 +141,31 @@ impl GuildAccess {
         permissions::in_thread(base, self.id, self.access(), parent, door, now)
     }
 
-    /// Errors: 50013.
+    /// What the caller may act by, of what they hold here.
+    pub(crate) fn usable(&self, held: Permissions) -> Permissions {
+        match self.lacks_factor {
+            true => held - Permissions::NEEDS_FACTOR,
+            false => held,
+        }
+    }
+
+    /// Errors: 50013, 60003.
     pub(crate) fn require(&self, needed: Permissions) -> Result<()> {
-        require(self.base(), needed)
+        self.require_one_of(self.base(), &[needed])
+    }
+
+    /// Passes who holds one of the sets whole and may act by it.
+    ///
+    /// Errors: 50013, 60003 if it is only for a second factor.
+    pub(crate) fn require_one_of(&self, held: Permissions, sets: &[Permissions]) -> Result<()> {
+        let suffices = |held: Permissions| sets.iter().any(|&set| held.contains(set));
+        if suffices(self.usable(held)) {
+            Ok(())
+        } else if suffices(held) {
+            Err(ErrorCode::SecondFactorMissing.into())
+        } else {
+            Err(ErrorCode::MissingPermissions.into())
+        }
     }
 
     pub(crate) fn rank(&self) -> Rank {
@@ -186,13 +211,15 @@ impl ChannelAccess {
             .in_channel(self.channel.kind, &self.channel.permission_overwrites)
     }
 
-    /// The permissions, which hold `needed`. Errors: 50001 if the channel cannot be seen, 50013.
+    /// The permissions, which hold `needed`.
+    ///
+    /// Errors: 50001 if the channel cannot be seen, 50013, 60003.
     pub(crate) fn require(&self, needed: Permissions) -> Result<Permissions> {
         let held = self.permissions();
         if !held.contains(Permissions::VIEW_CHANNEL) {
             return Err(ErrorCode::MissingAccess.into());
         }
-        require(held, needed)?;
+        self.guild.require_one_of(held, &[needed])?;
         Ok(held)
     }
 }
@@ -214,16 +241,7 @@ pub(crate) fn of_everyone(
     permissions::in_channel(base, guild, nobody, overwrites, class, now)
 }
 
-/// Errors: 50013.
-pub(crate) fn require(held: Permissions, needed: Permissions) -> Result<()> {
-    if held.contains(needed) {
-        Ok(())
-    } else {
-        Err(ErrorCode::MissingPermissions.into())
-    }
-}
-
-/// The caller in a guild. Errors: 10004, 50001 for who is no member, 50013.
+/// The caller in a guild. Errors: 10004, 50001 for who is no member, 50013, 60003.
 pub(crate) async fn guild(
     db: impl PgExecutor<'_>,
     user: &CurrentUser,
@@ -242,7 +260,7 @@ pub(crate) async fn guild(
 
 /// The caller at a guild channel that is no thread.
 ///
-/// Errors: 10003, 50001 if it cannot be seen, 50013, 50003 for a DM, 50024 for a thread.
+/// Errors: 10003, 50001 if it cannot be seen, 50013, 60003, 50003 for a DM, 50024 for a thread.
 pub(crate) async fn channel(
     db: &mut PgConnection,
     user: &CurrentUser,
@@ -262,8 +280,8 @@ pub(crate) async fn channel(
 
 /// The caller at a channel of any kind.
 ///
-/// Errors: 10003 (also for DMs of others), 50001 if it cannot be seen, 50013; 50003 for what
-/// nobody can do in a DM.
+/// Errors: 10003 (also for DMs of others), 50001 if it cannot be seen, 50013, 60003; 50003 for
+/// what nobody can do in a DM.
 pub(crate) async fn place(
     db: &mut PgConnection,
     user: &CurrentUser,
@@ -477,7 +495,10 @@ async fn private(
 #[derive(Debug, Default)]
 pub(crate) struct AccessCache(Mutex<Entries>);
 
-type Entries = FxHashMap<(Id<User>, Id<marker::Channel>), Arc<Place>>;
+type Entries = FxHashMap<Key, Arc<Place>>;
+
+/// Who, where, and whether with a second factor: no guild's `state_seq` tells that that changed.
+type Key = (Id<User>, Id<marker::Channel>, bool);
 
 const CACHE_ENTRIES_MAX: usize = 8192;
 
@@ -486,15 +507,15 @@ impl AccessCache {
     pub(crate) async fn place(
         &self,
         db: &PgPool,
-        user: Id<User>,
+        user: &CurrentUser,
         channel: Id<marker::Channel>,
     ) -> Result<Arc<Place>> {
-        let key = (user, channel);
+        let key = Self::key(user, channel);
         if let Some(access) = self.lock().get(&key) {
             return Ok(Arc::clone(access));
         }
         let mut db = db.acquire().await?;
-        let access = Arc::new(place_unchecked(&mut db, user, channel).await?);
+        let access = Arc::new(place_unchecked(&mut db, user.id, channel).await?);
         let mut entries = self.lock();
         if entries.len() >= CACHE_ENTRIES_MAX {
             entries.clear();
@@ -503,8 +524,12 @@ impl AccessCache {
         Ok(access)
     }
 
-    pub(crate) fn forget(&self, user: Id<User>, channel: Id<marker::Channel>) {
-        self.lock().remove(&(user, channel));
+    pub(crate) fn forget(&self, user: &CurrentUser, channel: Id<marker::Channel>) {
+        self.lock().remove(&Self::key(user, channel));
+    }
+
+    fn key(user: &CurrentUser, channel: Id<marker::Channel>) -> Key {
+        (user.id, channel, user.account.user.mfa_enabled)
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -516,6 +541,7 @@ struct AccessRow {
     guild_id: i64,
     owner_id: i64,
     state_seq: i64,
+    lacks_factor: bool,
     role_ids: Vec<i64>,
     role_positions: Vec<i32>,
     role_permissions: Vec<i64>,
@@ -566,6 +592,12 @@ async fn read(
     let row = sqlx::query_as!(
         AccessRow,
         r#"select g.guild_id, g.owner_id, h.state_seq,
+                  coalesce(g.settings ->> 'mfa_level', '0') <> '0'
+                    and not exists (
+                      select from account_mfa f
+                      where f.user_id = coalesce((select a.owner_id from application a
+                                                  where a.application_id = $1), $1)
+                    ) as "lacks_factor!",
                   r.ids as "role_ids!", r.positions as "role_positions!",
                   r.permissions as "role_permissions!", r.managed as "role_managed!",
                   r.mentionable as "role_mentionable!",
@@ -668,6 +700,7 @@ impl AccessRow {
             state_seq: self.state_seq as u64,
             roles,
             user,
+            lacks_factor: self.lacks_factor,
             member,
         };
         let Some(id) = self.channel_id.map(Id::from_db) else {

@@ -147,6 +147,7 @@ codes! {
     SecondFactorInUse = 60001, 400, "This account is already enrolled in two-factor authentication";
     NoSecondFactor = 60002, 400, "This account is not enrolled in two-factor authentication";
     SecondFactorRequired = 60003, 401, "Two factor is required for this operation";
+    SecondFactorMissing = 60003, 403, "Two factor is required for this operation";
     InvalidTotpSecret = 60005, 400, "Invalid two-factor secret";
     InvalidTicket = 60006, 400, "Invalid two-factor auth ticket";
     InvalidTotpCode = 60008, 400, "Invalid two-factor code";

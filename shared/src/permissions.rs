@@ -77,6 +77,19 @@ impl Permissions {
     /// What a timed-out member keeps.
     pub const TIMED_OUT: Self = Self::VIEW_CHANNEL.union(Self::READ_MESSAGE_HISTORY);
 
+    /// What takes a second factor, of a bot its owner's, in guilds whose `mfa_level` is 1.
+    pub const NEEDS_FACTOR: Self = Self::KICK_MEMBERS
+        .union(Self::BAN_MEMBERS)
+        .union(Self::ADMINISTRATOR)
+        .union(Self::MANAGE_CHANNELS)
+        .union(Self::MANAGE_GUILD)
+        .union(Self::MANAGE_MESSAGES)
+        .union(Self::MANAGE_ROLES)
+        .union(Self::MANAGE_WEBHOOKS)
+        .union(Self::MANAGE_GUILD_EXPRESSIONS)
+        .union(Self::MANAGE_THREADS)
+        .union(Self::VIEW_CREATOR_MONETIZATION_ANALYTICS);
+
     /// What participants of a DM hold.
     pub const DM: Self = Self::VIEW_CHANNEL
         .union(Self::SEND_MESSAGES)
@@ -741,6 +754,15 @@ mod tests {
     fn all_is_the_documented_number() {
         assert_eq!(Permissions::all().bits(), 8_866_461_766_385_663);
         assert_eq!(Permissions::ADMINISTRATOR.bits(), 8);
+    }
+
+    #[test]
+    fn a_second_factor_is_for_the_documented_bits() {
+        let bits = [1, 2, 3, 4, 5, 13, 28, 29, 30, 34, 41].map(|bit: u32| 1u64 << bit);
+        assert_eq!(
+            Permissions::NEEDS_FACTOR.bits(),
+            bits.into_iter().sum::<u64>()
+        );
     }
 
     #[test]

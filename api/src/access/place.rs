@@ -22,7 +22,7 @@ use guildhall_shared::{
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{ChannelAccess, GuildAccess, require};
+use super::{ChannelAccess, GuildAccess};
 use crate::{app::App, error::Result, events};
 
 /// Where the caller is, and what they may do there.
@@ -220,13 +220,15 @@ impl ThreadAccess {
             .in_thread(&self.parent.permission_overwrites, door)
     }
 
-    /// The permissions, which hold `needed`. Errors: 50001 if the thread cannot be seen, 50013.
+    /// The permissions, which hold `needed`.
+    ///
+    /// Errors: 50001 if the thread cannot be seen, 50013, 60003.
     pub(crate) fn require(&self, needed: Permissions) -> Result<Permissions> {
         let held = self.permissions();
         if !held.contains(Permissions::VIEW_CHANNEL) {
             return Err(ErrorCode::MissingAccess.into());
         }
-        require(held, needed)?;
+        self.guild.require_one_of(held, &[needed])?;
         Ok(held)
     }
 
@@ -331,7 +333,8 @@ impl Place {
 
     /// The permissions, which hold `needed`.
     ///
-    /// Errors: 50001 if the place cannot be seen, 50013, 50003 for what nobody can do in a DM.
+    /// Errors: 50001 if the place cannot be seen, 50013, 60003, 50003 for what nobody can do in a
+    /// DM.
     pub(crate) fn require(&self, needed: Permissions) -> Result<Permissions> {
         match self {
             Self::Channel(access) => access.require(needed),

@@ -147,21 +147,21 @@ async fn find(db: &mut PgConnection, of: EmojisOf, id: Id<marker::Emoji>) -> Res
     found.ok_or_else(|| ErrorCode::UnknownEmoji.into())
 }
 
-/// Who may change what somebody made: 50013 unless they manage expressions, or made it
+/// Who may change what somebody made: 50013 or 60003 unless they manage expressions, or made it
 /// themselves and still may.
 pub(super) fn require_own_expression(
     access: &GuildAccess,
     creator: Option<Id<marker::User>>,
 ) -> Result<()> {
-    let needed = if creator == Some(access.user) {
-        Permissions::CREATE_GUILD_EXPRESSIONS | Permissions::MANAGE_GUILD_EXPRESSIONS
-    } else {
-        Permissions::MANAGE_GUILD_EXPRESSIONS
+    let any_of = [
+        Permissions::MANAGE_GUILD_EXPRESSIONS,
+        Permissions::CREATE_GUILD_EXPRESSIONS,
+    ];
+    let any_of = match creator == Some(access.user) {
+        true => &any_of[..],
+        false => &any_of[..1],
     };
-    match access.base().intersects(needed) {
-        true => Ok(()),
-        false => Err(ErrorCode::MissingPermissions.into()),
-    }
+    access.require_one_of(access.base(), any_of)
 }
 
 #[derive(Serialize)]

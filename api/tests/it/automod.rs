@@ -241,6 +241,116 @@ async fn edits_are_looked_at_and_the_exempt_are_not(db: PgPool) {
         .expect(200);
 }
 
+/// Panics unless the rules block it, and nothing but that is told.
+async fn expect_blocked(app: &TestApp, user: &TestUser, hall: TestGuild, path: &str, body: Value) {
+    let before = app.event_names(hall.id).await.len();
+    let about = body.to_string();
+    let reply = app.post(user, path, body).await;
+    assert_eq!(reply.status, 400, "{about}");
+    reply.expect_error(400, 200_000);
+    let events = app.event_names(hall.id).await.split_off(before);
+    assert_eq!(events, ["AUTO_MODERATION_ACTION_EXECUTION"], "{about}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn every_text_of_a_message_is_looked_at(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let cats = app.post(
+        &alice,
+        &messages,
+        json!({ "embeds": [{ "title": "cats" }] }),
+    );
+    let cats = cats.await.expect(200);
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 1 }]);
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    let poll = |question: &str, answer: &str| {
+        let answers = ["birds", answer].map(|text| json!({ "poll_media": { "text": text } }));
+        json!({ "poll": { "question": { "text": question }, "answers": answers } })
+    };
+    for body in [
+        json!({ "embeds": [{ "title": "fish", "description": "two cats" }] }),
+        json!({ "content": "fish", "embeds": [{ "fields": [{ "name": "a", "value": "cats" }] }] }),
+        json!({ "components": [{ "type": 10, "content": "cats" }], "flags": 1 << 15 }),
+        json!({ "message_reference": {
+            "type": 1, "channel_id": hall.general, "message_id": cats["id"],
+        } }),
+        poll("cats?", "fish"),
+        poll("fish?", "cats"),
+    ] {
+        expect_blocked(&app, &bob, hall, &messages, body).await;
+    }
+    let fine = json!({ "content": "fish", "embeds": [{ "title": "concat" }] });
+    let fine = app.post(&bob, &messages, fine).await.expect(200);
+    let one = format!("{messages}/{}", fine["id"].as_str().unwrap());
+    app.patch(&bob, &one, json!({ "embeds": [{ "title": "cats" }] }))
+        .await
+        .expect_error(400, 200_000);
+    app.post(&bob, &messages, poll("fish?", "birds"))
+        .await
+        .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn threads_and_posts_are_looked_at(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let forum = json!({ "name": "ideas", "type": 15 });
+    let forum = app.post(&alice, &channels, forum).await.expect(201);
+    let posts = format!("/channels/{}/threads", forum["id"].as_str().unwrap());
+    let threads = format!("/channels/{}/threads", hall.general);
+    let messages = format!("/channels/{}/messages", hall.general);
+    let sent = app.post(&bob, &messages, json!({ "content": "fish" }));
+    let sent = sent.await.expect(200);
+    let of_message = format!("{messages}/{}/threads", sent["id"].as_str().unwrap());
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 1 }]);
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    for (path, body) in [
+        (
+            &posts,
+            json!({ "name": "fish", "message": { "content": "two cats" } }),
+        ),
+        (
+            &posts,
+            json!({ "name": "fish", "message": { "embeds": [{ "title": "cats" }] } }),
+        ),
+        (
+            &posts,
+            json!({ "name": "cats", "message": { "content": "fish" } }),
+        ),
+        (&threads, json!({ "name": "cats", "type": 11 })),
+        (&of_message, json!({ "name": "cats" })),
+    ] {
+        expect_blocked(&app, &bob, hall, path, body).await;
+    }
+    let made: i64 = sqlx::query_scalar("select count(*) from thread")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(made, 0);
+    let (_, execution) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(execution["content"], "cats");
+    assert_eq!(execution["channel_id"], hall.general.to_string());
+    assert!(execution.get("message_id").is_none());
+
+    let thread = app.post(&bob, &threads, json!({ "name": "fish", "type": 11 }));
+    let thread = thread.await.expect(201);
+    let thread = format!("/channels/{}", thread["id"].as_str().unwrap());
+    app.patch(&bob, &thread, json!({ "name": "cats" }))
+        .await
+        .expect_error(400, 200_000);
+    assert_eq!(app.get(&bob, &thread).await.expect(200)["name"], "fish");
+    app.patch(&bob, &thread, json!({ "name": "birds" }))
+        .await
+        .expect(200);
+    let post = json!({ "name": "fish", "message": { "content": "birds" } });
+    app.post(&bob, &posts, post).await.expect(201);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_forbidden_name_is_quarantined_until_it_changes(db: PgPool) {
     let app = TestApp::new(db).await;

@@ -290,6 +290,76 @@ async fn overwrites_hold_only_bits_that_the_giver_has(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_overwrite_is_of_the_kind_that_its_target_is(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let carol = app.user("carol").await;
+    app.join(&carol, hall).await;
+    app.grant(&bob, hall, Permissions::MANAGE_CHANNELS).await;
+    let denied = json!({ "id": hall.id, "type": 0, "allow": "0", "deny": "1024" });
+    let own = json!({ "id": bob.id, "type": 1, "allow": "1024", "deny": "0" });
+    let secret = json!({ "name": "secret", "permission_overwrites": [denied, own] });
+    let secret = create(&app, &alice, hall, secret).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    for (wanted, fault) in [
+        (
+            json!([{ "id": hall.id, "type": 1, "deny": "1024" }, own]),
+            "permission_overwrites.0.type",
+        ),
+        (
+            json!([denied, { "id": bob.id, "type": 0, "allow": "1024" }]),
+            "permission_overwrites.1.type",
+        ),
+    ] {
+        let code = "CHANNEL_OVERWRITE_TYPE_INVALID";
+        let body = json!({ "name": "secret", "permission_overwrites": wanted });
+        app.patch(&bob, &at(&secret), body.clone())
+            .await
+            .expect_fault(fault, code);
+        app.post(&alice, &channels, body)
+            .await
+            .expect_fault(fault, code);
+    }
+    for wanted in [json!([own]), json!([denied]), json!([])] {
+        app.patch(
+            &bob,
+            &at(&secret),
+            json!({ "permission_overwrites": wanted }),
+        )
+        .await
+        .expect_error(403, 50013);
+    }
+    let everyone = format!("{}/permissions/{}", at(&secret), hall.id);
+    let turned = json!({ "type": 1, "deny": "1024" });
+    app.put(&bob, &everyone, turned.clone())
+        .await
+        .expect_error(403, 50013);
+    app.put(&alice, &everyone, turned)
+        .await
+        .expect_error(404, 10009);
+    // The same ones in another order are no change.
+    let body = json!({ "permission_overwrites": [own, denied] });
+    app.patch(&bob, &at(&secret), body).await.expect(200);
+    let read = app.get(&alice, &at(&secret)).await.expect(200);
+    assert_eq!(read["permission_overwrites"], json!([own, denied]));
+    app.get(&carol, &at(&secret)).await.expect_error(403, 50001);
+
+    // One that was stored under the wrong kind is another one.
+    let stored = json!([{ "id": hall.id, "type": 1, "allow": "0", "deny": "1024" }]);
+    sqlx::query("update channel set overwrites = $2 where channel_id = $1")
+        .bind(hall.general.to_db())
+        .bind(stored)
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&bob, &general, json!({ "permission_overwrites": [denied] }))
+        .await
+        .expect_error(403, 50013);
+    app.get(&carol, &general).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn channels_are_moved_together(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

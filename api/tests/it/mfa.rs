@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use guildhall_api::config::RateLimits;
+use guildhall_shared::Permissions;
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -53,6 +54,17 @@ async fn enrolled(app: &TestApp) -> (TestUser, Vec<String>) {
     };
     app.get(&alice, "/users/@me").await.expect_error(401, 0);
     (renewed, codes.collect())
+}
+
+/// Gives somebody a second factor without an authenticator.
+async fn give_factor(app: &TestApp, user: &TestUser) {
+    sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
+        .bind(user.id.to_db())
+        .bind(vec![7_u8; 20])
+        .bind(vec![7_u8; 16])
+        .execute(&app.db)
+        .await
+        .unwrap();
 }
 
 async fn ticket(app: &TestApp) -> String {
@@ -353,13 +365,7 @@ async fn codes_cannot_be_guessed_by_trying(db: PgPool) {
     })
     .await;
     let alice = app.user("alice").await;
-    sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
-        .bind(alice.id.to_db())
-        .bind(vec![7_u8; 20])
-        .bind(vec![7_u8; 16])
-        .execute(&app.db)
-        .await
-        .unwrap();
+    give_factor(&app, &alice).await;
     let mut refused = None;
     for n in 0..11 {
         let request = app
@@ -377,4 +383,135 @@ async fn codes_cannot_be_guessed_by_trying(db: PgPool) {
     let refused = refused.expect("the eleventh try is refused");
     assert!(refused.headers.contains_key("via"));
     assert!(refused.body["retry_after"].as_f64().unwrap() > 1.0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn moderators_need_one_where_the_guild_says_so(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let carol = app.user("carol").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    app.join(&carol, hall).await;
+    let free = Permissions::MANAGE_NICKNAMES | Permissions::VIEW_AUDIT_LOG;
+    let held = Permissions::NEEDS_FACTOR - Permissions::ADMINISTRATOR | free;
+    app.grant(&bob, hall, held).await;
+    let guild = format!("/guilds/{}", hall.id);
+    let general = format!("/channels/{}", hall.general);
+    let messages = format!("{general}/messages");
+    let sent = app.post(&carol, &messages, json!({ "content": "hi" }));
+    let sent = sent.await.expect(200);
+    let threads = format!("{general}/threads");
+    let thread = app.post(&carol, &threads, json!({ "name": "talk", "type": 11 }));
+    let thread = thread.await.expect(201);
+    let thread = format!("/channels/{}", thread["id"].as_str().unwrap());
+    let level = format!("{guild}/mfa");
+    app.post(&alice, &level, json!({ "level": 1 }))
+        .await
+        .expect(200);
+
+    let member = format!("{guild}/members/{}", carol.id);
+    let message = format!("{messages}/{}", sent["id"].as_str().unwrap());
+    let cases = [
+        (Method::PATCH, guild.clone(), json!({ "name": "House" })),
+        (
+            Method::POST,
+            format!("{guild}/channels"),
+            json!({ "name": "new" }),
+        ),
+        (Method::PATCH, general.clone(), json!({ "topic": "News" })),
+        (
+            Method::PUT,
+            format!("{general}/permissions/{}", hall.id),
+            json!({ "type": 0 }),
+        ),
+        (
+            Method::POST,
+            format!("{guild}/roles"),
+            json!({ "name": "new", "permissions": "0" }),
+        ),
+        (
+            Method::POST,
+            format!("{general}/webhooks"),
+            json!({ "name": "hook" }),
+        ),
+        (Method::PATCH, thread.clone(), json!({ "locked": true })),
+        (Method::DELETE, message, json!({})),
+        (Method::DELETE, member.clone(), json!({})),
+        (Method::PUT, format!("{guild}/bans/{}", carol.id), json!({})),
+    ];
+    // The owner is not exempt.
+    for user in [&alice, &bob] {
+        for (method, path, body) in &cases {
+            app.call(user, method.clone(), path, body.clone())
+                .await
+                .expect_error(403, 60003);
+        }
+    }
+    app.patch(&carol, &guild, json!({ "name": "House" }))
+        .await
+        .expect_error(403, 50013);
+    // What is not marked takes none.
+    app.patch(&bob, &member, json!({ "nick": "c" }))
+        .await
+        .expect(200);
+    app.get(&bob, &format!("{guild}/audit-logs"))
+        .await
+        .expect(200);
+    app.post(&bob, &messages, json!({ "content": "hi" }))
+        .await
+        .expect(200);
+
+    give_factor(&app, &bob).await;
+    for (method, path, body) in &cases {
+        let reply = app.call(&bob, method.clone(), path, body.clone()).await;
+        assert!(reply.status.is_success(), "{path}: {:#}", reply.body);
+    }
+    let in_thread = format!("{thread}/messages");
+    let text = json!({ "content": "hi" });
+    app.post(&alice, &in_thread, text.clone())
+        .await
+        .expect_error(403, 60003);
+    app.post(&bob, &in_thread, text.clone()).await.expect(200);
+    give_factor(&app, &alice).await;
+    app.post(&alice, &in_thread, text).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn of_a_bot_its_owners_factor_counts(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    let bot = app.bot(&bob, "helper").await;
+    app.join(&bot, hall).await;
+    app.grant(&bot, hall, Permissions::MANAGE_CHANNELS).await;
+    let level = format!("/guilds/{}/mfa", hall.id);
+    app.post(&alice, &level, json!({ "level": 1 }))
+        .await
+        .expect(200);
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let body = json!({ "name": "new" });
+    app.post(&bot, &channels, body.clone())
+        .await
+        .expect_error(403, 60003);
+    // The guild's owner has one: that is another's.
+    give_factor(&app, &alice).await;
+    app.post(&bot, &channels, body.clone())
+        .await
+        .expect_error(403, 60003);
+    give_factor(&app, &bob).await;
+    app.post(&bot, &channels, body.clone()).await.expect(201);
+
+    // Without the level nobody needs one.
+    sqlx::query("delete from account_mfa")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.post(&alice, &level, json!({ "level": 0 }))
+        .await
+        .expect(200);
+    app.post(&bot, &channels, body.clone()).await.expect(201);
+    app.post(&alice, &channels, body).await.expect(201);
 }

@@ -91,10 +91,12 @@ impl Rules {
     }
 }
 
-/// What rules found in a message; empty: nothing.
+/// What rules found in texts; empty: nothing.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     hits: Vec<(Rule, Found)>,
+    /// All that was looked at, if anything was found.
+    text: String,
 }
 
 impl Verdict {
@@ -102,7 +104,7 @@ impl Verdict {
         self.hits.is_empty()
     }
 
-    /// Whether the message must not be stored.
+    /// Whether what says this must not be stored.
     pub(crate) fn blocks(&self) -> bool {
         self.actions()
             .any(|(_, _, action)| action.kind == BLOCK_MESSAGE)
@@ -115,22 +117,28 @@ impl Verdict {
     }
 }
 
-/// Asks the guild's rules about a text. Bots and who manages the guild are not asked about,
-/// nor is anybody in a DM.
-pub(crate) async fn judge(
+/// Asks the guild's rules about the texts of a message (`messages::all_texts`) or the name of a
+/// thread, which are put together only if there are rules. Bots and who manages the guild are
+/// not asked about, nor is anybody in a DM.
+pub(crate) async fn judge<'a>(
     app: &App,
     db: impl PgExecutor<'_>,
     author: &CurrentUser,
     place: &Place,
-    text: &str,
+    texts: impl FnOnce() -> Vec<&'a str>,
 ) -> Result<Verdict> {
     let Some(guild) = place.guild() else {
         return Ok(Verdict::default());
     };
-    if text.is_empty() || author.bot || guild.base().contains(Permissions::MANAGE_GUILD) {
+    if author.bot || guild.base().contains(Permissions::MANAGE_GUILD) {
         return Ok(Verdict::default());
     }
     let rules = app.automod.of(db, guild).await?;
+    if rules.is_empty() {
+        return Ok(Verdict::default());
+    }
+    let texts = texts();
+    let text = texts.join("\n");
     let channel = place.id();
     let parent = place.thread().map(|thread| thread.parent.id);
     let hits = rules.iter().filter_map(|CompiledRule { rule, matcher }| {
@@ -145,11 +153,13 @@ pub(crate) async fn judge(
         if is_exempt {
             return None;
         }
-        Some((rule.clone(), matcher.find(text)?))
+        Some((rule.clone(), matcher.find_in(&texts, &text)?))
     });
-    Ok(Verdict {
-        hits: hits.collect(),
-    })
+    let hits: Vec<_> = hits.collect();
+    if hits.is_empty() {
+        return Ok(Verdict::default());
+    }
+    Ok(Verdict { hits, text })
 }
 
 /// Body of AUTO_MODERATION_ACTION_EXECUTION.
@@ -163,7 +173,7 @@ struct Execution<'a> {
     /// Absent for a member's name, which is in no channel.
     #[serde(skip_serializing_if = "Option::is_none")]
     channel_id: Option<Id<Channel>>,
-    /// Absent for a blocked message: there is none.
+    /// Absent for what was blocked, and for the name of a thread: there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     message_id: Option<Id<Message>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -173,17 +183,17 @@ struct Execution<'a> {
     matched_content: Option<&'a str>,
 }
 
-/// Does what the rules say about a message (`message`, unless it is blocked), in one
-/// transaction: alerts, timeouts, their events and entries of the audit log.
+/// Does what the rules say, in a transaction of its own that locks the guild's head: alerts,
+/// timeouts, their events and entries of the audit log. `message` is the one they say it of, if
+/// there is or will be one unless it is blocked.
 ///
-/// Errors: 200000 if the message is blocked.
+/// Errors: 200000 if it is blocked.
 pub(crate) async fn act(
     app: &App,
     author: &CurrentUser,
     place: &Place,
-    text: &str,
     verdict: &Verdict,
-    message: Id<Message>,
+    message: Option<Id<Message>>,
 ) -> Result<()> {
     let Some(guild) = place.guild_id().filter(|_| !verdict.is_clean()) else {
         return Ok(());
@@ -196,8 +206,8 @@ pub(crate) async fn act(
         user: author.user(),
         guild,
         channel: Some(place.id()),
-        text,
-        message: (!blocks).then_some(message),
+        text: &verdict.text,
+        message: message.filter(|_| !blocks),
         events: Vec::new(),
     };
     for (rule, found, action) in verdict.actions() {

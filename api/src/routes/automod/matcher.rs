@@ -89,6 +89,15 @@ impl Matcher {
             }),
         }
     }
+
+    /// [`Self::find`] in a message of several texts; `whole` is all of them. Words are looked
+    /// for in each by itself: a pattern may say where a text begins.
+    pub(crate) fn find_in(&self, texts: &[&str], whole: &str) -> Option<Found> {
+        match self {
+            Self::Words(words) => texts.iter().find_map(|text| words.find(text)),
+            Self::Spam | Self::Mentions(_) => self.find(whole),
+        }
+    }
 }
 
 impl Words {
@@ -325,6 +334,20 @@ mod tests {
         assert!(compile_pattern("(").is_none());
         // The empty match of a star is none.
         assert_eq!(Matcher::words([], ["x*"], []).find("abc"), None);
+    }
+
+    #[test]
+    fn words_are_in_one_text_and_mentions_in_all() {
+        let find_in = |matcher: Matcher, texts: &[&str]| {
+            let found = matcher.find_in(texts, &texts.join("\n"));
+            found.map(|found| found.content)
+        };
+        let begins = || Matcher::words([], ["^cat$"], []);
+        assert_eq!(find_in(begins(), &["a dog", "cat"]).as_deref(), Some("cat"));
+        assert_eq!(find_in(begins(), &["a cat", "dog"]), None);
+        let two = Matcher::Mentions(2);
+        assert!(find_in(two, &["<@1> <@2>", "<@2> <@3>"]).is_some());
+        assert_eq!(find_in(Matcher::Mentions(0), &[]), None);
     }
 
     #[test]

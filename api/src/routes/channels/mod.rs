@@ -27,7 +27,7 @@ use self::{
     bulk::{__path_bulk_update_guild_channels, bulk_update_guild_channels},
     overwrites::{
         __path_delete_channel_permission_overwrite, __path_set_channel_permission_overwrite,
-        audit_overwrites, changed_bits, check_overwrites, complete,
+        are_same, audit_overwrites, changed_bits, check_overwrites, complete,
         delete_channel_permission_overwrite, set_channel_permission_overwrite, sync_children,
     },
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},
@@ -264,7 +264,7 @@ async fn create_guild_channel(
         .transpose()?;
     let overwrites = match &body.permission_overwrites {
         Some(wanted) => {
-            let wanted = complete(&access, wanted);
+            let wanted = complete(&access, wanted)?;
             if !wanted.is_empty() {
                 access.require(Permissions::MANAGE_ROLES)?;
             }
@@ -410,10 +410,8 @@ async fn update_guild_channel(
             .map(|parent| parent.id);
     }
     if let Some(wanted) = &body.permission_overwrites {
-        let wanted = complete(&access.guild, wanted);
-        if changed_bits(&channel.permission_overwrites, &wanted) != Permissions::empty()
-            || wanted.len() != channel.permission_overwrites.len()
-        {
+        let wanted = complete(&access.guild, wanted)?;
+        if !are_same(&channel.permission_overwrites, &wanted) {
             check_overwrites(&access, &wanted)?;
         }
         channel.permission_overwrites = wanted;

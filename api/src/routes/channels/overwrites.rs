@@ -21,6 +21,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path},
+    form::{Fault, FormErrors},
 };
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -35,38 +36,66 @@ pub(crate) struct OverwriteFields {
     pub(super) deny: Permissions,
 }
 
-/// Overwrites with their kinds, one per target: what is no role is a member.
-pub(super) fn complete(access: &GuildAccess, wanted: &[OverwriteFields]) -> Vec<Overwrite> {
-    let mut complete: Vec<Overwrite> = Vec::with_capacity(wanted.len());
-    for fields in wanted {
-        let guess = match access.role(fields.id.cast()) {
-            Some(_) => OverwriteKind::Role,
-            None => OverwriteKind::Member,
-        };
-        let overwrite = Overwrite {
-            id: fields.id,
-            kind: fields.kind.unwrap_or(guess),
-            allow: fields.allow,
+impl OverwriteFields {
+    fn of_kind(&self, kind: OverwriteKind) -> Overwrite {
+        Overwrite {
+            id: self.id,
+            kind,
+            allow: self.allow,
             // What is both allowed and denied would be allowed anyway.
-            deny: fields.deny - fields.allow,
-        };
-        complete.retain(|other| other.id != overwrite.id);
-        complete.push(overwrite);
+            deny: self.deny - self.allow,
+        }
     }
-    complete
 }
 
-/// Bits whose state differs for any target.
+/// Whose id it is: what is no role is a member.
+fn kind_of(access: &GuildAccess, id: Id<Target>) -> OverwriteKind {
+    match access.role(id.cast()) {
+        Some(_) => OverwriteKind::Role,
+        None => OverwriteKind::Member,
+    }
+}
+
+/// Overwrites with their kinds, one per target.
+///
+/// Errors: 50035 for a kind that is not the target's: such an overwrite would apply to nobody.
+pub(super) fn complete(access: &GuildAccess, wanted: &[OverwriteFields]) -> Result<Vec<Overwrite>> {
+    let mut form = FormErrors::new();
+    let mut complete: Vec<Overwrite> = Vec::with_capacity(wanted.len());
+    for (index, fields) in wanted.iter().enumerate() {
+        let kind = kind_of(access, fields.id);
+        if fields.kind.is_some_and(|given| given != kind) {
+            let message = match kind {
+                OverwriteKind::Role => "This is a role.",
+                OverwriteKind::Member => "This is no role.",
+            };
+            let fault = Fault::Other("CHANNEL_OVERWRITE_TYPE_INVALID", message.into());
+            form.add(format!("permission_overwrites.{index}.type"), fault);
+        }
+        complete.retain(|other| other.id != fields.id);
+        complete.push(fields.of_kind(kind));
+    }
+    form.finish()?;
+    Ok(complete)
+}
+
+/// Whether they are the same, in whatever order.
+pub(super) fn are_same(before: &[Overwrite], after: &[Overwrite]) -> bool {
+    before.len() == after.len() && before.iter().all(|overwrite| after.contains(overwrite))
+}
+
+/// Bits whose state differs for any target. An overwrite of another kind is another target's.
 pub(super) fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permissions {
-    let state = |list: &[Overwrite], id| {
-        let found = list.iter().find(|overwrite| overwrite.id == id);
+    let state = |list: &[Overwrite], of: &Overwrite| {
+        let mut list = list.iter();
+        let found = list.find(|overwrite| (overwrite.id, overwrite.kind) == (of.id, of.kind));
         found.map_or((Permissions::empty(), Permissions::empty()), |overwrite| {
             (overwrite.allow, overwrite.deny)
         })
     };
-    let targets = before.iter().chain(after).map(|overwrite| overwrite.id);
-    targets.fold(Permissions::empty(), |bits, id| {
-        let ((allow, deny), (new_allow, new_deny)) = (state(before, id), state(after, id));
+    let targets = before.iter().chain(after);
+    targets.fold(Permissions::empty(), |bits, of| {
+        let ((allow, deny), (new_allow, new_deny)) = (state(before, of), state(after, of));
         bits | (allow ^ new_allow) | (deny ^ new_deny)
     })
 }
@@ -74,11 +103,10 @@ pub(super) fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permiss
 /// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed
 /// bits held in the guild, unless an overwrite here gives MANAGE_ROLES to the caller.
 ///
-/// Errors: 50013.
+/// Errors: 50013, 60003.
 pub(super) fn check_overwrites(access: &ChannelAccess, after: &[Overwrite]) -> Result<()> {
     let before = &access.channel.permission_overwrites;
-    let held = access.permissions();
-    access::require(held, Permissions::MANAGE_ROLES)?;
+    access.require(Permissions::MANAGE_ROLES)?;
     let member = &access.guild.member;
     let explicit = before.iter().any(|overwrite| {
         let own = match overwrite.kind {
@@ -107,15 +135,10 @@ pub(super) async fn sync_children(
     {
         return Ok(Vec::new());
     }
-    let sorted = |overwrites: &[Overwrite]| {
-        let mut sorted = overwrites.to_vec();
-        sorted.sort_unstable_by_key(|overwrite| overwrite.id);
-        sorted
-    };
-    let old = sorted(&before.permission_overwrites);
+    let old = &before.permission_overwrites;
     let mut events = Vec::new();
     for mut child in guildhall_store::guild::channels(&mut *db, after.guild_id).await? {
-        if child.parent_id == Some(after.id) && sorted(&child.permission_overwrites) == old {
+        if child.parent_id == Some(after.id) && are_same(&child.permission_overwrites, old) {
             child.permission_overwrites = after.permission_overwrites.clone();
             events.push(store(db, &child).await?);
         }
@@ -181,7 +204,7 @@ pub(super) struct SetOverwrite {
 
 impl Form for SetOverwrite {}
 
-/// Errors: 10003, 10009 (neither role nor member), 50001, 50013, 50035.
+/// Errors: 10003, 10009 (no such role, or no such member), 50001, 50013, 50035.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/permissions/{overwrite_id}",
@@ -198,30 +221,28 @@ pub(super) async fn set_channel_permission_overwrite(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_ROLES;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    let mut wanted = access.channel.permission_overwrites.clone();
-    let new = complete(
-        &access.guild,
-        &[OverwriteFields {
-            id: overwrite_id,
-            kind: body.kind,
-            allow: body.allow,
-            deny: body.deny,
-        }],
-    );
-    let is_known = match new.first().map(|overwrite| overwrite.kind) {
-        Some(OverwriteKind::Role) => access.guild.role(overwrite_id.cast()).is_some(),
-        _ => {
-            let (guild, user) = (access.guild.id, overwrite_id.cast());
-            guildhall_store::guild::member(&mut *tx, guild, user)
-                .await?
-                .is_some()
-        }
-    };
+    let kind = kind_of(&access.guild, overwrite_id);
+    let is_known = body.kind.is_none_or(|given| given == kind)
+        && match kind {
+            OverwriteKind::Role => true,
+            OverwriteKind::Member => {
+                let (guild, user) = (access.guild.id, overwrite_id.cast());
+                let member = guildhall_store::guild::member(&mut *tx, guild, user).await?;
+                member.is_some()
+            }
+        };
     if !is_known {
         return Err(ErrorCode::UnknownOverwrite.into());
     }
+    let new = OverwriteFields {
+        id: overwrite_id,
+        kind: body.kind,
+        allow: body.allow,
+        deny: body.deny,
+    };
+    let mut wanted = access.channel.permission_overwrites.clone();
     wanted.retain(|overwrite| overwrite.id != overwrite_id);
-    wanted.extend(new);
+    wanted.push(new.of_kind(kind));
     change_overwrites(&app, tx, access, wanted, &reason).await
 }
 
@@ -266,4 +287,44 @@ async fn change_overwrites(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overwrite(id: u64, kind: OverwriteKind, deny: Permissions) -> Overwrite {
+        Overwrite {
+            id: Id::new(id).unwrap(),
+            kind,
+            allow: Permissions::empty(),
+            deny,
+        }
+    }
+
+    #[test]
+    fn what_is_of_another_kind_is_another_overwrite() {
+        let view = Permissions::VIEW_CHANNEL;
+        let role = [overwrite(1, OverwriteKind::Role, view)];
+        let member = [overwrite(1, OverwriteKind::Member, view)];
+        assert_eq!(changed_bits(&role, &member), view);
+        assert_eq!(changed_bits(&member, &role), view);
+        assert_eq!(changed_bits(&role, &role), Permissions::empty());
+        assert!(!are_same(&role, &member));
+    }
+
+    #[test]
+    fn the_order_of_overwrites_is_no_difference() {
+        let (none, view) = (Permissions::empty(), Permissions::VIEW_CHANNEL);
+        let mut list = [
+            overwrite(1, OverwriteKind::Role, view),
+            overwrite(2, OverwriteKind::Member, none),
+        ];
+        let before = list;
+        list.reverse();
+        assert!(are_same(&before, &list));
+        assert_eq!(changed_bits(&before, &list), none);
+        // One that says nothing is one all the same.
+        assert!(!are_same(&before, &list[1..]));
+    }
 }

@@ -463,11 +463,10 @@ async fn list_guild_invites(
     let mut db = app.db.acquire().await?;
     let access = access::guild(&mut *db, &user, guild_id, Permissions::empty()).await?;
     let held = access.base();
-    if !held.contains(Permissions::MANAGE_GUILD) {
-        access::require(held, Permissions::VIEW_AUDIT_LOG)?;
-    }
+    let any_of = [Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
+    access.require_one_of(held, &any_of)?;
     let mut invites = read(&mut db, None, None, Some(guild_id)).await?;
-    if !held.contains(Permissions::MANAGE_GUILD) {
+    if !access.usable(held).contains(Permissions::MANAGE_GUILD) {
         for invite in &mut invites {
             invite.metadata = None;
         }
@@ -670,7 +669,9 @@ async fn invite_revoke(
     if inviter(&invite) != Some(user.id) {
         let needed = Permissions::empty();
         let access = access::channel(&mut tx, &user, invite.channel.id, needed).await?;
-        if !access.guild.base().contains(Permissions::MANAGE_GUILD) {
+        if access.guild.base().contains(Permissions::MANAGE_GUILD) {
+            access.guild.require(Permissions::MANAGE_GUILD)?;
+        } else {
             access.require(Permissions::MANAGE_CHANNELS)?;
         }
     }

@@ -43,13 +43,13 @@ async fn for_targets(
     db: &mut PgConnection,
     user: &CurrentUser,
     code: &str,
-    any_of: Permissions,
+    any_of: &[Permissions],
 ) -> Result<Invite> {
     let invite = by_code(&mut *db, code).await?;
     let none = Permissions::empty();
     let access = access::guild(db, user, invite.guild_id, none).await?;
-    if inviter(&invite) != Some(user.id) && !access.base().intersects(any_of) {
-        return Err(ErrorCode::MissingPermissions.into());
+    if inviter(&invite) != Some(user.id) {
+        access.require_one_of(access.base(), any_of)?;
     }
     Ok(invite)
 }
@@ -67,7 +67,7 @@ pub(super) async fn get_invite_target_users(
     Path(code): Path<String>,
 ) -> Result<Response> {
     let mut db = app.db.acquire().await?;
-    let any_of = Permissions::MANAGE_GUILD | Permissions::VIEW_AUDIT_LOG;
+    let any_of = &[Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
     let code = crate::routes::clean(&code);
     let invite = for_targets(&mut db, &user, &code, any_of).await?;
     let users = sqlx::query_scalar!(
@@ -109,7 +109,7 @@ pub(super) async fn update_invite_target_users(
     let mut tx = app.db.begin().await?;
     let guild_id = by_code(&mut tx, &code).await?.guild_id;
     access::lock_realms(&mut tx, [realm(guild_id)]).await?;
-    let invite = for_targets(&mut tx, &user, &code, Permissions::MANAGE_GUILD).await?;
+    let invite = for_targets(&mut tx, &user, &code, &[Permissions::MANAGE_GUILD]).await?;
     if invite.is_vanity {
         return Err(ErrorCode::UnknownInvite.into());
     }
@@ -225,7 +225,7 @@ pub(super) async fn get_invite_target_users_job_status(
     Path(code): Path<String>,
 ) -> Result<Json<JobStatus>> {
     let mut db = app.db.acquire().await?;
-    let any_of = Permissions::MANAGE_GUILD | Permissions::VIEW_AUDIT_LOG;
+    let any_of = &[Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
     let code = crate::routes::clean(&code);
     let invite = for_targets(&mut db, &user, &code, any_of).await?;
     let row = sqlx::query!(

@@ -135,9 +135,7 @@ pub(super) async fn update_guild_member(
                 .union(Permissions::KICK_MEMBERS)
                 .union(Permissions::BAN_MEMBERS),
         ];
-        if !any_of.iter().any(|&set| access.base().contains(set)) {
-            return Err(ErrorCode::MissingPermissions.into());
-        }
+        access.require_one_of(access.base(), &any_of)?;
         member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
     }
     let renamed = judge_nick(&mut tx, &access, &before, &mut member).await?;
@@ -319,10 +317,8 @@ pub(crate) async fn audit_roles(
 
 /// CHANGE_NICKNAME, which a quarantine does not take. Errors: 50013.
 fn require_own_nick(access: &GuildAccess) -> Result<()> {
-    access::require(
-        access.base_out_of_quarantine(),
-        Permissions::CHANGE_NICKNAME,
-    )
+    let held = access.base_out_of_quarantine();
+    access.require_one_of(held, &[Permissions::CHANGE_NICKNAME])
 }
 
 /// Asks automod about a nick that changed: sets or ends the member's quarantine.

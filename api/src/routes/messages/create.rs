@@ -25,6 +25,7 @@ use super::{
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
     request::{NewMessageForm, Reference, Sender, snapshot},
+    texts::all_texts,
 };
 use crate::{
     access::{self, Place},
@@ -85,7 +86,7 @@ pub(super) async fn create_message(
     let (mut slowmode_passed, mut moderated, mut readied) = (false, false, false);
 
     for _ in 0..CHECKS_MAX {
-        let place = app.access.place(&app.db, author.id, channel_id).await;
+        let place = app.access.place(&app.db, &author, channel_id).await;
         let place = place.and_then(|place| {
             check_sending(&place, needed)?;
             Ok(place)
@@ -94,14 +95,14 @@ pub(super) async fn create_message(
         let place = match place {
             Ok(place) => place,
             Err(_) => {
-                app.access.forget(author.id, channel_id);
-                let place = app.access.place(&app.db, author.id, channel_id).await?;
+                app.access.forget(&author, channel_id);
+                let place = app.access.place(&app.db, &author, channel_id).await?;
                 check_sending(&place, needed)?;
                 place
             }
         };
         if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
-            app.access.forget(author.id, channel_id);
+            app.access.forget(&author, channel_id);
             continue;
         }
         form.check_at(&app.db, &place, author.id).await?;
@@ -115,9 +116,10 @@ pub(super) async fn create_message(
         if !std::mem::replace(&mut slowmode_passed, true) {
             check_slowmode(&app, &author, &place, "slow").await?;
         }
-        let verdict = automod::judge(&app, &app.db, &author, &place, &message.content).await?;
+        let texts = || all_texts(&message);
+        let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
         if !verdict.is_clean() && !std::mem::replace(&mut moderated, true) {
-            automod::act(&app, &author, &place, &message.content, &verdict, id).await?;
+            automod::act(&app, &author, &place, &verdict, Some(id)).await?;
         }
         let answered = message.referenced_message.as_ref();
         let replied_to = answered
@@ -151,7 +153,7 @@ pub(super) async fn create_message(
             Outcome::Stale => {
                 // A thread may have been archived meanwhile.
                 readied = false;
-                app.access.forget(author.id, channel_id);
+                app.access.forget(&author, channel_id);
                 app.tokens.forget(author.id);
                 let account = account::by_token(&app.db, author.token)
                     .await?
@@ -193,7 +195,7 @@ async fn store_alone(
     Ok(Outcome::Stored)
 }
 
-/// Errors: 50001, 50007, 50008, 50013, 160005.
+/// Errors: 50001, 50007, 50008, 50013, 60003, 160005.
 fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
     let needed = place.sending() | needed;
     place.require(Permissions::VIEW_CHANNEL)?;
@@ -203,9 +205,11 @@ fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
     let held = place.require(needed)?;
     if let Some(access) = place.thread()
         && access.thread.thread_metadata.locked
-        && !held.contains(Permissions::MANAGE_THREADS)
     {
-        return Err(ErrorCode::ThreadLocked.into());
+        if !held.contains(Permissions::MANAGE_THREADS) {
+            return Err(ErrorCode::ThreadLocked.into());
+        }
+        access.require(Permissions::MANAGE_THREADS)?;
     }
     Ok(())
 }

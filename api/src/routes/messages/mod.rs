@@ -11,6 +11,7 @@ mod post;
 mod remove;
 mod request;
 mod stickers;
+mod texts;
 mod voice;
 
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     post::{announce_update_in, draft, post, post_in, store_changes},
     remove::{announce_delete, delete_leftovers, delete_messages},
     request::{EditForm, NewMessageForm, Sender, check_webhook_name},
+    texts::all_texts,
 };
 use self::{
     create::{__path_create_message, create_message},
@@ -200,12 +202,12 @@ async fn update_message(
     };
     edit(&app, &mut tx, request, &mut message).await?;
     let verdict = match body.changes_content(&files) {
-        true => automod::judge(&app, &mut *tx, &user, &place, &message.content).await?,
+        true => automod::judge(&app, &mut *tx, &user, &place, || all_texts(&message)).await?,
         false => Verdict::default(),
     };
     if verdict.blocks() {
         tx.rollback().await?;
-        automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
+        automod::act(&app, &user, &place, &verdict, None).await?;
         return Err(ErrorCode::BlockedByAutomod.into());
     }
     let author = author_member_in(&mut tx, place.guild_id(), &message).await?;
@@ -216,7 +218,7 @@ async fn update_message(
     if message.flags & MessageFlags::CROSSPOSTED != 0 {
         webhooks::deliver_soon(&app, channel_id, message_id);
     }
-    automod::act(&app, &user, &place, &message.content, &verdict, message.id).await?;
+    automod::act(&app, &user, &place, &verdict, Some(message.id)).await?;
     Ok(Json(message))
 }
 

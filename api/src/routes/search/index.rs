@@ -14,7 +14,6 @@ use guildhall_shared::{
     },
     model::Message,
 };
-use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
 use crate::{app::App, error::Result, routes::messages};
@@ -201,23 +200,14 @@ struct Document {
 impl Document {
     fn of(message: &Message) -> Self {
         let mut document = Self::default();
-        let mut texts = vec![message.content.as_str()];
-        for embed in &message.embeds {
+        if !message.embeds.is_empty() {
             document.has |= EMBED;
-            collect_texts(embed, &mut texts);
         }
-        for component in &message.components {
-            collect_texts(component, &mut texts);
-        }
-        for snapshot in &message.message_snapshots {
+        if !message.message_snapshots.is_empty() {
             document.has |= SNAPSHOT;
-            texts.extend(snapshot["message"]["content"].as_str());
         }
-        if let Some(poll) = &message.poll {
+        if message.poll.is_some() {
             document.has |= POLL;
-            texts.extend(poll.question.text.as_deref());
-            let answers = poll.answers.iter();
-            texts.extend(answers.filter_map(|answer| answer.poll_media.text.as_deref()));
         }
         if !message.sticker_items.is_empty() {
             document.has |= STICKER;
@@ -238,35 +228,8 @@ impl Document {
         if !document.hosts.is_empty() {
             document.has |= LINK;
         }
-        document.text = texts.join("\n");
+        document.text = messages::all_texts(message).join("\n");
         document
-    }
-}
-
-/// Texts of an embed or a component that people read.
-fn collect_texts<'a>(value: &'a Value, texts: &mut Vec<&'a str>) {
-    const READ: [&str; 8] = [
-        "title",
-        "description",
-        "name",
-        "value",
-        "text",
-        "content",
-        "label",
-        "placeholder",
-    ];
-    match value {
-        Value::Object(map) => {
-            for (key, value) in map {
-                match value {
-                    Value::String(text) if READ.contains(&key.as_str()) => texts.push(text),
-                    Value::Object(_) | Value::Array(_) => collect_texts(value, texts),
-                    _ => {}
-                }
-            }
-        }
-        Value::Array(list) => list.iter().for_each(|value| collect_texts(value, texts)),
-        _ => {}
     }
 }
 

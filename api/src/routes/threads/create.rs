@@ -27,8 +27,11 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
-    media::Upload,
-    routes::messages::{self, NewMessageForm},
+    media::{Files, Upload},
+    routes::{
+        automod,
+        messages::{self, NewMessageForm},
+    },
 };
 
 /// A message younger than this announces its thread by itself; older ones get a notice.
@@ -196,7 +199,7 @@ pub(super) fn check_durations(
 }
 
 /// The thread's id is the message's. Errors: 10003, 10008, 50001, 50013, 50021, 50024, 50035,
-/// 160004, 160006.
+/// 160004, 160006, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/{message_id}/threads",
@@ -233,10 +236,18 @@ pub(super) async fn create_thread_from_message(
     if exists {
         return Err(ErrorCode::ThreadExists.into());
     }
+    let name = super::super::clean(&body.name.unwrap_or_default());
+    let place = Place::Channel(access.clone());
+    let verdict = automod::judge(&app, &mut *tx, &user, &place, || vec![&*name]).await?;
+    if verdict.blocks() {
+        tx.rollback().await?;
+        automod::act(&app, &user, &place, &verdict, None).await?;
+        return Err(ErrorCode::BlockedByAutomod.into());
+    }
     let new = NewThread {
         id: message_id.cast(),
         kind,
-        name: super::super::clean(&body.name.unwrap_or_default()),
+        name,
         owner: user.id,
         auto_archive_duration: body.auto_archive_duration,
         rate_limit_per_user: body.rate_limit_per_user,
@@ -287,6 +298,7 @@ pub(super) async fn create_thread_from_message(
     let thread = load(&mut tx, thread.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    automod::act(&app, &user, &place, &verdict, None).await?;
     Ok((StatusCode::CREATED, Json(thread)))
 }
 
@@ -376,6 +388,49 @@ impl Form for CreateThread {
     }
 }
 
+impl CreateThread {
+    /// What the thread is to be and its tags, if the caller may make it in the channel.
+    ///
+    /// Errors: 40066, 40067, 50013, 50024, 50035.
+    fn check_at(
+        &self,
+        access: &ChannelAccess,
+        files: &Files,
+    ) -> Result<(ChannelKind, Vec<Id<Tag>>)> {
+        let parent = access.channel.kind;
+        if !parent.holds_threads() {
+            return Err(ErrorCode::InvalidChannelType.into());
+        }
+        if !parent.is_forum() {
+            let kind = self.kind.unwrap_or(ChannelKind::PRIVATE_THREAD);
+            let fits = match kind {
+                ChannelKind::ANNOUNCEMENT_THREAD => parent == ChannelKind::ANNOUNCEMENT,
+                _ => parent == ChannelKind::TEXT,
+            };
+            if !fits {
+                return Err(ErrorCode::InvalidChannelType.into());
+            }
+            access.require(match kind {
+                ChannelKind::PRIVATE_THREAD => Permissions::CREATE_PRIVATE_THREADS,
+                _ => Permissions::CREATE_PUBLIC_THREADS,
+            })?;
+            return Ok((kind, Vec::new()));
+        }
+        let Some(message) = &self.message else {
+            return Err(FormErrors::one("message", Fault::Required));
+        };
+        let mut needed = Permissions::SEND_MESSAGES | message.needed();
+        if !files.is_empty() {
+            needed |= Permissions::ATTACH_FILES;
+        }
+        let held = access.require(needed)?;
+        let usable = access.guild.usable(held);
+        let moderator = usable.contains(Permissions::MANAGE_THREADS);
+        let tags = usable_tags(&access.channel.settings, moderator, &self.applied_tags)?;
+        Ok((ChannelKind::PUBLIC_THREAD, tags))
+    }
+}
+
 pub(super) fn check_tags(form: &mut FormErrors, tags: &[Id<Tag>]) {
     if tags.len() > TAGS_APPLIED_MAX {
         let (min, max) = (0, TAGS_APPLIED_MAX);
@@ -392,7 +447,7 @@ pub(super) struct Created {
     message: Option<Message>,
 }
 
-/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006.
+/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/threads",
@@ -411,48 +466,48 @@ pub(super) async fn create_thread(
         let claimed = files.claim_slots(&app, channel_id, user.id, message.attachments());
         claimed.await?;
     }
-    let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    let parent = access.channel.kind;
-    if !parent.holds_threads() {
-        return Err(ErrorCode::InvalidChannelType.into());
-    }
-    let kind = if parent.is_forum() {
-        if body.message.is_none() {
-            return Err(FormErrors::one("message", Fault::Required));
-        }
-        access.require(Permissions::SEND_MESSAGES)?;
-        ChannelKind::PUBLIC_THREAD
-    } else {
-        let kind = body.kind.unwrap_or(ChannelKind::PRIVATE_THREAD);
-        let fits = match kind {
-            ChannelKind::ANNOUNCEMENT_THREAD => parent == ChannelKind::ANNOUNCEMENT,
-            _ => parent == ChannelKind::TEXT,
-        };
-        if !fits {
-            return Err(ErrorCode::InvalidChannelType.into());
-        }
-        access.require(match kind {
-            ChannelKind::PRIVATE_THREAD => Permissions::CREATE_PRIVATE_THREADS,
-            _ => Permissions::CREATE_PUBLIC_THREADS,
-        })?;
-        kind
-    };
-    let id: Id<Channel> = app.snowflakes.next()?;
-    let applied_tags = match parent.is_forum() {
-        true => {
-            let moderator = access.permissions().contains(Permissions::MANAGE_THREADS);
-            usable_tags(&access.channel.settings, moderator, &body.applied_tags)?
-        }
-        false => Vec::new(),
-    };
-    let place = Place::Channel(access.clone());
+    let mut db = app.db.acquire().await?;
+    let access = access::channel(&mut db, &user, channel_id, needed).await?;
+    drop(db);
+    body.check_at(&access, &files)?;
+    // Nobody holds the guild's lock while Redis is asked.
+    let place = Place::Channel(access);
     messages::check_slowmode(&app, &user, &place, "slowthread").await?;
+
+    let mut tx = app.db.begin().await?;
+    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let (kind, applied_tags) = body.check_at(&access, &files)?;
+    let in_forum = access.channel.kind.is_forum();
+    let place = Place::Channel(access.clone());
+    let id: Id<Channel> = app.snowflakes.next()?;
+    let mut posted = None;
+    if let Some(form) = body.message.as_ref().filter(|_| in_forum) {
+        let mut first = Message::new(id.cast(), id, user.user().clone(), MessageKind::DEFAULT);
+        let request = messages::Request {
+            sender: messages::Sender::User,
+            mentioner: messages::Mentioner::Caller(&place),
+            form,
+            files: &files,
+        };
+        messages::compose(&app, &mut tx, request, &mut first).await?;
+        posted = Some(first);
+    }
+    let name = super::super::clean(&body.name.unwrap_or_default());
+    let texts = || {
+        let first = posted.iter().flat_map(messages::all_texts);
+        std::iter::once(&*name).chain(first).collect::<Vec<_>>()
+    };
+    let verdict = automod::judge(&app, &mut *tx, &user, &place, texts).await?;
+    if verdict.blocks() {
+        tx.rollback().await?;
+        automod::act(&app, &user, &place, &verdict, None).await?;
+        return Err(ErrorCode::BlockedByAutomod.into());
+    }
     let new = NewThread {
         id,
         kind,
-        name: super::super::clean(&body.name.unwrap_or_default()),
+        name,
         owner: user.id,
         auto_archive_duration: body.auto_archive_duration,
         rate_limit_per_user: body.rate_limit_per_user,
@@ -461,26 +516,12 @@ pub(super) async fn create_thread(
     };
     let member = &access.guild.member;
     let (thread, mut events) = insert(&mut tx, &access.channel, new, Some(member)).await?;
-    let mut posted = None;
-    if let Some(form) = body.message.filter(|_| parent.is_forum()) {
-        access.require(form.needed())?;
-        let mut first = Message::new(id.cast(), id, user.user().clone(), MessageKind::DEFAULT);
-        if !files.is_empty() {
-            access.require(Permissions::ATTACH_FILES)?;
-        }
-        let request = messages::Request {
-            sender: messages::Sender::User,
-            mentioner: messages::Mentioner::Caller(&place),
-            form: &form,
-            files: &files,
-        };
-        messages::compose(&app, &mut tx, request, &mut first).await?;
+    if let Some(first) = &posted {
         let audience = audience_of(&mut tx, &thread).await?;
-        events.extend(messages::post_in(&mut tx, &audience, Some(member), &first).await?);
-        posted = Some(first);
+        events.extend(messages::post_in(&mut tx, &audience, Some(member), first).await?);
     }
     events.extend(tell_owner_joined(&mut tx, &user, member, &thread).await?);
-    if kind != ChannelKind::PRIVATE_THREAD && !parent.is_forum() {
+    if kind != ChannelKind::PRIVATE_THREAD && !in_forum {
         events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
     }
     events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
@@ -488,6 +529,8 @@ pub(super) async fn create_thread(
     thread.member = members::of(&mut tx, id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    let message = posted.as_ref().map(|first| first.id);
+    automod::act(&app, &user, &place, &verdict, message).await?;
     let created = Created {
         thread,
         message: posted,

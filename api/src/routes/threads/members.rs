@@ -238,13 +238,13 @@ pub(super) async fn add_thread_member(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let access = open_thread(&mut tx, &user, channel_id).await?;
-    let held = access.require(Permissions::SEND_MESSAGES_IN_THREADS)?;
+    access.require(Permissions::SEND_MESSAGES_IN_THREADS)?;
     let thread = &access.thread;
     let may_invite = thread.kind != ChannelKind::PRIVATE_THREAD
         || thread.thread_metadata.invitable.unwrap_or(true)
         || thread.owner_id == user.id;
     if !may_invite {
-        access::require(held, Permissions::MANAGE_THREADS)?;
+        access.require(Permissions::MANAGE_THREADS)?;
     }
     let guild = access.guild.id;
     let member = guildhall_store::guild::member(&mut *tx, guild, user_id)

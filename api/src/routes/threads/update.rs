@@ -15,18 +15,22 @@ use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 
 use super::{archive, audience_of, create::known_tags, load, tell_thread};
 use crate::{
-    access::ThreadAccess,
+    access::{Place, ThreadAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     collect,
     error::Result,
-    routes::{channels::ChannelFields, messages},
+    routes::{
+        automod::{self, Verdict},
+        channels::ChannelFields,
+        messages,
+    },
 };
 
 /// Changes what the body names of a thread.
 ///
-/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 160006.
+/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 60003, 160006, 200000.
 pub(crate) async fn update_thread(
     app: &App,
     mut tx: PgTransaction<'_>,
@@ -37,19 +41,34 @@ pub(crate) async fn update_thread(
 ) -> Result<Thread> {
     let before = load(&mut tx, access.thread.id).await?;
     let held = access.permissions();
-    let moderator = held.contains(Permissions::MANAGE_THREADS);
+    let usable = access.guild.usable(held);
+    let moderator = usable.contains(Permissions::MANAGE_THREADS);
     let wanted = Wanted::of(body, &before, &access, moderator)?;
     let change = wanted.change(&before);
     let is_owner = before.owner_id == user.id;
     let was = &before.thread_metadata;
-    if !may_change_thread(held, is_owner, access.joined, was.locked, change) {
+    let may = |held| may_change_thread(held, is_owner, access.joined, was.locked, change);
+    if !may(held) {
         return Err(ErrorCode::MissingPermissions.into());
+    }
+    if !may(usable) {
+        return Err(ErrorCode::SecondFactorMissing.into());
     }
     if was.archived && wanted.archived && change != ThreadChange::empty() {
         return Err(ErrorCode::ThreadArchived.into());
     }
     if change.is_empty() {
         return Ok(before);
+    }
+    let place = Place::Thread(Box::new(access.clone()));
+    let verdict = match wanted.name != before.name {
+        true => automod::judge(app, &mut *tx, user, &place, || vec![&*wanted.name]).await?,
+        false => Verdict::default(),
+    };
+    if verdict.blocks() {
+        tx.rollback().await?;
+        automod::act(app, user, &place, &verdict, None).await?;
+        return Err(ErrorCode::BlockedByAutomod.into());
     }
     let settings = ChannelSettings {
         rate_limit_per_user: Some(wanted.rate_limit_per_user),
@@ -103,6 +122,7 @@ pub(crate) async fn update_thread(
     let thread = load(&mut tx, thread.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
+    automod::act(app, user, &place, &verdict, None).await?;
     Ok(thread)
 }
 
