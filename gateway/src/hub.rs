@@ -215,7 +215,7 @@ impl Hub {
                 listeners.into_iter().flatten().for_each(offer);
             }
             Scope::Users(users) => {
-                for user in users {
+                for user in users.iter() {
                     let listeners = hub.users.get(user).map(|user| &user.listeners);
                     listeners.into_iter().flatten().for_each(&mut offer);
                 }

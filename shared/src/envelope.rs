@@ -8,6 +8,8 @@
 //! [`ALT_IS_PATCH`]. Without that bit a whole body follows, as events were stored before.
 //! `vis`, `body` and `alt` are also what `realm_event` keeps, in the same form.
 
+use std::sync::Arc;
+
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::{
@@ -67,8 +69,8 @@ pub enum Scope {
     Realm,
     /// Those who may view the channel.
     Channel(Id<Channel>),
-    /// These, if they are in the realm.
-    Users(Vec<Id<User>>),
+    /// These, if they are in the realm. Shared: many events may be for the same thousands.
+    Users(Arc<[Id<User>]>),
     /// Those who hold any of the permissions, in the channel if one is given, else in the guild.
     Permissions {
         any_of: Permissions,
@@ -109,7 +111,7 @@ impl Visibility {
 
     /// For `users` alone, whatever their intents.
     pub fn users(users: Vec<Id<User>>) -> Self {
-        Self::of(Scope::Users(users), Intents::empty())
+        Self::of(Scope::Users(users.into()), Intents::empty())
     }
 
     pub fn of(scope: Scope, intents: Intents) -> Self {
@@ -153,7 +155,7 @@ impl Visibility {
         let scope = match get(input, Buf::get_u8)? {
             0 => Scope::Realm,
             1 => Scope::Channel(get_id(input)?),
-            2 => Scope::Users(get_ids(input)?),
+            2 => Scope::Users(get_ids::<User>(input)?.into()),
             3 => Scope::Permissions {
                 any_of: Permissions::from_bits_truncate(get(input, Buf::get_u64_le)?),
                 channel: match get(input, Buf::get_u64_le)? {
@@ -367,7 +369,8 @@ mod tests {
             scope in prop_oneof![
                 Just(Scope::Realm),
                 id().prop_map(Scope::Channel),
-                prop::collection::vec(id(), 0..4).prop_map(Scope::Users),
+                prop::collection::vec(id::<User>(), 0..4)
+                    .prop_map(|users| Scope::Users(users.into())),
                 (any::<u64>(), prop::option::of(id())).prop_map(|(bits, channel)| Scope::Permissions {
                     any_of: Permissions::from_bits_truncate(bits),
                     channel,
@@ -418,7 +421,7 @@ mod tests {
                 [&[1][..], &channel].concat(),
                 Scope::Channel(Id::new(9).unwrap()),
             ),
-            (vec![2, 0, 0, 0, 0], Scope::Users(Vec::new())),
+            (vec![2, 0, 0, 0, 0], Scope::Users(Arc::default())),
             (
                 [&[3][..], &1024u64.to_le_bytes(), &channel].concat(),
                 Scope::Permissions {

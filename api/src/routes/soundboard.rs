@@ -496,10 +496,10 @@ async fn send_soundboard_sound(
     let sound_id = body.sound_id.ok_or(ErrorCode::UnknownSound)?;
     let sound = find(&mut db, source, sound_id).await?;
     let users = connected.into_iter().map(|state| state.user_id).collect();
-    let vis = Visibility::of(
-        guildhall_shared::envelope::Scope::Users(ids_from_db(users)),
-        Intents::GUILD_VOICE_STATES,
-    );
+    let vis = Visibility {
+        intents: Intents::GUILD_VOICE_STATES,
+        ..Visibility::users(ids_from_db(users))
+    };
     let emoji = match (sound.emoji_id, &sound.emoji_name) {
         (None, None) => None,
         (id, name) => Some(json!({ "id": id, "name": name })),

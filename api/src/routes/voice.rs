@@ -269,7 +269,7 @@ pub(crate) fn tell_of_server(app: &App, state: &VoiceState) -> Result<()> {
     let Some(server) = VoiceServer::for_state(&app.config.voice.settings(), state) else {
         return Ok(());
     };
-    let vis = Visibility::of(Scope::Users(vec![state.user_id]), Intents::empty());
+    let vis = Visibility::of(Scope::Users([state.user_id].into()), Intents::empty());
     app.publisher
         .publish_ephemeral(state.user_id, EventKind::VoiceServerUpdate, vis, &server)
 }

@@ -194,7 +194,7 @@ async fn a_private_thread_is_for_its_members_and_moderators(db: PgPool) {
     assert_eq!(added.vis, vis);
     let own = &told[told.len() - 3];
     assert_eq!(own.kind.name(), "THREAD_CREATE");
-    let vis = Visibility::of(Scope::Users(vec![carol.id]), Intents::GUILDS);
+    let vis = Visibility::of(Scope::Users([carol.id].into()), Intents::GUILDS);
     assert_eq!(own.vis, vis);
     assert_eq!(told.last().unwrap().kind.name(), "MESSAGE_CREATE");
     app.get(&carol, &at(&thread)).await.expect(200);
@@ -252,7 +252,7 @@ async fn members_join_leave_and_are_listed(db: PgPool) {
     assert_eq!((&own["flags"], &own["muted"]), (&json!(8), &json!(true)));
     let (name, vis) = log::newest(&app, hall.id).await;
     assert_eq!(name, "THREAD_MEMBER_UPDATE");
-    assert_eq!(vis.scope, Scope::Users(vec![bob.id]));
+    assert_eq!(vis.scope, Scope::Users([bob.id].into()));
     app.delete(&bob, &me).await.expect(204);
     app.get(&bot, &format!("{members}/{}", bob.id))
         .await

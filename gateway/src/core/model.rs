@@ -246,7 +246,7 @@ impl Node {
                         true => EventKind::ChannelCreate,
                         false => EventKind::ChannelDelete,
                     },
-                    vis: Visibility::of(Scope::Users(vec![user()]), Intents::GUILDS),
+                    vis: Visibility::of(Scope::Users([user()].into()), Intents::GUILDS),
                     ..Envelope::clone(&event)
                 };
                 let told = ToCore::Event(Arc::new(told));

@@ -164,6 +164,7 @@ mod tests {
     use guildhall_shared::{
         envelope::{Durability, Visibility},
         gateway::Intents,
+        id::marker::User,
         shard::Position,
     };
 
@@ -201,7 +202,7 @@ mod tests {
         unread.note(&message(7, 5, Scope::Channel(id(5))));
         unread.note(&in_thread);
         unread.note(&message(9, 5, Scope::Channel(id(5))));
-        unread.note(&message(10, 4, Scope::Users(vec![id(3)])));
+        unread.note(&message(10, 4, Scope::Users([id::<User>(3)].into())));
         let kept = &unread.by_realm[&id(1)];
         assert_eq!((kept.len(), unread.channels), (2, 2));
         let of = |channel| {

@@ -384,6 +384,11 @@ impl Edge {
     pub(crate) fn receive(&self, server: &Server, message: FromOwner) {
         match message {
             FromOwner::Event(event) => self.event(server, &event),
+            FromOwner::Events(events) => {
+                for event in &events {
+                    self.event(server, event);
+                }
+            }
             FromOwner::View { realm, change } => self.view(server, realm, &change),
             FromOwner::Tell(tell) => self.tell(*tell),
             FromOwner::TellAll { to, kind, body } => {

@@ -655,7 +655,7 @@ async fn a_revocation_comes_before_its_event(db: PgPool) {
         let event = node.event().await;
         assert_eq!(event.kind, kind);
         assert_eq!(event.durability, Durability::Ephemeral);
-        assert_eq!(event.vis.scope, Scope::Users(vec![world.member]));
+        assert_eq!(event.vis.scope, Scope::Users([world.member].into()));
     }
 }
 

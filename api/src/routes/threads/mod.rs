@@ -185,5 +185,5 @@ async fn tell_members(
 
 /// For one user, who is told whatever else they see of the guild.
 fn only(user: Id<User>) -> Visibility {
-    Visibility::of(Scope::Users(vec![user]), Intents::GUILDS)
+    Visibility::of(Scope::Users([user].into()), Intents::GUILDS)
 }

@@ -271,13 +271,12 @@ impl Owner {
             } else {
                 // An edge told of an event that the database does not have.
                 realm.intake.forget();
-                for waiting in std::mem::take(&mut entry.waiting) {
-                    if waiting.wait == Wait::Behind {
-                        todo.answers.push(waiting.finish(realm, Vec::new(), true));
-                    } else {
-                        entry.waiting.push(waiting);
-                    }
+                let waiting = entry.waiting.iter_mut();
+                for waiting in waiting.filter(|one| one.wait == Wait::Behind) {
+                    waiting.wait = Wait::Reading;
+                    waiting.lost = true;
                 }
+                entry.answer(false, &mut todo);
             }
         }
         self.carry_out(id, todo);
@@ -294,6 +293,7 @@ impl Owner {
     pub(super) async fn replay(self: Rc<Self>, id: Id<RealmMarker>, ticket: u64) {
         let mut got: Vec<Arc<Envelope>> = Vec::new();
         loop {
+            self.room_for(id, ticket).await;
             let Some(after) = self.replayed(id, ticket, &mut got) else {
                 return;
             };
@@ -373,8 +373,22 @@ impl Owner {
         None
     }
 
+    /// Waits until the answer to a subscription, which may be large, has room on its link.
+    async fn room_for(&self, id: Id<RealmMarker>, ticket: u64) {
+        let edge = {
+            let state = self.state.borrow();
+            let waiting = state.realms.get(&id).map(|entry| entry.waiting.iter());
+            let mut waiting = waiting.into_iter().flatten();
+            let one = waiting.find(|one| one.ticket == ticket);
+            one.filter(|one| one.is_large()).map(|one| one.edge)
+        };
+        if let Some(edge) = edge {
+            self.room(edge).await;
+        }
+    }
+
     fn end_replay(&self, id: Id<RealmMarker>, ticket: u64, replay: Option<Vec<Arc<Envelope>>>) {
-        let answer = {
+        let (edge, ok) = {
             let mut state = self.state.borrow_mut();
             let Some(entry) = state.realms.get_mut(&id) else {
                 return;
@@ -387,7 +401,7 @@ impl Owner {
             let lost = replay.is_none();
             waiting.finish(realm, replay.unwrap_or_default(), lost)
         };
-        self.tell(answer.0, answer.1);
+        self.tell(edge, FromOwner::SubOk(ok));
     }
 
     fn refuse(&self, id: Id<RealmMarker>, ticket: u64) {

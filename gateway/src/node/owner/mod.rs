@@ -47,7 +47,7 @@ use rustc_hash::FxBuildHasher;
 use sqlx::PgPool;
 use tokio::{
     sync::{Notify, Semaphore},
-    task::{spawn_blocking, spawn_local},
+    task::{spawn_blocking, spawn_local, yield_now},
 };
 
 use self::{
@@ -78,6 +78,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Guild snapshots read at once; further ones wait for their turn.
 const GUILD_READS_MAX: usize = 8;
+/// Bytes of snapshots made before others on this thread have their turn, give or take one
+/// subscription's.
+const SNAPSHOT_BYTES: usize = 1024 * 1024;
 
 /// What an owner tells an edge, in order per realm.
 #[derive(Debug)]
@@ -88,6 +91,8 @@ pub(crate) enum FromOwner {
         realm: Id<RealmMarker>,
     },
     Event(Arc<Envelope>),
+    /// Several, in order.
+    Events(Vec<Arc<Envelope>>),
     View {
         realm: Id<RealmMarker>,
         change: ViewChange,
@@ -132,6 +137,8 @@ struct State {
     realms: HashMap<Id<RealmMarker>, Box<Entry>, FxBuildHasher>,
     /// Realms with presences that were not told yet.
     presences_due: BTreeSet<Id<RealmMarker>>,
+    /// Realms and edges with a task that answers subscriptions in their turn.
+    turns: BTreeSet<(Id<RealmMarker>, EdgeId)>,
     /// Last number given to an edge or to a waiting subscription.
     last_number: u64,
 }
@@ -158,6 +165,8 @@ struct Waiting {
     /// The realm stood here, in the database, after the subscription came. Looked up only
     /// before somebody is told that a user is no member: this node may not have heard of it yet.
     at_least: Option<Position>,
+    /// What it asks to start after is not in the database: it starts anew.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,12 +179,19 @@ enum Wait {
     Behind,
     /// For the database to say how far the realm is.
     Head,
+    /// For room on the link, and for the snapshots of others to be made.
+    Turn,
 }
 
 /// What is to be done after the state is no longer borrowed.
 #[derive(Default)]
 struct Todo {
     answers: Vec<(EdgeId, FromOwner)>,
+    /// Bytes of snapshots that may be made yet; whoever asks for some when there are none left
+    /// waits for a turn.
+    room: usize,
+    /// Edges with subscriptions that do.
+    turns: BTreeSet<EdgeId>,
     replays: Vec<u64>,
     unsure: Vec<u64>,
     fill: bool,
@@ -209,7 +225,10 @@ impl Owner {
 
     /// An edge's link is gone, and with it all its subscriptions.
     pub(crate) fn edge_gone(&self, edge: EdgeId) {
-        self.peers.borrow_mut().remove(&edge);
+        if let Some(Peer::Remote(outbox)) = self.peers.borrow_mut().remove(&edge) {
+            // Nobody waits for room on it any longer.
+            outbox.broken.cancel();
+        }
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
         let State {
@@ -274,11 +293,12 @@ impl Owner {
                     sub,
                     wait: Wait::Reading,
                     at_least: None,
+                    lost: false,
                 });
                 if entry.reading {
                     continue;
                 }
-                let mut todo = Todo::default();
+                let mut todo = Todo::with_room();
                 if entry.realm.is_some() {
                     entry.answer(false, &mut todo);
                 } else if is_own {
@@ -435,6 +455,11 @@ impl Owner {
         for ticket in todo.unsure {
             spawn_local(self.clone().look_up_head(id, ticket));
         }
+        for edge in todo.turns {
+            if self.state.borrow_mut().turns.insert((id, edge)) {
+                spawn_local(self.clone().take_turns(id, edge));
+            }
+        }
         self.presences_may_be_due(id);
         if todo.read {
             let mut state = self.state.borrow_mut();
@@ -455,12 +480,48 @@ impl Owner {
         }
     }
 
-    /// Sends a realm's effects; an event is encoded once for all links.
+    /// Answers subscriptions of an edge that wait for their turn: some whenever its link has room.
+    async fn take_turns(self: Rc<Self>, id: Id<RealmMarker>, edge: EdgeId) {
+        loop {
+            yield_now().await;
+            self.room(edge).await;
+            let mut todo = Todo::with_room();
+            let goes_on = {
+                let mut state = self.state.borrow_mut();
+                let entry = state.realms.get_mut(&id);
+                let goes_on = entry.is_some_and(|entry| entry.take_turn(edge, &mut todo));
+                if !goes_on {
+                    state.turns.remove(&(id, edge));
+                }
+                goes_on
+            };
+            self.carry_out(id, todo);
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// Waits while a lot is still to be written to an edge.
+    async fn room(&self, edge: EdgeId) {
+        let outbox = match self.peers.borrow().get(&edge) {
+            Some(Peer::Remote(outbox)) => outbox.clone(),
+            Some(Peer::Local(_)) | None => return,
+        };
+        outbox.room().await;
+    }
+
+    /// Sends a realm's effects; an event is encoded once for all links, and what comes one after
+    /// another for single edges is one message to each of them.
     fn deliver(&self, realm: Id<RealmMarker>, edges: &[EdgeId], mut effects: Vec<Effect>) {
         if broken::is(Broken::ClassOrder) {
             effects.sort_by_key(|effect| matches!(effect, Effect::View(..)));
         }
+        let mut single: BTreeMap<EdgeId, Vec<Arc<Envelope>>> = BTreeMap::new();
         for effect in effects {
+            if !matches!(effect, Effect::EventTo(..)) {
+                self.send_single(&mut single);
+            }
             match effect {
                 Effect::Event(event) => {
                     self.loads.add(realm, edges.len());
@@ -468,11 +529,18 @@ impl Owner {
                 }
                 Effect::EventTo(edge, event) => {
                     self.loads.add(realm, 1);
-                    self.send_event(&[edge], &event);
+                    single.entry(edge).or_default().push(event);
                 }
                 Effect::Notice(notice) => self.notice(notice),
                 Effect::View(edge, change) => self.tell(edge, FromOwner::View { realm, change }),
             }
+        }
+        self.send_single(&mut single);
+    }
+
+    fn send_single(&self, single: &mut BTreeMap<EdgeId, Vec<Arc<Envelope>>>) {
+        for (edge, events) in std::mem::take(single) {
+            self.tell(edge, FromOwner::Events(events));
         }
     }
 
@@ -512,6 +580,7 @@ impl Owner {
                     FromOwner::SubOk(ok) => Frame::SubOk(ok),
                     FromOwner::Refused { id, realm } => Frame::Refused { id, realm },
                     FromOwner::Event(event) => Frame::Ev(event),
+                    FromOwner::Events(events) => Frame::Evs(events),
                     FromOwner::View { realm, change } => Frame::View { realm, change },
                     FromOwner::Tell(tell) => Frame::Tell(tell),
                     FromOwner::TellAll { to, kind, body } => Frame::TellAll { to, kind, body },
@@ -537,6 +606,16 @@ impl State {
     fn number(&mut self) -> u64 {
         self.last_number += 1;
         self.last_number
+    }
+}
+
+impl Todo {
+    /// For answers now: whoever waits for them has room.
+    fn with_room() -> Self {
+        Self {
+            room: SNAPSHOT_BYTES,
+            ..Self::default()
+        }
     }
 }
 
@@ -595,6 +674,24 @@ impl Entry {
         }
     }
 
+    /// Answers some of an edge's subscriptions that wait for their turn; `false` if none does any
+    /// longer.
+    fn take_turn(&mut self, edge: EdgeId, todo: &mut Todo) -> bool {
+        while todo.room > 0 {
+            let mut waiting = self.waiting.iter_mut();
+            let next = waiting.find(|one| one.edge == edge && one.wait == Wait::Turn);
+            let Some(next) = next else {
+                return false;
+            };
+            next.wait = Wait::Reading;
+            // Otherwise it has its next turn when the realm has been read.
+            if !self.reading {
+                self.answer(false, todo);
+            }
+        }
+        true
+    }
+
     /// Answers those who need not wait any longer; `fresh`: the realm was read just now.
     fn answer(&mut self, fresh: bool, todo: &mut Todo) {
         let Some(realm) = &mut self.realm else {
@@ -602,7 +699,7 @@ impl Entry {
         };
         let mut kept = Vec::new();
         for mut waiting in std::mem::take(&mut self.waiting) {
-            if matches!(waiting.wait, Wait::Replay | Wait::Head) {
+            if matches!(waiting.wait, Wait::Replay | Wait::Head | Wait::Turn) {
                 kept.push(waiting);
                 continue;
             }
@@ -615,6 +712,7 @@ impl Entry {
             }
             let behind = waiting.at_least.filter(|&needed| needed > at);
             let replay = match behind.or(waiting.sub.from) {
+                _ if waiting.lost => Some((Vec::new(), true)),
                 None => Some((Vec::new(), false)),
                 Some(from) if from.era < at.era || fresh && from.era > at.era => {
                     Some((Vec::new(), true))
@@ -637,7 +735,18 @@ impl Entry {
                 }
             };
             match replay {
-                Some((replay, lost)) => todo.answers.push(waiting.finish(realm, replay, lost)),
+                Some((_, lost)) if todo.room == 0 && waiting.is_large() => {
+                    waiting.wait = Wait::Turn;
+                    waiting.lost = lost;
+                    todo.turns.insert(waiting.edge);
+                    kept.push(waiting);
+                }
+                Some((replay, lost)) => {
+                    let (edge, ok) = waiting.finish(realm, replay, lost);
+                    let bytes: usize = ok.snapshots.iter().map(|(_, d)| d.len()).sum();
+                    todo.room = todo.room.saturating_sub(bytes);
+                    todo.answers.push((edge, FromOwner::SubOk(ok)));
+                }
                 None => kept.push(waiting),
             }
         }
@@ -646,13 +755,19 @@ impl Entry {
 }
 
 impl Waiting {
+    /// Its answer has snapshots.
+    fn is_large(&self) -> bool {
+        let mut users = self.sub.users.iter();
+        users.any(|user| !user.snapshots.is_empty())
+    }
+
     /// Subscribes and makes the answer: the realm's next event is the first after it.
     fn finish(
         self,
         realm: &mut Realm,
         replay: Vec<Arc<Envelope>>,
         lost: bool,
-    ) -> (EdgeId, FromOwner) {
+    ) -> (EdgeId, Box<SubOk>) {
         let mut sub = self.sub;
         let users = sub.users.iter().map(|user| user.user);
         let view = realm.subscribe(self.edge, users);
@@ -666,6 +781,6 @@ impl Waiting {
             lost,
             snapshots: realm.snapshots(&sub.users),
         };
-        (self.edge, FromOwner::SubOk(Box::new(ok)))
+        (self.edge, Box::new(ok))
     }
 }

@@ -3,7 +3,7 @@
 //! Pure. Thousands of users see the same before it and after it: what that means is found out
 //! once for all of them.
 
-use std::{collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc};
 
 use guildhall_shared::{
     Id,
@@ -17,11 +17,17 @@ use super::{
 };
 use crate::bus::ClassId;
 
-/// Users that something is told to, and the edges where they are. Both ascend.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Users that something is told to, by the edges where they are; one who is on several is with
+/// each. Both ascend.
+#[derive(Debug)]
 pub(crate) struct Audience {
-    pub(crate) users: Vec<Id<User>>,
-    pub(crate) edges: Vec<EdgeId>,
+    pub(crate) edges: Vec<(EdgeId, Arc<[Id<User>]>)>,
+}
+
+/// An [`Audience`] that is not complete yet.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    pub(crate) edges: BTreeMap<EdgeId, Vec<Id<User>>>,
 }
 
 /// Users who see the same and saw the same.
@@ -29,7 +35,7 @@ pub(crate) struct Audience {
 pub(crate) struct Alike {
     saw: Seen,
     sees: Seen,
-    pub(crate) who: Audience,
+    pub(crate) who: Gathering,
     /// Ascending.
     pub(crate) gained: Vec<Id<Channel>>,
 }
@@ -50,25 +56,32 @@ pub(crate) struct Regarded {
 }
 
 impl Audience {
-    /// Adds a user of an edge, edge by edge; one who is on several comes several times.
+    pub(crate) fn first(&self) -> Option<Id<User>> {
+        let (_, users) = self.edges.first()?;
+        users.first().copied()
+    }
+}
+
+impl Gathering {
     pub(crate) fn add(&mut self, edge: EdgeId, user: Id<User>) {
-        self.users.push(user);
-        if self.edges.last() != Some(&edge) {
-            self.edges.push(edge);
-        }
+        self.edges.entry(edge).or_default().push(user);
     }
 
     /// Nobody else is added.
-    pub(crate) fn settle(&mut self) {
-        self.users.sort_unstable();
-        self.users.dedup();
-        self.edges.sort_unstable();
-        self.edges.dedup();
+    pub(crate) fn settle(self) -> Audience {
+        let edges = self.edges.into_iter().map(|(edge, mut users)| {
+            users.sort_unstable();
+            users.dedup();
+            let users: Arc<[Id<User>]> = users.into();
+            (edge, users)
+        });
+        Audience {
+            edges: edges.collect(),
+        }
     }
 }
 
 impl Regarded {
-    /// Adds a user of an edge, edge by edge.
     pub(crate) fn add(&mut self, edge: EdgeId, user: Id<User>, saw: &Seen, sees: &Seen) {
         let alike = &mut self.alike;
         let place = self.places.entry((saw.clone(), sees.clone()));
@@ -76,7 +89,7 @@ impl Regarded {
             alike.push(Alike {
                 saw: saw.clone(),
                 sees: sees.clone(),
-                who: Audience::default(),
+                who: Gathering::default(),
                 gained: Vec::new(),
             });
             alike.len() - 1
@@ -102,7 +115,6 @@ impl Regarded {
         let mut gained: BTreeMap<Id<Channel>, Vec<usize>> = BTreeMap::new();
         let mut lost: BTreeMap<Id<Channel>, Vec<usize>> = BTreeMap::new();
         for (place, alike) in regarded.iter_mut().enumerate() {
-            alike.who.settle();
             let (new, old) = alike.moves(moved, &staying);
             for &channel in &new {
                 gained.entry(channel).or_default().push(place);
@@ -158,14 +170,13 @@ fn audiences(
     let mut known: FxHashMap<Vec<usize>, Rc<Audience>> = FxHashMap::default();
     let by_channel = by_channel.into_iter().map(|(channel, places)| {
         let audience = known.entry(places).or_insert_with_key(|places| {
-            let mut all = Audience::default();
+            let mut all = Gathering::default();
             for &place in places {
-                let who = &regarded[place].who;
-                all.users.extend_from_slice(&who.users);
-                all.edges.extend_from_slice(&who.edges);
+                for (&edge, users) in &regarded[place].who.edges {
+                    all.edges.entry(edge).or_default().extend_from_slice(users);
+                }
             }
-            all.settle();
-            Rc::new(all)
+            Rc::new(all.settle())
         });
         (channel, audience.clone())
     });

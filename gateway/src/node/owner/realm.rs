@@ -22,7 +22,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     guild::{Gone, GuildState, Touched, Unreadable},
     intake::Intake,
-    moves::{Audience, Moves, Regarded},
+    moves::{Audience, Gathering, Moves, Regarded},
     online::Noted,
     presence::{Presences, SETTLE, Told},
     snapshot,
@@ -477,7 +477,7 @@ impl Realm {
             users.dedup();
         }
         let mut resolved = Envelope::clone(event);
-        resolved.vis.scope = Scope::Users(users);
+        resolved.vis.scope = Scope::Users(users.into());
         Arc::new(resolved)
     }
 
@@ -610,18 +610,21 @@ impl Realm {
                 .collect();
             // Those in one of the threads get a list of their own.
             type Alike = (Vec<Sight>, Option<Id<User>>);
-            let mut alike: FxHashMap<Alike, Vec<Id<User>>> = FxHashMap::default();
-            for &user in &regarded.who.users {
-                let Some(member) = guild.members.get(&user) else {
-                    continue;
-                };
-                let held = held.iter_mut();
-                let sights = held.map(|held| Sight::of(held.by(user, member))).collect();
-                let alone = insiders.contains(&user).then_some(user);
-                alike.entry((sights, alone)).or_default().push(user);
+            let mut alike: FxHashMap<Alike, Gathering> = FxHashMap::default();
+            for (&edge, users) in &regarded.who.edges {
+                for &user in users {
+                    let Some(member) = guild.members.get(&user) else {
+                        continue;
+                    };
+                    let held = held.iter_mut();
+                    let sights = held.map(|held| Sight::of(held.by(user, member))).collect();
+                    let alone = insiders.contains(&user).then_some(user);
+                    alike.entry((sights, alone)).or_default().add(edge, user);
+                }
             }
             for ((sights, _), users) in alike {
-                let Some(&first) = users.first() else {
+                let audience = users.settle();
+                let Some(first) = audience.first() else {
                     continue;
                 };
                 let threads = guild.threads.seen_by(first, |channel| {
@@ -639,10 +642,10 @@ impl Realm {
                     threads,
                 });
                 let Ok(body) = body else { continue };
-                syncs.push((self.audience(users), body.into()));
+                syncs.push((audience, body.into()));
             }
         }
-        syncs.sort_by_key(|(audience, _)| audience.users.first().copied());
+        syncs.sort_by_key(|(audience, _)| audience.first());
         for (audience, body) in syncs {
             self.synthesize(EventKind::ThreadListSync, &audience, Some(body), out);
         }
@@ -662,7 +665,7 @@ impl Realm {
             };
             sees(seen, class)
         };
-        let mut audience = Audience::default();
+        let mut audience = Gathering::default();
         for (&edge, known) in self.edges.iter() {
             for (&user, seen) in known.iter() {
                 if sees(seen, from) && !sees(seen, to) && !own.contains(&user) {
@@ -670,21 +673,11 @@ impl Realm {
                 }
             }
         }
-        audience.settle();
-        if !audience.users.is_empty() {
+        let audience = audience.settle();
+        if !audience.edges.is_empty() {
             let body = Bytes::from(gone.body.to_string());
             self.synthesize(gone.kind, &audience, Some(body), out);
         }
-    }
-
-    /// These users, on all edges.
-    fn audience(&self, mut users: Vec<Id<User>>) -> Audience {
-        users.sort_unstable();
-        users.dedup();
-        let edges = self.edges.iter();
-        let edges = edges.filter(|(_, known)| users.iter().any(|user| known.contains_key(user)));
-        let edges = edges.map(|(&edge, _)| edge).collect();
-        Audience { users, edges }
     }
 
     /// What is in a channel, as it would be told to those who see it from now on.
@@ -785,7 +778,8 @@ impl Realm {
         serde_json::to_vec(channel).ok().map(Bytes::from)
     }
 
-    /// An event that no change stands for: these users' view of a channel began or ended.
+    /// An event that no change stands for: these users' view of a channel began or ended. Each edge
+    /// is told of its own users, who are named by the same list whatever else they are told.
     fn synthesize(
         &self,
         kind: EventKind,
@@ -794,20 +788,20 @@ impl Realm {
         out: &mut Vec<Effect>,
     ) {
         let Some(body) = body else { return };
-        let users = Scope::Users(audience.users.clone());
-        let vis = Visibility::of(users, intents_of(kind));
-        let event = Arc::new(Envelope {
-            realm: self.id,
-            durability: Durability::Ephemeral,
-            kind,
-            vis,
-            at_ms: 0,
-            trace: 0,
-            body,
-            alt: None,
-        });
-        let to = |&edge: &EdgeId| Effect::EventTo(edge, event.clone());
-        out.extend(audience.edges.iter().map(to));
+        out.extend(audience.edges.iter().map(|(edge, users)| {
+            let scope = Scope::Users(users.clone());
+            let event = Envelope {
+                realm: self.id,
+                durability: Durability::Ephemeral,
+                kind,
+                vis: Visibility::of(scope, intents_of(kind)),
+                at_ms: 0,
+                trace: 0,
+                body: body.clone(),
+                alt: None,
+            };
+            Effect::EventTo(*edge, Arc::new(event))
+        }));
     }
 }
 

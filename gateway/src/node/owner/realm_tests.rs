@@ -15,17 +15,21 @@ use guildhall_shared::{
         Channel, ChannelKind, ChannelSettings, Guild, GuildSettings, Member, Role, RoleColors, User,
     },
     permissions::{self, ChannelClass, MemberAccess, Overwrite, OverwriteKind},
-    shard::Position,
+    shard::{Position, ShardId},
 };
 use guildhall_store::guild::Snapshot;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
+    Entry, FromOwner, SNAPSHOT_BYTES, Todo, Wait, Waiting,
     guild::GuildState,
     realm::{EdgeId, Effect, Realm},
 };
-use crate::bus::{SessionKey, SnapshotRequest, Subscriber, ViewChange};
+use crate::{
+    bus::{SessionKey, SnapshotRequest, Subscriber, ViewChange},
+    node::relay::frame::{Frame, Sub},
+};
 
 pub(super) const HALL: u64 = 100;
 pub(super) const MODS: u64 = 101;
@@ -121,7 +125,17 @@ fn hidden_but_for_mods() -> Vec<Overwrite> {
 
 /// Hall with an open channel and one for mods; owner, a mod, and Alice listen on one edge.
 pub(super) fn hall() -> Realm {
-    let snapshot = Snapshot {
+    let mut realm = open(stored());
+    realm.subscribe(EDGE, [id(OWNER), id(MOD), id(ALICE), id(STRANGER)]);
+    realm
+}
+
+fn open(snapshot: Snapshot) -> Realm {
+    Realm::guild(id(HALL), snapshot.position, Some(GuildState::new(snapshot)))
+}
+
+fn stored() -> Snapshot {
+    Snapshot {
         position: Position { era: 1, seq: 0 },
         guild: Guild {
             id: id(HALL),
@@ -149,10 +163,7 @@ pub(super) fn hall() -> Realm {
         stages: Vec::new(),
         events: Vec::new(),
         sounds: Vec::new(),
-    };
-    let mut realm = Realm::guild(id(HALL), snapshot.position, Some(GuildState::new(snapshot)));
-    realm.subscribe(EDGE, [id(OWNER), id(MOD), id(ALICE), id(STRANGER)]);
-    realm
+    }
 }
 
 fn apply_vis(realm: &mut Realm, kind: EventKind, vis: Visibility, body: &Value) -> Vec<Effect> {
@@ -397,7 +408,8 @@ fn permissions_are_resolved_to_the_users_who_hold_them() {
     let [Effect::Event(event)] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!(event.vis.scope, Scope::Users(vec![id(OWNER), id(MOD)]));
+    let holders = [OWNER, MOD].map(id::<marker::User>);
+    assert_eq!(event.vis.scope, Scope::Users(holders.into()));
     assert!(event.position().is_some());
 }
 
@@ -453,6 +465,138 @@ fn snapshots_show_each_user_their_channels() {
     assert_eq!(parsed[1].1["members"].as_array().unwrap().len(), 1);
     assert_eq!(parsed[1].1["unavailable"], false);
     assert_eq!(parsed[1].1["member_count"], 3);
+}
+
+#[test]
+fn hiding_all_channels_names_the_users_of_an_edge_once() {
+    const EACH: u64 = 5000;
+    const CHANNELS: u64 = 500;
+    let mut stored = stored();
+    let first: u64 = 1 << 60;
+    let edges = [
+        (1, first..first + EACH),
+        (2, first + EACH..first + 2 * EACH),
+    ];
+    let people = first..first + 2 * EACH;
+    stored.members.extend(people.map(|user| member(user, &[])));
+    stored.member_count += 2 * EACH;
+    let others = (1..CHANNELS).map(|number| channel((1 << 59) + number, Vec::new()));
+    stored.channels.extend(others);
+    let mut realm = open(stored);
+    for (edge, users) in &edges {
+        realm.subscribe(*edge, users.clone().map(id));
+    }
+    let nothing = json!({"role": role(HALL, Permissions::empty())});
+    let effects = apply(&mut realm, EventKind::GuildRoleUpdate, &nothing);
+    for (edge, users) in edges {
+        let (mut bytes, mut made) = (0, Vec::new());
+        for effect in &effects {
+            match effect {
+                Effect::View(to, change) if *to == edge => {
+                    let (realm, change) = (id(HALL), change.clone());
+                    bytes += Frame::View { realm, change }.encode().len();
+                }
+                Effect::Event(event) => bytes += Frame::Ev(event.clone()).encode().len(),
+                Effect::EventTo(to, event) if *to == edge => made.push(event.clone()),
+                _ => {}
+            }
+        }
+        assert_eq!(made.len() as u64, CHANNELS);
+        let lists: Vec<_> = made
+            .iter()
+            .map(|event| match (event.kind, &event.vis.scope) {
+                (EventKind::ChannelDelete, Scope::Users(users)) => users.clone(),
+                _ => panic!("{event:?}"),
+            })
+            .collect();
+        let named: Vec<u64> = lists[0].iter().map(|user| user.get()).collect();
+        assert_eq!(named, users.collect::<Vec<u64>>());
+        assert!(lists.iter().all(|list| Arc::ptr_eq(list, &lists[0])));
+        bytes += Frame::Evs(made).encode().len();
+        // A user comes twice, in the view and with the events; a channel once.
+        assert!(bytes as u64 <= 2 * EACH * 16 + CHANNELS * 1024, "{bytes}");
+    }
+}
+
+/// Two edges wait for a large guild while it goes on; the second one's link has no room for long.
+#[test]
+fn those_who_wait_for_a_large_guild_are_answered_in_turns() {
+    const EACH: usize = 200_000;
+    const WAITING: u64 = 1000;
+    let mut realm = hall();
+    let mut large = channel(OPEN, Vec::new());
+    large.name = "x".repeat(EACH);
+    apply(&mut realm, EventKind::ChannelUpdate, &json!(large));
+    let start = realm.position();
+    let mut entry = Entry::new(ShardId(0));
+    entry.realm = Some(realm);
+    let waiting = (1..=WAITING).map(|number| {
+        let request = SnapshotRequest {
+            session: SessionKey {
+                slot: number as u32,
+                generation: 1,
+            },
+            large_threshold: 50,
+            members: false,
+            presences: false,
+            unavailable: None,
+        };
+        let sub = Sub {
+            id: number,
+            realm: id(HALL),
+            from: match number % 3 {
+                0 => Some(start),
+                1 => Some(Position { era: 2, seq: 1 }),
+                _ => None,
+            },
+            users: vec![Subscriber::new(id(OWNER), vec![request])],
+            presences: false,
+        };
+        Waiting {
+            ticket: number,
+            edge: 1 + number % 2,
+            sub,
+            wait: Wait::Reading,
+            at_least: None,
+            lost: false,
+        }
+    });
+    entry.waiting = waiting.collect();
+    let mut todo = Todo::default();
+    entry.answer(true, &mut todo);
+    assert!(todo.answers.is_empty() && !todo.read);
+    assert_eq!(todo.turns, BTreeSet::from([1, 2]));
+
+    let mut answered = BTreeSet::new();
+    for edge in [1, 2] {
+        let mut goes_on = true;
+        while goes_on {
+            let realm = entry.realm.as_mut().unwrap();
+            apply(realm, EventKind::MessageDelete, &json!({}));
+            let at = realm.position();
+            let mut todo = Todo::with_room();
+            goes_on = entry.take_turn(edge, &mut todo);
+            let mut bytes = 0;
+            for (to, answer) in todo.answers {
+                let FromOwner::SubOk(ok) = answer else {
+                    panic!("no answer")
+                };
+                assert_eq!((to, ok.position), (edge, at));
+                let replayed = match ok.id % 3 {
+                    0 => at.seq - start.seq,
+                    _ => 0,
+                };
+                assert_eq!(ok.replay.len() as u64, replayed);
+                assert_eq!(ok.lost, ok.id % 3 == 1);
+                assert_eq!(ok.snapshots.len(), 1);
+                bytes += ok.snapshots[0].1.len();
+                assert!(answered.insert(ok.id));
+            }
+            assert!(bytes < SNAPSHOT_BYTES + 2 * EACH, "{bytes}");
+        }
+        assert_eq!(answered.len() as u64, WAITING / 2 * edge);
+    }
+    assert!(entry.waiting.is_empty());
 }
 
 #[test]
@@ -1203,7 +1347,8 @@ proptest! {
                         let Scope::Users(users) = &event.vis.scope else { panic!("{event:?}") };
                         prop_assert!(users.is_sorted_by(|a, b| a < b));
                         let (_, on_edge) = &EDGES[usize::from(*edge != EDGE)];
-                        prop_assert!(users.iter().any(|user| on_edge.contains(&user.get())));
+                        prop_assert!(users.iter().all(|user| on_edge.contains(&user.get())));
+                        prop_assert!(!users.is_empty());
                     }
                     Effect::Event(_) | Effect::Notice(_) => {}
                 }

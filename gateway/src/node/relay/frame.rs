@@ -1,19 +1,21 @@
 //! Frames between gateways: `length u32 LE | type u8 | payload`, the length counting type
 //! and payload.
 //!
-//! An event travels as the bytes of its envelope; everything else is postcard. Nothing here
-//! trusts the other side: any bytes give a frame or [`BadFrame`].
+//! An event travels as the bytes of its envelope, and users that many of several events are for
+//! travel once; everything else is postcard. Nothing here trusts the other side: any bytes give a
+//! frame or [`BadFrame`].
 
 use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use guildhall_shared::{
     Id,
-    envelope::Envelope,
+    envelope::{Envelope, Scope},
     gateway::EventKind,
     id::marker::{Realm, User},
     shard::Position,
 };
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -144,6 +146,101 @@ impl WireClaimed {
     }
 }
 
+/// Some of a list: how many are passed over, how many follow that are meant, and so on.
+type Runs = Vec<(u32, u32)>;
+
+/// Events that are for few different lists of users, and for many of the same users.
+#[derive(Serialize, Deserialize)]
+struct WireEvents {
+    /// Who is in any of the lists; ascending.
+    users: Vec<Id<User>>,
+    lists: Vec<Runs>,
+    /// Those that are for a list have no users of their own.
+    events: Vec<(Option<u32>, Bytes)>,
+}
+
+impl WireEvents {
+    fn of(events: &[Arc<Envelope>]) -> Self {
+        let (mut users, mut lists) = (Vec::new(), Vec::new());
+        // By where they are in memory: events for the same users share them.
+        let mut places: FxHashMap<(*const Id<User>, usize), u32> = FxHashMap::default();
+        let events = events.iter().map(|event| match &event.vis.scope {
+            Scope::Users(list) if list.is_sorted_by(|a, b| a < b) => {
+                let place = places.entry((list.as_ptr(), list.len()));
+                let place = *place.or_insert_with(|| {
+                    users.extend_from_slice(list);
+                    lists.push(list.clone());
+                    lists.len() as u32 - 1
+                });
+                let mut event = Envelope::clone(event);
+                event.vis.scope = Scope::Users(Arc::default());
+                (Some(place), event.encode())
+            }
+            _ => (None, event.encode()),
+        });
+        let events = events.collect();
+        // Stable: that merges what ascends already.
+        users.sort();
+        users.dedup();
+        Self {
+            lists: lists.iter().map(|list| runs(&users, list)).collect(),
+            users,
+            events,
+        }
+    }
+
+    fn read(self) -> Result<Vec<Arc<Envelope>>, BadFrame> {
+        if self.lists.len() > self.events.len() {
+            return Err(BadFrame("too many lists"));
+        }
+        let lists = self.lists.iter().map(|list| meant(&self.users, list));
+        let lists: Option<Vec<Arc<[Id<User>]>>> = lists.collect();
+        let lists = lists.ok_or(BadFrame("list of users"))?;
+        let events = self.events.into_iter().map(|(place, bytes)| {
+            let event = Envelope::decode(bytes).map_err(|_| BadFrame("envelope"));
+            let mut event = event?;
+            if let Some(place) = place {
+                let list = lists.get(place as usize).ok_or(BadFrame("list of users"))?;
+                event.vis.scope = Scope::Users(list.clone());
+            }
+            Ok(Arc::new(event))
+        });
+        events.collect()
+    }
+}
+
+/// Where a list is in a longer one; both ascend.
+fn runs(all: &[Id<User>], list: &[Id<User>]) -> Runs {
+    let (mut runs, mut rest) = (Runs::new(), all);
+    for user in list {
+        let passed = match rest.first() {
+            Some(next) if next == user => 0,
+            _ => rest.partition_point(|other| other < user),
+        };
+        if passed == 0
+            && let Some((_, meant)) = runs.last_mut()
+        {
+            *meant += 1;
+        } else {
+            runs.push((passed as u32, 1));
+        }
+        rest = &rest[passed + 1..];
+    }
+    runs
+}
+
+fn meant(all: &[Id<User>], runs: &[(u32, u32)]) -> Option<Arc<[Id<User>]>> {
+    let (mut list, mut rest) = (Vec::new(), all);
+    for &(passed, meant) in runs {
+        let (these, others) = rest
+            .get(passed as usize..)?
+            .split_at_checked(meant as usize)?;
+        list.extend_from_slice(these);
+        rest = others;
+    }
+    Some(list.into())
+}
+
 type WireTell = (Address, Option<Answers>, Vec<(u16, Bytes)>);
 
 impl Tell {
@@ -206,6 +303,8 @@ pub(crate) enum Frame {
         realm: Id<Realm>,
     },
     Ev(Arc<Envelope>),
+    /// Several, in order.
+    Evs(Vec<Arc<Envelope>>),
     View {
         realm: Id<Realm>,
         change: ViewChange,
@@ -251,6 +350,7 @@ const WATCH: u8 = 15;
 const TELL_ALL: u8 = 16;
 const CLAIM: u8 = 17;
 const CLAIMED: u8 = 18;
+const EVS: u8 = 19;
 
 impl Frame {
     /// The whole frame with its length; longer than [`FRAME_BYTES_MAX`] must not be sent.
@@ -286,6 +386,7 @@ impl Frame {
                 event.encode_into(&mut out);
                 finish(out)
             }
+            Self::Evs(events) => encode(EVS, &WireEvents::of(events)),
             Self::View { realm, change } => encode(VIEW, &(realm, change)),
             Self::Ask(ask) => encode(ASK, ask),
             Self::Watch(change) => encode(WATCH, change),
@@ -344,6 +445,7 @@ impl Frame {
                 Self::Refused { id, realm }
             }
             EV => Self::Ev(event(payload)?),
+            EVS => Self::Evs(decode::<WireEvents>(&payload)?.read()?),
             VIEW => {
                 let (realm, change) = decode(&payload)?;
                 Self::View { realm, change }
@@ -467,6 +569,34 @@ mod tests {
                 (id(), prop::option::of(prop::collection::vec(any::<u16>(), 0..4))), 0..4),
         ) -> ViewChange {
             ViewChange { channels, users }
+        }
+    }
+
+    prop_compose! {
+        /// Some for the same users, some for others, some for all.
+        fn events()(
+            lists in prop::collection::vec(prop::collection::vec(1u64..20, 0..12), 1..4),
+            ascend: bool,
+            events in prop::collection::vec((envelope(), 0usize..4), 0..6),
+        ) -> Vec<Arc<Envelope>> {
+            let lists: Vec<Arc<[Id<User>]>> = lists
+                .into_iter()
+                .map(|mut list| {
+                    if ascend {
+                        list.sort_unstable();
+                        list.dedup();
+                    }
+                    list.into_iter().map(|user| Id::new(user).unwrap()).collect()
+                })
+                .collect();
+            let events = events.into_iter().map(|(event, list)| match lists.get(list) {
+                Some(list) => {
+                    let vis = Visibility::of(Scope::Users(list.clone()), Intents::GUILDS);
+                    Arc::new(Envelope { vis, ..Envelope::clone(&event) })
+                }
+                None => event,
+            });
+            events.collect()
         }
     }
 
@@ -628,6 +758,7 @@ mod tests {
             }),
             (any::<u64>(), id()).prop_map(|(id, realm)| Frame::Refused { id, realm }),
             envelope().prop_map(Frame::Ev),
+            events().prop_map(Frame::Evs),
             (id(), view()).prop_map(|(realm, change)| Frame::View { realm, change }),
             ask().prop_map(|ask| Frame::Ask(Box::new(ask))),
             tell().prop_map(|tell| Frame::Tell(Box::new(tell))),
@@ -655,7 +786,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..17) {
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0u8..20) {
             let _ = Frame::decode(bytes.clone().into());
             let mut typed = vec![kind];
             typed.extend_from_slice(&bytes);
@@ -669,6 +800,72 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] = byte;
             let _ = Frame::decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn users_travel_once_however_many_events_and_lists_they_are_in() {
+        let all: Arc<[Id<User>]> = (1..=10_000).filter_map(|n| Id::new(n << 40)).collect();
+        let but = |left_out: usize| -> Arc<[Id<User>]> {
+            let others = all.iter().enumerate().filter(|(at, _)| *at != left_out);
+            others.map(|(_, &user)| user).collect()
+        };
+        let event = |list: Arc<[Id<User>]>| {
+            Arc::new(Envelope {
+                realm: Id::new(7).unwrap(),
+                durability: Durability::Ephemeral,
+                kind: EventKind::ChannelDelete,
+                vis: Visibility::of(Scope::Users(list), Intents::GUILDS),
+                at_ms: 0,
+                trace: 0,
+                body: Bytes::from(vec![b' '; 200]),
+                alt: None,
+            })
+        };
+        let same = (0..500).map(|_| event(all.clone()));
+        let others = (0..500).map(|at| event(but(at * 20)));
+        let frame = Frame::Evs(same.chain(others).collect());
+        let bytes = frame.encode();
+        // An id takes up to 10 bytes, an event's header and list well below 100.
+        assert!(bytes.len() < 10_000 * 10 + 1000 * (200 + 100));
+        let read = Frame::decode(bytes.slice(4..)).unwrap();
+        assert_eq!(read, frame);
+        let Frame::Evs(events) = read else {
+            panic!("other events")
+        };
+        let (Scope::Users(a), Scope::Users(b)) = (&events[0].vis.scope, &events[1].vis.scope)
+        else {
+            panic!("{events:?}")
+        };
+        assert!(Arc::ptr_eq(a, b));
+    }
+
+    #[test]
+    fn users_that_are_not_there_are_no_frame() {
+        let user = Id::<User>::new(9).unwrap();
+        for (lists, place) in [
+            (vec![vec![(0u32, 2u32)]], 0u32),
+            (vec![vec![(2, 0)]], 0),
+            (vec![vec![(0, u32::MAX), (u32::MAX, 1)]], 0),
+            (vec![vec![(0, 1)]], 1),
+            (vec![vec![(0, 1)]; 2], 0),
+        ] {
+            let event = Envelope {
+                realm: Id::new(7).unwrap(),
+                durability: Durability::Ephemeral,
+                kind: EventKind::ChannelDelete,
+                vis: Visibility::users(Vec::new()),
+                at_ms: 0,
+                trace: 0,
+                body: Bytes::new(),
+                alt: None,
+            };
+            let wire = WireEvents {
+                users: vec![user],
+                lists,
+                events: vec![(Some(place), event.encode())],
+            };
+            assert!(Frame::decode(encode(EVS, &wire).slice(4..)).is_err());
         }
     }
 

@@ -222,6 +222,7 @@ impl Links {
                     Frame::SubOk(ok) => FromOwner::SubOk(ok),
                     Frame::Refused { id, realm } => FromOwner::Refused { id, realm },
                     Frame::Ev(event) => FromOwner::Event(event),
+                    Frame::Evs(events) => FromOwner::Events(events),
                     Frame::View { realm, change } => FromOwner::View { realm, change },
                     Frame::TellAll { to, kind, body } => FromOwner::TellAll { to, kind, body },
                     Frame::Tell(tell) => FromOwner::Tell(tell),
