@@ -43,7 +43,7 @@ use crate::{
     wire::{Inbound, MESSAGE_BYTES_MAX},
 };
 
-const TOKEN: &str = "MTA.aaaa.bbbb";
+pub(super) const TOKEN: &str = "MTA.aaaa.bbbb";
 /// More than a session may be behind.
 const FLOOD: u64 = 4200;
 
@@ -51,11 +51,11 @@ fn id<T>(id: u64) -> Id<T> {
     Id::new(id).unwrap()
 }
 
-fn user() -> Id<User> {
+pub(super) fn user() -> Id<User> {
     id(10 << 22)
 }
 
-fn guild() -> Id<Guild> {
+pub(super) fn guild() -> Id<Guild> {
     id(77 << 22)
 }
 
@@ -464,7 +464,7 @@ impl Node {
     }
 }
 
-fn identity(request: &IdentifyRequest) -> Identity {
+pub(super) fn identity(request: &IdentifyRequest) -> Identity {
     let user = json!({
         "id": user(), "username": "bot", "discriminator": "0", "bot": true,
         "public_flags": 0, "flags": 0, "mfa_enabled": false, "locale": "en-US",
@@ -606,13 +606,13 @@ fn seen_since(since: u64, log: &[(Kind, Arc<Envelope>)]) -> Vec<u64> {
         .collect()
 }
 
-fn identify() -> String {
+pub(super) fn identify() -> String {
     let intents = (Intents::GUILDS | Intents::GUILD_MESSAGES).bits();
     json!({"op": 2, "d": {"token": TOKEN, "intents": intents, "properties": {}}}).to_string()
 }
 
 /// Cuts the next whole frame off: opcode and payload.
-fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+pub(super) fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, len) = match bytes.as_slice() {
         [_, 127, rest @ ..] => (10, u64::from_be_bytes(*rest.first_chunk::<8>()?) as usize),
         [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -632,7 +632,7 @@ struct World {
 }
 
 /// A core of one start of a node, and what it asks of the node.
-fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
+pub(super) fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
     let (to_node, requests) = mpsc::channel(1024);
     let config = CoreConfig {
         id: 0,

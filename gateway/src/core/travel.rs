@@ -218,7 +218,7 @@ impl Core {
     }
 
     /// A session comes from elsewhere, for a client that waits for it (or has gone meanwhile, and
-    /// may come again).
+    /// may come again, unless it left for good).
     pub(super) fn arrived(&mut self, connection: SessionKey, session: Travelling, how: Resumed) {
         let Travelling {
             record,
@@ -269,7 +269,10 @@ impl Core {
             self.tell_watch(slot, guild, Some(watch));
         }
         self.record(slot);
-        if self.connection(connection).is_none() {
+        if self.has_left(connection) {
+            return self.end_session(slot);
+        }
+        if self.is_closing(connection) {
             return;
         }
         self.life(connection, Input::Accepted);
