@@ -406,6 +406,7 @@ impl Core {
                 hub.detach(user, slot);
                 hub.attach(user, slot, intents, have.seq);
             }
+            self.look_at(slot, realm.cast());
         }
     }
 
@@ -497,6 +498,7 @@ impl Core {
             _ => {}
         }
         self.log.joined(key.slot, numbered, guild, position);
+        self.look_at(key.slot, guild);
     }
 
     /// The owner does not know this user as a member. Sessions that wait for the guild need

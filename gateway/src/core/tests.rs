@@ -3,7 +3,11 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use guildhall_shared::shard::{self, Position};
+use guildhall_shared::{
+    Id,
+    id::marker::Channel,
+    shard::{self, Position},
+};
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -12,11 +16,16 @@ use super::{
     model::{self, guild, user},
 };
 use crate::{
-    bus::{Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange},
+    bus::{
+        Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
+    },
     config::ResumeLog,
     delivery::History,
     format::Format,
-    session::{SessionId, record::Travelling},
+    session::{
+        Arrival, SessionId,
+        record::{Reached, Travelling},
+    },
     socket::{Script, Socket},
     telemetry::Resumed,
     wire::Inbound,
@@ -72,6 +81,16 @@ impl Bench {
             .flat_map(|request| match request {
                 ToNode::Subscribe { subscriptions, .. } => subscriptions,
                 _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    fn watches(&mut self) -> Vec<Option<Watch>> {
+        let asked = self.asked().into_iter();
+        asked
+            .filter_map(|request| match request {
+                ToNode::Watch(change) => Some(change.watch),
+                _ => None,
             })
             .collect()
     }
@@ -246,5 +265,40 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
         assert_eq!(bench.core.sessions.len() == 1, stays, "{code:?}");
         assert!(without_client(&bench.core));
         assert_eq!(bench.subscriptions().is_empty(), !stays, "{code:?}");
+    }
+}
+
+#[test]
+fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
+    let watch = |channel: Id<Channel>| Watch {
+        channels: vec![(channel, vec![0])],
+        members: Vec::new(),
+    };
+    let (before, after) = (Id::new(5).unwrap(), Id::new(6).unwrap());
+    for waits in [false, true] {
+        for looks in [false, true] {
+            let mut session = travelling(1);
+            session.record.bot = false;
+            session.record.watches = vec![(guild(), watch(before))];
+            if waits {
+                let nothing = Reached::Nothing(Arrival::Restored);
+                session.record.guilds = vec![(guild(), nothing)];
+            }
+            let mut bench = Bench::new(1);
+            let client = bench.resumes((session.record.id, session.s));
+            bench.arrived(&client, session);
+            if looks {
+                let d = json!({"guild_id": guild(), "channels": {"6": [[0, 99]]}});
+                bench.say(&client, &json!({"op": 14, "d": d}).to_string());
+            }
+            assert!(bench.watches().is_empty(), "{waits} {looks}");
+            if waits {
+                bench.has_guild(&client, 1);
+            } else {
+                bench.answered(answer(1));
+            }
+            let watch = watch(if looks { after } else { before });
+            assert_eq!(bench.watches(), [Some(watch)], "{waits} {looks}");
+        }
     }
 }

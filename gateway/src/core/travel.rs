@@ -229,7 +229,7 @@ impl Core {
         if let Some(&older) = self.by_id.get(&id) {
             self.let_go(older);
         }
-        let (guilds, watches) = (record.guilds.clone(), record.watches.clone());
+        let guilds = record.guilds.clone();
         let generation = self.next_generation();
         let mut session = record.open(generation, self.now, Replay::starting_after(s));
         let bytes_max = session.replay_bytes_max();
@@ -261,12 +261,6 @@ impl Core {
                 from: Some(at),
                 users: vec![Subscriber::new(user, Vec::new())],
             });
-        }
-        for (guild, watch) in watches {
-            if let Some(session) = self.sessions.get_mut(slot as usize) {
-                session.watches.push((guild, watch.clone()));
-            }
-            self.tell_watch(slot, guild, Some(watch));
         }
         self.record(slot);
         if self.has_left(connection) {
