@@ -10,6 +10,7 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
+use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to, views::may_move};
@@ -102,6 +103,8 @@ impl Core {
         // guilds.
         let is_private = event.vis.intents.intersects(DIRECT);
         let is_interaction = event.kind == EventKind::InteractionCreate;
+        let is_end = event.kind == EventKind::GuildDelete && event.position().is_some();
+        let mut told = FxHashSet::default();
         hub.recipients(event, |slot, variant| {
             if only.is_some_and(|only| only != slot) {
                 return;
@@ -111,6 +114,11 @@ impl Core {
             let first_shard_only = is_private || is_interaction && session.is_some_and(is_own);
             if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
                 return;
+            }
+            if is_end {
+                // Before the event: a session that has got it is in the guild no longer.
+                log.left(slot, Numbered::No, event.realm.cast());
+                told.insert(slot);
             }
             let dispatch = match (variant, &event.alt) {
                 (Variant::WithoutContent, Some(alt)) => {
@@ -127,19 +135,22 @@ impl Core {
         if only.is_none() {
             self.unread.note(event);
         }
-        if event.kind == EventKind::GuildDelete && event.position().is_some() {
-            self.guild_deleted(event.realm);
+        if is_end {
+            self.guild_deleted(event.realm, &told);
         }
     }
 
-    /// Everyone was told that the guild is gone; forget it.
-    fn guild_deleted(&mut self, realm: Id<Realm>) {
+    /// A guild's last event has reached `told`. The others are told now: those who wait for the
+    /// guild, and all if the owner said before the event that they are no members.
+    fn guild_deleted(&mut self, realm: Id<Realm>, told: &FxHashSet<SessionSlot>) {
+        let guild: Id<Guild> = realm.cast();
         let Some(hub) = self.hub.get(realm) else {
             return;
         };
         for slot in hub.all_sessions() {
-            self.leave_guild(slot, realm.cast());
-            self.log.left(slot, Numbered::No, realm.cast());
+            if self.leave_guild(slot, guild) && !told.contains(&slot) {
+                self.dispatch_guild_delete(slot, guild, false);
+            }
         }
     }
 

@@ -1,14 +1,16 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
+    envelope::{Durability, Envelope, Visibility},
+    gateway::{EventKind, Intents},
     id::marker::Channel,
     shard::{self, Position},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{
@@ -20,7 +22,7 @@ use crate::{
         Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
     },
     config::ResumeLog,
-    delivery::History,
+    delivery::{Found, History},
     format::Format,
     session::{
         Arrival, SessionId,
@@ -152,6 +154,22 @@ impl Bench {
         });
     }
 
+    /// What a client was dispatched since the last time.
+    fn read(&mut self, client: &Client) -> Vec<(String, Value)> {
+        self.core.flush();
+        let Socket::Script(script) = &*client.socket else {
+            return Vec::new();
+        };
+        let mut bytes = script.take();
+        let mut dispatches = Vec::new();
+        while let Some((_, payload)) = model::next_frame(&mut bytes) {
+            let mut payload: Value = serde_json::from_slice(&payload).unwrap();
+            let d = payload["d"].take();
+            dispatches.extend(payload["t"].as_str().map(|name| (name.to_owned(), d)));
+        }
+        dispatches
+    }
+
     /// A client resumes.
     fn resumes(&mut self, (id, s): (SessionId, u64)) -> Client {
         let client = self.connect();
@@ -188,6 +206,19 @@ fn answer(seq: u64) -> Subscribed {
         lost: false,
         snapshots: Vec::new(),
     }
+}
+
+fn event(kind: EventKind, seq: u64) -> Arc<Envelope> {
+    Arc::new(Envelope {
+        realm: shard::realm(guild()),
+        durability: Durability::Durable(at(seq)),
+        kind,
+        vis: Visibility::realm(Intents::GUILDS),
+        at_ms: 0,
+        trace: 0,
+        body: json!({"id": guild()}).to_string().into(),
+        alt: None,
+    })
 }
 
 fn snapshot(session: SessionKey, seq: u64) -> (SessionKey, Bytes) {
@@ -299,6 +330,46 @@ fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
             }
             let watch = watch(if looks { after } else { before });
             assert_eq!(bench.watches(), [Some(watch)], "{waits} {looks}");
+        }
+    }
+}
+
+#[test]
+fn that_a_guild_is_gone_is_told_once_to_each_who_has_it_or_waits_for_it() {
+    for replayed in [false, true] {
+        let mut bench = Bench::new(1);
+        let (has, waits) = (bench.identified(), bench.identified());
+        bench.has_guild(&has, 1);
+        let view = ViewChange {
+            channels: Vec::new(),
+            users: vec![(user(), None)],
+        };
+        let gone = event(EventKind::GuildDelete, 2);
+        if replayed {
+            bench.answered(Subscribed {
+                view,
+                replay: vec![gone],
+                ..answer(2)
+            });
+        } else {
+            bench.tell(ToCore::Event(gone));
+            bench.tell(ToCore::View {
+                realm: shard::realm(guild()),
+                change: view,
+            });
+        }
+        for client in [&has, &waits] {
+            let mut told = bench.read(client);
+            told.retain(|(name, _)| name == "GUILD_DELETE");
+            let once = ("GUILD_DELETE".to_owned(), json!({"id": guild()}));
+            assert_eq!(told, [once], "replayed: {replayed}");
+            // Who goes on with the session does not tell it again.
+            bench.asked();
+            let (session, s) = bench.reached(client);
+            let Found::At(record) = bench.history.at(session, s) else {
+                panic!("not in the log");
+            };
+            assert!(record.guilds.is_empty(), "replayed: {replayed}");
         }
     }
 }
