@@ -308,6 +308,11 @@ impl Core {
             hub.change_view(view);
             Vec::new()
         };
+        // Nothing was asked for those who listen here, who go on from where they are: what is lost is
+        // what others lack, who return from further back.
+        let goes_on = hub
+            .position()
+            .is_some_and(|had| !hub.is_syncing() && had.era == position.era && had <= position);
         let have = *hub.position_or(position);
         for user in moved {
             self.blur(realm, user);
@@ -315,12 +320,19 @@ impl Core {
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        if lost {
+        if lost && !goes_on {
             hub.set_position(position);
             hub.set_syncing(false);
+            let everyone = hub.all_sessions();
             self.blurred.forget(realm);
-            self.lost(realm);
+            self.lost(realm, everyone);
         } else {
+            if lost {
+                let returning = self.returning(realm).into_iter();
+                let behind = returning.filter(|&(_, _, from)| from < have || from > position);
+                let behind = behind.map(|(slot, ..)| slot).collect();
+                self.lost(realm, behind);
+            }
             for event in &replay {
                 self.event(event);
             }
@@ -441,13 +453,10 @@ impl Core {
         hub.all_waiting().filter_map(from).collect()
     }
 
-    /// Events are gone for good: live sessions get the realm anew.
-    fn lost(&mut self, realm: Id<Realm>) {
-        let Some(hub) = self.hub.get_mut(realm) else {
-            return;
-        };
+    /// Events are gone for good: these sessions, as far as they are live, get the realm anew.
+    fn lost(&mut self, realm: Id<Realm>, slots: Vec<SessionSlot>) {
         let guild: Id<Guild> = realm.cast();
-        for slot in hub.all_sessions() {
+        for slot in slots {
             let Some(session) = self.sessions.get(slot as usize) else {
                 continue;
             };

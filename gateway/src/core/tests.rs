@@ -373,3 +373,51 @@ fn that_a_guild_is_gone_is_told_once_to_each_who_has_it_or_waits_for_it() {
         }
     }
 }
+
+#[test]
+fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
+    let mut bench = Bench::new(1);
+    let stays = bench.identified();
+    bench.has_guild(&stays, 20_000);
+    let session = travelling(1);
+    let returns = bench.resumes((session.record.id, session.s));
+    bench.arrived(&returns, session);
+    bench.read(&stays);
+    bench.read(&returns);
+    bench.subscriptions();
+
+    bench.answered(Subscribed {
+        lost: true,
+        ..answer(20_001)
+    });
+    let deleted = || {
+        let d = json!({"id": guild(), "unavailable": true});
+        ("GUILD_DELETE".to_owned(), d)
+    };
+    assert!(bench.read(&stays).is_empty());
+    assert_eq!(bench.read(&returns), [deleted()]);
+    let asked = bench.subscriptions();
+    assert!(asked.iter().any(|one| one.from == Some(at(20_000))));
+
+    let snapshots = vec![snapshot(bench.session(&returns), 20_001)];
+    bench.answered(Subscribed {
+        replay: vec![event(EventKind::GuildUpdate, 20_001)],
+        snapshots,
+        ..answer(20_001)
+    });
+    let names = |told: Vec<(String, Value)>| -> Vec<String> {
+        told.into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(bench.read(&stays)), ["GUILD_UPDATE"]);
+    assert_eq!(names(bench.read(&returns)), ["GUILD_CREATE"]);
+
+    // What is lost to the core itself is lost to all.
+    bench.tell(ToCore::Event(event(EventKind::GuildUpdate, 40_000)));
+    bench.answered(Subscribed {
+        lost: true,
+        ..answer(40_000)
+    });
+    for client in [&stays, &returns] {
+        assert_eq!(bench.read(client), [deleted()]);
+    }
+}
