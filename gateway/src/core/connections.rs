@@ -52,6 +52,8 @@ pub(super) struct Connection {
     pub(super) pending: Option<Box<Pending>>,
     out: Outbound,
     closing_since: Option<Instant>,
+    /// Its client closed it in a way that ends a session.
+    left: bool,
 }
 
 /// What is remembered of a command while the node checks it.
@@ -116,6 +118,7 @@ impl Core {
             pending: None,
             out,
             closing_since: None,
+            left: false,
         });
         if self.draining {
             self.send_payload(slot as SessionSlot, codec::RECONNECT);
@@ -319,6 +322,12 @@ impl Core {
             .is_none_or(|connection| connection.closing_since.is_some())
     }
 
+    /// Whether its client has closed it in a way that ends the session, whichever it is to have.
+    pub(super) fn has_left(&self, key: SessionKey) -> bool {
+        self.connection(key)
+            .is_some_and(|connection| connection.left)
+    }
+
     /// Closes a connection with a code; its session stays for a RESUME if the code allows.
     pub(crate) fn close(&mut self, key: SessionKey, code: CloseCode) {
         let now = self.now;
@@ -367,6 +376,9 @@ impl Core {
         if connection.closing_since.replace(now).is_some() {
             return;
         }
+        // Anything else may be resumed.
+        connection.left = matches!(code, Some(1000 | 1001));
+        let left = connection.left;
         let session = connection.session.take();
         if !connection.out.is_mid_frame() {
             let payload = code.map(u16::to_be_bytes);
@@ -377,8 +389,7 @@ impl Core {
         }
         connection.stream.shutdown(Shutdown::Write);
         if let Some(session) = session {
-            // A client that leaves with 1000 or 1001 ends its session; anything else may be resumed.
-            if matches!(code, Some(1000 | 1001)) {
+            if left {
                 self.end_session(session);
             } else {
                 self.detach_session(session);

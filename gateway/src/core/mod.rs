@@ -17,6 +17,8 @@ mod presence;
 mod ready;
 mod realms;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod travel;
 mod unread;
 mod views;

@@ -5,7 +5,8 @@
 //! Whatever happens, the client gets from its snapshot on exactly the events it may see, each
 //! once, in order (I3, I6), across every RESUME (I4), and `s` grows by one (I5); or it is told
 //! that its session is gone, or its guild for a moment, and starts anew. Of a channel that is
-//! shown to it and hidden from it again it always learns in the end.
+//! shown to it and hidden from it again it always learns in the end, and once of the end of its
+//! guild.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -43,7 +44,7 @@ use crate::{
     wire::{Inbound, MESSAGE_BYTES_MAX},
 };
 
-const TOKEN: &str = "MTA.aaaa.bbbb";
+pub(super) const TOKEN: &str = "MTA.aaaa.bbbb";
 /// More than a session may be behind.
 const FLOOD: u64 = 4200;
 
@@ -51,11 +52,11 @@ fn id<T>(id: u64) -> Id<T> {
     Id::new(id).unwrap()
 }
 
-fn user() -> Id<User> {
+pub(super) fn user() -> Id<User> {
     id(10 << 22)
 }
 
-fn guild() -> Id<Guild> {
+pub(super) fn guild() -> Id<Guild> {
     id(77 << 22)
 }
 
@@ -98,6 +99,8 @@ enum Step {
     Back(Fate),
     /// Redis loses all that it was told.
     Forget,
+    /// The guild is deleted. Not among the others: nothing more happens in it.
+    Delete,
     Wait(Duration),
 }
 
@@ -169,6 +172,7 @@ struct Node {
     log: Vec<(Kind, Arc<Envelope>)>,
     /// Whether the hidden channel is shown.
     shown: bool,
+    deleted: bool,
     requests: mpsc::Receiver<ToNode>,
     inbox: VecDeque<ToCore>,
     late: Option<ToCore>,
@@ -206,6 +210,9 @@ impl Node {
     }
 
     fn publish(&mut self, kind: Kind, pad: usize, way: Way) {
+        if self.deleted {
+            return;
+        }
         let seq = self.log.len() as u64 + 1;
         let channel = match kind {
             Kind::HiddenChannel | Kind::Toggle => hidden_channel(),
@@ -279,6 +286,39 @@ impl Node {
         self.inbox.extend(self.late.take());
     }
 
+    /// Nothing comes after it that would show a gap: all nodes that listen get it.
+    fn delete(&mut self) {
+        let seq = self.log.len() as u64 + 1;
+        let event = Arc::new(Envelope {
+            realm: shard::realm(guild()),
+            durability: Durability::Durable(Position { era: 1, seq }),
+            kind: EventKind::GuildDelete,
+            vis: Visibility::realm(Intents::GUILDS),
+            at_ms: 0,
+            trace: 0,
+            body: json!({"id": guild()}).to_string().into(),
+            alt: None,
+        });
+        self.log.push((Kind::OtherIntent, event.clone()));
+        self.deleted = true;
+        let told = || {
+            let change = ViewChange {
+                channels: Vec::new(),
+                users: vec![(user(), None)],
+            };
+            let realm = shard::realm(guild());
+            [ToCore::Event(event.clone()), ToCore::View { realm, change }]
+        };
+        if self.subscribed {
+            self.inbox.extend(told());
+        }
+        if let Some(former) = &mut self.former
+            && former.subscribed
+        {
+            former.inbox.extend(told());
+        }
+    }
+
     /// What the user sees.
     fn classes(&self) -> Vec<ClassId> {
         if self.shown { vec![0, 1] } else { vec![0] }
@@ -290,7 +330,9 @@ impl Node {
                 ToNode::Identify {
                     session, request, ..
                 } => {
-                    let result = Ok(Box::new(identity(&request)));
+                    let mut identity = identity(&request);
+                    identity.guilds.retain(|_| !self.deleted);
+                    let result = Ok(Box::new(identity));
                     self.inbox.push_back(ToCore::Identified { session, result });
                 }
                 ToNode::Stay {
@@ -443,12 +485,13 @@ impl Node {
             let from = from.map_or(self.log.len(), |from| from.seq as usize);
             replay.extend(self.log[from..].iter().map(|(_, event)| event.clone()));
             view.channels = vec![(seen_channel(), Some(0)), (hidden_channel(), Some(1))];
-            view.users = vec![(user(), Some(self.classes()))];
+            view.users = vec![(user(), (!self.deleted).then(|| self.classes()))];
         }
         let body = json!({"id": guild(), "position": position.seq, "shown": self.shown});
         let body = body.to_string();
         let snapshots = users.iter().flat_map(|user| &user.snapshots);
         let snapshots = snapshots
+            .filter(|_| !self.deleted)
             .map(|wanted| (wanted.session, Bytes::from(body.clone())))
             .collect();
         self.inbox
@@ -464,7 +507,7 @@ impl Node {
     }
 }
 
-fn identity(request: &IdentifyRequest) -> Identity {
+pub(super) fn identity(request: &IdentifyRequest) -> Identity {
     let user = json!({
         "id": user(), "username": "bot", "discriminator": "0", "bot": true,
         "public_flags": 0, "flags": 0, "mfa_enabled": false, "locale": "en-US",
@@ -493,6 +536,8 @@ struct Client {
     bytes: Vec<u8>,
     session: Option<String>,
     s: u64,
+    /// Whether it knows of its guild.
+    in_guild: bool,
     /// Where its guild's snapshot was taken, and what came since.
     since: Option<u64>,
     got: Vec<u64>,
@@ -569,6 +614,7 @@ impl Client {
             Some("READY") => {
                 assert!(self.session.is_none(), "a second READY");
                 self.session = Some(d["session_id"].as_str().unwrap().to_owned());
+                self.in_guild = d["guilds"] != json!([]);
             }
             Some("GUILD_CREATE") => {
                 assert!(self.since.is_none(), "a second snapshot");
@@ -576,7 +622,10 @@ impl Client {
                 self.shown = d["shown"].as_bool().unwrap();
             }
             Some("GUILD_DELETE") => {
-                assert_eq!(d["unavailable"], true);
+                if d["unavailable"] != true {
+                    assert!(self.in_guild, "the end of its guild a second time");
+                    self.in_guild = false;
+                }
                 let got = std::mem::take(&mut self.got);
                 self.before
                     .extend(self.since.take().map(|since| (since, got)));
@@ -606,13 +655,13 @@ fn seen_since(since: u64, log: &[(Kind, Arc<Envelope>)]) -> Vec<u64> {
         .collect()
 }
 
-fn identify() -> String {
+pub(super) fn identify() -> String {
     let intents = (Intents::GUILDS | Intents::GUILD_MESSAGES).bits();
     json!({"op": 2, "d": {"token": TOKEN, "intents": intents, "properties": {}}}).to_string()
 }
 
 /// Cuts the next whole frame off: opcode and payload.
-fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+pub(super) fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, len) = match bytes.as_slice() {
         [_, 127, rest @ ..] => (10, u64::from_be_bytes(*rest.first_chunk::<8>()?) as usize),
         [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -632,7 +681,7 @@ struct World {
 }
 
 /// A core of one start of a node, and what it asks of the node.
-fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
+pub(super) fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
     let (to_node, requests) = mpsc::channel(1024);
     let config = CoreConfig {
         id: 0,
@@ -659,6 +708,7 @@ impl World {
             node: Node {
                 log: Vec::new(),
                 shown: false,
+                deleted: false,
                 requests,
                 inbox: VecDeque::new(),
                 late: None,
@@ -747,6 +797,7 @@ impl World {
             Step::Elsewhere(fate) => self.elsewhere(fate),
             Step::Back(fate) => self.back(fate),
             Step::Forget => self.node.forget(),
+            Step::Delete => self.node.delete(),
             Step::Wait(time) => {
                 clock::forward(time);
                 self.core.tick();
@@ -881,7 +932,10 @@ proptest! {
     fn a_client_gets_the_log_exactly_or_starts_anew(
         sync in any::<bool>(),
         steps in prop::collection::vec(step(), 1..250),
+        after in prop::option::weighted(0.25, prop::collection::vec(step(), 0..50)),
     ) {
+        let after = after.into_iter().map(|after| [vec![Step::Delete], after].concat());
+        let steps: Vec<Step> = steps.into_iter().chain(after.flatten()).collect();
         let mut world = World::new(if sync { ResumeLog::Sync } else { ResumeLog::Async });
         for step in &steps {
             world.take(step);
@@ -893,10 +947,13 @@ proptest! {
             }
         }
         world.settle();
-        prop_assert!(world.client.since.is_some(), "never got its guild");
+        prop_assert_eq!(world.client.in_guild, !world.node.deleted, "the end of its guild");
+        prop_assert_eq!(world.client.since.is_some(), !world.node.deleted, "its guild");
         let (expected, got) = (world.client.expected(&world.node.log), &world.client.got);
         let lacks: Vec<_> = expected.iter().filter(|seq| !got.contains(seq)).take(9).collect();
         prop_assert!(expected == *got, "{} of {}, lacks {lacks:?}", got.len(), expected.len());
-        prop_assert_eq!(world.client.shown, world.node.shown, "its list of channels");
+        if !world.node.deleted {
+            prop_assert_eq!(world.client.shown, world.node.shown, "its list of channels");
+        }
     }
 }

@@ -10,6 +10,7 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
+use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to, views::may_move};
@@ -102,6 +103,8 @@ impl Core {
         // guilds.
         let is_private = event.vis.intents.intersects(DIRECT);
         let is_interaction = event.kind == EventKind::InteractionCreate;
+        let is_end = event.kind == EventKind::GuildDelete && event.position().is_some();
+        let mut told = FxHashSet::default();
         hub.recipients(event, |slot, variant| {
             if only.is_some_and(|only| only != slot) {
                 return;
@@ -111,6 +114,11 @@ impl Core {
             let first_shard_only = is_private || is_interaction && session.is_some_and(is_own);
             if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
                 return;
+            }
+            if is_end {
+                // Before the event: a session that has got it is in the guild no longer.
+                log.left(slot, Numbered::No, event.realm.cast());
+                told.insert(slot);
             }
             let dispatch = match (variant, &event.alt) {
                 (Variant::WithoutContent, Some(alt)) => {
@@ -127,19 +135,22 @@ impl Core {
         if only.is_none() {
             self.unread.note(event);
         }
-        if event.kind == EventKind::GuildDelete && event.position().is_some() {
-            self.guild_deleted(event.realm);
+        if is_end {
+            self.guild_deleted(event.realm, &told);
         }
     }
 
-    /// Everyone was told that the guild is gone; forget it.
-    fn guild_deleted(&mut self, realm: Id<Realm>) {
+    /// A guild's last event has reached `told`. The others are told now: those who wait for the
+    /// guild, and all if the owner said before the event that they are no members.
+    fn guild_deleted(&mut self, realm: Id<Realm>, told: &FxHashSet<SessionSlot>) {
+        let guild: Id<Guild> = realm.cast();
         let Some(hub) = self.hub.get(realm) else {
             return;
         };
         for slot in hub.all_sessions() {
-            self.leave_guild(slot, realm.cast());
-            self.log.left(slot, Numbered::No, realm.cast());
+            if self.leave_guild(slot, guild) && !told.contains(&slot) {
+                self.dispatch_guild_delete(slot, guild, false);
+            }
         }
     }
 
@@ -297,6 +308,11 @@ impl Core {
             hub.change_view(view);
             Vec::new()
         };
+        // Nothing was asked for those who listen here, who go on from where they are: what is lost is
+        // what others lack, who return from further back.
+        let goes_on = hub
+            .position()
+            .is_some_and(|had| !hub.is_syncing() && had.era == position.era && had <= position);
         let have = *hub.position_or(position);
         for user in moved {
             self.blur(realm, user);
@@ -304,12 +320,19 @@ impl Core {
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        if lost {
+        if lost && !goes_on {
             hub.set_position(position);
             hub.set_syncing(false);
+            let everyone = hub.all_sessions();
             self.blurred.forget(realm);
-            self.lost(realm);
+            self.lost(realm, everyone);
         } else {
+            if lost {
+                let returning = self.returning(realm).into_iter();
+                let behind = returning.filter(|&(_, _, from)| from < have || from > position);
+                let behind = behind.map(|(slot, ..)| slot).collect();
+                self.lost(realm, behind);
+            }
             for event in &replay {
                 self.event(event);
             }
@@ -406,6 +429,7 @@ impl Core {
                 hub.detach(user, slot);
                 hub.attach(user, slot, intents, have.seq);
             }
+            self.look_at(slot, realm.cast());
         }
     }
 
@@ -429,13 +453,10 @@ impl Core {
         hub.all_waiting().filter_map(from).collect()
     }
 
-    /// Events are gone for good: live sessions get the realm anew.
-    fn lost(&mut self, realm: Id<Realm>) {
-        let Some(hub) = self.hub.get_mut(realm) else {
-            return;
-        };
+    /// Events are gone for good: these sessions, as far as they are live, get the realm anew.
+    fn lost(&mut self, realm: Id<Realm>, slots: Vec<SessionSlot>) {
         let guild: Id<Guild> = realm.cast();
-        for slot in hub.all_sessions() {
+        for slot in slots {
             let Some(session) = self.sessions.get(slot as usize) else {
                 continue;
             };
@@ -497,6 +518,7 @@ impl Core {
             _ => {}
         }
         self.log.joined(key.slot, numbered, guild, position);
+        self.look_at(key.slot, guild);
     }
 
     /// The owner does not know this user as a member. Sessions that wait for the guild need

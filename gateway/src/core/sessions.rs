@@ -45,9 +45,10 @@ const LARGE_THRESHOLD_USER: u16 = 250;
 impl Core {
     /// The node checked an IDENTIFY.
     pub(super) fn identified(&mut self, key: SessionKey, result: Result<Box<Identity>, Refused>) {
+        let is_closing = self.is_closing(key);
         let pending = self.connection_mut(key).and_then(|of| of.pending.take());
-        let Some(pending) = pending else {
-            // The client is gone.
+        let Some(pending) = pending.filter(|_| !is_closing) else {
+            // The client is gone, or going.
             if let Ok(identity) = result {
                 self.leave(identity.user.user.id, identity.seat);
             }
@@ -263,7 +264,8 @@ impl Core {
 
     /// A client may go on with a session of this core, if what it has not got can be told.
     pub(super) fn stays(&mut self, key: SessionKey, resume: Resume) {
-        if self.connection(key).is_none() {
+        let has_left = self.has_left(key);
+        if self.is_closing(key) && !has_left {
             return;
         }
         let Some(slot) = self.own_copy(key, &resume) else {
@@ -284,6 +286,9 @@ impl Core {
         if let Some(old) = old {
             // Its client lost it and the server did not notice yet.
             self.cut(old);
+        }
+        if has_left {
+            return self.end_session(slot);
         }
         self.bind(key.slot, slot, resume.seq);
         let came = self.came(key.slot);

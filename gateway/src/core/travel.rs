@@ -218,7 +218,7 @@ impl Core {
     }
 
     /// A session comes from elsewhere, for a client that waits for it (or has gone meanwhile, and
-    /// may come again).
+    /// may come again, unless it left for good).
     pub(super) fn arrived(&mut self, connection: SessionKey, session: Travelling, how: Resumed) {
         let Travelling {
             record,
@@ -229,7 +229,7 @@ impl Core {
         if let Some(&older) = self.by_id.get(&id) {
             self.let_go(older);
         }
-        let (guilds, watches) = (record.guilds.clone(), record.watches.clone());
+        let guilds = record.guilds.clone();
         let generation = self.next_generation();
         let mut session = record.open(generation, self.now, Replay::starting_after(s));
         let bytes_max = session.replay_bytes_max();
@@ -262,14 +262,11 @@ impl Core {
                 users: vec![Subscriber::new(user, Vec::new())],
             });
         }
-        for (guild, watch) in watches {
-            if let Some(session) = self.sessions.get_mut(slot as usize) {
-                session.watches.push((guild, watch.clone()));
-            }
-            self.tell_watch(slot, guild, Some(watch));
-        }
         self.record(slot);
-        if self.connection(connection).is_none() {
+        if self.has_left(connection) {
+            return self.end_session(slot);
+        }
+        if self.is_closing(connection) {
             return;
         }
         self.life(connection, Input::Accepted);

@@ -1,5 +1,6 @@
 //! What people's sessions look at: kept here so that a client may change a part of it, and
-//! told to the node, which tells whoever owns the guild.
+//! told to the node, which tells whoever owns the guild. A session that has not got the guild yet
+//! may be of a user whom the owner does not know yet: it is told of once it has.
 
 use guildhall_shared::{Id, id::marker::Guild};
 
@@ -7,6 +8,7 @@ use super::Core;
 use crate::{
     bus::{Address, SessionSlot, ToNode, Watch, WatchChange},
     codec::WatchCommand,
+    session::GuildPhase,
 };
 
 impl Core {
@@ -16,9 +18,9 @@ impl Core {
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 return;
             };
-            if session.bot || session.guild_phase(guild).is_none() {
+            let Some(phase) = session.guild_phase(guild).filter(|_| !session.bot) else {
                 continue;
-            }
+            };
             session.recorded_at = None;
             let place = session
                 .watches
@@ -41,6 +43,20 @@ impl Core {
                 continue;
             }
             session.watches.push((guild, watch.clone()));
+            if phase == GuildPhase::Present {
+                self.tell_watch(slot, guild, Some(watch));
+            }
+        }
+    }
+
+    /// A session has a guild from here on.
+    pub(super) fn look_at(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        let mut watches = session.watches.iter();
+        if let Some((_, watch)) = watches.find(|(known, _)| *known == guild) {
+            let watch = watch.clone();
             self.tell_watch(slot, guild, Some(watch));
         }
     }
@@ -57,7 +73,7 @@ impl Core {
         }
     }
 
-    pub(super) fn tell_watch(&mut self, slot: SessionSlot, guild: Id<Guild>, watch: Option<Watch>) {
+    fn tell_watch(&mut self, slot: SessionSlot, guild: Id<Guild>, watch: Option<Watch>) {
         let core = self.core_id();
         let Some(session) = self.sessions.get(slot as usize) else {
             return;

@@ -94,7 +94,7 @@ impl SessionRecord {
             platform: self.platform,
             status: self.status,
             doing: Doing::resumed(self.activities, now),
-            watches: Vec::new(),
+            watches: self.watches,
             connection: None,
             detached_at: Some(now),
             resumed: true,

@@ -1,0 +1,423 @@
+//! Cores without sockets, clock and node, which are told one thing after the other.
+
+use std::{rc::Rc, sync::Arc};
+
+use bytes::Bytes;
+use guildhall_shared::{
+    Id,
+    envelope::{Durability, Envelope, Visibility},
+    gateway::{EventKind, Intents},
+    id::marker::Channel,
+    shard::{self, Position},
+};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{
+    Core,
+    model::{self, guild, user},
+};
+use crate::{
+    bus::{
+        Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
+    },
+    config::ResumeLog,
+    delivery::{Found, History},
+    format::Format,
+    session::{
+        Arrival, SessionId,
+        record::{Reached, Travelling},
+    },
+    socket::{Script, Socket},
+    telemetry::Resumed,
+    wire::Inbound,
+};
+
+/// A core, and what it asks of the node.
+struct Bench {
+    core: Core,
+    requests: mpsc::Receiver<ToNode>,
+    history: History,
+}
+
+struct Client {
+    connection: SessionKey,
+    socket: Rc<Socket>,
+}
+
+impl Bench {
+    fn new(boot: u32) -> Self {
+        let (core, requests) = model::core(boot, ResumeLog::Async);
+        Self {
+            core,
+            requests,
+            history: History::default(),
+        }
+    }
+
+    fn tell(&mut self, message: ToCore) {
+        self.core.on_message(message);
+        self.core.flush();
+    }
+
+    fn answered(&mut self, subscribed: Subscribed) {
+        self.tell(ToCore::Subscribed(Box::new(subscribed)));
+    }
+
+    /// What was asked of the node since the last time.
+    fn asked(&mut self) -> Vec<ToNode> {
+        self.core.flush();
+        let requests = std::iter::from_fn(|| self.requests.try_recv().ok());
+        let requests: Vec<ToNode> = requests.collect();
+        for request in &requests {
+            if let ToNode::Delivered { chunk, .. } = request {
+                self.history.push(chunk).unwrap();
+            }
+        }
+        requests
+    }
+
+    fn subscriptions(&mut self) -> Vec<Subscription> {
+        let asked = self.asked().into_iter();
+        asked
+            .flat_map(|request| match request {
+                ToNode::Subscribe { subscriptions, .. } => subscriptions,
+                _ => Vec::new(),
+            })
+            .collect()
+    }
+
+    fn watches(&mut self) -> Vec<Option<Watch>> {
+        let asked = self.asked().into_iter();
+        asked
+            .filter_map(|request| match request {
+                ToNode::Watch(change) => Some(change.watch),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn connect(&mut self) -> Client {
+        let socket = Rc::new(Socket::Script(Script::with_room(usize::MAX)));
+        let connection = self
+            .core
+            .connection_opened(socket.clone(), Format::default());
+        Client { connection, socket }
+    }
+
+    fn say(&mut self, client: &Client, text: &str) {
+        let text = Inbound::Text(text.as_bytes().to_vec());
+        self.core.received(client.connection, text);
+        self.core.flush();
+    }
+
+    /// A client that has sent IDENTIFY, and what it is answered.
+    fn identifies(&mut self) -> (Client, ToCore) {
+        let client = self.connect();
+        self.say(&client, &model::identify());
+        let asked = self.asked().into_iter().find_map(|request| match request {
+            ToNode::Identify {
+                session, request, ..
+            } => Some((session, model::identity(&request))),
+            _ => None,
+        });
+        let (session, identity) = asked.unwrap();
+        let result = Ok(Box::new(identity));
+        (client, ToCore::Identified { session, result })
+    }
+
+    fn identified(&mut self) -> Client {
+        let (client, answer) = self.identifies();
+        self.tell(answer);
+        client
+    }
+
+    fn session(&self, client: &Client) -> SessionKey {
+        let connection = self.core.connection(client.connection).unwrap();
+        let slot = connection.session.unwrap();
+        self.core.sessions[slot as usize].key(slot)
+    }
+
+    /// A session's name, and the newest `s` of it.
+    fn reached(&self, client: &Client) -> (SessionId, u64) {
+        let key = self.session(client);
+        let session = &self.core.sessions[key.slot as usize];
+        (session.id, session.replay.last_s())
+    }
+
+    /// A client's session gets the guild.
+    fn has_guild(&mut self, client: &Client, seq: u64) {
+        let snapshots = vec![snapshot(self.session(client), seq)];
+        self.answered(Subscribed {
+            snapshots,
+            ..answer(seq)
+        });
+    }
+
+    /// What a client was dispatched since the last time.
+    fn read(&mut self, client: &Client) -> Vec<(String, Value)> {
+        self.core.flush();
+        let Socket::Script(script) = &*client.socket else {
+            return Vec::new();
+        };
+        let mut bytes = script.take();
+        let mut dispatches = Vec::new();
+        while let Some((_, payload)) = model::next_frame(&mut bytes) {
+            let mut payload: Value = serde_json::from_slice(&payload).unwrap();
+            let d = payload["d"].take();
+            dispatches.extend(payload["t"].as_str().map(|name| (name.to_owned(), d)));
+        }
+        dispatches
+    }
+
+    /// A client resumes.
+    fn resumes(&mut self, (id, s): (SessionId, u64)) -> Client {
+        let client = self.connect();
+        let id = id.to_string();
+        let d = json!({"token": model::TOKEN, "session_id": id, "seq": s});
+        self.say(&client, &json!({"op": 6, "d": d}).to_string());
+        client
+    }
+
+    fn arrived(&mut self, client: &Client, session: Travelling) {
+        self.tell(ToCore::Arrived {
+            connection: client.connection,
+            session: Box::new(session),
+            how: Resumed::Moved,
+        });
+    }
+}
+
+fn at(seq: u64) -> Position {
+    Position { era: 1, seq }
+}
+
+/// The guild's owner, at a number.
+fn answer(seq: u64) -> Subscribed {
+    Subscribed {
+        realm: shard::realm(guild()),
+        position: at(seq),
+        view: ViewChange {
+            channels: Vec::new(),
+            users: vec![(user(), Some(vec![0]))],
+        },
+        complete: true,
+        replay: Vec::new(),
+        lost: false,
+        snapshots: Vec::new(),
+    }
+}
+
+fn event(kind: EventKind, seq: u64) -> Arc<Envelope> {
+    Arc::new(Envelope {
+        realm: shard::realm(guild()),
+        durability: Durability::Durable(at(seq)),
+        kind,
+        vis: Visibility::realm(Intents::GUILDS),
+        at_ms: 0,
+        trace: 0,
+        body: json!({"id": guild()}).to_string().into(),
+        alt: None,
+    })
+}
+
+fn snapshot(session: SessionKey, seq: u64) -> (SessionKey, Bytes) {
+    let body = json!({"id": guild(), "position": seq});
+    (session, body.to_string().into())
+}
+
+/// A session of another node that has the guild up to a number, on its way.
+fn travelling(seq: u64) -> Travelling {
+    let mut there = Bench::new(9);
+    let client = there.identified();
+    there.has_guild(&client, seq);
+    let (session, s) = there.reached(&client);
+    let token = there.core.sessions[there.session(&client).slot as usize].token;
+    let claim = Claim {
+        number: 1,
+        session,
+        token,
+        s,
+    };
+    there.tell(ToCore::Claim(Box::new(claim)));
+    let given = there.asked().into_iter().find_map(|request| match request {
+        ToNode::Claimed { result, .. } => Some(*result),
+        _ => None,
+    });
+    match given {
+        Some(Claimed::Session(session)) => *session,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_identify_whose_client_has_closed_opens_no_session() {
+    let mut bench = Bench::new(1);
+    let (client, answer) = bench.identifies();
+    bench.core.echo_close(client.connection, Some(1000));
+    bench.tell(answer);
+    assert!(bench.core.sessions.is_empty());
+    assert!(bench.subscriptions().is_empty());
+}
+
+#[test]
+fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() {
+    for (code, stays) in [
+        (None, true),
+        (Some(4000), true),
+        (Some(1000), false),
+        (Some(1001), false),
+    ] {
+        let without_client = |core: &Core| {
+            let mut sessions = core.sessions.iter().map(|(_, session)| session);
+            sessions.all(|session| session.connection.is_none() && session.detached_at.is_some())
+        };
+        let mut bench = Bench::new(1);
+        let before = bench.identified();
+        let reached = bench.reached(&before);
+        bench.core.connection_ended(before.connection);
+        let client = bench.resumes(reached);
+        let stay = bench.asked().into_iter().find_map(|request| match request {
+            ToNode::Stay {
+                connection, resume, ..
+            } => Some(ToCore::Stays { connection, resume }),
+            _ => None,
+        });
+        bench.core.echo_close(client.connection, code);
+        bench.tell(stay.unwrap());
+        assert_eq!(bench.core.sessions.len() == 1, stays, "{code:?}");
+        assert!(without_client(&bench.core));
+
+        let session = travelling(1);
+        let mut bench = Bench::new(1);
+        let client = bench.resumes((session.record.id, session.s));
+        bench.core.echo_close(client.connection, code);
+        bench.arrived(&client, session);
+        assert_eq!(bench.core.sessions.len() == 1, stays, "{code:?}");
+        assert!(without_client(&bench.core));
+        assert_eq!(bench.subscriptions().is_empty(), !stays, "{code:?}");
+    }
+}
+
+#[test]
+fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
+    let watch = |channel: Id<Channel>| Watch {
+        channels: vec![(channel, vec![0])],
+        members: Vec::new(),
+    };
+    let (before, after) = (Id::new(5).unwrap(), Id::new(6).unwrap());
+    for waits in [false, true] {
+        for looks in [false, true] {
+            let mut session = travelling(1);
+            session.record.bot = false;
+            session.record.watches = vec![(guild(), watch(before))];
+            if waits {
+                let nothing = Reached::Nothing(Arrival::Restored);
+                session.record.guilds = vec![(guild(), nothing)];
+            }
+            let mut bench = Bench::new(1);
+            let client = bench.resumes((session.record.id, session.s));
+            bench.arrived(&client, session);
+            if looks {
+                let d = json!({"guild_id": guild(), "channels": {"6": [[0, 99]]}});
+                bench.say(&client, &json!({"op": 14, "d": d}).to_string());
+            }
+            assert!(bench.watches().is_empty(), "{waits} {looks}");
+            if waits {
+                bench.has_guild(&client, 1);
+            } else {
+                bench.answered(answer(1));
+            }
+            let watch = watch(if looks { after } else { before });
+            assert_eq!(bench.watches(), [Some(watch)], "{waits} {looks}");
+        }
+    }
+}
+
+#[test]
+fn that_a_guild_is_gone_is_told_once_to_each_who_has_it_or_waits_for_it() {
+    for replayed in [false, true] {
+        let mut bench = Bench::new(1);
+        let (has, waits) = (bench.identified(), bench.identified());
+        bench.has_guild(&has, 1);
+        let view = ViewChange {
+            channels: Vec::new(),
+            users: vec![(user(), None)],
+        };
+        let gone = event(EventKind::GuildDelete, 2);
+        if replayed {
+            bench.answered(Subscribed {
+                view,
+                replay: vec![gone],
+                ..answer(2)
+            });
+        } else {
+            bench.tell(ToCore::Event(gone));
+            bench.tell(ToCore::View {
+                realm: shard::realm(guild()),
+                change: view,
+            });
+        }
+        for client in [&has, &waits] {
+            let mut told = bench.read(client);
+            told.retain(|(name, _)| name == "GUILD_DELETE");
+            let once = ("GUILD_DELETE".to_owned(), json!({"id": guild()}));
+            assert_eq!(told, [once], "replayed: {replayed}");
+            // Who goes on with the session does not tell it again.
+            bench.asked();
+            let (session, s) = bench.reached(client);
+            let Found::At(record) = bench.history.at(session, s) else {
+                panic!("not in the log");
+            };
+            assert!(record.guilds.is_empty(), "replayed: {replayed}");
+        }
+    }
+}
+
+#[test]
+fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
+    let mut bench = Bench::new(1);
+    let stays = bench.identified();
+    bench.has_guild(&stays, 20_000);
+    let session = travelling(1);
+    let returns = bench.resumes((session.record.id, session.s));
+    bench.arrived(&returns, session);
+    bench.read(&stays);
+    bench.read(&returns);
+    bench.subscriptions();
+
+    bench.answered(Subscribed {
+        lost: true,
+        ..answer(20_001)
+    });
+    let deleted = || {
+        let d = json!({"id": guild(), "unavailable": true});
+        ("GUILD_DELETE".to_owned(), d)
+    };
+    assert!(bench.read(&stays).is_empty());
+    assert_eq!(bench.read(&returns), [deleted()]);
+    let asked = bench.subscriptions();
+    assert!(asked.iter().any(|one| one.from == Some(at(20_000))));
+
+    let snapshots = vec![snapshot(bench.session(&returns), 20_001)];
+    bench.answered(Subscribed {
+        replay: vec![event(EventKind::GuildUpdate, 20_001)],
+        snapshots,
+        ..answer(20_001)
+    });
+    let names = |told: Vec<(String, Value)>| -> Vec<String> {
+        told.into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(bench.read(&stays)), ["GUILD_UPDATE"]);
+    assert_eq!(names(bench.read(&returns)), ["GUILD_CREATE"]);
+
+    // What is lost to the core itself is lost to all.
+    bench.tell(ToCore::Event(event(EventKind::GuildUpdate, 40_000)));
+    bench.answered(Subscribed {
+        lost: true,
+        ..answer(40_000)
+    });
+    for client in [&stays, &returns] {
+        assert_eq!(bench.read(client), [deleted()]);
+    }
+}
