@@ -92,6 +92,7 @@ impl Core {
         let Self {
             hub,
             sessions,
+            connections,
             dirty,
             held,
             log,
@@ -119,7 +120,7 @@ impl Core {
                 _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
             };
             let held = held.as_mut().map(|held| (held, log.number()));
-            if dispatch_to(sessions, dirty, held, slot, dispatch) {
+            if dispatch_to(sessions, connections, dirty, held, slot, dispatch) {
                 log.reach(slot);
             }
         });

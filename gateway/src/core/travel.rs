@@ -235,7 +235,7 @@ impl Core {
         let bytes_max = session.replay_bytes_max();
         for (kind, body) in dispatches {
             let dispatch = Dispatch::new(kind, &body, self.now);
-            session.replay.push(dispatch, bytes_max);
+            session.replay.push(dispatch, bytes_max, || s);
         }
         let slot = self.sessions.insert(session) as SessionSlot;
         self.by_id.insert(id, slot);
