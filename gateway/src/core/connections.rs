@@ -409,6 +409,7 @@ impl Core {
         let Self {
             sessions,
             connections,
+            snapshots,
             ..
         } = self;
         let known = sessions.get(session as usize);
@@ -422,6 +423,7 @@ impl Core {
             connection.out.compress_payloads();
         }
         connection.session = Some(session);
+        snapshots.wake(known.key(session));
         true
     }
 

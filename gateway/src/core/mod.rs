@@ -17,6 +17,7 @@ mod presence;
 mod ready;
 mod realms;
 mod sessions;
+mod snapshots;
 mod travel;
 mod unread;
 mod views;
@@ -123,6 +124,7 @@ pub struct Core {
     sampled_from_ms: Option<u64>,
     busy: load::Busy,
     asks: asks::Asks,
+    snapshots: snapshots::Snapshots,
     log: delivery::Writer,
     /// Of those who wait for the log, if anybody does.
     held: Option<travel::Held>,
@@ -212,6 +214,7 @@ impl Core {
             sampled_from_ms: None,
             busy: load::Busy::new(),
             asks: asks::Asks::default(),
+            snapshots: snapshots::Snapshots::default(),
             log: delivery::Writer::default(),
             doubt: doubt::Doubt::default(),
             unread: unread::Unread::new(clock::now()),
@@ -313,6 +316,7 @@ impl Core {
     /// to: those who come wait for the answer.
     fn tell_node(&mut self) {
         self.ask_ready();
+        self.ask_for_guilds();
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);
@@ -381,6 +385,7 @@ impl Core {
         self.tick_doubt();
         self.tick_realms();
         self.tick_asks();
+        self.tick_snapshots();
         self.report_load();
         self.tick_unread();
         self.flush();

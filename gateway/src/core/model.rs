@@ -612,7 +612,7 @@ fn identify() -> String {
 }
 
 /// Cuts the next whole frame off: opcode and payload.
-fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+pub(super) fn next_frame(bytes: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
     let (header, len) = match bytes.as_slice() {
         [_, 127, rest @ ..] => (10, u64::from_be_bytes(*rest.first_chunk::<8>()?) as usize),
         [_, 126, a, b, ..] => (4, usize::from(u16::from_be_bytes([*a, *b]))),
@@ -632,7 +632,7 @@ struct World {
 }
 
 /// A core of one start of a node, and what it asks of the node.
-fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
+pub(super) fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode>) {
     let (to_node, requests) = mpsc::channel(1024);
     let config = CoreConfig {
         id: 0,

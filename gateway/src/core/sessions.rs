@@ -445,6 +445,7 @@ impl Core {
         self.log.end(slot);
         self.by_id.remove(&session.id);
         self.forget_asks(session.key(slot));
+        self.snapshots.forget(session.key(slot));
         Some(session)
     }
 

@@ -69,6 +69,7 @@ impl Core {
                 continue;
             };
             session.replay.release(chunk);
+            self.snapshots.wake(session.key(slot));
             if session.connection.is_some() && !session.dirty {
                 session.dirty = true;
                 self.dirty.push_back(slot);
