@@ -255,6 +255,9 @@ impl Core {
             self.ask_next(key);
             self.post();
         }
+        if self.snapshots.wake(key) {
+            self.tell_node();
+        }
     }
 
     /// A session is over, and with it what it wanted to know.

@@ -56,6 +56,13 @@ pub(super) struct Connection {
     left: bool,
 }
 
+impl Connection {
+    /// `s` up to which its session's dispatches are written.
+    pub(super) fn sent_s(&self) -> u64 {
+        self.out.sent_s()
+    }
+}
+
 /// What is remembered of a command while the node checks it.
 pub(super) struct Pending {
     pub(super) shard: Option<(u32, u32)>,
@@ -413,6 +420,7 @@ impl Core {
         let Self {
             sessions,
             connections,
+            snapshots,
             ..
         } = self;
         let known = sessions.get(session as usize);
@@ -426,7 +434,19 @@ impl Core {
             connection.out.compress_payloads();
         }
         connection.session = Some(session);
+        snapshots.wake(known.key(session));
         true
+    }
+
+    /// What a session was dispatched last, of so many bytes, may wait for a slow socket whatever the
+    /// limits are.
+    pub(super) fn allow(&mut self, slot: SessionSlot, bytes: usize) {
+        let session = self.sessions.get(slot as usize);
+        if let Some(at) = session.and_then(|session| session.connection)
+            && let Some(connection) = self.connections.get_mut(at as usize)
+        {
+            connection.out.allow(bytes as u64);
+        }
     }
 
     /// Sends a payload that is no dispatch.
@@ -481,7 +501,10 @@ impl Core {
         let unsent_bytes_max = session.unsent_bytes_max() as u64;
         let wrote = out.flush(*now, stream, &session.replay, unsent_bytes_max, layouts);
         *dispatched += out.sent_s() - sent_s;
+        let waiting = out.waiting_bytes(&session.replay);
         match wrote {
+            // The delivery log is behind: what waits for it is bounded, too.
+            Wrote::All if waiting > session.replay_bytes_max() as u64 => self.fall_behind(at),
             Wrote::All | Wrote::Waits => {}
             Wrote::Stalled => self.wait_for_room(at),
             Wrote::Behind => self.fall_behind(at),
@@ -559,7 +582,7 @@ impl Core {
     pub(super) fn sent_s(&self, slot: SessionSlot) -> u64 {
         self.connections
             .get(slot as usize)
-            .map_or(u64::MAX, |connection| connection.out.sent_s())
+            .map_or(u64::MAX, Connection::sent_s)
     }
 
     /// Bytes of all bodies that a connection's session was written; all for one that is gone.

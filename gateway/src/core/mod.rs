@@ -17,6 +17,7 @@ mod presence;
 mod ready;
 mod realms;
 mod sessions;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod travel;
@@ -125,6 +126,7 @@ pub struct Core {
     sampled_from_ms: Option<u64>,
     busy: load::Busy,
     asks: asks::Asks,
+    snapshots: snapshots::Snapshots,
     log: delivery::Writer,
     /// Of those who wait for the log, if anybody does.
     held: Option<travel::Held>,
@@ -214,6 +216,7 @@ impl Core {
             sampled_from_ms: None,
             busy: load::Busy::new(),
             asks: asks::Asks::default(),
+            snapshots: snapshots::Snapshots::default(),
             log: delivery::Writer::default(),
             doubt: doubt::Doubt::default(),
             unread: unread::Unread::new(clock::now()),
@@ -315,6 +318,7 @@ impl Core {
     /// to: those who come wait for the answer.
     fn tell_node(&mut self) {
         self.ask_ready();
+        self.ask_for_guilds();
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);
@@ -383,6 +387,7 @@ impl Core {
         self.tick_doubt();
         self.tick_realms();
         self.tick_asks();
+        self.tick_snapshots();
         self.report_load();
         self.tick_unread();
         self.flush();

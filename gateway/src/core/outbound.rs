@@ -50,7 +50,7 @@ pub(super) struct Outbound {
     sent_s: u64,
     /// Bytes of all bodies of the session up to `sent_s`.
     sent_bytes: u64,
-    /// What may wait beyond the limits: what a RESUME replays at once.
+    /// What may wait beyond the limits: READY, and what a RESUME replays at once.
     allowance: Allowance,
     /// A task waits for room in the socket; since when nothing went in.
     stalled_since: Option<Instant>,
@@ -133,6 +133,18 @@ impl Outbound {
         true
     }
 
+    /// The newest dispatch, of so many bytes, may wait whatever the limits are.
+    pub(super) fn allow(&mut self, bytes: u64) {
+        self.allowance.dispatches += 1;
+        self.allowance.bytes += bytes;
+    }
+
+    /// Bytes of bodies that wait, but for those that may whatever the limits are.
+    pub(super) fn waiting_bytes(&self, replay: &Replay) -> u64 {
+        let allowed = self.sent_bytes + self.allowance.bytes;
+        replay.pushed_bytes().saturating_sub(allowed)
+    }
+
     /// Sends a payload that is no dispatch.
     pub(super) fn payload(&mut self, now: Instant, socket: &impl Socket, json: &str) -> Wrote {
         let frame = dispatch::payload(self.format, !self.opened, json);
@@ -201,12 +213,13 @@ impl Outbound {
                 return Wrote::Behind;
             };
             if unsent.len() == 0 {
+                self.caught_up(replay);
                 return Wrote::All;
             }
             let waiting = replay.pushed_bytes() - self.sent_bytes;
             if self.stalled_since.is_some() {
                 let count = unsent.len() as u64;
-                return match waiting > unsent_bytes_max + self.allowance.bytes
+                return match self.waiting_bytes(replay) > unsent_bytes_max
                     || count > UNSENT_DISPATCHES_MAX + self.allowance.dispatches
                 {
                     true => Wrote::Behind,
@@ -254,8 +267,10 @@ impl Outbound {
                     Some(Some(bytes)) if !bytes.is_empty() => self.head = bytes,
                     Some(Some(_)) | None => {
                         self.stalled_since = None;
-                        self.allowance = Allowance::default();
                         self.control = Vec::new();
+                        if let Some(replay) = replay {
+                            self.caught_up(replay);
+                        }
                         return Wrote::All;
                     }
                 }
@@ -268,6 +283,13 @@ impl Outbound {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Wrote::Waits,
                 Err(_) => return Wrote::Broken,
             }
+        }
+    }
+
+    /// Where nothing waits any more, not for the delivery log either, the limits alone count.
+    fn caught_up(&mut self, replay: &Replay) {
+        if self.stalled_since.is_none() && self.sent_s == replay.last_s() {
+            self.allowance = Allowance::default();
         }
     }
 

@@ -111,7 +111,9 @@ impl World {
                 let dispatch = Dispatch::new(EventKind::MessageCreate, body.as_bytes(), now);
                 for (n, client) in self.clients.iter_mut().enumerate() {
                     if mask >> n & 1 != 0 {
-                        client.replay.push(dispatch.clone(), usize::MAX);
+                        client
+                            .replay
+                            .push(dispatch.clone(), usize::MAX, || u64::MAX);
                         client.dirty = true;
                     }
                 }
@@ -271,7 +273,7 @@ fn what_waits_is_bounded_but_for_what_a_resume_replays() {
     let mut replay = Replay::default();
     let push = |replay: &mut Replay| {
         let dispatch = Dispatch::new(EventKind::MessageCreate, &[b'x'; 100], now);
-        replay.push(dispatch, usize::MAX);
+        replay.push(dispatch, usize::MAX, || u64::MAX);
     };
     (0..10).for_each(|_| push(&mut replay));
     let (mut out, mut layouts) = (Outbound::default(), Layouts::default());
@@ -310,13 +312,42 @@ fn what_waits_is_bounded_but_for_what_a_resume_replays() {
 }
 
 #[test]
+fn what_is_allowed_may_wait_until_all_is_written() {
+    let (now, socket) = (Instant::now(), Fake::default());
+    let mut replay = Replay::default();
+    let push = |replay: &mut Replay, bytes: usize| {
+        let dispatch = Dispatch::new(EventKind::Ready, &vec![b'x'; bytes], now);
+        replay.push(dispatch, usize::MAX, || 0);
+    };
+    let (mut out, mut layouts) = (Outbound::default(), Layouts::default());
+    for _ in 0..2 {
+        push(&mut replay, 1000);
+        out.allow(1000);
+    }
+    let mut flush =
+        |out: &mut Outbound, replay: &Replay| out.flush(now, &socket, replay, 250, &mut layouts);
+    assert_eq!(flush(&mut out, &replay), Wrote::Stalled);
+    push(&mut replay, 200);
+    assert_eq!(flush(&mut out, &replay), Wrote::Waits);
+    socket.room.set(usize::MAX);
+    let mut more = Layouts::default();
+    let wrote = out.write_more(now, &socket, Some(&replay), &mut more);
+    assert_eq!(wrote, Wrote::All);
+    socket.room.set(0);
+    push(&mut replay, 1000);
+    assert_eq!(flush(&mut out, &replay), Wrote::Stalled);
+    push(&mut replay, 1);
+    assert_eq!(flush(&mut out, &replay), Wrote::Behind);
+}
+
+#[test]
 fn a_socket_that_takes_a_part_of_a_burst_leaves_a_copy_of_little() {
     const BODY: usize = 8 * 1024;
     let (now, socket) = (Instant::now(), Fake::default());
     let mut replay = Replay::default();
     for _ in 0..200 {
         let dispatch = Dispatch::new(EventKind::MessageCreate, &[b'x'; BODY], now);
-        replay.push(dispatch, usize::MAX);
+        replay.push(dispatch, usize::MAX, || u64::MAX);
     }
     let (mut out, mut layouts) = (Outbound::default(), Layouts::default());
     assert!(out.bind(&replay, 0));

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to, views::may_move};
 use crate::{
-    bus::{SessionKey, SessionSlot, SnapshotRequest, Subscribed, Subscriber, Subscription, ToNode},
+    bus::{SessionKey, SessionSlot, Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
     dispatch::Dispatch,
     hub::{Variant, Verdict},
@@ -29,31 +29,6 @@ const DIRECT: Intents = Intents::DIRECT_MESSAGES
     .union(Intents::DIRECT_MESSAGE_POLLS);
 
 impl Core {
-    /// Asks for a guild on behalf of a session; GUILD_CREATE follows.
-    pub(super) fn want_guild(&mut self, slot: SessionSlot, guild: Id<Guild>, arrival: Arrival) {
-        let Some(session) = self.sessions.get_mut(slot as usize) else {
-            return;
-        };
-        session.set_guild_phase(guild, GuildPhase::Waiting(arrival));
-        let all_members = Intents::GUILD_PRESENCES | Intents::GUILD_MEMBERS;
-        let snapshot = SnapshotRequest {
-            session: session.key(slot),
-            large_threshold: session.large_threshold,
-            members: session.bot && session.intents.intersects(all_members),
-            presences: session.bot && session.intents.contains(Intents::GUILD_PRESENCES),
-            unavailable: arrival.unavailable(),
-        };
-        let user = session.user;
-        let realm = shard::realm(guild);
-        self.hub.join(realm, user, slot);
-        let users = vec![Subscriber::new(user, vec![snapshot])];
-        self.subscriptions.push(Subscription {
-            realm,
-            from: None,
-            users,
-        });
-    }
-
     /// Asks for the events after `from`, with the view of everyone here.
     fn sync(&mut self, realm: Id<Realm>, from: Position) {
         let Some(hub) = self.hub.get_mut(realm) else {
@@ -93,6 +68,7 @@ impl Core {
         let Self {
             hub,
             sessions,
+            connections,
             dirty,
             held,
             log,
@@ -127,7 +103,7 @@ impl Core {
                 _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
             };
             let held = held.as_mut().map(|held| (held, log.number()));
-            if dispatch_to(sessions, dirty, held, slot, dispatch) {
+            if dispatch_to(sessions, connections, dirty, held, slot, dispatch) {
                 log.reach(slot);
             }
         });
@@ -482,7 +458,7 @@ impl Core {
     /// A guild as one session sees it, at a position.
     fn snapshot(&mut self, realm: Id<Realm>, position: Position, key: SessionKey, body: &Bytes) {
         let guild: Id<Guild> = realm.cast();
-        let Some(session) = self.sessions.get_mut(key.slot as usize) else {
+        let Some(session) = self.sessions.get(key.slot as usize) else {
             return;
         };
         let Some(GuildPhase::Waiting(arrival)) = session.guild_phase(guild) else {
@@ -491,13 +467,20 @@ impl Core {
         if session.generation != key.generation {
             return;
         }
-        let Some(hub) = self.hub.get_mut(realm) else {
+        let Some(hub) = self.hub.get(realm) else {
             return;
         };
-        if hub.position().is_some_and(|have| have > position) {
-            // Events after the snapshot have gone by already: take another one.
+        let is_old = hub.position().is_some_and(|have| have > position);
+        self.snapshots.came(key, guild, body.len());
+        if is_old || !self.takes_snapshot(key.slot) {
+            // Events after the snapshot have gone by already, or will have when its client has room
+            // for it: take another one.
             return self.want_guild(key.slot, guild, arrival);
         }
+        let session = self.sessions.get_mut(key.slot as usize);
+        let (Some(session), Some(hub)) = (session, self.hub.get_mut(realm)) else {
+            return;
+        };
         hub.attach(session.user, key.slot, session.intents, position.seq);
         session.set_guild_phase(guild, GuildPhase::Present);
         let mut numbered = Numbered::No;

@@ -13,7 +13,12 @@ use guildhall_shared::{
 use guildhall_store::events::Span;
 use rand::RngExt;
 
-use super::{Core, clock, connections::Pending, ready, travel::Held};
+use super::{
+    Core, clock,
+    connections::{Connection, Pending},
+    ready,
+    travel::Held,
+};
 use crate::{
     bus::{
         Identity, Refused, Seat, SessionKey, SessionSlot, Subscriber, Subscription, ToNode,
@@ -72,7 +77,7 @@ impl Core {
         });
         let guilds = if identity.user.user.bot {
             let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
-            self.dispatch_body(slot, EventKind::Ready, &body);
+            self.dispatch_ready(slot, EventKind::Ready, &body);
             identity.guilds
         } else {
             let guilds = identity.guilds.clone();
@@ -239,14 +244,20 @@ impl Core {
                 return self.close_session(slot, CloseCode::UnknownError);
             }
         };
-        self.dispatch_body(slot, EventKind::Ready, &bodies.ready);
+        self.dispatch_ready(slot, EventKind::Ready, &bodies.ready);
         if let Some(supplemental) = bodies.supplemental {
-            self.dispatch_body(slot, EventKind::ReadySupplemental, &supplemental);
+            self.dispatch_ready(slot, EventKind::ReadySupplemental, &supplemental);
         }
         for dispatch in assembling.later {
             self.dispatch(slot, &dispatch);
         }
         self.record(slot);
+    }
+
+    /// Dispatches READY, or its supplement: however large it is, a slow client gets it.
+    fn dispatch_ready(&mut self, slot: SessionSlot, kind: EventKind, body: &[u8]) {
+        self.dispatch_body(slot, kind, body);
+        self.allow(slot, body.len());
     }
 
     /// A client asks to go on with a session. What this core has may be a copy of what has gone on
@@ -339,7 +350,8 @@ impl Core {
     /// As [`Self::dispatch`], where the delivery log is told by the caller.
     fn number(&mut self, slot: SessionSlot, dispatch: &Rc<Dispatch>) -> Numbered {
         let held = self.held.as_mut().map(|held| (held, self.log.number()));
-        match dispatch_to(&mut self.sessions, &mut self.dirty, held, slot, dispatch) {
+        let (sessions, connections) = (&mut self.sessions, &self.connections);
+        match dispatch_to(sessions, connections, &mut self.dirty, held, slot, dispatch) {
             true => Numbered::Yes,
             false => Numbered::No,
         }
@@ -438,6 +450,7 @@ impl Core {
         self.log.end(slot);
         self.by_id.remove(&session.id);
         self.forget_asks(session.key(slot));
+        self.snapshots.forget(session.key(slot));
         Some(session)
     }
 
@@ -570,6 +583,7 @@ fn missed_spans(assembling: &Assembling) -> Vec<Span> {
 /// delivery log is then to be told.
 pub(super) fn dispatch_to(
     sessions: &mut slab::Slab<Session>,
+    connections: &slab::Slab<Connection>,
     dirty: &mut VecDeque<SessionSlot>,
     held: Option<(&mut Held, u64)>,
     slot: SessionSlot,
@@ -582,8 +596,11 @@ pub(super) fn dispatch_to(
         assembling.later.push(dispatch.clone());
         return false;
     }
-    let bytes_max = session.replay_bytes_max();
-    session.replay.push(dispatch.clone(), bytes_max);
+    let (bytes_max, at) = (session.replay_bytes_max(), session.connection);
+    session.replay.push(dispatch.clone(), bytes_max, || {
+        let connection = at.and_then(|at| connections.get(at as usize));
+        connection.map_or(u64::MAX, Connection::sent_s)
+    });
     if let Some((held, chunk)) = held
         && session.replay.hold(chunk)
     {

@@ -69,6 +69,7 @@ impl Core {
                 continue;
             };
             session.replay.release(chunk);
+            self.snapshots.wake(session.key(slot));
             if session.connection.is_some() && !session.dirty {
                 session.dirty = true;
                 self.dirty.push_back(slot);
@@ -235,7 +236,7 @@ impl Core {
         let bytes_max = session.replay_bytes_max();
         for (kind, body) in dispatches {
             let dispatch = Dispatch::new(kind, &body, self.now);
-            session.replay.push(dispatch, bytes_max);
+            session.replay.push(dispatch, bytes_max, || s);
         }
         let slot = self.sessions.insert(session) as SessionSlot;
         self.by_id.insert(id, slot);

@@ -45,17 +45,24 @@ impl Replay {
     }
 
     /// Numbers a dispatch and keeps it. When more than `bytes_max` of bodies or more than
-    /// [`RESUME_WINDOW`] of time are held, the oldest go.
-    pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize) {
+    /// [`RESUME_WINDOW`] of time are held, the oldest go, but only of those up to `sent_s`: what was
+    /// not written to the socket yet stays, however much it is.
+    pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize, sent_s: impl FnOnce() -> u64) {
         self.last_s += 1;
         self.bytes += dispatch.body.len();
         self.pushed_bytes += dispatch.body.len() as u64;
         let now = dispatch.at;
         self.dispatches.push_back(dispatch);
-        while self.bytes > bytes_max && self.dispatches.len() > 1 {
-            self.drop_oldest();
+        if self.holds_too_much(bytes_max, now) {
+            let sent_s = sent_s();
+            // The newest one stays whatever its size and age.
+            while self.dispatches.len() > 1
+                && self.first_s() <= sent_s
+                && self.holds_too_much(bytes_max, now)
+            {
+                self.drop_oldest();
+            }
         }
-        self.expire(now);
     }
 
     /// Lets go of what is too old to be asked for, but never of dispatches after `keep_after`
@@ -152,11 +159,8 @@ impl Replay {
         self.dispatches.get(usize::try_from(index).ok()?)
     }
 
-    fn expire(&mut self, now: Instant) {
-        // The newest one stays whatever its age: `push` just added it.
-        while self.dispatches.len() > 1 && self.front_is_old(now) {
-            self.drop_oldest();
-        }
+    fn holds_too_much(&self, bytes_max: usize, now: Instant) -> bool {
+        self.bytes > bytes_max || self.front_is_old(now)
     }
 
     fn front_is_old(&self, now: Instant) -> bool {
@@ -179,6 +183,12 @@ mod tests {
 
     use super::*;
 
+    /// Of a session that has no connection.
+    fn push(replay: &mut Replay, bytes: usize, now: Instant) {
+        let dispatch = Dispatch::new(EventKind::MessageCreate, &vec![b'x'; bytes], now);
+        replay.push(dispatch, 1000, || u64::MAX);
+    }
+
     proptest! {
         #[test]
         fn what_is_replayed_is_exactly_what_followed(
@@ -192,7 +202,7 @@ mod tests {
                 now += Duration::from_secs(seconds);
                 let dispatch = Dispatch::new(EventKind::MessageCreate, &vec![b'x'; size], now);
                 all.push(dispatch.clone());
-                replay.push(dispatch, bytes_max);
+                replay.push(dispatch, bytes_max, || u64::MAX);
                 prop_assert!(replay.bytes() <= bytes_max.max(400));
             }
             prop_assert_eq!(replay.last_s(), all.len() as u64);
@@ -213,13 +223,13 @@ mod tests {
     fn what_waits_for_its_chunk_is_not_written() {
         let now = Instant::now();
         let mut replay = Replay::default();
-        let push = |replay: &mut Replay, chunk| {
-            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+        let push_held = |replay: &mut Replay, chunk| {
+            push(replay, 2, now);
             replay.hold(chunk)
         };
-        assert!(push(&mut replay, 5));
-        assert!(!push(&mut replay, 5));
-        assert!(push(&mut replay, 6));
+        assert!(push_held(&mut replay, 5));
+        assert!(!push_held(&mut replay, 5));
+        assert!(push_held(&mut replay, 6));
         let writable = |replay: &Replay, s| replay.writable_after(s).map(|rest| rest.len());
         assert_eq!(writable(&replay, 0), Some(0));
         replay.release(5);
@@ -241,7 +251,7 @@ mod tests {
         let now = Instant::now();
         let mut replay = Replay::default();
         for _ in 0..3 {
-            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+            push(&mut replay, 2, now);
         }
         replay.acknowledge(2);
         assert_eq!((replay.first_s(), replay.bytes()), (1, 6));
@@ -260,7 +270,7 @@ mod tests {
         let now = Instant::now();
         let mut replay = Replay::default();
         for _ in 0..5 {
-            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", now), 1000);
+            push(&mut replay, 2, now);
         }
         for s in [4, 1, 2] {
             replay.acknowledge(s);
@@ -273,7 +283,7 @@ mod tests {
         let t0 = Instant::now();
         let mut replay = Replay::default();
         for _ in 0..3 {
-            replay.push(Dispatch::new(EventKind::MessageCreate, b"{}", t0), 1000);
+            push(&mut replay, 2, t0);
         }
         let late = t0 + RESUME_WINDOW * 2;
         replay.sweep(late, 1);
@@ -282,5 +292,24 @@ mod tests {
         assert_eq!(replay.first_s(), 4);
         assert!(replay.after(3).is_some_and(|rest| rest.len() == 0));
         assert!(replay.after(2).is_none());
+    }
+
+    #[test]
+    fn what_is_not_written_stays_however_much_it_is() {
+        let t0 = Instant::now();
+        let mut replay = Replay::default();
+        let push_at = |replay: &mut Replay, at, sent_s| {
+            let dispatch = Dispatch::new(EventKind::MessageCreate, &[b'x'; 600], at);
+            replay.push(dispatch, 1000, || sent_s);
+        };
+        for _ in 0..4 {
+            push_at(&mut replay, t0, 0);
+        }
+        assert_eq!((replay.first_s(), replay.bytes()), (1, 2400));
+        push_at(&mut replay, t0 + RESUME_WINDOW * 2, 2);
+        assert_eq!((replay.first_s(), replay.bytes()), (3, 1800));
+        // Its connection is gone: the limit alone counts.
+        push_at(&mut replay, t0 + RESUME_WINDOW * 2, u64::MAX);
+        assert_eq!((replay.first_s(), replay.bytes()), (6, 600));
     }
 }
