@@ -38,6 +38,9 @@ struct Run {
     places: Vec<(u64, u64)>,
     /// Newest event got, once there is one.
     cursor: Option<u64>,
+    /// What the first event got says, and how many before it say the same, of which the snapshot
+    /// may or may not know.
+    doubles: (u64, usize),
     /// Passed over, though they were owed.
     missing: BTreeMap<u64, Millis>,
     /// Channels as the client knows them.
@@ -45,6 +48,26 @@ struct Run {
 }
 
 impl Run {
+    /// The first event after the snapshot, which says what `seqs` say, and where the snapshot was
+    /// taken then. Of several that can be it, the last: what comes before it would be known.
+    fn first(&mut self, guild: &Guild, who: Who, (seqs, until): (&[u64], u64)) -> Option<u64> {
+        let mut found: Option<(u64, u64)> = None;
+        for &seq in seqs.iter().filter(|seq| **seq <= until) {
+            let Some(start) = self.start_before(seq) else {
+                continue;
+            };
+            if let Some((_, last)) = found {
+                let passed = guild.between(start, seq);
+                if start < last || passed.iter().any(|event| guild.owes(who, event, until)) {
+                    break;
+                }
+                self.doubles.1 += 1;
+            }
+            found = Some((start, seq));
+        }
+        found.map(|(start, _)| start)
+    }
+
     /// The last number before an event at which the snapshot may have been taken.
     fn start_before(&self, seq: u64) -> Option<u64> {
         let places = self.places.iter().rev();
@@ -186,6 +209,7 @@ impl Walk<'_> {
         let run = Run {
             places,
             cursor: None,
+            doubles: (0, 0),
             missing: BTreeMap::new(),
             channels: picture.channels.keys().copied().collect(),
         };
@@ -254,7 +278,8 @@ impl Walk<'_> {
         let cursor = match run.cursor {
             Some(cursor) => Some(cursor),
             None => {
-                let later = seqs.iter().find_map(|&seq| run.start_before(seq));
+                run.doubles.0 = said;
+                let later = run.first(guild, self.who, (seqs, until));
                 // Of a snapshot that is right nowhere: from here on.
                 let anywhere = run.places.is_empty().then(|| seqs[0] - 1);
                 later.or(anywhere)
@@ -266,6 +291,10 @@ impl Walk<'_> {
             seqs.find(|seq| **seq > cursor && **seq <= until)
         });
         let (Some(cursor), Some(&seq)) = (cursor, next) else {
+            if run.doubles.0 == said && run.doubles.1 > 0 {
+                run.doubles.1 -= 1;
+                return;
+            }
             if MADE_BY_OWNERS.contains(&t) {
                 return self.made_by_owner(guild, t, said, at);
             }

@@ -307,8 +307,10 @@ async fn a_leave_right_after_a_move_is_told(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
     let (a, b) = two_nodes(&world).await;
-    b.until("the map", |node| node.metric("node_map_version") == 1.0)
-        .await;
+    for node in [&a, &b] {
+        node.until("the map", |node| node.metric("node_map_version") == 1.0)
+            .await;
+    }
     let member = world.member.to_string();
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
