@@ -689,15 +689,6 @@ impl Edge {
             return self.next(state, realm, pending.core, out);
         }
         if entry.serving.as_ref() != Some(server) {
-            for (&from, (user, watch)) in state.watches.get(&realm).into_iter().flatten() {
-                let change = WatchChange {
-                    guild: realm.cast(),
-                    from,
-                    user: *user,
-                    watch: Some(watch.clone()),
-                };
-                out.push((server.clone(), Message::Watch(Box::new(change))));
-            }
             if *server == best {
                 self.moving.done(realm);
             }
@@ -718,6 +709,20 @@ impl Edge {
             }
         }
         if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
+            if !serves || !sub.live {
+                // Whom it has subscribed there by now, and nobody of other cores.
+                let watches = state.watches.get(&realm).into_iter().flatten();
+                let of_core = watches.filter(|(from, _)| from.core == pending.core);
+                for (&from, (user, watch)) in of_core {
+                    let change = WatchChange {
+                        guild: realm.cast(),
+                        from,
+                        user: *user,
+                        watch: Some(watch.clone()),
+                    };
+                    out.push((server.clone(), Message::Watch(Box::new(change))));
+                }
+            }
             sub.pending = None;
             let mut replay = ok.replay;
             let mut position = ok.position;

@@ -4,6 +4,7 @@
 mod asks;
 mod presence;
 mod status;
+mod watch;
 
 use std::{
     collections::BTreeMap,

@@ -158,7 +158,7 @@ impl Node {
 }
 
 /// Two nodes, the first of which owns everything.
-async fn two_nodes(world: &World) -> (Node, Node) {
+pub(super) async fn two_nodes(world: &World) -> (Node, Node) {
     let (a, b) = (Node::start(world, "a"), Node::start(world, "b"));
     for node in [&a, &b] {
         node.until("event feed", |node| node.status.is_ready())

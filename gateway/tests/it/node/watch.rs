@@ -1,0 +1,58 @@
+//! Lists of members that sessions look at, over nodes.
+
+use guildhall_gateway::bus::{Address, Watch, WatchChange};
+
+use super::{presence::two_nodes, *};
+
+/// Waits until the owner tells a core something for one of its sessions.
+async fn told(inbox: &Inbox, what: EventKind) {
+    let started = Instant::now();
+    loop {
+        match inbox.messages.try_recv() {
+            Ok(ToCore::Tell { dispatches, .. })
+                if dispatches.iter().any(|(kind, _)| *kind == what) =>
+            {
+                return;
+            }
+            Ok(_) => {}
+            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+        assert!(started.elapsed() < PATIENCE, "never: {what:?}");
+    }
+}
+
+/// A new owner hears from each core what its sessions look at, when it knows their users.
+#[sqlx::test(migrations = "../migrations")]
+async fn lists_go_on_for_all_cores_after_a_move(db: PgPool) {
+    let world = World::new(db).await;
+    let (a, b) = two_nodes(&world).await;
+    for (core, user) in [(0, world.owner), (1, world.member)] {
+        let subscriptions = vec![world.subscription(&[user], None)];
+        let subscribe = ToNode::Subscribe {
+            core,
+            subscriptions,
+        };
+        a.requests.send(subscribe).await.unwrap();
+        let change = WatchChange {
+            guild: world.guild,
+            from: Address {
+                core,
+                session: SessionKey {
+                    slot: 1,
+                    generation: 1,
+                },
+            },
+            user,
+            watch: Some(Watch {
+                channels: vec![(world.open, vec![0])],
+                members: Vec::new(),
+            }),
+        };
+        let watch = ToNode::Watch(Box::new(change));
+        a.requests.send(watch).await.unwrap();
+    }
+    let list = EventKind::GuildMemberListUpdate;
+    tokio::join!(told(&a.inbox, list), told(&a.second, list));
+    world.publish_map(2, &[&a, &b], 1, Some(0)).await;
+    tokio::join!(told(&a.inbox, list), told(&a.second, list));
+}
