@@ -395,7 +395,7 @@ async fn moderators_need_one_where_the_guild_says_so(db: PgPool) {
     app.join(&bob, hall).await;
     app.join(&carol, hall).await;
     let free = Permissions::MANAGE_NICKNAMES | Permissions::VIEW_AUDIT_LOG;
-    let held = Permissions::NEEDS_FACTOR - Permissions::ADMINISTRATOR | free;
+    let held = (Permissions::NEEDS_FACTOR - Permissions::ADMINISTRATOR) | free;
     app.grant(&bob, hall, held).await;
     let guild = format!("/guilds/{}", hall.id);
     let general = format!("/channels/{}", hall.general);

@@ -29,9 +29,10 @@ use crate::{
 /// Bytes of bodies kept for RESUME, and bytes that may wait for a slow socket.
 pub const REPLAY_BYTES_MAX: usize = 8 << 20;
 pub const UNSENT_BYTES_MAX: usize = 2 << 20;
-/// Bots get the load of many guilds on one session.
+/// Bots get the load of many guilds on one session. What waits is less than what is kept: a bot that
+/// is closed for it can resume.
 pub const BOT_REPLAY_BYTES_MAX: usize = 16 << 20;
-pub const BOT_UNSENT_BYTES_MAX: usize = 16 << 20;
+pub const BOT_UNSENT_BYTES_MAX: usize = 12 << 20;
 /// Dispatches that may wait for a slow socket. A reader further behind is closed with 4000
 /// and may resume.
 pub const UNSENT_DISPATCHES_MAX: u64 = 4096;
