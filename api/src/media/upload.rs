@@ -328,7 +328,8 @@ async fn receive(
 impl Media {
     /// Streams a whole body into the store, under a path announced with this lease.
     ///
-    /// Errors: 40005 above `bytes_max`, 400 for a body that breaks off.
+    /// Errors: 40005 above `bytes_max`, 400 for a body that breaks off, 50001 if some row shows a
+    /// file of this path by the end of the body.
     pub(crate) async fn receive_body(
         &self,
         path: String,
@@ -344,7 +345,14 @@ impl Media {
         loop {
             match tokio::time::timeout(PAUSE_MAX, body.next()).await {
                 Ok(Some(Ok(chunk))) => received = received.write(chunk).await?,
-                Ok(None) => return received.finish(media, filename).await,
+                Ok(None) => {
+                    // What came before may be shown by now.
+                    if media.is_used(&received.path).await? {
+                        received.abort().await;
+                        return Err(ErrorCode::MissingAccess.into());
+                    }
+                    return received.finish(media, filename).await;
+                }
                 Ok(Some(Err(_))) | Err(_) => {
                     received.abort().await;
                     return Err(ErrorCode::BadRequest.into());

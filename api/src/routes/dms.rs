@@ -583,7 +583,7 @@ impl Form for AddRecipient {
     }
 }
 
-/// A friend joins a group DM; from a DM of two, a new group with all three is made (201).
+/// A friend joins a group DM; from a DM of two friends, a new group with all three is made (201).
 ///
 /// Errors: 10003, 10013, 20001, 30004, 50024, 50033.
 #[utoipa::path(
@@ -624,6 +624,10 @@ async fn add_group_dm_user(
     if access.kind == ChannelKind::DM {
         let mut others: BTreeSet<_> = access.participants().collect();
         others.remove(&user.id);
+        // As in any new group: whoever blocks the caller is not pulled in, nor is a bot.
+        for &other in &others {
+            require_friends(&mut tx, user.id, other).await?;
+        }
         others.insert(user_id);
         let id = insert_group(&app, &mut tx, user.id, &others).await?;
         sqlx::query!(

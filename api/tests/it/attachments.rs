@@ -512,6 +512,38 @@ async fn files_can_come_before_their_message_through_slots(db: PgPool) {
         .expect_error(403, 50001);
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let slots = json!({ "files": [{ "filename": "a.txt", "file_size": 10 }] });
+    let path = format!("/channels/{}/attachments", guild.general);
+    let slots = app.post(&alice, &path, slots).await.expect(200);
+    let slot = &slots["attachments"][0];
+    let url = slot["upload_url"].as_str().unwrap();
+    let url = url.strip_prefix("http://127.0.0.1:8080").unwrap();
+    let first = app.client.put(format!("{}{url}", app.origin)).body("first");
+    assert_eq!(first.send().await.unwrap().status(), 200);
+
+    let address = app.origin.strip_prefix("http://").unwrap();
+    let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("PUT {url} HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nsec");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    // Time to begin; if it has not begun by then it is refused even so.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let name = &slot["upload_filename"];
+    let body = json!({ "attachments": [{ "id": "0", "uploaded_filename": name }] });
+    let message = app.post(&alice, &messages(guild), body).await.expect(200);
+    slow.write_all(b"ond").await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 403");
+    let shown = app.fetch_url(&message["attachments"][0]["url"]).await;
+    assert_eq!(shown.bytes().await.unwrap(), "first");
+}
+
 /// A beginning of an Ogg file.
 fn ogg() -> Vec<u8> {
     let mut page = b"OggS\0\x02".to_vec();

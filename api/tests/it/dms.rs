@@ -237,6 +237,42 @@ async fn a_group_takes_friends_in_and_lets_them_go(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_dm_becomes_a_group_of_friends_only(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, bot) = friends(&app).await;
+    let with_bob = format!(
+        "{}/recipients/{}",
+        at(&dm(&app, &alice, &bob).await),
+        carol.id
+    );
+    // Bob wants to hear nothing of Alice any more; bots are in no groups.
+    relate(&app, &bob, &alice, 2).await;
+    sqlx::query("delete from relationship where user_id = $1 and other_id = $2")
+        .bind(alice.id.to_db())
+        .bind(bob.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let with_bot = format!(
+        "{}/recipients/{}",
+        at(&dm(&app, &alice, &bot).await),
+        carol.id
+    );
+    let told = app.event_names(bob.id).await.len();
+    for path in [&with_bob, &with_bot] {
+        app.put(&alice, path, json!({}))
+            .await
+            .expect_error(400, 50033);
+    }
+    assert_eq!(app.event_names(bob.id).await.len(), told);
+    relate(&app, &bob, &alice, 1).await;
+    relate(&app, &alice, &bob, 1).await;
+    let group = app.put(&alice, &with_bob, json!({})).await.expect(201);
+    assert_eq!(group["type"], 3);
+    assert_eq!(group["recipients"].as_array().unwrap().len(), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_guild_opens_no_doors_while_it_pauses_or_is_restricted(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;

@@ -104,6 +104,22 @@ async fn guilds_are_made_by_people_with_a_name_for_it(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_too_many_channels_name_is_not_looked_for(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let with = |count: usize| {
+        let channel = json!({ "name": "hall", "parent_id": 7 });
+        json!({ "name": "Hall", "channels": vec![channel; count] })
+    };
+    app.post(&alice, "/guilds", with(500))
+        .await
+        .expect_fault("channels.499.parent_id", "CHANNEL_INVALID");
+    let refused = app.post(&alice, "/guilds", with(501)).await;
+    let refused = refused.expect_fault("channels", "BASE_TYPE_BAD_LENGTH");
+    assert!(refused["errors"]["channels"].get("499").is_none());
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn nobody_is_in_more_than_100_guilds(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob) = (app.user("alice").await, app.user("bob").await);

@@ -271,3 +271,20 @@ async fn who_came_for_a_visit_leaves_with_their_last_session_unless_given_a_role
     app.app.remove_temporary_members().await.unwrap();
     assert_eq!(members().await.len(), 2);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_was_given_the_guild_is_no_temporary_member_any_more(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({ "temporary": true })).await;
+    app.post(&bob, &path, json!({})).await.expect(200);
+    let guild = format!("/guilds/{}", hall.id);
+    app.patch(&alice, &guild, json!({ "owner_id": bob.id }))
+        .await
+        .expect(200);
+    let done = sqlx::query("update temporary_member set seen_at = now() - interval '1 hour'");
+    assert_eq!(done.execute(&app.db).await.unwrap().rows_affected(), 1);
+    app.app.remove_temporary_members().await.unwrap();
+    let kept = app.get(&bob, &guild).await.expect(200);
+    assert_eq!(kept["owner_id"], json!(bob.id));
+}

@@ -1,5 +1,5 @@
 //! Temporary members: who came by a temporary invite goes when their last session has ended,
-//! unless somebody gave them a role.
+//! unless somebody gave them a role, or the guild.
 //!
 //! Gateways note whom they see (`gateway/src/node/temporary.rs`); who was not seen for a while
 //! has no session any more, also where no gateway is left to tell so.
@@ -37,11 +37,12 @@ pub(crate) async fn admit_for_now(
     Ok(())
 }
 
-/// Lets those stay who have a role, removes those who have no session any more.
+/// Lets those stay who have a role or own the guild, removes those who have no session any more.
 pub(crate) async fn remove_unseen(app: &App) -> Result<()> {
     sqlx::query!(
-        "delete from temporary_member t using member m
-         where m.guild_id = t.guild_id and m.user_id = t.user_id and m.roles <> '{}'",
+        "delete from temporary_member t using member m, guild g
+         where m.guild_id = t.guild_id and m.user_id = t.user_id and g.guild_id = t.guild_id
+           and (m.roles <> '{}' or g.owner_id = t.user_id)",
     )
     .execute(&app.db)
     .await?;
@@ -81,6 +82,10 @@ async fn remove_one(app: &App, guild: Id<Guild>, user: Id<User>) -> Result<()> {
     .fetch_one(&mut *tx)
     .await?;
     if !still {
+        return Ok(());
+    }
+    let found = guildhall_store::guild::by_id(&mut tx, guild).await?;
+    if found.is_some_and(|(found, _)| found.owner_id == user) {
         return Ok(());
     }
     let member = find(&mut tx, guild, user).await?;
