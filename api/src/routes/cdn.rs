@@ -136,7 +136,7 @@ async fn image(
     }
     let tag = format!("\"{name}-{extension}-{}\"", size.unwrap_or_default());
     if is_known(headers, &tag) {
-        return Ok(not_modified(&tag));
+        return Ok(not_modified(&tag, FOR_GOOD));
     }
     let variant = Variant { format, size };
     let bytes = app.media.render(&found, variant).await?;
@@ -162,7 +162,7 @@ async fn embed_avatar(
     let tag = format!("\"default-{index}-{size}\"");
     let index: usize = index.parse().map_err(|_| ErrorCode::NotFound)?;
     if is_known(&headers, &tag) && index < 6 {
-        return Ok(not_modified(&tag));
+        return Ok(not_modified(&tag, FOR_GOOD));
     }
     let drawn = tokio::task::spawn_blocking(move || default_avatar(index, size)).await;
     let bytes = drawn.ok().flatten().ok_or(ErrorCode::NotFound)?;
@@ -192,7 +192,7 @@ async fn sticker(
     }
     let tag = format!("\"{id}-{extension}-{}\"", size.unwrap_or_default());
     if is_known(&headers, &tag) {
-        return Ok(not_modified(&tag));
+        return Ok(not_modified(&tag, FOR_GOOD));
     }
     let own = match found.content_type.as_str() {
         "application/json" => "json",
@@ -260,7 +260,7 @@ async fn attachment(
 async fn streamed(app: &App, file: &File, headers: &HeaderMap, cache: &str) -> Result<Response> {
     let tag = format!("\"{}\"", file.path.rsplit('/').next().unwrap_or_default());
     if is_known(headers, &tag) {
-        return Ok(not_modified(&tag));
+        return Ok(not_modified(&tag, cache));
     }
     let range = headers
         .get(header::RANGE)
@@ -307,11 +307,11 @@ fn whole(bytes: Bytes, content_type: &str, tag: &str) -> Response {
     response
 }
 
-fn not_modified(tag: &str) -> Response {
+fn not_modified(tag: &str, cache: &str) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     set(&mut response, header::ETAG, tag);
-    set(&mut response, header::CACHE_CONTROL, FOR_GOOD);
+    set(&mut response, header::CACHE_CONTROL, cache);
     response
 }
 
