@@ -382,6 +382,8 @@ pub enum ToCore {
     SendAway {
         over: Duration,
     },
+    /// The clients that were not sent away yet stay.
+    KeepClients,
     /// Messages that [`ToNode::Missed`] asked for; none if they could not be read.
     Missed {
         session: SessionKey,

@@ -121,6 +121,8 @@ pub struct Core {
     scratch: Box<[u8]>,
     generation: u32,
     draining: bool,
+    /// Of the newest order to send clients away or to keep them; older ones are over.
+    away_order: u64,
     dispatched: u64,
     /// When the oldest event was stored that sessions wait for; Unix time.
     sampled_from_ms: Option<u64>,
@@ -212,6 +214,7 @@ impl Core {
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,
             draining: false,
+            away_order: 0,
             dispatched: 0,
             sampled_from_ms: None,
             busy: load::Busy::new(),
@@ -250,6 +253,7 @@ impl Core {
             ToCore::Stored(chunk) => self.stored(chunk),
             ToCore::RedisForgot { doubt, loss } => self.redis_forgot(doubt, loss),
             ToCore::SendAway { over } => self.send_away_over(over),
+            ToCore::KeepClients => self.keep_clients(),
             ToCore::Missed { session, messages } => self.missed(session, messages),
             ToCore::Tell {
                 session,

@@ -1,6 +1,6 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
-use std::{rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -11,7 +11,7 @@ use guildhall_shared::{
     shard::{self, Position},
 };
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::LocalSet, time::sleep};
 
 use super::{
     Core,
@@ -420,4 +420,47 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     for client in [&stays, &returns] {
         assert_eq!(bench.read(client), [deleted()]);
     }
+}
+
+#[test]
+fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
+    let mut bench = Bench::new(1);
+    let clients: Vec<Client> = (0..20).map(|_| bench.identified()).collect();
+    let Bench {
+        core,
+        requests: _requests,
+        ..
+    } = bench;
+    let core = Rc::new(RefCell::new(core));
+    core.borrow_mut().this = Rc::downgrade(&core);
+    let left = || {
+        let core = core.borrow();
+        let mut left = 0;
+        for client in &clients {
+            left += usize::from(!core.is_closing(client.connection));
+        }
+        left
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let over = Duration::from_secs(2);
+        core.borrow_mut().on_message(ToCore::SendAway { over });
+        while left() == clients.len() {
+            sleep(Duration::from_millis(10)).await;
+        }
+        core.borrow_mut().on_message(ToCore::KeepClients);
+        let kept = left();
+        assert!(kept > 0);
+        sleep(Duration::from_millis(400)).await;
+        assert_eq!(left(), kept);
+
+        let over = Duration::ZERO;
+        core.borrow_mut().on_message(ToCore::SendAway { over });
+        while left() > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
 }

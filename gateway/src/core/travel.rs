@@ -280,9 +280,11 @@ impl Core {
         self.dispatch_body(slot, EventKind::Resumed, b"{}");
     }
 
-    /// Asks the clients that are here now to reconnect, evenly spread over a time; who comes later
-    /// stays.
+    /// Asks the clients that are here now to reconnect, evenly spread over a time, unless they are
+    /// to stay meanwhile; who comes later stays.
     pub(super) fn send_away_over(&mut self, over: Duration) {
+        self.away_order += 1;
+        let order = self.away_order;
         let keys: Vec<SessionKey> = self
             .connections
             .iter()
@@ -296,6 +298,9 @@ impl Core {
             for keys in keys.chunks(wave) {
                 tokio::time::sleep(pause).await;
                 let mut core = core.borrow_mut();
+                if core.away_order != order {
+                    return;
+                }
                 core.now = clock::now();
                 for key in keys {
                     if core.connection(*key).is_some() {
@@ -305,5 +310,9 @@ impl Core {
                 core.flush();
             }
         });
+    }
+    /// Those that were not asked to reconnect yet are not asked any more.
+    pub(super) fn keep_clients(&mut self) {
+        self.away_order += 1;
     }
 }

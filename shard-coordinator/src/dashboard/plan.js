@@ -46,6 +46,8 @@ function words(change) {
 
 let changes = [];
 let plan = null;
+/** Counts previews and changes of the list: only the newest preview is shown. */
+let previews = 0;
 
 export function setPlanNodes(nodes) {
   keep(byId("node"), nodes.map((node) => node.id), (id) => id, (id) => el("option", { value: id }, id));
@@ -59,6 +61,7 @@ export async function planOne(change) {
 }
 
 function drawChanges() {
+  previews += 1;
   plan = null;
   byId("plan").hidden = true;
   byId("plan-error").textContent = "";
@@ -78,12 +81,14 @@ function remove(place) {
 async function preview() {
   byId("preview").disabled = true;
   byId("plan-error").textContent = "";
+  const asked = ++previews;
   try {
-    drawPlan(await post("plan", { changes }));
+    const made = await post("plan", { changes });
+    if (asked === previews) drawPlan(made); // else the changes are others by now
   } catch (error) {
-    byId("plan-error").textContent = error.message;
+    if (asked === previews) byId("plan-error").textContent = error.message;
   } finally {
-    byId("preview").disabled = changes.length === 0;
+    if (asked === previews) byId("preview").disabled = changes.length === 0;
   }
 }
 
@@ -112,13 +117,13 @@ function drawPlan(made) {
 }
 
 async function apply() {
-  const { outcome } = plan;
+  const { id, outcome } = plan;
   const text = `${plan.changes.map(words).join("\n")}\n\n${plural(outcome.moves.length, "shard")} move, `
     + `${plural(outcome.sessions, "session")} are sent to other nodes. About ${grouped(outcome.seconds)} s.`;
-  if (!(await ask(`Apply plan ${plan.id}?`, text, "Apply"))) return;
+  if (!(await ask(`Apply plan ${id}?`, text, "Apply"))) return;
   try {
-    await post(`plan/${plan.id}/apply`);
-    toast(`Plan ${plan.id} runs.`);
+    await post(`plan/${id}/apply`); // the one that was shown
+    toast(`Plan ${id} runs.`);
     changes = [];
     drawChanges();
   } catch (error) {

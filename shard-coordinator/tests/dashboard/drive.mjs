@@ -118,6 +118,27 @@ async function drainsANode() {
   await page.context().close();
 }
 
+async function aPreviewOfRemovedChangesIsNotShown() {
+  const { page, faults } = await open("light");
+  await signIn(page, OPERATE_TOKEN);
+  await row(page, "gateway-2").filter({ hasText: "Active" }).waitFor();
+  let release;
+  const held = new Promise((resolve) => { release = resolve; });
+  await page.route("**/admin/v1/plan", async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.getByRole("button", { name: "Drain gateway-2", exact: true }).click();
+  await page.getByRole("button", { name: "Remove: Drain gateway-2" }).click();
+  const late = page.waitForResponse((response) => response.url().endsWith("/admin/v1/plan"));
+  release();
+  await (await late).finished();
+  await page.waitForTimeout(300);
+  assert.ok(await page.locator("#plan").isHidden());
+  assert.deepEqual(faults, []);
+  await page.context().close();
+}
+
 async function readersMayOnlyLook() {
   const { page, faults } = await open("dark");
   await signIn(page, READ_TOKEN);
@@ -134,6 +155,7 @@ async function readersMayOnlyLook() {
 
 try {
   await drainsANode();
+  await aPreviewOfRemovedChangesIsNotShown();
   await readersMayOnlyLook();
 } finally {
   await browser.close();

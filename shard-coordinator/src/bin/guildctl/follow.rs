@@ -15,6 +15,9 @@ use crate::print::count;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Coordinators may be away for so long (a restart, a take-over) before waiting gives up.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+/// A node that is not live for so long is gone. Redis may have lost its heartbeat, and the map, for
+/// a moment: what the node has left is not known then.
+const GONE_AFTER: Duration = Duration::from_secs(15);
 
 /// Until nothing is left on the node, or it is gone.
 ///
@@ -23,6 +26,7 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
     let mut shown = Shown::new();
     // Shards and sessions at the start: what the bar counts down from.
     let mut at_first = None;
+    let mut presence = Presence::default();
     loop {
         let nodes: NodesAnswer = patiently(client, &Ask::get(["nodes"])).await?;
         let Some(info) = nodes.nodes.into_iter().find(|info| info.id == node) else {
@@ -32,6 +36,19 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
         if info.state != NodeState::Draining {
             shown.end();
             return Err(Error::Failed(format!("{node} does not drain any more")));
+        }
+        match presence.look(Instant::now(), info.status.is_some()) {
+            Seen::Live => {}
+            Seen::Silent => {
+                let all = at_first.map_or(0, |all: Left| all.sum());
+                shown.show(all, 0, &format!("{node}: no heartbeat"));
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            Seen::Gone => {
+                shown.end();
+                return Ok(());
+            }
         }
         let left = Left::of(&info);
         let all = *at_first.get_or_insert(left);
@@ -47,6 +64,35 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
         );
         shown.show(all.sum(), done, &format!("{node}: {left}"));
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether a node is there, as far as it shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Live,
+    /// Not live for less than [`GONE_AFTER`].
+    Silent,
+    Gone,
+}
+
+/// Since when a node has not been live.
+#[derive(Debug, Default)]
+struct Presence {
+    silent_since: Option<Instant>,
+}
+
+impl Presence {
+    fn look(&mut self, now: Instant, is_live: bool) -> Seen {
+        if is_live {
+            self.silent_since = None;
+            return Seen::Live;
+        }
+        let since = *self.silent_since.get_or_insert(now);
+        match now.saturating_duration_since(since) >= GONE_AFTER {
+            true => Seen::Gone,
+            false => Seen::Silent,
+        }
     }
 }
 
@@ -167,6 +213,29 @@ impl Shown {
     fn end(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_heartbeat_is_lost_for_a_moment_is_not_gone() {
+        let start = Instant::now();
+        let mut presence = Presence::default();
+        let almost = GONE_AFTER - Duration::from_millis(1);
+        for (after, is_live, seen) in [
+            (Duration::ZERO, true, Seen::Live),
+            (Duration::ZERO, false, Seen::Silent),
+            (almost, false, Seen::Silent),
+            (almost, true, Seen::Live),
+            (GONE_AFTER, false, Seen::Silent),
+            (GONE_AFTER + almost, false, Seen::Silent),
+            (GONE_AFTER + GONE_AFTER, false, Seen::Gone),
+        ] {
+            assert_eq!(presence.look(start + after, is_live), seen, "{after:?}");
         }
     }
 }
