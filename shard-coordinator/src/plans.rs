@@ -341,14 +341,17 @@ pub(crate) async fn finish(db: &PgPool, who: &str, done: Finished<'_>) -> Result
         deeds.push(("move_dropped", json!({ "moves": done.dropped })));
     }
     if let Some(id) = done.plan {
-        sqlx::query!(
+        let ended = sqlx::query!(
             "update cluster_plan set state = 'done', ended_at = now()
              where plan_id = $1 and state = 'applying'",
             id,
         )
         .execute(&mut *tx)
         .await?;
-        deeds.push(("plan_done", json!({ "plan": id })));
+        // Else it was aborted meanwhile.
+        if ended.rows_affected() > 0 {
+            deeds.push(("plan_done", json!({ "plan": id })));
+        }
     }
     for (action, detail) in deeds {
         let deed = Deed {

@@ -167,8 +167,12 @@ impl Reconciler {
         self.measure(&orders, &seen, &step);
 
         match next_map(lease.term, step.layout.clone(), known, in_redis, self.tried)? {
-            // The plan took its time.
-            Some(_) if self.lead.current(Instant::now()) != Some(lease) => return Ok(()),
+            // The plan took its time. A lease that was renewed meanwhile is still this term's.
+            Some(_)
+                if self.lead.current(Instant::now()).map(|now| now.term) != Some(lease.term) =>
+            {
+                return Ok(());
+            }
             Some(map) => {
                 let version = map.version;
                 self.publish(map).await?;

@@ -470,6 +470,10 @@ impl Core {
         let Some(hub) = self.hub.get(realm) else {
             return;
         };
+        // Else it has left since, and came again: its turn is still to come.
+        if !hub.waiting(session.user).contains(&key.slot) {
+            return;
+        }
         let is_old = hub.position().is_some_and(|have| have > position);
         self.snapshots.came(key, guild, body.len());
         if is_old || !self.takes_snapshot(key.slot) {

@@ -202,12 +202,21 @@ async fn by_code(
     client: Id<Application>,
     fields: &Fields,
 ) -> Result<Tokens, Refusal> {
-    let code = fields.find("code").ok_or(INVALID_REQUEST)?;
+    let hash = oauth::hash(fields.find("code").ok_or(INVALID_REQUEST)?);
+    let user = sqlx::query_scalar!(
+        "select user_id from oauth2_code where code_hash = $1",
+        &hash,
+    )
+    .fetch_optional(&mut *db)
+    .await?
+    .ok_or(INVALID_GRANT)?;
+    // Before the code's row, as whoever withdraws a user's codes does.
+    access::lock_realms(&mut *db, [Id::<User>::from_db(user).cast()]).await?;
     let code = sqlx::query!(
         r#"delete from oauth2_code where code_hash = $1
            returning application_id, user_id, scopes, redirect_uri, code_challenge,
                      expires_at > now() as "is_valid!""#,
-        oauth::hash(code),
+        &hash,
     )
     .fetch_optional(&mut *db)
     .await?
@@ -389,6 +398,8 @@ pub(super) async fn withdraw(
     user: Id<User>,
     application: Id<Application>,
 ) -> Result<()> {
+    // Whoever gives tokens holds it, too: theirs are among those that go, or come after.
+    access::lock_realms(&mut *db, [user.cast()]).await?;
     for statement in [
         "delete from oauth2_token where user_id = $1 and application_id = $2",
         "delete from oauth2_code where user_id = $1 and application_id = $2",
