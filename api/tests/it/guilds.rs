@@ -115,7 +115,7 @@ async fn what_too_many_channels_name_is_not_looked_for(db: PgPool) {
         .await
         .expect_fault("channels.499.parent_id", "CHANNEL_INVALID");
     let refused = app.post(&alice, "/guilds", with(501)).await;
-    let refused = refused.expect_fault("channels", "BASE_TYPE_BAD_LENGTH");
+    let refused = refused.expect_fault("channels", "BASE_TYPE_MAX_LENGTH");
     assert!(refused["errors"]["channels"].get("499").is_none());
 }
 
