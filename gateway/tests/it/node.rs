@@ -43,7 +43,7 @@ use sqlx::PgPool;
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -62,8 +62,19 @@ static DATABASE: AtomicU32 = AtomicU32::new(0);
 /// Channels are not: each test takes its own ids.
 static IDS: AtomicU64 = AtomicU64::new(1);
 
+/// Channels of Redis are shared by all tests: the one that floods them runs alone, as what has no number
+/// (presence) may be lost then.
+static FLOOD: RwLock<()> = RwLock::const_new(());
+
+#[expect(dead_code, reason = "held as long as the test lasts")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
 /// A guild with an owner, a member, an open channel, and ways to make events.
 struct World {
+    _turn: Turn,
     db: PgPool,
     url: String,
     redis_url: String,
@@ -76,6 +87,14 @@ struct World {
 
 impl World {
     async fn new(db: PgPool) -> Self {
+        Self::in_turn(db, Turn::Shared(FLOOD.read().await)).await
+    }
+
+    async fn alone(db: PgPool) -> Self {
+        Self::in_turn(db, Turn::Alone(FLOOD.write().await)).await
+    }
+
+    async fn in_turn(db: PgPool, turn: Turn) -> Self {
         let base = IDS.fetch_add(1, Ordering::Relaxed);
         let stamp = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -154,6 +173,7 @@ impl World {
             .unwrap();
         empty(&mut redis).await;
         Self {
+            _turn: turn,
             url: format!("{server}/{name}"),
             redis_url,
             redis,
@@ -729,7 +749,7 @@ async fn a_newcomer_is_named_alone_and_all_hear_what_follows(db: PgPool) {
 
 #[sqlx::test(migrations = "../migrations")]
 async fn cores_without_room_are_caught_up_later(db: PgPool) {
-    let world = World::new(db).await;
+    let world = World::alone(db).await;
     let node = Node::start(&world, "a");
     for (core, user, inbox) in [
         (0, world.owner, &node.inbox),

@@ -115,6 +115,13 @@ impl World {
 }
 
 impl Node {
+    /// Waits for the sessions of a person who is here: from then on what friends do is heard.
+    async fn hears_of_itself(&self) -> Value {
+        let sessions = self.event().await;
+        assert_eq!(sessions.kind, EventKind::SessionsReplace);
+        serde_json::from_slice(&sessions.body).unwrap()
+    }
+
     /// The next PRESENCE_UPDATE: whose, and which status. Other ephemeral events are passed over.
     async fn presence(&self) -> (String, String) {
         loop {
@@ -250,10 +257,8 @@ async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     let (a, b) = two_nodes(&world).await;
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
-    let sessions = a.event().await;
-    assert_eq!(sessions.kind, EventKind::SessionsReplace);
-    let d: Value = serde_json::from_slice(&sessions.body).unwrap();
-    assert_eq!(d[0]["session_id"], "07".repeat(16));
+    let sessions = a.hears_of_itself().await;
+    assert_eq!(sessions[0]["session_id"], "07".repeat(16));
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     assert_eq!(a.presence().await, (world.member.to_string(), "dnd".into()));
@@ -280,6 +285,7 @@ async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
     let member = world.member.to_string();
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
+    a.hears_of_itself().await;
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
@@ -314,6 +320,7 @@ async fn a_leave_right_after_a_move_is_told(db: PgPool) {
     let member = world.member.to_string();
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
+    a.hears_of_itself().await;
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
@@ -340,6 +347,7 @@ async fn whoever_is_with_another_owner_is_not_told_to_be_gone(db: PgPool) {
     let member = world.member.to_string();
     a.subscribe(world.home(world.owner, Status::Online)).await;
     a.subscribed().await;
+    a.hears_of_itself().await;
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
