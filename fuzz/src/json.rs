@@ -29,8 +29,9 @@ pub(crate) fn command(bytes: &[u8]) {
         Ok(Command::Identify(_)) => op == 2,
         Ok(Command::Presence(_)) => op == 3,
         Ok(Command::Voice(_)) => op == 4,
+        // Who never had a sequence says `null`, or nothing.
         Ok(Command::Resume(resume)) => {
-            op == 6 && seq.and_then(ValueAsScalar::as_u64) == Some(resume.seq)
+            op == 6 && seq.and_then(ValueAsScalar::as_u64).unwrap_or(0) == resume.seq
         }
         Ok(Command::Watch(_)) => matches!(op, 14 | 37),
         Ok(Command::Sounds(_)) => op == 31,
