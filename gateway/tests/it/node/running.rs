@@ -1,0 +1,170 @@
+//! A node that runs beside its test.
+
+use std::thread::JoinHandle;
+
+use guildhall_gateway::{
+    bus::{self, CoreHandle, Subscribed, ViewChange},
+    node::{self, ClusterKey, Status},
+};
+use guildhall_shared::voice::VoiceSettings;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// A node with two cores, which are the test; most tests use the first only.
+pub(super) struct Node {
+    pub(super) id: String,
+    pub(super) requests: mpsc::Sender<ToNode>,
+    pub(super) inbox: Inbox,
+    pub(super) second: Inbox,
+    pub(super) status: Arc<Status>,
+    registry: prometheus::Registry,
+    pub(super) shutdown: CancellationToken,
+    thread: Option<JoinHandle<Result<(), node::Error>>>,
+}
+
+/// Each node of a test has one of its own.
+pub(super) fn boot_of(id: &str) -> u32 {
+    id.bytes().map(u32::from).sum()
+}
+
+impl Node {
+    pub(super) fn start(world: &World, id: &str) -> Self {
+        Self::start_with(world, id, &world.redis_url, "key")
+    }
+
+    pub(super) fn start_with(world: &World, id: &str, redis_url: &str, key: &str) -> Self {
+        let (handle, inbox): (CoreHandle, Inbox) = bus::inbox();
+        let (second_handle, second) = bus::inbox();
+        let (requests, receiver) = mpsc::channel(64);
+        let (status, registry) = (Arc::new(Status::default()), prometheus::Registry::new());
+        let shutdown = CancellationToken::new();
+        let config = node::Config {
+            node_id: id.to_owned(),
+            boot: boot_of(id),
+            resume: guildhall_gateway::config::ResumeLog::Async,
+            database_url: world.url.clone(),
+            redis_url: redis_url.to_owned(),
+            relay_listen: "127.0.0.1:0".parse().unwrap(),
+            relay_advertise: None,
+            relay_public: false,
+            gateway_url: "ws://127.0.0.1".into(),
+            cluster_key: ClusterKey::new(key).unwrap(),
+            shards: SHARDS,
+            identify_concurrency: 1,
+            db_connections_max: 4,
+            voice: VoiceSettings::new(Some("voice.test:443".to_owned()), "a key"),
+            status: status.clone(),
+            registry: registry.clone(),
+        };
+        let stop = shutdown.clone();
+        let thread = std::thread::spawn(move || {
+            node::run(config, vec![handle, second_handle], receiver, stop)
+        });
+        let node = Self {
+            id: id.to_owned(),
+            requests,
+            inbox,
+            second,
+            status,
+            registry,
+            shutdown,
+            thread: Some(thread),
+        };
+        let started = Instant::now();
+        while node.status.relay_addr().is_none() {
+            assert!(started.elapsed() < PATIENCE, "the node does not start");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        node
+    }
+
+    pub(super) fn relay(&self) -> SocketAddr {
+        self.status.relay_addr().unwrap()
+    }
+
+    pub(super) async fn subscribe(&self, subscription: Subscription) {
+        let subscriptions = vec![subscription];
+        self.requests
+            .send(ToNode::Subscribe {
+                core: 0,
+                subscriptions,
+            })
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn next_within(&self, time: Duration) -> Option<ToCore> {
+        let deadline = Instant::now() + time;
+        loop {
+            if let Ok(message) = self.inbox.messages.try_recv() {
+                return Some(message);
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    pub(super) async fn next(&self) -> ToCore {
+        self.next_within(PATIENCE).await.expect("a message")
+    }
+
+    pub(super) async fn subscribed(&self) -> Subscribed {
+        match self.next().await {
+            ToCore::Subscribed(subscribed) => *subscribed,
+            other => panic!("not subscribed, but {other:?}"),
+        }
+    }
+
+    pub(super) async fn event(&self) -> Arc<Envelope> {
+        match self.next().await {
+            ToCore::Event(event) => event,
+            other => panic!("no event, but {other:?}"),
+        }
+    }
+
+    pub(super) async fn view(&self) -> ViewChange {
+        match self.next().await {
+            ToCore::View { change, .. } => change,
+            other => panic!("no view, but {other:?}"),
+        }
+    }
+
+    pub(super) async fn quiet(&self) {
+        if let Some(message) = self.next_within(QUIET).await {
+            panic!("unexpected {message:?}");
+        }
+    }
+
+    /// A metric of this node without labels.
+    pub(super) fn metric(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        let metric = &family.expect("a metric of this name").get_metric()[0];
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
+    }
+
+    pub(super) async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !is(self) {
+            assert!(started.elapsed() < PATIENCE, "never: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.shutdown.cancel();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap().unwrap();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
