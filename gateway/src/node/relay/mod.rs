@@ -2,6 +2,7 @@
 //! one frame whatever the number of its cores and sessions.
 
 pub(crate) mod auth;
+mod events;
 pub(crate) mod frame;
 pub(crate) mod link;
 pub(crate) mod outbox;
