@@ -51,10 +51,10 @@ const ATTEMPTS_MAX: u32 = 4;
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
 
-/// Snapshots asked for at once, so that an answer stays well below a frame's limit; the
-/// rest is asked for when these have come.
+/// Snapshots asked for at once: what an owner has no room for in its answer is asked for again, and
+/// the rest when these have come.
 const SNAPSHOTS_MAX: usize = 64;
-/// Users in one frame of subscriptions, for the same reason.
+/// Users in one frame of subscriptions, so that it stays well below a frame's limit.
 const USERS_PER_FRAME_MAX: usize = 500_000;
 
 /// Who serves a realm.
@@ -742,6 +742,9 @@ impl Edge {
             sub.live = true;
             if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {
                 sub.position = Some(position);
+                let asked = pending.ask.snapshots.into_iter();
+                let left = asked.filter(|(_, request)| ok.left.contains(&request.session));
+                sub.queue_first(left.collect());
             } else {
                 // Asked for again, snapshots and all, when there is room.
                 sub.queue(pending.ask);
@@ -1197,6 +1200,20 @@ impl CoreSub {
                 queued.users.extend(ask.users);
                 queued.snapshots.extend(ask.snapshots);
             }
+        }
+    }
+
+    /// Snapshots that there was no room for, before those that were asked for since.
+    fn queue_first(&mut self, snapshots: Vec<(Id<User>, SnapshotRequest)>) {
+        if snapshots.is_empty() {
+            return;
+        }
+        let first = Ask {
+            snapshots,
+            ..Ask::default()
+        };
+        if let Some(others) = self.queued.replace(Box::new(first)) {
+            self.queue(*others);
         }
     }
 

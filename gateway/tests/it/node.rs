@@ -3,6 +3,7 @@
 
 mod asks;
 mod presence;
+mod snapshots;
 mod status;
 mod watch;
 

@@ -397,17 +397,26 @@ impl Realm {
         })
     }
 
-    /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members.
-    pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
+    /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members. At most
+    /// one more than fits; and the sessions for which there was no room.
+    pub(crate) fn portion(
+        &self,
+        subscribers: &[Subscriber],
+        bytes_max: usize,
+    ) -> (Vec<(SessionKey, Bytes)>, Vec<SessionKey>) {
+        let (mut snapshots, mut left, mut bytes) = (Vec::new(), Vec::new(), 0);
         let Some(guild) = &self.guild else {
-            return Vec::new();
+            return (snapshots, left);
         };
-        let mut snapshots = Vec::new();
         for subscriber in subscribers.iter().filter(|user| !user.snapshots.is_empty()) {
             let Some(classes) = guild.seen_by(subscriber.user) else {
                 continue;
             };
             for request in &subscriber.snapshots {
+                if bytes >= bytes_max {
+                    left.push(request.session);
+                    continue;
+                }
                 let d = snapshot::guild_create(
                     guild,
                     &self.presences,
@@ -415,10 +424,19 @@ impl Realm {
                     &classes,
                     request,
                 );
-                snapshots.extend(d.map(|d| (request.session, d)));
+                if let Some(d) = d {
+                    bytes += d.len();
+                    snapshots.push((request.session, d));
+                }
             }
         }
-        snapshots
+        (snapshots, left)
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
+        self.portion(subscribers, usize::MAX).0
     }
 
     /// The kept events after `after`, up to the position; `None` if they do not reach back so far.
