@@ -12,6 +12,9 @@ mod guild;
 mod intake;
 mod loads;
 mod member_list;
+mod moderators;
+#[cfg(test)]
+mod moderators_tests;
 mod moves;
 mod online;
 pub(crate) mod people;
