@@ -297,17 +297,14 @@ impl Edge {
                 .filter(|user| !gone.contains(user))
                 .map(|&user| entry.shown(realm, user))
                 .collect();
-            let left: Vec<Server> = servers
+            let left = servers
                 .iter()
-                .filter(|server| entry.is_left(server, &state.pending))
-                .cloned()
+                .filter(|server| entry.is_left(server, &state.pending));
+            let left: Outgoing = left
+                .map(|server| (server.clone(), entry.moved(realm)))
                 .collect();
-            let others = if left.is_empty() {
-                Vec::new()
-            } else {
-                entry.users()
-            };
-            if entry.cores.is_empty() {
+            let has_others = !entry.cores.is_empty();
+            if !has_others {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
                 self.moving.done(realm);
@@ -324,15 +321,8 @@ impl Edge {
                     out.push((server, unsub));
                 }
             }
-            if !others.is_empty() {
-                out.extend(left.into_iter().map(|server| {
-                    let unsub = Message::Unsub {
-                        realm,
-                        users: others.clone(),
-                        moved: true,
-                    };
-                    (server, unsub)
-                }));
+            if has_others {
+                out.extend(left);
             }
             self.next(state, realm, core, &mut out);
         }
