@@ -3,10 +3,8 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use guildhall_redis::{Client, Connection, Patience};
-use sqlx::{
-    PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use guildhall_store::pool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,10 +29,12 @@ use crate::{
 };
 
 /// A transaction or statement that takes longer is cut off: the owners' periodic look at the
-/// event log reaches back further than this (design: path of one event, step 4).
-const STATEMENT_TIMEOUT: &str = "3000";
-/// A request that waits longer for a connection is answered 503.
-const CONNECTION_WAIT: Duration = Duration::from_secs(3);
+/// event log reaches back further than this (design: path of one event, step 4). A request that
+/// waits longer for a connection is answered 503.
+const POSTGRES: pool::Patience = pool::Patience {
+    connection: Duration::from_secs(3),
+    statement: Duration::from_secs(3),
+};
 /// A request waits no longer for what Redis adds to it.
 const REDIS: Patience = Patience {
     answer: Duration::from_millis(500),
@@ -221,14 +221,7 @@ impl App {
 
 /// Connections with the cut-off times every writer to the event log needs.
 pub fn pool(config: &Config) -> Result<PgPool, StartError> {
-    let options: PgConnectOptions = config.database_url.reveal().parse()?;
-    let options = options.options([
-        ("statement_timeout", STATEMENT_TIMEOUT),
-        ("idle_in_transaction_session_timeout", STATEMENT_TIMEOUT),
-        ("application_name", "guildhall-api"),
-    ]);
-    Ok(PgPoolOptions::new()
-        .max_connections(config.db_connections_max)
-        .acquire_timeout(CONNECTION_WAIT)
-        .connect_lazy_with(options))
+    let postgres: PgConnectOptions = config.database_url.reveal().parse()?;
+    let postgres = postgres.application_name("guildhall-api");
+    Ok(pool::open(postgres, config.db_connections_max, POSTGRES))
 }

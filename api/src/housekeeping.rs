@@ -15,6 +15,7 @@ use guildhall_shared::{
 use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use time::{OffsetDateTime, macros::format_description};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -31,6 +32,8 @@ use crate::{
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
+/// A step that takes longer waits for what never comes: the network may swallow a connection.
+const STEP_MAX: Duration = Duration::from_secs(600);
 /// Length of one partition of `realm_event`.
 const PARTITION_SECONDS: i64 = 600;
 /// Partitions exist at least this far ahead, so that the log outlives two hours without housekeeping.
@@ -88,19 +91,24 @@ async fn round(app: &App) {
     step("delete applications", deleted).await;
 }
 
-/// Does one step. What some row makes fail, or panic, stays with this step.
+/// Does one step. What some row makes fail, panic or wait, stays with this step.
 async fn step(name: &str, work: impl Future<Output = Result<()>>) {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(
+    let done = timeout(STEP_MAX, AssertUnwindSafe(work).catch_unwind());
+    match done.await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::warn!(
             ?error,
             step = name,
             "housekeeping failed; the next round tries again"
         ),
         // The panic has told of itself.
-        Err(_) => tracing::error!(
+        Ok(Err(_)) => tracing::error!(
             step = name,
             "housekeeping panicked; the next round tries again"
+        ),
+        Err(_) => tracing::error!(
+            step = name,
+            "housekeeping took too long; the next round tries again"
         ),
     }
 }

@@ -79,8 +79,15 @@ impl Snowflakes {
             .await
             .is_some()
         {
-            if let Err(error) = self.renew(db).await {
-                tracing::warn!(?error, "the snowflake lease was not renewed; trying again");
+            // On a connection that the network has swallowed it would take for ever.
+            match tokio::time::timeout(RENEW_INTERVAL, self.renew(db)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(?error, "the snowflake lease was not renewed; trying again");
+                }
+                Err(_) => {
+                    tracing::warn!("the snowflake lease was not renewed in time; trying again")
+                }
             }
         }
         let worker = {

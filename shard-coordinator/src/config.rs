@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use guildhall_redis::{Client, Connection, Patience};
 use guildhall_shared::shard::SHARDS_DEFAULT;
+use guildhall_store::pool;
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::access::AdminKey;
 use crate::error::{Error, Result};
@@ -18,6 +19,10 @@ use crate::error::{Error, Result};
 pub(crate) const REDIS_ANSWER_MAX: Duration = Duration::from_millis(800);
 /// Longest wait for any answer of Postgres.
 pub(crate) const POSTGRES_ANSWER_MAX: Duration = Duration::from_millis(1_500);
+const PATIENCE: pool::Patience = pool::Patience {
+    connection: POSTGRES_ANSWER_MAX,
+    statement: Duration::from_secs(4),
+};
 /// The lease, a round, and some for operators.
 const DB_CONNECTIONS_MAX: u32 = 8;
 
@@ -120,10 +125,7 @@ impl Config {
         let options = PgConnectOptions::from_str(&self.database_url.0)
             .map_err(|error| Error::setting("DATABASE_URL", error))?
             .application_name("shard-coordinator");
-        Ok(PgPoolOptions::new()
-            .max_connections(DB_CONNECTIONS_MAX)
-            .acquire_timeout(POSTGRES_ANSWER_MAX)
-            .connect_lazy_with(options))
+        Ok(pool::open(options, DB_CONNECTIONS_MAX, PATIENCE))
     }
 
     /// A connection that is made on first use and again when it broke.

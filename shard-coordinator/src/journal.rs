@@ -24,6 +24,14 @@ pub(crate) struct Journal {
     /// Nodes of the last round, once there was one under this term.
     nodes: Option<BTreeSet<String>>,
     frozen: bool,
+    /// Deeds that are to be written, in order.
+    due: Vec<Due>,
+}
+
+struct Due {
+    action: &'static str,
+    detail: Value,
+    version: MapVersion,
 }
 
 impl Journal {
@@ -34,6 +42,7 @@ impl Journal {
             written: None,
             nodes: None,
             frozen: false,
+            due: Vec::new(),
         }
     }
 
@@ -44,31 +53,48 @@ impl Journal {
         self.frozen = false;
     }
 
-    /// One deed of the coordinator's own.
-    pub(crate) async fn note(&self, action: &str, detail: Value, version: MapVersion) {
-        let deed = Deed {
-            who: &self.who,
+    /// One deed of the coordinator's own, to be written when the map has been published.
+    pub(crate) fn note(&mut self, action: &'static str, detail: Value, version: MapVersion) {
+        self.due.push(Due {
             action,
             detail,
             version,
-        };
-        let write = async {
-            let mut db = self.db.acquire().await?;
-            audit::record(&mut db, deed).await.map(drop)
-        };
-        self.said(action, timeout(POSTGRES_ANSWER_MAX, write).await);
+        });
     }
 
-    /// Tells which nodes came and went since the last round, and whether placement froze.
-    pub(crate) async fn compare(
-        &mut self,
-        nodes: BTreeSet<String>,
-        frozen: bool,
-        version: MapVersion,
-    ) {
+    /// Writes what was noted, all of it or nothing.
+    pub(crate) async fn write(&mut self) {
+        let due = std::mem::take(&mut self.due);
+        if due.is_empty() {
+            return;
+        }
+        let write = async {
+            let mut tx = self.db.begin().await?;
+            for Due {
+                action,
+                detail,
+                version,
+            } in due
+            {
+                let deed = Deed {
+                    who: &self.who,
+                    action,
+                    detail,
+                    version,
+                };
+                audit::record(&mut tx, deed).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        };
+        self.said("deeds", timeout(POSTGRES_ANSWER_MAX, write).await);
+    }
+
+    /// Notes which nodes came and went since the last round, and whether placement froze.
+    pub(crate) fn compare(&mut self, nodes: BTreeSet<String>, frozen: bool, version: MapVersion) {
         if frozen != self.frozen {
             let action = if frozen { "freeze" } else { "thaw" };
-            self.note(action, json!({}), version).await;
+            self.note(action, json!({}), version);
             self.frozen = frozen;
         }
         if let Some(before) = self.nodes.replace(nodes.clone()) {
@@ -77,7 +103,7 @@ impl Journal {
                 ("node_joined", &nodes, &before),
             ] {
                 for id in some.difference(others) {
-                    self.note(action, json!({ "node": id }), version).await;
+                    self.note(action, json!({ "node": id }), version);
                 }
             }
         }

@@ -95,6 +95,8 @@ impl Reconciler {
                     tracing::warn!(%error, "round failed; the next one starts afresh");
                 }
             }
+            // What a round noted that did not come so far.
+            self.journal.write().await;
             // A round is never cut short: what it publishes is under way no longer than that.
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -116,7 +118,7 @@ impl Reconciler {
                 Ok(Ok(live)) => live,
                 Ok(Err(_)) | Err(_) => break, // the round will say so
             };
-            if self.look_at_motion(&live).await {
+            if self.look_at_motion(&live) {
                 return;
             }
         }
@@ -142,7 +144,7 @@ impl Reconciler {
         self.note(now, live.as_ref().map_or(0, Nodes::len));
 
         let lease = self.lead.current(now);
-        self.take_term(now, lease).await;
+        self.take_term(now, lease);
         let (Some(live), Some(lease)) = (live, lease) else {
             return Ok(());
         };
@@ -151,8 +153,8 @@ impl Reconciler {
         }
         let frozen = self.liveness.is_frozen(now);
         let ids: BTreeSet<String> = live.keys().cloned().collect();
-        self.journal.compare(ids, frozen, self.version()).await;
-        self.look_at_motion(&live).await;
+        self.journal.compare(ids, frozen, self.version());
+        self.look_at_motion(&live);
 
         let known = self.last_known.as_ref();
         self.loads.observe(now, self.shards, &live, known);
@@ -184,6 +186,7 @@ impl Reconciler {
             None => {}
         }
         self.motion.rest(step.left);
+        self.journal.write().await;
         self.journal
             .progress(lease.term, self.motion.progress())
             .await;
@@ -203,7 +206,7 @@ impl Reconciler {
     }
 
     /// A leader of a new term knows nothing of the steps of the one before.
-    async fn take_term(&mut self, now: Instant, lease: Option<Lease>) {
+    fn take_term(&mut self, now: Instant, lease: Option<Lease>) {
         let term = lease.map(|lease| lease.term);
         if self.term == term {
             return;
@@ -217,13 +220,12 @@ impl Reconciler {
         if let Some(term) = term {
             let version = self.version();
             self.journal
-                .note("lead_taken", json!({ "term": term }), version)
-                .await;
+                .note("lead_taken", json!({ "term": term }), version);
         }
     }
 
     /// True if the step under way has ended by now.
-    async fn look_at_motion(&mut self, live: &Nodes) -> bool {
+    fn look_at_motion(&mut self, live: &Nodes) -> bool {
         let Some(ended) = self.motion.look(Instant::now(), live) else {
             return false;
         };
@@ -235,9 +237,7 @@ impl Reconciler {
                 version = version.version,
                 "a step has not settled; the next one goes ahead"
             );
-            self.journal
-                .note("step_timed_out", json!({}), version)
-                .await;
+            self.journal.note("step_timed_out", json!({}), version);
         }
         true
     }
@@ -320,7 +320,7 @@ impl Reconciler {
     }
 
     /// Writes down what this map moved.
-    async fn tell(&self, step: &Step, version: MapVersion) {
+    async fn tell(&mut self, step: &Step, version: MapVersion) {
         if step.moves.is_empty() {
             return;
         }
@@ -333,7 +333,7 @@ impl Reconciler {
             "in_motion": step.in_motion.len(),
             "left": step.left,
         });
-        self.journal.note("step", detail, version).await;
+        self.journal.note("step", detail, version);
     }
 
     /// Ends what has come true: single moves and the plan that runs.

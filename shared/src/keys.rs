@@ -105,6 +105,12 @@ pub fn person(user: Id<User>) -> String {
 /// A person's key lives this long after the owner of their realm last wrote it.
 pub const PERSON_TTL_MS: u64 = 180_000;
 
+/// People whose presence was told to their friends in the last [`PEOPLE_TOLD_MS`]: a sorted set of
+/// ids by the time, Unix milliseconds.
+pub const PEOPLE_TOLD: &str = "{ctl}:people";
+/// A feed that is away for longer has missed more than is told again.
+pub const PEOPLE_TOLD_MS: u64 = 60_000;
+
 /// A node's key lives this long after its last heartbeat.
 pub const NODE_TTL_MS: u64 = 6_000;
 /// Time between heartbeats.

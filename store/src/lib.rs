@@ -1,4 +1,5 @@
-//! Postgres rows as the wire's types, and the queries that several processes ask.
+//! Postgres rows as the wire's types, the queries that several processes ask, and their pools of
+//! connections.
 //!
 //! Only reads, but for what both the API and the gateways write: the event log and voice
 //! states; and which temporary members gateways see. Never decides what somebody may see or do, except who may enter a voice channel.
@@ -8,6 +9,7 @@ pub mod events;
 pub mod expressions;
 pub mod guild;
 pub mod personal;
+pub mod pool;
 pub mod private;
 pub mod read_state;
 pub mod scheduled_events;

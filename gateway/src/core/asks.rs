@@ -160,19 +160,28 @@ impl Core {
         asks.ready.push(key);
     }
 
-    /// Asks what can be asked now. Called at every flush. Sessions that wait to be written to keep
-    /// their place: what their clients have left to read is known after that.
+    /// Asks what can be asked now. Called at every flush.
     pub(super) fn ask_ready(&mut self) {
-        let mut ready = std::mem::take(&mut self.asks.ready);
+        self.for_each_ready(|core| &mut core.asks.ready, Self::ask_next);
+    }
+
+    /// Sees to the sessions of a list. Those that wait to be written to keep their place: what their
+    /// clients have left to read is known after that.
+    pub(super) fn for_each_ready(
+        &mut self,
+        list: impl Fn(&mut Self) -> &mut Vec<SessionKey>,
+        see_to: impl Fn(&mut Self, SessionKey),
+    ) {
+        let mut ready = std::mem::take(list(self));
         ready.retain(|&key| {
             let session = self.sessions.get(key.slot as usize);
             let waits = session.is_some_and(|of| of.dirty && of.key(key.slot) == key);
             if !waits {
-                self.ask_next(key);
+                see_to(self, key);
             }
             waits
         });
-        self.asks.ready = ready;
+        *list(self) = ready;
     }
 
     fn ask_next(&mut self, key: SessionKey) {

@@ -105,19 +105,9 @@ impl Core {
         }
     }
 
-    /// Asks for what can be asked for now. Called at every flush. Sessions that wait to be written to
-    /// keep their place: what their clients have left to read is known after that.
+    /// Asks for what can be asked for now. Called at every flush.
     pub(super) fn ask_for_guilds(&mut self) {
-        let mut ready = std::mem::take(&mut self.snapshots.ready);
-        ready.retain(|&key| {
-            let session = self.sessions.get(key.slot as usize);
-            let waits = session.is_some_and(|of| of.dirty && of.key(key.slot) == key);
-            if !waits {
-                self.ask_for_next(key);
-            }
-            waits
-        });
-        self.snapshots.ready = ready;
+        self.for_each_ready(|core| &mut core.snapshots.ready, Self::ask_for_next);
     }
 
     fn ask_for_next(&mut self, key: SessionKey) {

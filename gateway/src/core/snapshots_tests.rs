@@ -19,7 +19,7 @@ use crate::{
     config::ResumeLog,
     core::{
         clock,
-        model::{core, next_frame},
+        model::{TOKEN, core, identity, next_frame},
     },
     format::Format,
     session::SessionId,
@@ -28,7 +28,6 @@ use crate::{
     wire::Inbound,
 };
 
-const TOKEN: &str = "MTA.aaaa.bbbb";
 /// What a slow socket takes at a time.
 const LITTLE: usize = 64 << 10;
 /// Where every realm stands at first.
@@ -166,24 +165,11 @@ impl World {
     }
 
     fn identity(&self, request: &IdentifyRequest) -> Identity {
-        let user = json!({
-            "id": user(), "username": "one", "discriminator": "0", "bot": self.bot,
-            "public_flags": 0, "flags": 0, "mfa_enabled": false, "locale": "en-US",
-            "verified": true, "premium_type": 0,
-        });
-        Identity {
-            user: serde_json::from_value(user).unwrap(),
-            token: request.token.hash(),
-            intents: request.intents.unwrap_or_default(),
-            presences: Vec::new(),
-            sessions: Vec::new(),
-            application: None,
-            position: START,
-            private_channels: Vec::new(),
-            guilds: (1..=self.guilds).map(guild).collect(),
-            personal: None,
-            seat: None,
-        }
+        let mut identity = identity(request);
+        identity.user.user.id = user();
+        identity.user.user.bot = self.bot;
+        identity.guilds = (1..=self.guilds).map(guild).collect();
+        identity
     }
 
     fn subscribed(&self, realm: Id<Realm>, users: &[Subscriber]) -> Subscribed {

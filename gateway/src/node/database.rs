@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
+use guildhall_store::pool::Patience;
+
 /// A read that takes longer counts as failed: the caller has clients waiting.
-pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the node's connections wait for.
+pub(crate) const PATIENCE: Patience = Patience {
+    connection: READ_TIMEOUT,
+    statement: READ_TIMEOUT,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

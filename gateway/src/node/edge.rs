@@ -51,10 +51,10 @@ const ATTEMPTS_MAX: u32 = 4;
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
 
-/// Snapshots asked for at once, so that an answer stays well below a frame's limit; the
-/// rest is asked for when these have come.
+/// Snapshots asked for at once: what an owner has no room for in its answer is asked for again, and
+/// the rest when these have come.
 const SNAPSHOTS_MAX: usize = 64;
-/// Users in one frame of subscriptions, for the same reason.
+/// Users in one frame of subscriptions, so that it stays well below a frame's limit.
 const USERS_PER_FRAME_MAX: usize = 500_000;
 
 /// Who serves a realm.
@@ -297,17 +297,14 @@ impl Edge {
                 .filter(|user| !gone.contains(user))
                 .map(|&user| entry.shown(realm, user))
                 .collect();
-            let left: Vec<Server> = servers
+            let left = servers
                 .iter()
-                .filter(|server| entry.is_left(server, &state.pending))
-                .cloned()
+                .filter(|server| entry.is_left(server, &state.pending));
+            let left: Outgoing = left
+                .map(|server| (server.clone(), entry.moved(realm)))
                 .collect();
-            let others = if left.is_empty() {
-                Vec::new()
-            } else {
-                entry.users()
-            };
-            if entry.cores.is_empty() {
+            let has_others = !entry.cores.is_empty();
+            if !has_others {
                 state.realms.remove(&realm);
                 state.watches.remove(&realm);
                 self.moving.done(realm);
@@ -324,15 +321,8 @@ impl Edge {
                     out.push((server, unsub));
                 }
             }
-            if !others.is_empty() {
-                out.extend(left.into_iter().map(|server| {
-                    let unsub = Message::Unsub {
-                        realm,
-                        users: others.clone(),
-                        moved: true,
-                    };
-                    (server, unsub)
-                }));
+            if has_others {
+                out.extend(left);
             }
             self.next(state, realm, core, &mut out);
         }
@@ -742,6 +732,9 @@ impl Edge {
             sub.live = true;
             if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {
                 sub.position = Some(position);
+                let asked = pending.ask.snapshots.into_iter();
+                let left = asked.filter(|(_, request)| ok.left.contains(&request.session));
+                sub.queue_first(left.collect());
             } else {
                 // Asked for again, snapshots and all, when there is room.
                 sub.queue(pending.ask);
@@ -1197,6 +1190,20 @@ impl CoreSub {
                 queued.users.extend(ask.users);
                 queued.snapshots.extend(ask.snapshots);
             }
+        }
+    }
+
+    /// Snapshots that there was no room for, before those that were asked for since.
+    fn queue_first(&mut self, snapshots: Vec<(Id<User>, SnapshotRequest)>) {
+        if snapshots.is_empty() {
+            return;
+        }
+        let first = Ask {
+            snapshots,
+            ..Ask::default()
+        };
+        if let Some(others) = self.queued.replace(Box::new(first)) {
+            self.queue(*others);
         }
     }
 

@@ -36,7 +36,8 @@ use std::{
 };
 
 use guildhall_shared::voice::VoiceSettings;
-use sqlx::postgres::PgPoolOptions;
+use guildhall_store::pool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
@@ -232,11 +233,9 @@ async fn serve(
         return Err(Error::PublicRelay(config.relay_listen));
     }
     let metrics = Metrics::register(&config.registry)?;
-    let db = PgPoolOptions::new()
-        .max_connections(config.db_connections_max.max(1))
-        .acquire_timeout(database::READ_TIMEOUT)
-        .connect_lazy(&config.database_url)
-        .map_err(Error::Database)?;
+    let postgres: PgConnectOptions = config.database_url.parse().map_err(Error::Database)?;
+    let connections_max = config.db_connections_max.max(1);
+    let db = pool::open(postgres, connections_max, database::PATIENCE);
     let client = redis::client(&config.redis_url).map_err(Error::Redis)?;
     let commands = client.connection().map_err(Error::Redis)?;
     let listen = |source| Error::Listen {

@@ -8,6 +8,7 @@ mod identify;
 mod presence;
 mod relay;
 mod running;
+mod snapshots;
 mod status;
 mod subscriptions;
 mod voice;

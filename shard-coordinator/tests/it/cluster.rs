@@ -187,6 +187,28 @@ async fn the_map_follows_joins_deaths_restarts_and_operators(db: PgPool) {
     coordinator.stop().await;
 }
 
+/// Each node that comes is written down, and Postgres does not answer for as long as is waited.
+#[sqlx::test(migrations = "../migrations")]
+async fn no_map_waits_for_what_is_written_down(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 9).await;
+    let coordinator = cluster.start_coordinator("one");
+    let _first = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    cluster.map_with(START, "the first map", |_| true).await;
+    let mut held = cluster.db.begin().await.unwrap();
+    sqlx::query("lock table cluster_audit in exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let _others: Vec<_> = (2..=7)
+        .map(|node| cluster.start_gateway(&format!("gateway-{node}"), &format!("127.0.0.1:{node}")))
+        .collect();
+    cluster
+        .map_with(CHANGE, "a map with all", |map| map.nodes.len() == 7)
+        .await;
+    held.rollback().await.unwrap();
+    coordinator.stop().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn two_of_three_nodes_silent_at_once_keep_their_shards(db: PgPool) {
     let mut cluster = TestCluster::new(db, 10).await;

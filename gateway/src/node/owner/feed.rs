@@ -23,7 +23,7 @@ use tokio::{
     time::{interval, sleep},
 };
 
-use super::Owner;
+use super::{Owner, people::now_ms};
 use crate::node::{metrics::Metrics, redis::TIMEOUT};
 
 /// Pushes of a connection that wait to be handled; what does not fit is dropped and found
@@ -38,6 +38,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 /// Time between pings; a connection that does not answer one in time is given up.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How far clocks of nodes are apart, with something to spare.
+const CLOCKS_APART_MS: u64 = 5_000;
 
 /// Subscriptions of shard channels, and the way to their streams.
 pub(crate) struct Feed {
@@ -213,8 +215,10 @@ impl Feed {
     /// Keeps the connection to one primary.
     async fn keep(self: Rc<Self>, primary: Arc<Primary>, owner: Rc<Owner>) {
         let mut pause = RETRY_FIRST;
+        // Unix milliseconds until which it is certain that nothing was missed.
+        let heard = Cell::new(now_ms());
         loop {
-            match self.connected(&primary, &owner).await {
+            match self.connected(&primary, &owner, &heard).await {
                 Ok(()) => pause = RETRY_FIRST,
                 Err(error) => {
                     tracing::warn!(
@@ -246,6 +250,7 @@ impl Feed {
         self: &Rc<Self>,
         primary: &Arc<Primary>,
         owner: &Rc<Owner>,
+        heard: &Cell<u64>,
     ) -> RedisResult<()> {
         let (sender, mut pushes) = mpsc::channel(PUSHES_MAX);
         let dropped = self.metrics.pushes_dropped.clone();
@@ -280,7 +285,8 @@ impl Feed {
             redis.primary = &**name,
             "event feed from Redis"
         );
-        let catching_up = spawn_local(catch_up(owner.clone(), wanted));
+        let since = heard.get().saturating_sub(CLOCKS_APART_MS);
+        let catching_up = spawn_local(catch_up(owner.clone(), wanted, since));
         let mut ping = interval(PING_INTERVAL);
         let (answers, mut answered) = mpsc::channel::<bool>(1);
         loop {
@@ -302,11 +308,16 @@ impl Feed {
                         let _ = answers.try_send(answer.is_ok());
                     });
                 }
-                Some(alive) = answered.recv() => if !alive { break },
+                Some(alive) = answered.recv() => match alive {
+                    true if catching_up.is_finished() => heard.set(now_ms()),
+                    true => {}
+                    false => break,
+                },
                 Ok(()) = layout.changed() => {
                     // Pushes wait meanwhile; there is room for them.
                     let came = self.settle(&mut connection, name, &mut has_map).await?;
-                    spawn_local(catch_up(owner.clone(), came));
+                    // How long they were nowhere is not known.
+                    spawn_local(catch_up(owner.clone(), came, 0));
                 }
             }
         }
@@ -430,11 +441,12 @@ impl Feed {
     }
 }
 
-/// Reads what the shards' streams have.
-async fn catch_up(owner: Rc<Owner>, shards: Vec<ShardId>) {
-    for shard in shards {
+/// Reads what the shards' streams have, and what friends have shown since then.
+async fn catch_up(owner: Rc<Owner>, shards: Vec<ShardId>, since_ms: u64) {
+    for &shard in &shards {
         owner.from_stream(shard).await;
     }
+    owner.tell_of_friends(&shards, since_ms).await;
 }
 
 /// The readable envelopes of an XRANGE answer: `[[id, [field, value, …]], …]`.

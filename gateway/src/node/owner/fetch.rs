@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    FromOwner, Owner, Todo, Wait,
+    FromOwner, Owner, SNAPSHOT_BYTES, Todo, Wait,
     guild::GuildState,
     let_go,
     realm::{EdgeId, Realm},
@@ -131,6 +131,7 @@ impl Owner {
                         replay: Vec::new(),
                         lost: true,
                         snapshots: Vec::new(),
+                        left: Vec::new(),
                     };
                     again.push((edge, FromOwner::SubOk(Box::new(ok))));
                 }
@@ -399,7 +400,7 @@ impl Owner {
             };
             let waiting = entry.waiting.remove(place);
             let lost = replay.is_none();
-            waiting.finish(realm, replay.unwrap_or_default(), lost)
+            waiting.finish(realm, replay.unwrap_or_default(), lost, SNAPSHOT_BYTES)
         };
         self.tell(edge, FromOwner::SubOk(ok));
     }

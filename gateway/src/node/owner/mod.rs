@@ -12,6 +12,9 @@ mod guild;
 mod intake;
 mod loads;
 mod member_list;
+mod moderators;
+#[cfg(test)]
+mod moderators_tests;
 mod moves;
 mod online;
 pub(crate) mod people;
@@ -78,8 +81,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Guild snapshots read at once; further ones wait for their turn.
 const GUILD_READS_MAX: usize = 8;
-/// Bytes of snapshots made before others on this thread have their turn, give or take one
-/// subscription's.
+/// Bytes of snapshots in one answer, and made before others on this thread have their turn: the one
+/// that exceeds them is the last.
 const SNAPSHOT_BYTES: usize = 1024 * 1024;
 
 /// What an owner tells an edge, in order per realm.
@@ -742,7 +745,7 @@ impl Entry {
                     kept.push(waiting);
                 }
                 Some((replay, lost)) => {
-                    let (edge, ok) = waiting.finish(realm, replay, lost);
+                    let (edge, ok) = waiting.finish(realm, replay, lost, todo.room);
                     let bytes: usize = ok.snapshots.iter().map(|(_, d)| d.len()).sum();
                     todo.room = todo.room.saturating_sub(bytes);
                     todo.answers.push((edge, FromOwner::SubOk(ok)));
@@ -761,17 +764,20 @@ impl Waiting {
         users.any(|user| !user.snapshots.is_empty())
     }
 
-    /// Subscribes and makes the answer: the realm's next event is the first after it.
+    /// Subscribes and makes the answer: the realm's next event is the first after it. `room`: bytes
+    /// of snapshots.
     fn finish(
         self,
         realm: &mut Realm,
         replay: Vec<Arc<Envelope>>,
         lost: bool,
+        room: usize,
     ) -> (EdgeId, Box<SubOk>) {
         let mut sub = self.sub;
         let users = sub.users.iter().map(|user| user.user);
         let view = realm.subscribe(self.edge, users);
         realm.show(Instant::now(), self.edge, &mut sub);
+        let (snapshots, left) = realm.portion(&sub.users, room);
         let ok = SubOk {
             id: sub.id,
             realm: sub.realm,
@@ -779,7 +785,8 @@ impl Waiting {
             view,
             replay: replay.iter().map(|event| realm.resolve(event)).collect(),
             lost,
-            snapshots: realm.snapshots(&sub.users),
+            snapshots,
+            left,
         };
         (self.edge, Box::new(ok))
     }

@@ -2,13 +2,14 @@
 //! person's own realm tells theirs, by ephemeral events as typing is told, and keeps a key in
 //! Redis from which their READY is made.
 //!
-//! Best effort: without Redis friends do not see each other come and go. What was told last
-//! is what the key says, so a new owner tells nothing twice. It says too who wrote it: an owner
-//! that another one has followed tells of nobody that they are gone.
+//! Best effort: without Redis friends do not see each other come and go until it is back. What was
+//! told last is what the key says, so a new owner tells nothing twice. It says too who wrote it: an
+//! owner that another one has followed tells of nobody that they are gone. Who was told of lately is
+//! in a set: a node whose feed was away looks there for what it has missed.
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -41,9 +42,16 @@ const BATCH_MAX: usize = 256;
 const RENEW_INTERVAL: Duration = Duration::from_millis(keys::PERSON_TTL_MS / 3);
 /// Pause after a query that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Attempts to read of whom friends were told.
+const ATTEMPTS: u32 = 20;
+/// People of whom is told again after a feed was away, the last ones first.
+const TOLD_AGAIN_MAX: usize = 10_000;
 /// Deletes a key unless somebody has written it since it was read.
 const FORGET: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('DEL', KEYS[1]) end return 0";
+
+/// What a server says of a person's key.
+type Note = RedisResult<Option<Vec<u8>>>;
 
 /// What Redis keeps of a person who is connected.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -144,7 +152,8 @@ impl Owner {
         let mut commands = self.feed.commands();
         // Without Redis nobody can be told, and no friend's READY can show it.
         let Ok(notes) = notes(&mut commands, &users).await else {
-            return;
+            self.people.put_back(batch);
+            return sleep(RETRY_AFTER).await;
         };
         let known = read(&notes);
         // Whoever has left this owner is with the one that has written since, if there is one.
@@ -176,7 +185,8 @@ impl Owner {
         };
         if let Err(error) = delete_left(&mut commands, &notes, &mut batch).await {
             tracing::debug!(%error, "presences of friends were not deleted");
-            return;
+            self.people.put_back(batch);
+            return sleep(RETRY_AFTER).await;
         }
         self.note_written(&mut batch);
         let mut pipeline = redis::pipe();
@@ -190,23 +200,26 @@ impl Owner {
                 command.arg("PX").arg(keys::PERSON_TTL_MS).ignore();
             }
         }
+        if !news.is_empty() {
+            // Before they are published: whoever subscribes after that finds them here.
+            let now = now_ms();
+            let old = now.saturating_sub(keys::PEOPLE_TOLD_MS);
+            let command = pipeline.cmd("ZREMRANGEBYSCORE").arg(keys::PEOPLE_TOLD);
+            command.arg("-inf").arg(old).ignore();
+            let command = pipeline.cmd("ZADD").arg(keys::PEOPLE_TOLD);
+            for user in &news {
+                command.arg(now).arg(user.get());
+            }
+            command.ignore();
+            let command = pipeline.cmd("PEXPIRE").arg(keys::PEOPLE_TOLD);
+            command.arg(keys::PEOPLE_TOLD_MS).ignore();
+        }
         for (user, friend) in friends {
             let Some(Waiting { person, .. }) = batch.get(&user) else {
                 continue;
             };
-            let view = person.presence.view(PresenceUser::Id { id: user }, None);
-            let Ok(body) = serde_json::to_vec(&view) else {
+            let Some(event) = update(user, friend, &person.presence) else {
                 continue;
-            };
-            let event = Envelope {
-                realm: shard::realm(friend),
-                durability: Durability::Ephemeral,
-                kind: EventKind::PresenceUpdate,
-                vis: Visibility::realm(Intents::empty()),
-                at_ms: now_ms(),
-                trace: 0,
-                body: body.into(),
-                alt: None,
             };
             let channel = keys::shard_events(ShardId::of(friend, self.shards));
             let command = pipeline.cmd("SPUBLISH").arg(channel);
@@ -217,6 +230,50 @@ impl Owner {
         }
         if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
             tracing::debug!(%error, "presences of friends were not published");
+        }
+    }
+
+    /// Tells people of these shards again what friends show of whom was told since then: this node
+    /// may not have heard of it.
+    pub(super) async fn tell_of_friends(self: &Rc<Self>, shards: &[ShardId], since_ms: u64) {
+        if shards.is_empty() {
+            return;
+        }
+        let mut commands = self.feed.commands();
+        let told = told_since(&mut commands, since_ms).await;
+        let shards: FxHashSet<ShardId> = shards.iter().copied().collect();
+        for users in told.chunks(BATCH_MAX) {
+            let friends = match database::limited(personal::companions(&self.db, users)).await {
+                Ok(friends) => friends,
+                Err(error) => {
+                    tracing::warn!(%error, "friends were not read");
+                    return;
+                }
+            };
+            let here: Vec<(Id<User>, Id<User>)> = {
+                let state = self.state.borrow();
+                let is_here = |(_, friend): &(Id<User>, Id<User>)| {
+                    let entry = state.realms.get(&friend.cast());
+                    entry
+                        .is_some_and(|entry| entry.realm.is_some() && shards.contains(&entry.shard))
+                };
+                friends.into_iter().filter(is_here).collect()
+            };
+            let users: BTreeSet<Id<User>> = here.iter().map(|&(user, _)| user).collect();
+            let users: Vec<Id<User>> = users.into_iter().collect();
+            let Ok(notes) = ask(&mut commands, &users).await else {
+                return;
+            };
+            let shown: BTreeMap<Id<User>, Presence> = notes
+                .into_iter()
+                .filter_map(|(user, note)| Some((user, shown(note)?)))
+                .collect();
+            for (user, friend) in here {
+                let presence = shown.get(&user);
+                if let Some(event) = presence.and_then(|shown| update(user, friend, shown)) {
+                    self.ingest(event);
+                }
+            }
         }
     }
 
@@ -294,19 +351,74 @@ async fn notes(
     commands: &mut Connection,
     users: &[Id<User>],
 ) -> RedisResult<BTreeMap<Id<User>, Vec<u8>>> {
-    let mut found = BTreeMap::new();
+    let notes = ask(commands, users).await?.into_iter();
+    let found = notes.filter_map(|(user, note)| Some((user, note.ok().flatten()?)));
+    Ok(found.collect())
+}
+
+/// The same, also of those of whom nothing is written or known.
+async fn ask(commands: &mut Connection, users: &[Id<User>]) -> RedisResult<Vec<(Id<User>, Note)>> {
+    let mut all = Vec::with_capacity(users.len());
     for users in users.chunks(BATCH_MAX) {
         let mut pipeline = redis::pipe();
         pipeline.ignore_errors();
         for &user in users {
             pipeline.cmd("GET").arg(keys::person(user));
         }
-        let notes: Vec<RedisResult<Option<Vec<u8>>>> = pipeline.query_async(commands).await?;
-        for (&user, note) in users.iter().zip(notes) {
-            found.extend(note.ok().flatten().map(|note| (user, note)));
+        let notes: Vec<Note> = pipeline.query_async(commands).await?;
+        all.extend(users.iter().copied().zip(notes));
+    }
+    Ok(all)
+}
+
+/// Of whom friends were told since then; of nobody if Redis does not say. Commands may be without
+/// it for longer than the feed.
+async fn told_since(commands: &mut Connection, since_ms: u64) -> Vec<Id<User>> {
+    for _ in 0..ATTEMPTS {
+        let told: RedisResult<Vec<u64>> = redis::cmd("ZREVRANGEBYSCORE")
+            .arg(keys::PEOPLE_TOLD)
+            .arg("+inf")
+            .arg(since_ms)
+            .arg("LIMIT")
+            .arg(0)
+            .arg(TOLD_AGAIN_MAX)
+            .query_async(commands)
+            .await;
+        match told {
+            Ok(told) => return told.into_iter().filter_map(Id::new).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "whom friends were told of is not known yet");
+                sleep(RETRY_AFTER).await;
+            }
         }
     }
-    Ok(found)
+    Vec::new()
+}
+
+/// What others see of a person, if that is known.
+fn shown(note: Note) -> Option<Presence> {
+    match note.ok()? {
+        Some(json) => {
+            let person: Person = serde_json::from_slice(&json).ok()?;
+            Some(person.presence)
+        }
+        None => Some(Presence::default()),
+    }
+}
+
+/// What a friend is told of a person.
+fn update(user: Id<User>, friend: Id<User>, presence: &Presence) -> Option<Envelope> {
+    let view = presence.view(PresenceUser::Id { id: user }, None);
+    Some(Envelope {
+        realm: shard::realm(friend),
+        durability: Durability::Ephemeral,
+        kind: EventKind::PresenceUpdate,
+        vis: Visibility::realm(Intents::empty()),
+        at_ms: now_ms(),
+        trace: 0,
+        body: serde_json::to_vec(&view).ok()?.into(),
+        alt: None,
+    })
 }
 
 fn read(notes: &BTreeMap<Id<User>, Vec<u8>>) -> BTreeMap<Id<User>, Person> {
@@ -344,7 +456,7 @@ async fn delete_left(
     Ok(())
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }

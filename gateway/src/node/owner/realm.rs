@@ -3,6 +3,7 @@
 //! Pure: events go in, [`Effect`]s come out in the order in which they must be sent.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
@@ -22,6 +23,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     guild::{Gone, GuildState, Touched, Unreadable},
     intake::Intake,
+    moderators::Moderators,
     moves::{Audience, Gathering, Moves, Regarded},
     online::Noted,
     presence::{Presences, SETTLE, Told},
@@ -74,6 +76,8 @@ pub(crate) struct Realm {
     pub(crate) presences: Presences,
     /// Sessions that look at lists of members, if there are any.
     watchers: Option<Box<Watchers>>,
+    /// Made when the next event of a private thread comes; `None` since it may have changed.
+    moderators: RefCell<Option<Moderators>>,
     /// Opened at this node; those who come from another owner soon after are known to all.
     pub(crate) opened: Instant,
     /// What Redis says of who is online.
@@ -97,6 +101,7 @@ impl Realm {
             curious: BTreeSet::new(),
             presences: Presences::default(),
             watchers: None,
+            moderators: RefCell::default(),
             opened: Instant::now(),
             noted: Noted::default(),
             recent: VecDeque::new(),
@@ -177,9 +182,13 @@ impl Realm {
         users: impl IntoIterator<Item = Id<User>>,
     ) -> ViewChange {
         let known = self.edges.or_default(edge);
+        let moderators = self.moderators.get_mut();
         let users = users
             .into_iter()
             .map(|user| {
+                if let (Some(moderators), Some(guild)) = (&mut *moderators, &self.guild) {
+                    moderators.add(guild, user);
+                }
                 let seen = match &self.guild {
                     Some(guild) => guild.seen_by(user),
                     None => (self.own && user.cast() == self.id).then(Seen::default),
@@ -397,17 +406,26 @@ impl Realm {
         })
     }
 
-    /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members.
-    pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
+    /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members. At most
+    /// one more than fits; and the sessions for which there was no room.
+    pub(crate) fn portion(
+        &self,
+        subscribers: &[Subscriber],
+        bytes_max: usize,
+    ) -> (Vec<(SessionKey, Bytes)>, Vec<SessionKey>) {
+        let (mut snapshots, mut left, mut bytes) = (Vec::new(), Vec::new(), 0);
         let Some(guild) = &self.guild else {
-            return Vec::new();
+            return (snapshots, left);
         };
-        let mut snapshots = Vec::new();
         for subscriber in subscribers.iter().filter(|user| !user.snapshots.is_empty()) {
             let Some(classes) = guild.seen_by(subscriber.user) else {
                 continue;
             };
             for request in &subscriber.snapshots {
+                if bytes >= bytes_max {
+                    left.push(request.session);
+                    continue;
+                }
                 let d = snapshot::guild_create(
                     guild,
                     &self.presences,
@@ -415,10 +433,19 @@ impl Realm {
                     &classes,
                     request,
                 );
-                snapshots.extend(d.map(|d| (request.session, d)));
+                if let Some(d) = d {
+                    bytes += d.len();
+                    snapshots.push((request.session, d));
+                }
             }
         }
-        snapshots
+        (snapshots, left)
+    }
+
+    /// All of them.
+    #[cfg(test)]
+    pub(crate) fn snapshots(&self, subscribers: &[Subscriber]) -> Vec<(SessionKey, Bytes)> {
+        self.portion(subscribers, usize::MAX).0
     }
 
     /// The kept events after `after`, up to the position; `None` if they do not reach back so far.
@@ -449,36 +476,64 @@ impl Realm {
     /// An event as the edges get it: permissions are resolved to users here, because no
     /// edge computes any.
     pub(crate) fn resolve(&self, event: &Arc<Envelope>) -> Arc<Envelope> {
-        let (channel, inside): (_, FxHashSet<Id<User>>) = match &event.vis.scope {
-            Scope::Permissions { channel, .. } => (*channel, FxHashSet::default()),
-            Scope::Thread { parent, members } => (Some(*parent), members.iter().copied().collect()),
-            Scope::Realm | Scope::Channel(_) | Scope::Users(_) => return event.clone(),
-        };
-        let mut users: Vec<Id<User>> = Vec::new();
-        if let Some(guild) = &self.guild {
-            let mut held = guild.held_by_many(channel, Timestamp::now());
-            let is_for = |user: &Id<User>| {
-                let Some(member) = guild.members.get(user) else {
-                    return false;
+        let mut users: Vec<Id<User>> = match (&event.vis.scope, self.guild.as_deref()) {
+            (Scope::Realm | Scope::Channel(_) | Scope::Users(_), _) => return event.clone(),
+            (_, None) => Vec::new(),
+            (Scope::Permissions { any_of, channel }, Some(guild)) => {
+                let mut held = guild.held_by_many(*channel, Timestamp::now());
+                let is_for = |user: &Id<User>| {
+                    let member = guild.members.get(user);
+                    member.is_some_and(|member| held.by(*user, member).intersects(*any_of))
                 };
-                let held = held.by(*user, member);
-                match &event.vis.scope {
-                    Scope::Permissions { any_of, .. } => held.intersects(*any_of),
-                    _ => match Sight::of(held) {
-                        Sight::Nothing => false,
-                        Sight::Own => inside.contains(user),
-                        Sight::All => true,
-                    },
-                }
-            };
-            let all = self.edges.values().flat_map(Few::keys).copied();
-            users.extend(all.filter(is_for));
-            users.sort_unstable();
-            users.dedup();
-        }
+                self.listening().filter(is_for).collect()
+            }
+            (Scope::Thread { parent, members }, Some(guild)) => {
+                self.of_thread(guild, *parent, members)
+            }
+        };
+        users.sort_unstable();
+        users.dedup();
         let mut resolved = Envelope::clone(event);
         resolved.vis.scope = Scope::Users(users.into());
         Arc::new(resolved)
+    }
+
+    /// Users who listen; one who does on several edges is there for each.
+    fn listening(&self) -> impl Iterator<Item = Id<User>> {
+        self.edges.values().flat_map(Few::keys).copied()
+    }
+
+    /// Listeners who see a private thread: its members, and moderators. Looked for among these,
+    /// unless all who listen are fewer.
+    fn of_thread(
+        &self,
+        guild: &GuildState,
+        parent: Id<Channel>,
+        members: &[Id<User>],
+    ) -> Vec<Id<User>> {
+        let inside: FxHashSet<Id<User>> = members.iter().copied().collect();
+        let mut held = guild.held_by_many(Some(parent), Timestamp::now());
+        let sees = |user: &Id<User>| {
+            let Some(member) = guild.members.get(user) else {
+                return false;
+            };
+            match Sight::of(held.by(*user, member)) {
+                Sight::Nothing => false,
+                Sight::Own => inside.contains(user),
+                Sight::All => true,
+            }
+        };
+        let listens = |user: &Id<User>| self.edges.values().any(|users| users.contains_key(user));
+        let mut moderators = self.moderators.borrow_mut();
+        let moderators = moderators.get_or_insert_with(|| Moderators::new(guild, self.listening()));
+        let few = moderators.few();
+        match few.filter(|few| few.len() + members.len() < self.subscribers()) {
+            Some(few) => {
+                let candidates = few.iter().chain(members).copied();
+                candidates.filter(sees).filter(listens).collect()
+            }
+            None => self.listening().filter(sees).collect(),
+        }
     }
 
     /// Passes an ephemeral event on.
@@ -496,7 +551,15 @@ impl Realm {
         out: &mut Vec<Effect>,
     ) -> Result<(), Unreadable> {
         let kept = self.watchers.is_some().then(|| event.clone());
+        if Moderators::may_change_by(event.kind) {
+            *self.moderators.get_mut() = None;
+        }
         let touched = self.follow(now, event, out)?;
+        if let (Touched::Member(user), Some(moderators), Some(guild)) =
+            (touched, self.moderators.get_mut(), &self.guild)
+        {
+            moderators.add(guild, user);
+        }
         if let Some(event) = kept {
             self.follow_lists(&event, touched, out);
         }

@@ -28,7 +28,7 @@ use crate::{
 
 /// What the frames mean: raised by every change that another version would not understand. Gateways
 /// of different versions have no links; each serves its clients itself then.
-pub(crate) const VERSION: u16 = 3;
+pub(crate) const VERSION: u16 = 4;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.
@@ -66,6 +66,8 @@ pub(crate) struct SubOk {
     pub(crate) replay: Vec<Arc<Envelope>>,
     pub(crate) lost: bool,
     pub(crate) snapshots: Vec<(SessionKey, Bytes)>,
+    /// Sessions whose snapshots are to be asked for again: these were enough for one answer.
+    pub(crate) left: Vec<SessionKey>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +79,7 @@ struct WireSubOk {
     replay: Vec<Bytes>,
     lost: bool,
     snapshots: Vec<(SessionKey, Bytes)>,
+    left: Vec<SessionKey>,
 }
 
 /// What an owner tells one session of an edge.
@@ -281,6 +284,7 @@ impl Frame {
                     replay: ok.replay.iter().map(|event| event.encode()).collect(),
                     lost: ok.lost,
                     snapshots: ok.snapshots.clone(),
+                    left: ok.left.clone(),
                 },
             ),
             Self::Refused { id, realm } => encode(REFUSED, &(id, realm)),
@@ -343,6 +347,7 @@ impl Frame {
                     replay: replay?,
                     lost: ok.lost,
                     snapshots: ok.snapshots,
+                    left: ok.left,
                 }))
             }
             REFUSED => {

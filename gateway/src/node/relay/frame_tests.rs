@@ -174,18 +174,22 @@ fn frame() -> impl Strategy<Value = Frame> {
             prop::collection::vec(envelope(), 0..3),
             any::<bool>(),
             prop::collection::vec((key(), bytes()), 0..3),
+            prop::collection::vec(key(), 0..3),
         )
-            .prop_map(|(number, realm, position, view, replay, lost, snapshots)| {
-                Frame::SubOk(Box::new(SubOk {
-                    id: number,
-                    realm,
-                    position,
-                    view,
-                    replay,
-                    lost,
-                    snapshots,
-                }))
-            }),
+            .prop_map(
+                |(number, realm, position, view, replay, lost, snapshots, left)| {
+                    Frame::SubOk(Box::new(SubOk {
+                        id: number,
+                        realm,
+                        position,
+                        view,
+                        replay,
+                        lost,
+                        snapshots,
+                        left,
+                    }))
+                }
+            ),
         prop::collection::vec((id(), id(), presence(), any::<[u8; 16]>()), 0..3).prop_map(|all| {
             Frame::Presence(
                 all.into_iter()

@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Adds members named `walker 1`, `walker 2` and so on, until there are `count`.
-    async fn crowd(&self, count: i64) {
+    pub(super) async fn crowd(&self, count: i64) {
         for sql in [
             "insert into account (user_id, username, global_name)
              select $1 + n, 'walker ' || n, 'Ä ' || n from generate_series(1, $3) n where $2 > 0

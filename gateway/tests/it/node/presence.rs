@@ -1,12 +1,82 @@
 //! Presence over nodes: guilds, friends, counts, and owners that change.
 
+use std::net::SocketAddr;
+
 use guildhall_gateway::bus::SnapshotRequest;
 use guildhall_shared::{
     model::{Platform, Presence, SessionState, Status},
     online,
 };
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle as Task, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
+
+/// A way to Redis that can be cut and opened again. While it is cut connections are made and say
+/// nothing.
+struct RedisWay {
+    gate: Arc<TcpListener>,
+    to: SocketAddr,
+    open: Option<(CancellationToken, Task<()>)>,
+}
+
+impl RedisWay {
+    async fn of(world: &World) -> Self {
+        let (_, rest) = world.redis_url.split_once("://").unwrap();
+        let (server, _) = rest.split_once('/').unwrap();
+        let mut server = server.rsplit('@').next().unwrap().to_owned();
+        if !server.contains(':') {
+            server.push_str(":6379");
+        }
+        let mut all = tokio::net::lookup_host(server).await.unwrap();
+        let gate = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut way = Self {
+            gate: Arc::new(gate),
+            to: all.next().unwrap(),
+            open: None,
+        };
+        way.open();
+        way
+    }
+
+    /// The URL of a world's Redis over this way.
+    fn url(&self, world: &World) -> String {
+        let (scheme, rest) = world.redis_url.split_once("://").unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let login = server.rsplit_once('@');
+        let login = login.map_or(String::new(), |(login, _)| format!("{login}@"));
+        let gate = self.gate.local_addr().unwrap();
+        format!("{scheme}://{login}{gate}/{database}")
+    }
+
+    fn open(&mut self) {
+        let (gate, to, cut) = (self.gate.clone(), self.to, CancellationToken::new());
+        let is_cut = cut.clone();
+        let task = tokio::spawn(async move {
+            let mut links = JoinSet::new();
+            while let Some(Ok((mut one, _))) = is_cut.run_until_cancelled(gate.accept()).await {
+                links.spawn(async move {
+                    if let Ok(mut other) = TcpStream::connect(to).await {
+                        let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
+                    }
+                });
+            }
+            links.shutdown().await;
+        });
+        self.open = Some((cut, task));
+    }
+
+    /// Returns when all connections are closed.
+    async fn cut(&mut self) {
+        if let Some((cut, task)) = self.open.take() {
+            cut.cancel();
+            task.await.unwrap();
+        }
+    }
+}
 
 fn shows(status: Status) -> Presence {
     Presence::of_session(Platform::Web, status, None)
@@ -81,16 +151,30 @@ impl World {
         }
     }
 
-    /// Which owner wrote a person's key, if it is there.
-    async fn writer(&self, user: Id<User>) -> Option<u64> {
+    /// A person's key, if it is there.
+    async fn note(&self, user: Id<User>) -> Option<Value> {
         let mut redis = self.redis.clone();
         let note: Option<Vec<u8>> = redis::cmd("GET")
             .arg(keys::person(user))
             .query_async(&mut redis)
             .await
             .unwrap();
-        let person: Value = serde_json::from_slice(&note?).unwrap();
+        Some(serde_json::from_slice(&note?).unwrap())
+    }
+
+    /// Which owner wrote it.
+    async fn writer(&self, user: Id<User>) -> Option<u64> {
+        let person = self.note(user).await?;
         Some(person["writer"].as_u64().expect("a writer"))
+    }
+
+    /// Waits until a person's key is another one than this, or gone.
+    async fn until_told(&self, user: Id<User>, before: Option<&Value>) {
+        let started = Instant::now();
+        while self.note(user).await.as_ref() == before {
+            assert!(started.elapsed() < PATIENCE, "never: a change is told");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Waits until another owner has written a person's key.
@@ -127,6 +211,17 @@ impl Node {
         loop {
             if let Some(told) = told(&*self.event().await) {
                 return told;
+            }
+        }
+    }
+
+    /// Waits for a PRESENCE_UPDATE, whatever else comes.
+    async fn until_presence(&self, user: &str, status: &str) {
+        loop {
+            if let ToCore::Event(event) = self.next().await
+                && told(&event).is_some_and(|told| told == (user.to_owned(), status.to_owned()))
+            {
+                return;
             }
         }
     }
@@ -362,4 +457,67 @@ async fn whoever_is_with_another_owner_is_not_told_to_be_gone(db: PgPool) {
     c.leave_home(world.member).await;
     assert_eq!(a.presence().await, (member, "offline".into()));
     assert_eq!(world.writer(world.member).await, None);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let mut way = RedisWay::of(&world).await;
+    // Without a map each serves itself.
+    let a = Node::start_with(&world, "a", &way.url(&world), "key");
+    let b = Node::start(&world, "b");
+    for node in [&a, &b] {
+        node.until("redis", |node| node.metric("node_redis_up") == 1.0)
+            .await;
+    }
+    let member = world.member.to_string();
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    a.hears_of_itself().await;
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    a.until_presence(&member, "dnd").await;
+
+    let before = world.note(world.member).await;
+    way.cut().await;
+    b.subscribe(world.home(world.member, Status::Idle)).await;
+    world.until_told(world.member, before.as_ref()).await;
+    way.open();
+    a.until_presence(&member, "idle").await;
+
+    let before = world.note(world.member).await;
+    way.cut().await;
+    b.leave_home(world.member).await;
+    world.until_told(world.member, before.as_ref()).await;
+    way.open();
+    a.until_presence(&member, "offline").await;
+    way.cut().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let mut way = RedisWay::of(&world).await;
+    let a = Node::start(&world, "a");
+    let b = Node::start_with(&world, "b", &way.url(&world), "key");
+    for node in [&a, &b] {
+        node.until("redis", |node| node.metric("node_redis_up") == 1.0)
+            .await;
+    }
+    let member = world.member.to_string();
+    a.subscribe(world.home(world.owner, Status::Online)).await;
+    a.subscribed().await;
+    a.hears_of_itself().await;
+    b.subscribe(world.home(world.member, Status::Dnd)).await;
+    b.subscribed().await;
+    a.until_presence(&member, "dnd").await;
+    way.cut().await;
+    b.subscribe(world.home(world.member, Status::Idle)).await;
+    // It is tried in vain: a command fails after four seconds at the latest.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    way.open();
+    a.until_presence(&member, "idle").await;
+    way.cut().await;
 }
