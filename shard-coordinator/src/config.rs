@@ -18,8 +18,11 @@ use crate::error::{Error, Result};
 pub(crate) const REDIS_ANSWER_MAX: Duration = Duration::from_millis(800);
 /// Longest wait for any answer of Postgres.
 pub(crate) const POSTGRES_ANSWER_MAX: Duration = Duration::from_millis(1_500);
-/// The lease, a round, and some for operators.
-const DB_CONNECTIONS_MAX: u32 = 8;
+/// Statements are ended by Postgres then. One that is not waited for any longer keeps its
+/// connection until it has ended.
+const STATEMENT_MAX: &str = "4s";
+/// For the lease and the rounds, and as many for operators.
+const DB_CONNECTIONS_MAX: u32 = 4;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -119,7 +122,11 @@ impl Config {
     pub(crate) fn connect_postgres(&self) -> Result<PgPool> {
         let options = PgConnectOptions::from_str(&self.database_url.0)
             .map_err(|error| Error::setting("DATABASE_URL", error))?
-            .application_name("shard-coordinator");
+            .application_name("shard-coordinator")
+            .options([
+                ("statement_timeout", STATEMENT_MAX),
+                ("idle_in_transaction_session_timeout", STATEMENT_MAX),
+            ]);
         Ok(PgPoolOptions::new()
             .max_connections(DB_CONNECTIONS_MAX)
             .acquire_timeout(POSTGRES_ANSWER_MAX)

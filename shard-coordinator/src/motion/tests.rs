@@ -311,5 +311,9 @@ fn a_step_whose_answer_got_lost_is_under_way_once_its_map_shows() {
     assert_eq!(motion.shown(start, version(6)), None, "it was answered");
     motion.sent(9, version(7), &step);
     motion.sent(10, version(8), &step);
-    assert_eq!(motion.shown(start, version(7)), None, "another one was sent");
+    assert_eq!(
+        motion.shown(start, version(7)),
+        None,
+        "another one was sent"
+    );
 }
