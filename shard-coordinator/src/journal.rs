@@ -46,17 +46,29 @@ impl Journal {
 
     /// One deed of the coordinator's own.
     pub(crate) async fn note(&self, action: &str, detail: Value, version: MapVersion) {
-        let deed = Deed {
-            who: &self.who,
-            action,
-            detail,
-            version,
+        self.note_all(vec![(action, detail)], version).await;
+    }
+
+    /// Several, in the time of one.
+    async fn note_all(&self, deeds: Vec<(&str, Value)>, version: MapVersion) {
+        let Some(&(what, _)) = deeds.first() else {
+            return;
         };
         let write = async {
-            let mut db = self.db.acquire().await?;
-            audit::record(&mut db, deed).await.map(drop)
+            let mut tx = self.db.begin().await?;
+            for (action, detail) in deeds {
+                let deed = Deed {
+                    who: &self.who,
+                    action,
+                    detail,
+                    version,
+                };
+                audit::record(&mut tx, deed).await?;
+            }
+            tx.commit().await?;
+            Ok(())
         };
-        self.said(action, timeout(POSTGRES_ANSWER_MAX, write).await);
+        self.said(what, timeout(POSTGRES_ANSWER_MAX, write).await);
     }
 
     /// Tells which nodes came and went since the last round, and whether placement froze.
@@ -66,9 +78,10 @@ impl Journal {
         frozen: bool,
         version: MapVersion,
     ) {
+        let mut deeds = Vec::new();
         if frozen != self.frozen {
             let action = if frozen { "freeze" } else { "thaw" };
-            self.note(action, json!({}), version).await;
+            deeds.push((action, json!({})));
             self.frozen = frozen;
         }
         if let Some(before) = self.nodes.replace(nodes.clone()) {
@@ -77,10 +90,11 @@ impl Journal {
                 ("node_joined", &nodes, &before),
             ] {
                 for id in some.difference(others) {
-                    self.note(action, json!({ "node": id }), version).await;
+                    deeds.push((action, json!({ "node": id })));
                 }
             }
         }
+        self.note_all(deeds, version).await;
     }
 
     /// Writes how far the moves are, if that has changed.
@@ -204,7 +218,27 @@ fn word(cause: Cause) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use sqlx::postgres::PgPoolOptions;
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_loss_of_many_nodes_is_not_waited_for_longer_than_that_of_one() {
+        let patience = Duration::from_millis(300);
+        let nobody = PgPoolOptions::new()
+            .acquire_timeout(patience)
+            .connect_lazy("postgres://nobody@127.0.0.1:1/none")
+            .unwrap();
+        let mut journal = Journal::new(nobody, "one");
+        let all: BTreeSet<String> = (0..10).map(|node| node.to_string()).collect();
+        journal.compare(all, false, MapVersion::default()).await;
+        let lost = Instant::now();
+        let none = BTreeSet::new();
+        journal.compare(none, false, MapVersion::default()).await;
+        assert!(lost.elapsed() < 3 * patience);
+    }
 
     #[test]
     fn a_cause_is_stored_as_the_word_of_its_json() {

@@ -113,8 +113,9 @@ impl Reconciler {
             )
             .await
             {
-                Ok(Ok(live)) => live,
-                Ok(Err(_)) | Err(_) => break, // the round will say so
+                // Of nodes that do not show nobody knows whether they have followed.
+                Ok(Ok(live)) if self.liveness.are_all(&live) => live,
+                Ok(_) | Err(_) => break, // the round will say so
             };
             if self.look_at_motion(&live).await {
                 return;

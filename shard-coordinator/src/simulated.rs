@@ -146,7 +146,7 @@ impl Pilot {
 
     /// A look between rounds; true if the step under way is over, so that a round is due.
     pub fn glance(&mut self, now: Instant, live: &Nodes) -> bool {
-        self.motion.look(now, live).is_some()
+        self.liveness.are_all(live) && self.motion.look(now, live).is_some()
     }
 
     pub fn is_in_motion(&self) -> bool {
