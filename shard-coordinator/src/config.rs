@@ -23,8 +23,8 @@ const PATIENCE: pool::Patience = pool::Patience {
     connection: POSTGRES_ANSWER_MAX,
     statement: Duration::from_secs(4),
 };
-/// The lease, a round, and some for operators.
-const DB_CONNECTIONS_MAX: u32 = 8;
+/// For the lease and the rounds, and as many for operators.
+const DB_CONNECTIONS_MAX: u32 = 4;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {

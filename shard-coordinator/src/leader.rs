@@ -99,10 +99,17 @@ impl Leader {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            // On an error the lease we have runs out by itself, unless renewed before.
-            if let Err(error) = self.attempt().await {
-                tracing::warn!(%error, "could not take or renew the lead");
-            }
+            self.look().await;
+        }
+    }
+
+    async fn look(&self) {
+        if let Err(error) = self.attempt().await {
+            tracing::warn!(%error, "could not take or renew the lead");
+            // The lease we have runs out by itself, unless renewed before.
+            let lease = *self.lease.borrow();
+            let leads = lease.is_some_and(|lease| lease.holds(Instant::now()));
+            self.metrics.leading.set(i64::from(leads));
         }
     }
 
@@ -199,8 +206,28 @@ async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use sqlx::postgres::PgPoolOptions;
+
     use super::*;
     use crate::config::REDIS_ANSWER_MAX;
+
+    #[tokio::test]
+    async fn who_cannot_renew_a_lease_says_that_it_leads_no_longer_than_it_lasts() {
+        let nobody = PgPoolOptions::new()
+            .acquire_timeout(Duration::from_millis(50))
+            .connect_lazy("postgres://nobody@127.0.0.1:1/none")
+            .unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (leader, _lead) = Leader::new(nobody, "one", Arc::clone(&metrics));
+        let now = Instant::now();
+        let over = now.checked_sub(LEASE).unwrap();
+        for (asked, leading) in [(now, 1), (over, 0)] {
+            metrics.leading.set(1);
+            leader.lease.send_replace(Some(Lease::new(1, asked)));
+            leader.look().await;
+            assert_eq!(metrics.leading.get(), leading);
+        }
+    }
 
     #[test]
     fn a_leader_stops_acting_before_its_lease_ends() {

@@ -48,6 +48,8 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     config.check_listen()?;
     let key = config.admin_key()?;
     let db = config.connect_postgres()?;
+    // Whatever operators wait for, the lead does not.
+    let operators_db = config.connect_postgres()?;
     let redis = config.connect_redis()?;
     observe::check_shards(&db, config.shards).await?;
     let listener = TcpListener::bind(config.listen)
@@ -62,7 +64,7 @@ pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     let server = http::Server::new(
         &config,
         key,
-        db.clone(),
+        operators_db,
         redis.clone(),
         Arc::clone(&metrics),
     );

@@ -281,12 +281,21 @@ pub(crate) enum Ended {
 pub(crate) struct Motion {
     under_way: Option<UnderWay>,
     progress: Option<Progress>,
+    unsure: Option<Unsure>,
 }
 
 #[derive(Debug)]
 struct UnderWay {
     version: MapVersion,
     since: Instant,
+}
+
+/// A step on its way to Redis, whose answer may get lost.
+#[derive(Debug)]
+struct Unsure {
+    version: MapVersion,
+    now_ms: u64,
+    step: Step,
 }
 
 impl Motion {
@@ -298,6 +307,7 @@ impl Motion {
                 since: now,
             }),
             progress: None,
+            unsure: None,
         }
     }
 
@@ -331,8 +341,26 @@ impl Motion {
         Some(ended)
     }
 
+    /// A step goes to Redis as this map. [`Self::began`] follows if Redis says that it took it;
+    /// if nothing is heard, [`Self::shown`] finds out.
+    pub(crate) fn sent(&mut self, now_ms: u64, version: MapVersion, step: &Step) {
+        self.unsure = Some(Unsure {
+            version,
+            now_ms,
+            step: step.clone(),
+        });
+    }
+
+    /// Redis shows a map. If it is the one that was sent and not answered, its step is under way.
+    pub(crate) fn shown(&mut self, now: Instant, version: MapVersion) -> Option<Step> {
+        let sent = self.unsure.take_if(|sent| sent.version == version)?;
+        self.began(now, sent.now_ms, version, &sent.step);
+        Some(sent.step)
+    }
+
     /// A step was published as this map.
     pub(crate) fn began(&mut self, now: Instant, now_ms: u64, version: MapVersion, step: &Step) {
+        self.unsure = None;
         if !step.in_motion.is_empty() {
             self.under_way = Some(UnderWay {
                 version,

@@ -229,6 +229,13 @@ impl Liveness {
         &self.known
     }
 
+    /// Whether these are all of them, but for those that leave: who looks between rounds judges
+    /// nobody, and Redis may have lost some.
+    pub(crate) fn are_all(&self, live: &Nodes) -> bool {
+        let mut known = self.known.iter();
+        known.all(|(id, status)| status.stopping || live.contains_key(id))
+    }
+
     pub(crate) fn is_frozen(&self, now: Instant) -> bool {
         self.frozen.is_some_and(|frozen| now < frozen.until)
     }
@@ -421,6 +428,18 @@ mod tests {
         let later = now + ROUND * 2;
         assert_eq!(ids(liveness.admit(later, live(&["a"]))), ["a"]);
         assert!(!liveness.is_frozen(later));
+    }
+
+    #[test]
+    fn who_looks_between_rounds_knows_whether_anybody_is_missing() {
+        let (mut liveness, now) = seen(&["a", "b"]);
+        assert!(liveness.are_all(&live(&["a", "b"])));
+        assert!(!liveness.are_all(&live(&["a"])));
+        assert!(!liveness.are_all(&Nodes::new()));
+        let mut stopping = live(&["a", "b"]);
+        stopping.insert("b".to_owned(), status("b", true));
+        liveness.admit(now, stopping);
+        assert!(liveness.are_all(&live(&["a"])));
     }
 
     #[test]

@@ -181,9 +181,9 @@ pub(crate) async fn make(
         version: scene.version(),
     };
     audit::record(&mut tx, deed).await?;
-    let plan = read(&mut tx, id).await?;
+    let plan = read(&mut tx, id).await?.ok_or_else(unknown)?;
     tx.commit().await?;
-    plan.ok_or_else(unknown)
+    Ok(plan)
 }
 
 /// Makes a plan's changes, if everything is still as when it was made.
@@ -233,38 +233,50 @@ pub(crate) async fn apply(
         version: scene.version(),
     };
     audit::record(&mut tx, deed).await?;
-    let plan = read(&mut tx, id).await?;
+    // One that is forgotten at this moment is not applied.
+    let plan = read(&mut tx, id).await?.ok_or_else(unknown)?;
     tx.commit().await?;
-    plan.ok_or_else(unknown)
+    Ok(plan)
 }
 
 /// Ends the plan that runs and puts back what was set before it, or, without one, drops single
 /// moves that are not over. Shards that have moved stay, as far as the settings let them.
 ///
-/// Errors: [`ProblemCode::NothingToAbort`].
+/// Errors: [`ProblemCode::NothingToAbort`], also if the plan has just come to its end.
 pub(crate) async fn abort(db: &PgPool, who: &str, version: MapVersion) -> Result<i64, Refusal> {
     let (mut tx, orders) = begin(db).await?;
     let mut new = orders.settings.clone();
     let detail = if let Some(id) = orders.plan {
+        // The leader may end it at the same moment: whichever of these statements is first.
         let before = sqlx::query_scalar!(
             "update cluster_plan set state = 'aborted', ended_at = now()
-             where plan_id = $1 returning settings_before",
+             where plan_id = $1 and state = 'applying' returning settings_before",
             id,
         )
-        .fetch_one(&mut *tx)
+        .fetch_optional(&mut *tx)
         .await?;
+        let Some(before) = before else {
+            let message = format!("plan {id} was done before it could be aborted");
+            return Err(Refusal::new(ProblemCode::NothingToAbort, message));
+        };
         let before: Settings = serde_json::from_value(before.unwrap_or(Value::Null))?;
         let current = std::mem::replace(&mut new, before);
         // Those that have arrived meanwhile are over.
         new.moves
             .retain(|shard, _| current.moves.contains_key(shard));
         json!({ "plan": id })
-    } else if !new.moves.is_empty() {
-        let moves = std::mem::take(&mut new.moves);
-        json!({ "shards": moves.keys().collect::<Vec<_>>() })
     } else {
-        let message = "no plan runs and no move is requested";
-        return Err(Refusal::new(ProblemCode::NothingToAbort, message));
+        new.moves.clear();
+        // Not what was read: some may have arrived meanwhile.
+        let mut shards = sqlx::query_scalar!("delete from cluster_move returning shard")
+            .fetch_all(&mut *tx)
+            .await?;
+        if shards.is_empty() {
+            let message = "no plan runs and no move is requested";
+            return Err(Refusal::new(ProblemCode::NothingToAbort, message));
+        }
+        shards.sort_unstable();
+        json!({ "shards": shards })
     };
     settings::write(&mut tx, &orders.settings, &new).await?;
     let deed = Deed {
@@ -324,6 +336,21 @@ pub(crate) enum Pausing {
 /// Single moves whose node no longer takes shards can never be, and are dropped.
 pub(crate) async fn finish(db: &PgPool, who: &str, done: Finished<'_>) -> Result<()> {
     let mut tx = db.begin().await?;
+    // The plan before the moves, as an abort does it: neither waits for what the other has.
+    let ended = match done.plan {
+        Some(id) => {
+            let ended = sqlx::query!(
+                "update cluster_plan set state = 'done', ended_at = now()
+                 where plan_id = $1 and state = 'applying'",
+                id,
+            )
+            .execute(&mut *tx)
+            .await?;
+            // Else it was aborted meanwhile.
+            (ended.rows_affected() > 0).then_some(id)
+        }
+        None => None,
+    };
     let over = || done.arrived.iter().chain(done.dropped);
     let shards: Vec<i32> = over().map(|(shard, _)| i32::from(shard.0)).collect();
     let nodes: Vec<String> = over().map(|(_, node)| node.clone()).collect();
@@ -340,18 +367,8 @@ pub(crate) async fn finish(db: &PgPool, who: &str, done: Finished<'_>) -> Result
     if !done.dropped.is_empty() {
         deeds.push(("move_dropped", json!({ "moves": done.dropped })));
     }
-    if let Some(id) = done.plan {
-        let ended = sqlx::query!(
-            "update cluster_plan set state = 'done', ended_at = now()
-             where plan_id = $1 and state = 'applying'",
-            id,
-        )
-        .execute(&mut *tx)
-        .await?;
-        // Else it was aborted meanwhile.
-        if ended.rows_affected() > 0 {
-            deeds.push(("plan_done", json!({ "plan": id })));
-        }
+    if let Some(id) = ended {
+        deeds.push(("plan_done", json!({ "plan": id })));
     }
     for (action, detail) in deeds {
         let deed = Deed {

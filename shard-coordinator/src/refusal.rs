@@ -1,6 +1,7 @@
 //! Why a request of an operator was not done, as they are told.
 
 use guildhall_shared::operator::{Problem, ProblemCode};
+use sqlx::error::DatabaseError;
 
 use crate::error::Error;
 
@@ -18,7 +19,9 @@ impl Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let (code, message) = match &error {
-            Error::Postgres(sqlx::Error::Database(_)) => (ProblemCode::Internal, "it failed"),
+            Error::Postgres(sqlx::Error::Database(db)) if !refuses_for_now(&**db) => {
+                (ProblemCode::Internal, "it failed")
+            }
             Error::Postgres(_) | Error::Silent("Postgres") => {
                 (ProblemCode::NoPostgres, "Postgres does not answer")
             }
@@ -28,6 +31,28 @@ impl From<Error> for Refusal {
         tracing::warn!(%error, "a request of an operator failed");
         Self::new(code, message)
     }
+}
+
+/// Whether Postgres may do the same in a moment.
+fn refuses_for_now(error: &dyn DatabaseError) -> bool {
+    // serialization_failure, deadlock_detected, lock_not_available, query_canceled
+    // (statement_timeout), admin_shutdown and friends, idle transaction cut off, too many
+    // connections, read-only replica.
+    matches!(
+        error.code().as_deref(),
+        Some(
+            "40001"
+                | "40P01"
+                | "55P03"
+                | "57014"
+                | "57P01"
+                | "57P02"
+                | "57P03"
+                | "25P03"
+                | "53300"
+                | "25006"
+        )
+    )
 }
 
 impl From<sqlx::Error> for Refusal {

@@ -112,11 +112,16 @@ impl Pilot {
         if live.is_empty() && self.last_known.is_none() {
             return Decided::Nothing;
         }
+        let known = self.last_known.as_ref().map(|map| map.version);
+        if let Some(step) = known.and_then(|version| self.motion.shown(now, version)) {
+            self.loads.moved(now, &step.moves);
+        }
         self.motion.look(now, &live);
         let in_redis = map.map(|map| map.version);
         match self.decide(now, &live, term, in_redis) {
             Ok((Some(map), step)) => {
                 self.tried = map.version;
+                self.motion.sent(0, map.version, &step);
                 Decided::Publish(Box::new(Proposal { map, step }))
             }
             Ok((None, step)) => {
@@ -141,7 +146,7 @@ impl Pilot {
 
     /// A look between rounds; true if the step under way is over, so that a round is due.
     pub fn glance(&mut self, now: Instant, live: &Nodes) -> bool {
-        self.motion.look(now, live).is_some()
+        self.liveness.are_all(live) && self.motion.look(now, live).is_some()
     }
 
     pub fn is_in_motion(&self) -> bool {

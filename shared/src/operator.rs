@@ -139,7 +139,7 @@ pub enum ProblemCode {
     PlanStale,
     /// 409: the plan was applied before, or ended.
     PlanNotDraft,
-    /// 409: no plan runs and no move is requested.
+    /// 409: no plan runs and no move is requested, or not any more.
     NothingToAbort,
     /// 409: the node is not live, or takes no shards.
     NodeNotAccepting,

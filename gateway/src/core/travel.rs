@@ -281,7 +281,7 @@ impl Core {
     }
 
     /// Asks the clients that are here now to reconnect, evenly spread over a time, unless they are
-    /// to stay meanwhile; who comes later stays.
+    /// to stay meanwhile; who comes later is for the next time.
     pub(super) fn send_away_over(&mut self, over: Duration) {
         self.away_order += 1;
         let order = self.away_order;

@@ -1,16 +1,23 @@
 //! An operator drains this node: its sessions are sent away, spread over the time that the map
-//! says. The process stays, and takes whoever comes all the same.
+//! says. The process stays, and takes whoever comes all the same; they are sent away later, as
+//! long as another node would have them.
 
 use std::{
     cell::Cell,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use guildhall_shared::cluster_map::{ClusterMap, Drain as Order};
 
 use super::{Config, Status};
 use crate::bus::{CoreHandle, ToCore};
+
+/// Those who came meanwhile are sent away over so long,
+const LATE_OVER: Duration = Duration::from_secs(30);
+/// and nobody is for so long before that: a client that is led here again and again, whatever
+/// `/ready` says, reconnects about once a minute.
+const LATE_PAUSE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Drain {
     node: String,
@@ -20,6 +27,8 @@ pub(crate) struct Drain {
     order: Cell<Option<Order>>,
     /// Whether every core knows of it.
     told: Cell<bool>,
+    /// When those who came meanwhile are sent away.
+    late_at: Cell<Option<Instant>>,
 }
 
 impl Drain {
@@ -30,11 +39,12 @@ impl Drain {
             cores,
             order: Cell::new(None),
             told: Cell::new(true),
+            late_at: Cell::new(None),
         }
     }
 
     /// Does what a map says of this node; run after each look at it.
-    pub(crate) fn follow(&self, map: &ClusterMap) {
+    pub(crate) fn follow(&self, map: &ClusterMap, now: Instant) {
         // The coordinator has not heard of this node lately: that ends no drain.
         if !map.nodes.contains(&self.node) {
             return;
@@ -42,9 +52,11 @@ impl Drain {
         let order = map.drains.get(&self.node).copied();
         self.status.set_draining(order.is_some());
         if order == self.order.replace(order) && self.told.get() {
-            return;
+            return self.send_late_away(map, now);
         }
         let over = order.map(left);
+        let late_at = over.and_then(|over| now.checked_add(over + LATE_PAUSE));
+        self.late_at.set(late_at);
         match over {
             Some(over) => {
                 let over_ms = over.as_millis() as u64;
@@ -64,6 +76,20 @@ impl Drain {
             }
         }
         self.told.set(told);
+    }
+
+    /// Sends those away who have come since the last time, unless they could only come back.
+    fn send_late_away(&self, map: &ClusterMap, now: Instant) {
+        let stays = |node: &String| *node != self.node && !map.drains.contains_key(node);
+        let is_due = self.late_at.get().is_some_and(|at| at <= now);
+        if !is_due || !map.nodes.iter().any(stays) {
+            return;
+        }
+        self.late_at.set(Some(now + LATE_OVER + LATE_PAUSE));
+        for core in &self.cores {
+            // One that is too busy to hear it does so the next time.
+            let _ = core.send(ToCore::SendAway { over: LATE_OVER });
+        }
     }
 }
 
@@ -91,6 +117,7 @@ mod tests {
             cores: vec![core.clone()],
             order: Cell::new(None),
             told: Cell::new(true),
+            late_at: Cell::new(None),
         };
         (drain, core, inbox)
     }
@@ -125,6 +152,7 @@ mod tests {
     #[test]
     fn cores_are_told_once_when_a_drain_begins_and_when_it_is_undone() {
         let (drain, _core, inbox) = drain();
+        let now = Instant::now();
         let minute = Duration::from_secs(60);
         for (map, expected) in [
             (ClusterMap::default(), vec![]),
@@ -136,7 +164,7 @@ mod tests {
             (map(HERE, false), vec![None]),
             (map(HERE, false), vec![]),
         ] {
-            drain.follow(&map);
+            drain.follow(&map, now);
             assert_eq!(told(&inbox), expected, "{map:?}");
         }
     }
@@ -144,15 +172,46 @@ mod tests {
     #[test]
     fn a_core_that_was_too_busy_is_told_at_the_next_look() {
         let (drain, core, inbox) = drain();
+        let now = Instant::now();
         while core.send(ToCore::KeepClients).is_ok() {}
-        drain.follow(&map(HERE, true));
+        drain.follow(&map(HERE, true), now);
         assert!(told(&inbox).iter().all(Option::is_none));
-        drain.follow(&map(HERE, true));
+        drain.follow(&map(HERE, true), now);
         assert_eq!(told(&inbox).len(), 1);
         while core.send(ToCore::KeepClients).is_ok() {}
-        drain.follow(&map(HERE, false));
+        drain.follow(&map(HERE, false), now);
         told(&inbox);
-        drain.follow(&map(HERE, false));
+        drain.follow(&map(HERE, false), now);
         assert_eq!(told(&inbox), [None::<Duration>]);
+    }
+
+    #[test]
+    fn who_came_meanwhile_is_sent_away_once_a_minute_while_another_node_would_have_them() {
+        let (drain, _core, inbox) = drain();
+        let start = Instant::now();
+        let alone = map(HERE, true);
+        let mut both = alone.clone();
+        both.nodes.push("gateway-2".to_owned());
+        let mut both_drained = both.clone();
+        let order = both.drains[HERE];
+        both_drained.drains.insert("gateway-2".to_owned(), order);
+        let mut undone = both.clone();
+        undone.drains.clear();
+        let away = |seconds| vec![Some(Duration::from_secs(seconds))];
+        for (second, map, expected) in [
+            (0, &both, away(60)),
+            (89, &both, vec![]),
+            (90, &alone, vec![]),
+            (91, &both_drained, vec![]),
+            (92, &both, away(30)),
+            (94, &both, vec![]),
+            (151, &both, vec![]),
+            (152, &both, away(30)),
+            (154, &undone, vec![None]),
+            (500, &undone, vec![]),
+        ] {
+            drain.follow(map, start + Duration::from_secs(second));
+            assert_eq!(told(&inbox), expected, "after {second} s");
+        }
     }
 }

@@ -32,7 +32,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use guildhall_shared::voice::VoiceSettings;
@@ -337,7 +337,7 @@ async fn serve(
         async move {
             let changed = || {
                 edge.rebalance();
-                drain.follow(&map.current());
+                drain.follow(&map.current(), Instant::now());
             };
             map.run(commands, &feed.map_changed, changed).await;
         }

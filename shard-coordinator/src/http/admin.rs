@@ -120,6 +120,12 @@ impl Asked {
     }
 }
 
+/// Something hangs. What was asked for may have been done.
+pub(super) fn late() -> Refusal {
+    let message = "it took too long; a change may have been made, see the history";
+    Refusal::new(ProblemCode::NoPostgres, message)
+}
+
 fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(ProblemCode::BadRequest, message)
 }
@@ -152,8 +158,8 @@ impl Admin {
             let asked = Asked::read(request).await?;
             self.route(&asked).await
         };
-        let late = || Err(Refusal::new(ProblemCode::NoPostgres, "it took too long"));
-        match timeout(ANSWER_MAX, work).await.unwrap_or_else(|_| late()) {
+        let answered = timeout(ANSWER_MAX, work).await;
+        match answered.unwrap_or_else(|_| Err(late())) {
             Ok(response) => response,
             Err(Refusal(problem)) => {
                 let status = StatusCode::from_u16(problem.code.status());

@@ -10,9 +10,9 @@ use hyper::body::Bytes;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::admin::Admin;
+use super::admin::{self, Admin};
 use crate::access::unix_seconds;
 use crate::refusal::Refusal;
 
@@ -22,6 +22,9 @@ const STREAMS_MAX: usize = 32;
 const EVERY: Duration = Duration::from_secs(1);
 /// A state younger than this serves all streams.
 const FRESH: Duration = Duration::from_millis(900);
+/// Longest time a state may take, while all streams wait for it. Then they are told so: who
+/// watches takes a stream for broken that is silent for 10 s.
+const STATE_MAX: Duration = Duration::from_secs(5);
 
 /// The streams of this process.
 #[derive(Clone)]
@@ -72,7 +75,8 @@ impl Streams {
         if let Some((_, event)) = fresh {
             return event.clone();
         }
-        let event = match admin.snapshot().await {
+        let state = timeout(STATE_MAX, admin.snapshot()).await;
+        let event = match state.unwrap_or_else(|_| Err(admin::late())) {
             Ok(state) => event("state", &state),
             Err(Refusal(problem)) => event("problem", &problem),
         };

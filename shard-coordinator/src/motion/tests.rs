@@ -288,3 +288,32 @@ fn a_step_ends_when_all_nodes_have_followed_or_after_five_seconds() {
     motion.rest(0);
     assert_eq!(motion.progress(), None);
 }
+
+#[test]
+fn a_step_whose_answer_got_lost_is_under_way_once_its_map_shows() {
+    let mut seen = settled(256, 3);
+    seen.nodes[0].standing = Standing::Draining;
+    let step = one_step(&seen, &[], Voluntary::Go);
+    let start = Instant::now();
+    let version = |version| MapVersion { term: 1, version };
+
+    let mut motion = Motion::default();
+    motion.sent(7, version(5), &step);
+    assert_eq!(motion.shown(start, version(4)), None, "it is not there yet");
+    assert!(!motion.is_under_way());
+    assert_eq!(motion.shown(start, version(5)).as_ref(), Some(&step));
+    assert!(motion.is_under_way());
+    assert_eq!(motion.progress().unwrap().started_at_ms, 7);
+    assert_eq!(motion.shown(start, version(5)), None, "it began once");
+
+    motion.sent(8, version(6), &step);
+    motion.began(start, 8, version(6), &step);
+    assert_eq!(motion.shown(start, version(6)), None, "it was answered");
+    motion.sent(9, version(7), &step);
+    motion.sent(10, version(8), &step);
+    assert_eq!(
+        motion.shown(start, version(7)),
+        None,
+        "another one was sent"
+    );
+}

@@ -1,7 +1,9 @@
 //! `guildctl` as a process, against a coordinator.
 
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant, SystemTime};
 
 use guildhall_shared::cluster_map::{ClusterMap, GuildLoad, NodeState, ShardLoad};
 use guildhall_shared::operator::{
@@ -9,6 +11,7 @@ use guildhall_shared::operator::{
     ShardsAnswer, Snapshot, Why,
 };
 use guildhall_shared::shard::ShardId;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde::de::DeserializeOwned;
 use shard_coordinator::access::AdminKey;
 use sqlx::PgPool;
@@ -39,7 +42,7 @@ impl Guildctl {
         }
     }
 
-    async fn run(&self, line: &str) -> Ran {
+    fn command(&self, line: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_guildctl"));
         command
             .args(line.split(' '))
@@ -49,9 +52,51 @@ impl Guildctl {
             .envs(self.cluster_key.iter().map(|key| ("CLUSTER_KEY", key)))
             .env("USER", "bob")
             .stdin(Stdio::null());
+        command
+    }
+
+    async fn run(&self, line: &str) -> Ran {
+        let mut command = self.command(line);
         // The coordinator that is asked runs in this process.
         let output = tokio::task::spawn_blocking(move || command.output());
         Ran::new(line, output.await.unwrap().unwrap())
+    }
+
+    /// Runs a command on a terminal until it asks.
+    async fn asks(&self, line: &str) -> Asking {
+        let (mut command, line) = (self.command(line), line.to_owned());
+        let ask = move || {
+            let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+            grantpt(&terminal).unwrap();
+            unlockpt(&terminal).unwrap();
+            let name = ptsname(&terminal, Vec::<u8>::new()).unwrap();
+            let user = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(name.to_str().unwrap())
+                .unwrap();
+            let child = command
+                .stdin(user.try_clone().unwrap())
+                .stderr(user)
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            drop(command); // the terminal is the child's alone
+            let mut terminal = File::from(terminal);
+            let (mut said, mut bytes) = (Vec::new(), [0; 1024]);
+            while !said.ends_with(b"[y/N] ") {
+                let read = terminal.read(&mut bytes);
+                let read = read.unwrap_or_else(|_| panic!("{line} does not ask: {said:?}"));
+                said.extend_from_slice(&bytes[..read]);
+            }
+            Asking {
+                line,
+                child,
+                terminal,
+                said: String::from_utf8(said).unwrap(),
+            }
+        };
+        tokio::task::spawn_blocking(ask).await.unwrap()
     }
 
     /// What a command prints as JSON.
@@ -59,6 +104,33 @@ impl Guildctl {
         let ran = self.run(&format!("{line} --json")).await;
         serde_json::from_str(ran.succeeds())
             .unwrap_or_else(|error| panic!("{line}: {error}: {ran:?}"))
+    }
+}
+
+/// A command that waits for an answer.
+struct Asking {
+    line: String,
+    child: Child,
+    terminal: File,
+    said: String,
+}
+
+impl Asking {
+    async fn answered(self, answer: &'static str) -> Ran {
+        let Self {
+            line,
+            child,
+            mut terminal,
+            ..
+        } = self;
+        let end = move || {
+            terminal.write_all(answer.as_bytes()).unwrap();
+            let mut stderr = Vec::new();
+            let _ = terminal.read_to_end(&mut stderr); // fails when the child has closed it
+            let output = child.wait_with_output().unwrap();
+            Output { stderr, ..output }
+        };
+        Ran::new(&line, tokio::task::spawn_blocking(end).await.unwrap())
     }
 }
 
@@ -172,6 +244,7 @@ async fn guildctl_shows_and_steers_a_cluster(db: PgPool) {
     exit_codes_tell_refusal_wrong_usage_and_absence_apart(&running).await;
     tokens_come_from_the_cluster_key(&running).await;
     commands_that_change_do_so_and_are_in_the_history(&mut running).await;
+    what_was_shown_is_done_or_nothing(&mut running).await;
     a_plan_is_shown_applied_and_waited_for(&mut running).await;
     running.coordinator.stop().await;
 }
@@ -317,6 +390,37 @@ async fn commands_that_change_do_so_and_are_in_the_history(running: &mut Running
         nothing.fails(1).contains("(nothing_to_abort)"),
         "{nothing:?}"
     );
+}
+
+async fn what_was_shown_is_done_or_nothing(running: &mut Running) {
+    let guildctl = running.guildctl.clone();
+
+    let asking = guildctl.asks("drain gateway-1 --over 1s").await;
+    assert!(asking.said.contains("drain gateway-1 over 1 s"));
+    guildctl.run("cordon gateway-2").await.succeeds();
+    let stale = asking.answered("y\n").await;
+    assert!(stale.fails(1).contains("(plan_stale)"), "{stale:?}");
+    assert_eq!(running.state("gateway-1").await, NodeState::Active);
+    guildctl.run("uncordon gateway-2").await.succeeds();
+
+    let map = running.map_with("any", |_| true).await;
+    let owner = map.owner(ShardId(7)).unwrap();
+    let asking = guildctl.asks(&format!("pin 7 {owner}")).await;
+    let refused = asking.answered("\n").await;
+    assert!(
+        refused.fails(1).contains("nothing was changed"),
+        "{refused:?}"
+    );
+    let asking = guildctl.asks(&format!("pin 7 {owner}")).await;
+    let done = asking.answered("y\n").await;
+    assert!(done.succeeds().starts_with("plan "), "{done:?}");
+    let hot: ShardsAnswer = guildctl.json("shards --hot 1").await;
+    assert_eq!(hot.shards[0].pin.as_deref(), Some(owner));
+    let start = Instant::now();
+    while guildctl.json::<Moves>("moves").await.plan.is_some() {
+        assert!(start.elapsed() < SOON, "the plan does not end");
+    }
+    guildctl.run("unpin 7 --yes").await.succeeds();
 }
 
 async fn a_plan_is_shown_applied_and_waited_for(running: &mut Running) {

@@ -324,6 +324,9 @@ impl TestCoordinator {
         let headers = bearer(CLUSTER_KEY, Scope::Read);
         let ask = move || {
             let mut stream = TcpStream::connect(listen).unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(10)))
+                .unwrap();
             write!(
                 stream,
                 "GET /admin/v1/{path} HTTP/1.1\r\nhost: test\r\n{headers}\r\n"

@@ -1,13 +1,13 @@
 //! Moves in steps: how many at once, what holds them, who drives them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use guildhall_shared::cluster_map::{ClusterMap, ShardLoad};
 use guildhall_shared::shard::ShardId;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{SHARDS, TestCluster};
+use crate::harness::{SHARDS, TestCluster, TestCoordinator};
 
 /// A first map: the lead, and time to hear every node.
 const START: Duration = Duration::from_secs(6);
@@ -144,7 +144,55 @@ async fn a_running_plan_can_be_paused_and_aborted_and_lets_nobody_else_in(db: Pg
     coordinator.until("moves", STEPS, rest).await;
     let end = cluster.map().await.unwrap();
     assert!(owned(&end, "gateway-1") <= 134, "128 and 5 %");
+    an_abort_that_comes_too_late_says_so(&coordinator, &cluster.db).await;
     coordinator.stop().await;
+}
+
+/// Paused, so that what runs does so for as long as the test wants.
+async fn an_abort_that_comes_too_late_says_so(coordinator: &TestCoordinator, db: &PgPool) {
+    coordinator.does("POST", "pause", Value::Null).await;
+    let change = json!({ "change": "drain", "node": "gateway-1" });
+    let plan = coordinator
+        .does("POST", "plan", json!({ "changes": [change] }))
+        .await;
+    let path = format!("plan/{}", plan["id"]);
+    coordinator
+        .does("POST", &format!("{path}/apply"), Value::Null)
+        .await;
+    let done = "update cluster_plan set state = 'done' where state = 'applying'";
+    aborted_while(coordinator, db, done).await;
+    let plan = coordinator.does("GET", &path, Value::Null).await;
+    assert_eq!(plan["state"], "done");
+    let nodes = coordinator.does("GET", "nodes", Value::Null).await;
+    assert_eq!(nodes["nodes"][0]["state"], "draining", "what it set stays");
+
+    let all: Vec<u16> = (0..SHARDS).collect();
+    let to_other = json!({ "shards": all, "to": "gateway-2" });
+    coordinator.does("POST", "moves", to_other).await;
+    aborted_while(coordinator, db, "delete from cluster_move").await;
+}
+
+/// An abort that comes while the leader has done this and has not committed it yet.
+async fn aborted_while(coordinator: &TestCoordinator, db: &PgPool, ends: &'static str) {
+    let mut tx = db.begin().await.unwrap();
+    sqlx::query(ends).execute(&mut *tx).await.unwrap();
+    let commit = async {
+        let waiting = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+        let start = Instant::now();
+        loop {
+            let count: i64 = sqlx::query_scalar(waiting).fetch_one(db).await.unwrap();
+            if count > 0 {
+                break;
+            }
+            assert!(start.elapsed() < CHANGE, "the abort waits for nothing");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tx.commit().await.unwrap();
+    };
+    let abort = coordinator.refuses("POST", "abort", Value::Null);
+    let (refused, ()) = tokio::join!(abort, commit);
+    assert_eq!(refused, "409 nothing_to_abort", "{ends}");
 }
 
 #[sqlx::test(migrations = "../migrations")]

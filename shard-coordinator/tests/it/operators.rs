@@ -9,7 +9,7 @@ use guildhall_shared::shard::ShardId;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{CLUSTER_KEY, SHARDS, TestCluster, bearer, token};
+use crate::harness::{CLUSTER_KEY, SHARDS, TestCluster, TestCoordinator, bearer, token};
 
 /// A first map: the lead, and time to hear every node.
 const START: Duration = Duration::from_secs(6);
@@ -31,6 +31,13 @@ async fn actions(cluster: &TestCluster) -> Vec<(String, String)> {
 fn by_ann(actions: &[(String, String)]) -> Vec<&str> {
     let by = actions.iter().filter(|(who, _)| who == "ann");
     by.map(|(_, action)| action.as_str()).collect()
+}
+
+async fn rounds_failed(coordinator: &TestCoordinator) -> String {
+    let metrics = coordinator.get("/metrics").await;
+    let mut lines = metrics.lines();
+    let line = lines.find(|line| line.starts_with("coordinator_rounds_failed_total "));
+    line.unwrap().to_owned()
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -267,6 +274,29 @@ async fn reads_tell_where_a_guild_is_and_what_costs_most(db: PgPool) {
         "{head}"
     );
     assert!(rest.contains("event: state\ndata: {"), "{rest}");
+
+    // A state cannot be made while somebody has this table for himself.
+    let mut tx = cluster.db.begin().await.unwrap();
+    let lock = "lock table cluster_progress in access exclusive mode";
+    sqlx::query(lock).execute(&mut *tx).await.unwrap();
+    tokio::join!(
+        coordinator.stream("events", "no_postgres"),
+        coordinator.stream("events", "no_postgres"),
+    );
+    tx.rollback().await.unwrap();
+    coordinator.stream("events", "event: state\n").await;
+
+    // Changes wait for each other, and the rounds for none of them.
+    let failed = rounds_failed(&coordinator).await;
+    let mut tx = cluster.db.begin().await.unwrap();
+    let lock = "select pg_advisory_xact_lock(x'6775696c6468616c'::bigint)";
+    sqlx::query(lock).execute(&mut *tx).await.unwrap();
+    let cordon = || coordinator.refuses("POST", "nodes/gateway-1/cordon", Value::Null);
+    let four = || async { tokio::join!(cordon(), cordon(), cordon(), cordon()) };
+    let (refused, _) = tokio::join!(four(), four());
+    assert_eq!(refused.0, "503 no_postgres");
+    tx.rollback().await.unwrap();
+    assert_eq!(rounds_failed(&coordinator).await, failed);
     coordinator.stop().await;
 }
 

@@ -3,9 +3,10 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use guildhall_shared::operator::{
-    Accepted, Change, DrainRequest, MoveRequest, PinRequest, WeightRequest,
+    Accepted, Change, DrainRequest, MoveRequest, PinRequest, PlanInfo, WeightRequest,
 };
 use reqwest::Method;
+use serde::Serialize;
 
 use crate::args::{Order, over_s};
 use crate::client::{Ask, Client};
@@ -20,6 +21,16 @@ enum Weighty {
     /// Moves shards or sends sessions away.
     Yes,
     No,
+}
+
+/// How a change was made.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Made {
+    /// By itself.
+    Alone(Accepted),
+    /// As the plan that was shown: it is refused if that is not what would happen any more.
+    AsShown(Box<PlanInfo>),
 }
 
 pub(crate) async fn run(client: &Client, order: Order, output: Output) -> Result<()> {
@@ -77,20 +88,25 @@ pub(crate) async fn run(client: &Client, order: Order, output: Output) -> Result
         let plan = plan::dry_run(client, one()).await?;
         return output.print(&plan, plan::plan_text);
     }
-    if weighty == Weighty::Yes && !consent.yes {
+    let made = if weighty == Weighty::Yes && !consent.yes {
         somebody_to_ask()?;
         let plan = plan::dry_run(client, one()).await?;
         eprint!("{}", plan::summary(&plan));
         confirm("Do it?")?;
-    }
-    let accepted: Accepted = client.ask(&request(&change)?).await?;
+        Made::AsShown(Box::new(plan::carry_out(client, plan.id).await?))
+    } else {
+        Made::Alone(client.ask(&request(&change)?).await?)
+    };
     if let (true, Change::Drain { node, .. }) = (wait, &change) {
         follow::drain(client, node).await?;
-        return output.print(&accepted, |_| format!("{node} is empty\n"));
+        return output.print(&made, |_| format!("{node} is empty\n"));
     }
-    output.print(&accepted, |accepted| {
-        let (what, id) = (plan::change_text(&change), accepted.audit_id);
-        format!("{what}: accepted, entry {id} of the history\n")
+    output.print(&made, |made| match made {
+        Made::Alone(accepted) => {
+            let (what, id) = (plan::change_text(&change), accepted.audit_id);
+            format!("{what}: accepted, entry {id} of the history\n")
+        }
+        Made::AsShown(plan) => plan::applied_text(plan),
     })
 }
 

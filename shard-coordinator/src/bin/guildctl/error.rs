@@ -102,7 +102,9 @@ fn for_problem(code: ProblemCode) -> Option<&'static str> {
         ProblemCode::PlanRunning => {
             "wait until it is done (`guildctl moves`), or end it with `guildctl abort`"
         }
-        ProblemCode::PlanStale => "make it again with `guildctl plan` and look at what it does now",
+        ProblemCode::PlanStale => {
+            "ask for it again, or make the plan again, and look at what it does now"
+        }
         ProblemCode::PlanNotDraft => "make a new one with `guildctl plan`",
         ProblemCode::NodeNotAccepting => "`guildctl nodes` shows who takes shards",
         ProblemCode::ShardPinned => "remove the pin first: `guildctl unpin`",
@@ -142,6 +144,6 @@ mod tests {
             message: "the plan is stale".to_owned(),
         });
         assert_eq!(error.to_string(), "the plan is stale (plan_stale)");
-        assert!(error.advice().unwrap().contains("guildctl plan"));
+        assert!(error.advice().unwrap().contains("make the plan again"));
     }
 }

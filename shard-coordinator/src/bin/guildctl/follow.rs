@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use guildhall_shared::cluster_map::NodeState;
-use guildhall_shared::operator::{Moves, NodeInfo, NodesAnswer, PlanInfo, PlanState};
+use guildhall_shared::operator::{Moves, NodeInfo, NodesAnswer, PlanInfo, PlanState, ProblemCode};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Ask, Client};
@@ -29,7 +29,7 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
     let mut presence = Presence::default();
     loop {
         let nodes: NodesAnswer = patiently(client, &Ask::get(["nodes"])).await?;
-        let Some(info) = nodes.nodes.into_iter().find(|info| info.id == node) else {
+        let Some(info) = nodes.nodes.iter().find(|info| info.id == node) else {
             shown.end();
             return Ok(());
         };
@@ -50,7 +50,12 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
                 return Ok(());
             }
         }
-        let left = Left::of(&info);
+        let Some(left) = Left::of(info, &nodes.nodes) else {
+            let all = at_first.map_or(0, |all: Left| all.sum());
+            shown.show(all, 0, &format!("{node}: there is no map"));
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        };
         let all = *at_first.get_or_insert(left);
         if left == Left::default() {
             shown.end();
@@ -104,11 +109,14 @@ struct Left {
 }
 
 impl Left {
-    fn of(node: &NodeInfo) -> Self {
-        Self {
+    /// Of one of all nodes; `None` if none of them has a shard: Redis has lost the map, for a
+    /// moment, and what the node has left is not known.
+    fn of(node: &NodeInfo, all: &[NodeInfo]) -> Option<Self> {
+        let is_known = all.iter().any(|node| node.shards_owned > 0);
+        is_known.then(|| Self {
             shards: u64::from(node.shards_owned),
             sessions: node.status.as_ref().map_or(0, |status| status.sessions),
-        }
+        })
     }
 
     fn sum(self) -> u64 {
@@ -161,12 +169,25 @@ pub(crate) async fn plan(client: &Client, mut plan: PlanInfo) -> Result<PlanInfo
     }
 }
 
-/// Asks again while no coordinator answers, up to [`AWAY_MAX`].
+/// Whether it may go by: a coordinator that restarts, a database that fails over.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Unreachable(_) | Error::Unanswered { .. } => true,
+        Error::Refused(problem) => {
+            matches!(problem.code, ProblemCode::NoRedis | ProblemCode::NoPostgres)
+        }
+        // A proxy before a coordinator that is away.
+        Error::NotACoordinator { status, .. } => (502..=504).contains(status),
+        _ => false,
+    }
+}
+
+/// Asks again while no coordinator can answer, up to [`AWAY_MAX`].
 async fn patiently<T: serde::de::DeserializeOwned>(client: &Client, ask: &Ask) -> Result<T> {
     let start = Instant::now();
     loop {
         match client.ask(ask).await {
-            Err(Error::Unreachable(_) | Error::Unanswered { .. }) if start.elapsed() < AWAY_MAX => {
+            Err(error) if may_pass(&error) && start.elapsed() < AWAY_MAX => {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             answer => return answer,
@@ -219,7 +240,49 @@ impl Shown {
 
 #[cfg(test)]
 mod tests {
+    use guildhall_shared::operator::Problem;
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn without_a_map_nobody_knows_what_a_node_has_left() {
+        let node = |id: &str, shards: u32| -> NodeInfo {
+            let info = json!({
+                "id": id, "state": "draining", "weight": 1.0, "drain": null,
+                "shards_owned": shards, "shards_standby": 0, "load": 0,
+                "heartbeat_age_ms": null, "status": null,
+            });
+            serde_json::from_value(info).unwrap()
+        };
+        let lost = [node("a", 0), node("b", 0)];
+        assert_eq!(Left::of(&lost[0], &lost), None);
+        let shown = [node("a", 0), node("b", 256)];
+        assert_eq!(Left::of(&shown[0], &shown), Some(Left::default()));
+    }
+
+    #[test]
+    fn what_goes_by_is_waited_for() {
+        let refused = |code| {
+            let message = String::new();
+            Error::Refused(Problem { code, message })
+        };
+        let proxied = |status| {
+            let url = String::new();
+            Error::NotACoordinator { url, status }
+        };
+        for error in [
+            Error::Unreachable(Vec::new()),
+            refused(ProblemCode::NoPostgres),
+            refused(ProblemCode::NoRedis),
+            proxied(502),
+        ] {
+            assert!(may_pass(&error), "{error}");
+        }
+        for error in [refused(ProblemCode::Unauthorized), proxied(404)] {
+            assert!(!may_pass(&error), "{error}");
+        }
+    }
 
     #[test]
     fn a_node_whose_heartbeat_is_lost_for_a_moment_is_not_gone() {

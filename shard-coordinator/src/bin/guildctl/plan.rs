@@ -23,25 +23,36 @@ pub(crate) async fn dry_run(client: &Client, changes: Vec<Change>) -> Result<Pla
 
 /// `guildctl apply`.
 pub(crate) async fn apply(client: &Client, what: ApplyArgs, output: Output) -> Result<()> {
-    let id = what.plan.to_string();
+    let id = what.plan;
     if !what.yes {
         somebody_to_ask()?;
-        let plan: PlanInfo = client.ask(&Ask::get(["plan", &id])).await?;
+        let ask = Ask::get(["plan".to_owned(), id.to_string()]);
+        let plan: PlanInfo = client.ask(&ask).await?;
         eprint!("{}", summary(&plan));
         confirm(&format!("Apply plan {id}?"))?;
     }
-    let ask = Ask::post(["plan", &id, "apply"]);
-    let mut plan: PlanInfo = client.ask(&ask).await?;
+    let mut plan = carry_out(client, id).await?;
     if what.wait {
         plan = follow::plan(client, plan).await?;
     }
-    output.print(&plan, |plan| match plan.state {
+    output.print(&plan, applied_text)
+}
+
+/// Makes the changes of a plan.
+pub(crate) async fn carry_out(client: &Client, id: i64) -> Result<PlanInfo> {
+    let id = id.to_string();
+    client.ask(&Ask::post(["plan", &id, "apply"])).await
+}
+
+/// What came of a plan that was applied.
+pub(crate) fn applied_text(plan: &PlanInfo) -> String {
+    match plan.state {
         PlanState::Done => format!("plan {} is done\n", plan.id),
         _ => format!(
             "plan {} runs; `guildctl moves` shows how far it is\n",
             plan.id
         ),
-    })
+    }
 }
 
 /// The whole plan.
