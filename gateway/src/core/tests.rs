@@ -8,6 +8,7 @@ use guildhall_shared::{
     envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
     id::marker::Channel,
+    model::Status,
     shard::{self, Position},
 };
 use serde_json::{Value, json};
@@ -463,4 +464,21 @@ fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
             sleep(Duration::from_millis(10)).await;
         }
     });
+}
+
+#[test]
+fn a_presence_without_a_status_leaves_the_status_as_it_was() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    let slot = bench.session(&client).slot as usize;
+    for (said, is) in [
+        (json!("invisible"), Status::Invisible),
+        (json!("unknown"), Status::Invisible),
+        (Value::Null, Status::Invisible),
+        (json!("idle"), Status::Idle),
+    ] {
+        let d = json!({"status": said, "activities": [], "since": null, "afk": false});
+        bench.say(&client, &json!({"op": 3, "d": d}).to_string());
+        assert_eq!(bench.core.sessions[slot].status, is, "{said}");
+    }
 }
