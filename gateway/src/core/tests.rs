@@ -10,6 +10,7 @@ use guildhall_shared::{
     id::marker::Channel,
     model::Status,
     shard::{self, Position},
+    token::Token,
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::LocalSet, time::sleep};
@@ -22,11 +23,13 @@ use crate::{
     bus::{
         Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
     },
+    codec::Resume,
     config::ResumeLog,
     delivery::{Found, History},
     format::Format,
     session::{
         Arrival, SessionId,
+        limit::COMMANDS_MAX,
         record::{Reached, Travelling},
     },
     socket::{Script, Socket},
@@ -480,5 +483,27 @@ fn a_presence_without_a_status_leaves_the_status_as_it_was() {
         let d = json!({"status": said, "activities": [], "since": null, "afk": false});
         bench.say(&client, &json!({"op": 3, "d": d}).to_string());
         assert_eq!(bench.core.sessions[slot].status, is, "{said}");
+    }
+}
+
+#[test]
+fn a_connection_that_goes_to_another_core_brings_what_it_has_sent() {
+    let (mut here, mut there) = (Bench::new(1), Bench::new(1));
+    let resume = || Resume {
+        token: Token::parse(model::TOKEN).unwrap(),
+        session_id: String::new(),
+        seq: 0,
+    };
+    for (beats, closed) in [(COMMANDS_MAX - 1, false), (COMMANDS_MAX, true)] {
+        let client = here.connect();
+        for _ in 0..beats {
+            here.say(&client, r#"{"op":1,"d":null}"#);
+        }
+        let life = here.core.connection_moved(client.connection).unwrap();
+        let socket = client.socket.clone();
+        let key = there
+            .core
+            .connection_resumes(socket, Format::default(), life, resume());
+        assert_eq!(there.core.is_closing(key), closed, "{beats}");
     }
 }
