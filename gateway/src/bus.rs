@@ -36,7 +36,7 @@ pub use crate::gate::Pass;
 
 use crate::{
     codec::{Resume, VoiceCommand},
-    session::{SessionId, record::Travelling},
+    session::{SessionId, lifecycle::Lifecycle, record::Travelling},
     telemetry::Resumed,
 };
 
@@ -425,6 +425,8 @@ pub struct Handover {
     pub socket: Accepted,
     /// In which HELLO was sent on it.
     pub format: crate::format::Format,
+    /// What it has sent so far counts there, too.
+    pub life: Lifecycle,
     pub resume: Resume,
     /// What was read from the socket after the RESUME and not used yet.
     pub unread: Vec<u8>,

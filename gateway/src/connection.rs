@@ -7,7 +7,7 @@ use std::{cell::RefCell, io, rc::Rc};
 use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
-    bus::{Accepted, Pass, SessionKey},
+    bus::{Accepted, Handover, Pass, SessionKey},
     codec::Resume,
     core::{Core, Next},
     format::Format,
@@ -51,21 +51,21 @@ pub(crate) async fn serve(core: Rc<RefCell<Core>>, accepted: Accepted) {
 }
 
 /// Serves a connection that another core accepted and that resumes a session of this one.
-pub(crate) async fn serve_resume(
-    core: Rc<RefCell<Core>>,
-    accepted: Accepted,
-    format: Format,
-    resume: Resume,
-    unread: Vec<u8>,
-) {
-    let Accepted { socket, pass } = accepted;
+pub(crate) async fn serve_resume(core: Rc<RefCell<Core>>, handover: Handover) {
+    let Handover {
+        socket: Accepted { socket, pass },
+        format,
+        life,
+        resume,
+        unread,
+    } = handover;
     let Ok(stream) = TcpStream::from_std(socket) else {
         return;
     };
     let stream = Rc::new(Socket::Tcp(stream));
     let key = core
         .borrow_mut()
-        .connection_resumes(stream.clone(), format, resume);
+        .connection_resumes(stream.clone(), format, life, resume);
     Open::start(core, key, stream, pass, format, unread);
 }
 
@@ -139,18 +139,25 @@ impl Open {
         match end {
             End::Closed => core.borrow_mut().connection_ended(key),
             End::Moves(moves) => {
-                core.borrow_mut().connection_moved(key);
+                let Some(life) = core.borrow_mut().connection_moved(key) else {
+                    return;
+                };
                 // A writer still holds the socket only while HELLO is stuck in it; such a client
                 // finds its connection closed and resumes again.
                 if let Some(stream) = Rc::into_inner(stream)
                     && let Some(socket) = stream.into_std()
                 {
-                    let accepted = Accepted {
+                    let socket = Accepted {
                         socket,
                         pass: self.pass,
                     };
-                    core.borrow()
-                        .hand_over(accepted, self.format, moves.resume, moves.unread);
+                    core.borrow().hand_over(Handover {
+                        socket,
+                        format: self.format,
+                        life,
+                        resume: moves.resume,
+                        unread: moves.unread,
+                    });
                 }
             }
         }

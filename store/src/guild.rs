@@ -110,8 +110,7 @@ impl From<ChannelRow> for Channel {
             position: row.position,
             parent_id: row.parent_id.map(Id::from_db),
             permission_overwrites: row.overwrites.0,
-            last_message_id: kind
-                .has_messages()
+            last_message_id: (kind.has_messages() || kind.is_forum())
                 .then(|| row.last_message_id.map(Id::from_db)),
             settings: row.settings.0,
         }
@@ -259,15 +258,20 @@ pub async fn roles(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<
     Ok(rows.into_iter().map(Role::from).collect())
 }
 
-/// A guild's channels without its threads, by position, each with its newest message's id.
+/// A guild's channels without its threads, by position, each with its newest message's id: of a
+/// forum it is that of its newest post.
 pub async fn channels(db: impl PgExecutor<'_>, guild: Id<marker::Guild>) -> Result<Vec<Channel>> {
     let rows = sqlx::query_as!(
         ChannelRow,
         r#"select c.channel_id, c.guild_id as "guild_id!", c.kind, coalesce(c.name, '') as "name!",
                   c.position, c.parent_id, c.overwrites as "overwrites: Json<Vec<Overwrite>>",
                   c.settings as "settings: Json<ChannelSettings>",
-                  (select m.message_id from message m where m.channel_id = c.channel_id
-                   order by m.message_id desc limit 1) as last_message_id
+                  case when c.kind in (15, 16) then
+                    (select max(t.thread_id) from thread t where t.parent_id = c.channel_id)
+                  else
+                    (select m.message_id from message m where m.channel_id = c.channel_id
+                     order by m.message_id desc limit 1)
+                  end as last_message_id
            from channel c where c.guild_id = $1 and c.kind not in (10, 11, 12)
            order by c.position, c.channel_id"#,
         guild.to_db(),

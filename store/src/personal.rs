@@ -75,6 +75,22 @@ pub async fn companions(
     Ok(pairs.collect())
 }
 
+/// Those of `others` who have blocked a person.
+pub async fn blockers(
+    db: impl PgExecutor<'_>,
+    user: Id<marker::User>,
+    others: &[Id<marker::User>],
+) -> Result<Vec<Id<marker::User>>> {
+    let users = sqlx::query_scalar!(
+        "select user_id from relationship where other_id = $1 and user_id = any($2) and kind = 2",
+        user.to_db(),
+        &crate::ids_to_db(others),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(crate::ids_from_db(users))
+}
+
 /// To one other.
 pub async fn relationship(
     db: impl PgExecutor<'_>,

@@ -344,6 +344,11 @@ async fn posts_of_a_forum_have_a_message_and_tags(db: PgPool) {
     assert_eq!(made["id"], made["message"]["id"]);
     assert_eq!(made["applied_tags"], json!([tags[0]["id"]]));
     assert_eq!(made["message_count"], 0);
+    // A forum's newest message is its newest post.
+    let all = app.get(&alice, &channels).await.expect(200);
+    let mut all = all.as_array().unwrap().iter();
+    let shown = all.find(|one| one["id"] == forum["id"]).unwrap();
+    assert_eq!(shown["last_message_id"], made["id"]);
     let search = format!("{}/threads/search", at(&forum));
     let found = app
         .get(&alice, &format!("{search}?name=fail"))

@@ -215,3 +215,33 @@ async fn moderators_mute_move_and_disconnect(db: PgPool) {
         .expect(200);
     app.get(&bob, &own).await.expect_error(404, 10065);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_was_moved_where_they_may_not_go_may_mute_themselves_there(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let room = channel(&app, &alice, hall, json!({ "name": "Room", "type": 2 })).await;
+    let deny = Permissions::CONNECT.bits().to_string();
+    let everyone = json!({ "id": hall.id, "type": 0, "allow": "0", "deny": deny });
+    let body = json!({ "name": "Closed", "type": 2, "permission_overwrites": [everyone] });
+    let closed = channel(&app, &alice, hall, body).await;
+    let refused = join(&app, &bob, hall, &wanted(closed, "s")).await;
+    assert!(matches!(refused, Connected::Refused));
+    join(&app, &bob, hall, &wanted(room, "s")).await;
+    let member = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    app.patch(&alice, &member, json!({ "channel_id": closed }))
+        .await
+        .expect(200);
+    let muted = Wanted {
+        self_mute: true,
+        ..wanted(closed, "s")
+    };
+    let Connected::Done { state, entered, .. } = join(&app, &bob, hall, &muted).await else {
+        panic!("bob is in there");
+    };
+    assert!(state.self_mute && !entered);
+    // Once out, bob does not come back.
+    join(&app, &bob, hall, &wanted(room, "s")).await;
+    let refused = join(&app, &bob, hall, &muted).await;
+    assert!(matches!(refused, Connected::Refused));
+}

@@ -87,7 +87,7 @@ pub struct Identify {
 /// Op 3: how the session is to be seen.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PresenceCommand {
-    /// `None`: as the account's settings say, else online.
+    /// `None`: as it was; in IDENTIFY as the account's settings say, else online.
     pub status: Option<Status>,
     pub activities: Vec<ActivityCommand>,
 }

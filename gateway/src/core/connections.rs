@@ -17,7 +17,7 @@ use super::{
     outbound::{Outbound, Wrote},
 };
 use crate::{
-    bus::{Accepted, CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
+    bus::{CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
     codec::{self, Command, Identify, PresenceCommand, Resume},
     connection,
     dispatch::{self, Frame},
@@ -84,7 +84,8 @@ impl Core {
     /// A new connection: says HELLO.
     pub(crate) fn connection_opened(&mut self, stream: Rc<Socket>, format: Format) -> SessionKey {
         let outbound = Outbound::new(format, false);
-        let key = self.insert_connection(stream, outbound, Resumed::SameCore);
+        let life = Lifecycle::new(clock::now());
+        let key = self.insert_connection(stream, outbound, life, Resumed::SameCore);
         #[cfg(feature = "echo")]
         if self.config.echo {
             return key;
@@ -93,15 +94,17 @@ impl Core {
         key
     }
 
-    /// A connection that another core said HELLO to, with the RESUME it sent.
+    /// A connection that another core said HELLO to, with the RESUME it sent. It begins no new life:
+    /// a client that goes from core to core has no more commands, and no more time, than others.
     pub(crate) fn connection_resumes(
         &mut self,
         stream: Rc<Socket>,
         format: Format,
+        life: Lifecycle,
         resume: Resume,
     ) -> SessionKey {
         let outbound = Outbound::new(format, true);
-        let key = self.insert_connection(stream, outbound, Resumed::SameNode);
+        let key = self.insert_connection(stream, outbound, life, Resumed::SameNode);
         let command = Input::Command(Ok(Command::Resume(Box::new(resume))));
         self.life(key, command);
         self.flush();
@@ -112,6 +115,7 @@ impl Core {
         &mut self,
         stream: Rc<Socket>,
         out: Outbound,
+        life: Lifecycle,
         came: Resumed,
     ) -> SessionKey {
         self.now = clock::now();
@@ -119,7 +123,7 @@ impl Core {
         let slot = self.connections.insert(Connection {
             stream,
             generation,
-            life: Lifecycle::new(self.now),
+            life,
             came,
             session: None,
             pending: None,
@@ -155,32 +159,20 @@ impl Core {
         self.flush();
     }
 
-    /// The connection goes to another core.
-    pub(crate) fn connection_moved(&mut self, key: SessionKey) {
-        if self.connection(key).is_some() {
-            self.connections.remove(key.slot as usize);
-        }
+    /// The connection goes to another core, and its life with it.
+    pub(crate) fn connection_moved(&mut self, key: SessionKey) -> Option<Lifecycle> {
+        self.connection(key)?;
+        Some(self.connections.remove(key.slot as usize).life)
     }
 
     /// Sends a moved connection to the core that its session id names.
-    pub(crate) fn hand_over(
-        &self,
-        socket: Accepted,
-        format: Format,
-        resume: Resume,
-        unread: Vec<u8>,
-    ) {
-        let core = SessionId::parse(&resume.session_id).map(SessionId::core);
+    pub(crate) fn hand_over(&self, handover: Handover) {
+        let core = SessionId::parse(&handover.resume.session_id).map(SessionId::core);
         let Some(peer) = core.and_then(|core| self.config.peers.get(usize::from(core))) else {
             return;
         };
         // A full inbox drops the connection; the client resumes again.
-        let _ = peer.send(ToCore::Handover(Box::new(Handover {
-            socket,
-            format,
-            resume,
-            unread,
-        })));
+        let _ = peer.send(ToCore::Handover(Box::new(handover)));
     }
 
     pub(crate) fn read_some(&mut self, stream: &Socket, into: &mut Vec<u8>) -> io::Result<usize> {

@@ -230,15 +230,7 @@ impl Core {
         match message {
             ToCore::Socket(socket) => self.spawn(|core| connection::serve(core, socket)),
             ToCore::Handover(handover) => {
-                self.spawn(|core| {
-                    connection::serve_resume(
-                        core,
-                        handover.socket,
-                        handover.format,
-                        handover.resume,
-                        handover.unread,
-                    )
-                });
+                self.spawn(|core| connection::serve_resume(core, *handover));
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::Stays { connection, resume } => self.stays(connection, *resume),

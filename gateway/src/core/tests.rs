@@ -8,7 +8,9 @@ use guildhall_shared::{
     envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
     id::marker::Channel,
+    model::Status,
     shard::{self, Position},
+    token::Token,
 };
 use serde_json::{Value, json};
 use tokio::{sync::mpsc, task::LocalSet, time::sleep};
@@ -21,11 +23,13 @@ use crate::{
     bus::{
         Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
     },
+    codec::Resume,
     config::ResumeLog,
     delivery::{Found, History},
     format::Format,
     session::{
         Arrival, SessionId,
+        limit::COMMANDS_MAX,
         record::{Reached, Travelling},
     },
     socket::{Script, Socket},
@@ -463,4 +467,43 @@ fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
             sleep(Duration::from_millis(10)).await;
         }
     });
+}
+
+#[test]
+fn a_presence_without_a_status_leaves_the_status_as_it_was() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    let slot = bench.session(&client).slot as usize;
+    for (said, is) in [
+        (json!("invisible"), Status::Invisible),
+        (json!("unknown"), Status::Invisible),
+        (Value::Null, Status::Invisible),
+        (json!("idle"), Status::Idle),
+    ] {
+        let d = json!({"status": said, "activities": [], "since": null, "afk": false});
+        bench.say(&client, &json!({"op": 3, "d": d}).to_string());
+        assert_eq!(bench.core.sessions[slot].status, is, "{said}");
+    }
+}
+
+#[test]
+fn a_connection_that_goes_to_another_core_brings_what_it_has_sent() {
+    let (mut here, mut there) = (Bench::new(1), Bench::new(1));
+    let resume = || Resume {
+        token: Token::parse(model::TOKEN).unwrap(),
+        session_id: String::new(),
+        seq: 0,
+    };
+    for (beats, closed) in [(COMMANDS_MAX - 1, false), (COMMANDS_MAX, true)] {
+        let client = here.connect();
+        for _ in 0..beats {
+            here.say(&client, r#"{"op":1,"d":null}"#);
+        }
+        let life = here.core.connection_moved(client.connection).unwrap();
+        let socket = client.socket.clone();
+        let key = there
+            .core
+            .connection_resumes(socket, Format::default(), life, resume());
+        assert_eq!(there.core.is_closing(key), closed, "{beats}");
+    }
 }

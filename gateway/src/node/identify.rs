@@ -25,7 +25,7 @@ use guildhall_shared::{
 use guildhall_store::{
     account::{self, Account, Identified},
     events::{self, Span},
-    personal::Personal,
+    personal::{self, Personal},
 };
 use sqlx::PgPool;
 use tokio::{
@@ -401,8 +401,8 @@ impl Identifier {
         }
     }
 
-    /// Of people: who of their friends and partners is online, and their own other sessions.
-    /// Nobody and none while Redis is away.
+    /// Of people: who of their friends and partners is online, but for those with whom there is a
+    /// block, and their own other sessions. Nobody and none while Redis is away.
     async fn company(
         &self,
         own: Id<User>,
@@ -412,27 +412,51 @@ impl Identifier {
         let Some(personal) = personal else {
             return Default::default();
         };
-        let friends = personal.relationships.iter();
-        let friends = friends.filter(|one| one.kind == RelationshipKind::Friend);
+        let of_kind = |kind: RelationshipKind| {
+            let all = personal.relationships.iter();
+            all.filter(move |one| one.kind == kind).map(|one| one.id)
+        };
+        let friends: HashSet<Id<User>> = of_kind(RelationshipKind::Friend).collect();
+        let blocked: HashSet<Id<User>> = of_kind(RelationshipKind::Blocked).collect();
         let partners = private_channels.iter();
         let partners = partners.flat_map(|channel| &channel.recipients);
-        let mut users: Vec<Id<User>> = friends.map(|friend| friend.user.id).collect();
-        users.extend(partners.map(|partner| partner.id));
+        let partners = partners.map(|partner| partner.id);
+        let mut users: Vec<Id<User>> = friends.iter().copied().chain(partners).collect();
+        users.retain(|user| !blocked.contains(user));
         users.push(own);
         users.sort_unstable();
         users.dedup();
         let mut commands = self.commands.clone();
-        match people(&mut commands, &users).await {
-            Ok(mut people) => {
-                let sessions = people.remove(&own).map(|own| own.sessions);
-                let people = people.into_iter();
-                let online = people.filter(|(_, person)| !person.presence.is_offline());
-                let presences = online.map(|(user, person)| (user, person.presence));
-                (presences.collect(), sessions.unwrap_or_default())
-            }
+        let mut people = match people(&mut commands, &users).await {
+            Ok(people) => people,
             Err(error) => {
                 tracing::debug!(%error, "presences of friends not read");
-                Default::default()
+                return Default::default();
+            }
+        };
+        let sessions = people.remove(&own).map(|own| own.sessions);
+        people.retain(|_, person| !person.presence.is_offline());
+        // Whoever has blocked somebody is no friend of theirs.
+        let others = people.keys().filter(|user| !friends.contains(*user));
+        let others: Vec<Id<User>> = others.copied().collect();
+        for hidden in self.hidden_from(own, &others).await {
+            people.remove(&hidden);
+        }
+        let presences = people.into_iter();
+        let presences = presences.map(|(user, person)| (user, person.presence));
+        (presences.collect(), sessions.unwrap_or_default())
+    }
+
+    /// Those of `others` who have blocked a person; all of them while the database is away.
+    async fn hidden_from(&self, person: Id<User>, others: &[Id<User>]) -> Vec<Id<User>> {
+        if others.is_empty() {
+            return Vec::new();
+        }
+        match database::limited(personal::blockers(&self.db, person, others)).await {
+            Ok(blockers) => blockers,
+            Err(error) => {
+                tracing::warn!(%error, "blocks not read");
+                others.to_vec()
             }
         }
     }

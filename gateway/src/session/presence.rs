@@ -105,7 +105,7 @@ impl Session {
             return false;
         }
         doing.used += 1;
-        let status = command.status.unwrap_or_default();
+        let status = command.status.unwrap_or(self.status);
         let activities = shown(&command.activities, self.bot, now_ms, &doing.activities);
         if status == self.status && activities == *doing.activities {
             return false;

@@ -59,13 +59,17 @@ pub async fn connect(
         return Ok(Connected::Refused);
     };
     let held = place.permissions;
-    if !place.kind.is_voice() || !held.contains(Permissions::VIEW_CHANNEL | Permissions::CONNECT) {
-        return Ok(Connected::Refused);
-    }
     let before = states(&mut *db, guild_id, Some(user), None).await?.pop();
     let stays = before
         .as_ref()
         .filter(|before| before.channel_id == Some(wanted.channel));
+    // Who is in the channel may mute themselves there, whatever they may do: a moderator may have
+    // moved them in, or they came while they could.
+    let may_be_there =
+        stays.is_some() || held.contains(Permissions::VIEW_CHANNEL | Permissions::CONNECT);
+    if !place.kind.is_voice() || !may_be_there {
+        return Ok(Connected::Refused);
+    }
     if stays.is_none() && !held.contains(Permissions::MOVE_MEMBERS) {
         let others = states(&mut *db, guild_id, None, Some(wanted.channel)).await?;
         if place.user_limit > 0 && others.len() >= place.user_limit as usize {

@@ -13,8 +13,8 @@ use guildhall_shared::{
     gateway::EventKind,
     id::marker,
     model::{
-        Channel, EventException, Guild, Member, Role, ScheduledEvent, StageInstance, Thread, User,
-        VoiceState,
+        Channel, EventException, Guild, Member, MessageKind, Role, ScheduledEvent, StageInstance,
+        Thread, User, VoiceState,
     },
     permissions::{self, MemberAccess, Overwrite, OverwriteKind},
 };
@@ -85,6 +85,23 @@ struct WithId {
 struct OfChannel {
     id: Id<marker::Message>,
     channel_id: Id<marker::Channel>,
+    #[serde(rename = "type", default)]
+    kind: MessageKind,
+}
+
+/// MESSAGE_DELETE has one `id`, MESSAGE_DELETE_BULK all of them in `ids`.
+#[derive(Deserialize)]
+struct Deleted {
+    channel_id: Option<Id<marker::Channel>>,
+    id: Option<Id<marker::Message>>,
+    #[serde(default)]
+    ids: Vec<Id<marker::Message>>,
+}
+
+#[derive(Deserialize)]
+struct WithPins {
+    channel_id: Id<marker::Channel>,
+    last_pin_timestamp: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -510,7 +527,10 @@ impl GuildState {
             | EventKind::ThreadDelete
             | EventKind::ThreadMemberUpdate
             | EventKind::ThreadMembersUpdate => {
-                self.threads.apply(event.kind, body)?;
+                let newest = self.threads.apply(event.kind, body)?;
+                if let Some((forum, post)) = newest {
+                    self.posted_in(forum, post);
+                }
                 Touched::Nobody
             }
             EventKind::MessageCreate => {
@@ -518,12 +538,47 @@ impl GuildState {
                 if let Some(channel) = self.channels.get_mut(&message.channel_id) {
                     channel.last_message_id = Some(Some(message.id));
                 } else {
-                    self.threads.posted(message.channel_id, message.id);
+                    let OfChannel {
+                        id,
+                        channel_id,
+                        kind,
+                    } = message;
+                    self.threads.posted(channel_id, id, kind);
+                }
+                Touched::Nobody
+            }
+            EventKind::MessageDelete | EventKind::MessageDeleteBulk => {
+                let deleted: Deleted = serde_json::from_slice(body)?;
+                if let Some(channel) = deleted.channel_id {
+                    let ids = deleted.id.into_iter().chain(deleted.ids);
+                    self.threads.deleted(channel, ids);
+                }
+                Touched::Nobody
+            }
+            EventKind::ChannelPinsUpdate => {
+                let WithPins {
+                    channel_id,
+                    last_pin_timestamp,
+                } = serde_json::from_slice(body)?;
+                if let Some(channel) = self.channels.get_mut(&channel_id) {
+                    channel.settings.last_pin_timestamp = Some(last_pin_timestamp);
+                } else {
+                    self.threads.pinned(channel_id, last_pin_timestamp);
                 }
                 Touched::Nobody
             }
             _ => Touched::Nobody,
         })
+    }
+
+    /// The newest "message" of a forum is its newest post.
+    fn posted_in(&mut self, channel: Id<marker::Channel>, thread: Id<marker::Channel>) {
+        if let Some(forum) = self.channels.get_mut(&channel)
+            && forum.kind.is_forum()
+            && forum.last_message_id.flatten() < Some(thread.cast())
+        {
+            forum.last_message_id = Some(Some(thread.cast()));
+        }
     }
 
     fn change_exception(&mut self, kind: EventKind, exception: EventException) {
@@ -701,3 +756,7 @@ fn overlay(base: &mut Value, change: Value) {
         (base, change) => *base = change,
     }
 }
+
+#[cfg(test)]
+#[path = "guild_tests.rs"]
+mod tests;

@@ -153,8 +153,8 @@ impl Realm {
         self.presences = std::mem::take(&mut old.presences);
         self.curious = std::mem::take(&mut old.curious);
         self.watchers = old.watchers.take();
-        if let (Some(watchers), Some(guild)) = (&mut self.watchers, &self.guild) {
-            watchers.applied(guild, Touched::Everybody);
+        if let Some(watchers) = &mut self.watchers {
+            watchers.renew();
         }
         self.opened = old.opened;
         self.noted = old.noted;
@@ -336,7 +336,7 @@ impl Realm {
             | EventKind::ChannelDelete
             | EventKind::GuildRoleCreate
             | EventKind::GuildRoleUpdate => watchers.applied(guild, touched),
-            EventKind::GuildRoleDelete => watchers.role_deleted(),
+            EventKind::GuildRoleDelete => watchers.renew(),
             _ => {}
         }
     }

@@ -27,10 +27,11 @@ pub(crate) fn guild_create(
         let class = state.classes.of(channel);
         class.is_some_and(|class| classes.contains(&class))
     };
+    // One's own is no secret: a moderator may have moved one where one does not see.
     let voice_states: Vec<&VoiceState> = state
         .voice_states
         .values()
-        .filter(|voice| voice.channel_id.is_some_and(sees))
+        .filter(|voice| voice.user_id == user || voice.channel_id.is_some_and(sees))
         .collect();
     let listed = request.presences && state.member_count <= LISTED_MEMBERS_MAX;
     let mut shown: Vec<(Id<User>, Presence)> = match listed {
@@ -46,8 +47,9 @@ pub(crate) fn guild_create(
     } else if listed {
         let stands_out = |(user, member): &(&Id<User>, &Member)| {
             let online = shown.binary_search_by_key(*user, |(user, _)| *user).is_ok();
-            let in_voice = || voice_states.iter().any(|voice| voice.user_id == **user);
-            online || !member.roles.is_empty() || member.nick.is_some() || in_voice()
+            // They are by user: thousands may be in voice, and tens of thousands be members.
+            let in_voice = || voice_states.binary_search_by_key(*user, |voice| voice.user_id);
+            online || !member.roles.is_empty() || member.nick.is_some() || in_voice().is_ok()
         };
         let all = state.members.iter();
         let others = all.filter(|(other, _)| **other != user).filter(stands_out);

@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use guildhall_shared::{
-    Id, Permissions,
+    Id, Permissions, Timestamp,
     gateway::EventKind,
-    id::marker::{Channel, User},
-    model::{ChannelKind, Thread, ThreadMember},
+    id::marker::{Channel, Message, User},
+    model::{ChannelKind, MessageKind, Thread, ThreadMember},
 };
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
@@ -63,8 +63,14 @@ impl Threads {
         }
     }
 
-    /// Takes over a THREAD_* event's change; other kinds change nothing.
-    pub(crate) fn apply(&mut self, kind: EventKind, body: &[u8]) -> Result<(), serde_json::Error> {
+    /// Takes over a THREAD_* event's change; other kinds change nothing. Of a thread that is there
+    /// from now on: the channel it is in, and the thread.
+    pub(crate) fn apply(
+        &mut self,
+        kind: EventKind,
+        body: &[u8],
+    ) -> Result<Option<(Id<Channel>, Id<Channel>)>, serde_json::Error> {
+        let mut created = None;
         match kind {
             EventKind::ThreadCreate | EventKind::ThreadUpdate => {
                 let mut thread: Thread = serde_json::from_slice(body)?;
@@ -72,6 +78,7 @@ impl Threads {
                 if thread.thread_metadata.archived {
                     self.remove(thread.id);
                 } else {
+                    created = Some((thread.parent_id, thread.id));
                     self.threads.insert(thread.id, thread);
                 }
             }
@@ -96,22 +103,40 @@ impl Threads {
             EventKind::ThreadMemberUpdate => self.put_member(serde_json::from_slice(body)?),
             _ => {}
         }
-        Ok(())
+        Ok(created)
     }
 
-    /// The newest message of a thread is this one; false if it is no thread that is known.
-    pub(crate) fn posted(
-        &mut self,
-        channel: Id<Channel>,
-        message: Id<guildhall_shared::id::marker::Message>,
-    ) -> bool {
+    /// The newest message of a thread, if it is one that is known, is this one. As the API counts
+    /// them: what the thread starts from is none of its messages.
+    pub(crate) fn posted(&mut self, channel: Id<Channel>, message: Id<Message>, kind: MessageKind) {
         let Some(thread) = self.threads.get_mut(&channel) else {
-            return false;
+            return;
         };
         thread.last_message_id = Some(message);
-        thread.message_count += 1;
-        thread.total_message_sent += 1;
-        true
+        if kind != MessageKind::THREAD_STARTER && message.get() != channel.get() {
+            thread.message_count += 1;
+            thread.total_message_sent += 1;
+        }
+    }
+
+    /// These messages of a thread are gone.
+    pub(crate) fn deleted(
+        &mut self,
+        channel: Id<Channel>,
+        messages: impl Iterator<Item = Id<Message>>,
+    ) {
+        let Some(thread) = self.threads.get_mut(&channel) else {
+            return;
+        };
+        let counted = messages.filter(|message| message.get() != channel.get());
+        thread.message_count = thread.message_count.saturating_sub(counted.count() as u32);
+    }
+
+    /// When the newest pin of a thread was made.
+    pub(crate) fn pinned(&mut self, channel: Id<Channel>, newest: Option<Timestamp>) {
+        if let Some(thread) = self.threads.get_mut(&channel) {
+            thread.last_pin_timestamp = newest;
+        }
     }
 
     /// The channel that an active thread is in.

@@ -61,7 +61,7 @@ pub(crate) struct Watchers {
     with_offline: bool,
     /// Roles, channels or who sees them have changed: the lists are filled again.
     stale: bool,
-    /// A role that members held is gone: what all rows show has changed.
+    /// What all rows show may have changed.
     renew: bool,
     /// Lists that are to be filled again, and whether what all their rows show has changed.
     unfilled: BTreeMap<ClassId, bool>,
@@ -196,8 +196,9 @@ impl Watchers {
         self.stale |= self.with_offline != with_offline(guild);
     }
 
-    /// A role is gone, and its holders with it.
-    pub(crate) fn role_deleted(&mut self) {
+    /// What any row shows may have changed: a role is gone, and its holders with it, or the guild was
+    /// read again.
+    pub(crate) fn renew(&mut self) {
         (self.stale, self.renew) = (true, true);
     }
 

@@ -465,3 +465,22 @@ fn a_subscription_that_asks_again_changes_nothing() {
     let known: Id<User> = id(ALICE);
     assert_eq!(realm.presences.of(known), shows(Status::Online));
 }
+
+#[test]
+fn a_guild_that_is_read_again_shows_what_rows_show_by_now() {
+    let mut realm = hall();
+    flush(&mut realm);
+    watch(&mut realm, ALICE, list(OPEN, &[0]));
+    let mut fresh = hall();
+    let mut changed = serde_json::to_value(member(MOD, &[MODS])).unwrap();
+    changed["flags"] = json!(2);
+    apply(&mut fresh, EventKind::GuildMemberUpdate, &changed);
+    fresh.take_over(&mut realm);
+    let told = noticed(&flush(&mut fresh), ALICE, EventKind::GuildMemberListUpdate);
+    let ops = told
+        .iter()
+        .flat_map(|update| update["ops"].as_array().unwrap());
+    let members = ops.map(|op| &op["item"]["member"]);
+    let mut of_mod = members.filter(|member| member["user"]["id"] == MOD.to_string());
+    assert_eq!(of_mod.next().expect("the row is told again")["flags"], 2);
+}

@@ -521,3 +521,65 @@ async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: 
     a.until_presence(&member, "idle").await;
     way.cut().await;
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn whoever_has_blocked_a_partner_is_not_online_in_their_ready(db: PgPool) {
+    let world = World::new(db).await;
+    sqlx::query("update account set bot = false")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let dm = world.open.to_db() + 1;
+    sqlx::query("insert into channel (channel_id, kind) values ($1, 1)")
+        .bind(dm)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    for user in [world.owner, world.member] {
+        sqlx::query("insert into private_recipient (channel_id, user_id) values ($1, $2)")
+            .bind(dm)
+            .bind(user.to_db())
+            .execute(&world.db)
+            .await
+            .unwrap();
+    }
+    let person = json!({ "presence": shows(Status::Online), "sessions": [] });
+    let mut redis = world.redis.clone();
+    redis::cmd("SET")
+        .arg(keys::person(world.member))
+        .arg(person.to_string())
+        .query_async::<()>(&mut redis)
+        .await
+        .unwrap();
+    let (token, node) = (
+        world.make_token(world.owner, 7).await,
+        Node::start(&world, "a"),
+    );
+    let online = async || {
+        let request = ToNode::Identify {
+            core: 0,
+            session: SessionKey {
+                slot: 1,
+                generation: 1,
+            },
+            request: IdentifyRequest {
+                token: token.clone(),
+                intents: None,
+                shard: (0, 1),
+            },
+        };
+        node.requests.send(request).await.unwrap();
+        match node.next().await {
+            ToCore::Identified { result, .. } => result.unwrap().presences,
+            other => panic!("not identified, but {other:?}"),
+        }
+    };
+    assert_eq!(online().await, [(world.member, shows(Status::Online))]);
+    sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 2)")
+        .bind(world.member.to_db())
+        .bind(world.owner.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(online().await, []);
+}
