@@ -223,6 +223,8 @@ pub enum Question {
     MemberCount { channel: Id<Channel> },
     /// Op 43: CHANNEL_INFO.
     ChannelInfo(ChannelFields),
+    /// Asked by the core itself: PASSIVE_UPDATE_V1 with all who are in voice.
+    VoiceStates,
 }
 
 /// Which members, and how the answer is to look.

@@ -255,6 +255,14 @@ impl RealmHub {
             .is_some_and(|(class, seen)| seen.contains(class))
     }
 
+    /// The classes of channels that a user sees, by what the owner said last.
+    pub fn classes_of(&self, user: Id<User>) -> &[ClassId] {
+        match self.users.get(&user) {
+            Some(user) => &user.classes,
+            None => &[],
+        }
+    }
+
     /// Users with sessions here.
     pub fn users(&self) -> impl Iterator<Item = Id<User>> {
         self.users.keys().copied()

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
 
 use super::{causes::Causes, world::World};
 use crate::{session::Session, world::random_word};
@@ -11,7 +12,10 @@ use crate::{session::Session, world::random_word};
 /// READY_SUPPLEMENTAL is read.
 const PRIORITIZED_READY_PAYLOAD: u64 = 1 << 5;
 /// A newer form of CHANNEL_UNREAD_UPDATE is read.
+const PASSIVE_GUILD_UPDATE: u64 = 1 << 11;
 const PASSIVE_GUILD_UPDATE_V2: u64 = 1 << 14;
+/// Gateways look once a second whether anybody reads which form.
+const NOTICE: Duration = Duration::from_secs(3);
 /// CHANNEL_UNREAD_UPDATE comes every half minute.
 const UNREAD_WAIT: Duration = Duration::from_secs(60);
 
@@ -33,6 +37,7 @@ pub(super) async fn prove(causes: &mut Causes<'_>) {
     causes.member_list(&second).await;
     causes.presence().await;
     causes.unread(&second, &shown).await;
+    causes.newer_forms().await;
 }
 
 impl Causes<'_> {
@@ -162,5 +167,54 @@ impl Causes<'_> {
         self.reaches(name, !newer, "who reads newer forms got it");
         let others = stranger.has(name, has_it) || bot.has(name, |_| true);
         self.reaches(name, !others, "another got it");
+    }
+
+    /// The newer forms of CHANNEL_UNREAD_UPDATE, which are of no tier that is counted: each client
+    /// gets the newest that it reads, and nothing else of the kind.
+    async fn newer_forms(&mut self) {
+        let World {
+            owner,
+            member,
+            guild,
+            ..
+        } = self.world;
+        let (older, v1, v2) = (
+            "CHANNEL_UNREAD_UPDATE",
+            "PASSIVE_UPDATE_V1",
+            "PASSIVE_UPDATE_V2",
+        );
+        let both = PASSIVE_GUILD_UPDATE | PASSIVE_GUILD_UPDATE_V2;
+        let mut readers = Vec::new();
+        for (capabilities, name, key) in [
+            (PASSIVE_GUILD_UPDATE, v1, "channels"),
+            (both, v2, "updated_channels"),
+        ] {
+            let mut login = member.account.login(member.urls.clone(), 0);
+            login.capabilities = Some(capabilities);
+            readers.push((Session::start(login).await, name, key));
+        }
+        sleep(NOTICE).await;
+        let number = |id: &Value| id.as_str().and_then(|id| id.parse::<u64>().ok());
+        let shown = owner.account.say(&guild.lobby, &random_word()).await;
+        let shown = number(&json!(shown));
+        owner.account.say(&guild.secret, &random_word()).await;
+        for (reader, name, key) in &readers {
+            let of = |d: &Value, channel: &str| -> Option<Value> {
+                let mut channels = d[*key].as_array()?.iter();
+                let found = channels.find(|one| one["id"] == channel)?;
+                Some(found["last_message_id"].clone())
+            };
+            let has_it = |d: &Value| of(d, &guild.lobby).is_some_and(|id| number(&id) >= shown);
+            let found = timeout(UNREAD_WAIT - NOTICE, reader.dispatch(name, has_it)).await;
+            self.reaches(older, found.is_ok(), &format!("{name} did not come"));
+            let log = reader.log();
+            let hidden = log
+                .named(name)
+                .any(|one| of(one.d(), &guild.secret).is_some());
+            let mut others = [older, v1, v2].into_iter().filter(|other| other != name);
+            let other = others.any(|other| log.named(other).next().is_some());
+            self.reaches(older, !hidden, &format!("{name} tells of a hidden channel"));
+            self.reaches(older, !other, &format!("who reads {name} got another form"));
+        }
     }
 }

@@ -289,6 +289,10 @@ impl Core {
         let goes_on = hub
             .position()
             .is_some_and(|had| !hub.is_syncing() && had.era == position.era && had <= position);
+        if hub.position().is_none() || lost && !goes_on {
+            // Something may have happened since that was never heard of here.
+            self.unread.forget(realm);
+        }
         let have = *hub.position_or(position);
         for user in moved {
             self.blur(realm, user);

@@ -17,8 +17,9 @@ bitflags::bitflags! {
         const PRIORITIZED_READY_PAYLOAD = 1 << 5;
         /// What REST says of a guild is under `properties`.
         const CLIENT_STATE_V2 = 1 << 10;
-        /// No CHANNEL_UNREAD_UPDATE; nor with the next.
+        /// PASSIVE_UPDATE_V1 in place of CHANNEL_UNREAD_UPDATE.
         const PASSIVE_GUILD_UPDATE = 1 << 11;
+        /// PASSIVE_UPDATE_V2 in place of both.
         const PASSIVE_GUILD_UPDATE_V2 = 1 << 14;
     }
 }

@@ -136,6 +136,8 @@ events! {
     GuildScheduledEventExceptionDelete = 196 => "GUILD_SCHEDULED_EVENT_EXCEPTION_DELETE",
     ChannelStatuses = 197 => "CHANNEL_STATUSES",
     ChannelMemberCountUpdate = 198 => "CHANNEL_MEMBER_COUNT_UPDATE",
+    PassiveUpdateV1 = 199 => "PASSIVE_UPDATE_V1",
+    PassiveUpdateV2 = 200 => "PASSIVE_UPDATE_V2",
 }
 
 /// Kinds from this number on are dispatched to clients.

@@ -21,7 +21,7 @@ const MADE_BY_OWNERS: [&str; 5] = [
     "VOICE_STATE_UPDATE",
 ];
 /// Not numbered, or of a user's own realm.
-const NOT_LOGGED: [&str; 7] = [
+const NOT_LOGGED: [&str; 9] = [
     "PRESENCE_UPDATE",
     "TYPING_START",
     "SESSIONS_REPLACE",
@@ -29,6 +29,8 @@ const NOT_LOGGED: [&str; 7] = [
     "MESSAGE_ACK",
     "GUILD_MEMBERS_CHUNK",
     "CHANNEL_UNREAD_UPDATE",
+    "PASSIVE_UPDATE_V1",
+    "PASSIVE_UPDATE_V2",
 ];
 
 /// A guild in a session, from a snapshot on.

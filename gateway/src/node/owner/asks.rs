@@ -15,7 +15,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
-    model::{Member, PresenceView},
+    model::{Member, PresenceView, VoiceState},
 };
 use rustc_hash::FxHashSet;
 use serde::Serialize;
@@ -103,6 +103,15 @@ struct ChannelInfo<'a> {
     status: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     voice_start_time: Option<Option<i64>>,
+}
+
+#[derive(Serialize)]
+struct InVoice<'a> {
+    guild_id: Id<Guild>,
+    /// None: where there is something to read is the core's to tell.
+    channels: [(); 0],
+    voice_states: Vec<&'a VoiceState>,
+    members: Vec<&'a Member>,
 }
 
 #[derive(Serialize)]
@@ -197,6 +206,12 @@ impl Owner {
                 Some(Answer::new(
                     EventKind::ChannelInfo,
                     &info(guild, ask.user, *fields),
+                ))
+            }),
+            Question::VoiceStates => self.of_guild(ask, |Known { guild, .. }| {
+                Some(Answer::new(
+                    EventKind::PassiveUpdateV1,
+                    &in_voice(guild, ask.user),
                 ))
             }),
         }
@@ -455,6 +470,25 @@ fn info(guild: &GuildState, user: Id<User>, fields: ChannelFields) -> Channels<C
                 info.status.flatten().is_some() || info.voice_start_time.flatten().is_some()
             })
             .collect(),
+    }
+}
+
+/// Who is in the voice channels that a user sees.
+fn in_voice(guild: &GuildState, user: Id<User>) -> InVoice<'_> {
+    let seen = guild.seen_by(user).unwrap_or_default();
+    let is_seen = |channel| {
+        let class = guild.classes.of(channel);
+        class.is_some_and(|class| sees(&seen, class))
+    };
+    let states = guild.voice_states.values();
+    let states = states.filter(|voice| voice.channel_id.is_some_and(is_seen));
+    let voice_states: Vec<&VoiceState> = states.collect();
+    let users = voice_states.iter().map(|voice| voice.user_id);
+    InVoice {
+        guild_id: guild.guild.id,
+        channels: [],
+        members: users.filter_map(|user| guild.members.get(&user)).collect(),
+        voice_states,
     }
 }
 

@@ -322,6 +322,61 @@ async fn what_is_known_of_channels_is_told_to_who_sees_them(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
+    let world = World::new(db).await;
+    let hidden = Id::<Channel>::new(world.open.get() + 1).unwrap();
+    let voice = Id::<Channel>::new(world.open.get() + 2).unwrap();
+    let deny = json!([{"id": world.guild, "type": 0, "allow": "0", "deny": "1024"}]);
+    for (channel, overwrites) in [(hidden, deny), (voice, json!([]))] {
+        sqlx::query(
+            "insert into channel (channel_id, guild_id, kind, name, overwrites)
+             values ($1, $2, 2, 'voice', $3)",
+        )
+        .bind(channel.to_db())
+        .bind(world.guild.to_db())
+        .bind(&overwrites)
+        .execute(&world.db)
+        .await
+        .unwrap();
+    }
+    for (user, channel) in [(world.owner, hidden), (world.member, voice)] {
+        sqlx::query(
+            "insert into voice_state (guild_id, user_id, channel_id, session_id, alive_until)
+             values ($1, $2, $3, 'one', now() + interval '1 hour')",
+        )
+        .bind(world.guild.to_db())
+        .bind(user.to_db())
+        .bind(channel.to_db())
+        .execute(&world.db)
+        .await
+        .unwrap();
+    }
+    let node = Node::start(&world, "a");
+    node.subscribe(world.subscription(&[world.member, world.owner], None))
+        .await;
+    node.subscribed().await;
+    for (user, seen) in [
+        (world.member, vec![world.member]),
+        (world.owner, vec![world.owner, world.member]),
+    ] {
+        let asker = Asker {
+            user,
+            bot: false,
+            ..world.asker(&node)
+        };
+        let (_, kind, body) = asker.ask(Question::VoiceStates).await;
+        assert_eq!(kind, EventKind::PassiveUpdateV1);
+        assert_eq!(body["guild_id"], world.guild.to_string());
+        assert_eq!(body["channels"], json!([]));
+        assert_eq!(ids(&body), seen);
+        let states = body["voice_states"].as_array().unwrap();
+        let users: Vec<_> = states.iter().map(|state| &state["user_id"]).collect();
+        assert_eq!(json!(users), json!(seen));
+        assert!(states[0].get("member").is_none() && states[0].get("guild_id").is_none());
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn who_joined_last_comes_first(db: PgPool) {
     let world = World::new(db).await;
     world.crowd(300).await;
