@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use crate::{
     harness::{TestApp, TestUser},
     mail_server::MailServer,
-    sessions::{PASSWORD, register, user_of},
+    sessions::{PASSWORD, change_meanwhile, register, user_of},
 };
 
 async fn with_mail(db: PgPool) -> (TestApp, MailServer) {
@@ -110,6 +110,29 @@ async fn a_forgotten_password_is_replaced_once(db: PgPool) {
         .expect_fault("login", "INVALID_LOGIN");
     let new = json!({ "login": "alice", "password": "battery staple" });
     app.post_anonymously("/auth/login", new).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_ticket_that_is_voided_while_it_is_shown_opens_nothing(db: PgPool) {
+    let (app, mut mails) = with_mail(db).await;
+    let alice = register(&app, "alice").await;
+    let ticket = mails.ticket().await;
+    let void = "delete from account_ticket";
+    let held = app.hold(alice.id).await;
+    let verify = app.post_anonymously("/auth/verify", json!({ "token": ticket }));
+    let (reply, ()) = tokio::join!(verify, change_meanwhile(&app, held, void));
+    reply.expect_fault("token", "TOKEN_INVALID");
+
+    let forgot = json!({ "login": "alice@example.org" });
+    app.post_anonymously("/auth/forgot", forgot)
+        .await
+        .expect(204);
+    let body = json!({ "token": mails.ticket().await, "password": "battery staple" });
+    let held = app.hold(alice.id).await;
+    let reset = app.post_anonymously("/auth/reset", body);
+    let (reply, ()) = tokio::join!(reset, change_meanwhile(&app, held, void));
+    reply.expect_fault("token", "TOKEN_INVALID");
+    app.get(&alice, "/users/@me").await.expect(200);
 }
 
 #[sqlx::test(migrations = "../migrations")]
