@@ -7,6 +7,7 @@ use sqlx::PgPool;
 use crate::{
     harness::{TestApp, TestUser},
     mail_server::MailServer,
+    mfa::give_factor,
     sessions::{PASSWORD, change_meanwhile, register, user_of},
 };
 
@@ -161,13 +162,7 @@ async fn a_mail_does_not_stand_for_the_second_factor(db: PgPool) {
     let (app, mut mails) = with_mail(db).await;
     let alice = register(&app, "alice").await;
     mails.ticket().await;
-    sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
-        .bind(alice.id.to_db())
-        .bind(vec![7_u8; 20])
-        .bind(vec![7_u8; 16])
-        .execute(&app.db)
-        .await
-        .unwrap();
+    give_factor(&app, &alice).await;
     let forgot = json!({ "login": "alice@example.org" });
     app.post_anonymously("/auth/forgot", forgot)
         .await
