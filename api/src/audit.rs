@@ -179,6 +179,53 @@ pub(crate) async fn append(
         return Ok(None);
     }
     let guild = entry.guild;
+    let stored = store(app, &mut *db, entry).await?;
+    announce(db, guild, &stored).await.map(Some)
+}
+
+/// The entry of something done in several transactions: it is in the log from the first of them
+/// on and kept up by each, whatever becomes of the next; its event comes at the end.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    guild: Id<Guild>,
+    entry: AuditEntry,
+}
+
+impl Running {
+    /// In the first transaction, the guild's head locked.
+    pub(crate) async fn begin(app: &App, db: &mut PgConnection, entry: Entry) -> Result<Self> {
+        let guild = entry.guild;
+        let entry = store(app, db, entry).await?;
+        Ok(Self { guild, entry })
+    }
+
+    /// In each further one: an option says something else.
+    pub(crate) async fn set(
+        &mut self,
+        db: &mut PgConnection,
+        key: &str,
+        value: impl Display,
+    ) -> Result<()> {
+        let options = &mut self.entry.options;
+        options.insert(key.to_owned(), value.to_string());
+        sqlx::query!(
+            "update audit_entry set options = $2 where entry_id = $1",
+            self.entry.id.to_db(),
+            Jsonb(&*options) as Jsonb<&BTreeMap<String, String>>,
+        )
+        .execute(db)
+        .await?;
+        Ok(())
+    }
+
+    /// Numbers its event, the guild's head locked.
+    pub(crate) async fn end(&self, db: &mut PgConnection) -> Result<Envelope> {
+        announce(db, self.guild, &self.entry).await
+    }
+}
+
+async fn store(app: &App, db: &mut PgConnection, entry: Entry) -> Result<AuditEntry> {
+    let guild = entry.guild;
     let mut stored = AuditEntry {
         id: app.snowflakes.next()?,
         action_type: entry.action,
@@ -204,8 +251,16 @@ pub(crate) async fn append(
         Jsonb(&stored.options) as Jsonb<&BTreeMap<String, String>>,
         stored.reason,
     )
-    .execute(&mut *db)
+    .execute(db)
     .await?;
+    Ok(stored)
+}
+
+async fn announce(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    stored: &AuditEntry,
+) -> Result<Envelope> {
     let scope = Scope::Permissions {
         any_of: Permissions::VIEW_AUDIT_LOG,
         channel: None,
@@ -213,12 +268,10 @@ pub(crate) async fn append(
     let vis = Visibility::of(scope, Intents::GUILD_MODERATION);
     let body = EntryEvent {
         guild_id: guild,
-        entry: &stored,
+        entry: stored,
     };
     let kind = EventKind::GuildAuditLogEntryCreate;
-    events::append(db, guild, kind, vis, &body, None)
-        .await
-        .map(Some)
+    events::append(db, guild, kind, vis, &body, None).await
 }
 
 /// Adds to the count of the actor's newest entry, if it is young and says the same.

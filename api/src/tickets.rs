@@ -89,6 +89,9 @@ pub(crate) async fn issue(
 }
 
 /// Takes a ticket away; `None` if it is unknown, used, too old or for something else.
+///
+/// Who changes the account by it, in the same transaction, has locked the head of its realm
+/// before, as [`void_all`]'s callers do ([`holder`] says whose): nobody waits in a circle.
 pub(crate) async fn redeem(
     db: &mut PgConnection,
     ticket: &str,
@@ -132,18 +135,21 @@ pub(crate) async fn attempt(
     }))
 }
 
-/// Whether a ticket is good, without using it.
-pub(crate) async fn is_open(db: &mut PgConnection, ticket: &str, purpose: Purpose) -> Result<bool> {
-    let open = sqlx::query_scalar!(
-        r#"select exists (
-             select from account_ticket
-             where ticket_hash = $1 and purpose = $2 and expires_at > now()) as "open!""#,
+/// Whose a ticket is, without using it; `None` as in [`redeem`].
+pub(crate) async fn holder(
+    db: &mut PgConnection,
+    ticket: &str,
+    purpose: Purpose,
+) -> Result<Option<Id<marker::User>>> {
+    let user = sqlx::query_scalar!(
+        "select user_id from account_ticket
+         where ticket_hash = $1 and purpose = $2 and expires_at > now()",
         hash(ticket),
         purpose as i16,
     )
-    .fetch_one(db)
+    .fetch_optional(db)
     .await?;
-    Ok(open)
+    Ok(user.map(Id::from_db))
 }
 
 /// Voids all tickets of an account: its password or its factors changed.

@@ -120,17 +120,18 @@ impl Files {
             let slot = app.media.slot(name);
             let slot = slot.filter(|slot| (slot.channel, slot.user) == (channel, user));
             let found = match &slot {
-                Some(slot) => {
-                    let path = format!("attachments/{}", slot.id);
-                    app.media.renew(&path).await?
-                }
+                Some(slot) => app.media.claim(slot.id).await?,
                 None => None,
             };
+            let found = found.and_then(|file| {
+                let id: Id<Attachment> = file.path.strip_prefix("attachments/")?.parse().ok()?;
+                Some((id, file))
+            });
             let is_new = |id| self.received.iter().all(|received| received.id != id);
             match (slot, found) {
-                (Some(slot), Some(file)) if is_new(slot.id) => self.received.push(Received {
+                (Some(slot), Some((id, file))) if is_new(id) => self.received.push(Received {
                     number: attachment.id.unwrap_or(index as u64),
-                    id: slot.id,
+                    id,
                     filename: slot.filename,
                     file,
                 }),

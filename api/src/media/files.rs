@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
+use guildhall_shared::{Id, id::marker::Attachment};
 use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path,
 };
@@ -127,6 +128,61 @@ impl Media {
              where path = $1 and uses = 0 and collect_at > now()
              returning path, content_type, size, width, height",
             path,
+            LEASE.as_secs_f64(),
+        )
+        .fetch_optional(&self.db)
+        .await?;
+        Ok(row.map(|row| File {
+            path: row.path,
+            content_type: row.content_type,
+            size: row.size as u64,
+            width: row.width.map(|width| width as u32),
+            height: row.height.map(|height| height as u32),
+        }))
+    }
+
+    /// Puts a file into an upload slot. What was in it before goes soon, unless a row shows it.
+    pub(crate) async fn fill_slot(&self, slot: Id<Attachment>, path: &str) -> Result<()> {
+        // A message that has just claimed an older one is stored or refused by then.
+        sqlx::query!(
+            "with filled as (update media_file set slot = $1 where path = $2::text)
+             update media_file
+             set collect_at = least(collect_at, now() + $3::float8 * interval '1 second')
+             where slot = $1 and uses = 0
+               and (length(path), path) < (length($2::text), $2::text)",
+            slot.to_db(),
+            path,
+            GIVEN_UP.as_secs_f64(),
+        )
+        .execute(&self.db)
+        .await?;
+        Ok(())
+    }
+
+    /// Whether some row shows a file that came through an upload slot.
+    pub(crate) async fn is_spent(&self, slot: Id<Attachment>) -> Result<bool> {
+        let spent = sqlx::query_scalar!(
+            r#"select exists (select from media_file where slot = $1 and uses > 0) as "spent!""#,
+            slot.to_db(),
+        )
+        .fetch_one(&self.db)
+        .await?;
+        Ok(spent)
+    }
+
+    /// The newest file of an upload slot, its lease renewed. `None` if there is none, or the slot
+    /// is spent.
+    pub(crate) async fn claim(&self, slot: Id<Attachment>) -> Result<Option<File>> {
+        let row = sqlx::query!(
+            "update media_file set collect_at = now() + $2::float8 * interval '1 second'
+             where path = (
+                 select path from media_file where slot = $1 and collect_at > now()
+                 order by length(path) desc, path desc limit 1)
+               and uses = 0
+               and not exists (
+                 select from media_file shown where shown.slot = $1 and shown.uses > 0)
+             returning path, content_type, size, width, height",
+            slot.to_db(),
             LEASE.as_secs_f64(),
         )
         .fetch_optional(&self.db)

@@ -16,7 +16,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
 
 use super::{
-    File, Media,
+    File, Media, SLOT_SECONDS, SlotClaim,
     files::LEASE,
     sniff::{self, HEAD_BYTES},
 };
@@ -326,32 +326,32 @@ async fn receive(
 }
 
 impl Media {
-    /// Streams a whole body into the store, under a path announced with this lease.
+    /// Streams a whole body into an upload slot, as a new file: what a message was checked with
+    /// stays as it was, whenever this one ends.
     ///
-    /// Errors: 40005 above `bytes_max`, 400 for a body that breaks off, 50001 if some row shows a
-    /// file of this path by the end of the body.
-    pub(crate) async fn receive_body(
+    /// Errors: 40005 above the size announced, 400 for a body that breaks off, 50001 if the slot
+    /// is spent by the end of the body.
+    pub(crate) async fn receive_into_slot(
         &self,
-        path: String,
-        filename: &str,
-        bytes_max: u64,
-        lease: Duration,
+        slot: &SlotClaim,
+        id: Id<Attachment>,
         request: Request,
-    ) -> Result<File> {
-        let media = self;
-        media.announce(&path, lease).await?;
-        let mut received = Receiving::new(media, path, bytes_max);
+    ) -> Result<()> {
+        let path = format!("attachments/{id}");
+        let lease = Duration::from_secs(SLOT_SECONDS as u64);
+        self.announce(&path, lease).await?;
+        let mut received = Receiving::new(self, path, slot.size);
         let mut body = request.into_body().into_data_stream();
         loop {
             match tokio::time::timeout(PAUSE_MAX, body.next()).await {
                 Ok(Some(Ok(chunk))) => received = received.write(chunk).await?,
                 Ok(None) => {
-                    // What came before may be shown by now.
-                    if media.is_used(&received.path).await? {
+                    if self.is_spent(slot.id).await? {
                         received.abort().await;
                         return Err(ErrorCode::MissingAccess.into());
                     }
-                    return received.finish(media, filename).await;
+                    let file = received.finish(self, &slot.filename).await?;
+                    return self.fill_slot(slot.id, &file.path).await;
                 }
                 Ok(Some(Err(_))) | Err(_) => {
                     received.abort().await;

@@ -1,8 +1,6 @@
 //! Attachments before and after their message: upload slots, addresses that run out.
 //! Spec: endpoints › attachment_upload_slots, attachments_refresh.
 
-use std::time::Duration;
-
 use axum::{
     extract::{Request, State},
     http::StatusCode,
@@ -137,8 +135,8 @@ async fn attachment_upload_slots(
     Ok(Json(SlotList { attachments }))
 }
 
-/// Fills an upload slot; the address is the permission. A second PUT replaces the first until
-/// a message shows it.
+/// Fills an upload slot; the address is the permission. Of several PUTs the one that began last
+/// counts, until a message shows one.
 ///
 /// Errors: 403 for an address that was not given out or is over, 40005 above the size announced.
 #[utoipa::path(
@@ -156,14 +154,11 @@ async fn put_upload(
 ) -> Result<StatusCode> {
     let slot = app.media.slot(&format!("{slot}/{filename}"));
     let slot = slot.ok_or(ErrorCode::MissingAccess)?;
-    let path = format!("attachments/{}", slot.id);
-    if app.media.is_used(&path).await? {
+    if app.media.is_spent(slot.id).await? {
         return Err(ErrorCode::MissingAccess.into());
     }
-    let lease = Duration::from_secs(SLOT_SECONDS as u64);
-    app.media
-        .receive_body(path, &slot.filename, slot.size, lease, request)
-        .await?;
+    let id = app.snowflakes.next()?;
+    app.media.receive_into_slot(&slot, id, request).await?;
     Ok(StatusCode::OK)
 }
 

@@ -216,18 +216,22 @@ async fn mfa_backup_codes(
         return Err(ErrorCode::NoSecondFactor.into());
     }
     let regenerate = body.regenerate.unwrap_or_default();
-    if body.password.is_some() {
+    let by_password = body.password.is_some();
+    if by_password {
         auth::check_password_of(&app, caller.id, body.password.as_deref()).await?;
         second_factor::require(&app, &caller, shown, None).await?;
-    } else {
+    }
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [caller.id.cast()]).await?;
+    caller.require_session(&mut tx).await?;
+    if !by_password {
         let wanted = if regenerate {
             REGENERATE_NONCE
         } else {
             VIEW_NONCE
         };
-        let mut db = app.db.acquire().await?;
         let key = body.key.unwrap_or_default();
-        let ticket = tickets::redeem(&mut db, &key, Purpose::ViewBackupCodes).await?;
+        let ticket = tickets::redeem(&mut tx, &key, Purpose::ViewBackupCodes).await?;
         let is_good = ticket.is_some_and(|ticket| ticket.user == caller.id)
             && body.nonce.as_deref() == Some(wanted);
         if !is_good {
@@ -235,7 +239,6 @@ async fn mfa_backup_codes(
             return Err(FormErrors::one("key", fault));
         }
     }
-    let mut tx = app.db.begin().await?;
     let key = &app.config.cluster_key;
     let backup_codes = second_factor::backup_codes(&mut tx, key, caller.id, regenerate).await?;
     tx.commit().await?;

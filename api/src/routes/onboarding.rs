@@ -107,6 +107,63 @@ async fn read(db: &mut PgConnection, guild_id: Id<Guild>) -> Result<Onboarding> 
     })
 }
 
+/// What it names of roles and channels that the guild no longer has: nothing is rewritten when
+/// they are deleted.
+async fn gone(
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    onboarding: &Onboarding,
+) -> Result<BTreeSet<Id<Any>>> {
+    let mut channels = onboarding.default_channel_ids.clone();
+    channels.extend(onboarding.options().flat_map(|option| &option.channel_ids));
+    let there = sqlx::query_scalar!(
+        "select channel_id from channel where guild_id = $1 and channel_id = any($2)",
+        access.id.to_db(),
+        &ids_to_db(&channels),
+    )
+    .fetch_all(db)
+    .await?;
+    let there: BTreeSet<Id<Channel>> = there.into_iter().map(Id::from_db).collect();
+    let roles = onboarding.options().flat_map(|option| &option.role_ids);
+    let roles = roles.filter(|&&role| access.role(role).is_none());
+    let channels = channels
+        .iter()
+        .filter(|&channel| !there.contains(channel))
+        .map(|channel| channel.cast::<Any>());
+    Ok(roles
+        .map(|role| role.cast::<Any>())
+        .chain(channels)
+        .collect())
+}
+
+impl Onboarding {
+    fn options(&self) -> impl Iterator<Item = &PromptOption> {
+        self.prompts.iter().flat_map(|prompt| &prompt.options)
+    }
+
+    /// An option that is left with nothing stays, for whoever manages the guild to fill or remove.
+    fn forget(&mut self, gone: &BTreeSet<Id<Any>>) {
+        self.default_channel_ids
+            .retain(|channel| !gone.contains(&channel.cast()));
+        for option in self
+            .prompts
+            .iter_mut()
+            .flat_map(|prompt| &mut prompt.options)
+        {
+            option.role_ids.retain(|role| !gone.contains(&role.cast()));
+            option
+                .channel_ids
+                .retain(|channel| !gone.contains(&channel.cast()));
+        }
+    }
+}
+
+impl PromptOption {
+    fn is_empty(&self) -> bool {
+        self.role_ids.is_empty() && self.channel_ids.is_empty()
+    }
+}
+
 /// Errors: 10004, 50001.
 #[utoipa::path(
     get,
@@ -120,8 +177,11 @@ async fn get_guilds_onboarding(
     Path(guild_id): Path<Id<Guild>>,
 ) -> Result<Json<Onboarding>> {
     let mut db = app.db.acquire().await?;
-    access::guild(&mut *db, &user, guild_id, Permissions::empty()).await?;
-    Ok(Json(read(&mut db, guild_id).await?))
+    let access = access::guild(&mut *db, &user, guild_id, Permissions::empty()).await?;
+    let mut onboarding = read(&mut db, guild_id).await?;
+    let gone = gone(&mut db, &access, &onboarding).await?;
+    onboarding.forget(&gone);
+    Ok(Json(onboarding))
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -236,14 +296,11 @@ impl NewOption {
                 );
             }
         }
-        if self.role_ids.is_empty() && self.channel_ids.is_empty() {
-            let message = "An option gives a role or shows a channel.";
-            form.add(at, Fault::Other("ONBOARDING_OPTION_EMPTY", message.into()));
-        }
     }
 }
 
-/// Ids of prompts and options that are known stay; others are given anew.
+/// Ids of prompts and options that are known stay; others are given anew. What an option has
+/// already is not looked at again: its roles may be above the caller, or deleted.
 ///
 /// Errors: 10004, 50001, 50013, 50035, 350000 when it is on and too few channels are seen.
 #[utoipa::path(
@@ -262,7 +319,9 @@ async fn put_guilds_onboarding(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD | Permissions::MANAGE_ROLES;
     let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
-    let before = read(&mut tx, guild_id).await?;
+    let mut before = read(&mut tx, guild_id).await?;
+    let gone = gone(&mut tx, &access, &before).await?;
+    before.forget(&gone);
     let mut after = before.clone();
     if let Some(prompts) = body.prompts {
         after.prompts = new_prompts(&app, &before, prompts)?;
@@ -272,7 +331,9 @@ async fn put_guilds_onboarding(
     }
     after.enabled = body.enabled.unwrap_or(after.enabled);
     after.mode = body.mode.unwrap_or(after.mode);
-    check(&mut tx, &access, &after).await?;
+    // Of a client that read it before they were deleted.
+    after.forget(&gone);
+    check(&mut tx, &access, &before, &after).await?;
     if after == before {
         return Ok(Json(after));
     }
@@ -344,8 +405,13 @@ fn new_prompts(app: &App, before: &Onboarding, prompts: Vec<NewPrompt>) -> Resul
         .collect()
 }
 
-/// Roles are the caller's to give, channels the guild's; and newcomers see enough of them.
-async fn check(db: &mut PgConnection, access: &GuildAccess, wanted: &Onboarding) -> Result<()> {
+/// New roles are the caller's to give, channels the guild's; and newcomers see enough of them.
+async fn check(
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    before: &Onboarding,
+    wanted: &Onboarding,
+) -> Result<()> {
     let channels = sqlx::query!(
         r#"select channel_id, kind, overwrites as "overwrites: Jsonb<Vec<Overwrite>>"
            from channel where guild_id = $1"#,
@@ -371,7 +437,16 @@ async fn check(db: &mut PgConnection, access: &GuildAccess, wanted: &Onboarding)
     for (p, prompt) in wanted.prompts.iter().enumerate() {
         for (o, option) in prompt.options.iter().enumerate() {
             let at = format!("prompts.{p}.options.{o}");
+            let old = before.options().find(|old| old.id == option.id);
+            if option.is_empty() && !old.is_some_and(PromptOption::is_empty) {
+                let message = "An option gives a role or shows a channel.";
+                let fault = Fault::Other("ONBOARDING_OPTION_EMPTY", message.into());
+                form.add(at.as_str(), fault);
+            }
             for (index, &role) in option.role_ids.iter().enumerate() {
+                if old.is_some_and(|old| old.role_ids.contains(&role)) {
+                    continue;
+                }
                 let fits = access.role(role).is_some_and(|found| {
                     !found.managed && role.cast() != access.id && access.rank() > found.rank()
                 });

@@ -121,8 +121,8 @@ impl NewPoll {
         }
     }
 
-    /// The poll as it is stored and sent, checked before. Errors: 520004.
-    pub(crate) async fn open(&self, db: &mut PgConnection) -> Result<Poll> {
+    /// The poll as it is stored and sent by its author, checked before. Errors: 520004.
+    pub(crate) async fn open(&self, db: &mut PgConnection, author: Id<User>) -> Result<Poll> {
         let text = |media: &Option<NewMedia>| {
             let text = media.as_ref().and_then(|media| media.text.as_deref());
             text.map(|text| text.replace('\0', "").trim().to_owned())
@@ -131,7 +131,7 @@ impl NewPoll {
         for (index, answer) in self.answers.iter().flatten().enumerate() {
             let emoji = answer.poll_media.as_ref().and_then(|m| m.emoji.as_ref());
             let emoji = match emoji {
-                Some(emoji) => resolve_emoji(db, emoji).await?,
+                Some(emoji) => resolve_emoji(db, author, emoji).await?,
                 None => None,
             };
             answers.push(PollAnswer {
@@ -162,10 +162,14 @@ impl NewPoll {
 }
 
 /// Errors: 520004.
-async fn resolve_emoji(db: &mut PgConnection, emoji: &NewEmoji) -> Result<Option<PartialEmoji>> {
+async fn resolve_emoji(
+    db: &mut PgConnection,
+    author: Id<User>,
+    emoji: &NewEmoji,
+) -> Result<Option<PartialEmoji>> {
     match emoji {
         NewEmoji { id: Some(id), .. } => {
-            let found = custom_emoji(db, *id).await?;
+            let found = custom_emoji(db, author, *id).await?;
             let found = found.ok_or(ErrorCode::InvalidPollEmoji)?;
             Ok(Some(found.emoji))
         }

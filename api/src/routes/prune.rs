@@ -141,13 +141,24 @@ impl Wanted {
     /// Errors: 10011; 50013 for roles that are not below the caller.
     fn new(access: &GuildAccess, days: Option<i64>, roles: &[Id<Role>]) -> Result<Self> {
         for &role in roles {
-            let role = access.role(role).ok_or(ErrorCode::UnknownRole)?;
-            access.require_above(role.rank())?;
+            access.role(role).ok_or(ErrorCode::UnknownRole)?;
         }
-        Ok(Self {
+        let wanted = Self {
             days: days.unwrap_or(DAYS_DEFAULT) as i32,
             roles: ids_to_db(roles),
-        })
+        };
+        wanted.require_below(access)?;
+        Ok(wanted)
+    }
+
+    /// A role that was deleted since has no holders to save. Errors: 50013.
+    fn require_below(&self, access: &GuildAccess) -> Result<()> {
+        for &role in &self.roles {
+            if let Some(role) = access.role(Id::from_db(role)) {
+                access.require_above(role.rank())?;
+            }
+        }
+        Ok(())
     }
 
     /// Up to `limit` of them after a user id, ascending; of `among` only, if given.
@@ -223,8 +234,8 @@ async fn preview_prune_guild(
     Ok(Json(Pruned { pruned }))
 }
 
-/// Removes them, a few per transaction. Without a count the answer comes at once and the
-/// work goes on; a process that stops leaves the rest.
+/// Removes them, a few per transaction, which all count in one entry of the audit log. Without a
+/// count the answer comes at once and the work goes on; a process that stops leaves the rest.
 ///
 /// Errors: 10004, 10011, 50001, 50013, 50035.
 #[utoipa::path(
@@ -267,39 +278,70 @@ async fn prune(
     wanted: &Wanted,
     reason: &Reason,
 ) -> Result<i64> {
+    let mut entry = None;
+    let removed = remove_all(app, user, guild_id, wanted, reason, &mut entry).await;
+    // Also of one that broke off.
+    if let Some(entry) = entry {
+        let mut tx = app.db.begin().await?;
+        access::lock_realms(&mut tx, [realm(guild_id)]).await?;
+        let event = entry.end(&mut tx).await?;
+        tx.commit().await?;
+        app.publisher.publish([event]);
+    }
+    removed
+}
+
+/// `entry` is there once somebody was removed.
+async fn remove_all(
+    app: &App,
+    user: &CurrentUser,
+    guild_id: Id<Guild>,
+    wanted: &Wanted,
+    reason: &Reason,
+    entry: &mut Option<audit::Running>,
+) -> Result<i64> {
     let (mut count, mut after) = (0, 0);
     loop {
         let access = access::guild(&app.db, user, guild_id, NEEDED).await?;
         let mut tx = app.db.begin().await?;
         let found = wanted.find(&mut tx, &access, after, None, BATCH).await?;
-        let Some(&last) = found.last() else { break };
+        let Some(&last) = found.last() else {
+            return Ok(count);
+        };
         after = last;
         let users: Vec<Id<User>> = ids_from_db(found.clone());
         let heads = users.into_iter().map(realm).chain([realm(guild_id)]);
         access::lock_realms(&mut tx, heads).await?;
         // Again, now that nothing can change any more.
         let access = access::guild(&mut *tx, user, guild_id, NEEDED).await?;
+        wanted.require_below(&access)?;
         let found = wanted
             .find(&mut tx, &access, 0, Some(&found), BATCH)
             .await?;
+        if found.is_empty() {
+            continue;
+        }
         let mut events = Vec::new();
-        for target in found {
+        for &target in &found {
             let member = members::find(&mut tx, guild_id, Id::from_db(target)).await?;
             events.extend(members::remove(&mut tx, guild_id, &member).await?);
-            count += 1;
         }
+        let removed = count + found.len() as i64;
+        let logged = match entry.clone() {
+            Some(mut begun) => {
+                begun.set(&mut tx, "members_removed", removed).await?;
+                begun
+            }
+            None => {
+                let new = Entry::new(guild_id, user.id, AuditAction::MEMBER_PRUNE, reason)
+                    .option("delete_member_days", wanted.days)
+                    .option("members_removed", removed);
+                audit::Running::begin(app, &mut tx, new).await?
+            }
+        };
         tx.commit().await?;
         app.publisher.publish(events);
+        count = removed;
+        *entry = Some(logged);
     }
-    if count > 0 {
-        let mut tx = app.db.begin().await?;
-        access::lock_realms(&mut tx, [realm(guild_id)]).await?;
-        let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_PRUNE, reason)
-            .option("delete_member_days", wanted.days)
-            .option("members_removed", count);
-        let event = audit::append(app, &mut tx, entry).await?;
-        tx.commit().await?;
-        app.publisher.publish(event);
-    }
-    Ok(count)
 }

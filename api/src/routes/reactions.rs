@@ -160,7 +160,7 @@ async fn add_my_message_reaction(
         Some(shown) => shown,
         None => {
             place.require(Permissions::ADD_REACTIONS)?;
-            let shown = new_emoji(&mut tx, &place, &emoji).await?;
+            let shown = new_emoji(&mut tx, user.id, &place, &emoji).await?;
             check_count(&mut *tx, channel_id, message_id).await?;
             shown
         }
@@ -280,6 +280,7 @@ async fn shown(
 /// An emoji that nobody has used on the message yet. Errors: 10014, 50013.
 async fn new_emoji(
     db: &mut PgConnection,
+    user: Id<User>,
     place: &Place,
     emoji: &ReactionEmoji,
 ) -> Result<PartialEmoji> {
@@ -290,7 +291,7 @@ async fn new_emoji(
             animated: false,
         }),
         ReactionEmoji::Custom(id) => {
-            let found = custom_emoji(db, *id)
+            let found = custom_emoji(db, user, *id)
                 .await?
                 .ok_or(ErrorCode::InvalidEmoji)?;
             if place.guild().is_some() && found.guild != place.guild_id() {
@@ -309,14 +310,22 @@ pub(crate) struct CustomEmoji {
     pub(crate) guild: Option<Id<Guild>>,
 }
 
-/// A custom emoji by its id.
+/// A custom emoji by its id. `None` also if it is for roles of which the user, owner or not, has
+/// none.
 pub(crate) async fn custom_emoji(
     db: &mut PgConnection,
+    user: Id<User>,
     id: Id<Emoji>,
 ) -> Result<Option<CustomEmoji>> {
     let row = sqlx::query!(
-        "select name, animated, guild_id from emoji where emoji_id = $1 and available",
+        "select e.name, e.animated, e.guild_id from emoji e
+         where e.emoji_id = $1 and e.available
+           and (e.roles = '{}' or exists (
+             select from member m
+             where m.guild_id = e.guild_id and m.user_id = $2
+               and (m.roles && e.roles or m.guild_id = any(e.roles))))",
         id.to_db(),
+        user.to_db(),
     )
     .fetch_optional(db)
     .await?;

@@ -531,8 +531,8 @@ async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool)
     let mut slow = tokio::net::TcpStream::connect(address).await.unwrap();
     let head = format!("PUT {url} HTTP/1.1\r\nhost: a\r\ncontent-length: 6\r\n\r\nsec");
     slow.write_all(head.as_bytes()).await.unwrap();
-    // Time to begin; if it has not begun by then it is refused even so.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    // It has begun: its file is announced beside the first one.
+    app.until("select count(*) = 2 from media_file").await;
     let name = &slot["upload_filename"];
     let body = json!({ "attachments": [{ "id": "0", "uploaded_filename": name }] });
     let message = app.post(&alice, &messages(guild), body).await.expect(200);
@@ -542,6 +542,48 @@ async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool)
     assert_eq!(&answer, b"HTTP/1.1 403");
     let shown = app.fetch_url(&message["attachments"][0]["url"]).await;
     assert_eq!(shown.bytes().await.unwrap(), "first");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_upload_that_ends_while_the_message_is_stored_does_not_replace_its_file(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let slots = json!({ "files": [{ "filename": "a.txt", "file_size": 10 }] });
+    let path = format!("/channels/{}/attachments", guild.general);
+    let slots = app.post(&alice, &path, slots).await.expect(200);
+    let slot = &slots["attachments"][0];
+    let url = slot["upload_url"].as_str().unwrap();
+    let url = url.replace("http://127.0.0.1:8080", &app.origin);
+    let put = async |bytes: &'static str| {
+        let request = app.client.put(&url).body(bytes);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(put("zeroth").await, 200);
+    assert_eq!(put("first").await, 200);
+
+    let held = app.hold(guild.id).await;
+    let name = &slot["upload_filename"];
+    let body = json!({ "attachments": [{ "id": "0", "uploaded_filename": name }] });
+    let path = messages(guild);
+    let replace = async {
+        app.until_somebody_waits().await;
+        assert_eq!(put("second").await, 200);
+        held.rollback().await.unwrap();
+    };
+    let (reply, ()) = tokio::join!(app.post(&alice, &path, body.clone()), replace);
+    let message = reply.expect(200);
+    let attachment = &message["attachments"][0];
+    assert_eq!(attachment["size"], 5);
+    let shown = app.fetch_url(&attachment["url"]).await;
+    assert_eq!(shown.bytes().await.unwrap(), "first");
+    // The slot is spent, whatever else came into it.
+    app.post(&alice, &path, body)
+        .await
+        .expect_fault("attachments.0.uploaded_filename", "ATTACHMENT_NOT_FOUND");
+    assert_eq!(put("third").await, 403);
+    app.collect().await;
+    assert_eq!((app.files().await, app.objects()), ((1, 0), 1));
 }
 
 /// A beginning of an Ogg file.

@@ -11,6 +11,7 @@ use sqlx::PgPool;
 
 use crate::{
     harness::{CLUSTER_KEY, TestApp, TestUser},
+    mfa::give_factor,
     sessions::{PASSWORD, log_in, register},
 };
 
@@ -288,13 +289,7 @@ async fn a_new_address_is_to_be_verified_and_needs_both_factors(db: PgPool) {
         (&other["verified"], &other["email"]),
         (&json!(false), &json!("al@example.org"))
     );
-    sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
-        .bind(alice.id.to_db())
-        .bind(vec![7_u8; 20])
-        .bind(vec![7_u8; 16])
-        .execute(&app.db)
-        .await
-        .unwrap();
+    give_factor(&app, &alice).await;
     let alice: TestUser = TestUser { ..alice };
     let refused = loop {
         // What is remembered of her account is a second old at most.

@@ -291,6 +291,65 @@ async fn onboarding_needs_channels_that_newcomers_see(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn onboarding_forgets_what_is_deleted_and_leaves_what_stands_above_the_caller(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let guild = format!("/guilds/{}", hall.id);
+    let path = format!("{guild}/onboarding");
+    let make = async |what: &str, status| {
+        let body = json!({ "name": "new" });
+        let made = app.post(&alice, &format!("{guild}/{what}"), body).await;
+        made.expect(status)["id"].as_str().unwrap().to_owned()
+    };
+    let (gone, high) = (make("roles", 200).await, make("roles", 200).await);
+    let channel = make("channels", 201).await;
+    sqlx::query("update role set position = 9 where role_id = $1")
+        .bind(high.parse::<i64>().unwrap())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let prompt = json!({ "id": "1", "title": "Which?", "options": [
+        { "title": "This", "role_ids": [gone] },
+        { "title": "That", "role_ids": [high], "channel_ids": [channel] },
+    ] });
+    let body = json!({ "prompts": [prompt], "default_channel_ids": [hall.general, channel] });
+    let set = app.put(&alice, &path, body).await.expect(200);
+    app.delete(&alice, &format!("{guild}/roles/{gone}"))
+        .await
+        .expect(204);
+    app.delete(&alice, &format!("/channels/{channel}"))
+        .await
+        .expect(200);
+
+    let read = app.get(&bob, &path).await.expect(200);
+    assert_eq!(read["default_channel_ids"], json!([hall.general]));
+    let options = &read["prompts"][0]["options"];
+    assert_eq!(options[0]["role_ids"], json!([]));
+    assert_eq!(
+        (&options[1]["role_ids"], &options[1]["channel_ids"]),
+        (&json!([high]), &json!([]))
+    );
+    // Whether a client read it before or after.
+    let needed = Permissions::MANAGE_GUILD | Permissions::MANAGE_ROLES;
+    app.grant(&bob, hall, needed).await;
+    for known in [&set, &read] {
+        let body = json!({ "enabled": false, "prompts": known["prompts"],
+                           "default_channel_ids": known["default_channel_ids"] });
+        assert_eq!(app.put(&bob, &path, body).await.expect(200), read);
+    }
+    let mut prompts = read["prompts"].clone();
+    prompts[0]["options"][0]["role_ids"] = json!([high]);
+    app.put(&bob, &path, json!({ "prompts": prompts }))
+        .await
+        .expect_fault("prompts.0.options.0.role_ids.0", "ROLE_INVALID");
+    prompts[0]["options"][0]["role_ids"] = json!([]);
+    prompts[0]["options"][1]["role_ids"] = json!([]);
+    app.put(&bob, &path, json!({ "prompts": prompts }))
+        .await
+        .expect_fault("prompts.0.options.1", "ONBOARDING_OPTION_EMPTY");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_integration_goes_with_its_bot(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -11,7 +11,10 @@ use sqlx::{
     PgPool, PgTransaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
@@ -155,6 +158,26 @@ impl TestApp {
             .await
             .unwrap();
         tx
+    }
+
+    /// Until a request waits for a lock that the test holds.
+    pub(crate) async fn until_somebody_waits(&self) {
+        let waits = "select exists (select from pg_stat_activity
+                     where datname = current_database() and wait_event_type = 'Lock')";
+        self.until(waits).await;
+    }
+
+    /// Until a query is answered with true.
+    pub(crate) async fn until(&self, query: &'static str) {
+        let started = Instant::now();
+        loop {
+            let is_so: bool = sqlx::query_scalar(query).fetch_one(&self.db).await.unwrap();
+            if is_so {
+                return;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{query}");
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn id<T>(&self) -> Id<T> {

@@ -196,6 +196,37 @@ async fn an_invite_is_used_as_often_as_it_says(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn only_an_invite_to_the_same_is_given_again(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let first = invite(&app, &alice, hall, json!({})).await;
+    assert_eq!(invite(&app, &alice, hall, json!({})).await, first);
+    // From then on it is for those of its list.
+    sqlx::query("update invite set targeted = true")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    assert_ne!(invite(&app, &alice, hall, json!({})).await, first);
+
+    let rooms = format!("/guilds/{}/channels", hall.id);
+    let body = json!({ "name": "games", "type": 2 });
+    let room = app.post(&alice, &rooms, body).await.expect(201);
+    let path = format!("/channels/{}/invites", room["id"].as_str().unwrap());
+    let (chess, cards) = (
+        app.bot(&alice, "Chess").await,
+        app.bot(&alice, "Cards").await,
+    );
+    let to = async |application: &TestUser| {
+        let body = json!({ "target_type": 2, "target_application_id": application.id });
+        app.post(&alice, &path, body).await.expect(200)
+    };
+    let made = to(&chess).await;
+    assert_eq!(to(&chess).await["code"], made["code"]);
+    let other = to(&cards).await;
+    assert_eq!(other["target_application"]["id"], json!(cards.id));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_old_invite_is_unknown(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

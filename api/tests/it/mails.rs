@@ -7,7 +7,8 @@ use sqlx::PgPool;
 use crate::{
     harness::{TestApp, TestUser},
     mail_server::MailServer,
-    sessions::{PASSWORD, register, user_of},
+    mfa::give_factor,
+    sessions::{PASSWORD, change_meanwhile, register, user_of},
 };
 
 async fn with_mail(db: PgPool) -> (TestApp, MailServer) {
@@ -113,6 +114,29 @@ async fn a_forgotten_password_is_replaced_once(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_ticket_that_is_voided_while_it_is_shown_opens_nothing(db: PgPool) {
+    let (app, mut mails) = with_mail(db).await;
+    let alice = register(&app, "alice").await;
+    let ticket = mails.ticket().await;
+    let void = "delete from account_ticket";
+    let held = app.hold(alice.id).await;
+    let verify = app.post_anonymously("/auth/verify", json!({ "token": ticket }));
+    let (reply, ()) = tokio::join!(verify, change_meanwhile(&app, held, void));
+    reply.expect_fault("token", "TOKEN_INVALID");
+
+    let forgot = json!({ "login": "alice@example.org" });
+    app.post_anonymously("/auth/forgot", forgot)
+        .await
+        .expect(204);
+    let body = json!({ "token": mails.ticket().await, "password": "battery staple" });
+    let held = app.hold(alice.id).await;
+    let reset = app.post_anonymously("/auth/reset", body);
+    let (reply, ()) = tokio::join!(reset, change_meanwhile(&app, held, void));
+    reply.expect_fault("token", "TOKEN_INVALID");
+    app.get(&alice, "/users/@me").await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn asking_for_a_new_password_tells_nobody_who_has_an_account(db: PgPool) {
     let (app, mut mails) = with_mail(db).await;
     register(&app, "alice").await;
@@ -138,13 +162,7 @@ async fn a_mail_does_not_stand_for_the_second_factor(db: PgPool) {
     let (app, mut mails) = with_mail(db).await;
     let alice = register(&app, "alice").await;
     mails.ticket().await;
-    sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
-        .bind(alice.id.to_db())
-        .bind(vec![7_u8; 20])
-        .bind(vec![7_u8; 16])
-        .execute(&app.db)
-        .await
-        .unwrap();
+    give_factor(&app, &alice).await;
     let forgot = json!({ "login": "alice@example.org" });
     app.post_anonymously("/auth/forgot", forgot)
         .await

@@ -13,6 +13,7 @@ use crate::{
     harness::{TestApp, TestUser},
     mail_server::MailServer,
     sessions::{PASSWORD, log_in, register, user_of},
+    threads::hall,
 };
 
 const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
@@ -57,7 +58,7 @@ async fn enrolled(app: &TestApp) -> (TestUser, Vec<String>) {
 }
 
 /// Gives somebody a second factor without an authenticator.
-async fn give_factor(app: &TestApp, user: &TestUser) {
+pub(crate) async fn give_factor(app: &TestApp, user: &TestUser) {
     sqlx::query("insert into account_mfa (user_id, totp_secret, backup_salt) values ($1, $2, $3)")
         .bind(user.id.to_db())
         .bind(vec![7_u8; 20])
@@ -388,12 +389,7 @@ async fn codes_cannot_be_guessed_by_trying(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn moderators_need_one_where_the_guild_says_so(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let carol = app.user("carol").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    app.join(&carol, hall).await;
+    let (alice, bob, carol, hall) = hall(&app).await;
     let free = Permissions::MANAGE_NICKNAMES | Permissions::VIEW_AUDIT_LOG;
     let held = (Permissions::NEEDS_FACTOR - Permissions::ADMINISTRATOR) | free;
     app.grant(&bob, hall, held).await;

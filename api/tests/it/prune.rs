@@ -3,7 +3,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use time::Duration;
 
-use crate::{conformance::conforms, harness::TestApp};
+use crate::{conformance::conforms, harness::TestApp, sessions::change_meanwhile, threads::hall};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn who_was_not_seen_for_long_is_removed(db: PgPool) {
@@ -74,6 +74,67 @@ async fn who_was_not_seen_for_long_is_removed(db: PgPool) {
         .await
         .expect_fault("include_roles", "NUMBER_TYPE_COERCE");
     app.get(&old[2], &path).await.expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_prune_that_breaks_off_tells_how_many_it_removed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let hall = app.guild(&alice, "Hall").await;
+    for n in 0..55 {
+        let user = app.user(&format!("user-{n}")).await;
+        app.join(&user, hall).await;
+    }
+    sqlx::raw_sql(
+        "update account set created_at = now() - interval '100 days';
+         update member set joined_at = now() - interval '50 days';
+         update member set nick = 'stays' where user_id = (select max(user_id) from member);
+         create function refuse() returns trigger language plpgsql as
+           $$ begin raise exception 'not this one'; end $$;
+         create trigger refuse before delete on member for each row
+           when (old.nick = 'stays') execute function refuse();",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let path = format!("/guilds/{}/prune", hall.id);
+    app.post(&alice, &path, json!({})).await.expect(500);
+    let told = app.audit(hall.id).await;
+    let [entry] = told.as_slice() else {
+        panic!("{told:#?}");
+    };
+    let removed = json!({ "delete_member_days": "7", "members_removed": "50" });
+    assert_eq!(entry["options"], removed);
+    let log = app
+        .get(&alice, &format!("/guilds/{}/audit-logs", hall.id))
+        .await
+        .expect(200);
+    assert_eq!(log["audit_log_entries"].as_array().unwrap().len(), 1);
+    assert_eq!(log["audit_log_entries"][0]["options"], removed);
+    assert_eq!(app.event_names(hall.id).await.len(), 50);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_prune_ends_where_a_role_has_risen_above_the_caller(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (_, bob, carol, hall) = hall(&app).await;
+    let needed = Permissions::MANAGE_GUILD | Permissions::KICK_MEMBERS;
+    app.grant(&bob, hall, needed).await;
+    let role = app.grant(&carol, hall, Permissions::empty()).await;
+    sqlx::raw_sql(
+        "update account set created_at = now() - interval '100 days';
+         update member set joined_at = now() - interval '50 days';",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let path = format!("/guilds/{}/prune", hall.id);
+    let held = app.hold(hall.id).await;
+    let prune = app.post(&bob, &path, json!({ "include_roles": [role] }));
+    let rise = "update role set position = 2 where name = 'granted' and permissions = 0";
+    let (reply, ()) = tokio::join!(prune, change_meanwhile(&app, held, rise));
+    reply.expect_error(403, 50013);
+    assert!(app.event_names(hall.id).await.is_empty());
 }
 
 #[sqlx::test(migrations = "../migrations")]

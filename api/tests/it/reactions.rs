@@ -12,6 +12,7 @@ use crate::{
     conformance::conforms,
     harness::{TestApp, TestGuild, TestUser},
     log,
+    media::{data_uri, png},
 };
 
 const THUMB: &str = "%F0%9F%91%8D";
@@ -246,6 +247,37 @@ async fn reactions_that_are_not_allowed_are_refused(db: PgPool) {
         .expect_error(403, 50001);
     let list = format!("{message}/reactions/{THUMB}");
     app.get(&bob, &list).await.expect_error(403, 50001);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_emoji_of_some_roles_is_for_their_holders(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall, message) = hall(&app).await;
+    let role = app.grant(&bob, hall, Permissions::empty()).await;
+    let emojis = format!("/guilds/{}/emojis", hall.id);
+    let body = json!({ "name": "badge", "image": data_uri(&png(8, 8)), "roles": [role] });
+    let made = app.post(&alice, &emojis, body).await.expect(201);
+    let badge = format!("badge:{}", made["id"].as_str().unwrap());
+    let messages = format!("/channels/{}/messages", hall.general);
+    let poll = json!({ "poll": {
+        "question": { "text": "Who?" },
+        "answers": [{ "poll_media": { "text": "We", "emoji": { "id": made["id"] } } }],
+    } });
+    // Nor for the owner, who has none.
+    app.put(
+        &alice,
+        &format!("{message}/reactions/{badge}/@me"),
+        Value::Null,
+    )
+    .await
+    .expect_error(400, 10014);
+    app.post(&alice, &messages, poll.clone())
+        .await
+        .expect_error(400, 520004);
+    app.post(&bob, &messages, poll).await.expect(200);
+    react(&app, &bob, &message, &badge).await;
+    // What is there may be joined by everyone.
+    react(&app, &alice, &message, &badge).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

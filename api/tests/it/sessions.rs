@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use guildhall_api::config::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, PgTransaction};
 
 use crate::harness::{TestApp, TestUser};
 
@@ -208,39 +208,13 @@ async fn the_use_of_a_session_is_noted_now_and_then(db: PgPool) {
     }
 }
 
-/// Holds the account's realm, as who changes the account does.
-async fn hold(app: &TestApp, user: &TestUser) -> sqlx::Transaction<'static, sqlx::Postgres> {
-    let mut tx = app.db.begin().await.unwrap();
-    sqlx::query("select from realm_head where realm_id = $1 for update")
-        .bind(user.id.to_db())
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    tx
-}
-
 /// Makes the change once a request waits for the realm that is held.
-async fn change_meanwhile(
+pub(crate) async fn change_meanwhile(
     app: &TestApp,
-    mut held: sqlx::Transaction<'_, sqlx::Postgres>,
+    mut held: PgTransaction<'_>,
     change: &'static str,
 ) {
-    let started = Instant::now();
-    loop {
-        let waits: bool = sqlx::query_scalar(
-            "select exists (select from pg_stat_activity
-                            where datname = current_database() and wait_event_type = 'Lock'
-                              and query like 'select realm_id from realm_head%')",
-        )
-        .fetch_one(&app.db)
-        .await
-        .unwrap();
-        if waits {
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_secs(60), "nobody waits");
-        tokio::task::yield_now().await;
-    }
+    app.until_somebody_waits().await;
     sqlx::query(change).execute(&mut *held).await.unwrap();
     held.commit().await.unwrap();
 }
@@ -256,7 +230,7 @@ async fn what_a_password_opened_is_shut_when_it_is_changed_meanwhile(db: PgPool)
         ("bob", "update account set state = 2 where username = 'bob'"),
     ] {
         let user = register(&app, name).await;
-        let held = hold(&app, &user).await;
+        let held = app.hold(user.id).await;
         let login = json!({ "login": name, "password": PASSWORD });
         let login = app.post_anonymously("/auth/login", login);
         let (reply, ()) = tokio::join!(login, change_meanwhile(&app, held, change));
@@ -279,7 +253,7 @@ async fn a_session_that_ends_meanwhile_sets_no_password_and_no_address(db: PgPoo
         ("bob", json!({ "email": "other@example.org" })),
     ] {
         let user = register(&app, name).await;
-        let held = hold(&app, &user).await;
+        let held = app.hold(user.id).await;
         let mut body = change;
         body["password"] = json!(PASSWORD);
         let request = app.patch(&user, "/users/@me", body);

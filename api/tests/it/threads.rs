@@ -13,7 +13,8 @@ use crate::{
     log,
 };
 
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestUser, TestGuild) {
+/// Alice owns the guild, bob and carol are members.
+pub(crate) async fn hall(app: &TestApp) -> (TestUser, TestUser, TestUser, TestGuild) {
     let alice = app.user("alice").await;
     let bob = app.user("bob").await;
     let carol = app.user("carol").await;

@@ -67,11 +67,13 @@ pub(super) async fn auth_verify_email(
 ) -> Result<Json<login::Entrance>> {
     let token = body.token.unwrap_or_default();
     let mut tx = app.db.begin().await?;
+    let user = tickets::holder(&mut tx, &token, Purpose::VerifyEmail)
+        .await?
+        .ok_or_else(bad_token)?;
+    access::lock_realms(&mut tx, [user.cast()]).await?;
     let ticket = tickets::redeem(&mut tx, &token, Purpose::VerifyEmail)
         .await?
         .ok_or_else(bad_token)?;
-    let user = ticket.user;
-    access::lock_realms(&mut tx, [user.cast()]).await?;
     let verified = sqlx::query_scalar!(
         "update account set verified = true
          where user_id = $1 and lower(email) = lower($2) and state in (0, 1)
@@ -286,17 +288,16 @@ pub(super) async fn auth_reset(
     );
     // Who guesses tokens is not given the work of hashing.
     let mut db = app.db.acquire().await?;
-    if !tickets::is_open(&mut db, &token, Purpose::ResetPassword).await? {
-        return Err(bad_token());
-    }
+    let user = tickets::holder(&mut db, &token, Purpose::ResetPassword)
+        .await?
+        .ok_or_else(bad_token)?;
     drop(db);
     let hash = app.passwords.hash(password).await?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.cast()]).await?;
     let ticket = tickets::redeem(&mut tx, &token, Purpose::ResetPassword)
         .await?
         .ok_or_else(bad_token)?;
-    let user = ticket.user;
-    access::lock_realms(&mut tx, [user.cast()]).await?;
     // The mail arrived: the address is theirs.
     let changed = sqlx::query!(
         "update account set password_hash = $2, verified = true

@@ -201,9 +201,11 @@ async fn create_channel_invite(
         role_ids,
     };
     if !body.unique.unwrap_or_default() {
-        let same = read(&mut tx, None, Some(channel_id), None).await?;
-        if let Some(same) = same.into_iter().find(|invite| new.is_like(invite)) {
-            return Ok(Json(without_counts(same)));
+        let known = read(&mut tx, None, Some(channel_id), None).await?;
+        for same in known.into_iter().filter(|invite| new.is_like(invite)) {
+            if !is_targeted(&mut tx, &same.code).await? {
+                return Ok(Json(without_counts(same)));
+            }
         }
     }
     let count = sqlx::query_scalar!(
@@ -223,6 +225,14 @@ async fn create_channel_invite(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(without_counts(invite)))
+}
+
+/// Whether only those of its list take an invite.
+async fn is_targeted(db: &mut PgConnection, code: &str) -> Result<bool> {
+    let targeted = sqlx::query_scalar!("select targeted from invite where code = $1", code)
+        .fetch_optional(db)
+        .await?;
+    Ok(targeted.unwrap_or_default())
 }
 
 /// What an invite points at is there: a stream of a user in this voice channel, or an
@@ -286,9 +296,13 @@ impl New {
     fn is_like(&self, invite: &Invite) -> bool {
         let metadata = invite.metadata.as_ref();
         let roles = invite.roles.iter().map(|role| role.id);
+        let application = invite.target_application.as_ref();
+        let application = application.and_then(|application| application["id"].as_str());
         inviter(invite) == self.inviter
             && invite.target_type == self.target_type
             && invite.target_user.as_ref().map(|user| user.id) == self.target_user
+            && application.and_then(|id| id.parse::<Id<Application>>().ok())
+                == self.target_application
             && roles.eq(self.role_ids.iter().copied())
             && metadata.is_some_and(|metadata| {
                 metadata.max_age == self.max_age

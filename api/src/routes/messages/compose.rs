@@ -81,7 +81,7 @@ pub(crate) async fn edit(
     if message.flags & MessageFlags::LOADING != 0
         && let Some(poll) = &form.poll
     {
-        message.poll = Some(poll.open(db).await?);
+        message.poll = Some(poll.open(db, message.author.id).await?);
     }
     form.apply(message)?;
     if changes_content {

@@ -311,7 +311,7 @@ impl NewMessageForm {
         message: &mut Message,
     ) -> Result<()> {
         if let Some(poll) = &self.poll {
-            message.poll = Some(poll.open(db).await?);
+            message.poll = Some(poll.open(db, message.author.id).await?);
         }
         if !self.sticker_ids.is_empty() {
             message.sticker_items = stickers::items(db, &self.sticker_ids).await?;
