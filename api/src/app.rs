@@ -193,6 +193,11 @@ impl App {
         routes::mentions::forget_old(&self.db).await
     }
 
+    /// Starts and ends scheduled events by the clock, as housekeeping does every minute.
+    pub async fn move_events_on(&self) -> crate::error::Result<()> {
+        routes::scheduled_events::expire::move_on(self).await
+    }
+
     /// Removes temporary members without a session, as housekeeping does every minute.
     pub async fn remove_temporary_members(&self) -> crate::error::Result<()> {
         routes::members::temporary::remove_unseen(self).await

@@ -92,6 +92,8 @@ codes! {
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
     AlreadyCrossposted = 40033, 400, "This message has already been crossposted.";
     OneParentAtATime = 40009, 400, "Only one channel can have a parent_id modified at a time";
+    MaximumPinnedThreads = 30047, 400, "Maximum number of pinned threads in a forum has been reached (1)";
+    MessageInForum = 40058, 400, "Cannot send a message in a forum channel";
     TagNamesUnique = 40061, 400, "Tag names must be unique";
     NoUsableTags = 40066, 400, "There are no tags available that can be set by non-moderators";
     TagRequired = 40067, 400, "A tag is required to create a forum post in this channel";

@@ -362,6 +362,21 @@ impl Place {
         }
     }
 
+    /// Errors: 160005 in a locked thread for who does not manage threads, 60003.
+    pub(crate) fn require_unlocked(&self) -> Result<()> {
+        match self {
+            Self::Thread(access) if access.thread.thread_metadata.locked => {
+                let needed = Permissions::MANAGE_THREADS;
+                if !access.permissions().contains(needed) {
+                    return Err(ErrorCode::ThreadLocked.into());
+                }
+                access.require(needed)?;
+                Ok(())
+            }
+            Self::Channel(_) | Self::Thread(_) | Self::Private(_) => Ok(()),
+        }
+    }
+
     /// Seconds between two messages of one person; 0: none.
     pub(crate) fn slowmode_seconds(&self) -> u32 {
         match self {

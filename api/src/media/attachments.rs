@@ -156,7 +156,7 @@ impl Files {
         kept: &[Value],
     ) -> Result<Vec<Value>> {
         let mut errors = FormErrors::new();
-        let mut attachments = Vec::new();
+        let mut attachments: Vec<Value> = Vec::new();
         for (index, wanted) in forms.iter().enumerate() {
             let is_file = self.received.iter().any(|received| {
                 Some(received.number) == wanted.id || wanted.uploaded_filename.is_some()
@@ -166,6 +166,8 @@ impl Files {
             }
             let id = wanted.id.unwrap_or_default().to_string();
             match kept.iter().find(|kept| kept["id"] == id) {
+                // Listed twice, it is still one.
+                Some(_) if attachments.iter().any(|listed| listed["id"] == id) => {}
                 Some(kept) => attachments.push(changed(kept, wanted)),
                 None => errors.add(format!("attachments.{index}.id"), not_found()),
             }
@@ -354,9 +356,10 @@ pub(crate) fn link_embedded(message: &mut Message) {
     message
         .attachments
         .retain(|file| !shown.contains(&file["id"]));
-    // Of earlier ones, those that some embed still shows.
-    let embeds = Value::from(message.embeds.clone()).to_string();
-    let is_shown = |id: &Id<Attachment>| embeds.contains(&format!("/{id}/"));
+    // Of earlier ones, those that some embed, or what is forwarded, still shows.
+    let mut showing = Value::from(message.embeds.clone()).to_string();
+    showing += &Value::from(message.message_snapshots.clone()).to_string();
+    let is_shown = |id: &Id<Attachment>| showing.contains(&format!("/{id}/"));
     message.embedded_files.retain(is_shown);
     let new = shown
         .iter()

@@ -151,7 +151,7 @@ async fn pins(
             let row = rows.iter().find(|row| row.message_id == id)?;
             Some(PinnedMessage {
                 pinned_at: Timestamp(row.pinned_at),
-                message,
+                message: messages::shown_to(user, place.guild_id(), message),
             })
         })
         .collect();

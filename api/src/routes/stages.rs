@@ -326,7 +326,7 @@ async fn update_stage_instance(
     Ok(Json(stage))
 }
 
-/// For moderators of the stage. An event that took place there is over.
+/// For moderators of the stage. An event that took place there is over, until its next date.
 ///
 /// Errors: 10003, 10067, 50001, 50013.
 #[utoipa::path(
@@ -348,11 +348,11 @@ async fn delete_stage_instance(
     let mut envelopes = Vec::new();
     if let Some(event) = stage.guild_scheduled_event_id {
         let found = scheduled_events(&mut tx, guild, Which::One(event), false).await?;
-        if let Some(mut event) = found.into_iter().next()
+        if let Some(event) = found.into_iter().next()
             && event.status == EventStatus::ACTIVE
         {
-            event.status = EventStatus::COMPLETED;
-            envelopes.extend(scheduled_events::store(&mut tx, &event).await?);
+            let over = event.after_it();
+            envelopes.extend(scheduled_events::store(&mut tx, &over).await?);
         }
     }
     envelopes.extend(close(&mut tx, guild, channel_id).await?);

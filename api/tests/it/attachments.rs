@@ -197,6 +197,55 @@ async fn embeds_show_files_of_their_message(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_forward_keeps_the_files_that_it_shows(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let path = messages(guild);
+    let of_embed = json!({ "embeds": [{ "image": { "url": "attachment://a.png" } }] });
+    let of_component = json!({ "flags": 1 << 15, "components": [
+        { "type": 12, "items": [{ "media": { "url": "attachment://a.png" } }] },
+    ] });
+    for payload in [of_embed, of_component] {
+        let form = Form::new()
+            .text("payload_json", payload.to_string())
+            .part("files[0]", file("a.png", png(5, 6)));
+        let source = app.upload(&alice, Method::POST, &path, form).await;
+        let source = source.expect(200);
+        let forward = json!({ "message_reference": {
+            "type": 1, "message_id": source["id"], "channel_id": guild.general,
+        } });
+        let forward = app.post(&alice, &path, forward).await.expect(200);
+        let one = |message: &Value| format!("{path}/{}", message["id"].as_str().unwrap());
+        app.delete(&alice, &one(&source)).await.expect(204);
+        app.patch(&alice, &one(&forward), json!({ "flags": 4 }))
+            .await
+            .expect(200);
+        app.collect().await;
+        assert_eq!(app.files().await, (1, 0), "{payload}");
+        app.delete(&alice, &one(&forward)).await.expect(204);
+        app.collect().await;
+        assert_eq!(app.files().await, (0, 0), "{payload}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_attachment_that_is_listed_twice_is_one(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let path = messages(guild);
+    let form = Form::new().part("files[0]", file("a.txt", "a"));
+    let message = app.upload(&alice, Method::POST, &path, form).await;
+    let message = message.expect(200);
+    let one = format!("{path}/{}", message["id"].as_str().unwrap());
+    let id = &message["attachments"][0]["id"];
+    let twice = json!({ "attachments": [{ "id": id }, { "id": id }] });
+    let edited = app.patch(&alice, &one, twice).await.expect(200);
+    assert_eq!(edited["attachments"], message["attachments"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn who_may_not_attach_leaves_nothing_behind(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;

@@ -421,3 +421,54 @@ async fn a_forbidden_name_is_quarantined_until_it_changes(db: PgPool) {
     let hers = format!("/guilds/{}/members/{}", hall.id, evil.id);
     assert_eq!(app.get(&alice, &hers).await.expect(200)["flags"], 1 << 7);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_timeout_alone_blocks_no_message(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 3, "metadata": { "duration_seconds": 60 } }]);
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    let sent = app.post(&bob, &messages, json!({ "content": "cats" }));
+    let sent = sent.await.expect(200);
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        names,
+        [
+            "AUTO_MODERATION_RULE_CREATE",
+            "MESSAGE_CREATE",
+            "GUILD_MEMBER_UPDATE",
+            "AUTO_MODERATION_ACTION_EXECUTION",
+        ]
+    );
+    assert_eq!(events[3].1["message_id"], sent["id"]);
+    app.post(&bob, &messages, json!({ "content": "hello" }))
+        .await
+        .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_alert_is_deleted_by_moderators_alone(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 2, "metadata": { "channel_id": hall.general } }]);
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    app.post(&bob, &messages, json!({ "content": "cats" }))
+        .await
+        .expect(200);
+    let list = app.get(&alice, &messages).await.expect(200);
+    let alert = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["type"] == 24);
+    let alert = alert.unwrap();
+    assert_eq!(alert["author"]["id"], bob.id.to_string());
+    let alert = format!("{messages}/{}", alert["id"].as_str().unwrap());
+    app.delete(&bob, &alert).await.expect_error(403, 50013);
+    app.delete(&alice, &alert).await.expect(204);
+}

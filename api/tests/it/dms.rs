@@ -354,3 +354,20 @@ async fn a_group_has_a_picture_that_anybody_in_it_changes(db: PgPool) {
     assert_eq!(none.expect(200)["icon"], Value::Null);
     app.app.collect_files().await.unwrap();
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_refused_message_opens_no_dm(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, _) = friends(&app).await;
+    let made = dm(&app, &alice, &bob).await;
+    dm(&app, &bob, &alice).await;
+    app.delete(&bob, &at(&made)).await.expect(200);
+    let before = app.event_names(bob.id).await;
+    let path = format!("{}/messages", at(&made));
+    app.post(&alice, &path, json!({ "content": " " }))
+        .await
+        .expect_error(400, 50006);
+    assert_eq!(app.event_names(bob.id).await, before);
+    let open = app.get(&bob, "/users/@me/channels").await.expect(200);
+    assert_eq!(open, json!([]));
+}

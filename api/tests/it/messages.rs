@@ -692,3 +692,83 @@ async fn broken_connections_lose_and_repeat_nothing(db: PgPool) {
         .unwrap();
     assert_eq!(stored, 60);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_the_intent_for_it_a_bot_reads_no_content(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    sqlx::query("update application set flags = 0 where application_id = $1")
+        .bind(bot.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let messages = path(hall.general);
+    let body = json!({ "content": "secret", "embeds": [{ "title": "t" }] });
+    let hers = app.post(&alice, &messages, body).await.expect(200);
+    let called = send(&app, &alice, hall.general, &format!("hi <@{}>", bot.id)).await;
+    let own = send(&app, &bot, hall.general, "mine").await;
+    let read = app.get(&bot, &one(hall.general, &hers)).await.expect(200);
+    conforms("get_message", 200, &read);
+    assert_eq!(
+        (&read["content"], &read["embeds"]),
+        (&json!(""), &json!([]))
+    );
+    let list = app.get(&bot, &messages).await.expect(200);
+    let contents: Vec<Value> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["content"].clone())
+        .collect();
+    let wanted = [own["content"].clone(), called["content"].clone(), json!("")];
+    assert_eq!(contents, wanted);
+
+    let pins = format!("/channels/{}/pins", hall.general);
+    let pin = format!("{pins}/{}", hers["id"].as_str().unwrap());
+    app.put(&alice, &pin, json!({})).await.expect(204);
+    let pinned = app.get(&bot, &pins).await.expect(200);
+    assert_eq!(pinned[0]["content"], "");
+    let pinned = app.get(&alice, &pins).await.expect(200);
+    assert_eq!(pinned[0]["content"], "secret");
+
+    let forward = |message: &Value| {
+        json!({ "message_reference": {
+            "type": 1, "message_id": message["id"], "channel_id": hall.general,
+        } })
+    };
+    app.post(&bot, &messages, forward(&hers))
+        .await
+        .expect_error(400, 160_014);
+    app.post(&bot, &messages, forward(&called))
+        .await
+        .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_does_not_say_what_its_author_did(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let question = send(&app, &alice, hall.general, "why?").await;
+    let question_path = one(hall.general, &question);
+    let reaction = format!("{question_path}/reactions/%F0%9F%91%8D/@me");
+    app.put(&bob, &reaction, json!({})).await.expect(204);
+    let body =
+        json!({ "content": "because", "message_reference": { "message_id": question["id"] } });
+    app.post(&bob, &path(hall.general), body).await.expect(200);
+    let told = app.events(hall.id).await;
+    let (name, reply) = told.last().unwrap();
+    assert_eq!((*name, &reply["type"]), ("MESSAGE_CREATE", &json!(19)));
+    let shown = &reply["referenced_message"]["reactions"][0];
+    assert_eq!((&shown["count"], &shown["me"]), (&json!(1), &json!(false)));
+
+    let threads = format!("{question_path}/threads");
+    app.post(&bob, &threads, json!({ "name": "Why" }))
+        .await
+        .expect(201);
+    let told = app.events(hall.id).await;
+    let (_, starter) = told.iter().find(|(_, body)| body["type"] == 21).unwrap();
+    let shown = &starter["referenced_message"]["reactions"][0];
+    assert_eq!((&shown["count"], &shown["me"]), (&json!(1), &json!(false)));
+}

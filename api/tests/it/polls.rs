@@ -195,3 +195,23 @@ async fn polls_that_are_wrong_are_refused(db: PgPool) {
         .await
         .expect_error(403, 20001);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_enforced_nonce_makes_one_poll(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/messages", hall.general);
+    let mut body = poll(false);
+    body["nonce"] = json!("n");
+    body["enforce_nonce"] = json!(true);
+    let first = app.post(&alice, &path, body.clone()).await.expect(200);
+    let again = app.post(&alice, &path, body.clone()).await.expect(200);
+    assert_eq!((&again["id"], &again["nonce"]), (&first["id"], &json!("n")));
+    // A message without a poll is one of them as well.
+    let text = json!({ "content": "x", "nonce": "n", "enforce_nonce": true });
+    let again = app.post(&alice, &path, text).await.expect(200);
+    assert_eq!(again["id"], first["id"]);
+    assert_eq!(app.event_names(hall.id).await, ["MESSAGE_CREATE"]);
+    let bobs = app.post(&bob, &path, body).await.expect(200);
+    assert_ne!(bobs["id"], first["id"]);
+}

@@ -462,3 +462,70 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
         .await
         .expect_error(404, 10067);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_stage_that_is_closed_leaves_an_event_its_next_date(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, 13).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let body = json!({
+        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
+        "scheduled_start_time": in_hours(1),
+        "recurrence_rule": { "start": in_hours(1), "frequency": 3, "interval": 1 },
+    });
+    let made = app.post(&alice, &path, body).await.expect(200);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    app.patch(&alice, &one, json!({ "status": 2 }))
+        .await
+        .expect(200);
+    app.delete(&alice, &format!("/stage-instances/{stage}"))
+        .await
+        .expect(204);
+    let next = app.get(&alice, &one).await.expect(200);
+    assert_eq!(next["status"], 1);
+    assert_eq!(next["scheduled_start_time"], json!(in_hours(25)));
+    assert_eq!(next["entity_id"], Value::Null);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn two_processes_move_an_event_on_once(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let made = app.post(&alice, &path, picnic()).await.expect(200);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    sqlx::query("update scheduled_event set starts_at = now() - interval '1 minute'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let held = app.hold(hall.id).await;
+    // Both have found the event due.
+    let both_wait = async {
+        loop {
+            let waiting: i64 = sqlx::query_scalar(
+                "select count(*) from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock'
+                   and query like 'select realm_id from realm_head%'",
+            )
+            .fetch_one(&app.db)
+            .await
+            .unwrap();
+            if waiting == 2 {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        held.rollback().await.unwrap();
+    };
+    let rounds = async {
+        let (first, second) = (app.app.move_events_on(), app.app.move_events_on());
+        let (first, second) = tokio::join!(first, second);
+        first.and(second).unwrap();
+    };
+    tokio::join!(rounds, both_wait);
+    assert_eq!(app.get(&alice, &one).await.expect(200)["status"], 2);
+    let names = app.event_names(hall.id).await;
+    let updates = names.iter().filter(|name| name.ends_with("_UPDATE"));
+    assert_eq!(updates.count(), 1);
+}

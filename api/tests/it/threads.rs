@@ -371,7 +371,7 @@ async fn posts_of_a_forum_have_a_message_and_tags(db: PgPool) {
         json!({ "content": "x" }),
     )
     .await
-    .expect_error(400, 50008);
+    .expect_error(400, 40058);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -453,4 +453,130 @@ async fn who_may_not_write_in_threads_may_not(db: PgPool) {
     )
     .await
     .expect_fault("auto_archive_duration", "BASE_TYPE_CHOICES");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_refused_message_wakes_no_thread(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    app.patch(&alice, &at(&thread), json!({ "archived": true }))
+        .await
+        .expect(200);
+    let before = app.event_names(hall.id).await;
+    let messages = format!("{}/messages", at(&thread));
+    app.post(&bob, &messages, json!({ "content": " " }))
+        .await
+        .expect_error(400, 50006);
+    let unknown = json!({ "content": "x", "message_reference": { "message_id": "5" } });
+    app.post(&bob, &messages, unknown)
+        .await
+        .expect_fault("message_reference", "REPLIES_UNKNOWN_MESSAGE");
+    assert_eq!(app.event_names(hall.id).await, before);
+    let read = app.get(&bob, &at(&thread)).await.expect(200);
+    assert_eq!(read["thread_metadata"]["archived"], true);
+    say(&app, &bob, &thread, "wake up").await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn in_a_locked_thread_only_moderators_edit(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &bob, hall, 11).await;
+    let his = say(&app, &bob, &thread, "one").await;
+    let hers = say(&app, &alice, &thread, "two").await;
+    app.patch(&alice, &at(&thread), json!({ "locked": true }))
+        .await
+        .expect(200);
+    let one = |message: &Value| {
+        format!(
+            "{}/messages/{}",
+            at(&thread),
+            message["id"].as_str().unwrap()
+        )
+    };
+    let edit = || json!({ "content": "three" });
+    app.patch(&bob, &one(&his), edit())
+        .await
+        .expect_error(400, 160_005);
+    app.patch(&alice, &one(&hers), edit()).await.expect(200);
+    app.delete(&bob, &one(&his)).await.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_cannot_be_deleted_is_not_deleted_in_bulk(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    app.grant(&bot, hall, Permissions::MANAGE_MESSAGES).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let starter = app.post(&alice, &messages, json!({ "content": "look" }));
+    let starter = starter.await.expect(200);
+    let path = format!("{messages}/{}/threads", starter["id"].as_str().unwrap());
+    let thread = app.post(&alice, &path, json!({ "name": "About it" })).await;
+    let thread = thread.expect(201);
+    let said = say(&app, &alice, &thread, "one").await;
+    let inside = format!("{}/messages", at(&thread));
+    let list = app.get(&bot, &inside).await.expect(200);
+    assert_eq!(list[1]["type"], 21);
+    let both = json!({ "messages": [list[1]["id"], said["id"]] });
+    app.post(&bot, &format!("{inside}/bulk-delete"), both)
+        .await
+        .expect_error(403, 50021);
+    assert_eq!(app.get(&bot, &inside).await.expect(200), list);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn slowmode_holds_back_threads_of_messages_too(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&alice, &general, json!({ "rate_limit_per_user": 60 }))
+        .await
+        .expect(200);
+    let mut threads = Vec::new();
+    for text in ["one", "two"] {
+        let sent = app.post(
+            &alice,
+            &format!("{general}/messages"),
+            json!({ "content": text }),
+        );
+        let sent = sent.await.expect(200);
+        let id = sent["id"].as_str().unwrap();
+        threads.push(format!("{general}/messages/{id}/threads"));
+    }
+    let body = || json!({ "name": "About it" });
+    let made = app.post(&bob, &threads[0], body()).await.expect(201);
+    assert_eq!(made["member"]["user_id"], json!(bob.id));
+    app.post(&bob, &threads[1], body())
+        .await
+        .expect_error(429, 20016);
+    app.post(&alice, &threads[1], body()).await.expect(201);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_forum_pins_one_post(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, _, hall) = hall(&app).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let forum = app.post(&alice, &channels, json!({ "name": "help", "type": 15 }));
+    let forum = forum.await.expect(201);
+    let posts = format!("{}/threads", at(&forum));
+    let mut made = Vec::new();
+    for name in ["one", "two"] {
+        let post = json!({ "name": name, "message": { "content": "see" } });
+        made.push(app.post(&alice, &posts, post).await.expect(201));
+    }
+    let pin = || json!({ "flags": 2 });
+    let pinned = app.patch(&alice, &at(&made[0]), pin()).await.expect(200);
+    assert_eq!(pinned["flags"], 2);
+    app.patch(&alice, &at(&made[0]), pin()).await.expect(200);
+    app.patch(&alice, &at(&made[1]), pin())
+        .await
+        .expect_error(400, 30047);
+    app.patch(&alice, &at(&made[0]), json!({ "flags": 0 }))
+        .await
+        .expect(200);
+    app.patch(&alice, &at(&made[1]), pin()).await.expect(200);
 }

@@ -22,6 +22,8 @@ const EMBEDS_MAX: usize = 10;
 const EMBEDS_TEXT_MAX: usize = 6000;
 const NONCE_MAX: usize = 25;
 const MENTION_LIST_MAX: usize = 100;
+/// Characters about an embed's picture.
+const MEDIA_DESCRIPTION_MAX: usize = 4096;
 
 /// A string or an integer, echoed as it came.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -151,12 +153,20 @@ struct Field {
 
 impl Embed {
     fn is_empty(&self) -> bool {
-        self.title.is_none()
-            && self.description.is_none()
+        let author = self.author.as_ref().and_then(|author| author.name.as_ref());
+        let footer = self.footer.as_ref().and_then(|footer| footer.text.as_ref());
+        let texts = [
+            self.title.as_ref(),
+            self.description.as_ref(),
+            author,
+            footer,
+        ];
+        texts
+            .into_iter()
+            .flatten()
+            .all(|text| text.trim().is_empty())
             && self.image.is_none()
             && self.thumbnail.is_none()
-            && self.author.is_none()
-            && self.footer.is_none()
             && self.timestamp.is_none()
             && self.fields.is_empty()
     }
@@ -200,6 +210,14 @@ impl Embed {
         }
         if let Some(author) = &self.author {
             text("author.name", &author.name, 256);
+        }
+        for (field, media) in [
+            ("image.description", &self.image),
+            ("thumbnail.description", &self.thumbnail),
+        ] {
+            if let Some(media) = media {
+                text(field, &media.description, MEDIA_DESCRIPTION_MAX);
+            }
         }
         if let Some(color) = self.color {
             form.range(&path("color"), i64::from(color), 0..=0xFF_FFFF);
@@ -311,9 +329,25 @@ pub(super) fn embeds_to_json(embeds: &[Embed]) -> serde_json::Result<Vec<Value>>
     for embed in embeds {
         let mut value = serde_json::to_value(embed)?;
         make_storable(&mut value);
+        drop_blank(&mut value);
         values.push(value);
     }
     Ok(values)
+}
+
+/// Libraries read no footer without a text and no author without a name: there are none then.
+fn drop_blank(embed: &mut Value) {
+    let Value::Object(map) = embed else { return };
+    map.retain(|field, value| match field.as_str() {
+        "title" | "description" => says_something(value),
+        "footer" => says_something(&value["text"]),
+        "author" => says_something(&value["name"]),
+        _ => true,
+    });
+}
+
+fn says_something(text: &Value) -> bool {
+    text.as_str().is_some_and(|text| !text.trim().is_empty())
 }
 
 fn make_storable(value: &mut Value) {
@@ -499,6 +533,32 @@ mod tests {
                 json!({ "type": "rich", "title": "ab", "image": { "url": "https://example.org/a.png" } })
             ]
         );
+    }
+
+    #[test]
+    fn a_footer_has_a_text_and_an_author_a_name_or_they_are_none() {
+        let icon = "https://example.org/a.png";
+        let given = embeds(json!([{
+            "title": " ", "description": "d", "footer": { "icon_url": icon },
+            "author": { "name": null, "icon_url": icon },
+        }]));
+        assert!(faults(|form| check_embeds(&given, form)) == json!({}));
+        assert_eq!(
+            embeds_to_json(&given).unwrap(),
+            [json!({ "type": "rich", "description": "d" })]
+        );
+        let blank = embeds(json!([
+            { "title": "", "footer": { "icon_url": icon } },
+            { "image": { "url": icon, "description": "x".repeat(4097) } },
+        ]));
+        let faults = faults(|form| check_embeds(&blank, form));
+        for (pointer, code) in [
+            ("/embeds/0/description", "BASE_TYPE_REQUIRED"),
+            ("/embeds/1/image/description", "BASE_TYPE_MAX_LENGTH"),
+        ] {
+            let found = faults.pointer(&format!("{pointer}/_errors/0/code"));
+            assert_eq!(found.and_then(Value::as_str), Some(code), "{faults}");
+        }
     }
 
     fn find(content: &str, allowed: Option<Value>) -> (Vec<u64>, Vec<u64>, bool) {

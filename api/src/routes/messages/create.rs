@@ -11,7 +11,7 @@ use guildhall_shared::{
     envelope::Envelope,
     error_code::ErrorCode,
     gateway::Intents,
-    id::marker::{Channel, Guild},
+    id::marker::{self, Channel, Guild},
     keys,
     model::{Member, Message, MessageFlags, MessageKind, MessageReference},
 };
@@ -19,12 +19,14 @@ use guildhall_store::account;
 use sqlx::PgConnection;
 
 use super::{
+    components::linked_files,
     content::Nonce,
-    event::{answer, bodies_of},
+    event::{answer, as_nobody, bodies_of},
     load::{self, Extra},
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
     request::{NewMessageForm, Reference, Sender, snapshot},
+    sight::sees_content,
     texts::all_texts,
 };
 use crate::{
@@ -48,8 +50,8 @@ const CHECKS_MAX: usize = 6;
 /// The permission check may come from memory: the writer refuses it if anything changed
 /// since, and it is made again.
 ///
-/// Errors: 10003, 20016, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159, 50160,
-/// 50161, 50173, 50600, 160002, 160005, 520004.
+/// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159,
+/// 50160, 50161, 50173, 50600, 160002, 160005, 160014, 200000, 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -83,7 +85,7 @@ pub(super) async fn create_message(
     if !files.is_empty() {
         needed |= Permissions::ATTACH_FILES;
     }
-    let (mut slowmode_passed, mut moderated, mut readied) = (false, false, false);
+    let (mut slowmode_passed, mut readied) = (false, false);
 
     for _ in 0..CHECKS_MAX {
         let place = app.access.place(&app.db, &author, channel_id).await;
@@ -101,10 +103,6 @@ pub(super) async fn create_message(
                 place
             }
         };
-        if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
-            app.access.forget(&author, channel_id);
-            continue;
-        }
         form.check_at(&app.db, &place, author.id).await?;
         let mut message = draft.clone();
         if let Some(reference) = &form.message_reference {
@@ -118,8 +116,13 @@ pub(super) async fn create_message(
         }
         let texts = || all_texts(&message);
         let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
-        if !verdict.is_clean() && !std::mem::replace(&mut moderated, true) {
-            automod::act(&app, &author, &place, &verdict, Some(id)).await?;
+        if verdict.blocks() {
+            automod::act(&app, &author, &place, &verdict, None).await?;
+        }
+        // Last of all that may change a place: what is refused wakes no thread and opens no DM.
+        if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
+            app.access.forget(&author, channel_id);
+            continue;
         }
         let answered = message.referenced_message.as_ref();
         let replied_to = answered
@@ -134,14 +137,21 @@ pub(super) async fn create_message(
         let json = answer(&message)?;
         let outcome = match message.poll {
             // A poll has rows of its own, which the writer does not know.
-            Some(_) => store_alone(&app, &author, &place, &message).await?,
+            Some(_) => store_alone(&app, &author, &place, &message, enforced.as_deref()).await?,
             None => {
                 let new = new_message(&place, &author, (message, &json), enforced.clone())?;
                 app.message_writer.store(new).await?
             }
         };
         match outcome {
-            Outcome::Stored => return Ok(json_bytes_response(json)),
+            Outcome::Stored => {
+                // The message is there whatever becomes of this: an error would have it sent again.
+                let acted = automod::act(&app, &author, &place, &verdict, Some(id)).await;
+                if let Err(error) = acted {
+                    tracing::error!(?error, "what automod does about a message was not done");
+                }
+                return Ok(json_bytes_response(json));
+            }
             Outcome::Duplicate(first) => {
                 let mut db = app.db.acquire().await?;
                 let mut first = load::message(&mut db, author.id, channel_id, first)
@@ -176,12 +186,14 @@ async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bo
     }
 }
 
-/// Stores a message in a transaction of its own, if nothing changed since the check.
+/// Stores a message in a transaction of its own, if nothing changed since the check. `nonce` is
+/// enforced, as the writer does it.
 async fn store_alone(
     app: &App,
     author: &CurrentUser,
     place: &Place,
     message: &Message,
+    nonce: Option<&str>,
 ) -> Result<Outcome> {
     let mut tx = app.db.begin().await?;
     let needed = place.sending();
@@ -189,29 +201,62 @@ async fn store_alone(
     if now.checked_at() != place.checked_at() {
         return Ok(Outcome::Stale);
     }
+    if let Some(nonce) = nonce
+        && let Some(first) = claim_nonce(&mut tx, message, nonce).await?
+    {
+        return Ok(Outcome::Duplicate(first));
+    }
     let events = post_in(&mut tx, &now.audience(), now.member(), message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Outcome::Stored)
 }
 
-/// Errors: 50001, 50007, 50008, 50013, 60003, 160005.
+/// Gives an enforced nonce to a message, or names the one that has it. The heads of the channel
+/// are locked.
+async fn claim_nonce(
+    db: &mut PgConnection,
+    message: &Message,
+    nonce: &str,
+) -> Result<Option<Id<marker::Message>>> {
+    let (channel, author) = (message.channel_id.to_db(), message.author.id.to_db());
+    let first = sqlx::query_scalar!(
+        "select message_id from message_nonce
+         where channel_id = $1 and author_id = $2 and nonce = $3",
+        channel,
+        author,
+        nonce,
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    if let Some(first) = first {
+        return Ok(Some(Id::from_db(first)));
+    }
+    sqlx::query!(
+        "insert into message_nonce (channel_id, author_id, nonce, message_id)
+         values ($1, $2, $3, $4)",
+        channel,
+        author,
+        nonce,
+        message.id.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(None)
+}
+
+/// Errors: 40058, 50001, 50007, 50008, 50013, 60003, 160005.
 fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
     let needed = place.sending() | needed;
     place.require(Permissions::VIEW_CHANNEL)?;
+    if place.kind().is_forum() {
+        return Err(ErrorCode::MessageInForum.into());
+    }
     if !place.kind().has_messages() {
         return Err(ErrorCode::NonTextChannel.into());
     }
-    let held = place.require(needed)?;
-    if let Some(access) = place.thread()
-        && access.thread.thread_metadata.locked
-    {
-        if !held.contains(Permissions::MANAGE_THREADS) {
-            return Err(ErrorCode::ThreadLocked.into());
-        }
-        access.require(Permissions::MANAGE_THREADS)?;
-    }
-    Ok(())
+    place.require(needed)?;
+    place.require_unlocked()
 }
 
 /// Waits of people (not bots) in channels with slowmode, kept in Redis; with Redis away
@@ -251,7 +296,7 @@ pub(crate) async fn check_slowmode(
 /// Makes a message the answer to another one, or the forward of one.
 ///
 /// Errors: 50035 for a message that is not there or written by the server, 50068, 160002;
-/// of the channel it is forwarded from: 10003, 10008, 50001, 50013.
+/// of the channel it is forwarded from: 10003, 10008, 50001, 50013, 160014.
 async fn refer(
     app: &App,
     author: &CurrentUser,
@@ -266,7 +311,14 @@ async fn refer(
         let source = access::place(&mut db, author, from, needed).await?;
         let found = load::message(&mut db, author.id, from, wanted.message_id).await?;
         let found = found.ok_or(ErrorCode::UnknownMessage)?;
+        if !sees_content(author, source.guild_id(), &found) {
+            return Err(ErrorCode::CannotForwardUnreadable.into());
+        }
         message.message_snapshots = snapshot(&found)?;
+        // Those listed are kept by the snapshot itself; these live as long as it shows them.
+        let shown = linked_files(&found.components);
+        message.embedded_files.extend(shown);
+        message.embedded_files.extend(&found.embedded_files);
         message.flags |= MessageFlags::HAS_SNAPSHOT;
         message.message_reference = Some(MessageReference {
             kind: 1,
@@ -299,7 +351,9 @@ async fn refer(
             "REPLIES_CANNOT_REPLY_TO_SYSTEM_MESSAGE",
             "Cannot reply to a system message",
         ),
-        Some(mut found) => {
+        Some(found) => {
+            // Everybody reads it, also in the event.
+            let mut found = as_nobody(found);
             found.referenced_message = None;
             message.kind = MessageKind::REPLY;
             message.message_reference = Some(MessageReference {

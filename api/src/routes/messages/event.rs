@@ -11,7 +11,11 @@ use guildhall_shared::{
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use crate::{access::Audience, error::Result};
+use crate::{
+    access::Audience,
+    error::Result,
+    routes::{polls, reactions},
+};
 
 /// What the gateway sends with a message: its guild and its author's membership.
 #[derive(Serialize)]
@@ -29,17 +33,31 @@ pub(super) fn answer(message: &Message) -> serde_json::Result<Vec<u8>> {
     Ok(json)
 }
 
+/// A message as it goes to everybody: it says nothing of what its reader did, with the message it
+/// answers neither.
+pub(super) fn as_nobody(message: Message) -> Message {
+    let answered = message.referenced_message;
+    Message {
+        reactions: reactions::as_nobody(&message.reactions),
+        poll: message.poll.map(polls::as_nobody),
+        referenced_message: answered.map(|found| found.map(|found| Box::new(as_nobody(*found)))),
+        ..message
+    }
+}
+
 /// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variant without content, which private
 /// channels (no guild) do not need.
 pub(super) fn bodies(
     guild: Option<Id<Guild>>,
     member: Option<&Member>,
-    message: &Message,
+    message: Message,
 ) -> Result<(Bytes, Option<Alt>)> {
-    bodies_of((message, &answer(message)?), guild, member)
+    // Whoever reads the event is not the one who asked for the message.
+    let message = as_nobody(message);
+    bodies_of((&message, &answer(&message)?), guild, member)
 }
 
-/// [`bodies`] of a message whose [`answer`] is made already.
+/// [`bodies`] of a message whose [`answer`], for everybody, is made already.
 pub(super) fn bodies_of(
     (message, json): (&Message, &[u8]),
     guild: Option<Id<Guild>>,

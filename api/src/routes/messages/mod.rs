@@ -10,6 +10,7 @@ mod mentions;
 mod post;
 mod remove;
 mod request;
+mod sight;
 mod stickers;
 mod texts;
 mod voice;
@@ -22,7 +23,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Channel, Guild},
-    model::{AuditAction, ChannelKind, Member, Message, MessageFlags},
+    model::{AuditAction, ChannelKind, Member, Message, MessageFlags, MessageKind},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -41,6 +42,7 @@ pub(crate) use self::{
     post::{announce_update_in, draft, post, post_in, store_changes},
     remove::{announce_delete, delete_leftovers, delete_messages},
     request::{EditForm, NewMessageForm, Sender, check_webhook_name},
+    sight::shown_to,
     texts::all_texts,
 };
 use self::{
@@ -125,7 +127,10 @@ async fn list_messages(
     };
     let limit = query.limit.unwrap_or(50);
     let messages = load::messages(&mut db, user.id, channel_id, page, limit).await?;
-    Ok(Json(messages))
+    let guild = place.guild_id();
+    let messages = messages.into_iter();
+    let shown = messages.map(|message| shown_to(&user, guild, message));
+    Ok(Json(shown.collect()))
 }
 
 fn connect_if_voice(kind: ChannelKind) -> Permissions {
@@ -150,14 +155,15 @@ async fn get_message(
 ) -> Result<Json<Message>> {
     let mut db = app.db.acquire().await?;
     let needed = Permissions::READ_MESSAGE_HISTORY;
-    access::place(&mut db, &user, channel_id, needed).await?;
+    let place = access::place(&mut db, &user, channel_id, needed).await?;
     let message = load::message(&mut db, user.id, channel_id, message_id).await?;
-    Ok(Json(message.ok_or(ErrorCode::UnknownMessage)?))
+    let message = message.ok_or(ErrorCode::UnknownMessage)?;
+    Ok(Json(shown_to(&user, place.guild_id(), message)))
 }
 
 /// The author changes everything, others with MANAGE_MESSAGES the flags.
 ///
-/// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035, 50083, 520003.
+/// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035, 50083, 160005, 200000, 520003.
 #[utoipa::path(
     patch,
     path = "/channels/{channel_id}/messages/{message_id}",
@@ -177,11 +183,13 @@ async fn update_message(
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     place.require_unarchived()?;
+    place.require_unlocked()?;
     let mut message = load::message(&mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if message.author.id != user.id {
-        if body.changes_content(&files) || body.flags.is_none() {
+        let says_more = body.changes_content(&files) || body.poll.is_some();
+        if says_more || body.flags.is_none() {
             return Err(ErrorCode::CannotEditOthersMessage.into());
         }
         place.require(Permissions::MANAGE_MESSAGES)?;
@@ -219,7 +227,7 @@ async fn update_message(
         webhooks::deliver_soon(&app, channel_id, message_id);
     }
     automod::act(&app, &user, &place, &verdict, Some(message.id)).await?;
-    Ok(Json(message))
+    Ok(Json(shown_to(&user, place.guild_id(), message)))
 }
 
 /// [`author_member`] in any place: none in private channels.
@@ -267,8 +275,8 @@ async fn delete_message(
         .await?
         .pop()
         .ok_or(ErrorCode::UnknownMessage)?;
-    // What is refused from here on is rolled back.
-    if deleted.author != user.id {
+    // What is refused from here on is rolled back. An alert's author is who it is about.
+    if deleted.author != user.id || deleted.kind == MessageKind::AUTO_MODERATION_ACTION {
         place.require(Permissions::MANAGE_MESSAGES)?;
     } else if let Some(access) = place.thread()
         && access.thread.thread_metadata.locked
@@ -320,7 +328,7 @@ struct MessageDeleteBulk {
     guild_id: Option<Id<Guild>>,
 }
 
-/// Ids that are no messages are passed over. Errors: 10003, 20002, 50001, 50013, 50034.
+/// Ids that are no messages are passed over. Errors: 10003, 20002, 50001, 50013, 50021, 50034.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/bulk-delete",
@@ -349,6 +357,9 @@ async fn bulk_delete_messages(
     let deleted = delete_messages(&mut tx, channel_id, &wanted).await?;
     if deleted.is_empty() {
         return Ok(StatusCode::NO_CONTENT);
+    }
+    if !deleted.iter().all(|deleted| deleted.kind.is_deletable()) {
+        return Err(ErrorCode::SystemMessage.into());
     }
     let count = deleted.len();
     let body = MessageDeleteBulk {

@@ -51,7 +51,7 @@ pub(crate) async fn post(
 ) -> Result<Envelope> {
     insert(db, message).await?;
     let member = member.map(without_user);
-    let (body, alt) = bodies(Some(guild), member.as_ref(), message)?;
+    let (body, alt) = bodies(Some(guild), member.as_ref(), message.clone())?;
     let vis = Visibility::channel(message.channel_id, Intents::GUILD_MESSAGES);
     events::append_bytes(db, guild, EventKind::MessageCreate, vis, body, alt).await
 }
@@ -70,7 +70,7 @@ pub(crate) async fn post_in(
         count_in_thread(db, message).await?;
     }
     let member = member.map(without_user);
-    let (body, alt) = bodies(audience.guild, member.as_ref(), message)?;
+    let (body, alt) = bodies(audience.guild, member.as_ref(), message.clone())?;
     let vis = audience.visibility(Intents::GUILD_MESSAGES);
     let kind = EventKind::MessageCreate;
     audience.append_bytes(db, kind, vis, body, alt).await
@@ -114,13 +114,10 @@ fn update_bodies(
     let sent = Message {
         tts: false,
         nonce: None,
-        // Whoever reads the event is not the one who asked for the message.
-        reactions: crate::routes::reactions::as_nobody(&message.reactions),
-        poll: message.poll.clone().map(polls::as_nobody),
         ..message.clone()
     };
     let member = member.map(without_user);
-    bodies(guild, member.as_ref(), &sent)
+    bodies(guild, member.as_ref(), sent)
 }
 
 /// Stores everything of a message that an edit can change.

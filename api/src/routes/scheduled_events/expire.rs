@@ -2,7 +2,7 @@
 //! room is empty; what nobody has started.
 
 use guildhall_shared::{
-    Id,
+    Id, Timestamp,
     id::marker::{self, Guild},
     model::{EventEntity, EventStatus},
 };
@@ -17,7 +17,7 @@ const EVENTS_MAX: i64 = 200;
 /// Moves the events on whose time has come, each in a transaction of its own.
 pub(crate) async fn move_on(app: &App) -> Result<()> {
     let due = sqlx::query!(
-        "select e.event_id, e.guild_id from scheduled_event e
+        "select e.event_id, e.guild_id, e.status, e.starts_at from scheduled_event e
          where e.status in (1, 2) and e.starts_at < now() and (
            -- Elsewhere: by the clock.
            e.entity_type = 3 and (e.status = 1 or e.ends_at < now())
@@ -34,12 +34,25 @@ pub(crate) async fn move_on(app: &App) -> Result<()> {
     .fetch_all(&app.db)
     .await?;
     for row in due {
-        move_one(app, Id::from_db(row.guild_id), Id::from_db(row.event_id)).await?;
+        let was = (EventStatus(row.status as u8), Timestamp(row.starts_at));
+        move_one(
+            app,
+            Id::from_db(row.guild_id),
+            Id::from_db(row.event_id),
+            was,
+        )
+        .await?;
     }
     Ok(())
 }
 
-async fn move_one(app: &App, guild: Id<Guild>, id: Id<marker::ScheduledEvent>) -> Result<()> {
+/// `was`: its status and start when it was due.
+async fn move_one(
+    app: &App,
+    guild: Id<Guild>,
+    id: Id<marker::ScheduledEvent>,
+    was: (EventStatus, Timestamp),
+) -> Result<()> {
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [guild.cast()]).await?;
     // A deleted guild has no more events.
@@ -51,7 +64,10 @@ async fn move_one(app: &App, guild: Id<Guild>, id: Id<marker::ScheduledEvent>) -
     let Some(before) = found.into_iter().next() else {
         return Ok(());
     };
-    // Somebody may have moved it on meanwhile; what was due then is looked at as it is now.
+    // Somebody, or another process, has moved it on meanwhile: what it is now is not due.
+    if (before.status, before.scheduled_start_time) != was {
+        return Ok(());
+    }
     let mut event = before.clone();
     let external = event.entity_type == EventEntity::EXTERNAL;
     let mut envelopes = Vec::new();

@@ -17,7 +17,8 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
 use super::{
-    ACTIVE_MAX, AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, members, tell_members,
+    ACTIVE_MAX, AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, load_as, members,
+    tell_members,
 };
 use crate::{
     access::{self, Audience, ChannelAccess, Place},
@@ -198,8 +199,8 @@ pub(super) fn check_durations(
     }
 }
 
-/// The thread's id is the message's. Errors: 10003, 10008, 50001, 50013, 50021, 50024, 50035,
-/// 160004, 160006, 200000.
+/// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50013, 50021, 50024,
+/// 50035, 160004, 160006, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/{message_id}/threads",
@@ -213,8 +214,14 @@ pub(super) async fn create_thread_from_message(
     reason: Reason,
     Json(body): Json<FromMessage>,
 ) -> Result<(StatusCode, Json<Thread>)> {
-    let mut tx = app.db.begin().await?;
     let needed = Permissions::CREATE_PUBLIC_THREADS;
+    let mut db = app.db.acquire().await?;
+    let access = access::channel(&mut db, &user, channel_id, needed).await?;
+    drop(db);
+    // Nobody holds the guild's lock while Redis is asked.
+    messages::check_slowmode(&app, &user, &Place::Channel(access), "slowthread").await?;
+
+    let mut tx = app.db.begin().await?;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
     let kind = match access.channel.kind {
         ChannelKind::TEXT => ChannelKind::PUBLIC_THREAD,
@@ -295,7 +302,7 @@ pub(super) async fn create_thread_from_message(
         events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
     }
     events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
-    let thread = load(&mut tx, thread.id).await?;
+    let thread = load_as(&mut tx, thread.id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     automod::act(&app, &user, &place, &verdict, None).await?;

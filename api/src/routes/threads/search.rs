@@ -191,7 +191,8 @@ pub(super) async fn thread_search(
             false => channel_id,
         };
         let first = messages::load::message(&mut db, user.id, place, thread.id.cast()).await?;
-        first_messages.extend(first);
+        let guild = Some(access.guild.id);
+        first_messages.extend(first.map(|first| messages::shown_to(&user, guild, first)));
     }
     Ok(Json(Found {
         has_more: offset + (ids.len() as i64) < total,

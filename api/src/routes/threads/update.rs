@@ -30,7 +30,8 @@ use crate::{
 
 /// Changes what the body names of a thread.
 ///
-/// Errors: 50013, 50083 for anything but waking an archived one, 50035, 60003, 160006, 200000.
+/// Errors: 30047, 50013, 50083 for anything but waking an archived one, 50035, 60003, 160006,
+/// 200000.
 pub(crate) async fn update_thread(
     app: &App,
     mut tx: PgTransaction<'_>,
@@ -59,6 +60,10 @@ pub(crate) async fn update_thread(
     }
     if change.is_empty() {
         return Ok(before);
+    }
+    let pins = wanted.flags & !before.flags & ChannelSettings::FLAG_PINNED != 0;
+    if pins && another_is_pinned(&mut tx, &before).await? {
+        return Err(ErrorCode::MaximumPinnedThreads.into());
     }
     let place = Place::Thread(Box::new(access.clone()));
     let verdict = match wanted.name != before.name {
@@ -124,6 +129,22 @@ pub(crate) async fn update_thread(
     app.publisher.publish(events);
     automod::act(app, user, &place, &verdict, None).await?;
     Ok(thread)
+}
+
+/// Whether another post of the forum, not archived, is pinned. A forum pins one.
+async fn another_is_pinned(db: &mut PgConnection, thread: &Thread) -> Result<bool> {
+    let pinned = sqlx::query_scalar!(
+        r#"select exists (
+             select from thread t join channel c on c.channel_id = t.thread_id
+             where t.parent_id = $1 and t.thread_id <> $2 and not t.archived
+               and coalesce((c.settings ->> 'flags')::bigint, 0) & $3 <> 0) as "pinned!""#,
+        thread.parent_id.to_db(),
+        thread.id.to_db(),
+        ChannelSettings::FLAG_PINNED as i64,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(pinned)
 }
 
 /// What the thread is to be.

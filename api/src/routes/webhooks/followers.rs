@@ -178,7 +178,7 @@ async fn crosspost_message(
     tx.commit().await?;
     app.publisher.publish(events);
     deliver_soon(&app, channel_id, message_id);
-    Ok(Json(message))
+    Ok(Json(messages::shown_to(&user, Some(guild), message)))
 }
 
 /// From the commit on, somebody sees to it that all copies of a published message exist and

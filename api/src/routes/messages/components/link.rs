@@ -21,6 +21,27 @@ pub(crate) fn link_media(
     }
 }
 
+/// The attachments that components show.
+pub(crate) fn linked_files(components: &[Value]) -> Vec<Id<marker::Attachment>> {
+    let mut files = Vec::new();
+    for component in components {
+        collect_files(component, &mut files);
+    }
+    files
+}
+
+fn collect_files(value: &Value, files: &mut Vec<Id<marker::Attachment>>) {
+    match value {
+        Value::Object(map) => {
+            let id = map.get("attachment_id").and_then(Value::as_str);
+            files.extend(id.and_then(|id| id.parse::<Id<marker::Attachment>>().ok()));
+            map.values().for_each(|inner| collect_files(inner, files));
+        }
+        Value::Array(list) => list.iter().for_each(|inner| collect_files(inner, files)),
+        _ => {}
+    }
+}
+
 fn link(
     component: &mut Value,
     path: &str,

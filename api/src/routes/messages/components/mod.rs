@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::link::link_media;
+pub(crate) use self::link::{link_media, linked_files};
 use crate::form::{Fault, FormErrors};
 
 const ROWS_MAX: usize = 5;
