@@ -374,7 +374,7 @@ pub(crate) fn check_value(form: &mut FormErrors, path: &str, value: &Value, kind
     let shown = || value.to_string().chars().take(100).collect();
     match (kind, value) {
         (CommandOption::STRING, Value::String(text)) => {
-            form.length(path, text, 1..=CHOICE_LENGTH_MAX);
+            form.whole_length(path, text, 1..=CHOICE_LENGTH_MAX);
         }
         (CommandOption::STRING, _) => form.add(path, Fault::NotString),
         (CommandOption::INTEGER, Value::Number(number))

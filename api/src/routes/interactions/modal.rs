@@ -47,10 +47,10 @@ pub(super) struct Modal {
 impl Form for Modal {
     fn check(&self, form: &mut FormErrors) {
         if let Some(id) = form.required("custom_id", &self.custom_id) {
-            form.length("custom_id", id, 1..=CUSTOM_ID_MAX);
+            form.whole_length("custom_id", id, 1..=CUSTOM_ID_MAX);
         }
         if let Some(title) = form.required("title", &self.title) {
-            form.length("title", title, 1..=TITLE_MAX);
+            form.whole_length("title", title, 1..=TITLE_MAX);
         }
         if let Some(list) = form.required("components", &self.components) {
             parse(list, form);
@@ -311,7 +311,8 @@ impl Parser<'_> {
             let path = format!("{}.file_types.{index}", node.path);
             match kind {
                 Value::String(kind) => {
-                    self.form.length(&path, kind, 1..=FILE_TYPE_LENGTH_MAX);
+                    self.form
+                        .whole_length(&path, kind, 1..=FILE_TYPE_LENGTH_MAX);
                     types.push(clean(kind));
                 }
                 _ => self.form.add(path, Fault::NotString),
@@ -325,7 +326,7 @@ impl Parser<'_> {
         let path = node.at(key);
         match &node.component[key] {
             Value::String(text) => {
-                self.form.length(&path, text, min..=max);
+                self.form.whole_length(&path, text, min..=max);
                 node.put(key, json!(clean(text)));
             }
             Value::Null if min == 0 => {}
