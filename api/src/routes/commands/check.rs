@@ -17,6 +17,8 @@ const DESCRIPTION_MAX: usize = 100;
 const OPTIONS_MAX: usize = 25;
 const CHOICES_MAX: usize = 25;
 const CHOICE_LENGTH_MAX: usize = 100;
+/// More than there are kinds; what is named twice is kept once.
+const CHANNEL_TYPES_MAX: usize = 25;
 const TEXT_LENGTH_MAX: i64 = 6000;
 /// Characters of a command with all it holds, each text in its longest translation.
 const WHOLE_MAX: usize = 8000;
@@ -328,7 +330,15 @@ fn check_option(form: &mut FormErrors, path: &str, option: &OptionInput) {
         let fault = Fault::Other("BASE_TYPE_CONFLICT", message.into());
         form.add(path, fault);
     }
-    for (index, kind) in option.channel_types.iter().enumerate() {
+    if option.channel_types.len() > CHANNEL_TYPES_MAX {
+        let (min, max) = (0, CHANNEL_TYPES_MAX);
+        form.add(
+            format!("{path}.channel_types"),
+            Fault::BadLength { min, max },
+        );
+    }
+    let channel_types = option.channel_types.iter().take(CHANNEL_TYPES_MAX);
+    for (index, kind) in channel_types.enumerate() {
         if !matches!(kind, 0..=5 | 10..=16) {
             let path = format!("{path}.channel_types.{index}");
             form.add(path, Fault::NotEnum(kind.to_string()));
