@@ -359,10 +359,7 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
             form.length(&format!("{path}.name"), name, 1..=CHOICE_LENGTH_MAX);
         }
         if let Some(all) = &choice.name_localizations {
-            let path = format!("{path}.name_localizations");
-            each_localization(form, &path, all, |form, path, text| {
-                form.length(path, text, 1..=CHOICE_LENGTH_MAX);
-            });
+            check_choice_names(form, &format!("{path}.name_localizations"), all);
         }
         if choices[..index]
             .iter()
@@ -377,6 +374,17 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
             check_value(form, &value_path, value, kind);
         }
     }
+}
+
+/// A choice's name in other languages.
+pub(crate) fn check_choice_names(
+    form: &mut FormErrors,
+    path: &str,
+    all: &BTreeMap<String, Option<String>>,
+) {
+    each_localization(form, path, all, |form, path, text| {
+        form.whole_length(path, text, 1..=CHOICE_LENGTH_MAX);
+    });
 }
 
 /// A choice's value has the type of its option.

@@ -12,7 +12,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Row,
+    Kind, Row,
     callback::DEFERRED_MESSAGE,
     lock_by_token,
     message::{self, Reach, Shown},
@@ -33,8 +33,8 @@ use crate::{
 
 /// The answered interaction of a token, its row locked.
 ///
-/// Errors: 10015 for one that was not answered yet, 50027 for one that is over; else as
-/// [`refuse`].
+/// Errors: 10015 for one that was not answered yet, and for one that only asked for choices, which
+/// no message answers; 50027 for one that is over; else as [`refuse`].
 async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> Result<Row> {
     let row = lock_by_token(db, token).await?;
     let Some(row) = row.filter(|row| row.application == application.cast()) else {
@@ -43,7 +43,7 @@ async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> R
     if !row.is_open() {
         return Err(ErrorCode::InvalidWebhookToken.into());
     }
-    if row.state != state::ANSWERED {
+    if row.state != state::ANSWERED || row.kind == Kind::AUTOCOMPLETE {
         return Err(ErrorCode::UnknownWebhook.into());
     }
     Ok(row)

@@ -44,15 +44,31 @@ async fn choices_are_told_to_who_types(db: PgPool) {
         let body = json!({ "type": 8, "data": { "choices": choices } });
         world.answer(&asked, body).await.expect_fault(path, code);
     }
-    let body = json!({ "type": 8, "data": { "choices": [{ "name": "A", "value": "a" }] } });
+    let odd = json!([{ "name": "A", "value": "a", "name_localizations": { "xx": "B" } }]);
+    let body = json!({ "type": 8, "data": { "choices": odd } });
+    world
+        .answer(&asked, body)
+        .await
+        .expect_fault("data.choices.0.name_localizations", "ENUM_TYPE_COERCE");
+    // What no choice has does not reach the user.
+    let given = json!([{ "name": "A", "value": "a", "name_localizations": { "de": "B" },
+        "surprise": [[[]]] }]);
+    let body = json!({ "type": 8, "data": { "choices": given } });
     let result = world.answer(&asked, body).await.expect(200);
     conforms("create_interaction_response", 200, &result);
     let (name, told) = world.newest_user_event().await;
     assert_eq!(name, "APPLICATION_COMMAND_AUTOCOMPLETE_RESPONSE");
-    let choices = json!([{ "name": "A", "value": "a" }]);
+    let choices = json!([{ "name": "A", "value": "a", "name_localizations": { "de": "B" } }]);
     assert_eq!(told, json!({ "choices": choices, "nonce": "7" }));
     let vis = log::newest(&world.app, world.alice.id).await.1;
     assert_eq!(vis, Visibility::users(vec![world.alice.id]));
+    // Who types has called nothing: no message follows.
+    let more = json!({ "content": "they typed" });
+    world
+        .hook(Method::POST, &asked, "", more)
+        .await
+        .expect_error(404, 10015);
+    assert_eq!(world.list().await, json!([]));
 }
 
 fn label(component: Value) -> Value {
