@@ -235,8 +235,10 @@ impl Parser<'_> {
                 if has_label {
                     self.text(&mut node, "label", 1, LABEL_MAX);
                 }
-                self.integer(&mut node, "min_length", 0, TEXT_MAX as i64);
-                self.integer(&mut node, "max_length", 1, TEXT_MAX as i64);
+                let max = TEXT_MAX as i64;
+                let least = self.integer(&mut node, "min_length", 0, max).unwrap_or(0);
+                let most = self.integer(&mut node, "max_length", 1, max);
+                self.ordered(node.at("min_length"), least, most.unwrap_or(max));
                 self.text(&mut node, "value", 0, TEXT_MAX);
                 self.text(&mut node, "placeholder", 0, PLACEHOLDER_MAX);
                 match input["style"].as_u64() {
@@ -246,12 +248,12 @@ impl Parser<'_> {
             }
             RADIO_GROUP => self.options(&mut node, 2),
             CHECKBOX_GROUP => {
-                self.bounds(&mut node);
+                self.bounds(&mut node, GROUP_MAX as i64);
                 self.options(&mut node, 1);
             }
             CHECKBOX => self.flag(&mut node, "default"),
             FILE_UPLOAD => {
-                self.bounds(&mut node);
+                self.bounds(&mut node, 1);
                 self.file_types(&mut node);
             }
             _ => {}
@@ -259,9 +261,19 @@ impl Parser<'_> {
         Some(Value::Object(node.out))
     }
 
-    fn bounds(&mut self, node: &mut Node<'_>) {
-        self.integer(node, "min_values", 0, GROUP_MAX as i64);
-        self.integer(node, "max_values", 1, GROUP_MAX as i64);
+    /// How many values there must and may be: one, and `usual`, if nothing is said.
+    fn bounds(&mut self, node: &mut Node<'_>, usual: i64) {
+        let max = GROUP_MAX as i64;
+        let least = self.integer(node, "min_values", 0, max).unwrap_or(1);
+        let most = self.integer(node, "max_values", 1, max);
+        self.ordered(node.at("min_values"), least, most.unwrap_or(usual));
+    }
+
+    /// Nobody could fill in a field that wants more than it takes.
+    fn ordered(&mut self, path: String, least: i64, most: i64) {
+        if least > most {
+            self.form.add(path, Fault::Max(most));
+        }
     }
 
     fn options(&mut self, node: &mut Node<'_>, min: usize) {

@@ -222,6 +222,18 @@ async fn a_deferred_answer_may_bring_a_poll(db: PgPool) {
         again.expect_error(400, 520003);
     }
     let interaction = world.call().await;
+    world
+        .answer(&interaction, json!({ "type": 5 }))
+        .await
+        .expect(200);
+    let mut both = poll.clone();
+    both["flags"] = json!(1 << 15);
+    both["components"] = json!([{ "type": 10, "content": "x" }]);
+    let code = "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2";
+    let refused = world.patch_original(&interaction, both).await;
+    refused.expect_fault("poll", code);
+
+    let interaction = world.call().await;
     let quiet = json!({ "type": 5, "data": { "flags": 64 } });
     world.answer(&interaction, quiet).await.expect(200);
     let asked = world.patch_original(&interaction, poll).await;

@@ -185,6 +185,23 @@ async fn a_form_has_fields_of_all_kinds(db: PgPool) {
         "data.components.0.component.options.0.emoji",
         "MODEL_TYPE_CONVERT",
     );
+    let impossible = json!([
+        label(json!({ "type": 4, "custom_id": "t", "style": 1, "min_length": 9, "max_length": 2 })),
+        label(json!({ "type": 19, "custom_id": "f", "min_values": 3 })),
+        label(
+            json!({ "type": 22, "custom_id": "b", "min_values": 2, "max_values": 1,
+            "options": options })
+        ),
+        label(json!({ "type": 22, "custom_id": "good", "min_values": 2, "options": options })),
+    ]);
+    let refused = world.answer(&pressed, open(&impossible)).await;
+    let path = "data.components.0.component.min_length";
+    let refused = refused.expect_fault(path, "NUMBER_TYPE_MAX");
+    for index in [1, 2] {
+        let path = format!("data.components.{index}.component.min_values");
+        assert_fault(&refused, &path, "NUMBER_TYPE_MAX");
+    }
+    assert!(refused["errors"]["data"]["components"].get("3").is_none());
     world.answer(&pressed, open(&fields)).await.expect(200);
     let events = world.app.events(world.alice.id).await;
     let mut opened = events.iter().rev();
