@@ -1,6 +1,6 @@
 //! What an application answers: messages for all or for one, changes, follow-ups.
 
-use guildhall_shared::{envelope::Visibility, gateway::Intents};
+use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
 use reqwest::{
     Method,
     multipart::{Form, Part},
@@ -277,6 +277,31 @@ async fn a_component_changes_its_message_or_answers_it(db: PgPool) {
         message
     );
     assert_eq!(answer["interaction_metadata"]["type"], 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhooks_message_is_changed_without_a_member(db: PgPool) {
+    let world = World::new(db).await;
+    let needed = Permissions::MANAGE_WEBHOOKS;
+    world.app.grant(&world.bot, world.guild, needed).await;
+    let path = format!("/channels/{}/webhooks", world.guild.general);
+    let hook = json!({ "name": "Herald" });
+    let hook = world.app.post(&world.bot, &path, hook).await.expect(200);
+    let (id, token) = (text(&hook["id"]), text(&hook["token"]));
+    let path = format!("/webhooks/{id}/{token}?wait=true");
+    let body = json!({ "content": "press", "components": [button("go")] });
+    let sent = world.app.post_anonymously(&path, body).await.expect(200);
+    let go = json!({ "component_type": 2, "custom_id": "go" });
+    let pressed = world.act(world.press(&sent["id"], go)).await;
+    let body = json!({ "type": 7, "data": { "content": "pressed" } });
+    world.answer(&pressed, body).await.expect(200);
+    let (name, told) = world.app.events(world.guild.id).await.pop().unwrap();
+    assert_eq!(
+        (name, &told["content"]),
+        ("MESSAGE_UPDATE", &json!("pressed"))
+    );
+    assert_eq!(told["author"]["id"], hook["id"]);
+    assert!(told.get("member").is_none());
 }
 
 #[sqlx::test(migrations = "../migrations")]
