@@ -47,7 +47,16 @@ async fn a_command_is_answered_once_and_followed_up(db: PgPool) {
     let vis = Visibility::channel(world.guild.general, Intents::GUILD_MESSAGES);
     let newest = log::newest(&world.app, world.guild.id).await;
     assert_eq!(newest, ("MESSAGE_CREATE", vis));
-    assert_eq!(world.list().await[0]["content"], "pong");
+    let read = world.list().await[0].clone();
+    assert_eq!(read["content"], "pong");
+    // The bot as it is now, not as it was when it answered.
+    assert_eq!(read["author"], message["author"]);
+    sqlx::query("update account set username = 'Pang' where user_id = $1")
+        .bind(world.bot.id.to_db())
+        .execute(&world.app.db)
+        .await
+        .unwrap();
+    assert_eq!(world.list().await[0]["author"]["username"], "Pang");
 
     let edit = json!({ "content": "new" });
     let edited = world.patch_original(&interaction, edit).await.expect(200);
