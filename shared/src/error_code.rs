@@ -91,6 +91,7 @@ codes! {
     OwnsGuilds = 40011, 400, "You must transfer ownership of any owned guilds before deleting your account";
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
     AlreadyCrossposted = 40033, 400, "This message has already been crossposted.";
+    MaximumFollowUps = 40094, 400, "This interaction has reached the maximum number of follow up messages";
     OneParentAtATime = 40009, 400, "Only one channel can have a parent_id modified at a time";
     TagNamesUnique = 40061, 400, "Tag names must be unique";
     NoUsableTags = 40066, 400, "There are no tags available that can be set by non-moderators";

@@ -31,6 +31,9 @@ use crate::{
     },
 };
 
+/// Further messages of an application that only the user brought to the place.
+const GUESTS_MAX: i64 = 5;
+
 /// The answered interaction of a token, its row locked.
 ///
 /// Errors: 10015 for one that was not answered yet, and for one that only asked for choices, which
@@ -71,7 +74,7 @@ async fn refuse<T>(db: &mut PgConnection, id: Id<Webhook>, token: &str) -> Resul
 
 /// One more message. While the first answer is still to come, it is that one.
 ///
-/// Errors: 10015, 50006, 50027, 50035.
+/// Errors: 10015, 40094, 50006, 50027, 50035.
 pub(crate) async fn follow_up(
     app: &App,
     application: Id<Webhook>,
@@ -119,6 +122,7 @@ pub(crate) async fn follow_up(
             message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?
         }
         None => {
+            check_count(&mut tx, &row).await?;
             if row.is_quiet() {
                 message.flags |= MessageFlags::EPHEMERAL;
             }
@@ -128,6 +132,26 @@ pub(crate) async fn follow_up(
     tx.commit().await?;
     app.publisher.publish(envelopes);
     Ok(message)
+}
+
+/// Before one more message, besides the first answer. Errors: 40094.
+async fn check_count(db: &mut PgConnection, row: &Row) -> Result<()> {
+    if row.context.guest.is_none() {
+        return Ok(());
+    }
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from interaction_message
+           where interaction_id = $1 and message_id is distinct from $2"#,
+        row.id.to_db(),
+        row.response_message.map(Id::to_db),
+    )
+    .fetch_one(db)
+    .await?;
+    if count < GUESTS_MAX {
+        Ok(())
+    } else {
+        Err(ErrorCode::MaximumFollowUps.into())
+    }
 }
 
 /// The first answer, if it is still to come.
