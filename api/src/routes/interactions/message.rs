@@ -50,7 +50,11 @@ impl Ephemeral {
     fn of(message: &Message) -> Self {
         Self {
             embedded_files: message.embedded_files.clone(),
-            message: message.clone(),
+            message: Message {
+                // For who asked and who is told now; later reads do not have it.
+                nonce: None,
+                ..message.clone()
+            },
         }
     }
 

@@ -177,6 +177,19 @@ async fn an_ephemeral_answer_is_for_one_user(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_ephemeral_answer_is_kept_without_its_nonce(db: PgPool) {
+    let world = World::new(db).await;
+    let interaction = world.call().await;
+    let body = json!({ "type": 4, "data": { "content": "x", "flags": 64, "nonce": "\u{0}1" } });
+    let result = world.answer(&interaction, body).await.expect(200);
+    assert_eq!(result["resource"]["message"]["nonce"], "\u{0}1");
+    let read = world
+        .hook(Method::GET, &interaction, ORIGINAL, json!({}))
+        .await;
+    assert!(read.expect(200).get("nonce").is_none());
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn the_first_follow_up_is_the_answer_that_was_to_come(db: PgPool) {
     let world = World::new(db).await;
     let interaction = world.call().await;
