@@ -21,7 +21,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    ANSWER_SECONDS_MAX, Context, Kind, Row, lock_by_token,
+    ANSWER_SECONDS_MAX, Context, Kind, Row, lock_by_token, mentioner,
     message::{self, Reach, Shown},
     modal::Modal,
     state, tell_user, under_data,
@@ -285,9 +285,10 @@ async fn new_message(
     let audience = message::lock(db, row, reach).await?;
     let mut message = message::draft(app, db, row).await?;
     message::refer(db, row, &mut message).await?;
+    let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form: &form,
         files,
     };

@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use super::{
     Kind, Row,
     callback::DEFERRED_MESSAGE,
-    lock_by_token,
+    lock_by_token, mentioner,
     message::{self, Reach, Shown},
     state,
 };
@@ -105,9 +105,10 @@ pub(crate) async fn follow_up(
     if let Some(original) = &original {
         message = Message::clone(&original.message);
     }
+    let place = row.bot_place(&mut tx).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form,
         files,
     };

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{PgConnection, types::Json as Jsonb};
 
-use super::Row;
+use super::{Row, mentioner};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -277,9 +277,10 @@ pub(super) async fn edit(
     (form, files): (&EditForm, &Files),
 ) -> Result<(Message, Vec<Envelope>)> {
     let mut message = *shown.message;
+    let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form,
         files,
     };

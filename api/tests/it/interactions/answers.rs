@@ -302,6 +302,36 @@ async fn a_component_changes_its_message_or_answers_it(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_answer_mentions_whom_its_bot_may(db: PgPool) {
+    let world = World::new(db).await;
+    let none = Permissions::empty();
+    let role = world.app.grant(&world.alice, world.guild, none).await;
+    let said = json!({ "content": format!("@everyone <@&{role}>"),
+        "allowed_mentions": { "parse": ["everyone", "roles"] } });
+    let (channel, everyone) = (world.guild.general, world.guild.id);
+    let path = format!("/channels/{channel}/permissions/{everyone}");
+    for denied in [none, Permissions::MENTION_EVERYONE] {
+        let body = json!({ "type": 0, "allow": "0", "deny": denied.bits().to_string() });
+        world.app.put(&world.alice, &path, body).await.expect(204);
+        let may = denied.is_empty();
+        let roles = if may { json!([role]) } else { json!([]) };
+        let interaction = world.call().await;
+        let body = json!({ "type": 4, "data": said });
+        let result = world.answer(&interaction, body).await.expect(200);
+        let edited = world.patch_original(&interaction, said.clone()).await;
+        let more = world.hook(Method::POST, &interaction, "", said.clone());
+        for message in [
+            &result["resource"]["message"],
+            &edited.expect(200),
+            &more.await.expect(200),
+        ] {
+            assert_eq!(message["mention_everyone"], may);
+            assert_eq!(message["mention_roles"], roles);
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_webhooks_message_is_changed_without_a_member(db: PgPool) {
     let world = World::new(db).await;
     let needed = Permissions::MANAGE_WEBHOOKS;
