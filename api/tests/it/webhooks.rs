@@ -203,6 +203,29 @@ async fn a_webhook_writes_edits_and_deletes(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_takes_the_fields_of_a_form(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let wait = format!("{url}?wait=true");
+    for (body, name) in [
+        ("content=hi+there&username=7&tts=true", "7"),
+        (
+            "payload_json=%7B%22content%22%3A%22hi%20there%22%7D",
+            "Herald",
+        ),
+    ] {
+        let request = app.request(Method::POST, &wait);
+        let request = request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        let sent = app.send(request).await.expect(200);
+        assert_eq!(sent["content"], "hi there");
+        assert_eq!(sent["author"]["username"], name);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_webhook_posts_in_a_forum(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
