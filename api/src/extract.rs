@@ -80,6 +80,18 @@ fn content_type_may_be_json(headers: &HeaderMap) -> bool {
     essence.is_empty() || essence.eq_ignore_ascii_case("application/json")
 }
 
+/// Whether a body is the fields of a form, as browsers and `curl -d` write them.
+pub(crate) fn is_urlencoded(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE);
+    let essence = value
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next());
+    essence.is_some_and(|kind| {
+        kind.trim()
+            .eq_ignore_ascii_case("application/x-www-form-urlencoded")
+    })
+}
+
 /// Parses `body`; the usual good one in a single pass.
 pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
     let mut form = FormErrors::new();

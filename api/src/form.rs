@@ -183,6 +183,16 @@ impl FormErrors {
         }
     }
 
+    /// [`Self::length`] of text that is kept with the space around it: that counts as well.
+    pub fn whole_length(&mut self, path: &str, text: &str, allowed: RangeInclusive<usize>) {
+        let (min, max) = (*allowed.start(), *allowed.end());
+        if text.chars().count() > max {
+            self.add(path, Fault::BadLength { min, max });
+        } else {
+            self.length(path, text, allowed);
+        }
+    }
+
     pub fn range(&mut self, path: &str, value: i64, allowed: RangeInclusive<i64>) {
         if value < *allowed.start() {
             self.add(path, Fault::Min(*allowed.start()));
@@ -243,5 +253,17 @@ mod tests {
         assert!(form.is_empty());
         form.length("c", "  ", 1..=2);
         assert!(matches!(form.finish(), Err(Error::Form(_))));
+    }
+
+    #[test]
+    fn what_is_kept_untrimmed_counts_as_a_whole() {
+        let mut form = FormErrors::new();
+        form.whole_length("a", " ß", 1..=2);
+        assert!(form.is_empty());
+        form.whole_length("b", " ß ", 1..=2);
+        form.whole_length("c", "  ", 1..=2);
+        let faults = form.to_json();
+        assert_eq!(faults["b"]["_errors"][0]["code"], "BASE_TYPE_BAD_LENGTH");
+        assert_eq!(faults["c"]["_errors"][0]["code"], "BASE_TYPE_REQUIRED");
     }
 }

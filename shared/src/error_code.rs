@@ -91,6 +91,7 @@ codes! {
     OwnsGuilds = 40011, 400, "You must transfer ownership of any owned guilds before deleting your account";
     TargetNotInVoice = 40032, 400, "Target user is not connected to voice.";
     AlreadyCrossposted = 40033, 400, "This message has already been crossposted.";
+    MaximumFollowUps = 40094, 400, "This interaction has reached the maximum number of follow up messages";
     OneParentAtATime = 40009, 400, "Only one channel can have a parent_id modified at a time";
     MaximumPinnedThreads = 30047, 400, "Maximum number of pinned threads in a forum has been reached (1)";
     MessageInForum = 40058, 400, "Cannot send a message in a forum channel";

@@ -90,7 +90,7 @@ impl AttachmentForm {
                 ("waveform", &attachment.waveform, WAVEFORM_MAX),
             ] {
                 if let Some(text) = text {
-                    form.length(&at(field), text, 0..=max);
+                    form.whole_length(&at(field), text, 0..=max);
                 }
             }
             let duration = attachment.duration_secs;

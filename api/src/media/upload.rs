@@ -23,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     error::{Error, Result},
-    extract::{Form, Json, parse_form},
+    extract::{Form, Json, is_urlencoded, parse_form},
     form::{Fault, FormErrors},
 };
 
@@ -37,7 +37,8 @@ const FIELDS_BYTES_MAX: usize = 1 << 20;
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
 /// A body that may bring files: JSON as with [`Json`], or `multipart/form-data` with the JSON
-/// in `payload_json` and files in `files[n]`. Goes where `Json<T>` went:
+/// in `payload_json` and files in `files[n]`; the fields may be url-encoded as well, without files.
+/// Goes where `Json<T>` went:
 ///
 /// ```ignore
 /// Upload { body, files }: Upload<CreateMessage>,
@@ -115,6 +116,13 @@ impl<T: Form> FromRequest<App> for Upload<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, app: &App) -> Result<Self> {
+        if is_urlencoded(request.headers()) {
+            let body = Bytes::from_request(request, app).await;
+            let body = body.map_err(|_| ErrorCode::RequestEntityTooLarge)?;
+            let body = parse_form(&Fields::of_urlencoded(&body)?.into_json()?)?;
+            let files = Files::none(app);
+            return Ok(Self { body, files });
+        }
         if !is_multipart(&request) {
             let Json(body) = Json::<T>::from_request(request, app).await?;
             let files = Files::none(app);
@@ -431,6 +439,20 @@ struct Fields {
 }
 
 impl Fields {
+    /// Errors: 40005.
+    fn of_urlencoded(body: &[u8]) -> Result<Self> {
+        let pairs = form_urlencoded::parse(body);
+        let pairs = pairs.map(|(name, text)| (name.into_owned(), text.into_owned().into_bytes()));
+        let texts: Vec<_> = pairs.take(FIELDS_MAX + 1).collect();
+        if texts.len() > FIELDS_MAX {
+            return Err(ErrorCode::RequestEntityTooLarge.into());
+        }
+        Ok(Self {
+            texts,
+            size: body.len(),
+        })
+    }
+
     async fn add(&mut self, name: String, field: &mut Field<'static>) -> Result<()> {
         if self.texts.len() >= FIELDS_MAX {
             return Err(ErrorCode::RequestEntityTooLarge.into());

@@ -173,6 +173,13 @@ async fn bulk_keeps_ids_and_takes_the_rest(db: PgPool) {
     app.put(&bot, &path, json!(many))
         .await
         .expect_error(400, 30032);
+    // More than there may be of all kinds is refused before each is compared with the others.
+    let many: Vec<Value> = (0..131)
+        .map(|n| json!({ "name": format!("c{n}"), "description": "x" }))
+        .collect();
+    app.put(&bot, &path, json!(many))
+        .await
+        .expect_fault("", "BASE_TYPE_MAX_LENGTH");
     assert_eq!(app.put(&bot, &path, json!([])).await.expect(200), json!([]));
     assert_eq!(app.get(&bot, &path).await.expect(200), json!([]));
 }
@@ -233,6 +240,24 @@ async fn what_a_command_may_not_say_is_named(db: PgPool) {
     )
     .await
     .expect_fault("", "APPLICATION_COMMAND_TOO_LARGE");
+    let of_channels = |kinds: Vec<u8>| {
+        json!({ "name": "where", "description": "x", "options": [
+            { "type": 7, "name": "c", "description": "x", "channel_types": kinds }] })
+    };
+    app.post(&bot, &path, of_channels(vec![0; 26]))
+        .await
+        .expect_fault("options.0.channel_types", "BASE_TYPE_MAX_LENGTH");
+    let made = app.post(&bot, &path, of_channels(vec![2, 0, 2])).await;
+    assert_eq!(
+        made.expect(201)["options"][0]["channel_types"],
+        json!([2, 0])
+    );
+    let wide = json!({ "name": "wide", "description": "x", "options": [
+        { "type": 3, "name": "o", "description": "x",
+          "choices": [{ "name": "x", "value": format!("y{}", " ".repeat(100)) }] }] });
+    app.post(&bot, &path, wide)
+        .await
+        .expect_fault("options.0.choices.0.value", "BASE_TYPE_BAD_LENGTH");
     let group = json!({ "name": "g", "description": "x", "options": [{ "type": 2, "name": "a", "description": "x", "options": [
         { "type": 1, "name": "b", "description": "x", "options": [{ "type": 10, "name": "n", "description": "x", "min_value": 0.5 }] }
     ] }] });

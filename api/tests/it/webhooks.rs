@@ -1,6 +1,9 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use axum::{Router, routing::get};
@@ -200,6 +203,29 @@ async fn a_webhook_writes_edits_and_deletes(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_takes_the_fields_of_a_form(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let wait = format!("{url}?wait=true");
+    for (body, name) in [
+        ("content=hi+there&username=7&tts=true", "7"),
+        (
+            "payload_json=%7B%22content%22%3A%22hi%20there%22%7D",
+            "Herald",
+        ),
+    ] {
+        let request = app.request(Method::POST, &wait);
+        let request = request
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(body);
+        let sent = app.send(request).await.expect(200);
+        assert_eq!(sent["content"], "hi there");
+        assert_eq!(sent["author"]["username"], name);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_webhook_posts_in_a_forum(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
@@ -274,6 +300,87 @@ async fn a_webhook_does_not_wait_for_another_guild(db: PgPool) {
             .expect_error(404, 10003);
     }
     drop(held);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_whose_token_is_void_meanwhile_writes_nothing(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let wait = format!("{url}?wait=true");
+    let body = json!({ "content": "hi" });
+    let sent = anonymously(&app, Method::POST, &wait, body.clone()).await;
+    let one = format!(
+        "{url}/messages/{}",
+        sent.expect(200)["id"].as_str().unwrap()
+    );
+    for (method, path) in [(Method::POST, &url), (Method::PATCH, &one)] {
+        let mut held = app.hold(hall.id).await;
+        let request = anonymously(&app, method, path, body.clone());
+        let voided = async {
+            somebody_waits(&app).await;
+            let other = "update webhook set token = token || 'x'";
+            sqlx::query(other).execute(&mut *held).await.unwrap();
+            held.commit().await.unwrap();
+        };
+        let (reply, ()) = tokio::join!(request, voided);
+        reply.expect_error(401, 50027);
+        let again = "update webhook set token = left(token, -1)";
+        sqlx::query(again).execute(&app.db).await.unwrap();
+    }
+    let names = app.event_names(hall.id).await;
+    assert_eq!(names, ["WEBHOOKS_UPDATE", "MESSAGE_CREATE"]);
+}
+
+/// Returns when a request waits for what the test holds.
+async fn somebody_waits(app: &TestApp) {
+    let waits = "select exists (select from pg_stat_activity
+                 where datname = current_database() and wait_event_type = 'Lock')";
+    let waiting = async {
+        let ask = async || -> bool {
+            let asked = sqlx::query_scalar(waits);
+            asked.fetch_one(&app.db).await.unwrap()
+        };
+        while !ask().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waiting = tokio::time::timeout(Duration::from_secs(60), waiting);
+    waiting.await.expect("nobody waits");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_wakes_the_thread_it_writes_in(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let threads = format!("/channels/{}/threads", hall.general);
+    let thread = json!({ "name": "Thread", "type": 11 });
+    let thread = app.post(&alice, &threads, thread).await.expect(201);
+    let thread = thread["id"].as_str().unwrap();
+    let path = format!("/channels/{thread}");
+    for (asleep, told) in [
+        (
+            json!({ "archived": true }),
+            vec!["THREAD_UPDATE", "THREAD_MEMBER_UPDATE", "MESSAGE_CREATE"],
+        ),
+        (
+            json!({ "archived": true, "locked": true }),
+            vec!["MESSAGE_CREATE"],
+        ),
+    ] {
+        app.patch(&alice, &path, asleep.clone()).await.expect(200);
+        let before = app.event_names(hall.id).await.len();
+        let url = format!("{url}?thread_id={thread}");
+        let body = json!({ "content": "hi" });
+        anonymously(&app, Method::POST, &url, body)
+            .await
+            .expect(204);
+        assert_eq!(app.event_names(hall.id).await[before..], told);
+        let read = app.get(&alice, &path).await.expect(200);
+        let stays = asleep["locked"] == true;
+        assert_eq!(read["thread_metadata"]["archived"], stays);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

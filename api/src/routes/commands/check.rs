@@ -17,6 +17,8 @@ const DESCRIPTION_MAX: usize = 100;
 const OPTIONS_MAX: usize = 25;
 const CHOICES_MAX: usize = 25;
 const CHOICE_LENGTH_MAX: usize = 100;
+/// More than there are kinds; what is named twice is kept once.
+const CHANNEL_TYPES_MAX: usize = 25;
 const TEXT_LENGTH_MAX: i64 = 6000;
 /// Characters of a command with all it holds, each text in its longest translation.
 const WHOLE_MAX: usize = 8000;
@@ -328,7 +330,15 @@ fn check_option(form: &mut FormErrors, path: &str, option: &OptionInput) {
         let fault = Fault::Other("BASE_TYPE_CONFLICT", message.into());
         form.add(path, fault);
     }
-    for (index, kind) in option.channel_types.iter().enumerate() {
+    if option.channel_types.len() > CHANNEL_TYPES_MAX {
+        let (min, max) = (0, CHANNEL_TYPES_MAX);
+        form.add(
+            format!("{path}.channel_types"),
+            Fault::BadLength { min, max },
+        );
+    }
+    let channel_types = option.channel_types.iter().take(CHANNEL_TYPES_MAX);
+    for (index, kind) in channel_types.enumerate() {
         if !matches!(kind, 0..=5 | 10..=16) {
             let path = format!("{path}.channel_types.{index}");
             form.add(path, Fault::NotEnum(kind.to_string()));
@@ -349,10 +359,7 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
             form.length(&format!("{path}.name"), name, 1..=CHOICE_LENGTH_MAX);
         }
         if let Some(all) = &choice.name_localizations {
-            let path = format!("{path}.name_localizations");
-            each_localization(form, &path, all, |form, path, text| {
-                form.length(path, text, 1..=CHOICE_LENGTH_MAX);
-            });
+            check_choice_names(form, &format!("{path}.name_localizations"), all);
         }
         if choices[..index]
             .iter()
@@ -369,12 +376,23 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
     }
 }
 
+/// A choice's name in other languages.
+pub(crate) fn check_choice_names(
+    form: &mut FormErrors,
+    path: &str,
+    all: &BTreeMap<String, Option<String>>,
+) {
+    each_localization(form, path, all, |form, path, text| {
+        form.whole_length(path, text, 1..=CHOICE_LENGTH_MAX);
+    });
+}
+
 /// A choice's value has the type of its option.
 pub(crate) fn check_value(form: &mut FormErrors, path: &str, value: &Value, kind: u8) {
     let shown = || value.to_string().chars().take(100).collect();
     match (kind, value) {
         (CommandOption::STRING, Value::String(text)) => {
-            form.length(path, text, 1..=CHOICE_LENGTH_MAX);
+            form.whole_length(path, text, 1..=CHOICE_LENGTH_MAX);
         }
         (CommandOption::STRING, _) => form.add(path, Fault::NotString),
         (CommandOption::INTEGER, Value::Number(number))

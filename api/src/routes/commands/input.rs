@@ -13,8 +13,12 @@ use utoipa::ToSchema;
 
 use crate::{
     extract::{Form, null_is_default},
+    form::{Fault, FormErrors},
     routes::clean,
 };
+
+/// Commands of one request: as many as there may be in one place.
+const BULK_MAX: usize = 130;
 
 /// Translations; null is none.
 type LocalizationsInput = BTreeMap<String, Option<String>>;
@@ -60,7 +64,14 @@ impl Form for CommandInput {}
 #[serde(transparent)]
 pub(super) struct BulkInput(pub(super) Option<Vec<CommandInput>>);
 
-impl Form for BulkInput {}
+impl Form for BulkInput {
+    fn check(&self, form: &mut FormErrors) {
+        if self.0.as_ref().is_some_and(|all| all.len() > BULK_MAX) {
+            let (min, max) = (0, BULK_MAX);
+            form.add("", Fault::BadLength { min, max });
+        }
+    }
+}
 
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -172,6 +183,12 @@ impl OptionInput {
             true => json!(value as i64),
             false => json!(value),
         };
+        let mut channel_types: Vec<u8> = Vec::new();
+        for kind in self.channel_types {
+            if !channel_types.contains(&kind) {
+                channel_types.push(kind);
+            }
+        }
         CommandOption {
             kind,
             name: clean(self.name.as_deref().unwrap_or_default()),
@@ -192,7 +209,7 @@ impl OptionInput {
                 })
                 .collect(),
             options: self.options.into_iter().map(Self::into_option).collect(),
-            channel_types: self.channel_types,
+            channel_types,
             min_value: self.min_value.map(number),
             max_value: self.max_value.map(number),
             min_length: self.min_length,

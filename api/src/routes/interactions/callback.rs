@@ -1,5 +1,7 @@
 //! An application's first answer.
 
+use std::collections::BTreeMap;
+
 use axum::{
     extract::State,
     http::StatusCode,
@@ -19,7 +21,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    ANSWER_SECONDS_MAX, Context, Kind, Row, lock_by_token,
+    ANSWER_SECONDS_MAX, Context, Kind, Row, lock_by_token, mentioner,
     message::{self, Reach, Shown},
     modal::Modal,
     state, tell_user, under_data,
@@ -283,9 +285,10 @@ async fn new_message(
     let audience = message::lock(db, row, reach).await?;
     let mut message = message::draft(app, db, row).await?;
     message::refer(db, row, &mut message).await?;
+    let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form: &form,
         files,
     };
@@ -362,23 +365,44 @@ async fn choices(db: &mut PgConnection, row: &Row, data: &Value) -> Result<Vec<E
         form.add("data.choices", Fault::BadLength { min, max });
     }
     let kind = row.context.focused.unwrap_or_default();
-    let list: Vec<&Value> = list.iter().filter(|choice| !choice.is_null()).collect();
-    for (index, choice) in list.iter().take(CHOICES_MAX).enumerate() {
+    let given = list.iter().filter(|choice| !choice.is_null());
+    let mut told = Vec::new();
+    for (index, given) in given.take(CHOICES_MAX).enumerate() {
         let path = format!("data.choices.{index}");
-        match &choice["name"] {
-            Value::String(name) => form.length(&format!("{path}.name"), name, 1..=100),
-            Value::Null => form.add(format!("{path}.name"), Fault::Required),
-            _ => form.add(format!("{path}.name"), Fault::NotString),
-        }
-        match &choice["value"] {
-            Value::Null => form.add(format!("{path}.value"), Fault::Required),
-            value => commands::check_value(&mut form, &format!("{path}.value"), value, kind),
-        }
+        told.push(choice(&mut form, &path, given, kind));
     }
     form.finish()?;
-    let body = json!({ "choices": list, "nonce": row.nonce });
+    let body = json!({ "choices": told, "nonce": row.nonce });
     let kind = EventKind::ApplicationCommandAutocompleteResponse;
     Ok(vec![tell_user(db, row.user, kind, &body).await?])
+}
+
+/// A choice as the user's client gets it, with the fields that one has; it was `given` for an
+/// option of this kind.
+fn choice(form: &mut FormErrors, path: &str, given: &Value, kind: u8) -> Value {
+    match &given["name"] {
+        Value::String(name) => form.whole_length(&format!("{path}.name"), name, 1..=100),
+        Value::Null => form.add(format!("{path}.name"), Fault::Required),
+        _ => form.add(format!("{path}.name"), Fault::NotString),
+    }
+    match &given["value"] {
+        Value::Null => form.add(format!("{path}.value"), Fault::Required),
+        value => commands::check_value(form, &format!("{path}.value"), value, kind),
+    }
+    let mut told = json!({ "name": given["name"], "value": given["value"] });
+    let path = format!("{path}.name_localizations");
+    let names: serde_json::Result<Option<BTreeMap<String, Option<String>>>> =
+        serde_json::from_value(given["name_localizations"].clone());
+    match names {
+        Ok(None) => {}
+        Ok(Some(mut all)) => {
+            commands::check_choice_names(form, &path, &all);
+            all.retain(|_, name| name.is_some());
+            told["name_localizations"] = json!(all);
+        }
+        Err(_) => form.add(path, Fault::NotObject),
+    }
+    told
 }
 
 async fn open_modal(

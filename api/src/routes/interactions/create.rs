@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::{
     Context, Guest, Kind,
     asked::Asked,
+    bot_place,
     deliver::{self, Delivery},
     new_token,
     options::{self, OptionInput, Resolved},
@@ -26,7 +27,7 @@ use crate::{
     access::{self, Place},
     app::App,
     auth::CurrentUser,
-    error::{Error, Result},
+    error::Result,
     extract::Form,
     form::{Fault, FormErrors},
     media::{AttachmentForm, Upload},
@@ -166,11 +167,7 @@ pub(super) async fn interaction_create(
     }
     let target = applications::find(&mut *db, &app.config.cluster_key, application).await?;
     // What the bot may do is part of what it is told, if it is there.
-    let bot_place = match access::place_unchecked(&mut db, application.cast(), channel).await {
-        Ok(place) => Some(place),
-        Err(Error::Code(_)) => None,
-        Err(other) => return Err(other),
-    };
+    let bot_place = bot_place(&mut db, application, channel).await?;
     let bot = match bot_place {
         Some(_) => Presence::There,
         None => Presence::Outside,

@@ -12,9 +12,9 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Row,
+    Kind, Row,
     callback::DEFERRED_MESSAGE,
-    lock_by_token,
+    lock_by_token, mentioner,
     message::{self, Reach, Shown},
     state,
 };
@@ -31,10 +31,13 @@ use crate::{
     },
 };
 
+/// Further messages of an application that only the user brought to the place.
+const GUESTS_MAX: i64 = 5;
+
 /// The answered interaction of a token, its row locked.
 ///
-/// Errors: 10015 for one that was not answered yet, 50027 for one that is over; else as
-/// [`refuse`].
+/// Errors: 10015 for one that was not answered yet, and for one that only asked for choices, which
+/// no message answers; 50027 for one that is over; else as [`refuse`].
 async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> Result<Row> {
     let row = lock_by_token(db, token).await?;
     let Some(row) = row.filter(|row| row.application == application.cast()) else {
@@ -43,7 +46,7 @@ async fn open(db: &mut PgConnection, application: Id<Webhook>, token: &str) -> R
     if !row.is_open() {
         return Err(ErrorCode::InvalidWebhookToken.into());
     }
-    if row.state != state::ANSWERED {
+    if row.state != state::ANSWERED || row.kind == Kind::AUTOCOMPLETE {
         return Err(ErrorCode::UnknownWebhook.into());
     }
     Ok(row)
@@ -71,7 +74,7 @@ async fn refuse<T>(db: &mut PgConnection, id: Id<Webhook>, token: &str) -> Resul
 
 /// One more message. While the first answer is still to come, it is that one.
 ///
-/// Errors: 10015, 50006, 50027, 50035.
+/// Errors: 10015, 40094, 50006, 50027, 50035.
 pub(crate) async fn follow_up(
     app: &App,
     application: Id<Webhook>,
@@ -102,9 +105,10 @@ pub(crate) async fn follow_up(
     if let Some(original) = &original {
         message = Message::clone(&original.message);
     }
+    let place = row.bot_place(&mut tx).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form,
         files,
     };
@@ -119,6 +123,7 @@ pub(crate) async fn follow_up(
             message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?
         }
         None => {
+            check_count(&mut tx, &row).await?;
             if row.is_quiet() {
                 message.flags |= MessageFlags::EPHEMERAL;
             }
@@ -128,6 +133,26 @@ pub(crate) async fn follow_up(
     tx.commit().await?;
     app.publisher.publish(envelopes);
     Ok(message)
+}
+
+/// Before one more message, besides the first answer. Errors: 40094.
+async fn check_count(db: &mut PgConnection, row: &Row) -> Result<()> {
+    if row.context.guest.is_none() {
+        return Ok(());
+    }
+    let count = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from interaction_message
+           where interaction_id = $1 and message_id is distinct from $2"#,
+        row.id.to_db(),
+        row.response_message.map(Id::to_db),
+    )
+    .fetch_one(db)
+    .await?;
+    if count < GUESTS_MAX {
+        Ok(())
+    } else {
+        Err(ErrorCode::MaximumFollowUps.into())
+    }
 }
 
 /// The first answer, if it is still to come.

@@ -8,14 +8,14 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Attachment, Channel, User},
-    model::{Member, Message, MessageFlags, MessageKind, MessageReference},
+    model::{Message, MessageFlags, MessageKind, MessageReference},
 };
 use guildhall_store::account;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::{PgConnection, types::Json as Jsonb};
 
-use super::Row;
+use super::{Row, mentioner};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -25,7 +25,7 @@ use crate::{
     media::Files,
     routes::{
         messages::{self, EditForm, Request, Sender},
-        polls,
+        polls, threads,
     },
 };
 
@@ -50,7 +50,11 @@ impl Ephemeral {
     fn of(message: &Message) -> Self {
         Self {
             embedded_files: message.embedded_files.clone(),
-            message: message.clone(),
+            message: Message {
+                // For who asked and who is told now; later reads do not have it.
+                nonce: None,
+                ..message.clone()
+            },
         }
     }
 
@@ -232,8 +236,10 @@ pub(super) async fn post(
     let envelopes = match reach {
         Reach::User => tell(db, row, EventKind::MessageCreate, message).await?,
         Reach::Channel => {
-            let member = bot_member(db, row).await?;
-            messages::post_in(db, audience, member.as_ref(), message).await?
+            let mut told = threads::wake(db, audience).await?;
+            let member = messages::author_member_in(db, row.guild, message).await?;
+            told.extend(messages::post_in(db, audience, member.as_ref(), message).await?);
+            told
         }
     };
     let ephemeral = (reach == Reach::User).then(|| Jsonb(Ephemeral::of(message)));
@@ -271,9 +277,10 @@ pub(super) async fn edit(
     (form, files): (&EditForm, &Files),
 ) -> Result<(Message, Vec<Envelope>)> {
     let mut message = *shown.message;
+    let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
-        mentioner: row.mentioner(),
+        mentioner: mentioner(place.as_ref()),
         form,
         files,
     };
@@ -317,7 +324,8 @@ pub(super) async fn changed(
         .await?;
         return tell(db, row, EventKind::MessageUpdate, message).await;
     }
-    let member = bot_member(db, row).await?;
+    // Of a webhook's message whose component was used there is none.
+    let member = messages::author_member_in(db, row.guild, message).await?;
     messages::announce_update_in(db, audience, member.as_ref(), message).await
 }
 
@@ -341,13 +349,6 @@ pub(super) async fn delete(
     .await?;
     let body = json!({ "id": id, "channel_id": row.channel });
     tell(db, row, EventKind::MessageDelete, &body).await
-}
-
-async fn bot_member(db: &mut PgConnection, row: &Row) -> Result<Option<Member>> {
-    match row.guild {
-        Some(guild) => Ok(guildhall_store::guild::member(db, guild, row.bot()).await?),
-        None => Ok(None),
-    }
 }
 
 /// Tells the user and the bot alone, as of a direct message: in their own realms, so that to

@@ -36,6 +36,7 @@ pub(crate) use self::follow_ups::{
     check_token, delete_message, edit_message, follow_up, read_message,
 };
 use crate::{
+    access::{self, Place},
     app::App,
     error::{Error, Result},
     events,
@@ -148,11 +149,11 @@ impl Row {
         self.application.cast()
     }
 
-    /// Whose right it is to mention roles and everyone: a guest has none.
-    fn mentioner(&self) -> Mentioner<'static> {
+    /// Where the bot is itself; `None` if only the user is, or it has left.
+    async fn bot_place(&self, db: &mut PgConnection) -> Result<Option<Place>> {
         match self.context.guest {
-            Some(_) => Mentioner::Guest,
-            None => Mentioner::Anybody(self.guild),
+            Some(_) => Ok(None),
+            None => bot_place(db, self.application, self.channel).await,
         }
     }
 
@@ -164,6 +165,28 @@ impl Row {
     /// Whether follow-ups are still taken.
     fn is_open(&self) -> bool {
         self.age_seconds < TOKEN_SECONDS
+    }
+}
+
+/// The place as an application's bot finds it, if it is there.
+async fn bot_place(
+    db: &mut PgConnection,
+    application: Id<Application>,
+    channel: Id<Channel>,
+) -> Result<Option<Place>> {
+    match access::place_unchecked(db, application.cast(), channel).await {
+        Ok(place) => Ok(Some(place)),
+        Err(Error::Code(_)) => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// Whose right it is to mention roles and everyone: the bot's, if it is there.
+fn mentioner(place: Option<&Place>) -> Mentioner<'_> {
+    match place {
+        Some(Place::Private(_)) => Mentioner::Anybody(None),
+        Some(place) => Mentioner::Bot(place),
+        None => Mentioner::Guest,
     }
 }
 

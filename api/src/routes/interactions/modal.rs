@@ -47,10 +47,10 @@ pub(super) struct Modal {
 impl Form for Modal {
     fn check(&self, form: &mut FormErrors) {
         if let Some(id) = form.required("custom_id", &self.custom_id) {
-            form.length("custom_id", id, 1..=CUSTOM_ID_MAX);
+            form.whole_length("custom_id", id, 1..=CUSTOM_ID_MAX);
         }
         if let Some(title) = form.required("title", &self.title) {
-            form.length("title", title, 1..=TITLE_MAX);
+            form.whole_length("title", title, 1..=TITLE_MAX);
         }
         if let Some(list) = form.required("components", &self.components) {
             parse(list, form);
@@ -235,8 +235,10 @@ impl Parser<'_> {
                 if has_label {
                     self.text(&mut node, "label", 1, LABEL_MAX);
                 }
-                self.integer(&mut node, "min_length", 0, TEXT_MAX as i64);
-                self.integer(&mut node, "max_length", 1, TEXT_MAX as i64);
+                let max = TEXT_MAX as i64;
+                let least = self.integer(&mut node, "min_length", 0, max).unwrap_or(0);
+                let most = self.integer(&mut node, "max_length", 1, max);
+                self.ordered(node.at("min_length"), least, most.unwrap_or(max));
                 self.text(&mut node, "value", 0, TEXT_MAX);
                 self.text(&mut node, "placeholder", 0, PLACEHOLDER_MAX);
                 match input["style"].as_u64() {
@@ -246,12 +248,12 @@ impl Parser<'_> {
             }
             RADIO_GROUP => self.options(&mut node, 2),
             CHECKBOX_GROUP => {
-                self.bounds(&mut node);
+                self.bounds(&mut node, GROUP_MAX as i64);
                 self.options(&mut node, 1);
             }
             CHECKBOX => self.flag(&mut node, "default"),
             FILE_UPLOAD => {
-                self.bounds(&mut node);
+                self.bounds(&mut node, 1);
                 self.file_types(&mut node);
             }
             _ => {}
@@ -259,9 +261,19 @@ impl Parser<'_> {
         Some(Value::Object(node.out))
     }
 
-    fn bounds(&mut self, node: &mut Node<'_>) {
-        self.integer(node, "min_values", 0, GROUP_MAX as i64);
-        self.integer(node, "max_values", 1, GROUP_MAX as i64);
+    /// How many values there must and may be: one, and `usual`, if nothing is said.
+    fn bounds(&mut self, node: &mut Node<'_>, usual: i64) {
+        let max = GROUP_MAX as i64;
+        let least = self.integer(node, "min_values", 0, max).unwrap_or(1);
+        let most = self.integer(node, "max_values", 1, max);
+        self.ordered(node.at("min_values"), least, most.unwrap_or(usual));
+    }
+
+    /// Nobody could fill in a field that wants more than it takes.
+    fn ordered(&mut self, path: String, least: i64, most: i64) {
+        if least > most {
+            self.form.add(path, Fault::Max(most));
+        }
     }
 
     fn options(&mut self, node: &mut Node<'_>, min: usize) {
@@ -311,7 +323,8 @@ impl Parser<'_> {
             let path = format!("{}.file_types.{index}", node.path);
             match kind {
                 Value::String(kind) => {
-                    self.form.length(&path, kind, 1..=FILE_TYPE_LENGTH_MAX);
+                    self.form
+                        .whole_length(&path, kind, 1..=FILE_TYPE_LENGTH_MAX);
                     types.push(clean(kind));
                 }
                 _ => self.form.add(path, Fault::NotString),
@@ -325,7 +338,7 @@ impl Parser<'_> {
         let path = node.at(key);
         match &node.component[key] {
             Value::String(text) => {
-                self.form.length(&path, text, min..=max);
+                self.form.whole_length(&path, text, min..=max);
                 node.put(key, json!(clean(text)));
             }
             Value::Null if min == 0 => {}

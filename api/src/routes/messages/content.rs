@@ -20,6 +20,7 @@ const CONTENT_MAX: usize = 2000;
 const EMBEDS_MAX: usize = 10;
 /// Characters of all text in all embeds.
 const EMBEDS_TEXT_MAX: usize = 6000;
+const URL_MAX: usize = 2048;
 const NONCE_MAX: usize = 25;
 const MENTION_LIST_MAX: usize = 100;
 /// Characters about an embed's picture.
@@ -36,7 +37,7 @@ pub(crate) enum Nonce {
 impl Nonce {
     pub(super) fn check(&self, form: &mut FormErrors) {
         if let Self::Text(text) = self {
-            form.length("nonce", text, 0..=NONCE_MAX);
+            form.whole_length("nonce", text, 0..=NONCE_MAX);
         }
     }
 
@@ -253,8 +254,10 @@ impl Embed {
             let is_upload = field != "url"
                 && field != "author.url"
                 && url.is_some_and(|url| url.starts_with("attachment://"));
-            if let Some(url) = url.filter(|_| !is_upload) {
-                check_url(&path(field), url, form);
+            match url {
+                Some(url) if is_upload => form.whole_length(&path(field), url, 0..=URL_MAX),
+                Some(url) => check_url(&path(field), url, form),
+                None => {}
             }
         }
         for (field, media) in [("image", &self.image), ("thumbnail", &self.thumbnail)] {
@@ -281,7 +284,7 @@ impl Embed {
 
 pub(super) fn check_url(path: &str, url: &str, form: &mut FormErrors) {
     const SCHEME: &str = "URL_TYPE_INVALID_SCHEME";
-    form.length(path, url, 0..=2048);
+    form.length(path, url, 0..=URL_MAX);
     match url.split_once("://") {
         Some(("http" | "https", rest))
             if !rest.is_empty() && !url.contains(char::is_whitespace) => {}
@@ -352,7 +355,9 @@ fn says_something(text: &Value) -> bool {
 
 fn make_storable(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains('\0') => *text = storable(text),
+        Value::String(text) if text.contains('\0') || text.trim().len() != text.len() => {
+            *text = clean_content(text);
+        }
         Value::Array(list) => list.iter_mut().for_each(make_storable),
         Value::Object(map) => map.values_mut().for_each(make_storable),
         _ => {}
@@ -559,6 +564,22 @@ mod tests {
             let found = faults.pointer(&format!("{pointer}/_errors/0/code"));
             assert_eq!(found.and_then(Value::as_str), Some(code), "{faults}");
         }
+    }
+
+    #[test]
+    fn the_space_around_a_text_is_no_way_past_its_limit() {
+        let wide = format!("a{}", " ".repeat(5000));
+        let embeds = embeds(json!([
+            { "title": wide, "footer": { "text": wide }, "fields": [{ "name": wide, "value": wide }] },
+            { "image": { "url": format!("attachment://{}", "x".repeat(2048)) } },
+        ]));
+        let faults = faults(|form| check_embeds(&embeds, form));
+        let of_image = &faults["embeds"]["1"]["image"]["url"]["_errors"][0];
+        assert_eq!(of_image["code"], "BASE_TYPE_MAX_LENGTH");
+        assert!(faults["embeds"].get("0").is_none());
+        let kept = json!({ "type": "rich", "title": "a", "footer": { "text": "a" },
+            "fields": [{ "name": "a", "value": "a", "inline": false }] });
+        assert_eq!(embeds_to_json(&embeds[..1]).unwrap(), [kept]);
     }
 
     fn find(content: &str, allowed: Option<Value>) -> (Vec<u64>, Vec<u64>, bool) {

@@ -112,9 +112,10 @@ impl Persona {
 impl Extra {
     /// What of a message goes into the column.
     pub(crate) fn of(message: &Message) -> Self {
-        let is_webhook = message
-            .webhook_id
-            .is_some_and(|webhook| webhook.get() == message.author.id.get());
+        // Answers to interactions name their application as webhook: its bot is their author.
+        let author = message.author.id.get();
+        let is_bot = message.application_id.is_some_and(|id| id.get() == author);
+        let is_webhook = !is_bot && message.webhook_id.is_some_and(|id| id.get() == author);
         Self {
             embeds: message.embeds.clone(),
             attachments: message.attachments.clone(),

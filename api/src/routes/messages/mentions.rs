@@ -23,7 +23,9 @@ pub(super) struct Mentioned {
 pub(crate) enum Mentioner<'a> {
     /// Of the caller at a place: roles that are mentionable, everything with MENTION_EVERYONE.
     Caller(&'a Place),
-    /// Of a webhook or an interaction: whatever the request allows. `None` in private channels.
+    /// Of the application that answers an interaction, where its bot is: as of a caller.
+    Bot(&'a Place),
+    /// Of a webhook: whatever the request allows. `None` in private channels.
     Anybody(Option<Id<Guild>>),
     /// Of an application that a user brought to where it is not: users alone.
     Guest,
@@ -37,7 +39,7 @@ pub(super) async fn resolve_mentions(
     replied_to: Option<&User>,
 ) -> Result<Mentioned> {
     let (roles, everyone) = match mentioner {
-        Mentioner::Caller(place) => {
+        Mentioner::Caller(place) | Mentioner::Bot(place) => {
             let may_mention_all = place.permissions().contains(Permissions::MENTION_EVERYONE);
             let known = |role: Id<Role>| {
                 let guild = place.guild()?;

@@ -420,6 +420,8 @@ impl EditForm {
             for (field, used) in [
                 ("content", !message.content.is_empty()),
                 ("embeds", !message.embeds.is_empty()),
+                ("sticker_ids", !message.sticker_items.is_empty()),
+                ("poll", message.poll.is_some()),
             ] {
                 if used {
                     form.add(field, not_with_v2());

@@ -28,6 +28,7 @@ use crate::{
     access, account,
     app::App,
     error::{Error, Result, json_response},
+    extract::is_urlencoded,
     form::{Fault, FormErrors},
     oauth::{self, COMMANDS_UPDATE, USER_SCOPES},
 };
@@ -47,16 +48,7 @@ impl<S: Send + Sync> FromRequest<S> for Fields {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<Self> {
-        let is_form = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split(';').next())
-            .is_some_and(|kind| {
-                kind.trim()
-                    .eq_ignore_ascii_case("application/x-www-form-urlencoded")
-            });
-        if !is_form {
+        if !is_urlencoded(request.headers()) {
             let message = "Expected \"Content-Type\" header to be one of \
                            {'application/x-www-form-urlencoded'}.";
             let fault = Fault::Other("CONTENT_TYPE_INVALID", message.into());

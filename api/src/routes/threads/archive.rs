@@ -13,7 +13,12 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{load, only, tell_thread};
-use crate::{access, app::App, error::Result, events};
+use crate::{
+    access::{self, Audience},
+    app::App,
+    error::Result,
+    events,
+};
 
 /// Threads archived by one round of housekeeping.
 const IDLE_MAX: i64 = 500;
@@ -40,6 +45,19 @@ pub(super) async fn revive(db: &mut PgConnection, id: Id<Channel>) -> Result<Vec
     let mut told = tell_thread(db, EventKind::ThreadUpdate, &thread).await?;
     told.extend(remind(db, thread.guild_id, id).await?);
     Ok(told)
+}
+
+/// [`revive`]s a place before a message of somebody who is no member (a webhook, an interaction)
+/// comes into it, if it is a thread that is archived and not locked.
+pub(crate) async fn wake(db: &mut PgConnection, place: &Audience) -> Result<Vec<Envelope>> {
+    if !place.kind.is_thread() {
+        return Ok(Vec::new());
+    }
+    let was = load(db, place.channel).await?.thread_metadata;
+    match was.archived && !was.locked {
+        true => revive(db, place.channel).await,
+        false => Ok(Vec::new()),
+    }
 }
 
 /// Tells every member of a woken thread that they are in it: who listens forgot archived ones.

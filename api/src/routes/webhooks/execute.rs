@@ -112,8 +112,8 @@ async fn delete_webhook_by_token(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The webhook of a token, its guild's head locked. Errors: 10015, 50027.
-async fn by_token_for_change(
+/// The webhook of a token, as it is now that its guild's head is locked. Errors: 10015, 50027.
+pub(super) async fn by_token_for_change(
     db: &mut PgConnection,
     id: Id<marker::Webhook>,
     token: &str,
@@ -247,7 +247,7 @@ async fn execute(
         None => None,
     };
     let mut tx = app.db.begin().await?;
-    let webhook = by_token(&mut *tx, id, token).await?;
+    let webhook = by_token_for_change(&mut tx, id, token).await?;
     if webhook.kind != INCOMING {
         return Err(ErrorCode::SystemWebhook.into());
     }
@@ -292,7 +292,7 @@ async fn destination(
     let name = name.filter(|_| form.names_a_thread());
     let channel = match (thread, name) {
         (Some(_), Some(_)) => return Err(ErrorCode::ForumWebhookThreadTwice.into()),
-        // Before a head is locked: it may be any channel that is named here.
+        // Before that channel's head is locked: it may be one of any guild that is named here.
         (Some(thread), None) => own_thread(db, webhook, thread).await?,
         (None, _) => webhook.channel,
     };
@@ -306,7 +306,10 @@ async fn destination(
         }
         Some(_) => Err(ErrorCode::WebhookThreadOnlyInForums.into()),
         None if is_forum => Err(ErrorCode::ForumWebhookNeedsThread.into()),
-        None => Ok((audience, Vec::new())),
+        None => {
+            let woken = threads::wake(db, &audience).await?;
+            Ok((audience, woken))
+        }
     }
 }
 

@@ -15,7 +15,10 @@ use sqlx::PgConnection;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Webhook, by_token, check_token, deliver_soon, execute::own_thread};
+use super::{
+    Webhook, by_token, check_token, deliver_soon,
+    execute::{by_token_for_change, own_thread},
+};
 use crate::{
     access::{self, Audience},
     app::App,
@@ -107,7 +110,7 @@ async fn for_change(
     thread: Option<Id<Channel>>,
     message: Id<marker::Message>,
 ) -> Result<(Webhook, Audience, Message)> {
-    let webhook = by_token(&mut *db, id, token).await?;
+    let webhook = by_token_for_change(db, id, token).await?;
     let channel = channel_of(db, &webhook, thread).await?;
     let audience = access::audience_for_change(db, channel).await?;
     let message = own_message(db, &webhook, channel, message).await?;

@@ -1,6 +1,6 @@
 //! What an application answers: messages for all or for one, changes, follow-ups.
 
-use guildhall_shared::{envelope::Visibility, gateway::Intents};
+use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
 use reqwest::{
     Method,
     multipart::{Form, Part},
@@ -47,7 +47,16 @@ async fn a_command_is_answered_once_and_followed_up(db: PgPool) {
     let vis = Visibility::channel(world.guild.general, Intents::GUILD_MESSAGES);
     let newest = log::newest(&world.app, world.guild.id).await;
     assert_eq!(newest, ("MESSAGE_CREATE", vis));
-    assert_eq!(world.list().await[0]["content"], "pong");
+    let read = world.list().await[0].clone();
+    assert_eq!(read["content"], "pong");
+    // The bot as it is now, not as it was when it answered.
+    assert_eq!(read["author"], message["author"]);
+    sqlx::query("update account set username = 'Pang' where user_id = $1")
+        .bind(world.bot.id.to_db())
+        .execute(&world.app.db)
+        .await
+        .unwrap();
+    assert_eq!(world.list().await[0]["author"]["username"], "Pang");
 
     let edit = json!({ "content": "new" });
     let edited = world.patch_original(&interaction, edit).await.expect(200);
@@ -168,6 +177,19 @@ async fn an_ephemeral_answer_is_for_one_user(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_ephemeral_answer_is_kept_without_its_nonce(db: PgPool) {
+    let world = World::new(db).await;
+    let interaction = world.call().await;
+    let body = json!({ "type": 4, "data": { "content": "x", "flags": 64, "nonce": "\u{0}1" } });
+    let result = world.answer(&interaction, body).await.expect(200);
+    assert_eq!(result["resource"]["message"]["nonce"], "\u{0}1");
+    let read = world
+        .hook(Method::GET, &interaction, ORIGINAL, json!({}))
+        .await;
+    assert!(read.expect(200).get("nonce").is_none());
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn the_first_follow_up_is_the_answer_that_was_to_come(db: PgPool) {
     let world = World::new(db).await;
     let interaction = world.call().await;
@@ -222,6 +244,18 @@ async fn a_deferred_answer_may_bring_a_poll(db: PgPool) {
         again.expect_error(400, 520003);
     }
     let interaction = world.call().await;
+    world
+        .answer(&interaction, json!({ "type": 5 }))
+        .await
+        .expect(200);
+    let mut both = poll.clone();
+    both["flags"] = json!(1 << 15);
+    both["components"] = json!([{ "type": 10, "content": "x" }]);
+    let code = "MESSAGE_CANNOT_USE_LEGACY_FIELDS_WITH_COMPONENTS_V2";
+    let refused = world.patch_original(&interaction, both).await;
+    refused.expect_fault("poll", code);
+
+    let interaction = world.call().await;
     let quiet = json!({ "type": 5, "data": { "flags": 64 } });
     world.answer(&interaction, quiet).await.expect(200);
     let asked = world.patch_original(&interaction, poll).await;
@@ -265,6 +299,61 @@ async fn a_component_changes_its_message_or_answers_it(db: PgPool) {
         message
     );
     assert_eq!(answer["interaction_metadata"]["type"], 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_answer_mentions_whom_its_bot_may(db: PgPool) {
+    let world = World::new(db).await;
+    let none = Permissions::empty();
+    let role = world.app.grant(&world.alice, world.guild, none).await;
+    let said = json!({ "content": format!("@everyone <@&{role}>"),
+        "allowed_mentions": { "parse": ["everyone", "roles"] } });
+    let (channel, everyone) = (world.guild.general, world.guild.id);
+    let path = format!("/channels/{channel}/permissions/{everyone}");
+    for denied in [none, Permissions::MENTION_EVERYONE] {
+        let body = json!({ "type": 0, "allow": "0", "deny": denied.bits().to_string() });
+        world.app.put(&world.alice, &path, body).await.expect(204);
+        let may = denied.is_empty();
+        let roles = if may { json!([role]) } else { json!([]) };
+        let interaction = world.call().await;
+        let body = json!({ "type": 4, "data": said });
+        let result = world.answer(&interaction, body).await.expect(200);
+        let edited = world.patch_original(&interaction, said.clone()).await;
+        let more = world.hook(Method::POST, &interaction, "", said.clone());
+        for message in [
+            &result["resource"]["message"],
+            &edited.expect(200),
+            &more.await.expect(200),
+        ] {
+            assert_eq!(message["mention_everyone"], may);
+            assert_eq!(message["mention_roles"], roles);
+        }
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_webhooks_message_is_changed_without_a_member(db: PgPool) {
+    let world = World::new(db).await;
+    let needed = Permissions::MANAGE_WEBHOOKS;
+    world.app.grant(&world.bot, world.guild, needed).await;
+    let path = format!("/channels/{}/webhooks", world.guild.general);
+    let hook = json!({ "name": "Herald" });
+    let hook = world.app.post(&world.bot, &path, hook).await.expect(200);
+    let (id, token) = (text(&hook["id"]), text(&hook["token"]));
+    let path = format!("/webhooks/{id}/{token}?wait=true");
+    let body = json!({ "content": "press", "components": [button("go")] });
+    let sent = world.app.post_anonymously(&path, body).await.expect(200);
+    let go = json!({ "component_type": 2, "custom_id": "go" });
+    let pressed = world.act(world.press(&sent["id"], go)).await;
+    let body = json!({ "type": 7, "data": { "content": "pressed" } });
+    world.answer(&pressed, body).await.expect(200);
+    let (name, told) = world.app.events(world.guild.id).await.pop().unwrap();
+    assert_eq!(
+        (name, &told["content"]),
+        ("MESSAGE_UPDATE", &json!("pressed"))
+    );
+    assert_eq!(told["author"]["id"], hook["id"]);
+    assert!(told.get("member").is_none());
 }
 
 #[sqlx::test(migrations = "../migrations")]

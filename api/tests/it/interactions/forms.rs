@@ -44,15 +44,31 @@ async fn choices_are_told_to_who_types(db: PgPool) {
         let body = json!({ "type": 8, "data": { "choices": choices } });
         world.answer(&asked, body).await.expect_fault(path, code);
     }
-    let body = json!({ "type": 8, "data": { "choices": [{ "name": "A", "value": "a" }] } });
+    let odd = json!([{ "name": "A", "value": "a", "name_localizations": { "xx": "B" } }]);
+    let body = json!({ "type": 8, "data": { "choices": odd } });
+    world
+        .answer(&asked, body)
+        .await
+        .expect_fault("data.choices.0.name_localizations", "ENUM_TYPE_COERCE");
+    // What no choice has does not reach the user.
+    let given = json!([{ "name": "A", "value": "a", "name_localizations": { "de": "B" },
+        "surprise": [[[]]] }]);
+    let body = json!({ "type": 8, "data": { "choices": given } });
     let result = world.answer(&asked, body).await.expect(200);
     conforms("create_interaction_response", 200, &result);
     let (name, told) = world.newest_user_event().await;
     assert_eq!(name, "APPLICATION_COMMAND_AUTOCOMPLETE_RESPONSE");
-    let choices = json!([{ "name": "A", "value": "a" }]);
+    let choices = json!([{ "name": "A", "value": "a", "name_localizations": { "de": "B" } }]);
     assert_eq!(told, json!({ "choices": choices, "nonce": "7" }));
     let vis = log::newest(&world.app, world.alice.id).await.1;
     assert_eq!(vis, Visibility::users(vec![world.alice.id]));
+    // Who types has called nothing: no message follows.
+    let more = json!({ "content": "they typed" });
+    world
+        .hook(Method::POST, &asked, "", more)
+        .await
+        .expect_error(404, 10015);
+    assert_eq!(world.list().await, json!([]));
 }
 
 fn label(component: Value) -> Value {
@@ -169,6 +185,23 @@ async fn a_form_has_fields_of_all_kinds(db: PgPool) {
         "data.components.0.component.options.0.emoji",
         "MODEL_TYPE_CONVERT",
     );
+    let impossible = json!([
+        label(json!({ "type": 4, "custom_id": "t", "style": 1, "min_length": 9, "max_length": 2 })),
+        label(json!({ "type": 19, "custom_id": "f", "min_values": 3 })),
+        label(
+            json!({ "type": 22, "custom_id": "b", "min_values": 2, "max_values": 1,
+            "options": options })
+        ),
+        label(json!({ "type": 22, "custom_id": "good", "min_values": 2, "options": options })),
+    ]);
+    let refused = world.answer(&pressed, open(&impossible)).await;
+    let path = "data.components.0.component.min_length";
+    let refused = refused.expect_fault(path, "NUMBER_TYPE_MAX");
+    for index in [1, 2] {
+        let path = format!("data.components.{index}.component.min_values");
+        assert_fault(&refused, &path, "NUMBER_TYPE_MAX");
+    }
+    assert!(refused["errors"]["data"]["components"].get("3").is_none());
     world.answer(&pressed, open(&fields)).await.expect(200);
     let events = world.app.events(world.alice.id).await;
     let mut opened = events.iter().rev();

@@ -159,6 +159,15 @@ async fn who_has_installed_it_calls_it_in_a_guild_where_it_is_not(db: PgPool) {
     let message = world
         .answer(&interaction, json!({ "content": "@everyone hi" }))
         .await;
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    let more = async || {
+        let body = json!({ "content": "more" });
+        world.app.post_anonymously(&hook, body).await
+    };
+    for _ in 0..5 {
+        more().await.expect(200);
+    }
+    more().await.expect_error(400, 40094);
     assert_eq!(message["flags"].as_u64().unwrap() & 64, 0);
     assert_eq!(message["mention_everyone"], false);
     assert_eq!(
@@ -167,7 +176,7 @@ async fn who_has_installed_it_calls_it_in_a_guild_where_it_is_not(db: PgPool) {
     );
     let path = format!("/channels/{}/messages", world.guild.general);
     let read = world.app.get(&world.alice, &path).await.expect(200);
-    assert_eq!(read[0]["id"], message["id"]);
+    assert_eq!(read[5]["id"], message["id"]);
     let (name, _) = log::newest(&world.app, world.guild.id).await;
     assert_eq!(name, "MESSAGE_CREATE");
 }

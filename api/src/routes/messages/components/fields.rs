@@ -34,7 +34,7 @@ impl Parser<'_> {
     ) -> Option<String> {
         match node.value(key) {
             Some(Value::String(text)) => {
-                self.form.length(&node.at(key), text, allowed);
+                self.form.whole_length(&node.at(key), text, allowed);
                 Some(storable(text))
             }
             Some(_) => {

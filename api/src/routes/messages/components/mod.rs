@@ -345,6 +345,26 @@ mod tests {
     }
 
     #[test]
+    fn the_space_around_a_text_counts() {
+        let wide = format!("a{}", " ".repeat(5000));
+        let faults = faults(
+            json!([{ "type": 1, "components": [
+                { "type": 2, "style": 1, "label": wide, "custom_id": wide },
+                { "type": 2, "style": 1, "label": "x", "custom_id": " a " },
+            ] }]),
+            false,
+        );
+        for (field, expected) in [
+            ("label", "BASE_TYPE_MAX_LENGTH"),
+            ("custom_id", "BASE_TYPE_BAD_LENGTH"),
+        ] {
+            let pointer = format!("/components/0/components/0/{field}");
+            assert_eq!(code(&faults, &pointer), expected);
+        }
+        assert!(faults.pointer("/components/0/components/1").is_none());
+    }
+
+    #[test]
     fn the_second_kind_nests_and_is_bounded_as_a_whole() {
         let section = json!({ "type": 9, "components": [{ "type": 10, "content": "x" }],
             "accessory": { "type": 11, "media": { "url": "https://example.org/a.png" } } });
