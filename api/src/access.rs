@@ -514,8 +514,11 @@ impl AccessCache {
         if let Some(access) = self.lock().get(&key) {
             return Ok(Arc::clone(access));
         }
-        let mut db = db.acquire().await?;
-        let access = Arc::new(place_unchecked(&mut db, user.id, channel).await?);
+        let asked = async {
+            let mut db = db.acquire().await?;
+            place_unchecked(&mut db, user.id, channel).await
+        };
+        let access = Arc::new(Box::pin(asked).await?);
         let mut entries = self.lock();
         if entries.len() >= CACHE_ENTRIES_MAX {
             entries.clear();

@@ -130,7 +130,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok());
     if let Some(token) = authorization.and_then(|value| value.strip_prefix("Bearer ")) {
-        let found = oauth::authenticate(app, token.trim()).await?;
+        let found = Box::pin(oauth::authenticate(app, token.trim())).await?;
         return Ok(found.map(|(account, access)| CurrentUser {
             id: account.user.user.id,
             bot: account.user.user.bot,
@@ -147,7 +147,7 @@ pub(crate) async fn authenticate(app: &App, headers: &HeaderMap) -> Result<Optio
         Some(account) => account,
         None => {
             let generation = app.tokens.generation.load(Ordering::Acquire);
-            let Some(account) = account::by_token(&app.db, token).await? else {
+            let Some(account) = Box::pin(account::by_token(&app.db, token)).await? else {
                 return Ok(None);
             };
             note_use(app, token);

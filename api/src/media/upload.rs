@@ -128,6 +128,13 @@ impl<T: Form> FromRequest<App> for Upload<T> {
             let files = Files::none(app);
             return Ok(Self { body, files });
         }
+        // Most bodies bring no files, and their future need not be as large.
+        Box::pin(Self::from_parts(request, app)).await
+    }
+}
+
+impl<T: Form> Upload<T> {
+    async fn from_parts(request: Request, app: &App) -> Result<Self> {
         let mut form = MultipartForm::of_request(request, app)?;
         let mut files = Files::none(app);
         let mut fields = Fields::default();
@@ -156,9 +163,7 @@ impl<T: Form> FromRequest<App> for Upload<T> {
         let body = parse_form(&fields.into_json()?)?;
         Ok(Self { body, files })
     }
-}
 
-impl<T: Form> Upload<T> {
     /// As the extractor, once the token in the path was found good: who has none stores nothing.
     pub(crate) async fn after(
         check: impl Future<Output = Result<()>>,

@@ -102,7 +102,8 @@ pub(crate) enum Outcome {
 }
 
 struct Job {
-    message: NewMessage,
+    /// Boxed: a job is moved several times.
+    message: Box<NewMessage>,
     answer: oneshot::Sender<Result<Outcome>>,
 }
 
@@ -145,7 +146,10 @@ impl MessageWriter {
         let queue = &self.queues[(first >> 22) as usize % self.queues.len()];
         let (answer, outcome) = oneshot::channel();
         queue
-            .try_send(Job { message, answer })
+            .try_send(Job {
+                message: Box::new(message),
+                answer,
+            })
             .map_err(|_| Error::Unavailable("too many messages wait to be stored"))?;
         outcome
             .await
@@ -298,7 +302,7 @@ fn stored<'b>(
         let Decision::Store(numbers) = decision else {
             return None;
         };
-        Some(numbers.iter().map(|&at| (&job.message, at)))
+        Some(numbers.iter().map(|&at| (&*job.message, at)))
     });
     stored.flatten()
 }

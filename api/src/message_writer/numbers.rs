@@ -154,7 +154,7 @@ pub(super) async fn lock_heads(db: &mut PgConnection, batch: &[Job]) -> sqlx::Re
 pub(super) async fn known_nonces(db: &mut PgConnection, batch: &[Job]) -> sqlx::Result<Nonces> {
     let enforced: Vec<(&NewMessage, &str)> = batch
         .iter()
-        .filter_map(|job| Some((&job.message, job.message.nonce.as_deref()?)))
+        .filter_map(|job| Some((&*job.message, job.message.nonce.as_deref()?)))
         .collect();
     if enforced.is_empty() {
         return Ok(Nonces::default());
@@ -207,7 +207,7 @@ mod tests {
     fn job(message: u64, guild: u64, state_seq: u64, nonce: Option<&str>) -> Job {
         let channel = id(guild + 1);
         Job {
-            message: NewMessage {
+            message: Box::new(NewMessage {
                 realms: vec![(id(guild), state_seq)],
                 in_thread: false,
                 author: id(7),
@@ -227,7 +227,7 @@ mod tests {
                 vis: Visibility::channel(channel, Intents::GUILD_MESSAGES),
                 alt: None,
                 trace: 0,
-            },
+            }),
             answer: oneshot::channel().0,
         }
     }

@@ -189,7 +189,7 @@ pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Ne
     }
     let response = limited(&app, address, user, request, next).await;
     if is_invalid(&response) {
-        app.limiter.count_invalid(address).await;
+        Box::pin(app.limiter.count_invalid(address)).await;
     }
     response
 }
@@ -215,7 +215,7 @@ async fn limited(
         (Owner::Caller, None) | (Owner::Address, _) => format!("a{address}"),
         (Owner::Token, _) => format!("t{}", bucket.major),
     };
-    let (mut response, count) = match app.limiter.judge(&who, &bucket).await {
+    let (mut response, count) = match Box::pin(app.limiter.judge(&who, &bucket)).await {
         Verdict::Serve { bucket } => (next.run(request).await, Some(bucket)),
         Verdict::Full { bucket } => {
             app.limiter.metrics.rate_limited.inc();

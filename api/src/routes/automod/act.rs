@@ -76,7 +76,7 @@ impl Rules {
         if let Some((_, rules)) = known.filter(|(at, _)| *at == guild.state_seq) {
             return Ok(rules);
         }
-        let rules = super::rules(db, guild.id).await?;
+        let rules = Box::pin(super::rules(db, guild.id)).await?;
         let rules: Compiled = rules.into_iter().filter_map(CompiledRule::new).collect();
         let mut all = self.lock();
         if all.len() >= GUILDS_MAX {

@@ -50,6 +50,8 @@ const CHECKS_MAX: usize = 6;
 /// The permission check may come from memory: the writer refuses it if anything changed
 /// since, and it is made again.
 ///
+/// What few messages need is boxed: the future is moved several times for each of them.
+///
 /// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159,
 /// 50160, 50161, 50173, 50600, 160002, 160005, 160014, 200000, 520004.
 #[utoipa::path(
@@ -68,15 +70,17 @@ pub(super) async fn create_message(
         mut files,
     }: Upload<NewMessageForm>,
 ) -> Result<Response> {
-    let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
-    claimed.await?;
+    if !form.attachments.is_empty() {
+        let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
+        Box::pin(claimed).await?;
+    }
     let id = app.snowflakes.next()?;
     let mut draft = Message::new(id, channel_id, author.user().clone(), MessageKind::DEFAULT);
     draft.attachments = files.attach(&app.media, channel_id, &form.attachments, &[])?;
     form.fill(Sender::User, &mut draft)?;
     if form.needs_database() {
-        let mut db = app.db.acquire().await?;
-        form.fill_from_database(&mut db, &mut draft).await?;
+        let mut db = Box::pin(app.db.acquire()).await?;
+        Box::pin(form.fill_from_database(&mut db, &mut draft)).await?;
     }
     let mentions = form.mentions(Sender::User, &draft);
     let nonce = form.nonce.as_ref();
@@ -106,7 +110,7 @@ pub(super) async fn create_message(
         form.check_at(&app.db, &place, author.id).await?;
         let mut message = draft.clone();
         if let Some(reference) = &form.message_reference {
-            refer(&app, &author, &place, reference, &mut message).await?;
+            Box::pin(refer(&app, &author, &place, reference, &mut message)).await?;
         }
         if message.is_empty() {
             return Err(ErrorCode::EmptyMessage.into());
@@ -117,7 +121,7 @@ pub(super) async fn create_message(
         let texts = || all_texts(&message);
         let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
         if verdict.blocks() {
-            automod::act(&app, &author, &place, &verdict, None).await?;
+            Box::pin(automod::act(&app, &author, &place, &verdict, None)).await?;
         }
         // Last of all that may change a place: what is refused wakes no thread and opens no DM.
         if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
@@ -137,7 +141,10 @@ pub(super) async fn create_message(
         let json = answer(&message)?;
         let outcome = match message.poll {
             // A poll has rows of its own, which the writer does not know.
-            Some(_) => store_alone(&app, &author, &place, &message, enforced.as_deref()).await?,
+            Some(_) => {
+                let stored = store_alone(&app, &author, &place, &message, enforced.as_deref());
+                Box::pin(stored).await?
+            }
             None => {
                 let new = new_message(&place, &author, (message, &json), enforced.clone())?;
                 app.message_writer.store(new).await?
@@ -146,17 +153,16 @@ pub(super) async fn create_message(
         match outcome {
             Outcome::Stored => {
                 // The message is there whatever becomes of this: an error would have it sent again.
-                let acted = automod::act(&app, &author, &place, &verdict, Some(id)).await;
-                if let Err(error) = acted {
-                    tracing::error!(?error, "what automod does about a message was not done");
+                if !verdict.is_clean() {
+                    let acted = automod::act(&app, &author, &place, &verdict, Some(id));
+                    if let Err(error) = Box::pin(acted).await {
+                        tracing::error!(?error, "what automod does about a message was not done");
+                    }
                 }
                 return Ok(json_bytes_response(json));
             }
             Outcome::Duplicate(first) => {
-                let mut db = app.db.acquire().await?;
-                let mut first = load::message(&mut db, author.id, channel_id, first)
-                    .await?
-                    .ok_or(ErrorCode::UnknownMessage)?;
+                let mut first = Box::pin(earlier(&app, author.id, channel_id, first)).await?;
                 first.nonce = nonce.map(Nonce::to_json);
                 return Ok(Json(first).into_response());
             }
@@ -165,14 +171,24 @@ pub(super) async fn create_message(
                 readied = false;
                 app.access.forget(&author, channel_id);
                 app.tokens.forget(author.id);
-                let account = account::by_token(&app.db, author.token)
-                    .await?
-                    .ok_or(ErrorCode::Unauthorized)?;
-                author.account = Arc::new(account);
+                let account = Box::pin(account::by_token(&app.db, author.token)).await?;
+                author.account = Arc::new(account.ok_or(ErrorCode::Unauthorized)?);
             }
         }
     }
     Err(Error::Unavailable("the guild keeps changing"))
+}
+
+/// The message that has the nonce of a new one. Errors: 10008 if it was deleted since.
+async fn earlier(
+    app: &App,
+    reader: Id<marker::User>,
+    channel: Id<Channel>,
+    id: Id<marker::Message>,
+) -> Result<Message> {
+    let mut db = app.db.acquire().await?;
+    let found = load::message(&mut db, reader, channel, id).await?;
+    found.ok_or_else(|| ErrorCode::UnknownMessage.into())
 }
 
 /// Wakes a thread and joins it; opens a private channel for all. True if the place has changed.
@@ -181,8 +197,8 @@ pub(super) async fn create_message(
 async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bool> {
     match place {
         Place::Channel(_) => Ok(false),
-        Place::Thread(access) => threads::make_ready(app, author, access).await,
-        Place::Private(access) => dms::make_ready(app, author, access).await,
+        Place::Thread(access) => Box::pin(threads::make_ready(app, author, access)).await,
+        Place::Private(access) => Box::pin(dms::make_ready(app, author, access)).await,
     }
 }
 
@@ -274,17 +290,11 @@ pub(crate) async fn check_slowmode(
     }
     let key = keys::rate_limit(&format!("{what}:{}:{}", place.id(), author.id));
     let mut redis = app.redis.clone();
-    let asked: redis::RedisResult<(Option<String>, i64)> = redis::pipe()
-        .cmd("SET")
-        .arg(&key)
-        .arg(1)
-        .arg("NX")
-        .arg("EX")
-        .arg(seconds)
-        .cmd("PTTL")
-        .arg(&key)
-        .query_async(&mut redis)
-        .await;
+    let mut wait = redis::pipe();
+    wait.cmd("SET").arg(&key).arg(1).arg("NX").arg("EX");
+    wait.arg(seconds).cmd("PTTL").arg(&key);
+    let asked: redis::RedisResult<(Option<String>, i64)> =
+        Box::pin(wait.query_async(&mut redis)).await;
     match asked {
         Ok((None, left_ms)) if left_ms > 0 => Err(Error::Slowmode {
             retry_after: Duration::from_millis(left_ms as u64),

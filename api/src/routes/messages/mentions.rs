@@ -57,7 +57,7 @@ pub(super) async fn resolve_mentions(
     };
     let mut users = Vec::new();
     if !wanted.users.is_empty() {
-        let found = load::users(db, &ids_to_db(&wanted.users)).await?;
+        let found = Box::pin(load::users(db, &ids_to_db(&wanted.users))).await?;
         users.extend(
             wanted
                 .users

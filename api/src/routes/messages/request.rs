@@ -295,7 +295,7 @@ impl NewMessageForm {
             voice::check_at(place)?;
         }
         if !self.sticker_ids.is_empty() {
-            stickers::check(db, place, author, &self.sticker_ids).await?;
+            Box::pin(stickers::check(db, place, author, &self.sticker_ids)).await?;
         }
         Ok(())
     }
