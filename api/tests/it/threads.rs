@@ -537,11 +537,8 @@ async fn slowmode_holds_back_threads_of_messages_too(db: PgPool) {
         .expect(200);
     let mut threads = Vec::new();
     for text in ["one", "two"] {
-        let sent = app.post(
-            &alice,
-            &format!("{general}/messages"),
-            json!({ "content": text }),
-        );
+        let messages = format!("{general}/messages");
+        let sent = app.post(&alice, &messages, json!({ "content": text }));
         let sent = sent.await.expect(200);
         let id = sent["id"].as_str().unwrap();
         threads.push(format!("{general}/messages/{id}/threads"));

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use guildhall_gateway::bus::SnapshotRequest;
+use guildhall_gateway::bus::{IdentifyRequest, SnapshotRequest};
 use guildhall_shared::{
     model::{Platform, Presence, SessionState, Status},
     online,
