@@ -18,7 +18,7 @@ use crate::{
     app::App,
     error::Result,
     events, oauth,
-    routes::{members, relationships},
+    routes::{auth::DELETED_USER, dms, members, relationships},
     tickets,
 };
 
@@ -90,19 +90,22 @@ pub(crate) enum Told {
 
 /// Locks the realms that a change of an account is told to.
 pub(crate) async fn lock_for_change(db: &mut PgConnection, user: Id<marker::User>) -> Result<Told> {
-    let guilds = account::guild_ids(&mut *db, user).await?;
-    let told = if guilds.len() <= GUILDS_TOLD_AT_ONCE {
-        Told::Now(guilds)
-    } else {
-        Told::Later
-    };
-    let now = match &told {
-        Told::Now(guilds) => guilds.as_slice(),
-        Told::Later => &[],
-    };
-    let realms = now.iter().map(|guild| guild.cast()).chain([user.cast()]);
-    access::lock_realms(db, realms).await?;
-    Ok(told)
+    let known = account::guild_ids(&mut *db, user).await?;
+    if known.len() > GUILDS_TOLD_AT_ONCE {
+        access::lock_realms(db, [user.cast()]).await?;
+        return Ok(Told::Later);
+    }
+    let realms = known.iter().map(|guild| guild.cast()).chain([user.cast()]);
+    access::lock_realms(&mut *db, realms).await?;
+    // A guild that they joined before the lock was had is not locked: all are told in steps.
+    let guilds = account::guild_ids(db, user).await?;
+    let are_locked = guilds
+        .iter()
+        .all(|guild| known.binary_search(guild).is_ok());
+    Ok(match are_locked {
+        true => Told::Now(guilds),
+        false => Told::Later,
+    })
 }
 
 /// Numbers USER_UPDATE for the user and GUILD_MEMBER_UPDATE for their guilds. After the
@@ -134,7 +137,7 @@ pub(crate) fn tell_later(app: &App, told: &Told) {
 /// Empties a deleted account, so that nobody can use or find it, and leaves the rest to
 /// [`work_in_background`]. Its realm's head is locked.
 pub(crate) async fn bury(db: &mut PgConnection, user: Id<marker::User>) -> Result<()> {
-    let name = format!("deleted_user_{:x}", user.get());
+    let name = format!("{DELETED_USER}{:x}", user.get());
     sqlx::query!(
         "update account set
            state = 3, username = $2, discriminator = '0', global_name = 'Deleted User',
@@ -160,7 +163,7 @@ pub(crate) async fn bury(db: &mut PgConnection, user: Id<marker::User>) -> Resul
 pub(crate) enum Job {
     /// GUILD_MEMBER_UPDATE in all its guilds.
     TellGuilds = 1,
-    /// Out of its guilds, and everything that was its alone away.
+    /// Out of its guilds and group DMs, and everything that was its alone away.
     Erase = 2,
 }
 
@@ -300,6 +303,7 @@ pub(crate) async fn append_member_update(
 /// One step; false when there is none left.
 async fn erase_some(app: &App, user: Id<marker::User>) -> Result<bool> {
     if leave_some_guilds(app, user).await?
+        || dms::leave_group(app, user).await?
         || relationships::erase_some(app, user, OTHERS_AT_ONCE).await?
         || erase_some_rows(app, user).await?
     {

@@ -28,7 +28,7 @@ use crate::{
     app::App,
     auth::CurrentUser,
     collect,
-    error::Result,
+    error::{Error, Result},
     events,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
@@ -143,7 +143,8 @@ impl Form for CreateDm {
         if self.recipient_id.is_none() && self.recipients.is_empty() {
             form.add("recipient_id", Fault::Required);
         }
-        if self.recipients.len() >= RECIPIENTS_MAX {
+        let others: BTreeSet<_> = self.recipient_id.iter().chain(&self.recipients).collect();
+        if others.len() >= RECIPIENTS_MAX {
             let (min, max) = (1, RECIPIENTS_MAX - 1);
             form.add("recipients", Fault::BadLength { min, max });
         }
@@ -564,6 +565,36 @@ async fn remove(
     };
     told.extend(messages::post_in(db, &audience, None, &notice).await?);
     Ok(told)
+}
+
+/// Takes a deleted account out of one of its group DMs; false if it is in none.
+pub(crate) async fn leave_group(app: &App, user: Id<marker::User>) -> Result<bool> {
+    let group = sqlx::query_scalar!(
+        "select r.channel_id from private_recipient r join channel c using (channel_id)
+         where r.user_id = $1 and c.kind = $2 limit 1",
+        user.to_db(),
+        i16::from(ChannelKind::GROUP_DM.0),
+    )
+    .fetch_optional(&app.db)
+    .await?;
+    let Some(group) = group else { return Ok(false) };
+    let group: Id<marker::Channel> = Id::from_db(group);
+    let mut tx = app.db.begin().await?;
+    lock_with(&mut tx, group, user).await?;
+    let access = match access::place_unchecked(&mut tx, user, group).await {
+        Ok(Place::Private(access)) => access,
+        // They were taken out meanwhile.
+        Ok(_) | Err(Error::Code(ErrorCode::UnknownChannel)) => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let target = messages::load::users(&mut *tx, &[user.to_db()])
+        .await?
+        .remove(&user)
+        .ok_or(ErrorCode::UnknownUser)?;
+    let told = remove(app, &mut tx, &target.clone(), &access, target).await?;
+    tx.commit().await?;
+    app.publisher.publish(told);
+    Ok(true)
 }
 
 #[derive(Debug, Default, Deserialize, ToSchema)]

@@ -77,6 +77,7 @@ async fn user_disable(
     confirm(&app, &caller, shown, &body).await?;
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [caller.id.cast()]).await?;
+    caller.require_session(&mut tx).await?;
     sqlx::query!(
         "update account set state = 1 where user_id = $1 and state = 0",
         caller.id.to_db(),
@@ -92,8 +93,8 @@ async fn user_disable(
 }
 
 /// Deletes the account. What the user wrote stays, by a deleted user; they leave their
-/// guilds, and everything of theirs goes, in steps after the answer. Tokens of their bots are
-/// void too.
+/// guilds and group DMs, and everything of theirs goes, in steps after the answer. Tokens of
+/// their bots are void too.
 ///
 /// Errors: 401, 20001, 40011 while they own guilds, 50035, 60003, 60008.
 #[utoipa::path(
@@ -121,6 +122,7 @@ async fn user_delete(
     all.push(caller.id);
     all.sort_unstable();
     access::lock_realms(&mut tx, all.iter().map(|&user| realm(user))).await?;
+    caller.require_session(&mut tx).await?;
     let owns = sqlx::query_scalar!(
         r#"select exists (select from guild where owner_id = $1) as "owns!""#,
         caller.id.to_db(),

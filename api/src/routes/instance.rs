@@ -392,9 +392,9 @@ struct WellKnownBase {
 struct WellKnownGateway {
     base_url: String,
     /// Of payloads.
-    encoding: [&'static str; 1],
-    /// Of the connection; none yet.
-    compression: [&'static str; 0],
+    encoding: [&'static str; 2],
+    /// Of the connection.
+    compression: [&'static str; 2],
 }
 
 async fn well_known_client(State(app): State<App>) -> Json<WellKnown> {
@@ -412,8 +412,8 @@ async fn well_known_client(State(app): State<App>) -> Json<WellKnown> {
         },
         gateway: WellKnownGateway {
             base_url: app.config.gateway_url.clone(),
-            encoding: ["json"],
-            compression: [],
+            encoding: ["json", "etf"],
+            compression: ["zlib-stream", "zstd-stream"],
         },
     })
 }

@@ -9,7 +9,7 @@ mod bans;
 pub(crate) mod cdn;
 mod channels;
 mod commands;
-mod dms;
+pub(crate) mod dms;
 mod emojis;
 mod farewell;
 mod gateway;

@@ -220,7 +220,9 @@ async fn mutual_guilds(
     other: Id<marker::User>,
 ) -> Result<Vec<MutualGuild>> {
     let rows = sqlx::query!(
+        // Members of a deleted guild stay until they are collected.
         "select o.guild_id, o.nick from member m join member o using (guild_id)
+         join guild using (guild_id)
          where m.user_id = $1 and o.user_id = $2 order by o.guild_id limit $3",
         caller.to_db(),
         other.to_db(),

@@ -91,6 +91,7 @@ async fn message_ack(
 ) -> Result<Json<AckToken>> {
     user.require_human()?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.id.cast()]).await?;
     access::place(&mut tx, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
     let event = acknowledge(&mut tx, user.id, channel_id, message_id, &ack).await?;
     tx.commit().await?;
@@ -98,7 +99,8 @@ async fn message_ack(
     Ok(Json(AckToken { token: None }))
 }
 
-/// Stores an acknowledgement and numbers its event; none if it says nothing new.
+/// Stores an acknowledgement and numbers its event; none if it says nothing new. The user's realm
+/// is locked before: acknowledgements of one person do not wait for each other in a circle.
 ///
 /// What came after the message is counted by who reads it (`guildhall_store::read_state`), but
 /// for a manual one with a count of its own: that is the count of all there is now.
@@ -200,6 +202,7 @@ async fn pins_ack(
 ) -> Result<StatusCode> {
     user.require_human()?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.id.cast()]).await?;
     access::place(&mut tx, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
     let settings = sqlx::query_scalar!(
         r#"select settings as "settings: Jsonb<ChannelSettings>" from channel where channel_id = $1"#,
@@ -239,6 +242,7 @@ async fn guild_ack(
 ) -> Result<StatusCode> {
     user.require_human()?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.id.cast()]).await?;
     let guild = access::guild(&mut *tx, &user, guild_id, Permissions::empty()).await?;
     let channels = guildhall_store::guild::channels(&mut *tx, guild_id).await?;
     let mut events = Vec::new();
@@ -296,6 +300,7 @@ async fn ack_bulk(
 ) -> Result<StatusCode> {
     user.require_human()?;
     let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [user.id.cast()]).await?;
     let mut events = Vec::new();
     for entry in body.read_states {
         let channel = entry.channel_id;

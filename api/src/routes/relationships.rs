@@ -204,8 +204,8 @@ async fn befriend(app: &App, caller: &CurrentUser, other: Id<marker::User>) -> R
         Some(Friend) => return Err(ErrorCode::AlreadyFriends.into()),
         Some(Outgoing) => return Ok(StatusCode::NO_CONTENT),
         Some(Incoming) => {
+            // Who asked has counted the friend since.
             require_room(&mut tx, me).await?;
-            require_room(&mut tx, other).await?;
             [(me, other, Friend), (other, me, Friend)]
         }
         Some(Blocked) | None => {
@@ -368,7 +368,7 @@ async fn require_welcome(
     }
     let shared = sqlx::query!(
         r#"select exists (
-             select from member m join member o using (guild_id)
+             select from member m join member o using (guild_id) join guild using (guild_id)
              where m.user_id = $1 and o.user_id = $2) as "guild!",
            exists (
              select from relationship m join relationship o using (other_id)

@@ -193,7 +193,8 @@ async fn update_my_user(
         body.global_name.is_some(),
         body.global_name
             .as_ref()
-            .and_then(|name| name.as_deref().map(super::clean)),
+            .and_then(|name| name.as_deref().map(super::clean))
+            .filter(|name| !name.is_empty()),
         body.avatar.is_some(),
         body.banner.is_some(),
         body.accent_color.is_some(),

@@ -237,6 +237,26 @@ async fn a_group_takes_friends_in_and_lets_them_go(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_group_has_ten_people_whatever_field_names_them(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let mut friends = Vec::new();
+    for n in 0..10 {
+        let friend = app.user(&format!("friend{n}")).await;
+        relate(&app, &alice, &friend, 1).await;
+        friends.push(friend.id);
+    }
+    let path = "/users/@me/channels";
+    let body = json!({ "recipient_id": friends[9], "recipients": friends[..9] });
+    app.post(&alice, path, body)
+        .await
+        .expect_fault("recipients", "BASE_TYPE_BAD_LENGTH");
+    let body = json!({ "recipient_id": friends[8], "recipients": friends[..9] });
+    let group = app.post(&alice, path, body).await.expect(200);
+    assert_eq!(group["recipients"].as_array().unwrap().len(), 9);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_dm_becomes_a_group_of_friends_only(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, carol, bot) = friends(&app).await;

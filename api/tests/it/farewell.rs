@@ -309,3 +309,78 @@ async fn a_new_address_is_to_be_verified_and_needs_both_factors(db: PgPool) {
     assert!(refused["mfa"]["ticket"].is_string());
     assert_ne!(refused, Value::Null);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_deleted_account_leaves_its_group_dms_to_the_others(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = register(&app, "alice").await;
+    let (bob, carol) = (app.user("bob").await, app.user("carol").await);
+    for friend in [&bob, &carol] {
+        for (one, other) in [(&alice, friend), (friend, &alice)] {
+            let path = format!("/users/@me/relationships/{}", other.id);
+            app.put(one, &path, json!({})).await.expect(204);
+        }
+    }
+    let body = json!({ "recipients": [bob.id, carol.id] });
+    let group = app.post(&alice, "/users/@me/channels", body).await;
+    let group = group.expect(200);
+    app.post(&alice, "/users/@me/delete", json!({ "password": PASSWORD }))
+        .await
+        .expect(204);
+    worked_off(&app).await;
+    let path = format!("/channels/{}", group["id"].as_str().unwrap());
+    let left = app.get(&carol, &path).await.expect(200);
+    assert_eq!(left["owner_id"], json!(bob.id));
+    assert_eq!(left["recipients"].as_array().unwrap().len(), 1);
+    let names = app.event_names(carol.id).await;
+    assert!(names.contains(&"CHANNEL_RECIPIENT_REMOVE"), "{names:?}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_change_reaches_a_guild_that_is_joined_meanwhile(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, owner) = (app.user("alice").await, app.user("owner").await);
+    let guild = app.guild(&owner, "home").await;
+    let held = app.hold(alice.id).await;
+    let change = app.patch(&alice, "/users/@me", json!({ "global_name": "Alice" }));
+    let (reply, ()) = tokio::join!(change, async {
+        app.until_somebody_waits().await;
+        app.join(&alice, guild).await;
+        held.commit().await.unwrap();
+    });
+    reply.expect(200);
+    worked_off(&app).await;
+    let events = app.events(guild.id).await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!(events[0].0, "GUILD_MEMBER_UPDATE");
+    assert_eq!(events[0].1["user"]["global_name"], "Alice");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_that_is_deleted_makes_nobody_known(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    // Members stay until they are collected.
+    sqlx::query("insert into member (guild_id, user_id) values (5, $1), (5, $2)")
+        .bind(alice.id.to_db())
+        .bind(bob.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.get(&bob, &format!("/users/{}/profile", alice.id))
+        .await
+        .expect_error(403, 50001);
+    let closed = json!({
+        "friend_source_flags": { "all": false, "mutual_friends": false, "mutual_guilds": true },
+    });
+    app.patch(&alice, "/users/@me/settings", closed)
+        .await
+        .expect(200);
+    app.put(
+        &bob,
+        &format!("/users/@me/relationships/{}", alice.id),
+        json!({}),
+    )
+    .await
+    .expect_error(400, 80000);
+}

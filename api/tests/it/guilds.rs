@@ -245,3 +245,20 @@ async fn the_owner_ends_a_guild(db: PgPool) {
     );
     assert!(app.events(bob.id).await.is_empty());
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn guilds_that_are_deleted_leave_room_for_others(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    // Members stay until they are collected.
+    sqlx::query(
+        "insert into member (guild_id, user_id) select n, $1 from generate_series(1000, 1099) n",
+    )
+    .bind(alice.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    app.post(&alice, "/guilds", json!({ "name": "Hall" }))
+        .await
+        .expect(201);
+}

@@ -47,6 +47,11 @@ async fn it_introduces_itself_without_a_token(db: PgPool) {
         let body = app.send(app.client.get(url)).await.expect(200);
         assert!(!body[field].is_null());
     }
+    let url = format!("{}/.well-known/spacebar/client", app.origin);
+    let body = app.send(app.client.get(url)).await.expect(200);
+    let (encoding, compression) = (["json", "etf"], ["zlib-stream", "zstd-stream"]);
+    assert_eq!(body["gateway"]["encoding"], json!(encoding));
+    assert_eq!(body["gateway"]["compression"], json!(compression));
     let location = app
         .request(Method::GET, "/auth/location-metadata")
         .header("accept-language", "de-at,de;q=0.9");

@@ -350,3 +350,26 @@ async fn a_body_announced_as_too_large_is_refused_before_it_comes(db: PgPool) {
     assert_eq!(reply.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(reply.body["code"], 40005);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_owner_of_a_bot_gives_it_its_pictures(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, mallory) = (app.user("alice").await, app.user("mallory").await);
+    let bot = app.bot(&alice, "Ping").await;
+    let path = format!("/applications/{}/bot", bot.id);
+    let body = json!({ "avatar": data_uri(&png(10, 10)), "banner": data_uri(&png(20, 10)) });
+    app.patch(&mallory, &path, body.clone())
+        .await
+        .expect_error(403, 20012);
+    assert_eq!(app.files().await, (0, 0));
+    let changed = app.patch(&alice, &path, body).await.expect(200);
+    let me = app.get(&bot, "/users/@me").await.expect(200);
+    for field in ["avatar", "banner"] {
+        assert_eq!(changed[field].as_str().unwrap().len(), 32);
+        assert_eq!(me[field], changed[field]);
+    }
+    let cleared = app.patch(&alice, &path, json!({ "avatar": null })).await;
+    let cleared = cleared.expect(200);
+    assert_eq!(cleared["avatar"], Value::Null);
+    assert_eq!(cleared["banner"], changed["banner"]);
+}

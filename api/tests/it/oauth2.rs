@@ -326,6 +326,14 @@ async fn codes_work_once_and_for_their_client(db: PgPool) {
         }
     }
 
+    let odd = format!(
+        "/oauth2/authorize?client_id={id}&scope=identify&response_type=code\
+         &redirect_uri={REDIRECT}&code_challenge_method=S256&code_challenge=%00{verifier}"
+    );
+    app.post(&bob, &odd, json!({}))
+        .await
+        .expect_fault("code_challenge", "STRING_TYPE_REGEX");
+
     let foreign = format!(
         "/oauth2/authorize?client_id={id}&scope=identify&response_type=code&redirect_uri=http://evil/"
     );

@@ -120,3 +120,38 @@ async fn mentions_are_listed_until_they_are_taken_off(db: PgPool) {
     let none = app.get(&bob, "/users/@me/mentions").await.expect(200);
     assert_eq!(none, json!([]));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn acknowledgements_of_one_person_do_not_wait_in_a_circle(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (_, bob, hall, sent) = hall(&app).await;
+    let channel = format!("/channels/{}", hall.general);
+    let entry = json!({ "channel_id": hall.general, "message_id": sent[0] });
+    for (path, body) in [
+        (format!("{channel}/messages/{}/ack", sent[0]), json!({})),
+        (format!("{channel}/pins/ack"), json!({})),
+        (format!("/guilds/{}/ack", hall.id), json!({})),
+        (
+            "/read-states/ack-bulk".to_owned(),
+            json!({ "read_states": [entry] }),
+        ),
+    ] {
+        let mut held = app.hold(bob.id).await;
+        let request = app.post(&bob, &path, body);
+        let (reply, ()) = tokio::join!(request, async {
+            app.until_somebody_waits().await;
+            // Another one, of the same channel, that came first.
+            sqlx::query(
+                "insert into read_state (user_id, channel_id) values ($1, $2)
+                 on conflict (user_id, channel_id) do update set mention_count = 0",
+            )
+            .bind(bob.id.to_db())
+            .bind(hall.general.to_db())
+            .execute(&mut *held)
+            .await
+            .unwrap();
+            held.commit().await.unwrap();
+        });
+        assert!(reply.status.is_success(), "{path}: {:#}", reply.body);
+    }
+}

@@ -235,3 +235,26 @@ async fn two_requests_that_cross_make_friends(db: PgPool) {
     assert_eq!(kinds(&app, &alice).await, [(bob.id.to_string(), 1)]);
     assert_eq!(kinds(&app, &bob).await, [(alice.id.to_string(), 1)]);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_asked_for_their_last_friend_gets_them(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    sqlx::query(
+        "with people as (
+           insert into account (user_id, username)
+           select n, 'friend' || n from generate_series(1000, 1998) n returning user_id)
+         insert into relationship (user_id, other_id, kind) select $1, user_id, 1 from people",
+    )
+    .bind(bob.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    app.put(&bob, &to(&alice), json!({})).await.expect(204);
+    app.put(&alice, &to(&bob), json!({})).await.expect(204);
+    assert_eq!(kinds(&app, &alice).await, [(bob.id.to_string(), 1)]);
+    let carol = app.user("carol").await;
+    app.put(&bob, &to(&carol), json!({}))
+        .await
+        .expect_error(400, 30002);
+}

@@ -246,6 +246,48 @@ async fn what_a_password_opened_is_shut_when_it_is_changed_meanwhile(db: PgPool)
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_session_that_ends_meanwhile_disables_and_deletes_nothing(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for (name, what) in [("alice", "disable"), ("bob", "delete")] {
+        let user = register(&app, name).await;
+        let held = app.hold(user.id).await;
+        let path = format!("/users/@me/{what}");
+        let request = app.post(&user, &path, json!({ "password": PASSWORD }));
+        let ended = change_meanwhile(&app, held, "delete from auth_token");
+        let (reply, ()) = tokio::join!(request, ended);
+        reply.expect_error(401, 0);
+        let state: i16 = sqlx::query_scalar("select state from account where user_id = $1")
+            .bind(user.id.to_db())
+            .fetch_one(&app.db)
+            .await
+            .unwrap();
+        assert_eq!(state, 0, "{what}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_postgres_refuses_names_no_session_and_no_account(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let body = json!({
+        "username": "alice", "password": PASSWORD, "global_name": "Al\u{0}ice",
+    });
+    let alice = app.post_anonymously("/auth/register", body).await;
+    let alice = user_of(&alice.expect(201));
+    let me = app.get(&alice, "/users/@me").await.expect(200);
+    assert_eq!(me["global_name"], "Alice");
+    let nameless = app.patch(&alice, "/users/@me", json!({ "global_name": "\u{0}" }));
+    assert_eq!(nameless.await.expect(200)["global_name"], Value::Null);
+    let body = json!({ "login": "bo\u{0}b", "password": PASSWORD });
+    app.post_anonymously("/auth/login", body)
+        .await
+        .expect_fault("login", "INVALID_LOGIN");
+    let names = json!({ "session_id_hashes": ["a\u{0}b"] });
+    app.post(&alice, "/auth/sessions/logout", names)
+        .await
+        .expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_session_that_ends_meanwhile_sets_no_password_and_no_address(db: PgPool) {
     let app = TestApp::new(db).await;
     for (name, change) in [

@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::lock_own_bot;
+use super::{find, lock_own_bot};
 use crate::{
     app::App,
     auth::{self, CurrentUser},
     error::Result,
     extract::{Form, Json, Path},
-    form::{Fault, FormErrors},
+    form::FormErrors,
+    media::{ImageOf, check_image, store_optional_image},
     routes::{
         auth::{append_revocation, check_bot_name, taken_name_or_email},
         clean,
@@ -116,10 +117,7 @@ impl Form for UpdateBot {
             check_bot_name(form, "username", name);
         }
         for (path, image) in [("avatar", &self.avatar), ("banner", &self.banner)] {
-            if let Some(Some(_)) = image {
-                let message = "This server does not take images yet.";
-                form.add(path, Fault::Other("IMAGE_INVALID", message.into()));
-            }
+            check_image(form, path, image.as_ref().and_then(Option::as_deref));
         }
     }
 }
@@ -137,19 +135,31 @@ pub(super) async fn application_bot_update(
     Path(application_id): Path<Id<marker::Application>>,
     Json(body): Json<UpdateBot>,
 ) -> Result<Json<User>> {
+    // Before pictures are kept, and again with its row locked.
+    let bot = find(&app.db, &app.config.cluster_key, application_id).await?;
+    if bot.owner.id != caller.id {
+        return Err(ErrorCode::NotAuthorizedOnApplication.into());
+    }
+    let bot = bot.bot.id;
+    let of = ImageOf::UserAvatar(bot);
+    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let of = ImageOf::UserBanner(bot);
+    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
-    let bot = lock_own_bot(&mut tx, &caller, application_id).await?;
+    lock_own_bot(&mut tx, &caller, application_id).await?;
     let told = crate::account::lock_for_change(&mut tx, bot).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
-           avatar = case when $3 then null else avatar end,
-           banner = case when $4 then null else banner end
+           avatar = case when $3 then $4 else avatar end,
+           banner = case when $5 then $6 else banner end
          where user_id = $1",
         bot.to_db(),
         body.username.as_deref().map(clean),
-        body.avatar.is_some(),
-        body.banner.is_some(),
+        avatar.is_some(),
+        avatar.flatten(),
+        banner.is_some(),
+        banner.flatten(),
     )
     .execute(&mut *tx)
     .await

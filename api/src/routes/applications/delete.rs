@@ -18,7 +18,10 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     extract::Path,
-    routes::{auth::append_revocation, members},
+    routes::{
+        auth::{DELETED_BOT, append_revocation},
+        members,
+    },
     second_factor::SecondFactor,
 };
 
@@ -79,7 +82,10 @@ pub(crate) async fn finish_deletions(app: &App) -> Result<()> {
     .fetch_all(&app.db)
     .await?;
     for id in marked {
-        finish(app, Id::from_db(id), GUILDS_PER_ROUND_MAX).await?;
+        // One that fails keeps no other from being done.
+        if let Err(error) = finish(app, Id::from_db(id), GUILDS_PER_ROUND_MAX).await {
+            tracing::warn!(?error, "an application is not yet wholly deleted");
+        }
     }
     Ok(())
 }
@@ -104,10 +110,11 @@ async fn finish(app: &App, id: Id<marker::Application>, guilds_max: usize) -> Re
     .execute(&mut *tx)
     .await?;
     sqlx::query!(
-        "update account set username = 'deleted_bot_' || user_id, global_name = null,
-                            avatar = null, banner = null, bio = ''
+        "update account set username = $2, global_name = null, avatar = null, banner = null,
+                            bio = ''
          where user_id = $1",
         bot.to_db(),
+        format!("{DELETED_BOT}{bot}"),
     )
     .execute(&mut *tx)
     .await?;

@@ -16,6 +16,7 @@ use crate::{
     extract::{Form, Json},
     form::{Fault, FormErrors},
     rate_limit::Limit,
+    routes::clean,
     second_factor,
     sessions::{self, Client, Which},
     tickets::{self, Purpose},
@@ -98,7 +99,7 @@ pub(super) async fn auth_login(
         body.login.unwrap_or_default(),
         body.password.unwrap_or_default(),
     );
-    let login = login.trim().to_lowercase();
+    let login = clean(&login).to_lowercase();
     app.limiter
         .attempt(&format!("login:{login}"), TRIES)
         .await?;

@@ -79,12 +79,16 @@ pub(crate) fn check_bot_name(form: &mut FormErrors, path: &str, name: &str) {
     check_reserved(form, path, name.trim());
 }
 
+/// What the names of deleted accounts begin with. Nobody else's does: each is free when it is
+/// needed.
+pub(crate) const DELETED_USER: &str = "deleted_user_";
+pub(crate) const DELETED_BOT: &str = "deleted_bot_";
+
 fn check_reserved(form: &mut FormErrors, path: &str, name: &str) {
-    if ["everyone", "here", "discord", "system"]
-        .iter()
-        .any(|word| name.eq_ignore_ascii_case(word))
-    {
-        let message = format!("Username cannot be \"{}\"", name.to_ascii_lowercase());
+    let name = name.to_ascii_lowercase();
+    let is_word = ["everyone", "here", "discord", "system"].contains(&&*name);
+    if is_word || name.starts_with(DELETED_USER) || name.starts_with(DELETED_BOT) {
+        let message = format!("Username cannot be \"{name}\"");
         form.add(
             path,
             Fault::Other("USERNAME_INVALID_CONTAINS", message.into()),
@@ -147,6 +151,8 @@ mod tests {
             "a b",
             "everyone",
             "here",
+            "deleted_user_1f",
+            "deleted_bot_17",
             "ä1",
             "a@b",
             "",
@@ -156,6 +162,7 @@ mod tests {
         }
         assert!(is_good(|form| check_bot_name(form, "u", "Ping Bot")));
         assert!(!is_good(|form| check_bot_name(form, "u", "@Ping")));
+        assert!(!is_good(|form| check_bot_name(form, "u", "Deleted_User_1")));
     }
 
     #[test]

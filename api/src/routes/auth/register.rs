@@ -12,7 +12,7 @@ use crate::{
     events,
     extract::{Form, Json},
     form::{Fault, FormErrors},
-    routes::policies,
+    routes::{clean, policies},
     sessions::{self, Client},
 };
 
@@ -107,7 +107,10 @@ pub(super) async fn auth_register(
          values ($1, $2, $3, $4, $5, $6)",
         id.to_db(),
         username,
-        body.global_name.as_deref().map(str::trim),
+        body.global_name
+            .as_deref()
+            .map(clean)
+            .filter(|name| !name.is_empty()),
         email,
         password_hash,
         body.date_of_birth.as_deref().and_then(parse_date),

@@ -188,7 +188,9 @@ async fn settings(db: &mut PgConnection, guild: Id<Guild>) -> Result<model::Guil
 /// Errors: 30001.
 pub(crate) async fn check_guild_count(db: &mut PgConnection, user: Id<User>) -> Result<()> {
     let count = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from member where user_id = $1"#,
+        // Members of a deleted guild stay until they are collected.
+        r#"select count(*) as "count!" from member join guild using (guild_id)
+           where user_id = $1"#,
         user.to_db(),
     )
     .fetch_one(db)

@@ -146,10 +146,13 @@ impl Form for AuthorizeQuery {
         if let Some(state) = &self.state {
             form.length("state", state, 0..=STATE_LENGTH_MAX);
         }
-        if let Some(challenge) = &self.code_challenge
-            && !(43..=128).contains(&challenge.len())
-        {
-            form.add("code_challenge", Fault::BadLength { min: 43, max: 128 });
+        if let Some(challenge) = &self.code_challenge {
+            let is_unreserved = |c: u8| c.is_ascii_alphanumeric() || b"-._~".contains(&c);
+            if !(43..=128).contains(&challenge.len()) {
+                form.add("code_challenge", Fault::BadLength { min: 43, max: 128 });
+            } else if !challenge.bytes().all(is_unreserved) {
+                form.add("code_challenge", Fault::NotMatching);
+            }
         }
         if let Some(method) = &self.code_challenge_method
             && method != "S256"
