@@ -35,11 +35,16 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Makes or takes the folder.
+    /// Makes or takes the folder; `own_postgres` says whether there will be a Postgres in it, which
+    /// must be installed by now: as root its user is needed.
     ///
     /// Errors: another `up` holds it.
-    pub(crate) fn take() -> Result<Self> {
-        let account = postgres_account()?;
+    pub(crate) fn take(own_postgres: bool) -> Result<Self> {
+        let account = if own_postgres {
+            postgres_account()?
+        } else {
+            None
+        };
         let root = checkout().join(".guildhall");
         for folder in [&root, &root.join("logs"), &root.join("run")] {
             fs::create_dir_all(folder)
