@@ -6,34 +6,35 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use anyhow::Result;
 use xtask::servers::{Binaries, Postgres, PostgresOptions, Redis, random_secret, scratch_root};
 
 /// A new folder, named as those that a later run removes if this one is killed.
-fn scratch(kind: &str) -> PathBuf {
+fn scratch(kind: &str) -> Result<PathBuf> {
     let name = format!("{kind}-{}", std::process::id());
-    let folder = scratch_root().unwrap().join(name);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+    let folder = scratch_root()?.join(name);
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
 }
 
-fn kept_in(folder: &Path) -> PostgresOptions {
-    PostgresOptions {
+fn kept_in(folder: &Path) -> Result<PostgresOptions> {
+    Ok(PostgresOptions {
         folder: folder.to_owned(),
         port: None,
-        password: random_secret().unwrap(),
+        password: random_secret()?,
         durable: false,
         connections_max: 20,
         log: folder.join("postgres.log"),
         pid_file: Some(folder.join("postgres.pid")),
         dies_with_parent: false,
-    }
+    })
 }
 
 #[test]
 fn a_data_folder_is_whole_as_soon_as_it_is_there() {
     let programs = Binaries::find().unwrap().postgres;
-    let folder = scratch("whole");
-    let options = kept_in(&folder);
+    let folder = scratch("whole").unwrap();
+    let options = kept_in(&folder).unwrap();
     let data = folder.join("data");
     let start = thread::spawn(move || Postgres::start(&programs, options));
     while !data.join("PG_VERSION").exists() && !start.is_finished() {
@@ -49,8 +50,8 @@ fn a_data_folder_is_whole_as_soon_as_it_is_there() {
 #[test]
 fn data_is_served_by_the_version_that_made_it() {
     let programs = Binaries::find().unwrap().postgres;
-    let folder = scratch("version");
-    let options = kept_in(&folder);
+    let folder = scratch("version").unwrap();
+    let options = kept_in(&folder).unwrap();
     drop(Postgres::start(&programs, options.clone()).unwrap());
     // Of another version, or of none.
     let others = folder.join("others");

@@ -252,7 +252,7 @@ impl Postgres {
         let made_by = fs::read_to_string(self.data_folder().join("PG_VERSION"))
             .context("cannot read PG_VERSION")?;
         let made_by = made_by.trim();
-        let wanted = made_by.parse().ok();
+        let wanted: Option<u32> = made_by.parse().ok();
         if version(&self.programs.join("postgres")) == wanted {
             return Ok(());
         }
