@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::{env, thread};
+use std::{env, path, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -40,6 +40,11 @@ pub(crate) fn cargo() -> Command {
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             command.env_remove(&name);
         }
+    }
+    // If it is relative, then to the folder we were started in.
+    let target = env::var_os("CARGO_TARGET_DIR").and_then(|folder| path::absolute(folder).ok());
+    if let Some(target) = target {
+        command.env("CARGO_TARGET_DIR", target);
     }
     command.current_dir(checkout());
     command

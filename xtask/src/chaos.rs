@@ -49,6 +49,7 @@ pub(crate) struct Chaos {
 
 pub(crate) fn run(arguments: &Chaos) -> Result<ExitCode> {
     sweep()?;
+    install::databases()?; // what is missing is said before a long build
     if arguments.prove {
         return prove();
     }

@@ -8,7 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::cargo;
 use crate::process::in_path;
-use crate::servers::{Binaries, checkout, target_folder};
+use crate::servers::{
+    Binaries, POSTGRES_VARIABLE, REDIS_VARIABLE, checkout, target_folder, version,
+};
 
 /// Something we need from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,31 @@ enum Need {
     Python,
     Browser,
 }
+
+impl Need {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "Postgres 15 or later",
+            Self::Redis => "Redis 7 or later (or Valkey)",
+            Self::Node => "Node.js 18 or later with npm",
+            Self::Python => "Python 3 with venv",
+            Self::Browser => "Chromium or Chrome",
+        }
+    }
+
+    /// What names one that is elsewhere, or that no package manager has, and what it names.
+    fn variable(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Postgres => Some((POSTGRES_VARIABLE, "the folder of `postgres` and `initdb`")),
+            Self::Redis => Some((REDIS_VARIABLE, "the server's program")),
+            Self::Browser => Some((BROWSER_VARIABLE, "the browser's program")),
+            Self::Node | Self::Python => None,
+        }
+    }
+}
+
+const BROWSER_VARIABLE: &str = "CHROMIUM";
+const NODE_MIN: u32 = 18;
 
 /// How a system installs packages.
 struct Manager {
@@ -103,42 +130,44 @@ const MANAGERS: &[Manager] = &[
 ///
 /// Errors: what is missing cannot be installed from here; the text says what to run.
 pub(crate) fn databases() -> Result<Binaries> {
-    let missing = [
-        Binaries::find_postgres()
-            .is_none()
-            .then_some(Need::Postgres),
-        Binaries::find_redis().is_none().then_some(Need::Redis),
-    ];
-    install(&missing.into_iter().flatten().collect::<Vec<_>>())?;
+    servers(true, true)?;
     Ok(Binaries {
         postgres: postgres()?,
         redis: redis()?,
     })
 }
 
+/// Those of the two that are wanted, together, so that what is missing is said once.
+pub(crate) fn servers(postgres: bool, redis: bool) -> Result<()> {
+    let missing = [
+        (postgres && Binaries::find_postgres().is_none()).then_some(Need::Postgres),
+        (redis && Binaries::find_redis().is_none()).then_some(Need::Redis),
+    ];
+    install(&missing.into_iter().flatten().collect::<Vec<_>>())
+}
+
 /// The folder of Postgres' programs.
 pub(crate) fn postgres() -> Result<PathBuf> {
-    if Binaries::find_postgres().is_none() {
-        install(&[Need::Postgres])?;
-    }
-    Binaries::find_postgres().context("Postgres is still missing after its installation")
+    servers(true, false)?;
+    Binaries::find_postgres().with_context(|| still_missing(Need::Postgres))
 }
 
 /// The Redis or Valkey server.
 pub(crate) fn redis() -> Result<PathBuf> {
-    if Binaries::find_redis().is_none() {
-        install(&[Need::Redis])?;
-    }
-    Binaries::find_redis().context("Redis is still missing after its installation")
+    servers(false, true)?;
+    Binaries::find_redis().with_context(|| still_missing(Need::Redis))
 }
 
 /// Node and npm, for the tests that run discord.js.
 pub(crate) fn node() -> Result<()> {
-    let missing = || in_path("node").is_none() || in_path("npm").is_none();
+    let missing = || {
+        let node = in_path("node").and_then(|node| version(&node));
+        node < Some(NODE_MIN) || in_path("npm").is_none()
+    };
     if missing() {
         install(&[Need::Node])?;
         if missing() {
-            bail!("node and npm are still missing after their installation");
+            bail!(still_missing(Need::Node));
         }
     }
     Ok(())
@@ -147,12 +176,13 @@ pub(crate) fn node() -> Result<()> {
 /// Chromium, for the test of the operators' page. `CHROMIUM` may name another.
 pub(crate) fn browser() -> Result<()> {
     const NAMES: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
-    let missing =
-        || env::var_os("CHROMIUM").is_none() && NAMES.iter().all(|name| in_path(name).is_none());
+    let missing = || {
+        env::var_os(BROWSER_VARIABLE).is_none() && NAMES.iter().all(|name| in_path(name).is_none())
+    };
     if missing() {
         install(&[Need::Browser])?;
         if missing() {
-            bail!("chromium is still missing after its installation");
+            bail!(still_missing(Need::Browser));
         }
     }
     Ok(())
@@ -215,26 +245,31 @@ fn install(needs: &[Need]) -> Result<()> {
     if needs.is_empty() {
         return Ok(());
     }
+    for need in needs {
+        if let Some((variable, what)) = need.variable()
+            && let Some(value) = env::var_os(variable)
+        {
+            bail!(
+                "{variable} is {}, which is not {what} of {}",
+                value.display(),
+                need.name()
+            );
+        }
+    }
     let Some(manager) = MANAGERS
         .iter()
         .find(|manager| in_path(manager.program).is_some())
     else {
-        bail!("{needs:?} not found, and no package manager known here: install them and try again");
+        bail!(
+            "not found: {}; and no package manager known here: install that and try again{}",
+            names(needs),
+            elsewhere(needs)
+        );
     };
-    let packages: Vec<&str> = needs
-        .iter()
-        .flat_map(|need| (manager.package)(*need))
-        .copied()
-        .collect();
-    let prefix = match privilege(manager) {
-        Some(prefix) => prefix,
-        None => bail!(
-            "{needs:?} not found, and installing needs root. Run\n\n    sudo {} {} {}\n\nand try again",
-            manager.program,
-            manager.install.join(" "),
-            packages.join(" "),
-        ),
+    let Some(prefix) = privilege(manager) else {
+        bail!(by_hand(needs, manager));
     };
+    let packages = manager.packages(needs);
     println!(
         "  installing {} with {}",
         packages.join(", "),
@@ -248,12 +283,60 @@ fn install(needs: &[Need]) -> Result<()> {
     command.args(&packages);
     if !cargo::run(command)?.success() {
         bail!(
-            "{} could not install {}",
+            "{} could not install {}: install it otherwise{}",
             manager.program,
-            packages.join(", ")
+            packages.join(", "),
+            elsewhere(needs)
         );
     }
     Ok(())
+}
+
+impl Manager {
+    fn packages(&self, needs: &[Need]) -> Vec<&'static str> {
+        let packages = needs.iter().flat_map(|need| (self.package)(*need));
+        packages.copied().collect()
+    }
+}
+
+fn names(needs: &[Need]) -> String {
+    let names: Vec<&str> = needs.iter().map(|need| need.name()).collect();
+    names.join(", ")
+}
+
+/// What to run where we may not install.
+fn by_hand(needs: &[Need], manager: &Manager) -> String {
+    let line = |arguments: &[&str]| format!("    sudo {} {}", manager.program, arguments.join(" "));
+    let mut lines = Vec::new();
+    if !manager.refresh.is_empty() {
+        lines.push(line(manager.refresh));
+    }
+    let mut install = manager.install.to_vec();
+    install.extend(manager.packages(needs));
+    lines.push(line(&install));
+    format!(
+        "not found: {}; and installing needs root. Run\n\n{}\n\nand try again{}",
+        names(needs),
+        lines.join("\n"),
+        elsewhere(needs),
+    )
+}
+
+/// After an installation: what the package manager has is too old.
+fn still_missing(need: Need) -> String {
+    format!(
+        "{} is still missing after its installation: install it otherwise{}",
+        need.name(),
+        elsewhere(&[need])
+    )
+}
+
+/// The end of a message: what may name programs in other places.
+fn elsewhere(needs: &[Need]) -> String {
+    let variables = needs.iter().filter_map(|need| need.variable());
+    variables
+        .map(|(variable, what)| format!("; {variable} may name {what}"))
+        .collect()
 }
 
 fn command(prefix: &[&str], manager: &Manager, arguments: &[&str]) -> Command {
@@ -284,4 +367,22 @@ fn privilege(manager: &Manager) -> Option<&'static [&'static str]> {
         "env",
         "DEBIAN_FRONTEND=noninteractive",
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_at_once_with_what_to_run() {
+        let text = by_hand(&[Need::Postgres, Need::Redis], &MANAGERS[0]);
+        assert_eq!(
+            text,
+            "not found: Postgres 15 or later, Redis 7 or later (or Valkey); and installing needs root. Run\n\
+             \n    sudo apt-get update -qq\
+             \n    sudo apt-get install -y -qq --no-install-recommends postgresql redis-server\n\
+             \nand try again; GUILDHALL_PG_BIN may name the folder of `postgres` and `initdb`; \
+             GUILDHALL_REDIS_BIN may name the server's program"
+        );
+    }
 }

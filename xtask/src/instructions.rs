@@ -57,6 +57,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
             .with_context(|| format!("cannot write {}", file.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if committed.is_empty() && !write {
+        println!("nothing to compare with: `--write` keeps these counts");
+    }
     if changed {
         eprintln!(
             "error: counts changed by more than {:.0} %; if it is meant, renew them with \
@@ -150,7 +153,7 @@ fn print(counted: &BTreeMap<String, u64>) -> String {
         .collect()
 }
 
-/// A line per workload, and whether one of them is off.
+/// A line per workload, and whether one of them is off; none is where there are no counts at all.
 fn compare(committed: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -> (String, bool) {
     let mut changed = false;
     let mut lines = vec![format!("{:20} {:>12} {:>12}", "", "committed", "counted")];
@@ -167,7 +170,7 @@ fn compare(committed: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -
                 (known.to_string(), verdict)
             }
         };
-        changed |= known.is_none() || verdict.ends_with("CHANGED");
+        changed |= known.is_none() && !committed.is_empty() || verdict.ends_with("CHANGED");
         lines.push(format!("{name:20} {shown:>12} {count:>12}  {verdict}"));
     }
     for name in committed.keys().filter(|name| !counted.contains_key(*name)) {
@@ -187,8 +190,10 @@ mod tests {
         assert!(!compare(&counts(1000), &counts(1030)).1);
         assert!(compare(&counts(1000), &counts(1050)).1);
         assert!(compare(&counts(1000), &counts(900)).1);
-        assert!(compare(&BTreeMap::new(), &counts(1)).1);
         assert!(compare(&counts(1), &BTreeMap::new()).1);
+        let another = BTreeMap::from([("another".to_owned(), 1), ("layout".to_owned(), 1)]);
+        assert!(compare(&counts(1), &another).1);
+        assert!(!compare(&BTreeMap::new(), &counts(1)).1);
         assert_eq!(read(&print(&counts(7))), counts(7));
     }
 

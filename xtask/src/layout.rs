@@ -7,6 +7,7 @@
 //!   demo.json     the demo guild's accounts and tokens (0600)
 //!   logs/         one file per process, and the one of the run before
 //!   run/          pid files, for an `up` that was killed
+//!   media/        uploaded files
 //!   postgres/  redis/
 //! ```
 
@@ -35,13 +36,19 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Makes or takes the folder.
+    /// Makes or takes the folder; `own_postgres` says whether there will be a Postgres in it, which
+    /// must be installed by now: as root its user is needed.
     ///
     /// Errors: another `up` holds it.
-    pub(crate) fn take() -> Result<Self> {
-        let account = postgres_account()?;
+    pub(crate) fn take(own_postgres: bool) -> Result<Self> {
+        let account = if own_postgres {
+            postgres_account()?
+        } else {
+            None
+        };
         let root = checkout().join(".guildhall");
-        for folder in [&root, &root.join("logs"), &root.join("run")] {
+        let private = ["logs", "run", "media"].map(|name| root.join(name));
+        for folder in [&root].into_iter().chain(&private) {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -49,8 +56,8 @@ impl Layout {
         let mode = if account.is_some() { 0o711 } else { 0o700 };
         fs::set_permissions(&root, fs::Permissions::from_mode(mode))
             .with_context(|| format!("cannot protect {}", root.display()))?;
-        for private in ["logs", "run"] {
-            let _ = fs::set_permissions(root.join(private), fs::Permissions::from_mode(0o700));
+        for folder in private {
+            let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
         }
         let lock = lock(&root.join("up.lock"))?;
         let postgres = postgres_folder(&root, account)?;

@@ -111,20 +111,19 @@ impl Launch {
             .stderr(errors)
             .spawn()
             .with_context(|| format!("cannot start {} ({})", self.name, self.program.display()))?;
-        if let Some(pid_file) = &self.pid_file {
-            let record = format!(
-                "{} {}\n",
-                child.id(),
-                started_at(child.id()).unwrap_or_default()
-            );
-            fs::write(pid_file, record)
-                .with_context(|| format!("cannot write {}", pid_file.display()))?;
-        }
-        Ok(Service {
+        // From here on an error ends it.
+        let service = Service {
             launch: self.clone(),
             child,
             ended: None,
-        })
+        };
+        if let Some(pid_file) = &self.pid_file {
+            let pid = service.pid();
+            let record = format!("{pid} {}\n", started_at(pid).unwrap_or_default());
+            fs::write(pid_file, record)
+                .with_context(|| format!("cannot write {}", pid_file.display()))?;
+        }
+        Ok(service)
     }
 }
 
@@ -417,6 +416,19 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("no such setting"), "{error}");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_child_whose_pid_file_cannot_be_written_does_not_go_on() {
+        let folder = scratch("no-pid-file");
+        let said = folder.join("said");
+        let mut launch = Launch::new("orphan", "/bin/sh", folder.join("log"));
+        launch.arguments = vec!["-c".into(), "sleep 0.5; echo alive > said".into()];
+        launch.pid_file = Some(folder.join("missing/orphan.pid"));
+        assert!(launch.start().is_err());
+        thread::sleep(Duration::from_secs(1));
+        assert!(!said.exists());
         fs::remove_dir_all(folder).unwrap();
     }
 

@@ -16,23 +16,32 @@ use crate::fuzz;
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
-/// Programs of others that tests run: discord.js, a server that speaks S3, what drives a browser.
-const NODE_FOLDERS: [&str; 3] = [
-    "e2e/discordjs",
-    "api/tests/s3rver",
-    "shard-coordinator/tests/dashboard",
+/// Programs of others that tests run, and whose tests: discord.js, a server that speaks S3, what
+/// drives a browser.
+const NODE_FOLDERS: [(&str, &str); 3] = [
+    ("e2e/discordjs", E2E),
+    ("api/tests/s3rver", "guildhall-api"),
+    ("shard-coordinator/tests/dashboard", COORDINATOR),
 ];
+const E2E: &str = "e2e";
+const COORDINATOR: &str = "shard-coordinator";
 
 /// Runs `cargo test` with `arguments`; the last lines printed are what failed, by name, and
 /// `N passed, M failed[, K skipped]`.
 pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     sweep()?;
     let binaries = install::databases()?;
-    for folder in NODE_FOLDERS {
-        install_from_npm(folder)?;
+    for (folder, package) in NODE_FOLDERS {
+        if concerns(arguments, package) {
+            install_from_npm(folder)?;
+        }
     }
-    install::decoders()?;
-    install::browser()?;
+    if concerns(arguments, E2E) {
+        install::decoders()?;
+    }
+    if concerns(arguments, COORDINATOR) {
+        install::browser()?;
+    }
     build(arguments)?;
     let mut postgres = Postgres::temporary_with(&binaries, false, true)?;
     let mut redis = Redis::temporary_with(&binaries, true)?;
@@ -85,6 +94,15 @@ fn names_packages(arguments: &[String]) -> bool {
         .iter()
         .take_while(|argument| *argument != "--")
         .any(|argument| argument.starts_with("-p") || argument.starts_with("--package"))
+}
+
+/// May tests of this package run? Others' programs are not asked for.
+fn concerns(arguments: &[String], package: &str) -> bool {
+    !names_packages(arguments)
+        || arguments
+            .iter()
+            .take_while(|argument| *argument != "--")
+            .any(|argument| argument.ends_with(package))
 }
 
 /// `npm ci` of what tests run, unless it was done for this lock file.
@@ -140,5 +158,14 @@ mod tests {
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert!(names_packages(&words("-p guildhall-shared ids")));
         assert!(!names_packages(&words("ids -- -p")));
+    }
+
+    #[test]
+    fn a_test_of_one_package_needs_no_programs_of_the_others() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        assert!(concerns(&words("--test it"), E2E));
+        assert!(concerns(&words("-p guildhall-shared -p e2e"), E2E));
+        assert!(concerns(&words("--package=e2e"), E2E));
+        assert!(!concerns(&words("-p guildhall-shared -- e2e"), E2E));
     }
 }

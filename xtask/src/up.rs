@@ -26,7 +26,9 @@ const LOG_LINES: usize = 15;
 pub(crate) fn run(fresh: bool, release: bool) -> Result<ExitCode> {
     let started = Instant::now();
     println!("Guildhall: starting a cluster on this machine");
-    let layout = Layout::take()?;
+    let own_postgres = given("DATABASE_URL").is_none();
+    install::servers(own_postgres, given("REDIS_URL").is_none())?;
+    let layout = Layout::take(own_postgres)?;
     for name in layout.stop_leftovers() {
         println!("  stopped {name}, left over from a run that was killed");
     }
@@ -83,12 +85,6 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
         }
         layout.empty()?;
         println!("  emptied the private database");
-    }
-    if database_url.is_none() {
-        install::postgres()?;
-    }
-    if redis_url.is_none() {
-        install::redis()?;
     }
     let profile = if release {
         Profile::Release

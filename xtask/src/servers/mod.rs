@@ -30,6 +30,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 pub use binaries::Binaries;
+pub(crate) use binaries::{POSTGRES_VARIABLE, REDIS_VARIABLE, version};
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::{Redis, RedisOptions, form_cluster, move_slot};
 pub use scratch::scratch_root;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::binaries::Binaries;
+use super::binaries::{Binaries, POSTGRES_VARIABLE, version};
 use super::scratch::{make_owned, postgres_account, scratch_folder};
 use super::{random_secret, write_private};
 use crate::interrupt;
@@ -98,7 +98,8 @@ impl Postgres {
 
     /// Starts the server of `options.folder`, first making its data if there is none,
     /// with an empty database `guildhall` in it. Returns when it takes connections.
-    /// `programs` is the folder of `postgres` and `initdb`.
+    /// `programs` is the folder of `postgres` and `initdb`; data of another major version is
+    /// served by the programs of that version, if this machine has them.
     ///
     /// As root it runs as the user `postgres`, which must be able to enter the folder.
     pub fn start(programs: &Path, options: PostgresOptions) -> Result<Self> {
@@ -114,7 +115,7 @@ impl Postgres {
         if !server.data_folder().join("PG_VERSION").is_file() {
             server.make_data()?;
         }
-        server.check_version()?;
+        server.choose_version()?;
         server.settle_stale_pid()?;
         server.run()?;
         Ok(server)
@@ -178,28 +179,36 @@ impl Postgres {
         self.run()
     }
 
-    /// Makes the data folder and the database in it, or leaves nothing behind.
+    /// Makes the data folder and the database in it. It has another name until it is complete, so
+    /// what a killed run leaves behind is never taken for data.
     fn make_data(&self) -> Result<()> {
-        let data = self.data_folder();
+        let (data, fresh) = (self.data_folder(), self.options.folder.join("data.new"));
         fs::create_dir_all(&self.options.folder)
             .with_context(|| format!("cannot make {}", self.options.folder.display()))?;
-        let _ = fs::remove_dir_all(&data); // a half-made one of an interrupted run
-        make_owned(&data, self.account)?;
+        for unfinished in [&data, &fresh] {
+            let _ = fs::remove_dir_all(unfinished);
+        }
+        make_owned(&fresh, self.account)?;
         let secret = self.options.folder.join("initial-password");
         write_private(&secret, &self.options.password)?;
         if let Some(account) = self.account {
             chown(&secret, Some(account.uid), Some(account.gid))
                 .context("cannot hand over the password")?;
         }
-        let made = self.initdb(&secret).and_then(|()| self.create_database());
+        let made = self
+            .initdb(&secret, &fresh)
+            .and_then(|()| self.create_database(&fresh))
+            .and_then(|()| {
+                fs::rename(&fresh, &data).with_context(|| format!("cannot make {}", data.display()))
+            });
         let _ = fs::remove_file(&secret);
         if made.is_err() {
-            let _ = fs::remove_dir_all(&data);
+            let _ = fs::remove_dir_all(&fresh);
         }
         made
     }
 
-    fn initdb(&self, secret: &Path) -> Result<()> {
+    fn initdb(&self, secret: &Path, data: &Path) -> Result<()> {
         let mut command = self.command("initdb");
         command
             .args([
@@ -212,7 +221,7 @@ impl Postgres {
             ])
             .arg(format!("--pwfile={}", secret.display()))
             .arg("--pgdata")
-            .arg(self.data_folder());
+            .arg(data);
         if !self.options.durable {
             command.arg("--no-sync");
         }
@@ -220,13 +229,9 @@ impl Postgres {
     }
 
     /// In single-user mode, so that no client program is needed.
-    fn create_database(&self) -> Result<()> {
+    fn create_database(&self, data: &Path) -> Result<()> {
         let mut command = self.command("postgres");
-        command
-            .arg("--single")
-            .arg("-D")
-            .arg(self.data_folder())
-            .arg("postgres");
+        command.args(["--single", "-D"]).arg(data).arg("postgres");
         run_quietly(command, "create database guildhall\n")
     }
 
@@ -243,27 +248,24 @@ impl Postgres {
     }
 
     /// Data of another major version cannot be opened; Postgres' own words for it help nobody.
-    fn check_version(&self) -> Result<()> {
+    fn choose_version(&mut self) -> Result<()> {
         let made_by = fs::read_to_string(self.data_folder().join("PG_VERSION"))
             .context("cannot read PG_VERSION")?;
-        let output = self
-            .command("postgres")
-            .arg("--version")
-            .output()
-            .context("cannot run postgres")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let ours = text
-            .split_whitespace()
-            .nth(2)
-            .and_then(|version| version.split('.').next())
-            .unwrap_or("?");
-        if made_by.trim() != ours {
-            bail!(
-                "{} was made by Postgres {}, this machine has {ours}; install that version or start empty (--fresh)",
-                self.data_folder().display(),
-                made_by.trim(),
-            );
+        let made_by = made_by.trim();
+        let wanted: Option<u32> = made_by.parse().ok();
+        if version(&self.programs.join("postgres")) == wanted {
+            return Ok(());
         }
+        let Some(programs) = wanted.and_then(Binaries::find_postgres_of) else {
+            bail!(
+                "{} was made by Postgres {made_by}, and {} is of another version; install that \
+                 one (if it is installed, name its folder in {POSTGRES_VARIABLE}) or start empty \
+                 (--fresh)",
+                self.data_folder().display(),
+                self.programs.display(),
+            );
+        };
+        self.programs = programs;
         Ok(())
     }
 
@@ -400,6 +402,7 @@ fn run_quietly(mut command: Command, input: &str) -> Result<()> {
         .wait_with_output()
         .with_context(|| format!("lost {program}"))?;
     if !output.status.success() {
+        interrupt::check()?; // Ctrl-C reaches it, too
         bail!(
             "{program} failed ({}):\n{}{}",
             output.status,

@@ -68,12 +68,9 @@ pub(crate) fn can_enter(folder: &Path, account: Option<Account>) -> bool {
 /// The folder below which temporary servers live: `target/xtask` of this
 /// checkout, or the machine's temporary folder if the Postgres user cannot get there.
 pub fn scratch_root() -> Result<PathBuf> {
-    let account = postgres_account()?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || checkout().join("target"),
-        |folder| checkout().join(folder),
-    );
-    let below_target = target.join("xtask");
+    // No such user: no Postgres of ours either, before its package is installed.
+    let account = postgres_account().unwrap_or_default();
+    let below_target = target_folder().join("xtask");
     if fs::create_dir_all(&below_target).is_ok() && can_enter(&below_target, account) {
         return Ok(below_target);
     }
@@ -115,12 +112,19 @@ pub(crate) fn checkout() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-/// cargo's target folder.
+/// cargo's target folder: the one this program was built into, as not only `CARGO_TARGET_DIR` but
+/// anybody's cargo configuration may name another.
 pub(crate) fn target_folder() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || checkout().join("target"),
-        |folder| checkout().join(folder),
-    )
+    let program = env::current_exe().unwrap_or_default();
+    target_of(&program).unwrap_or_else(|| checkout().join("target"))
+}
+
+/// The folder around that of the profile a program was built with.
+fn target_of(program: &Path) -> Option<PathBuf> {
+    let mut folders = program.ancestors().skip(1);
+    let profile =
+        folders.find(|folder| folder.ends_with("debug") || folder.ends_with("release"))?;
+    profile.parent().map(Path::to_owned)
 }
 
 /// Ends and removes what killed runs left below [`scratch_root`]: servers and folders of processes that are gone.
@@ -154,4 +158,24 @@ pub(crate) fn checkout_hash() -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_folder_is_the_one_that_holds_the_profile() {
+        for (program, target) in [
+            ("/src/target/debug/xtask", "/src/target"),
+            ("/src/target/debug/deps/it-0123456789abcdef", "/src/target"),
+            (
+                "/debug/shared/aarch64-apple-darwin/release/xtask",
+                "/debug/shared/aarch64-apple-darwin",
+            ),
+        ] {
+            assert_eq!(target_of(Path::new(program)), Some(target.into()));
+        }
+        assert_eq!(target_of(Path::new("/usr/bin/xtask")), None);
+    }
 }
