@@ -547,3 +547,13 @@ async fn a_channel_has_a_thousand_overwrites_at_most(db: PgPool) {
         .await
         .expect(204);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_channel_comes_after_the_last_place_there_is(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let last = json!({ "name": "last", "position": i32::MAX });
+    create(&app, &alice, hall, last).await;
+    let next = create(&app, &alice, hall, json!({ "name": "next" })).await;
+    assert_eq!(next["position"], i32::MAX);
+}

@@ -287,13 +287,14 @@ async fn create_guild_channel(
         }
         None => parent.map_or_else(Vec::new, |parent| parent.permission_overwrites.clone()),
     };
-    let last = others.iter().filter(|other| other.kind == kind);
+    let after = others.iter().filter(|other| other.kind == kind);
+    let after = after.map(|other| other.position.saturating_add(1)).max();
     let mut channel = Channel {
         id: app.snowflakes.next()?,
         kind,
         guild_id,
         name: String::new(),
-        position: last.map(|other| other.position + 1).max().unwrap_or(0),
+        position: after.unwrap_or(0),
         parent_id: parent.map(|parent| parent.id),
         permission_overwrites: overwrites,
         last_message_id: (kind.has_messages() || kind.is_forum()).then_some(None),
