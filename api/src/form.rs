@@ -172,10 +172,13 @@ impl FormErrors {
         value.as_ref()
     }
 
-    /// Length in code points after trimming. Empty text where some is needed is a missing field.
+    /// Length in code points of what is kept: without NULs, then trimmed. Empty text where some is
+    /// needed is a missing field.
     pub fn length(&mut self, path: &str, text: &str, allowed: RangeInclusive<usize>) {
         let (min, max) = (*allowed.start(), *allowed.end());
-        let length = text.trim().chars().count();
+        let around = |character: char| character == '\0' || character.is_whitespace();
+        let kept = text.trim_matches(around).chars();
+        let length = kept.filter(|&character| character != '\0').count();
         if length == 0 && min > 0 {
             self.add(path, Fault::Required);
         } else if !allowed.contains(&length) {
@@ -253,6 +256,18 @@ mod tests {
         assert!(form.is_empty());
         form.length("c", "  ", 1..=2);
         assert!(matches!(form.finish(), Err(Error::Form(_))));
+    }
+
+    #[test]
+    fn what_is_not_kept_does_not_count() {
+        let mut form = FormErrors::new();
+        form.length("a", "\0 ß\0ß \0", 2..=2);
+        assert!(form.is_empty());
+        form.length("b", "\0\0", 2..=10);
+        form.length("c", "ß \0", 2..=10);
+        let faults = form.to_json();
+        assert_eq!(faults["b"]["_errors"][0]["code"], "BASE_TYPE_REQUIRED");
+        assert_eq!(faults["c"]["_errors"][0]["code"], "BASE_TYPE_BAD_LENGTH");
     }
 
     #[test]

@@ -82,6 +82,8 @@ codes! {
     VerificationNeeded = 40002, 403, "You need to verify your account in order to perform this action.";
     MaximumStickers = 30039, 400, "Maximum number of stickers reached";
     MaximumSounds = 30045, 400, "Maximum number of soundboard sounds reached";
+    BitrateTooHigh = 30052, 400, "Bitrate is too high for channel of this type";
+    MaximumOverwrites = 30060, 400, "Maximum number of channel permission overwrites reached (1000)";
     MaximumGuildWebhooks = 30058, 400, "Maximum number of webhooks per guild reached (1000)";
     RequestEntityTooLarge = 40005, 413, "Request entity too large";
     FeatureDisabled = 40006, 503, "This feature has been temporarily disabled server-side";
@@ -124,6 +126,7 @@ codes! {
     CommunityChannel = 50074, 400, "Cannot delete a channel required for Community guilds";
     ThreadArchived = 50083, 400, "Tried to perform an operation on an archived thread, such as editing a message or adding a user to the thread";
     EventEntityMismatch = 50091, 400, "The entity type of the event is different from the entity you are trying to start the event for";
+    OwnerPending = 50131, 400, "Owner cannot be pending member";
     OwnershipToBot = 50132, 400, "Ownership cannot be transferred to a bot user";
     InvalidSticker = 50081, 400, "Invalid sticker sent";
     InvalidJson = 50109, 400, "The request body contains invalid JSON.";

@@ -473,8 +473,10 @@ struct BulkBanned {
     failed_users: Vec<Id<User>>,
 }
 
-/// Each user by a transaction of its own. Errors: 10004, 50001, 50013, 50035, 500000 if
-/// nobody was banned.
+/// Each user by a transaction of its own; then what they wrote lately is deleted, also if the
+/// database fails on the way.
+///
+/// Errors: 10004, 50001, 50013, 50035, 500000 if nobody was banned.
 #[utoipa::path(
     post,
     path = "/guilds/{guild_id}/bulk-ban",
@@ -502,22 +504,32 @@ async fn bulk_ban_users_from_guild(
     .await?;
     let known: Vec<Id<User>> = ids_from_db(known);
     let (mut banned_users, mut failed_users) = (Vec::new(), Vec::new());
+    let mut broken_off = None;
     for target in wanted {
-        let result = match known.contains(&target) {
-            true => Err(ErrorCode::UnknownUser.into()),
-            false => ban(&app, &user, guild_id, target, needed, &reason).await,
-        };
-        match result {
+        if known.contains(&target) {
+            failed_users.push(target);
+            continue;
+        }
+        match ban(&app, &user, guild_id, target, needed, &reason).await {
             Ok(()) => banned_users.push(target),
             Err(error) if error.code().status() < 500 => failed_users.push(target),
-            Err(error) => return Err(error),
+            Err(error) => {
+                broken_off = Some(error);
+                break;
+            }
         }
+    }
+    // Of those banned before as well, as a single ban does it: it may be the same request again,
+    // after one that broke off.
+    let authors: Vec<Id<User>> = known.iter().chain(&banned_users).copied().collect();
+    let seconds = body.delete_message_seconds.unwrap_or_default();
+    delete_messages(&app, guild_id, &authors, seconds).await?;
+    if let Some(error) = broken_off {
+        return Err(error);
     }
     if banned_users.is_empty() {
         return Err(ErrorCode::BulkBanFailed.into());
     }
-    let seconds = body.delete_message_seconds.unwrap_or_default();
-    delete_messages(&app, guild_id, &banned_users, seconds).await?;
     Ok(Json(BulkBanned {
         banned_users,
         failed_users,

@@ -113,9 +113,11 @@ fn check_roles(form: &mut FormErrors, roles: &Option<Vec<Option<Id<Role>>>>) {
     }
 }
 
-/// Roles of a request. Errors: 50028 for one that is not the guild's.
+/// Roles of a request. Errors: 50028 for one that is neither the guild's nor one of `before`: an
+/// emoji may still be for a role that was deleted.
 fn known_roles(
     access: &GuildAccess,
+    before: &[Id<Role>],
     wanted: Option<Vec<Option<Id<Role>>>>,
 ) -> Result<Option<Vec<Id<Role>>>> {
     let Some(wanted) = wanted else {
@@ -124,7 +126,8 @@ fn known_roles(
     let mut roles: Vec<_> = wanted.into_iter().flatten().collect();
     roles.sort_unstable();
     roles.dedup();
-    match roles.iter().all(|&role| access.role(role).is_some()) {
+    let known = |role: &Id<Role>| access.role(*role).is_some() || before.contains(role);
+    match roles.iter().all(known) {
         true => Ok(Some(roles)),
         false => Err(ErrorCode::InvalidRole.into()),
     }
@@ -178,6 +181,27 @@ async fn announce(db: &mut PgConnection, guild_id: Id<Guild>) -> Result<Envelope
     };
     let vis = Visibility::realm(Intents::GUILD_EXPRESSIONS);
     events::append(db, guild_id, EventKind::GuildEmojisUpdate, vis, &body, None).await
+}
+
+/// Takes a role that is being deleted from the emojis for several roles. One for that role alone
+/// stays so, and nobody's, until somebody changes it: it was never meant for all.
+pub(super) async fn forget_role(
+    db: &mut PgConnection,
+    guild_id: Id<Guild>,
+    role: Id<Role>,
+) -> Result<Option<Envelope>> {
+    let changed = sqlx::query!(
+        "update emoji set roles = array_remove(roles, $2)
+         where guild_id = $1 and $2 = any(roles) and cardinality(roles) > 1",
+        guild_id.to_db(),
+        role.to_db(),
+    )
+    .execute(&mut *db)
+    .await?;
+    match changed.rows_affected() {
+        0 => Ok(None),
+        _ => announce(db, guild_id).await.map(Some),
+    }
 }
 
 /// Errors: 10004, 50001.
@@ -250,7 +274,7 @@ async fn create_guild_emoji(
     let emoji = Emoji {
         id,
         name: super::clean(body.name.as_deref().unwrap_or_default()),
-        roles: known_roles(&access, body.roles)?.unwrap_or_default(),
+        roles: known_roles(&access, &[], body.roles)?.unwrap_or_default(),
         user: Some(user.user().clone()),
         require_colons: true,
         managed: false,
@@ -334,7 +358,7 @@ async fn update_guild_emoji(
     if let Some(name) = &body.name {
         emoji.name = super::clean(name);
     }
-    if let Some(roles) = known_roles(&access, body.roles)? {
+    if let Some(roles) = known_roles(&access, &emoji.roles, body.roles)? {
         emoji.roles = roles;
     }
     sqlx::query!(

@@ -163,7 +163,9 @@ async fn list_guild_integrations(
     Ok(Json(read(&mut db, guild_id, None).await?))
 }
 
-/// Its bot leaves the guild. Errors: 10004, 10005, 50001, 50013.
+/// Its bot leaves the guild, however high its role: who may bring bots in may take them out.
+///
+/// Errors: 10004, 10005, 50001, 50013.
 #[utoipa::path(
     delete,
     path = "/guilds/{guild_id}/integrations/{integration_id}",

@@ -59,11 +59,17 @@ struct WelcomeChannel {
     emoji_name: Option<String>,
 }
 
-/// The screen and whether it is shown; `None` if there never was one.
+/// The screen, without channels that are gone, and whether it is shown; `None` if there never was
+/// one.
 async fn read(db: &mut PgConnection, guild: Id<Guild>) -> Result<Option<(WelcomeScreen, bool)>> {
     let row = sqlx::query!(
-        r#"select enabled, description, channels as "channels: Jsonb<Vec<WelcomeChannel>>"
-           from welcome_screen where guild_id = $1"#,
+        r#"select w.enabled, w.description,
+                  (select coalesce(jsonb_agg(shown.channel order by shown.place), '[]')
+                   from jsonb_array_elements(w.channels) with ordinality shown (channel, place)
+                   join channel c on c.guild_id = w.guild_id
+                     and c.channel_id = (shown.channel ->> 'channel_id')::bigint)
+                    as "channels!: Jsonb<Vec<WelcomeChannel>>"
+           from welcome_screen w where w.guild_id = $1"#,
         guild.to_db(),
     )
     .fetch_optional(db)

@@ -131,6 +131,22 @@ async fn rules_that_cannot_be_are_refused(db: PgPool) {
             "BASE_TYPE_BAD_LENGTH",
         ),
         (
+            json!({ "trigger_metadata": { "keyword_filter": ["a", "b\0"] } }),
+            "trigger_metadata.keyword_filter.1",
+            "STRING_TYPE_REGEX",
+        ),
+        (
+            json!({ "trigger_metadata": { "regex_patterns": [format!("{}(", " ".repeat(260))] } }),
+            "trigger_metadata.regex_patterns.0",
+            "BASE_TYPE_BAD_LENGTH",
+        ),
+        (
+            json!({ "actions": [{ "type": 3, "metadata": {
+                "duration_seconds": 60, "custom_message": "x".repeat(151) } }] }),
+            "actions.0.metadata.custom_message",
+            "BASE_TYPE_MAX_LENGTH",
+        ),
+        (
             json!({ "actions": [{ "type": 2 }] }),
             "actions.0.metadata.channel_id",
             "BASE_TYPE_REQUIRED",
@@ -471,4 +487,28 @@ async fn an_alert_is_deleted_by_moderators_alone(db: PgPool) {
     let alert = format!("{messages}/{}", alert["id"].as_str().unwrap());
     app.delete(&bob, &alert).await.expect_error(403, 50013);
     app.delete(&alice, &alert).await.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_rule_whose_channel_for_alerts_is_gone_can_be_changed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let rule = app
+        .post(&alice, &path(hall), keyword_rule(hall))
+        .await
+        .expect(200);
+    app.delete(&alice, &format!("/channels/{}", hall.general))
+        .await
+        .expect(200);
+    let one = format!("{}/{}", path(hall), rule["id"].as_str().unwrap());
+    for body in [
+        json!({ "enabled": false }),
+        json!({ "name": "cats", "actions": rule["actions"] }),
+    ] {
+        app.patch(&alice, &one, body).await.expect(200);
+    }
+    let alert = json!([{ "type": 2, "metadata": { "channel_id": "5" } }]);
+    app.patch(&alice, &one, json!({ "actions": alert }))
+        .await
+        .expect_fault("actions.0.metadata.channel_id", "CHANNEL_INVALID");
 }

@@ -250,3 +250,56 @@ async fn many_are_banned_at_once_as_far_as_possible(db: PgPool) {
         .await
         .expect_error(403, 50013);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bulk_ban_that_breaks_off_deletes_what_the_banned_wrote(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let eve = app.user("eve").await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let old = app.post(&bob, &messages, json!({ "content": "hi" })).await;
+    let old = old.expect(200);
+    // The database fails at the second one.
+    let broken = format!(
+        "create function fail() returns trigger language plpgsql as
+           'begin raise exception ''no''; end';
+         create trigger fail before insert on ban for each row
+           when (new.user_id = {}) execute function fail();",
+        eve.id
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(broken))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let path = format!("/guilds/{}/bulk-ban", hall.id);
+    let wanted = json!({ "user_ids": [bob.id, eve.id], "delete_message_seconds": 3600 });
+    app.post(&alice, &path, wanted.clone())
+        .await
+        .expect_error(500, 0);
+    assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
+    let (name, body) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(
+        (name, &body["ids"]),
+        ("MESSAGE_DELETE_BULK", &json!([old["id"]]))
+    );
+
+    // Asked again: also what is still there of the one banned before.
+    sqlx::query(
+        "insert into message (message_id, channel_id, author_id, content)
+         values ($1, $2, $3, 'late')",
+    )
+    .bind(app.id::<guildhall_shared::id::marker::Message>().to_db())
+    .bind(hall.general.to_db())
+    .bind(bob.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    sqlx::query("drop trigger fail on ban")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let done = app.post(&alice, &path, wanted).await.expect(200);
+    assert_eq!(done["banned_users"], json!([eve.id]));
+    assert_eq!(done["failed_users"], json!([bob.id]));
+    assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
+}

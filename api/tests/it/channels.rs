@@ -388,6 +388,13 @@ async fn channels_are_moved_together(db: PgPool) {
         read["permission_overwrites"],
         rooms["permission_overwrites"]
     );
+    let audit = app.audit(hall.id).await;
+    let mut entries = audit.iter();
+    let overwrite = entries.find(|entry| entry["action_type"] == 13).unwrap();
+    assert_eq!(
+        (&overwrite["target_id"], &overwrite["options"]["id"]),
+        (&other["id"], &json!(hall.id))
+    );
     let two = json!([
         { "id": other["id"], "parent_id": null },
         { "id": hall.general, "parent_id": rooms["id"] },
@@ -454,4 +461,99 @@ async fn kinds_have_what_is_their_own(db: PgPool) {
     )
     .await
     .expect_error(400, 50024);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn limits_are_those_of_the_kind(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let stage = json!({ "name": "Stage", "type": 13, "user_limit": 10_000, "bitrate": 64_000 });
+    let stage = create(&app, &alice, hall, stage).await;
+    assert_eq!(stage["user_limit"], 10_000);
+    let limit = |most: u32| json!({ "user_limit": most });
+    let changed = app.patch(&alice, &at(&stage), limit(9_999)).await;
+    assert_eq!(changed.expect(200)["user_limit"], 9_999);
+    app.patch(&alice, &at(&stage), limit(10_001))
+        .await
+        .expect_fault("user_limit", "NUMBER_TYPE_MAX");
+    app.patch(&alice, &at(&stage), json!({ "bitrate": 64_001 }))
+        .await
+        .expect_error(400, 30052);
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let loud = json!({ "name": "Stage", "type": 13, "bitrate": 96_000 });
+    app.post(&alice, &channels, loud)
+        .await
+        .expect_error(400, 30052);
+
+    let voice = json!({ "name": "Voice", "type": 2, "bitrate": 96_000 });
+    let voice = create(&app, &alice, hall, voice).await;
+    app.patch(&alice, &at(&voice), limit(100))
+        .await
+        .expect_fault("user_limit", "NUMBER_TYPE_MAX");
+    let region = json!({ "rtc_region": "x".repeat(101) });
+    app.patch(&alice, &at(&voice), region)
+        .await
+        .expect_fault("rtc_region", "BASE_TYPE_MAX_LENGTH");
+
+    let forum = create(&app, &alice, hall, json!({ "name": "Help", "type": 15 })).await;
+    let long = json!({ "topic": "x".repeat(4096) });
+    app.patch(&alice, &at(&forum), long.clone())
+        .await
+        .expect(200);
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&alice, &general, long)
+        .await
+        .expect_fault("topic", "BASE_TYPE_MAX_LENGTH");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_postgres_does_not_take_is_not_kept(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let forum = create(&app, &alice, hall, json!({ "name": "Help", "type": 15 })).await;
+    let reaction = json!({ "default_reaction_emoji": { "emoji_name": "👍\0" } });
+    let changed = app.patch(&alice, &at(&forum), reaction).await.expect(200);
+    assert_eq!(changed["default_reaction_emoji"]["emoji_name"], "👍");
+    app.patch(&alice, &at(&forum), json!({ "name": "\0" }))
+        .await
+        .expect_fault("name", "BASE_TYPE_REQUIRED");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_channel_has_a_thousand_overwrites_at_most(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    sqlx::query(
+        "update channel set overwrites = (
+           select jsonb_agg(jsonb_build_object(
+             'id', n::text, 'type', 1, 'allow', '0', 'deny', '0'))
+           from generate_series(1, 1000) n)
+         where channel_id = $1",
+    )
+    .bind(hall.general.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let of = |target: &str| format!("/channels/{}/permissions/{target}", hall.general);
+    let bobs = of(&bob.id.to_string());
+    let body = json!({ "type": 1, "deny": Permissions::SEND_MESSAGES });
+    app.put(&alice, &bobs, body.clone())
+        .await
+        .expect_error(400, 30060);
+    app.delete(&alice, &of("1000")).await.expect(204);
+    app.put(&alice, &bobs, body.clone()).await.expect(204);
+    // One that is there may still change.
+    app.put(&alice, &bobs, json!({ "type": 1 }))
+        .await
+        .expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_channel_comes_after_the_last_place_there_is(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let last = json!({ "name": "last", "position": i32::MAX });
+    create(&app, &alice, hall, last).await;
+    let next = create(&app, &alice, hall, json!({ "name": "next" })).await;
+    assert_eq!(next["position"], i32::MAX);
 }

@@ -259,3 +259,42 @@ async fn an_applications_emojis_are_its_own(db: PgPool) {
     app.collect().await;
     assert_eq!((app.files().await, app.objects()), ((0, 0), 0));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn emojis_forget_a_role_that_is_deleted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let roles = format!("/guilds/{}/roles", guild.id);
+    let role = async || {
+        let made = app.post(&alice, &roles, json!({})).await.expect(200);
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (gone, stays) = (role().await, role().await);
+    let path = format!("/guilds/{}/emojis", guild.id);
+    let make = async |roles: Value| {
+        let body = json!({ "name": "some", "image": data_uri(&png(8, 8)), "roles": roles });
+        let made = app.post(&alice, &path, body).await.expect(201);
+        format!("{path}/{}", made["id"].as_str().unwrap())
+    };
+    let (both, one) = (make(json!([gone, stays])).await, make(json!([gone])).await);
+    app.delete(&alice, &format!("{roles}/{gone}"))
+        .await
+        .expect(204);
+
+    let names = app.event_names(guild.id).await;
+    assert_eq!(
+        names[names.len() - 2..],
+        ["GUILD_ROLE_DELETE", "GUILD_EMOJIS_UPDATE"]
+    );
+    let read = app.get(&alice, &both).await.expect(200);
+    assert_eq!(read["roles"], json!([stays]));
+    // It was never for all.
+    let read = app.get(&alice, &one).await.expect(200);
+    assert_eq!(read["roles"], json!([gone]));
+    let renamed = json!({ "name": "other", "roles": [gone] });
+    app.patch(&alice, &one, renamed.clone()).await.expect(200);
+    app.patch(&alice, &both, renamed)
+        .await
+        .expect_error(400, 50028);
+}

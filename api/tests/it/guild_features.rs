@@ -228,6 +228,37 @@ async fn a_welcome_screen_names_channels(db: PgPool) {
     app.patch(&alice, &path, body)
         .await
         .expect_fault("welcome_channels.0.channel_id", "CHANNEL_INVALID");
+
+    // A channel that is deleted is no longer shown; the others stay in their order.
+    let mut shown = vec![json!({ "channel_id": hall.general, "description": "Talk",
+                                 "emoji_id": null, "emoji_name": null })];
+    for name in ["gone", "rules"] {
+        let made = app
+            .post(
+                &alice,
+                &format!("/guilds/{}/channels", hall.id),
+                json!({ "name": name }),
+            )
+            .await
+            .expect(201);
+        shown.insert(
+            0,
+            json!({ "channel_id": made["id"], "description": name,
+                    "emoji_id": null, "emoji_name": null }),
+        );
+    }
+    app.patch(&alice, &path, json!({ "welcome_channels": shown }))
+        .await
+        .expect(200);
+    let gone = shown.remove(1);
+    let channel = format!("/channels/{}", gone["channel_id"].as_str().unwrap());
+    app.delete(&alice, &channel).await.expect(200);
+    let left = app.get(&bob, &path).await.expect(200);
+    assert_eq!(left["welcome_channels"], json!(shown));
+    let last = format!("/channels/{}", hall.general);
+    app.delete(&alice, &last).await.expect(200);
+    let left = app.get(&bob, &path).await.expect(200);
+    assert_eq!(left["welcome_channels"], json!([shown[0]]));
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -418,4 +449,50 @@ async fn a_deleted_guild_is_gone_before_it_is_collected(db: PgPool) {
     for table in ["member", "role", "channel", "deleted_guild"] {
         assert_eq!(count(table).await, 0, "{table}");
     }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_new_guilds_channels_are_as_those_made_later(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let body = json!({
+        "name": "Hall",
+        "roles": [{ "id": 0, "permissions": "1024" }],
+        "channels": [{ "name": "Big Talk", "type": 0, "topic": " ", "permission_overwrites": [
+            { "id": 0, "allow": "1024" }, { "id": 0, "allow": "2048", "deny": "6144" },
+        ] }],
+    });
+    let guild = app.post(&alice, "/guilds", body).await.expect(201);
+    let path = format!("/guilds/{}/channels", guild["id"].as_str().unwrap());
+    let channels = app.get(&alice, &path).await.expect(200);
+    assert_eq!(channels[0]["name"], "big-talk");
+    assert_eq!(channels[0]["topic"], json!(null));
+    assert_eq!(
+        channels[0]["permission_overwrites"],
+        json!([{ "id": guild["id"], "type": 0, "allow": "2048", "deny": "4096" }])
+    );
+
+    // A placeholder names one thing, and a category holds so many.
+    let twice = json!([{ "id": 1, "name": "a", "type": 4 }, { "id": "1", "name": "b" },
+                       { "name": "c", "parent_id": 1 }]);
+    app.post(
+        &alice,
+        "/guilds",
+        json!({ "name": "Hall", "channels": twice }),
+    )
+    .await
+    .expect_fault("channels.1.id", "SET_TYPE_ALREADY_CONTAINS_VALUE");
+    let twice = json!([{ "id": 1 }, { "id": 1 }]);
+    app.post(&alice, "/guilds", json!({ "name": "Hall", "roles": twice }))
+        .await
+        .expect_fault("roles.1.id", "SET_TYPE_ALREADY_CONTAINS_VALUE");
+    let full = |inside: usize| {
+        let mut channels = vec![json!({ "name": "c", "parent_id": 1 }); inside];
+        channels.push(json!({ "id": 1, "name": "a", "type": 4 }));
+        json!({ "name": "Hall", "channels": channels })
+    };
+    app.post(&alice, "/guilds", full(51))
+        .await
+        .expect_fault("channels.50.parent_id", "CHANNEL_PARENT_MAX_CHANNELS");
+    app.post(&alice, "/guilds", full(50)).await.expect(201);
 }

@@ -262,3 +262,20 @@ async fn guilds_that_are_deleted_leave_room_for_others(db: PgPool) {
         .await
         .expect(201);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_pending_is_given_no_guild(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    sqlx::query("update member set pending = true where user_id = $1")
+        .bind(bob.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let path = format!("/guilds/{}", hall.id);
+    app.patch(&alice, &path, json!({ "owner_id": bob.id }))
+        .await
+        .expect_error(400, 50131);
+}

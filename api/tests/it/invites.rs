@@ -319,3 +319,19 @@ async fn who_was_given_the_guild_is_no_temporary_member_any_more(db: PgPool) {
     let kept = app.get(&bob, &guild).await.expect(200);
     assert_eq!(kept["owner_id"], json!(bob.id));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_manages_the_guild_revokes_invites_to_channels_they_do_not_see(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({})).await;
+    app.delete(&bob, &path).await.expect_error(403, 50001);
+    app.join(&bob, hall).await;
+    let hidden = format!("/channels/{}/permissions/{}", hall.general, hall.id);
+    let deny = json!({ "type": 0, "deny": Permissions::VIEW_CHANNEL });
+    app.put(&alice, &hidden, deny).await.expect(204);
+    app.delete(&bob, &path).await.expect_error(403, 50001);
+    app.grant(&bob, hall, Permissions::MANAGE_GUILD).await;
+    app.delete(&bob, &path).await.expect(200);
+    app.get(&alice, &path).await.expect_error(404, 10006);
+}

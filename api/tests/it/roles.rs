@@ -89,7 +89,8 @@ async fn roles_are_made_changed_and_deleted(db: PgPool) {
             "GUILD_ROLE_UPDATE",
             "GUILD_MEMBER_UPDATE",
             "CHANNEL_UPDATE",
-            "GUILD_ROLE_DELETE"
+            "GUILD_ROLE_DELETE",
+            "CHANNEL_UPDATE"
         ]
     );
     assert_eq!(events[0].1, json!({ "guild_id": hall.id, "role": role }));
@@ -97,10 +98,10 @@ async fn roles_are_made_changed_and_deleted(db: PgPool) {
         events[4].1,
         json!({ "guild_id": hall.id, "role_id": role["id"] })
     );
-    assert_eq!(
-        log::newest(&app, hall.id).await.1,
-        Visibility::realm(Intents::GUILDS)
-    );
+    assert_eq!(events[5].1["id"], json!(hall.general));
+    assert_eq!(events[5].1["permission_overwrites"], json!([]));
+    let envelopes = log::envelopes(&app.db, hall.id).await;
+    assert_eq!(envelopes[4].vis, Visibility::realm(Intents::GUILDS));
 }
 
 #[sqlx::test(migrations = "../migrations")]

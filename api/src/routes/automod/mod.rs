@@ -8,6 +8,8 @@ mod matcher;
 mod names;
 mod presets;
 
+use std::ops::RangeInclusive;
+
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
@@ -198,7 +200,15 @@ fn check_list(
         return;
     }
     for (index, text) in list.iter().enumerate() {
-        form.length(&format!("{path}.{index}"), text, 1..=length_max);
+        check_text(form, &format!("{path}.{index}"), text, 1..=length_max);
+    }
+}
+
+/// Of text that is kept as it is, with the space around it: Postgres takes no NUL.
+fn check_text(form: &mut FormErrors, path: &str, text: &str, allowed: RangeInclusive<usize>) {
+    form.whole_length(path, text, allowed);
+    if text.contains('\0') {
+        form.add(path, Fault::NotMatching);
     }
 }
 
@@ -309,13 +319,11 @@ impl RuleFields {
         for (index, action) in actions.iter().enumerate() {
             let at = |field: &str| format!("actions.{index}.{field}");
             let metadata = &action.metadata;
+            if let Some(message) = &metadata.custom_message {
+                let path = at("metadata.custom_message");
+                check_text(form, &path, message, 0..=CUSTOM_MESSAGE_MAX);
+            }
             match action.kind {
-                BLOCK_MESSAGE => {
-                    if let Some(message) = &metadata.custom_message {
-                        let path = at("metadata.custom_message");
-                        form.length(&path, message, 0..=CUSTOM_MESSAGE_MAX);
-                    }
-                }
                 SEND_ALERT => {
                     form.required(&at("metadata.channel_id"), &metadata.channel_id);
                 }
@@ -325,7 +333,7 @@ impl RuleFields {
                         form.range(&path, seconds, 0..=TIMEOUT_MAX);
                     }
                 }
-                BLOCK_INTERACTION => {}
+                BLOCK_MESSAGE | BLOCK_INTERACTION => {}
                 _ => form.add(at("type"), Fault::Choices("(1, 2, 3, 4)")),
             }
         }
@@ -443,10 +451,16 @@ async fn get_auto_moderation_rule(
     Ok(Json(rule(&app.db, guild_id, rule_id).await?))
 }
 
-/// What the fields alone do not tell: whether they go together and name what is there.
+/// What the fields alone do not tell: whether they go together and name what is there. A channel
+/// for alerts that the rule had `before` may be gone.
 ///
 /// Errors: 50013 for timeouts without MODERATE_MEMBERS, 50035.
-async fn check_rule(db: &mut PgConnection, access: &GuildAccess, rule: &Rule) -> Result<()> {
+async fn check_rule(
+    db: &mut PgConnection,
+    access: &GuildAccess,
+    before: Option<&Rule>,
+    rule: &Rule,
+) -> Result<()> {
     let mut form = FormErrors::new();
     let wanted_event = match rule.trigger_type {
         MEMBER_PROFILE => ON_MEMBER,
@@ -479,6 +493,10 @@ async fn check_rule(db: &mut PgConnection, access: &GuildAccess, rule: &Rule) ->
     )
     .fetch_all(db)
     .await?;
+    let had_before = |channel: Id<Channel>| {
+        let mut actions = before.into_iter().flat_map(|before| &before.actions);
+        actions.any(|action| action.metadata.channel_id == Some(channel))
+    };
     for (index, action) in rule.actions.iter().enumerate() {
         let fits = match action.kind {
             BLOCK_MESSAGE => rule.event_type == ON_MESSAGE,
@@ -493,6 +511,7 @@ async fn check_rule(db: &mut PgConnection, access: &GuildAccess, rule: &Rule) ->
         }
         if let (SEND_ALERT, Some(channel)) = (action.kind, action.metadata.channel_id)
             && !known.contains(&channel.to_db())
+            && !had_before(channel)
         {
             let message = "This is no text channel of the guild.";
             let fault = Fault::Other("CHANNEL_INVALID", message.into());
@@ -579,7 +598,7 @@ async fn create_auto_moderation_rule(
         exempt_roles: distinct(body.exempt_roles.unwrap_or_default()),
         exempt_channels: distinct(body.exempt_channels.unwrap_or_default()),
     };
-    check_rule(&mut tx, &access, &rule).await?;
+    check_rule(&mut tx, &access, None, &rule).await?;
     sqlx::query!(
         "insert into automod_rule (rule_id, guild_id, creator_id, name, event_type, trigger_type,
                                    enabled, trigger_metadata, actions, exempt_roles,
@@ -646,7 +665,7 @@ async fn update_auto_moderation_rule(
     rule.enabled = body.enabled.unwrap_or(rule.enabled);
     rule.exempt_roles = body.exempt_roles.map_or(rule.exempt_roles, distinct);
     rule.exempt_channels = body.exempt_channels.map_or(rule.exempt_channels, distinct);
-    check_rule(&mut tx, &access, &rule).await?;
+    check_rule(&mut tx, &access, Some(&before), &rule).await?;
     sqlx::query!(
         "update automod_rule
          set name = $2, event_type = $3, enabled = $4, trigger_metadata = $5, actions = $6,

@@ -125,6 +125,14 @@ pub(super) async fn bulk_update_guild_channels(
             .changed(old, new)?
             .without(&["permission_overwrites"]);
         events.extend(audit::append(&app, &mut tx, entry).await?);
+        if old.permission_overwrites != new.permission_overwrites {
+            let own = ChannelAccess {
+                guild: access.clone(),
+                channel: old.clone(),
+            };
+            let told = overwrites::audit_overwrites(&app, &mut tx, &own, new, &reason);
+            events.extend(told.await?);
+        }
     }
     tx.commit().await?;
     app.publisher.publish(events);

@@ -19,6 +19,8 @@ use crate::{
 };
 
 const TAGS_MAX: usize = 20;
+/// Bits per second on a stage.
+const STAGE_BITRATE_MAX: u32 = 64_000;
 
 /// What a request says about a channel; absent fields stay as they are.
 #[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
@@ -105,13 +107,8 @@ impl ChannelFields {
         if let Some(name) = self.given_name() {
             form.length("name", name, 1..=100);
         }
-        if let Some(Some(topic)) = &self.topic {
-            let max = if self.kind.is_some_and(ChannelKind::is_forum) {
-                4096
-            } else {
-                1024
-            };
-            form.length("topic", topic, 0..=max);
+        if let Some(Some(region)) = &self.rtc_region {
+            form.length("rtc_region", region, 0..=100);
         }
         self.check_forum(form);
         self.check_thread(form);
@@ -122,7 +119,6 @@ impl ChannelFields {
                 0..=i64::from(i32::MAX),
             ),
             ("bitrate", self.bitrate.map(i64::from), 8000..=96_000),
-            ("user_limit", self.user_limit.map(i64::from), 0..=99),
             (
                 "rate_limit_per_user",
                 self.rate_limit_per_user.map(i64::from),
@@ -157,6 +153,32 @@ impl ChannelFields {
                 max: OVERWRITES_MAX,
             };
             form.add("permission_overwrites", fault);
+        }
+    }
+
+    /// What is too much for one kind of channel and not for another.
+    pub(super) fn check_for(&self, kind: ChannelKind, form: &mut FormErrors) {
+        if let Some(Some(topic)) = &self.topic {
+            let max = if kind.is_forum() { 4096 } else { 1024 };
+            form.length("topic", topic, 0..=max);
+        }
+        if let Some(limit) = self.user_limit {
+            let max = if kind == ChannelKind::STAGE {
+                10_000
+            } else {
+                99
+            };
+            form.range("user_limit", i64::from(limit), 0..=max);
+        }
+    }
+
+    /// Errors: 30052.
+    pub(super) fn check_bitrate(&self, kind: ChannelKind) -> Result<()> {
+        match self.bitrate {
+            Some(bitrate) if kind == ChannelKind::STAGE && bitrate > STAGE_BITRATE_MAX => {
+                Err(ErrorCode::BitrateTooHigh.into())
+            }
+            _ => Ok(()),
         }
     }
 
@@ -282,7 +304,11 @@ impl ChannelFields {
         }
         if kind.is_forum() {
             if let Some(emoji) = &self.default_reaction_emoji {
-                settings.default_reaction_emoji = Some(emoji.clone());
+                let emoji = emoji.as_ref().map(|emoji| DefaultReaction {
+                    emoji_id: emoji.emoji_id,
+                    emoji_name: emoji.emoji_name.as_deref().map(crate::routes::clean),
+                });
+                settings.default_reaction_emoji = Some(emoji);
             }
             if let Some(order) = self.default_sort_order {
                 settings.default_sort_order = Some(order);
@@ -306,7 +332,7 @@ impl ChannelFields {
 }
 
 /// Text channels are lower case with dashes.
-pub(super) fn clean_name(name: &str, kind: ChannelKind) -> String {
+pub(crate) fn clean_name(name: &str, kind: ChannelKind) -> String {
     let name = crate::routes::clean(name);
     if kind == ChannelKind::TEXT || kind == ChannelKind::ANNOUNCEMENT {
         let words: Vec<&str> = name.split_whitespace().collect();

@@ -22,7 +22,7 @@ use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::fields::ChannelFields;
+pub(crate) use self::fields::{ChannelFields, clean_name};
 use self::{
     bulk::{__path_bulk_update_guild_channels, bulk_update_guild_channels},
     overwrites::{
@@ -47,7 +47,12 @@ use crate::{
 };
 
 const CHANNELS_MAX: usize = 500;
-const CATEGORY_CHANNELS_MAX: usize = 50;
+pub(super) const CATEGORY_CHANNELS_MAX: usize = 50;
+/// Code and message of the fault.
+pub(super) const CATEGORY_FULL: (&str, &str) = (
+    "CHANNEL_PARENT_MAX_CHANNELS",
+    "Maximum number of channels in category reached (50)",
+);
 const OVERWRITES_MAX: usize = 100;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -230,13 +235,17 @@ impl Form for CreateChannel {
     fn check(&self, form: &mut FormErrors) {
         form.required("name", &self.0.given_name());
         self.0.check(form);
+        let kind = self.0.kind.unwrap_or(ChannelKind::TEXT);
+        self.0.check_for(kind, form);
         if self.0.kind.is_some_and(|kind| !KINDS.contains(&kind)) {
             form.add("type", Fault::Choices("(0, 2, 4, 5, 13, 15, 16)"));
         }
     }
 }
 
-/// Without overwrites given, those of the category. Errors: 10004, 30013, 50001, 50013, 50035.
+/// Without overwrites given, those of the category.
+///
+/// Errors: 10004, 30013, 30052, 50001, 50013, 50035.
 #[utoipa::path(
     post,
     path = "/guilds/{guild_id}/channels",
@@ -258,6 +267,7 @@ async fn create_guild_channel(
         return Err(ErrorCode::MaximumChannels.into());
     }
     let kind = body.kind.unwrap_or(ChannelKind::TEXT);
+    body.check_bitrate(kind)?;
     let parent = body.parent_id.flatten();
     let parent = parent
         .map(|parent| category(&others, parent, kind, None))
@@ -277,13 +287,14 @@ async fn create_guild_channel(
         }
         None => parent.map_or_else(Vec::new, |parent| parent.permission_overwrites.clone()),
     };
-    let last = others.iter().filter(|other| other.kind == kind);
+    let after = others.iter().filter(|other| other.kind == kind);
+    let after = after.map(|other| other.position.saturating_add(1)).max();
     let mut channel = Channel {
         id: app.snowflakes.next()?,
         kind,
         guild_id,
         name: String::new(),
-        position: last.map(|other| other.position + 1).max().unwrap_or(0),
+        position: after.unwrap_or(0),
         parent_id: parent.map(|parent| parent.id),
         permission_overwrites: overwrites,
         last_message_id: (kind.has_messages() || kind.is_forum()).then_some(None),
@@ -325,8 +336,8 @@ fn category(
         .iter()
         .filter(|channel| channel.parent_id == Some(parent) && Some(channel.id) != own);
     if inside.count() >= CATEGORY_CHANNELS_MAX {
-        let message = "Maximum number of channels in category reached (50)";
-        return Err(fault("CHANNEL_PARENT_MAX_CHANNELS", message));
+        let (code, message) = CATEGORY_FULL;
+        return Err(fault(code, message));
     }
     Ok(found)
 }
@@ -343,7 +354,7 @@ impl Form for UpdateChannel {
 
 /// Each kind takes the fields that are its own.
 ///
-/// Errors: 10003, 40061, 50001, 50013, 50024, 50035, 50083.
+/// Errors: 10003, 30052, 40061, 50001, 50013, 50024, 50035, 50083.
 #[utoipa::path(
     patch,
     path = "/channels/{channel_id}",
@@ -397,6 +408,10 @@ async fn update_guild_channel(
         }
         channel.kind = kind;
     }
+    let mut form = FormErrors::new();
+    body.check_for(channel.kind, &mut form);
+    form.finish()?;
+    body.check_bitrate(channel.kind)?;
     body.apply(&mut channel);
     let tags = channel.settings.available_tags.clone().unwrap_or_default();
     if let Some(tags) = body.tags(app, &tags)?.filter(|_| channel.kind.is_forum()) {

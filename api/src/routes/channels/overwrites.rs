@@ -24,6 +24,9 @@ use crate::{
     form::{Fault, FormErrors},
 };
 
+/// Of one channel; a request lists fewer.
+const CHANNEL_OVERWRITES_MAX: usize = 1000;
+
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = OverwriteRequest)]
 pub(crate) struct OverwriteFields {
@@ -166,6 +169,9 @@ pub(super) async fn audit_overwrites(
         .map(|new| (None, Some(*new)));
     let mut events = Vec::new();
     for (old, new) in kept.chain(made) {
+        if old == new {
+            continue;
+        }
         let (Some(overwrite), action) = (match (old, new) {
             (None, new) => (new, AuditAction::CHANNEL_OVERWRITE_CREATE),
             (old, None) => (old, AuditAction::CHANNEL_OVERWRITE_DELETE),
@@ -204,7 +210,7 @@ pub(super) struct SetOverwrite {
 
 impl Form for SetOverwrite {}
 
-/// Errors: 10003, 10009 (no such role, or no such member), 50001, 50013, 50035.
+/// Errors: 10003, 10009 (no such role, or no such member), 30060, 50001, 50013, 50035.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/permissions/{overwrite_id}",
@@ -243,6 +249,9 @@ pub(super) async fn set_channel_permission_overwrite(
     let mut wanted = access.channel.permission_overwrites.clone();
     wanted.retain(|overwrite| overwrite.id != overwrite_id);
     wanted.push(new.of_kind(kind));
+    if wanted.len() > CHANNEL_OVERWRITES_MAX {
+        return Err(ErrorCode::MaximumOverwrites.into());
+    }
     change_overwrites(&app, tx, access, wanted, &reason).await
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Plans name roles and channels by placeholder; real ids are given here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use guildhall_shared::{
     Id, Permissions,
@@ -96,14 +96,29 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Whatever names something that is not in the plan.
+    /// Placeholders that name nothing in the plan, or two things, and categories that are too full.
     pub(crate) fn check(&self, form: &mut FormErrors) {
+        let roles = self.roles.iter().map(|plan| plan.key.as_ref());
+        check_distinct("roles", roles, form);
+        let channels = self.channels.iter().map(|plan| plan.key.as_ref());
+        check_distinct("channels", channels, form);
         let categories = self.channels.iter().filter(|plan| plan.is_category());
         let categories: Vec<&Key> = categories.filter_map(|plan| plan.key.as_ref()).collect();
         for (index, channel) in self.channels.iter().enumerate() {
             let fits = |parent| !channel.is_category() && categories.contains(&parent);
-            if channel.parent.as_ref().is_some_and(|parent| !fits(parent)) {
-                form.add(format!("channels.{index}.parent_id"), not_there());
+            let Some(parent) = &channel.parent else {
+                continue;
+            };
+            let at = format!("channels.{index}.parent_id");
+            if !fits(parent) {
+                form.add(at, not_there());
+                continue;
+            }
+            let before = self.channels[..index].iter();
+            let inside = before.filter(|other| other.parent.as_ref() == Some(parent));
+            if inside.count() >= channels::CATEGORY_CHANNELS_MAX {
+                let (code, message) = channels::CATEGORY_FULL;
+                form.add(at, Fault::Other(code, message.into()));
             }
         }
         for (path, key, kind) in [
@@ -122,6 +137,21 @@ impl Plan {
 impl ChannelPlan {
     fn is_category(&self) -> bool {
         self.kind == ChannelKind::CATEGORY
+    }
+}
+
+fn check_distinct<'a>(
+    list: &str,
+    keys: impl Iterator<Item = Option<&'a Key>>,
+    form: &mut FormErrors,
+) {
+    let mut known = HashSet::new();
+    for (index, key) in keys.enumerate() {
+        if key.is_some_and(|key| !known.insert(key)) {
+            let message = "The set already contains this value";
+            let fault = Fault::Other("SET_TYPE_ALREADY_CONTAINS_VALUE", message.into());
+            form.add(format!("{list}.{index}.id"), fault);
+        }
     }
 }
 
@@ -251,15 +281,21 @@ fn make_channels(
         let position = positions
             .entry((plan.is_category(), plan.parent.as_ref()))
             .or_default();
-        let overwrites = plan.overwrites.iter().filter_map(|(role, allow, deny)| {
-            let target: Id<Target> = roles.get(role)?.cast();
-            Some(Overwrite {
-                id: target,
+        // One per role; what is both allowed and denied would be allowed anyway.
+        let mut overwrites: Vec<Overwrite> = Vec::with_capacity(plan.overwrites.len());
+        for (role, allow, deny) in &plan.overwrites {
+            let Some(role) = roles.get(role) else {
+                continue;
+            };
+            let id: Id<Target> = role.cast();
+            overwrites.retain(|other| other.id != id);
+            overwrites.push(Overwrite {
+                id,
                 kind: OverwriteKind::Role,
                 allow: *allow,
-                deny: *deny,
-            })
-        });
+                deny: *deny - *allow,
+            });
+        }
         let mut settings = plan.settings.clone();
         for tag in settings.available_tags.iter_mut().flatten() {
             tag.id = app.snowflakes.next()?;
@@ -271,7 +307,7 @@ fn make_channels(
             name: plan.name.clone(),
             position: *position,
             parent_id: plan.parent.as_ref().and_then(|key| ids.get(key).copied()),
-            permission_overwrites: overwrites.collect(),
+            permission_overwrites: overwrites,
             last_message_id: None,
             settings,
         });

@@ -165,7 +165,8 @@ impl NewChannel {
         let kind = self.kind();
         let mut settings = channels::default_settings(kind);
         if settings.topic.is_some() {
-            settings.topic = Some(self.topic.as_deref().map(super::super::clean));
+            let topic = self.topic.as_deref().map(super::super::clean);
+            settings.topic = Some(topic.filter(|topic| !topic.is_empty()));
         }
         for (field, value) in [
             (&mut settings.bitrate, self.bitrate),
@@ -183,7 +184,7 @@ impl NewChannel {
         ChannelPlan {
             key: self.id.clone(),
             kind,
-            name: super::super::clean(self.name.as_deref().unwrap_or_default()),
+            name: channels::clean_name(self.name.as_deref().unwrap_or_default(), kind),
             parent: self.parent_id.clone(),
             overwrites: self
                 .permission_overwrites

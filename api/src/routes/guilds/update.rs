@@ -217,7 +217,7 @@ impl Images {
 /// MANAGE_GUILD; ADMINISTRATOR for the features COMMUNITY and DISCOVERABLE; a new owner is
 /// named by the old one only.
 ///
-/// Errors: 10004, 10007, 20001, 50001, 50013, 50035, 50132.
+/// Errors: 10004, 10007, 20001, 50001, 50013, 50035, 50131, 50132.
 #[utoipa::path(
     patch,
     path = "/guilds/{guild_id}",
@@ -243,9 +243,12 @@ pub(crate) async fn update_guild(
             return Err(ErrorCode::MissingPermissions.into());
         }
         let member = guildhall_store::guild::member(&mut *tx, guild_id, owner).await?;
-        let account = member.and_then(|member| member.user);
-        if account.ok_or(ErrorCode::UnknownMember)?.bot {
+        let member = member.ok_or(ErrorCode::UnknownMember)?;
+        if member.user.is_some_and(|user| user.bot) {
             return Err(ErrorCode::OwnershipToBot.into());
+        }
+        if member.pending {
+            return Err(ErrorCode::OwnerPending.into());
         }
         guild.owner_id = owner;
     }

@@ -681,12 +681,12 @@ async fn invite_revoke(
         return Err(ErrorCode::UnknownInvite.into());
     }
     if inviter(&invite) != Some(user.id) {
-        let needed = Permissions::empty();
-        let access = access::channel(&mut tx, &user, invite.channel.id, needed).await?;
-        if access.guild.base().contains(Permissions::MANAGE_GUILD) {
-            access.guild.require(Permissions::MANAGE_GUILD)?;
+        let access = access::guild(&mut *tx, &user, guild_id, Permissions::empty()).await?;
+        if access.base().contains(Permissions::MANAGE_GUILD) {
+            access.require(Permissions::MANAGE_GUILD)?;
         } else {
-            access.require(Permissions::MANAGE_CHANNELS)?;
+            let needed = Permissions::MANAGE_CHANNELS;
+            access::channel(&mut tx, &user, invite.channel.id, needed).await?;
         }
     }
     let mut events = vec![delete(&mut tx, &invite).await?];

@@ -257,7 +257,7 @@ async fn remove_bot(
     .await?;
     let mut envelopes = Vec::new();
     for role in managed.into_iter().map(Id::from_db) {
-        envelopes.push(roles::delete(db, guild, role).await?);
+        envelopes.extend(roles::delete(db, guild, role).await?);
     }
     envelopes.extend(oauth2::remove_integration(db, guild, bot.id).await?);
     Ok(envelopes)

@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::holders::take_deleted;
+use super::{channels, emojis};
 use crate::{
     access::{self, GuildAccess, RoleInfo},
     app::App,
@@ -501,7 +502,7 @@ async fn delete_guild_role(
     }
     access.require_above(found.rank())?;
     let before = role(&mut tx, guild_id, role_id).await?;
-    let mut events = vec![delete(&mut tx, guild_id, role_id).await?];
+    let mut events = delete(&mut tx, guild_id, role_id).await?;
     let entry = Entry::new(guild_id, user.id, AuditAction::ROLE_DELETE, &reason)
         .target(role_id)
         .deleted(&before)?;
@@ -511,15 +512,15 @@ async fn delete_guild_role(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Removes a role from the guild and numbers its GUILD_ROLE_DELETE.
+/// Removes a role from the guild; numbers its GUILD_ROLE_DELETE and the updates of what named it.
 ///
-/// Overwrites and the first holders lose it at once, further holders soon after
+/// Overwrites, emojis and the first holders lose it at once, further holders soon after
 /// ([`take_deleted`]): a role that is gone gives nothing meanwhile.
 pub(crate) async fn delete(
     db: &mut PgConnection,
     guild: Id<Guild>,
     role: Id<marker::Role>,
-) -> Result<Envelope> {
+) -> Result<Vec<Envelope>> {
     sqlx::query!(
         "delete from role where guild_id = $1 and role_id = $2",
         guild.to_db(),
@@ -527,23 +528,23 @@ pub(crate) async fn delete(
     )
     .execute(&mut *db)
     .await?;
-    holders::take(db, guild, role).await?;
-    sqlx::query!(
-        "update channel set overwrites = (
-           select coalesce(jsonb_agg(o), '[]') from jsonb_array_elements(overwrites) o
-           where o ->> 'id' <> $2::text)
-         where guild_id = $1 and overwrites @> jsonb_build_array(jsonb_build_object('id', $2::text))",
-        guild.to_db(),
-        role.to_string(),
-    )
-    .execute(&mut *db)
-    .await?;
+    holders::take(&mut *db, guild, role).await?;
     let body = RoleDelete {
         guild_id: guild,
         role_id: role,
     };
     let kind = EventKind::GuildRoleDelete;
-    events::append(db, guild, kind, visibility(), &body, None).await
+    let mut told = vec![events::append(&mut *db, guild, kind, visibility(), &body, None).await?];
+    for mut channel in guildhall_store::guild::channels(&mut *db, guild).await? {
+        let overwrites = &mut channel.permission_overwrites;
+        let before = overwrites.len();
+        overwrites.retain(|overwrite| overwrite.id != role.cast());
+        if overwrites.len() < before {
+            told.push(channels::store(&mut *db, &channel).await?);
+        }
+    }
+    told.extend(emojis::forget_role(db, guild, role).await?);
+    Ok(told)
 }
 
 /// A role that the caller may give and take.
