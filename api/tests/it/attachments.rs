@@ -197,6 +197,44 @@ async fn embeds_show_files_of_their_message(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let path = messages(guild);
+    let form = Form::new().part("files[0]", file("a.txt", "hello"));
+    let sent = app.upload(&alice, Method::POST, &path, form).await;
+    let forward = json!({ "message_reference": {
+        "type": 1, "message_id": sent.expect(200)["id"] } });
+    // As if it were collected after the forward was made and before it is stored.
+    sqlx::query("delete from media_file")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    // While the guild is locked they queue up to one batch.
+    let mut held = app.db.begin().await.unwrap();
+    sqlx::query("select from realm_head where realm_id = $1 for update")
+        .bind(guild.id.to_db())
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let others = (0..10).map(|n| app.post(&alice, &path, json!({ "content": n.to_string() })));
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        held.rollback().await.unwrap();
+    };
+    let (others, forward, ()) = tokio::join!(
+        futures_util::future::join_all(others),
+        app.post(&alice, &path, forward),
+        release,
+    );
+    assert_eq!(forward.status, 503);
+    for other in others {
+        other.expect(200);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_forward_keeps_the_files_that_it_shows(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;
