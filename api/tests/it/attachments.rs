@@ -212,12 +212,7 @@ async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
         .await
         .unwrap();
     // While the guild is locked they queue up to one batch.
-    let mut held = app.db.begin().await.unwrap();
-    sqlx::query("select from realm_head where realm_id = $1 for update")
-        .bind(guild.id.to_db())
-        .execute(&mut *held)
-        .await
-        .unwrap();
+    let held = app.hold(guild.id).await;
     let others = (0..10).map(|n| app.post(&alice, &path, json!({ "content": n.to_string() })));
     let release = async {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
@@ -621,8 +616,9 @@ async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool)
     // It has begun: its file is announced beside the first one.
     app.until("select count(*) = 2 from media_file").await;
     let name = &slot["upload_filename"];
-    let body = json!({ "attachments": [{ "id": "0", "uploaded_filename": name }] });
+    let body = json!({ "attachments": [{ "uploaded_filename": name, "description": "one" }] });
     let message = app.post(&alice, &messages(guild), body).await.expect(200);
+    assert_eq!(message["attachments"][0]["description"], "one");
     slow.write_all(b"ond").await.unwrap();
     let mut answer = [0; 12];
     slow.read_exact(&mut answer).await.unwrap();
