@@ -5,7 +5,6 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 use guildhall_redis::{Client, Connection, Patience};
 use guildhall_store::pool;
 use sqlx::{PgPool, postgres::PgConnectOptions};
-use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -119,7 +118,7 @@ impl App {
     /// The schema must be there; Redis need not be.
     pub async fn start(config: Config, db: PgPool) -> Result<Self, StartError> {
         // Events stored before the first round need their partition.
-        housekeeping::create_partitions(&db, OffsetDateTime::now_utc()).await?;
+        housekeeping::create_partitions(&db).await?;
         let metrics = Metrics::new()?;
         let client =
             Client::open(config.redis_url.reveal(), REDIS).map_err(StartError::RedisUrl)?;

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 
+/// How deep `errors` of a reply may nest; no body of ours nests half as deep.
+const DEPTH_MAX: usize = 64;
+
 /// What is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -204,16 +207,19 @@ impl FormErrors {
         }
     }
 
-    /// `errors` of the reply.
+    /// `errors` of the reply. Where a body holds a map its keys are in the paths, and those are
+    /// whatever a client sent: full of dots, or `_errors`.
     pub fn to_json(&self) -> Value {
         let mut root = Map::new();
-        for (path, fault) in &self.faults {
+        'faults: for (path, fault) in &self.faults {
             let mut node = &mut root;
-            for key in path.split('.').filter(|key| !key.is_empty()) {
+            let keys = path.split('.').filter(|key| !key.is_empty());
+            for key in keys.take(DEPTH_MAX) {
                 let child = node.entry(key).or_insert_with(|| Value::Object(Map::new()));
-                node = child
-                    .as_object_mut()
-                    .expect("only objects are put under keys other than _errors");
+                let Some(child) = child.as_object_mut() else {
+                    continue 'faults; // the list of faults stays
+                };
+                node = child;
             }
             let (code, message) = fault.wire();
             node.insert(
@@ -246,6 +252,21 @@ mod tests {
                 "name": { "_errors": [{ "code": "BASE_TYPE_BAD_LENGTH", "message": "Must be between 2 and 100 in length." }] },
             })
         );
+    }
+
+    #[test]
+    fn keys_of_a_client_nest_a_little_and_replace_no_faults() {
+        let mut form = FormErrors::new();
+        form.add("guilds.x", Fault::NotObject);
+        form.add("guilds.x._errors", Fault::NotBool);
+        form.add("guilds.x._errors.y", Fault::NotBool);
+        form.add(format!("names.{}", "a.".repeat(500_000)), Fault::NotString);
+        let errors = form.to_json();
+        let code = &errors["guilds"]["x"]["_errors"][0]["code"];
+        assert_eq!(code, "MODEL_TYPE_CONVERT");
+        // Written without a limit, half a million levels would overflow the stack.
+        let text = errors.to_string();
+        assert!(text.contains("STRING_TYPE_CONVERT") && text.len() < 1000);
     }
 
     #[test]

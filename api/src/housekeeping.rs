@@ -62,9 +62,9 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
 
 /// Tries every step, whatever became of the others.
 async fn round(app: &App) {
-    let (db, now) = (&app.db, OffsetDateTime::now_utc());
-    step("create partitions", create_partitions(db, now)).await;
-    step("drop partitions", drop_partitions(db, now)).await;
+    let db = &app.db;
+    step("create partitions", create_partitions(db)).await;
+    step("drop partitions", drop_partitions(db)).await;
     step("forget nonces", forget_nonces(db)).await;
     step("forget tickets", forget_tickets(db)).await;
     step("work on accounts", account::work(app)).await;
@@ -113,8 +113,19 @@ async fn step(name: &str, work: impl Future<Output = Result<()>>) {
     }
 }
 
-/// Creates the partitions from the one of `now` to those well ahead.
-pub(crate) async fn create_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
+/// Creates the partitions from the present one to those well ahead.
+pub(crate) async fn create_partitions(db: &PgPool) -> Result<()> {
+    create_partitions_from(db, database_time(db).await?).await
+}
+
+/// Now, by the clock that events bear the time of. This machine's may be wrong, and a wrong one would
+/// drop the partition that everybody writes to.
+async fn database_time(db: &PgPool) -> Result<OffsetDateTime> {
+    let now = sqlx::query_scalar!(r#"select now() as "now!""#);
+    Ok(now.fetch_one(db).await?)
+}
+
+async fn create_partitions_from(db: &PgPool, now: OffsetDateTime) -> Result<()> {
     let now = now.unix_timestamp();
     let existing = partitions(&mut *db.acquire().await?).await?;
     let mut start = now - now.rem_euclid(PARTITION_SECONDS);
@@ -135,7 +146,8 @@ pub(crate) async fn create_partitions(db: &PgPool, now: OffsetDateTime) -> Resul
 }
 
 /// Drops partitions whose events nobody can ask for any more.
-async fn drop_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
+async fn drop_partitions(db: &PgPool) -> Result<()> {
+    let now = database_time(db).await?;
     let existing = partitions(&mut *db.acquire().await?).await?;
     for name in existing {
         let is_old = partition_start(&name)
@@ -252,24 +264,27 @@ mod tests {
 
     #[sqlx::test(migrations = "../migrations")]
     async fn partitions_come_ahead_of_time_and_go_after_it(db: PgPool) {
-        let start = OffsetDateTime::from_unix_timestamp(1_795_446_605).unwrap();
-        create_partitions(&db, start).await.unwrap();
-        create_partitions(&db, start).await.unwrap();
-        let count = |names: &HashSet<String>| names.len() as i64;
-        let names = partitions(&mut db.acquire().await.unwrap()).await.unwrap();
-        assert_eq!(count(&names), AHEAD_SECONDS / PARTITION_SECONDS + 1);
-        let last = names
+        let now = database_time(&db).await.unwrap().unix_timestamp();
+        let present = now - now.rem_euclid(PARTITION_SECONDS);
+        let start = OffsetDateTime::from_unix_timestamp(present - 3600 + 5).unwrap();
+        create_partitions_from(&db, start).await.unwrap();
+        create_partitions_from(&db, start).await.unwrap();
+        let all = async || partitions(&mut db.acquire().await.unwrap()).await.unwrap();
+        let names = all().await;
+        assert_eq!(names.len() as i64, AHEAD_SECONDS / PARTITION_SECONDS + 1);
+
+        // From here on what time it is is Postgres's to say.
+        create_partitions(&db).await.unwrap();
+        let last = all()
+            .await
             .iter()
             .filter_map(|name| partition_start(name))
-            .max()
-            .unwrap();
-        assert!(last + PARTITION_SECONDS >= start.unix_timestamp() + 2 * 3600);
-
-        let later = start + time::Duration::seconds(PARTITION_SECONDS + KEEP_SECONDS);
-        drop_partitions(&db, later).await.unwrap();
-        let left = partitions(&mut db.acquire().await.unwrap()).await.unwrap();
-        assert_eq!(count(&left), count(&names) - 1);
-        assert!(!left.contains(&partition_name(1_795_446_600)));
+            .max();
+        assert!(last.unwrap() + PARTITION_SECONDS >= now + 2 * 3600);
+        drop_partitions(&db).await.unwrap();
+        let left = all().await;
+        assert!(!left.contains(&partition_name(present - 3600)));
+        assert!(left.contains(&partition_name(present)));
     }
 
     #[derive(clap::Parser)]

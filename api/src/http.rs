@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -279,6 +279,14 @@ pub(crate) fn client_address(extensions: &Extensions, headers: &HeaderMap, proxi
         .unwrap_or(peer)
 }
 
+/// Whom an address stands for in limits: of IPv6 everybody has a whole /64.
+pub(crate) fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
 /// A listener with a long backlog.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
@@ -422,5 +430,16 @@ mod tests {
         assert_eq!(address(1), "10.0.0.9");
         assert_eq!(address(2), "1.2.3.4");
         assert_eq!(address(9), "10.0.0.1");
+    }
+
+    #[test]
+    fn addresses_of_one_network_count_as_one() {
+        let counted = |address: &str| network(address.parse().unwrap()).to_string();
+        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(counted("2001:db8:1:2::"), counted("2001:db8:1:2:ffff::1"));
+        assert_ne!(counted("2001:db8:1:2::1"), counted("2001:db8:1:3::1"));
+        // A socket for both kinds shows IPv4 like this.
+        assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
+        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
     }
 }

@@ -1,7 +1,6 @@
 //! The database's schema: bringing it up to date, and refusing to serve without it.
 
 use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
-use time::OffsetDateTime;
 
 use crate::{app::StartError, config::MigrateConfig, housekeeping};
 
@@ -21,7 +20,7 @@ pub async fn run(config: &MigrateConfig) -> Result<(), StartError> {
     .execute(&db)
     .await?;
     check_shards(&mut *db.acquire().await?, config.cluster_shards).await?;
-    housekeeping::create_partitions(&db, OffsetDateTime::now_utc()).await?;
+    housekeeping::create_partitions(&db).await?;
     db.close().await;
     tracing::info!("the database is up to date");
     Ok(())

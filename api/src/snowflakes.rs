@@ -18,6 +18,37 @@ const LEASE: Duration = Duration::from_secs(30);
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(8);
 
+/// One moment by two clocks: the steady one stands still while the machine sleeps, the other one may
+/// be set.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    steady: Instant,
+    /// Unix milliseconds.
+    wall_ms: u64,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let wall_ms = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
+        Self {
+            steady: Instant::now(),
+            wall_ms: wall_ms as u64,
+        }
+    }
+
+    fn after(self, time: Duration) -> Self {
+        Self {
+            steady: self.steady + time,
+            wall_ms: self.wall_ms + time.as_millis() as u64,
+        }
+    }
+
+    /// By both clocks.
+    fn is_before(self, other: Self) -> bool {
+        self.steady < other.steady && self.wall_ms < other.wall_ms
+    }
+}
+
 /// Makes ids for as long as the lease holds.
 #[derive(Debug)]
 pub(crate) struct Snowflakes {
@@ -30,16 +61,20 @@ pub(crate) struct Snowflakes {
 struct Lease {
     worker: u16,
     ids: snowflake::Snowflakes,
-    until: Instant,
+    until: Moment,
 }
 
 impl Lease {
-    fn new(worker: u16, asked_at: Instant) -> Self {
+    fn new(worker: u16, asked_at: Moment) -> Self {
         Self {
             worker,
             ids: snowflake::Snowflakes::new(worker),
-            until: asked_at + LEASE - LEASE_MARGIN,
+            until: Self::end(asked_at),
         }
+    }
+
+    fn end(asked_at: Moment) -> Moment {
+        asked_at.after(LEASE - LEASE_MARGIN)
     }
 }
 
@@ -47,7 +82,7 @@ impl Snowflakes {
     /// Takes a free worker number. Errors: 503 when all 1024 are held.
     pub(crate) async fn lease(db: &PgPool) -> Result<Self> {
         let holder = format!("{:032x}", rand::random::<u128>());
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let worker = take_worker(db, &holder).await?;
         let lease = Mutex::new(Lease::new(worker, asked_at));
         Ok(Self { holder, lease })
@@ -55,17 +90,17 @@ impl Snowflakes {
 
     /// The next id. Errors: 503 while no lease is held.
     pub(crate) fn next<T>(&self) -> Result<Id<T>> {
-        let now_ms = Timestamp::now().0.unix_timestamp_nanos() / 1_000_000;
         let mut lease = self.lock();
-        if Instant::now() >= lease.until {
+        let now = Moment::now();
+        if !now.is_before(lease.until) {
             return Err(Error::Unavailable("the snowflake lease is lost"));
         }
-        Ok(lease.ids.next(now_ms as u64))
+        Ok(lease.ids.next(now.wall_ms))
     }
 
     /// Whether [`Self::next`] works now.
     pub(crate) fn is_leased(&self) -> bool {
-        Instant::now() < self.lock().until
+        Moment::now().is_before(self.lock().until)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lease> {
@@ -92,7 +127,7 @@ impl Snowflakes {
         }
         let worker = {
             let mut lease = self.lock();
-            lease.until = Instant::now();
+            lease.until = Moment::now();
             i32::from(lease.worker)
         };
         let released = sqlx::query!(
@@ -109,7 +144,7 @@ impl Snowflakes {
 
     /// Renews the number that is held, or takes another if it was lost.
     async fn renew(&self, db: &PgPool) -> Result<()> {
-        let asked_at = Instant::now();
+        let asked_at = Moment::now();
         let worker = self.lock().worker;
         let renewed = sqlx::query!(
             "update snowflake_worker set until = now() + $3::float8 * interval '1 second'
@@ -121,7 +156,7 @@ impl Snowflakes {
         .execute(db)
         .await?;
         if renewed.rows_affected() == 1 {
-            self.lock().until = asked_at + LEASE - LEASE_MARGIN;
+            self.lock().until = Lease::end(asked_at);
             return Ok(());
         }
         let worker = take_worker(db, &self.holder).await?;
@@ -192,6 +227,25 @@ mod tests {
             .unwrap();
         ids.renew(&db).await.unwrap();
         assert_ne!(worker(ids.next().unwrap()), before);
+    }
+
+    #[test]
+    fn a_lease_ends_by_either_clock() {
+        let asked_at = Moment::now();
+        let lease = Lease::new(1, asked_at);
+        assert!(
+            asked_at
+                .after(Duration::from_secs(24))
+                .is_before(lease.until)
+        );
+        // The machine slept, or the clock was set back.
+        for (steady, wall) in [(1, 60), (60, 0)] {
+            let now = Moment {
+                steady: asked_at.steady + Duration::from_secs(steady),
+                wall_ms: asked_at.wall_ms + wall * 1000,
+            };
+            assert!(!now.is_before(lease.until), "{steady} {wall}");
+        }
     }
 
     #[sqlx::test(migrations = "../migrations")]

@@ -174,8 +174,7 @@ impl Files {
         }
         errors.finish()?;
         for received in &self.received {
-            let about = forms.iter().find(|form| form.id == Some(received.number));
-            let about = about.cloned().unwrap_or_default();
+            let about = about(forms, received.number);
             attachments.push(object(media, channel, received, about));
         }
         if attachments.len() > FILES_MAX {
@@ -192,8 +191,7 @@ impl Files {
         forms: &[AttachmentForm],
     ) -> BTreeMap<u64, Value> {
         let objects = self.received.iter().map(|received| {
-            let about = forms.iter().find(|form| form.id == Some(received.number));
-            let about = about.cloned().unwrap_or_default();
+            let about = about(forms, received.number);
             (received.number, object(media, channel, received, about))
         });
         objects.collect()
@@ -220,6 +218,17 @@ impl Files {
         }
         Ok(attachments)
     }
+}
+
+/// What a request says of its file with this number. An entry that names an upload slot and no number
+/// has the number of its place.
+fn about(forms: &[AttachmentForm], number: u64) -> AttachmentForm {
+    let mut places = (0..).zip(forms);
+    let found = places.find(|(place, form)| match form.uploaded_filename {
+        Some(_) => form.id.unwrap_or(*place) == number,
+        None => form.id == Some(number),
+    });
+    found.map(|(_, form)| form.clone()).unwrap_or_default()
 }
 
 fn not_found() -> Fault {

@@ -9,7 +9,7 @@ use object_store::{
     GetOptions, GetRange, ObjectStore, ObjectStoreExt, buffered::BufWriter, path::Path,
 };
 use sqlx::PgExecutor;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::timeout};
 
 use super::Media;
 use crate::error::{Error, Result};
@@ -20,6 +20,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(3600);
 const GIVEN_UP: Duration = Duration::from_secs(60);
 /// Files collected in one transaction.
 const COLLECT_MAX: i64 = 100;
+/// The store has this long to remove them. Postgres ends a transaction that does nothing for three
+/// seconds, and its locks with it: a removal tried later could hit a file that is shown again.
+const REMOVE_MAX: Duration = Duration::from_secs(2);
 /// Bytes on their way to the store, per file.
 const WRITE_BUFFER: usize = 5 << 20;
 
@@ -290,13 +293,21 @@ pub(crate) async fn collect(media: &Media) -> Result<()> {
         }
         let locations = paths.iter().map(|path| Ok(Path::from(path.as_str())));
         let locations = futures_util::stream::iter(locations.collect::<Vec<_>>()).boxed();
-        let removed: Vec<_> = media.store.delete_stream(locations).collect().await;
+        let mut removed = media.store.delete_stream(locations);
         let mut gone = Vec::with_capacity(paths.len());
-        for (path, removed) in paths.into_iter().zip(removed) {
-            match removed {
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => gone.push(path),
-                Err(error) => tracing::warn!(%error, "a file was not removed; trying again later"),
+        let removing = async {
+            for path in paths {
+                match removed.next().await {
+                    Some(Ok(_) | Err(object_store::Error::NotFound { .. })) => gone.push(path),
+                    Some(Err(error)) => {
+                        tracing::warn!(%error, "a file was not removed; trying again later");
+                    }
+                    None => return,
+                }
             }
+        };
+        if timeout(REMOVE_MAX, removing).await.is_err() {
+            tracing::warn!("files were not removed in time; trying again later");
         }
         sqlx::query!("delete from media_file where path = any($1)", &gone)
             .execute(&mut *tx)

@@ -17,6 +17,7 @@ use image::{
         webp::WebPDecoder,
     },
 };
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{
     File, Media,
@@ -99,13 +100,13 @@ impl Media {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let _permit = Arc::clone(&self.workers)
-            .acquire_owned()
-            .await
-            .map_err(|_| Error::Unavailable("the process is stopping"))?;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|_| Error::Unavailable("an image could not be worked on"))
+        run(self.permit().await?, work).await
+    }
+
+    /// One of those who may work on an image.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.workers).acquire_owned().await;
+        permit.map_err(|_| Error::Unavailable("the process is stopping"))
     }
 
     /// An image file as asked for; once, however many ask. `None` if its bytes are gone or no image.
@@ -115,16 +116,32 @@ impl Media {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(guard) => guard,
         };
+        // Who waits for a permit holds no image in memory.
+        let permit = self.permit().await?;
         let Some(source) = self.read(&file.path).await? else {
             return Ok(None);
         };
-        let rendered = self.work(move || encode_variant(&source, variant)).await?;
+        let rendered = run(permit, move || encode_variant(&source, variant)).await?;
         if let Some(rendered) = &rendered {
             // Refused only when the entry was replaced meanwhile, by the same bytes.
             let _ = guard.insert(rendered.clone());
         }
         Ok(rendered)
     }
+}
+
+/// Does work under a permit, which is the work's own: it goes on when whoever asked for it has gone.
+async fn run<T: Send + 'static>(
+    permit: OwnedSemaphorePermit,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    let permitted = move || {
+        let _permit = permit;
+        work()
+    };
+    tokio::task::spawn_blocking(permitted)
+        .await
+        .map_err(|_| Error::Unavailable("an image could not be worked on"))
 }
 
 /// What an image is.
@@ -308,7 +325,9 @@ pub(crate) fn default_avatar(index: usize, size: u32) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use image::Delay;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
@@ -372,6 +391,18 @@ mod tests {
         assert_eq!(inspect(&whole[..whole.len() / 2]), None);
         assert_eq!(inspect(b""), None);
         assert_eq!(inspect(b"GIF89a"), None);
+    }
+
+    #[tokio::test]
+    async fn work_counts_until_it_is_done_even_if_nobody_waits() {
+        let workers = Arc::new(Semaphore::new(1));
+        let permit = workers.clone().acquire_owned().await.unwrap();
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let asked = run(permit, move || until.recv().is_ok());
+        assert!(asked.now_or_never().is_none());
+        assert_eq!(workers.available_permits(), 0);
+        end.send(()).unwrap();
+        let _permit = workers.acquire().await.unwrap();
     }
 
     #[test]

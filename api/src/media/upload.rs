@@ -3,7 +3,13 @@
 //! Files stream into the store while they arrive; their rows are announced first, so that
 //! whatever becomes of the request they are shown by a row or collected.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::Bytes,
@@ -33,6 +39,10 @@ pub(crate) const FILES_MAX: usize = 10;
 const FIELDS_MAX: usize = 64;
 /// Bytes of all fields that are no files, `payload_json` among them.
 const FIELDS_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a form that may come with nothing to hand on: what stands before its first part, and the
+/// head of each, are held in memory and searched from the beginning until their end is there.
+/// Twice what one read of a socket brings.
+const UNREAD_BYTES_MAX: usize = 1 << 20;
 /// A client that sends nothing for this long is given up. A refused one has this long in all.
 const PAUSE_MAX: Duration = Duration::from_secs(20);
 
@@ -226,7 +236,7 @@ impl FromRequest<App> for StickerUpload {
             }
             let filename = field.file_name().unwrap_or("file").to_owned();
             let mut bytes = Vec::new();
-            while let Some(chunk) = next_chunk(&mut field).await? {
+            while let Some(chunk) = field.chunk().await? {
                 let room = (Self::FILE_BYTES_MAX + 1).saturating_sub(bytes.len());
                 bytes.extend_from_slice(&chunk[..room.min(chunk.len())]);
             }
@@ -252,8 +262,50 @@ fn content_type_fault() -> Error {
     FormErrors::one("", fault)
 }
 
-/// The parts of a body, each awaited for [`PAUSE_MAX`] at most.
-struct MultipartForm(Multipart<'static>);
+type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The parts of a body, each awaited for [`PAUSE_MAX`] and [`UNREAD_BYTES_MAX`] at most.
+struct MultipartForm {
+    form: Multipart<'static>,
+    unread: Unread,
+}
+
+/// Bytes of a form that came since something of it was last handed on.
+#[derive(Clone, Default)]
+struct Unread(Arc<AtomicUsize>);
+
+impl Unread {
+    /// Whether they are still few enough.
+    fn add(&self, bytes: usize) -> bool {
+        self.0.fetch_add(bytes, Ordering::Relaxed) + bytes <= UNREAD_BYTES_MAX
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A part of a form.
+struct Part {
+    field: Field<'static>,
+    unread: Unread,
+}
+
+impl Part {
+    fn name(&self) -> Option<&str> {
+        self.field.name()
+    }
+
+    fn file_name(&self) -> Option<&str> {
+        self.field.file_name()
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let chunk = in_time(self.field.chunk()).await?;
+        self.unread.reset();
+        Ok(chunk)
+    }
+}
 
 impl MultipartForm {
     fn of_request(request: Request, app: &App) -> Result<Self> {
@@ -267,27 +319,32 @@ impl MultipartForm {
         Self::of(&content_type, body, app.media.upload_bytes_max())
     }
 
-    fn of<E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static>(
+    fn of<E: Into<BodyError> + 'static>(
         content_type: &str,
         body: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
         bytes_max: u64,
     ) -> Result<Self> {
         let boundary = multer::parse_boundary(content_type).map_err(|_| content_type_fault())?;
         let constraints = Constraints::new().size_limit(SizeLimit::new().whole_stream(bytes_max));
-        Ok(Self(Multipart::with_constraints(
-            body,
-            boundary,
-            constraints,
-        )))
+        let unread = Unread::default();
+        let counted = unread.clone();
+        let body = body.map(move |chunk| -> std::result::Result<Bytes, BodyError> {
+            match chunk {
+                Ok(chunk) if counted.add(chunk.len()) => Ok(chunk),
+                Ok(_) => Err("the head of a part has no end".into()),
+                Err(error) => Err(error.into()),
+            }
+        });
+        let form = Multipart::with_constraints(body, boundary, constraints);
+        Ok(Self { form, unread })
     }
 
-    async fn next(&mut self) -> Result<Option<Field<'static>>> {
-        in_time(self.0.next_field()).await
+    async fn next(&mut self) -> Result<Option<Part>> {
+        let field = in_time(self.form.next_field()).await?;
+        self.unread.reset();
+        let unread = self.unread.clone();
+        Ok(field.map(|field| Part { field, unread }))
     }
-}
-
-async fn next_chunk(field: &mut Field<'static>) -> Result<Option<Bytes>> {
-    in_time(field.chunk()).await
 }
 
 async fn in_time<T>(
@@ -322,12 +379,12 @@ async fn receive(
     path: String,
     filename: &str,
     bytes_max: u64,
-    field: &mut Field<'static>,
+    field: &mut Part,
 ) -> Result<File> {
     media.announce(&path, LEASE).await?;
     let mut received = Receiving::new(media, path, bytes_max);
     loop {
-        match next_chunk(field).await {
+        match field.chunk().await {
             Ok(Some(chunk)) => received = received.write(chunk).await?,
             Ok(None) => return received.finish(media, filename).await,
             Err(error) => {
@@ -458,12 +515,12 @@ impl Fields {
         })
     }
 
-    async fn add(&mut self, name: String, field: &mut Field<'static>) -> Result<()> {
+    async fn add(&mut self, name: String, field: &mut Part) -> Result<()> {
         if self.texts.len() >= FIELDS_MAX {
             return Err(ErrorCode::RequestEntityTooLarge.into());
         }
         let mut text = Vec::new();
-        while let Some(chunk) = next_chunk(field).await? {
+        while let Some(chunk) = field.chunk().await? {
             self.size += chunk.len();
             if self.size > FIELDS_BYTES_MAX {
                 return Err(ErrorCode::RequestEntityTooLarge.into());
@@ -516,7 +573,7 @@ pub(crate) async fn read_form(content_type: &str, chunks: Vec<Bytes>) -> Result<
             fields.add(name, &mut field).await?;
             continue;
         }
-        while next_chunk(&mut field).await?.is_some() {}
+        while field.chunk().await?.is_some() {}
         files += 1;
     }
     Ok((files, fields.into_json()?))
@@ -533,6 +590,48 @@ mod tests {
         assert_eq!(file_number("file"), None);
         assert_eq!(file_number("files[x]"), None);
         assert_eq!(file_number("files[1"), None);
+    }
+
+    #[tokio::test]
+    async fn a_part_whose_head_does_not_end_is_given_up() {
+        const CHUNK: usize = 64 << 10;
+        let taken = Arc::new(AtomicUsize::new(0));
+        for head in ["", "--x\r\ncontent-disposition: form-data; name="] {
+            let counted = taken.clone();
+            let endless = futures_util::stream::repeat(Bytes::from(vec![b'a'; CHUNK]));
+            let endless = endless.inspect(move |chunk| {
+                counted.fetch_add(chunk.len(), Ordering::Relaxed);
+            });
+            let head = futures_util::stream::iter([Bytes::from(head)]);
+            let body = head.chain(endless.take(1000)).map(Ok::<_, std::io::Error>);
+            let content_type = "multipart/form-data; boundary=x";
+            let mut form = MultipartForm::of(content_type, body, u64::MAX).unwrap();
+            let error = form.next().await.err().unwrap();
+            assert_eq!(error.code(), ErrorCode::InvalidFormBody);
+            assert!(taken.swap(0, Ordering::Relaxed) <= UNREAD_BYTES_MAX + CHUNK);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_form_may_be_longer_than_what_may_stay_unread() {
+        let mut chunks = vec![Bytes::from(
+            "--x\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n",
+        )];
+        chunks.resize(101, Bytes::from(vec![b'a'; UNREAD_BYTES_MAX / 10]));
+        chunks.push(Bytes::from("\r\n--x--\r\n"));
+        // As from a socket: one read at a time.
+        let body = futures_util::stream::iter(chunks).then(|chunk| async move {
+            tokio::task::yield_now().await;
+            Ok::<_, std::io::Error>(chunk)
+        });
+        let content_type = "multipart/form-data; boundary=x";
+        let mut form = MultipartForm::of(content_type, body, u64::MAX).unwrap();
+        let mut part = form.next().await.unwrap().unwrap();
+        let mut size = 0;
+        while let Some(chunk) = part.chunk().await.unwrap() {
+            size += chunk.len();
+        }
+        assert_eq!(size, 100 * (UNREAD_BYTES_MAX / 10));
     }
 
     #[test]

@@ -235,6 +235,9 @@ impl Writer {
                     tracing::error!(%error, "a commit of messages broke; they may be stored");
                     return Err(Error::Unavailable("the commit was not confirmed"));
                 }
+                Err(Failure::Before(error)) if batch.len() > 1 && is_of_a_row(&error) => {
+                    return Err(Error::Database(error));
+                }
                 Err(Failure::Before(error)) => Error::from(error),
             };
             if !matches!(error, Error::Unavailable(_)) {
@@ -269,6 +272,13 @@ impl Writer {
             .collect();
         Ok((decisions, events))
     }
+}
+
+/// Whether a file is gone that one of the messages shows: its trigger alone says this here, where no
+/// transaction is serializable.
+fn is_of_a_row(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some("40001")
 }
 
 /// Everything of a batch up to its commit, and the time of its events.

@@ -172,6 +172,7 @@ impl Limiter {
 /// Finds out who calls, counts the request, and answers 429 in place of the handler.
 pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let address = http::client_address(request.extensions(), request.headers(), app.config.proxies);
+    let address = http::network(address);
     let is_on = app.limiter.mode == RateLimits::On;
     if is_on && let Some(until) = app.limiter.blocked.until(address, Instant::now()) {
         app.limiter.metrics.rate_limited.inc();

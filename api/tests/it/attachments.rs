@@ -197,6 +197,39 @@ async fn embeds_show_files_of_their_message(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let path = messages(guild);
+    let form = Form::new().part("files[0]", file("a.txt", "hello"));
+    let sent = app.upload(&alice, Method::POST, &path, form).await;
+    let forward = json!({ "message_reference": {
+        "type": 1, "message_id": sent.expect(200)["id"] } });
+    // As if it were collected after the forward was made and before it is stored.
+    sqlx::query("delete from media_file")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    // While the guild is locked they queue up to one batch.
+    let held = app.hold(guild.id).await;
+    let others = (0..10).map(|n| app.post(&alice, &path, json!({ "content": n.to_string() })));
+    let release = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        held.rollback().await.unwrap();
+    };
+    let (others, forward, ()) = tokio::join!(
+        futures_util::future::join_all(others),
+        app.post(&alice, &path, forward),
+        release,
+    );
+    assert_eq!(forward.status, 503);
+    for other in others {
+        other.expect(200);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_forward_keeps_the_files_that_it_shows(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;
@@ -583,8 +616,9 @@ async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool)
     // It has begun: its file is announced beside the first one.
     app.until("select count(*) = 2 from media_file").await;
     let name = &slot["upload_filename"];
-    let body = json!({ "attachments": [{ "id": "0", "uploaded_filename": name }] });
+    let body = json!({ "attachments": [{ "uploaded_filename": name, "description": "one" }] });
     let message = app.post(&alice, &messages(guild), body).await.expect(200);
+    assert_eq!(message["attachments"][0]["description"], "one");
     slow.write_all(b"ond").await.unwrap();
     let mut answer = [0; 12];
     slow.read_exact(&mut answer).await.unwrap();

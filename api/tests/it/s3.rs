@@ -345,3 +345,28 @@ async fn a_collection_cut_off_between_file_and_row_is_made_up_for(db: PgPool) {
     app.collect().await;
     assert_eq!((app.files().await, s3.objects()), ((0, 0), 0));
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_collection_waits_no_longer_than_its_locks_hold(db: PgPool) {
+    let s3 = S3::start().await;
+    let app = TestApp::with(db, |config| s3.configure(config)).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    let message = send(&app, &alice, guild, upload("a.txt", b"soon gone".to_vec())).await;
+    let id = message["id"].as_str().unwrap();
+    let path = format!("/channels/{}/messages/{id}", guild.general);
+    app.delete(&alice, &path).await.expect(204);
+
+    for method in [Method::POST, Method::DELETE] {
+        s3.shut(method, true);
+    }
+    let five_seconds = std::time::Duration::from_secs(5);
+    let collected = tokio::time::timeout(five_seconds, app.app.collect_files()).await;
+    collected.expect("nobody waits for the answer").unwrap();
+    assert_eq!(app.files().await, (0, 1));
+    for method in [Method::POST, Method::DELETE] {
+        s3.shut(method, false);
+    }
+    app.collect().await;
+    assert_eq!((app.files().await, s3.objects()), ((0, 0), 0));
+}
