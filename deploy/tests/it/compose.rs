@@ -1,10 +1,12 @@
 //! The compose file: services name each other, variables and ports as they are.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use deploy::settings::programs;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::{documents, read};
+use crate::{documents, read, shared};
 
 const FILE: &str = "deploy/docker-compose.yml";
 
@@ -40,6 +42,29 @@ fn services_of_ours_are_told_settings_that_they_have() {
         }
     }
     assert_eq!(ours, 6, "migrate, the API, two coordinators, two gateways");
+}
+
+#[test]
+fn what_several_programs_read_all_services_are_told_alike() {
+    let programs = programs();
+    let shared = shared(&programs);
+    let mut told: BTreeMap<&str, BTreeSet<Option<String>>> = BTreeMap::new();
+    for (name, service) in services() {
+        let Some(run) = program(&service).filter(|_| name != "migrate") else {
+            continue;
+        };
+        let program = programs.iter().find(|program| program.name == run);
+        let known = program.expect("one of ours").variables();
+        for variable in shared.iter().filter(|variable| known.contains(*variable)) {
+            let value = service["environment"].get(variable);
+            let values = told.entry(variable.as_str()).or_default();
+            values.insert(value.map(Value::to_string));
+        }
+    }
+    assert!(told["GATEWAY_URL"].iter().all(Option::is_some));
+    for (variable, values) in told {
+        assert_eq!(values.len(), 1, "{variable}: {values:?}");
+    }
 }
 
 #[test]

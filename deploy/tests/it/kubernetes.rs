@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy::settings::{Program, programs};
-use serde_json::Value;
+use regex::Regex;
+use serde_json::{Map, Value};
 
-use crate::{documents, success, tool};
+use crate::{documents, shared, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 /// Has no pods on purpose.
 const NOWHERE: &str = "nowhere";
-const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
 /// Everything one folder renders to.
 struct Rendered(Vec<Value>);
@@ -41,6 +41,12 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What a ConfigMap or a Secret holds.
+fn settings(object: &Value) -> &Map<String, Value> {
+    let data = object["data"].as_object();
+    data.or(object["stringData"].as_object()).expect("settings")
+}
+
 impl Rendered {
     fn of<'r>(&'r self, kind: &'r str) -> impl Iterator<Item = &'r Value> {
         self.0.iter().filter(move |object| object["kind"] == kind)
@@ -67,12 +73,28 @@ impl Rendered {
         let selector = selector.as_object().cloned().unwrap_or_default();
         let mut pods = self.pods();
         pods.retain(|pods| {
-            selector.iter().all(|(label, value)| match label.as_str() {
-                POD_NAME => text(value).starts_with(pods.workload),
-                _ => pods.labels[label] == *value,
-            })
+            selector
+                .iter()
+                .all(|(label, value)| pods.labels[label] == *value)
         });
         pods
+    }
+
+    /// What a container is told: by itself, else by the maps and secrets that it names.
+    fn told<'r>(&'r self, container: &'r Value) -> BTreeMap<&'r str, &'r str> {
+        let mut told = BTreeMap::new();
+        for from in list(&container["envFrom"]) {
+            for (kind, reference) in [("ConfigMap", "configMapRef"), ("Secret", "secretRef")] {
+                let named = self
+                    .of(kind)
+                    .find(|object| object["metadata"]["name"] == from[reference]["name"]);
+                let settings = named.map(settings).into_iter().flatten();
+                told.extend(settings.map(|(name, value)| (name.as_str(), text(value))));
+            }
+        }
+        let own = list(&container["env"]).iter();
+        told.extend(own.map(|variable| (text(&variable["name"]), text(&variable["value"]))));
+        told
     }
 
     /// Our containers, with the program that each runs.
@@ -136,27 +158,56 @@ fn programs_are_told_settings_that_they_have() {
         let ours = rendered.ours(&programs);
         assert_eq!(ours.len(), 4, "migrate, API, coordinator, gateway");
         for (container, program) in ours {
-            let all = container["env"].to_string();
+            let known = program.variables();
             for variable in list(&container["env"]) {
                 let name = text(&variable["name"]);
-                let is_part = all.contains(&format!("$({name})"));
-                assert!(
-                    is_part || program.variables().contains(name),
-                    "{}: {name}",
-                    program.name
-                );
+                assert!(known.contains(name), "{}: {name}", program.name);
             }
         }
         for kind in ["ConfigMap", "Secret"] {
-            let settings = rendered
-                .of(kind)
-                .filter(|object| text(&object["metadata"]["name"]).starts_with("guildhall"));
-            for object in settings {
-                let data = object["data"]
-                    .as_object()
-                    .or(object["stringData"].as_object());
-                for name in data.expect("settings").keys() {
-                    assert!(anybody.contains(name), "{name}");
+            for name in rendered.of(kind).flat_map(|object| settings(object).keys()) {
+                assert!(anybody.contains(name), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_several_programs_read_all_of_them_are_told_alike() {
+    let programs = programs();
+    let shared = shared(&programs);
+    each(|rendered| {
+        let mut told: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
+        for (container, program) in rendered.ours(&programs) {
+            if list(&container["ports"]).is_empty() {
+                continue; // the Job that migrates
+            }
+            let (values, known) = (rendered.told(container), program.variables());
+            for name in shared.iter().filter(|name| known.contains(*name)) {
+                let value = values.get(name.as_str()).copied();
+                told.entry(name.as_str()).or_default().insert(value);
+            }
+        }
+        assert!(told["GATEWAY_URL"].iter().all(Option::is_some));
+        for (name, values) in told {
+            assert_eq!(values.len(), 1, "{name}: {values:?}");
+        }
+    });
+}
+
+/// Kubernetes leaves `$(NAME)` as it is where NAME comes later.
+#[test]
+fn variables_are_made_of_those_before_them() {
+    let part = Regex::new(r"\$\(([A-Z0-9_]+)\)").unwrap();
+    each(|rendered| {
+        for pods in rendered.pods() {
+            for container in list(&pods.spec["containers"]) {
+                let mut before = BTreeSet::new();
+                for variable in list(&container["env"]) {
+                    for found in part.captures_iter(text(&variable["value"])) {
+                        assert!(before.contains(&found[1]), "{variable}");
+                    }
+                    before.insert(text(&variable["name"]));
                 }
             }
         }

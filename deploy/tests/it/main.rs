@@ -7,11 +7,12 @@ mod settings;
 mod systemd;
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Output},
 };
 
-use deploy::checkout;
+use deploy::{checkout, settings::Program};
 use serde_json::Value;
 
 /// Set where the programs of others must be there: a check without its program then fails.
@@ -20,6 +21,13 @@ const TOOLS_REQUIRED: &str = "GUILDHALL_DEPLOY_TOOLS";
 fn read(path: &str) -> String {
     let file = checkout().join(path);
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Settings that more than one program reads.
+fn shared(programs: &[Program]) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let all = programs.iter().flat_map(Program::variables);
+    all.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// The documents of a YAML file; empty ones are left out.
