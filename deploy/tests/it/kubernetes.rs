@@ -6,7 +6,7 @@ use deploy::settings::{Program, programs};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{documents, shared, success, tool};
+use crate::{documents, monitoring::registered, shared, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 /// Has no pods on purpose.
@@ -289,6 +289,7 @@ fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
 
 #[test]
 fn ingress_and_autoscaling_lead_to_what_exists() {
+    let metrics = registered();
     each(|rendered| {
         for ingress in rendered.of("Ingress") {
             let rules = list(&ingress["spec"]["rules"]).iter();
@@ -315,6 +316,11 @@ fn ingress_and_autoscaling_lead_to_what_exists() {
             let workload = workload.unwrap_or_else(|| panic!("{target}"));
             // A number here would undo what the scaler did, at each apply.
             assert!(workload["spec"]["replicas"].is_null(), "{target}");
+            for metric in list(&scaler["spec"]["metrics"]) {
+                let name = text(&metric["pods"]["metric"]["name"]);
+                let is_known = metric["type"] == "Resource" || metrics.contains(name);
+                assert!(is_known, "nothing counts {metric}");
+            }
         }
     });
 }
