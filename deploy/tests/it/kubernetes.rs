@@ -6,7 +6,7 @@ use deploy::settings::{Program, programs};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{documents, monitoring::registered, shared, success, tool};
+use crate::{documents, monitoring::registered, shared, stop_seconds, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 /// Has no pods on purpose.
@@ -361,6 +361,28 @@ fn programs_listen_on_their_usual_ports_and_are_probed_there() {
 }
 
 #[test]
+fn pods_have_the_time_that_their_programs_take_to_stop() {
+    each(|rendered| {
+        for pods in rendered.pods() {
+            for container in list(&pods.spec["containers"]) {
+                if list(&container["ports"]).is_empty() {
+                    continue; // the Job that migrates
+                }
+                let pause = text(&container["lifecycle"]["preStop"]["exec"]["command"][1]);
+                let pause: u64 = pause.parse().unwrap_or(0);
+                let needs = pause + stop_seconds(text(&container["command"][0]));
+                let grace = pods.spec["terminationGracePeriodSeconds"].as_u64();
+                assert!(
+                    grace.is_some_and(|grace| grace >= needs),
+                    "{}",
+                    pods.workload
+                );
+            }
+        }
+    });
+}
+
+#[test]
 fn pods_run_without_rights() {
     each(|rendered| {
         for pods in rendered.pods() {
@@ -376,6 +398,7 @@ fn pods_run_without_rights() {
             );
             for container in list(&pods.spec["containers"]) {
                 let context = &container["securityContext"];
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{}", pods.workload);
                 assert_eq!(
                     context["allowPrivilegeEscalation"], false,
                     "{}",
