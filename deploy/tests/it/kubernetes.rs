@@ -6,7 +6,7 @@ use deploy::settings::{Program, programs};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{documents, monitoring::registered, shared, stop_seconds, success, tool};
+use crate::{documents, monitoring::registered, read, shared, stop_seconds, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 /// Has no pods on purpose.
@@ -146,6 +146,32 @@ fn every_object_is_in_the_namespace_and_named_once() {
             if kind != "Namespace" {
                 assert_eq!(meta["namespace"], "guildhall", "{kind} {meta}");
             }
+        }
+    });
+}
+
+/// An upgrade applies settings, the migration and each program by itself, by this label.
+#[test]
+fn every_step_of_an_upgrade_has_its_label() {
+    let label = |meta: &Value| text(&meta["labels"]["app.kubernetes.io/name"]).to_owned();
+    let manual = read("docs/operations.md");
+    let programs = programs();
+    each(|rendered| {
+        let settings = rendered.of("ConfigMap").chain(rendered.of("Secret"));
+        let mut labels: BTreeSet<String> = settings.map(|each| label(&each["metadata"])).collect();
+        assert_eq!(labels.len(), 1, "{labels:?}");
+        for kind in ["Deployment", "StatefulSet", "Job"] {
+            for workload in rendered.of(kind) {
+                let own = label(&workload["metadata"]);
+                assert_eq!(own, label(&workload["spec"]["template"]["metadata"]));
+                labels.insert(own);
+            }
+        }
+        assert_eq!(labels.len(), 1 + rendered.ours(&programs).len());
+        labels.remove("guildhall-coordinator"); // with the rest
+        for label in labels {
+            let step = format!("-l app.kubernetes.io/name={label}\n");
+            assert!(manual.contains(&step), "{step}");
         }
     });
 }
