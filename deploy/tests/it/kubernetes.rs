@@ -228,7 +228,7 @@ fn variables_are_made_of_those_before_them() {
     each(|rendered| {
         for pods in rendered.pods() {
             for container in list(&pods.spec["containers"]) {
-                let mut before = BTreeSet::new();
+                let mut before: BTreeSet<&str> = BTreeSet::new();
                 for variable in list(&container["env"]) {
                     for found in part.captures_iter(text(&variable["value"])) {
                         assert!(before.contains(&found[1]), "{variable}");
