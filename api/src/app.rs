@@ -41,7 +41,7 @@ const REDIS: Patience = Patience {
     pause_max: None,
 };
 /// Work that requests have left behind gets so long at the end of the process.
-const WORK_GRACE: Duration = Duration::from_secs(5);
+pub const WORK_GRACE: Duration = Duration::from_secs(5);
 
 /// The state of one API process; cheap to clone.
 #[derive(Clone)]

@@ -43,7 +43,7 @@ const BACKLOG: i32 = 4096;
 /// Pause after `accept` fails (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests still running after this long are cut off when the process stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 tokio::task_local! {
     /// Follows one request through the cluster's logs.

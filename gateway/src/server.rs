@@ -30,9 +30,9 @@ use crate::{
 };
 
 /// Between saying so in the heartbeat and sending clients away, so that shards can move first.
-const LEAVING_NOTICE: Duration = Duration::from_millis(500);
+pub const LEAVING_NOTICE: Duration = Duration::from_millis(500);
 /// Connections that do not go by themselves are cut after this long.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+pub const DRAIN_MAX: Duration = Duration::from_secs(10);
 
 /// Why the gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@
 //! | `GET history?before=&limit=` | limit in 1..=[`HISTORY_MAX`], default 50 | [`History`] |
 //! | `GET moves` | | [`Moves`] |
 //! | `GET plan/{id}` | | [`PlanInfo`] |
-//! | `GET events` | | server-sent events named `state`: [`Snapshot`] |
+//! | `GET events` | | server-sent events named `state`: [`Snapshot`], or `problem`: [`Problem`] |
 //! | `GET me` | | [`Me`] |
 //! | `POST login`, `POST logout` | [`Login`], nothing | [`Me`], nothing (204) |
 //! | `POST nodes/{id}/cordon`, `…/uncordon`, `…/undrain` | nothing | [`Accepted`] |
@@ -41,8 +41,8 @@ pub const AUDIENCE: &str = "guildhall-admin";
 pub const TOKEN_LIFETIME_MAX_S: u64 = 12 * 60 * 60;
 /// Cookie that holds the token after `POST login`.
 pub const COOKIE: &str = "guildhall_admin";
-/// A request with the cookie that changes anything must bear this header with the value `1`:
-/// pages of other sites cannot set it.
+/// A request with the cookie that changes anything, and `login` and `logout`, must bear this header
+/// with the value `1`: pages of other sites cannot set it.
 pub const HEADER: &str = "x-guildhall";
 /// Most shards `GET shards` names, and guilds `GET guilds`.
 pub const HOT_MAX: usize = 1_000;
@@ -119,7 +119,7 @@ pub enum ProblemCode {
     Unauthorized,
     /// 403: the token allows less than that.
     ScopeTooSmall,
-    /// 403: a change by cookie without [`HEADER`].
+    /// 403: a change by cookie, or of the cookie, without [`HEADER`].
     HeaderMissing,
     /// 404.
     UnknownPath,

@@ -104,7 +104,7 @@ fn s3(
     config: &MediaConfig,
     bucket: &str,
 ) -> Result<object_store::aws::AmazonS3, object_store::Error> {
-    // Credentials that are not set come from AWS_* or the machine's role.
+    // Credentials that are not set, or empty, come from AWS_* or the machine's role.
     let mut builder = AmazonS3Builder::from_env()
         .with_bucket_name(bucket)
         .with_region(&config.s3_region);
@@ -113,11 +113,29 @@ fn s3(
             .with_endpoint(endpoint)
             .with_allow_http(endpoint.starts_with("http://"));
     }
-    if let Some(key) = &config.s3_access_key {
-        builder = builder.with_access_key_id(key.reveal());
+    if let Some(key) = given(config.s3_access_key.as_ref()) {
+        builder = builder.with_access_key_id(key);
     }
-    if let Some(key) = &config.s3_secret_key {
-        builder = builder.with_secret_access_key(key.reveal());
+    if let Some(key) = given(config.s3_secret_key.as_ref()) {
+        builder = builder.with_secret_access_key(key);
     }
     builder.build()
+}
+
+/// A key, unless it is empty, as templates of settings have it.
+fn given(key: Option<&Secret>) -> Option<&str> {
+    key.map(Secret::reveal).filter(|key| !key.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_key_is_none() {
+        let [empty, key] = ["", "key"].map(|key| Secret::from(key.to_owned()));
+        assert_eq!(given(Some(&empty)), None);
+        assert_eq!(given(Some(&key)), Some("key"));
+        assert_eq!(given(None), None);
+    }
 }

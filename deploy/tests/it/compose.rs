@@ -1,10 +1,12 @@
 //! The compose file: services name each other, variables and ports as they are.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use deploy::settings::programs;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::{documents, read};
+use crate::{documents, read, shared, stop_seconds};
 
 const FILE: &str = "deploy/docker-compose.yml";
 
@@ -40,6 +42,79 @@ fn services_of_ours_are_told_settings_that_they_have() {
         }
     }
     assert_eq!(ours, 6, "migrate, the API, two coordinators, two gateways");
+}
+
+#[test]
+fn what_several_programs_read_all_services_are_told_alike() {
+    let programs = programs();
+    let shared = shared(&programs);
+    let mut told: BTreeMap<&str, BTreeSet<Option<String>>> = BTreeMap::new();
+    for (name, service) in services() {
+        let Some(run) = program(&service).filter(|_| name != "migrate") else {
+            continue;
+        };
+        let program = programs.iter().find(|program| program.name == run);
+        let known = program.expect("one of ours").variables();
+        for variable in shared.iter().filter(|variable| known.contains(*variable)) {
+            let value = service["environment"].get(variable);
+            let values = told.entry(variable.as_str()).or_default();
+            values.insert(value.map(Value::to_string));
+        }
+    }
+    assert!(told["GATEWAY_URL"].iter().all(Option::is_some));
+    for (variable, values) in told {
+        assert_eq!(values.len(), 1, "{variable}: {values:?}");
+    }
+}
+
+#[test]
+fn services_stop_in_their_own_time() {
+    for (name, service) in services() {
+        let Some(run) = program(&service) else {
+            continue;
+        };
+        let grace = service["stop_grace_period"].as_str().expect("a time");
+        let grace: u64 = grace.trim_end_matches('s').parse().expect("seconds");
+        assert!(grace >= stop_seconds(&run), "{name}: {grace} s");
+    }
+}
+
+#[test]
+fn gateways_have_files_for_their_connections_and_count_none_of_the_proxy() {
+    let programs = programs();
+    let gateway = programs
+        .iter()
+        .find(|program| program.name == "guildhall-gateway");
+    let connections = gateway.and_then(|gateway| gateway.default_of("GATEWAY_CONNECTIONS_MAX"));
+    let connections: u64 = connections.expect("a default").parse().unwrap();
+    let services = services();
+    assert!(services["api"]["environment"]["API_PROXIES"].is_string());
+    for name in ["gateway-1", "gateway-2"] {
+        let files = services[name]["ulimits"]["nofile"].as_u64();
+        assert!(files.is_some_and(|files| files > connections), "{name}");
+        let settings = &services[name]["environment"];
+        assert_eq!(settings["GATEWAY_CONNECTIONS_PER_ADDRESS_MAX"], "0");
+    }
+}
+
+#[test]
+fn containers_run_without_rights() {
+    for (name, service) in services() {
+        if program(&service).is_some() {
+            assert_eq!(service["read_only"], true, "{name}");
+            assert_eq!(service["cap_drop"][0], "ALL", "{name}");
+        }
+        // Images of others give up root when they start their own program, not for a shell.
+        let is_shell = service["command"][0] == "sh";
+        assert!(!is_shell || service["user"].is_string(), "{name} is root's");
+    }
+}
+
+#[test]
+fn the_file_of_secrets_gets_into_no_commit_and_no_build() {
+    for (file, line) in [(".gitignore", ".env"), (".dockerignore", "**/.env")] {
+        assert!(read(file).lines().any(|known| known == line), "{file}");
+    }
 }
 
 #[test]

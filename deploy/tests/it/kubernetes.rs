@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy::settings::{Program, programs};
-use serde_json::Value;
+use regex::Regex;
+use serde_json::{Map, Value};
 
-use crate::{documents, success, tool};
+use crate::{documents, monitoring::registered, read, shared, stop_seconds, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 /// Has no pods on purpose.
 const NOWHERE: &str = "nowhere";
-const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
 
 /// Everything one folder renders to.
 struct Rendered(Vec<Value>);
@@ -41,6 +41,12 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What a ConfigMap or a Secret holds.
+fn settings(object: &Value) -> &Map<String, Value> {
+    let data = object["data"].as_object();
+    data.or(object["stringData"].as_object()).expect("settings")
+}
+
 impl Rendered {
     fn of<'r>(&'r self, kind: &'r str) -> impl Iterator<Item = &'r Value> {
         self.0.iter().filter(move |object| object["kind"] == kind)
@@ -67,12 +73,28 @@ impl Rendered {
         let selector = selector.as_object().cloned().unwrap_or_default();
         let mut pods = self.pods();
         pods.retain(|pods| {
-            selector.iter().all(|(label, value)| match label.as_str() {
-                POD_NAME => text(value).starts_with(pods.workload),
-                _ => pods.labels[label] == *value,
-            })
+            selector
+                .iter()
+                .all(|(label, value)| pods.labels[label] == *value)
         });
         pods
+    }
+
+    /// What a container is told: by itself, else by the maps and secrets that it names.
+    fn told<'r>(&'r self, container: &'r Value) -> BTreeMap<&'r str, &'r str> {
+        let mut told = BTreeMap::new();
+        for from in list(&container["envFrom"]) {
+            for (kind, reference) in [("ConfigMap", "configMapRef"), ("Secret", "secretRef")] {
+                let named = self
+                    .of(kind)
+                    .find(|object| object["metadata"]["name"] == from[reference]["name"]);
+                let settings = named.map(settings).into_iter().flatten();
+                told.extend(settings.map(|(name, value)| (name.as_str(), text(value))));
+            }
+        }
+        let own = list(&container["env"]).iter();
+        told.extend(own.map(|variable| (text(&variable["name"]), text(&variable["value"]))));
+        told
     }
 
     /// Our containers, with the program that each runs.
@@ -128,6 +150,32 @@ fn every_object_is_in_the_namespace_and_named_once() {
     });
 }
 
+/// An upgrade applies settings, the migration and each program by itself, by this label.
+#[test]
+fn every_step_of_an_upgrade_has_its_label() {
+    let label = |meta: &Value| text(&meta["labels"]["app.kubernetes.io/name"]).to_owned();
+    let manual = read("docs/operations.md");
+    let programs = programs();
+    each(|rendered| {
+        let settings = rendered.of("ConfigMap").chain(rendered.of("Secret"));
+        let mut labels: BTreeSet<String> = settings.map(|each| label(&each["metadata"])).collect();
+        assert_eq!(labels.len(), 1, "{labels:?}");
+        for kind in ["Deployment", "StatefulSet", "Job"] {
+            for workload in rendered.of(kind) {
+                let own = label(&workload["metadata"]);
+                assert_eq!(own, label(&workload["spec"]["template"]["metadata"]));
+                labels.insert(own);
+            }
+        }
+        assert_eq!(labels.len(), 1 + rendered.ours(&programs).len());
+        labels.remove("guildhall-coordinator"); // with the rest
+        for label in labels {
+            let step = format!("-l app.kubernetes.io/name={label}\n");
+            assert!(manual.contains(&step), "{step}");
+        }
+    });
+}
+
 #[test]
 fn programs_are_told_settings_that_they_have() {
     let programs = programs();
@@ -136,27 +184,56 @@ fn programs_are_told_settings_that_they_have() {
         let ours = rendered.ours(&programs);
         assert_eq!(ours.len(), 4, "migrate, API, coordinator, gateway");
         for (container, program) in ours {
-            let all = container["env"].to_string();
+            let known = program.variables();
             for variable in list(&container["env"]) {
                 let name = text(&variable["name"]);
-                let is_part = all.contains(&format!("$({name})"));
-                assert!(
-                    is_part || program.variables().contains(name),
-                    "{}: {name}",
-                    program.name
-                );
+                assert!(known.contains(name), "{}: {name}", program.name);
             }
         }
         for kind in ["ConfigMap", "Secret"] {
-            let settings = rendered
-                .of(kind)
-                .filter(|object| text(&object["metadata"]["name"]).starts_with("guildhall"));
-            for object in settings {
-                let data = object["data"]
-                    .as_object()
-                    .or(object["stringData"].as_object());
-                for name in data.expect("settings").keys() {
-                    assert!(anybody.contains(name), "{name}");
+            for name in rendered.of(kind).flat_map(|object| settings(object).keys()) {
+                assert!(anybody.contains(name), "{name}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_several_programs_read_all_of_them_are_told_alike() {
+    let programs = programs();
+    let shared = shared(&programs);
+    each(|rendered| {
+        let mut told: BTreeMap<&str, BTreeSet<Option<&str>>> = BTreeMap::new();
+        for (container, program) in rendered.ours(&programs) {
+            if list(&container["ports"]).is_empty() {
+                continue; // the Job that migrates
+            }
+            let (values, known) = (rendered.told(container), program.variables());
+            for name in shared.iter().filter(|name| known.contains(*name)) {
+                let value = values.get(name.as_str()).copied();
+                told.entry(name.as_str()).or_default().insert(value);
+            }
+        }
+        assert!(told["GATEWAY_URL"].iter().all(Option::is_some));
+        for (name, values) in told {
+            assert_eq!(values.len(), 1, "{name}: {values:?}");
+        }
+    });
+}
+
+/// Kubernetes leaves `$(NAME)` as it is where NAME comes later.
+#[test]
+fn variables_are_made_of_those_before_them() {
+    let part = Regex::new(r"\$\(([A-Z0-9_]+)\)").unwrap();
+    each(|rendered| {
+        for pods in rendered.pods() {
+            for container in list(&pods.spec["containers"]) {
+                let mut before: BTreeSet<&str> = BTreeSet::new();
+                for variable in list(&container["env"]) {
+                    for found in part.captures_iter(text(&variable["value"])) {
+                        assert!(before.contains(&found[1]), "{variable}");
+                    }
+                    before.insert(text(&variable["name"]));
                 }
             }
         }
@@ -238,6 +315,7 @@ fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
 
 #[test]
 fn ingress_and_autoscaling_lead_to_what_exists() {
+    let metrics = registered();
     each(|rendered| {
         for ingress in rendered.of("Ingress") {
             let rules = list(&ingress["spec"]["rules"]).iter();
@@ -264,6 +342,11 @@ fn ingress_and_autoscaling_lead_to_what_exists() {
             let workload = workload.unwrap_or_else(|| panic!("{target}"));
             // A number here would undo what the scaler did, at each apply.
             assert!(workload["spec"]["replicas"].is_null(), "{target}");
+            for metric in list(&scaler["spec"]["metrics"]) {
+                let name = text(&metric["pods"]["metric"]["name"]);
+                let is_known = metric["type"] == "Resource" || metrics.contains(name);
+                assert!(is_known, "nothing counts {metric}");
+            }
         }
     });
 }
@@ -304,6 +387,28 @@ fn programs_listen_on_their_usual_ports_and_are_probed_there() {
 }
 
 #[test]
+fn pods_have_the_time_that_their_programs_take_to_stop() {
+    each(|rendered| {
+        for pods in rendered.pods() {
+            for container in list(&pods.spec["containers"]) {
+                if list(&container["ports"]).is_empty() {
+                    continue; // the Job that migrates
+                }
+                let pause = text(&container["lifecycle"]["preStop"]["exec"]["command"][1]);
+                let pause: u64 = pause.parse().unwrap_or(0);
+                let needs = pause + stop_seconds(text(&container["command"][0]));
+                let grace = pods.spec["terminationGracePeriodSeconds"].as_u64();
+                assert!(
+                    grace.is_some_and(|grace| grace >= needs),
+                    "{}",
+                    pods.workload
+                );
+            }
+        }
+    });
+}
+
+#[test]
 fn pods_run_without_rights() {
     each(|rendered| {
         for pods in rendered.pods() {
@@ -319,6 +424,7 @@ fn pods_run_without_rights() {
             );
             for container in list(&pods.spec["containers"]) {
                 let context = &container["securityContext"];
+                assert_eq!(context["readOnlyRootFilesystem"], true, "{}", pods.workload);
                 assert_eq!(
                     context["allowPrivilegeEscalation"], false,
                     "{}",

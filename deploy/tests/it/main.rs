@@ -7,11 +7,13 @@ mod settings;
 mod systemd;
 
 use std::{
+    collections::BTreeSet,
     fs,
     process::{Command, Output},
+    time::Duration,
 };
 
-use deploy::checkout;
+use deploy::{checkout, settings::Program};
 use serde_json::Value;
 
 /// Set where the programs of others must be there: a check without its program then fails.
@@ -20,6 +22,25 @@ const TOOLS_REQUIRED: &str = "GUILDHALL_DEPLOY_TOOLS";
 fn read(path: &str) -> String {
     let file = checkout().join(path);
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Seconds from SIGTERM to a program's end: its own limits, and some for what has none.
+fn stop_seconds(program: &str) -> u64 {
+    use guildhall_api::{app::WORK_GRACE, http::DRAIN_TIMEOUT};
+    use guildhall_gateway::server::{DRAIN_MAX, LEAVING_NOTICE};
+    let limits = match program {
+        "guildhall-api" => DRAIN_TIMEOUT + WORK_GRACE,
+        "guildhall-gateway" => LEAVING_NOTICE + DRAIN_MAX,
+        _ => Duration::ZERO,
+    };
+    limits.as_secs() + 5
+}
+
+/// Settings that more than one program reads.
+fn shared(programs: &[Program]) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let all = programs.iter().flat_map(Program::variables);
+    all.filter(|name| !seen.insert(name.clone())).collect()
 }
 
 /// The documents of a YAML file; empty ones are left out.

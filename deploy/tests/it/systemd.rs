@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use deploy::{checkout, settings::programs};
 use regex::Regex;
 
-use crate::{success, tool};
+use crate::{stop_seconds, success, tool};
 
 const BIN: &str = "/opt/guildhall/bin/";
 
@@ -36,6 +36,22 @@ fn units_start_our_programs_with_settings_that_they_have() {
         for found in variable.captures_iter(&text) {
             assert!(known.contains(&found[1]), "{}: {found:?}", file.display());
         }
+    }
+}
+
+#[test]
+fn units_have_the_time_that_they_need() {
+    let start = Regex::new(r"(?m)^ExecStart=/opt/guildhall/bin/(\S+)").unwrap();
+    let stop = Regex::new(r"(?m)^TimeoutStopSec=(\d+)$").unwrap();
+    for (file, text) in units() {
+        let file = file.display();
+        let seconds: u64 = stop.captures(&text).expect("a time")[1].parse().unwrap();
+        let name = &start.captures(&text).expect("it starts one of ours")[1];
+        assert!(seconds >= stop_seconds(name), "{file}: {seconds} s");
+        // What comes first counts as part of the start, which else may take 90 s.
+        let migrates = text.contains("\nExecStartPre=");
+        let waits = text.contains("\nTimeoutStartSec=infinity\n");
+        assert!(!migrates || waits, "{file}");
     }
 }
 

@@ -56,10 +56,10 @@ export const post = (path, body) => request("POST", path, body);
 export const segment = encodeURIComponent;
 
 /**
- * Calls `state` with each state and `lost` when the connection breaks; opens it again by
- * itself. Returns what ends it.
+ * Calls `state` with each state, `problem` with the sentence of a coordinator that has none, and
+ * `lost` when the connection breaks; opens it again by itself. Returns what ends it.
  */
-export function watch({ state, lost }) {
+export function watch({ state, problem, lost }) {
   let source = null;
   let tries = 0;
   let timer = null;
@@ -73,6 +73,11 @@ export function watch({ state, lost }) {
       tries = 0;
       listen();
       state(JSON.parse(event.data));
+    });
+    source.addEventListener("problem", (event) => {
+      tries = 0;
+      listen();
+      problem(JSON.parse(event.data).message);
     });
     source.addEventListener("error", broken);
   }

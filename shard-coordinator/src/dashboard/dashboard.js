@@ -14,7 +14,8 @@ const HISTORY_COUNT = 50;
 let me = null;
 let stop = null;
 let newsAt = null;
-let lost = false;
+/** Why there is no news, in words; null while there is. */
+let trouble = null;
 let mapShown = null;
 let timers = [];
 let history = [];
@@ -37,7 +38,11 @@ async function start() {
   setText(byId("who"), `${me.name}${operates() ? "" : ", may only look"}, until ${moment(me.expires_at_ms)}`);
   for (const control of document.querySelectorAll(".operate")) control.disabled = !operates();
   setLink("waiting", "Connecting");
-  stop = watch({ state: arrived, lost: connectionLost });
+  stop = watch({
+    state: arrived,
+    problem: (message) => noNews(`No news: ${message}`),
+    lost: () => noNews("Connection lost"),
+  });
   every(HOT_EVERY_MS, refreshHot);
   every(HISTORY_EVERY_MS, refreshHistory);
   every(1000, tellAge);
@@ -72,20 +77,20 @@ function setLink(state, text) {
   byId("board").classList.toggle("stale", state === "lost");
 }
 
-function connectionLost() {
-  lost = true;
+function noNews(why) {
+  trouble = why;
   tellAge();
 }
 
 function tellAge() {
-  if (!lost) return;
+  if (trouble === null) return;
   const age = newsAt === null ? "" : `, as of ${duration((Date.now() - newsAt) / 1000)} ago`;
-  setLink("lost", `Connection lost${age}; trying again`);
+  setLink("lost", `${trouble}${age}; trying again`);
 }
 
 function arrived(state) {
-  if (lost && newsAt !== null) toast("Connected again.");
-  lost = false;
+  if (trouble !== null && newsAt !== null) toast("Connected again.");
+  trouble = null;
   newsAt = Date.now();
   setLink("live", `Live, from ${state.coordinator}`);
   setText(byId("leader"), state.leader ? `Led by ${state.leader.holder}, term ${state.leader.term}` : "No leader: placement stands still");
@@ -113,7 +118,7 @@ async function refreshMap(state) {
 }
 
 async function refreshHot() {
-  if (lost) return;
+  if (trouble !== null) return;
   try {
     drawHotShards((await get(`shards?hot=${HOT_COUNT}`)).shards);
     drawHotGuilds((await get(`guilds?hot=${HOT_COUNT}`)).guilds);
@@ -123,7 +128,7 @@ async function refreshHot() {
 }
 
 async function refreshHistory() {
-  if (lost) return;
+  if (trouble !== null) return;
   try {
     const page = await get(`history?limit=${HISTORY_COUNT}`);
     const oldest = page.entries.at(-1)?.id;

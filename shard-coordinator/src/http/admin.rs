@@ -173,7 +173,7 @@ impl Admin {
         let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
         match (&asked.method, &path[..]) {
             (&Method::POST, ["login"]) => return self.log_in(asked).await,
-            (&Method::POST, ["logout"]) => return Ok(log_out(asked)),
+            (&Method::POST, ["logout"]) => return log_out(asked),
             _ => {}
         }
         let caller = Caller::of(self.key.as_ref(), &asked.headers, SystemTime::now())?;
@@ -297,6 +297,7 @@ impl Admin {
     }
 
     async fn log_in(&self, asked: &Asked) -> Result<Response<Body>> {
+        caller::need_header(&asked.headers)?;
         let Login { token } = asked.json()?;
         let now = SystemTime::now();
         let (claims, cookie) = caller::log_in(self.key.as_ref(), &token, &asked.headers, now)?;
@@ -441,11 +442,12 @@ fn without_moves(mut plan: PlanInfo) -> PlanInfo {
     plan
 }
 
-fn log_out(asked: &Asked) -> Response<Body> {
+fn log_out(asked: &Asked) -> Result<Response<Body>> {
+    caller::need_header(&asked.headers)?;
     let mut response = reply(StatusCode::NO_CONTENT, JSON, Bytes::new());
     response.headers_mut().remove(hyper::header::CONTENT_TYPE);
     let cookie = caller::log_out(&asked.headers);
-    with_cookie(response.map(Either::Left), &cookie)
+    Ok(with_cookie(response.map(Either::Left), &cookie))
 }
 
 fn with_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {
@@ -464,7 +466,7 @@ fn no_map() -> Refusal {
 fn unknown_path(path: &[&str]) -> Refusal {
     let known = matches!(
         path,
-        ["nodes" | "map" | "shards" | "history" | "moves" | "events" | "me"]
+        ["nodes" | "map" | "shards" | "guilds" | "history" | "moves" | "events" | "me"]
             | ["login" | "logout" | "plan" | "pause" | "resume" | "abort"]
             | ["why" | "pins" | "plan", _]
             | ["plan", _, "apply"]

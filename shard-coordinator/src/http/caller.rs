@@ -47,7 +47,7 @@ impl Caller {
                 (token, Way::Authorization)
             }
             None => {
-                let has_header = headers.get(HEADER).is_some_and(|value| value == "1");
+                let has_header = has_header(headers);
                 (cookie(headers), Way::Cookie { has_header })
             }
         };
@@ -63,8 +63,7 @@ impl Caller {
             return Err(Refusal::new(ProblemCode::ScopeTooSmall, message));
         }
         if scope > Scope::Read && self.way == (Way::Cookie { has_header: false }) {
-            let message = format!("a change by cookie needs the header {HEADER}: 1");
-            return Err(Refusal::new(ProblemCode::HeaderMissing, message));
+            return Err(header_missing());
         }
         Ok(())
     }
@@ -79,6 +78,16 @@ pub(super) fn me(claims: &Claims) -> Me {
         name: claims.sub.clone(),
         scope: claims.scope,
         expires_at_ms: claims.exp * 1_000,
+    }
+}
+
+/// What sets the cookie or takes it away is a browser's, so it must not be another site's.
+///
+/// Errors: [`ProblemCode::HeaderMissing`].
+pub(super) fn need_header(headers: &HeaderMap) -> Result<(), Refusal> {
+    match has_header(headers) {
+        true => Ok(()),
+        false => Err(header_missing()),
     }
 }
 
@@ -111,6 +120,10 @@ fn set_cookie(token: &str, age_s: u64, headers: &HeaderMap) -> String {
     format!("{COOKIE}={token}; Path={PREFIX}; Max-Age={age_s}; HttpOnly; SameSite=Strict{secure}")
 }
 
+fn has_header(headers: &HeaderMap) -> bool {
+    headers.get(HEADER).is_some_and(|value| value == "1")
+}
+
 fn cookie(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(COOKIE_HEADER).iter();
     cookies
@@ -124,6 +137,11 @@ fn cookie(headers: &HeaderMap) -> Option<String> {
 fn need(key: Option<&AdminKey>) -> Result<&AdminKey, Refusal> {
     let message = "this coordinator was started without CLUSTER_KEY";
     key.ok_or_else(|| Refusal::new(ProblemCode::AdminDisabled, message))
+}
+
+fn header_missing() -> Refusal {
+    let message = format!("a change by cookie needs the header {HEADER}: 1");
+    Refusal::new(ProblemCode::HeaderMissing, message)
 }
 
 fn unauthorized() -> Refusal {

@@ -139,6 +139,19 @@ async function aPreviewOfRemovedChangesIsNotShown() {
   await page.context().close();
 }
 
+async function aCoordinatorWithoutPostgresSaysSo() {
+  const { page, faults } = await open("light");
+  const problem = JSON.stringify({ code: "no_postgres", message: "Postgres does not answer" });
+  await page.route("**/admin/v1/events", (route) => route.fulfill({
+    contentType: "text/event-stream",
+    body: `event: problem\ndata: ${problem}\n\n`,
+  }));
+  await signIn(page, READ_TOKEN);
+  await page.locator('#link[data-state="lost"]').filter({ hasText: "Postgres does not answer" }).waitFor();
+  assert.deepEqual(faults, []);
+  await page.context().close();
+}
+
 async function readersMayOnlyLook() {
   const { page, faults } = await open("dark");
   await signIn(page, READ_TOKEN);
@@ -156,6 +169,7 @@ async function readersMayOnlyLook() {
 try {
   await drainsANode();
   await aPreviewOfRemovedChangesIsNotShown();
+  await aCoordinatorWithoutPostgresSaysSo();
   await readersMayOnlyLook();
 } finally {
   await browser.close();

@@ -71,7 +71,13 @@ async fn only_who_has_a_token_is_answered_and_only_so_far(db: PgPool) {
     assert_eq!(code(disabled), "503 admin_disabled");
 
     let login = json!({ "token": token(CLUSTER_KEY, Scope::Operate) });
-    let (status, head, me) = coordinator.request("POST", "login", "", Some(login)).await;
+    let ours = "x-guildhall: 1\r\n";
+    for path in ["login", "logout"] {
+        let refused = coordinator.request("POST", path, "", Some(login.clone()));
+        assert_eq!(code(refused.await), "403 header_missing");
+    }
+    let login = coordinator.request("POST", "login", ours, Some(login));
+    let (status, head, me) = login.await;
     assert_eq!(
         (status, &me["name"], &me["scope"]),
         (200, &json!("ann"), &json!("operate"))
@@ -89,7 +95,7 @@ async fn only_who_has_a_token_is_answered_and_only_so_far(db: PgPool) {
     assert_eq!(code(read), "200 fine");
     let refused = coordinator.request("POST", path, &cookie, None).await;
     assert_eq!(code(refused), "403 header_missing");
-    let ours = format!("{cookie}x-guildhall: 1\r\n");
+    let ours = format!("{cookie}{ours}");
     let done = coordinator.request("POST", path, &ours, None).await;
     assert_eq!(code(done), "200 fine");
 
@@ -194,6 +200,7 @@ async fn every_change_shows_in_the_map_and_in_the_history(db: PgPool) {
         ("POST", "abort", Value::Null, "409 nothing_to_abort"),
         ("GET", "plan/1", Value::Null, "404 unknown_plan"),
         ("DELETE", "nodes", Value::Null, "405 method_not_allowed"),
+        ("DELETE", "guilds", Value::Null, "405 method_not_allowed"),
         ("GET", "nowhere", Value::Null, "404 unknown_path"),
         ("GET", "history?limit=0", Value::Null, "400 bad_request"),
     ] {
