@@ -426,6 +426,47 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     }
 }
 
+/// A link breaks, or an inbox is full, between a change of views and what it is told by: the next
+/// owner's view is no other than the core's, and its replay has the event alone.
+#[test]
+fn who_was_cut_off_right_behind_a_change_of_views_gets_the_guild_again() {
+    let change = || ViewChange {
+        channels: vec![(Id::new(5).unwrap(), Some(1))],
+        users: vec![(user(), Some(vec![0, 1]))],
+    };
+    for cut in [true, false] {
+        let mut bench = Bench::new(1);
+        let client = bench.identified();
+        bench.has_guild(&client, 1);
+        bench.read(&client);
+        bench.tell(ToCore::View {
+            realm: shard::realm(guild()),
+            change: change(),
+        });
+        let role = event(EventKind::GuildRoleUpdate, 2);
+        let mut replay = Vec::new();
+        if cut {
+            replay.push(role);
+            // Some links break without a word.
+            (0..6).for_each(|_| bench.core.tick());
+        } else {
+            bench.tell(ToCore::Event(role));
+            (0..2).for_each(|_| bench.core.tick());
+        }
+        bench.answered(Subscribed {
+            view: change(),
+            replay,
+            ..answer(2)
+        });
+        let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
+        let expected: &[&str] = match cut {
+            true => &["GUILD_ROLE_UPDATE", "GUILD_DELETE"],
+            false => &["GUILD_ROLE_UPDATE"],
+        };
+        assert_eq!(told, expected, "cut: {cut}");
+    }
+}
+
 #[test]
 fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
     let mut bench = Bench::new(1);
