@@ -304,6 +304,33 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
 }
 
 #[test]
+fn what_a_session_brings_waits_for_the_log_where_all_does() {
+    let mut session = travelling(1);
+    session.dispatches = vec![(EventKind::GuildUpdate, Bytes::from_static(b"{}"))];
+    let (core, requests) = model::core(1, ResumeLog::Sync);
+    let mut bench = Bench {
+        core,
+        requests,
+        history: History::default(),
+    };
+    let (id, s) = (session.record.id, session.s);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session);
+    assert!(bench.read(&client).is_empty());
+    let asked = bench.asked().into_iter();
+    let chunks = asked.filter_map(|request| match request {
+        ToNode::Delivered { number, .. } => Some(number),
+        _ => None,
+    });
+    for chunk in chunks.collect::<Vec<_>>() {
+        bench.tell(ToCore::Stored(chunk));
+    }
+    let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
+    assert_eq!(told, ["GUILD_UPDATE", "RESUMED"]);
+    assert!(matches!(bench.history.at(id, s + 2), Found::At(_)));
+}
+
+#[test]
 fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
     let watch = |channel: Id<Channel>| Watch {
         channels: vec![(channel, vec![0])],

@@ -234,11 +234,17 @@ impl Core {
         let generation = self.next_generation();
         let mut session = record.open(generation, self.now, Replay::starting_after(s));
         let bytes_max = session.replay_bytes_max();
+        let mut is_held = false;
         for (kind, body) in dispatches {
             let dispatch = Dispatch::new(kind, &body, self.now);
             session.replay.push(dispatch, bytes_max, || s);
+            // This core's log knows nothing of the session before it tells its state.
+            is_held |= self.held.is_some() && session.replay.hold(self.log.number());
         }
         let slot = self.sessions.insert(session) as SessionSlot;
+        if let Some(held) = self.held.as_mut().filter(|_| is_held) {
+            held.wait(slot);
+        }
         self.by_id.insert(id, slot);
         let mut from = vec![(shard::realm(user), home)];
         for (guild, reached) in guilds {
