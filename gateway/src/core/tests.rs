@@ -303,6 +303,40 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
     }
 }
 
+/// The node has taken note by then of the session that came, and would forget it again.
+#[test]
+fn an_older_copy_is_not_told_to_have_moved_as_the_session_itself_is() {
+    let moved = |bench: &mut Bench| -> Vec<bool> {
+        let asked = bench.asked().into_iter();
+        asked
+            .filter_map(|request| match request {
+                ToNode::Moved { overtaken, .. } => Some(overtaken),
+                _ => None,
+            })
+            .collect()
+    };
+    let session = travelling(1);
+    let (id, s, token) = (session.record.id, session.s, session.record.token);
+    let mut bench = Bench::new(1);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session.clone());
+    assert!(moved(&mut bench).is_empty());
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session.clone());
+    assert_eq!(moved(&mut bench), [true]);
+    bench.tell(ToCore::Taken(id));
+    assert_eq!(moved(&mut bench), [true]);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session);
+    bench.tell(ToCore::Claim(Box::new(Claim {
+        number: 1,
+        session: id,
+        token,
+        s,
+    })));
+    assert_eq!(moved(&mut bench), [false]);
+}
+
 #[test]
 fn what_a_session_brings_waits_for_the_log_where_all_does() {
     let mut session = travelling(1);

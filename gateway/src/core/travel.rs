@@ -191,20 +191,20 @@ impl Core {
             s: claim.s,
             dispatches: dispatches.collect(),
         };
-        self.let_go(slot);
+        self.let_go(slot, false);
         Claimed::Session(Box::new(session))
     }
 
     /// A session is another node's: its copy here ends without a word to anybody.
     pub(super) fn taken(&mut self, session: SessionId) {
         if let Some(&slot) = self.by_id.get(&session) {
-            self.let_go(slot);
+            self.let_go(slot, true);
             self.flush();
         }
     }
 
-    /// Forgets a session that goes on elsewhere.
-    fn let_go(&mut self, slot: SessionSlot) {
+    /// Forgets a session that goes on elsewhere. `overtaken`: this is a copy from before it did.
+    fn let_go(&mut self, slot: SessionSlot, overtaken: bool) {
         let Some(session) = self.take_out(slot) else {
             return;
         };
@@ -214,6 +214,7 @@ impl Core {
         self.outbox.push_back(ToNode::Moved {
             session_id: session.id.to_string(),
             seat: session.seat.map(|seat| (session.user, seat)),
+            overtaken,
         });
         self.leave_realms(slot, &session);
     }
@@ -228,7 +229,7 @@ impl Core {
         } = session;
         let (id, user, home) = (record.id, record.user, record.home);
         if let Some(&older) = self.by_id.get(&id) {
-            self.let_go(older);
+            self.let_go(older, true);
         }
         let guilds = record.guilds.clone();
         let generation = self.next_generation();
