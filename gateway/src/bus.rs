@@ -97,6 +97,8 @@ pub enum ToNode {
         session_id: String,
         /// A person's.
         seat: Option<(Id<User>, Seat)>,
+        /// It was a copy that counts no longer; the session may have come back since.
+        overtaken: bool,
     },
     /// A session that was resumed is over.
     Ended(SessionId),

@@ -113,9 +113,9 @@ pub struct Core {
     /// Users whose view changed by events that sessions here did not get, or not in time: they get
     /// the guild again as soon as the rest has come.
     blurred: views::Users,
-    /// Users whose view changed a moment ago: were this the last of this core, who goes on with
-    /// their sessions would not know what they were told of it.
-    unsettled: views::Users,
+    /// Users whose view changed a moment ago: were this the last of this core, or of an owner, nobody
+    /// would know what they were told of it.
+    unsettled: views::Unsettled,
     node: mpsc::Sender<ToNode>,
     parser: Parser,
     scratch: Box<[u8]>,
@@ -209,7 +209,7 @@ impl Core {
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
             blurred: views::Users::default(),
-            unsettled: views::Users::default(),
+            unsettled: views::Unsettled::default(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,

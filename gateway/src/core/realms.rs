@@ -294,7 +294,13 @@ impl Core {
             self.unread.forget(realm);
         }
         let have = *hub.position_or(position);
-        for user in moved {
+        // Who was cut off from an owner right behind a change of views saw no more of what it is told
+        // by, and this view is no other than theirs.
+        let untold = match complete {
+            true => self.unsettled.forget(realm),
+            false => FxHashSet::default(),
+        };
+        for user in moved.into_iter().chain(untold) {
             self.blur(realm, user);
         }
         let Some(hub) = self.hub.get_mut(realm) else {

@@ -303,6 +303,67 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
     }
 }
 
+/// The node has taken note by then of the session that came, and would forget it again.
+#[test]
+fn an_older_copy_is_not_told_to_have_moved_as_the_session_itself_is() {
+    let moved = |bench: &mut Bench| -> Vec<bool> {
+        let asked = bench.asked().into_iter();
+        asked
+            .filter_map(|request| match request {
+                ToNode::Moved { overtaken, .. } => Some(overtaken),
+                _ => None,
+            })
+            .collect()
+    };
+    let session = travelling(1);
+    let (id, s, token) = (session.record.id, session.s, session.record.token);
+    let mut bench = Bench::new(1);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session.clone());
+    assert!(moved(&mut bench).is_empty());
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session.clone());
+    assert_eq!(moved(&mut bench), [true]);
+    bench.tell(ToCore::Taken(id));
+    assert_eq!(moved(&mut bench), [true]);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session);
+    bench.tell(ToCore::Claim(Box::new(Claim {
+        number: 1,
+        session: id,
+        token,
+        s,
+    })));
+    assert_eq!(moved(&mut bench), [false]);
+}
+
+#[test]
+fn what_a_session_brings_waits_for_the_log_where_all_does() {
+    let mut session = travelling(1);
+    session.dispatches = vec![(EventKind::GuildUpdate, Bytes::from_static(b"{}"))];
+    let (core, requests) = model::core(1, ResumeLog::Sync);
+    let mut bench = Bench {
+        core,
+        requests,
+        history: History::default(),
+    };
+    let (id, s) = (session.record.id, session.s);
+    let client = bench.resumes((id, s));
+    bench.arrived(&client, session);
+    assert!(bench.read(&client).is_empty());
+    let asked = bench.asked().into_iter();
+    let chunks = asked.filter_map(|request| match request {
+        ToNode::Delivered { number, .. } => Some(number),
+        _ => None,
+    });
+    for chunk in chunks.collect::<Vec<_>>() {
+        bench.tell(ToCore::Stored(chunk));
+    }
+    let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
+    assert_eq!(told, ["GUILD_UPDATE", "RESUMED"]);
+    assert!(matches!(bench.history.at(id, s + 2), Found::At(_)));
+}
+
 #[test]
 fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
     let watch = |channel: Id<Channel>| Watch {
@@ -423,6 +484,47 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     });
     for client in [&stays, &returns] {
         assert_eq!(bench.read(client), [deleted()]);
+    }
+}
+
+/// A link breaks, or an inbox is full, between a change of views and what it is told by: the next
+/// owner's view is no other than the core's, and its replay has the event alone.
+#[test]
+fn who_was_cut_off_right_behind_a_change_of_views_gets_the_guild_again() {
+    let change = || ViewChange {
+        channels: vec![(Id::new(5).unwrap(), Some(1))],
+        users: vec![(user(), Some(vec![0, 1]))],
+    };
+    for cut in [true, false] {
+        let mut bench = Bench::new(1);
+        let client = bench.identified();
+        bench.has_guild(&client, 1);
+        bench.read(&client);
+        bench.tell(ToCore::View {
+            realm: shard::realm(guild()),
+            change: change(),
+        });
+        let role = event(EventKind::GuildRoleUpdate, 2);
+        let mut replay = Vec::new();
+        if cut {
+            replay.push(role);
+            // Some links break without a word.
+            (0..6).for_each(|_| bench.core.tick());
+        } else {
+            bench.tell(ToCore::Event(role));
+            (0..2).for_each(|_| bench.core.tick());
+        }
+        bench.answered(Subscribed {
+            view: change(),
+            replay,
+            ..answer(2)
+        });
+        let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
+        let expected: &[&str] = match cut {
+            true => &["GUILD_ROLE_UPDATE", "GUILD_DELETE"],
+            false => &["GUILD_ROLE_UPDATE"],
+        };
+        assert_eq!(told, expected, "cut: {cut}");
     }
 }
 

@@ -191,20 +191,20 @@ impl Core {
             s: claim.s,
             dispatches: dispatches.collect(),
         };
-        self.let_go(slot);
+        self.let_go(slot, false);
         Claimed::Session(Box::new(session))
     }
 
     /// A session is another node's: its copy here ends without a word to anybody.
     pub(super) fn taken(&mut self, session: SessionId) {
         if let Some(&slot) = self.by_id.get(&session) {
-            self.let_go(slot);
+            self.let_go(slot, true);
             self.flush();
         }
     }
 
-    /// Forgets a session that goes on elsewhere.
-    fn let_go(&mut self, slot: SessionSlot) {
+    /// Forgets a session that goes on elsewhere. `overtaken`: this is a copy from before it did.
+    fn let_go(&mut self, slot: SessionSlot, overtaken: bool) {
         let Some(session) = self.take_out(slot) else {
             return;
         };
@@ -214,6 +214,7 @@ impl Core {
         self.outbox.push_back(ToNode::Moved {
             session_id: session.id.to_string(),
             seat: session.seat.map(|seat| (session.user, seat)),
+            overtaken,
         });
         self.leave_realms(slot, &session);
     }
@@ -228,17 +229,23 @@ impl Core {
         } = session;
         let (id, user, home) = (record.id, record.user, record.home);
         if let Some(&older) = self.by_id.get(&id) {
-            self.let_go(older);
+            self.let_go(older, true);
         }
         let guilds = record.guilds.clone();
         let generation = self.next_generation();
         let mut session = record.open(generation, self.now, Replay::starting_after(s));
         let bytes_max = session.replay_bytes_max();
+        let mut is_held = false;
         for (kind, body) in dispatches {
             let dispatch = Dispatch::new(kind, &body, self.now);
             session.replay.push(dispatch, bytes_max, || s);
+            // This core's log knows nothing of the session before it tells its state.
+            is_held |= self.held.is_some() && session.replay.hold(self.log.number());
         }
         let slot = self.sessions.insert(session) as SessionSlot;
+        if let Some(held) = self.held.as_mut().filter(|_| is_held) {
+            held.wait(slot);
+        }
         self.by_id.insert(id, slot);
         let mut from = vec![(shard::realm(user), home)];
         for (guild, reached) in guilds {

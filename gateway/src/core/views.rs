@@ -9,7 +9,7 @@ use guildhall_shared::{
     envelope::Envelope,
     gateway::{EventKind, Intents},
     id::marker::{Guild, Realm, User},
-    shard,
+    shard::{self, Position},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
@@ -20,6 +20,13 @@ use crate::{
     hub::RealmHub,
     session::{Arrival, GuildPhase},
 };
+
+/// Ticks after which a change of a view is told, if the realm has gone on since: what it is told by
+/// comes with the realm's next event and right behind it.
+const SETTLED_TICKS: u32 = 2;
+/// The same if it has not, as after the end of a channel, whose event comes first. A link that breaks
+/// without a word is known to be broken by then.
+const SETTLED_TICKS_MAX: u32 = 8;
 
 /// Some users of realms.
 #[derive(Debug, Default)]
@@ -41,12 +48,61 @@ impl Users {
     pub(super) fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
         self.0.remove(&realm).unwrap_or_default()
     }
+}
 
-    /// All of them; none are left.
-    fn take(&mut self) -> Vec<(Id<Realm>, Id<User>)> {
-        let all = std::mem::take(&mut self.0).into_iter();
-        all.flat_map(|(realm, users)| users.into_iter().map(move |user| (realm, user)))
-            .collect()
+/// Users whose view changed a moment ago, by realms: what that is told by may be on its way.
+#[derive(Debug, Default)]
+pub(super) struct Unsettled(FxHashMap<Id<Realm>, Changed>);
+
+#[derive(Debug, Default)]
+struct Changed {
+    /// Where the realm stood then, and ticks since.
+    at: Option<Position>,
+    ticks: u32,
+    users: FxHashSet<Id<User>>,
+}
+
+impl Unsettled {
+    /// False if they are among them. `at`: where the realm stands.
+    fn add(&mut self, realm: Id<Realm>, user: Id<User>, at: Option<Position>) -> bool {
+        let changed = self.0.entry(realm).or_default();
+        changed.at = at;
+        changed.ticks = 0;
+        changed.users.insert(user)
+    }
+
+    pub(super) fn has(&self, realm: Id<Realm>, user: Id<User>) -> bool {
+        self.0
+            .get(&realm)
+            .is_some_and(|changed| changed.users.contains(&user))
+    }
+
+    /// Those of a realm, who are no longer among them.
+    pub(super) fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
+        let changed = self.0.remove(&realm);
+        changed.map_or_else(FxHashSet::default, |changed| changed.users)
+    }
+
+    /// Those who have been told by now. `position`: where a realm stands.
+    fn tick(
+        &mut self,
+        position: impl Fn(Id<Realm>) -> Option<Position>,
+    ) -> Vec<(Id<Realm>, Id<User>)> {
+        let mut settled = Vec::new();
+        self.0.retain(|&realm, changed| {
+            changed.ticks += 1;
+            let goes_on = position(realm) != changed.at;
+            let ticks = match goes_on {
+                true => SETTLED_TICKS,
+                false => SETTLED_TICKS_MAX,
+            };
+            let is_told = changed.ticks >= ticks;
+            if is_told {
+                settled.extend(changed.users.iter().map(|&user| (realm, user)));
+            }
+            !is_told
+        });
+        settled
     }
 }
 
@@ -58,11 +114,12 @@ impl Core {
         };
         let members = members_of(&change);
         let (touched, syncing) = (hub.touched_by(&change), hub.is_syncing());
+        let at = hub.position();
         hub.change_view(change);
         for user in touched {
             if syncing {
                 self.blur(realm, user);
-            } else if !self.blurred.has(realm, user) && self.unsettled.add(realm, user) {
+            } else if !self.blurred.has(realm, user) && self.unsettled.add(realm, user, at) {
                 // What the change is told by comes right after it.
                 self.log_blurred(realm, user);
             }
@@ -114,7 +171,9 @@ impl Core {
 
     /// What changed a moment ago has been told.
     pub(super) fn tick_views(&mut self) {
-        for (realm, user) in self.unsettled.take() {
+        let hub = &self.hub;
+        let position = |realm| hub.get(realm).and_then(RealmHub::position);
+        for (realm, user) in self.unsettled.tick(position) {
             if self.blurred.has(realm, user) {
                 continue;
             }

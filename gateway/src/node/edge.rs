@@ -720,10 +720,14 @@ impl Edge {
                 replay.retain(|event| event.position() > sub.position);
                 position = sub.position.map_or(position, |had| had.max(position));
             }
+            // Who has left since, and perhaps come again, is asked for anew: this is of before.
+            let mut view = ok.view;
+            view.users
+                .retain(|(user, _)| pending.named.binary_search(user).is_ok());
             let subscribed = Subscribed {
                 realm,
                 position,
-                view: ok.view,
+                view,
                 complete: pending.complete,
                 replay,
                 lost: ok.lost,
@@ -847,6 +851,9 @@ impl Edge {
             sub.live = false;
             if self.give(sub, ToCore::Unavailable { realm }) {
                 sub.queued = None;
+            } else {
+                // It does not know that it has to ask again.
+                sub.queue(pending.ask);
             }
             return;
         }
@@ -1224,3 +1231,7 @@ impl CoreSub {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "edge_tests.rs"]
+mod tests;

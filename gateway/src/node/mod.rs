@@ -476,14 +476,23 @@ async fn serve(
                 });
             }
             ToNode::Claimed { number, result } => claims.answer(number, Some(result)),
-            ToNode::Moved { session_id, seat } => {
+            ToNode::Moved {
+                session_id,
+                seat,
+                overtaken,
+            } => {
+                let Some(session) = SessionId::parse(&session_id) else {
+                    continue;
+                };
+                // What came back with it is not the copy's to end.
+                if overtaken && holders.generation(session) > 0 {
+                    continue;
+                }
                 voice.let_go(&session_id);
                 if let Some((person, seat)) = seat {
                     limits.let_go(person, seat);
                 }
-                if let Some(session) = SessionId::parse(&session_id) {
-                    holders.gone(session);
-                }
+                holders.gone(session);
             }
             ToNode::Ended(session) => holders.gone(session),
             ToNode::Delivered {

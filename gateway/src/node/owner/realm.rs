@@ -397,13 +397,16 @@ impl Realm {
         true
     }
 
-    /// Whether one of these asks for a guild that, as far as is known here, they are not in.
+    /// Whether one of these is in a guild that, as far as is known here, they are not in. Also one who
+    /// asks for nothing: a session that waits for the guild, or comes back to it, leaves it by that.
     pub(crate) fn is_stranger_among(&self, subscribers: &[Subscriber]) -> bool {
-        let mut asking = subscribers.iter().filter(|user| !user.snapshots.is_empty());
-        asking.any(|subscriber| match &self.guild {
-            Some(guild) => !guild.members.contains_key(&subscriber.user),
-            None => true,
-        })
+        match &self.guild {
+            Some(guild) => {
+                let mut users = subscribers.iter().map(|subscriber| &subscriber.user);
+                users.any(|user| !guild.members.contains_key(user))
+            }
+            None => !self.own,
+        }
     }
 
     /// The GUILD_CREATEs that these subscribers asked for; none for those who are no members. At most

@@ -263,8 +263,11 @@ impl Holders {
     /// Ends the copies of sessions that other nodes have taken over, as long as the task lives.
     pub(crate) async fn watch_taken(self: Rc<Self>) {
         let mut after = "0".to_owned();
+        let mut has_more = false;
         loop {
-            sleep(TAKEN_PERIOD).await;
+            if !std::mem::take(&mut has_more) {
+                sleep(TAKEN_PERIOD).await;
+            }
             let mut commands = self.commands.clone();
             let taken: RedisResult<StreamRangeReply> = redis::cmd("XRANGE")
                 .arg(keys::taken(self.boot))
@@ -281,6 +284,7 @@ impl Holders {
                     continue;
                 }
             };
+            has_more = taken.ids.len() >= TAKEN_AT_ONCE;
             for entry in taken.ids {
                 if let Some(session) = entry.get::<String>(keys::STREAM_FIELD)
                     && let Some(session) = SessionId::parse(&session)

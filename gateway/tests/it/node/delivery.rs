@@ -105,3 +105,29 @@ async fn a_delivery_log_that_redis_lost_is_begun_anew_and_its_core_is_told(db: P
     assert_eq!(log_in_redis(&world).await, ["third", "fourth"]);
     node.quiet().await;
 }
+
+/// All sessions of a node that hung were taken over meanwhile: it ends their copies at once.
+#[sqlx::test(migrations = "../migrations")]
+async fn copies_of_many_sessions_end_as_soon_as_those_of_few(db: PgPool) {
+    const MANY: usize = 2500;
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let mut redis = world.redis.clone();
+    let mut pipeline = redis::pipe();
+    for n in 0..MANY {
+        let session = format!("{:08x}{n:024x}", boot_of("a"));
+        let command = pipeline.cmd("XADD").arg(keys::taken(boot_of("a"))).arg("*");
+        command.arg(keys::STREAM_FIELD).arg(session).ignore();
+    }
+    let () = pipeline.query_async(&mut redis).await.unwrap();
+    let mut first = None;
+    let mut ended = 0;
+    while ended < MANY {
+        if matches!(node.next().await, ToCore::Taken(_)) {
+            ended += 1;
+            first.get_or_insert_with(Instant::now);
+        }
+    }
+    let took = first.unwrap().elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}

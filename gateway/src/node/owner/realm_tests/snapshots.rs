@@ -127,6 +127,61 @@ fn those_who_wait_for_a_large_guild_are_answered_in_turns() {
     assert!(entry.waiting.is_empty());
 }
 
+/// A core's users are named together, from the oldest position that one of them has: this owner may
+/// not have heard yet that another one has joined.
+#[test]
+fn nobody_is_told_to_be_no_member_before_the_database_was_asked() {
+    for (user, from) in [(STRANGER, Some(0)), (STRANGER, None), (ALICE, Some(0))] {
+        let mut realm = hall();
+        apply(&mut realm, EventKind::MessageDelete, &json!({}));
+        let at = realm.position();
+        let mut entry = Entry::new(ShardId(0));
+        entry.realm = Some(realm);
+        let users = [OWNER, user].map(|user| Subscriber::new(id(user), Vec::new()));
+        let sub = Sub {
+            id: 1,
+            realm: id(HALL),
+            from: from.map(|seq| Position { era: 1, seq }),
+            users: users.into(),
+            presences: false,
+        };
+        entry.waiting = vec![Waiting {
+            ticket: 7,
+            edge: EDGE,
+            sub,
+            wait: Wait::Reading,
+            at_least: None,
+            lost: false,
+        }];
+        let mut todo = Todo::with_room();
+        entry.answer(false, &mut todo);
+        let is_member = user == ALICE;
+        assert_eq!(
+            todo.answers.len(),
+            usize::from(is_member),
+            "{user} {from:?}"
+        );
+        assert_eq!(
+            todo.unsure.len(),
+            usize::from(!is_member),
+            "{user} {from:?}"
+        );
+        // The database says that the realm is where this owner is: they are none.
+        for waiting in &mut entry.waiting {
+            waiting.at_least = Some(at);
+            waiting.wait = Wait::Reading;
+        }
+        entry.answer(false, &mut todo);
+        assert!(entry.waiting.is_empty());
+        let Some((EDGE, FromOwner::SubOk(ok))) = todo.answers.pop() else {
+            panic!("no answer")
+        };
+        let named = ok.view.users.iter();
+        let strangers = named.filter(|(_, classes)| classes.is_none()).count();
+        assert_eq!(strangers, usize::from(!is_member), "{user} {from:?}");
+    }
+}
+
 #[test]
 fn kept_events_reach_back_only_so_far() {
     let mut realm = hall();

@@ -1,0 +1,139 @@
+//! An edge of one core, without Postgres and Redis: what its owner says is said by the test.
+
+use guildhall_store::pool;
+use prometheus::Registry;
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::LocalSet;
+
+use super::*;
+use crate::{
+    bus::{Inbox, SessionKey},
+    node::{database::PATIENCE, owner::feed::Feed, redis, relay::auth::ClusterKey},
+};
+
+const SHARDS: u16 = 4;
+
+struct Bench {
+    edge: Rc<Edge>,
+    inbox: Inbox,
+}
+
+fn guild() -> Id<Realm> {
+    Id::new(77 << 22).unwrap()
+}
+
+fn id(user: u64) -> Id<User> {
+    Id::new(user).unwrap()
+}
+
+impl Bench {
+    /// To be called in a [`LocalSet`].
+    fn new() -> Self {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let client = redis::client("redis://127.0.0.1:1").unwrap();
+        let commands = client.connection().unwrap();
+        let postgres: PgConnectOptions = "postgres://127.0.0.1:1/none".parse().unwrap();
+        let db = pool::open(postgres, 1, PATIENCE);
+        let map = Rc::new(MapWatch::new(SHARDS));
+        let feed = Feed::new(client, commands, metrics.clone());
+        let owner = Owner::new(db, feed, metrics.clone(), SHARDS);
+        let key = ClusterKey::new("key").unwrap();
+        let links = Links::new("a".to_owned(), key, map.clone(), metrics.clone());
+        let (core, inbox) = bus::inbox();
+        let node = "a".to_owned();
+        let edge = Edge::new(node, SHARDS, vec![core], map, owner, links, metrics);
+        Self { edge, inbox }
+    }
+
+    /// A session of each of these users waits for the guild.
+    fn subscribe(&self, users: &[u64]) {
+        let users = users.iter().map(|&user| {
+            let request = SnapshotRequest {
+                session: SessionKey {
+                    slot: user as u32,
+                    generation: 1,
+                },
+                large_threshold: 50,
+                members: false,
+                presences: false,
+                unavailable: None,
+            };
+            Subscriber::new(id(user), vec![request])
+        });
+        let subscription = Subscription {
+            realm: guild(),
+            from: None,
+            users: users.collect(),
+        };
+        self.edge.subscribe(0, vec![subscription]);
+    }
+
+    /// The subscription that waits for an answer.
+    fn pending(&self) -> u64 {
+        let state = self.edge.state.borrow();
+        let mut pending = state.pending.keys().copied();
+        let one = pending.next().unwrap();
+        assert_eq!(pending.next(), None);
+        one
+    }
+
+    /// Users for whose sessions snapshots are to be asked for next.
+    fn queued(&self) -> Vec<Id<User>> {
+        let state = self.edge.state.borrow();
+        let queued = state.realms[&guild()].cores[0].queued.as_ref();
+        let snapshots = queued.into_iter().flat_map(|ask| &ask.snapshots);
+        snapshots.map(|(user, _)| *user).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_a_core_could_not_be_told_to_ask_for_again_is_asked_for_again() {
+    let test = async {
+        let bench = Bench::new();
+        bench.subscribe(&[1]);
+        let waits = bench.pending();
+        while bench.edge.cores[0].send(ToCore::KeepClients).is_ok() {}
+        let mut out = Outgoing::new();
+        let mut state = bench.edge.state.borrow_mut();
+        bench
+            .edge
+            .ask_again(&mut state, waits, ATTEMPTS_MAX, &mut out);
+        drop(state);
+        assert_eq!(bench.queued(), [id(1)]);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_has_left_and_come_again_is_not_answered_for_before() {
+    let test = async {
+        let bench = Bench::new();
+        bench.subscribe(&[1, 2]);
+        let before = bench.pending();
+        bench.edge.unsubscribe(0, guild(), &[id(2)]);
+        bench.subscribe(&[2]);
+        assert_eq!((bench.pending(), bench.queued()), (before, vec![id(2)]));
+        let ok = SubOk {
+            id: before,
+            realm: guild(),
+            position: Position { era: 1, seq: 5 },
+            view: ViewChange {
+                channels: Vec::new(),
+                users: vec![(id(1), Some(vec![0])), (id(2), None)],
+            },
+            replay: Vec::new(),
+            lost: false,
+            snapshots: Vec::new(),
+            left: Vec::new(),
+        };
+        let answer = FromOwner::SubOk(Box::new(ok));
+        bench.edge.receive(&Server::Local, answer);
+        let Ok(ToCore::Subscribed(subscribed)) = bench.inbox.messages.try_recv() else {
+            panic!("no answer");
+        };
+        assert_eq!(subscribed.view.users, [(id(1), Some(vec![0]))]);
+        assert_ne!(bench.pending(), before);
+        assert!(bench.queued().is_empty());
+    };
+    LocalSet::new().run_until(test).await;
+}
