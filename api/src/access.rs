@@ -174,15 +174,9 @@ impl GuildAccess {
 
     /// The place in the hierarchy of whoever holds `roles`.
     pub(crate) fn rank_of(&self, user: Id<User>, roles: &[Id<Role>]) -> Rank {
-        if user == self.owner {
-            return Rank::Owner;
-        }
-        roles
-            .iter()
-            .filter_map(|&role| self.role(role))
-            .map(RoleInfo::rank)
-            .max()
-            .unwrap_or(Rank::Everyone)
+        Rank::of_member(user == self.owner, roles, |role| {
+            self.role(role).map(RoleInfo::rank)
+        })
     }
 
     /// Errors: 50013 unless the caller stands above `rank`.
@@ -194,7 +188,8 @@ impl GuildAccess {
         }
     }
 
-    fn access(&self) -> MemberAccess<'_> {
+    /// What the computation needs to know of the caller.
+    pub(crate) fn access(&self) -> MemberAccess<'_> {
         MemberAccess {
             user: self.user,
             is_owner: self.is_owner(),

@@ -197,6 +197,16 @@ impl App {
         routes::scheduled_events::expire::move_on(self).await
     }
 
+    /// Archives threads in which nobody writes, as housekeeping does every minute.
+    pub async fn archive_threads(&self) -> crate::error::Result<()> {
+        routes::threads::archive_idle(self).await
+    }
+
+    /// Ends polls whose time is over, as housekeeping does every minute.
+    pub async fn end_polls(&self) -> crate::error::Result<()> {
+        routes::polls::end_expired(self).await
+    }
+
     /// Removes temporary members without a session, as housekeeping does every minute.
     pub async fn remove_temporary_members(&self) -> crate::error::Result<()> {
         routes::members::temporary::remove_unseen(self).await

@@ -402,6 +402,45 @@ pub fn may_change_thread(
     !change.contains(ThreadChange::UNARCHIVE) || may_wake
 }
 
+/// Bits whose state differs for any target. An overwrite of another kind is another target's.
+pub fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permissions {
+    let state = |list: &[Overwrite], of: &Overwrite| {
+        let mut list = list.iter();
+        let found = list.find(|overwrite| (overwrite.id, overwrite.kind) == (of.id, of.kind));
+        found.map_or((Permissions::empty(), Permissions::empty()), |overwrite| {
+            (overwrite.allow, overwrite.deny)
+        })
+    };
+    let targets = before.iter().chain(after);
+    targets.fold(Permissions::empty(), |bits, of| {
+        let ((allow, deny), (new_allow, new_deny)) = (state(before, of), state(after, of));
+        bits | (allow ^ new_allow) | (deny ^ new_deny)
+    })
+}
+
+/// What a member must hold in the guild to change a channel's overwrites so, besides MANAGE_ROLES
+/// in the channel: the bits that change, unless an overwrite there gives MANAGE_ROLES to them.
+pub fn overwrites_need(
+    guild: Id<Guild>,
+    member: MemberAccess<'_>,
+    before: &[Overwrite],
+    after: &[Overwrite],
+) -> Permissions {
+    let explicit = before.iter().any(|overwrite| {
+        let own = match overwrite.kind {
+            OverwriteKind::Role => {
+                overwrite.id == guild.cast() || member.roles.contains(&overwrite.id.cast())
+            }
+            OverwriteKind::Member => overwrite.id == member.user.cast(),
+        };
+        own && overwrite.allow.contains(Permissions::MANAGE_ROLES)
+    });
+    match explicit {
+        true => Permissions::empty(),
+        false => changed_bits(before, after),
+    }
+}
+
 fn implicit_denials(set: Permissions, class: ChannelClass) -> Permissions {
     if !set.contains(Permissions::VIEW_CHANNEL) {
         return Permissions::empty();
@@ -438,6 +477,19 @@ impl Rank {
             position,
             id: std::cmp::Reverse(id),
         }
+    }
+
+    /// Of whoever holds `roles`: the highest of them. `place` answers for any role of the guild.
+    pub fn of_member(
+        is_owner: bool,
+        roles: &[Id<Role>],
+        place: impl Fn(Id<Role>) -> Option<Self>,
+    ) -> Self {
+        if is_owner {
+            return Self::Owner;
+        }
+        let places = roles.iter().filter_map(|&role| place(role));
+        places.max().unwrap_or(Self::Everyone)
     }
 }
 
@@ -546,6 +598,26 @@ mod tests {
             self.computed(door).2
         }
 
+        fn overwrites(&self) -> Vec<Overwrite> {
+            let overwrites = self.overwrites.iter().map(|drawn| {
+                let (kind, id) = match drawn.target {
+                    Whom::Everyone => (OverwriteKind::Role, GUILD),
+                    Whom::Role(role) => (OverwriteKind::Role, role_id(role)),
+                    Whom::Me => (OverwriteKind::Member, USER),
+                    Whom::Stranger => (OverwriteKind::Member, USER + 1),
+                    Whom::MemberWithRoleId(role) => (OverwriteKind::Member, role_id(role)),
+                    Whom::RoleWithMyId => (OverwriteKind::Role, USER),
+                };
+                Overwrite {
+                    id: Id::new(id).unwrap(),
+                    kind,
+                    allow: Permissions::from_bits_truncate(drawn.allow),
+                    deny: Permissions::from_bits_truncate(drawn.deny),
+                }
+            });
+            overwrites.collect()
+        }
+
         /// In the guild, in the channel, and in a thread of it.
         fn computed(&self, door: ThreadDoor) -> (Permissions, Permissions, Permissions) {
             let guild = Id::new(GUILD).unwrap();
@@ -572,26 +644,7 @@ mod tests {
                     .get(index)
                     .map(|&bits| Permissions::from_bits_truncate(bits))
             };
-            let overwrites: Vec<Overwrite> = self
-                .overwrites
-                .iter()
-                .map(|drawn| {
-                    let (kind, id) = match drawn.target {
-                        Whom::Everyone => (OverwriteKind::Role, GUILD),
-                        Whom::Role(role) => (OverwriteKind::Role, role_id(role)),
-                        Whom::Me => (OverwriteKind::Member, USER),
-                        Whom::Stranger => (OverwriteKind::Member, USER + 1),
-                        Whom::MemberWithRoleId(role) => (OverwriteKind::Member, role_id(role)),
-                        Whom::RoleWithMyId => (OverwriteKind::Role, USER),
-                    };
-                    Overwrite {
-                        id: Id::new(id).unwrap(),
-                        kind,
-                        allow: Permissions::from_bits_truncate(drawn.allow),
-                        deny: Permissions::from_bits_truncate(drawn.deny),
-                    }
-                })
-                .collect();
+            let overwrites = self.overwrites();
             let base = base(guild, member, permissions, now);
             (
                 base,
@@ -747,6 +800,88 @@ mod tests {
                 prop_assert!(!locked && !change.contains(ThreadChange::MODERATE));
                 prop_assert!(is_owner || change == ThreadChange::UNARCHIVE);
             }
+        }
+    }
+
+    proptest! {
+        /// Whoever may change overwrites changes no bit that they lack, for nobody: what a member
+        /// may do in the channel changes in the bits alone that the change took. Without sight of
+        /// it nothing else counts, so a change of that bit is left out here.
+        #[test]
+        fn a_change_of_overwrites_takes_every_bit_that_it_moves(
+            world in world(), other in world(), actor_roles in prop::collection::vec(0usize..5, 0..3),
+        ) {
+            let before = World { class: ChannelClass::Plain, ..world };
+            let mut after = before.clone();
+            after.overwrites = other.overwrites;
+            // Roles that are not there have no overwrites.
+            after.overwrites.retain(|overwrite| match overwrite.target {
+                Whom::Role(role) | Whom::MemberWithRoleId(role) => role < before.roles.len(),
+                Whom::Everyone | Whom::Me | Whom::Stranger | Whom::RoleWithMyId => true,
+            });
+            let (old, new) = (before.overwrites(), after.overwrites());
+            let moved = changed_bits(&old, &new);
+            prop_assert_eq!(moved, changed_bits(&new, &old));
+            if !moved.contains(Permissions::VIEW_CHANNEL) {
+                let ((_, seen), (_, then)) = (before.fast(), after.fast());
+                prop_assert!(moved.contains(seen ^ then), "{:?} for {moved:?}", seen ^ then);
+            }
+
+            let roles: Vec<Id<Role>> = actor_roles
+                .iter()
+                .map(|&role| Id::new(role_id(role)).unwrap())
+                .collect();
+            let actor = MemberAccess {
+                user: Id::new(USER + 1).unwrap(),
+                is_owner: false,
+                roles: &roles,
+                communication_disabled_until: None,
+            };
+            let needed = overwrites_need(Id::new(GUILD).unwrap(), actor, &old, &new);
+            // The exception: MANAGE_ROLES given in this very channel to who makes the change.
+            let given = before.overwrites.iter().any(|overwrite| {
+                let own = match overwrite.target {
+                    Whom::Everyone | Whom::Stranger => true,
+                    Whom::Role(role) => actor_roles.contains(&role),
+                    Whom::Me | Whom::MemberWithRoleId(_) | Whom::RoleWithMyId => false,
+                };
+                own && overwrite.allow >> 28 & 1 == 1
+            });
+            prop_assert_eq!(needed, if given { Permissions::empty() } else { moved });
+        }
+
+        /// Nobody but the owner stands above a role of their own or one beside or above it: a
+        /// comparison of numbers says who stands where.
+        #[test]
+        fn nobody_reaches_a_role_at_or_above_their_own(
+            positions in prop::collection::vec(1i32..4, 1..6),
+            held in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+            target in any::<prop::sample::Index>(),
+            is_owner in prop::bool::weighted(0.1),
+        ) {
+            let place = |role: Id<Role>| {
+                let index = role.get().checked_sub(role_id(0))? as usize;
+                positions.get(index).map(|&position| Rank::role(position, role))
+            };
+            let id = |index: usize| Id::<Role>::new(role_id(index)).unwrap();
+            let held: Vec<usize> = held.iter().map(|index| index.index(positions.len())).collect();
+            // One that is deleted gives no place.
+            let roles: Vec<Id<Role>> = held.iter().map(|&index| id(index)).chain([id(99)]).collect();
+            let rank = Rank::of_member(is_owner, &roles, place);
+            let target = target.index(positions.len());
+            let above = |one: usize, other: usize| {
+                positions[one] > positions[other] || positions[one] == positions[other] && one < other
+            };
+            let reaches = is_owner || held.iter().any(|&own| above(own, target));
+            prop_assert_eq!(place(id(target)).is_some_and(|role| rank > role), reaches);
+            if !is_owner {
+                let own = held.iter().filter_map(|&own| place(id(own)));
+                prop_assert_eq!(rank, own.max().unwrap_or(Rank::Everyone));
+                prop_assert!(rank < Rank::Owner);
+            }
+            // Another role takes nobody down.
+            let more: Vec<Id<Role>> = roles.iter().copied().chain([id(target)]).collect();
+            prop_assert!(Rank::of_member(is_owner, &more, place) >= rank);
         }
     }
 

@@ -1,7 +1,8 @@
-//! What clients of people call and this server has nothing to say to: empty lists, and a
+//! What clients call and this server has nothing to say to: empty lists, and a
 //! telemetry sink. Spec: endpoints, tier 3, where the notes ask for it.
 
 use axum::http::StatusCode;
+use guildhall_shared::{Id, id::marker::Application};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -10,8 +11,9 @@ use crate::{
     app::App,
     auth::CurrentUser,
     error::Result,
-    extract::{Form, Json},
+    extract::{Form, Json, Path},
     form::FormErrors,
+    routes::commands::require_application,
 };
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -22,6 +24,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(user_library))
         .routes(routes!(billing_stub))
         .routes(routes!(list_my_connections))
+        .routes(routes!(get_entitlements))
         .routes(routes!(auth_password_strength))
 }
 
@@ -102,6 +105,21 @@ async fn billing_stub(caller: CurrentUser) -> Result<Json<[u8; 0]>> {
 )]
 async fn list_my_connections(caller: CurrentUser) -> Result<Json<[u8; 0]>> {
     nothing(&caller)
+}
+
+/// Nothing is sold, so nobody has bought anything. Errors: 401, 20002, 20012.
+#[utoipa::path(
+    get,
+    path = "/applications/{application_id}/entitlements",
+    tag = "Applications",
+    responses((status = 200, body = [u8]))
+)]
+async fn get_entitlements(
+    caller: CurrentUser,
+    Path(application_id): Path<Id<Application>>,
+) -> Result<Json<[u8; 0]>> {
+    require_application(&caller, application_id)?;
+    Ok(Json([]))
 }
 
 fn nothing(caller: &CurrentUser) -> Result<Json<[u8; 0]>> {

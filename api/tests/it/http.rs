@@ -1,7 +1,9 @@
 //! What every route has in common: versions, errors, bodies, CORS.
 
-use reqwest::Method;
-use serde_json::json;
+use std::{collections::BTreeSet, fs, path::Path};
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::harness::TestApp;
@@ -121,4 +123,66 @@ async fn without_redis_changes_are_stored_and_answered(db: PgPool) {
         reply.expect(200);
     }
     assert_eq!(app.events(alice.id).await.len(), 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_documented_is_served(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let page = app.client.get(format!("{}/docs", app.origin)).send().await;
+    let page = page.unwrap();
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.text().await.unwrap().contains("swagger-ui"));
+
+    let document = app.client.get(format!("{}/openapi.json", app.origin));
+    let document: Value = document.send().await.unwrap().json().await.unwrap();
+    let mut asked = 0;
+    for (route, methods) in document["paths"].as_object().unwrap() {
+        for method in methods.as_object().unwrap().keys() {
+            let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else {
+                continue;
+            };
+            let mut path = route.clone();
+            while let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
+                path.replace_range(from..=to, "100000000000000001");
+            }
+            let reply = app.request(method.clone(), &path).send().await.unwrap();
+            let status = reply.status();
+            let body: Value =
+                serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or_default();
+            let is_unknown = status == StatusCode::NOT_FOUND && body["code"] == 0;
+            assert!(
+                !is_unknown && status != StatusCode::METHOD_NOT_ALLOWED,
+                "{method} {route}: {status}"
+            );
+            asked += 1;
+        }
+    }
+    assert!(asked > 250, "only {asked} operations");
+}
+
+/// `routes!` serves a handler and documents it by one call. Whatever is served in another way is no
+/// operation of the API: files, and pages for operators and machines.
+#[test]
+fn what_is_served_is_documented() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/routes");
+    let mut found = BTreeSet::new();
+    plain_routers(&folder, &mut found);
+    let known = ["cdn.rs", "farewell.rs", "instance.rs", "meta.rs"];
+    assert_eq!(found, BTreeSet::from(known.map(str::to_owned)));
+}
+
+/// Names of the files below a folder that make routes without documenting them.
+fn plain_routers(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            plain_routers(&path, found);
+            continue;
+        }
+        let code = fs::read_to_string(&path).unwrap();
+        let code = code.replace("OpenApiRouter::new()", "");
+        if code.contains("Router::new()") || code.contains(".route(") {
+            found.insert(path.file_name().unwrap().to_string_lossy().into_owned());
+        }
+    }
 }

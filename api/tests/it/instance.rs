@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
+    conformance::conforms,
     harness::TestApp,
     sessions::{PASSWORD, user_of},
 };
@@ -144,6 +145,18 @@ async fn what_is_not_there_is_an_empty_list(db: PgPool) {
         app.send(app.request(Method::GET, path))
             .await
             .expect_error(401, 0);
+    }
+    let bot = app.bot(&alice, "helper").await;
+    let bought = format!("/applications/{}/entitlements", bot.id);
+    let list = app.get(&bot, &bought).await.expect(200);
+    conforms("get_entitlements", 200, &list);
+    assert_eq!(list, json!([]));
+    app.get(&alice, &bought).await.expect_error(403, 20002);
+    let others = format!("/applications/{}/entitlements", alice.id);
+    app.get(&bot, &others).await.expect_error(403, 20012);
+    // What this server has nothing of at all.
+    for path in ["/lobbies/5", "/skus/5/subscriptions", "/oauth2/keys"] {
+        app.get(&bot, path).await.expect_error(404, 0);
     }
     assert_eq!(get(&app, "/experiments").await["assignments"], json!([]));
     app.post_anonymously("/science", json!({ "events": [{}] }))

@@ -138,6 +138,41 @@ async fn the_author_ends_a_poll_and_the_result_is_told(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_poll_ends_by_itself_when_its_time_is_over(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (message, polls) = open(&app, &alice, hall, false).await;
+    let (later, _) = open(&app, &alice, hall, false).await;
+    vote(&app, &bob, &polls, json!([2])).await;
+    let (_, id) = message.rsplit_once('/').unwrap();
+    sqlx::query("update poll set expires_at = now() - interval '1 second' where message_id = $1")
+        .bind(id.parse::<i64>().unwrap())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let own = format!("{polls}/answers/@me");
+    app.put(&bob, &own, json!({ "answer_ids": [1] }))
+        .await
+        .expect_error(400, 520001);
+    let before = app.events(hall.id).await.len();
+
+    // Two processes do it once.
+    let (first, second) = tokio::join!(app.app.end_polls(), app.app.end_polls());
+    first.and(second).unwrap();
+
+    let events = app.events(hall.id).await;
+    let names: Vec<&str> = events[before..].iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ["MESSAGE_UPDATE", "MESSAGE_CREATE"]);
+    let (updated, result) = (&events[before].1, &events[before + 1].1);
+    assert_eq!(updated["id"], *id);
+    assert_eq!(updated["poll"]["results"]["is_finalized"], true);
+    assert_eq!(result["type"], 46);
+    assert_eq!(result["message_reference"]["message_id"], *id);
+    let later = app.get(&bob, &later).await.expect(200);
+    assert_eq!(later["poll"]["results"]["is_finalized"], false);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn polls_that_are_wrong_are_refused(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -577,3 +577,41 @@ async fn a_forum_pins_one_post(db: PgPool) {
         .expect(200);
     app.patch(&alice, &at(&made[1]), pin()).await.expect(200);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_thread_falls_asleep_when_nobody_writes_in_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let quiet = create(&app, &alice, hall, 11).await;
+    let busy = create(&app, &alice, hall, 11).await;
+    for (thread, past_s) in [(&quiet, 1), (&busy, -60)] {
+        sqlx::query(
+            "update thread set active_at = now() - auto_archive_minutes * interval '1 minute'
+                                                 - $2::int * interval '1 second'
+             where thread_id = $1",
+        )
+        .bind(id(thread).to_db())
+        .bind(past_s)
+        .execute(&app.db)
+        .await
+        .unwrap();
+    }
+    let before = app.events(hall.id).await.len();
+
+    // Two processes do it once.
+    let (first, second) = tokio::join!(app.app.archive_threads(), app.app.archive_threads());
+    first.and(second).unwrap();
+
+    let events = app.events(hall.id).await;
+    assert_eq!(names(&events[before..]), ["THREAD_UPDATE"]);
+    let told = &events[before].1;
+    assert_eq!(told["id"], quiet["id"]);
+    assert_eq!(told["thread_metadata"]["archived"], true);
+    let active = format!("/guilds/{}/threads/active", hall.id);
+    let active = app.get(&bob, &active).await.expect(200);
+    assert_eq!(active["threads"].as_array().unwrap().len(), 1);
+    assert_eq!(active["threads"][0]["id"], busy["id"]);
+    let archived = format!("/channels/{}/threads/archived/public", hall.general);
+    let archived = app.get(&bob, &archived).await.expect(200);
+    assert_eq!(archived["threads"][0]["id"], quiet["id"]);
+}

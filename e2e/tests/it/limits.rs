@@ -1,7 +1,10 @@
 //! How often and how many times an account may identify, what ends its sessions, and members by
 //! the thousand for those who ask for them.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use e2e::{
     client::{self, Client, End},
@@ -24,13 +27,16 @@ async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {
     [Session::start(at(0)).await, Session::start(at(1)).await]
 }
 
-async fn all_close(sessions: &[Session; 2], why: &str) {
+/// How long it took from the answer to the call that revoked the token.
+async fn all_close(sessions: &[Session; 2], why: &str) -> Duration {
+    let answered = Instant::now();
     for session in sessions {
         wait::until(&format!("close 4004 after {why}"), || async {
             (session.log().fatal == Some(4004)).then_some(())
         })
         .await;
     }
+    answered.elapsed()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -46,7 +52,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     let (changes, changed) = human().await;
     let form = json!({"password": password(&changes), "new_password": random_word().repeat(2)});
     let token = text(&changes.rest.patch("/users/@me", &form).await.ok()["token"]);
-    all_close(&changed, "a new password").await;
+    let mut took = vec![all_close(&changed, "a new password").await];
     for session in &changed {
         // They have been told what the session is called that takes their place.
         let log = session.log();
@@ -71,7 +77,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     let old = &known["user_sessions"][1]["id_hash"];
     let form = json!({"session_id_hashes": [old], "password": password(&listed)});
     other.rest.post("/auth/sessions/logout", &form).await.ok();
-    all_close(&elsewhere, "a log-out from the list").await;
+    took.push(all_close(&elsewhere, "a log-out from the list").await);
     let stay = world::random_word();
     let place = other.make_guild("house").await;
     for session in &stays {
@@ -88,7 +94,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     let (gone, ended) = human().await;
     let form = json!({"password": password(&gone)});
     assert_eq!(gone.rest.post("/users/@me/delete", &form).await.status, 204);
-    all_close(&ended, "the end of the account").await;
+    took.push(all_close(&ended, "the end of the account").await);
 
     let (owner, _) = human().await;
     let bot = owner.make_bot("bot").await;
@@ -97,7 +103,10 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     let path = format!("/applications/{application}/delete");
     let form = json!({"password": password(&owner)});
     assert_eq!(owner.rest.post(&path, &form).await.status, 204);
-    all_close(&sessions, "the end of the application").await;
+    took.push(all_close(&sessions, "the end of the application").await);
+    // One may be late on a machine that does much else; if it is slow, all are.
+    took.sort_unstable();
+    assert!(took[1] < Duration::from_secs(1), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

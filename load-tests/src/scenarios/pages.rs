@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use futures_util::{SinkExt, StreamExt};
 use load_tests::{
     process::machine,
     report::{self, Aim, quantile},
@@ -12,6 +13,8 @@ use load_tests::{
 };
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+use tokio::net::TcpStream;
+use tokio_tungstenite::{WebSocketStream, client_async, tungstenite::Message};
 
 /// The last page may take this much longer than the first: what differs is noise.
 const AIM: f64 = 1.2;
@@ -25,6 +28,10 @@ const FIRST_ENTRY: i64 = 3_000_000_000;
 const FIRST_THREAD: i64 = 4_000_000_000;
 /// The search index has a million messages to read.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(600);
+/// GUILDS, GUILD_MEMBERS.
+const INTENTS: u32 = 1 | 1 << 1;
+/// Longest wait for a dispatch.
+const DISPATCH_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Measures lists and searches at both ends. Loopback and a private cluster only: it fills
 /// tables of the database by hand.
@@ -33,6 +40,9 @@ pub(crate) struct Config {
     /// The API; its rate limits must be off.
     #[arg(long, env = "API_URL", default_value = "http://127.0.0.1:8080")]
     api_url: String,
+    /// A gateway of the same cluster.
+    #[arg(long, env = "GATEWAY_URL", default_value = "ws://127.0.0.1:8081")]
+    gateway_url: String,
     /// The API's own database.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
@@ -84,6 +94,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
             ),
         )
         .await?;
+    chunk(config, &guild, &bot).await?;
     let messages = format!("/channels/{channel}/messages");
     let middle = first_message + i64::from(config.messages / 2);
     pages
@@ -268,6 +279,60 @@ async fn fill_messages(
     }
     sqlx::query("vacuum analyze message").execute(db).await?;
     Ok(first)
+}
+
+/// All members by op 8, 1000 a chunk: how long the last fifth takes beside the first.
+async fn chunk(config: &Config, guild: &str, bot: &Account) -> Result<()> {
+    let gateway = address(&config.gateway_url)?;
+    let stream = TcpStream::connect(gateway).await.context("GATEWAY_URL")?;
+    stream.set_nodelay(true)?;
+    let url = format!("ws://{gateway}/?v=10&encoding=json");
+    let (mut socket, _) = client_async(url, stream).await.context("GATEWAY_URL")?;
+    let identify = json!({"op": 2, "d": {
+        "token": bot.token,
+        "intents": INTENTS,
+        "properties": {"os": "linux", "browser": "load-tests", "device": "load-tests"},
+    }});
+    socket.send(Message::text(identify.to_string())).await?;
+    dispatch(&mut socket, "GUILD_CREATE").await?;
+
+    let all = json!({"op": 8, "d": {"guild_id": guild, "query": "", "limit": 0}});
+    let mut times = vec![Instant::now()];
+    socket.send(Message::text(all.to_string())).await?;
+    let first = dispatch(&mut socket, "GUILD_MEMBERS_CHUNK").await?;
+    times.push(Instant::now());
+    let first: Value = serde_json::from_str(first.to_text()?)?;
+    let count = first["d"]["chunk_count"].as_u64();
+    for _ in 1..count.context("no chunk_count")? {
+        dispatch(&mut socket, "GUILD_MEMBERS_CHUNK").await?;
+        times.push(Instant::now());
+    }
+    let chunks = times.len() - 1;
+    let fifth = (chunks / 5).max(1);
+    let first = (times[fifth] - times[0]).as_secs_f64() * 1e3;
+    let last = (times[chunks] - times[chunks - fifth]).as_secs_f64() * 1e3;
+    report::section("members by op 8, 1000 a chunk");
+    report::line("chunks", chunks);
+    report::line("first fifth", format!("{first:.1} ms"));
+    report::line("last fifth", format!("{last:.1} ms"));
+    let (ratio, aim) = (last / first, Aim::AtMost(AIM));
+    report::aim("last against first", ratio, " x", &aim);
+    let what = "last against first: members by op 8";
+    report::row(what, ratio, " x", &aim);
+    Ok(())
+}
+
+/// The next dispatch of this name; whatever else comes is passed over.
+async fn dispatch(socket: &mut WebSocketStream<TcpStream>, name: &str) -> Result<Message> {
+    let start = format!("{{\"t\":\"{name}\",");
+    loop {
+        let message = tokio::time::timeout(DISPATCH_TIMEOUT, socket.next()).await;
+        let message = message.with_context(|| format!("no {name}"))?;
+        let message = message.context("the gateway closed the connection")??;
+        if message.is_text() && message.to_text()?.starts_with(&start) {
+            return Ok(message);
+        }
+    }
 }
 
 struct Pages {

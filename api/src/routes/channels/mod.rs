@@ -14,7 +14,7 @@ use guildhall_shared::{
     gateway::{EventKind, Intents},
     id::marker::{self, Guild},
     model::{AnyChannel, AuditAction, Channel, ChannelKind, ChannelSettings},
-    permissions::Overwrite,
+    permissions::{Overwrite, changed_bits},
 };
 use guildhall_store::voice::change;
 use serde::Deserialize;
@@ -27,7 +27,7 @@ use self::{
     bulk::{__path_bulk_update_guild_channels, bulk_update_guild_channels},
     overwrites::{
         __path_delete_channel_permission_overwrite, __path_set_channel_permission_overwrite,
-        are_same, audit_overwrites, changed_bits, check_overwrites, complete,
+        are_same, audit_overwrites, check_overwrites, complete,
         delete_channel_permission_overwrite, set_channel_permission_overwrite, sync_children,
     },
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},

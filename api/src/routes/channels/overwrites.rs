@@ -7,7 +7,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     id::marker::{self, Target},
     model::{AuditAction, Channel, ChannelKind},
-    permissions::{Overwrite, OverwriteKind},
+    permissions::{Overwrite, OverwriteKind, overwrites_need},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
@@ -87,44 +87,14 @@ pub(super) fn are_same(before: &[Overwrite], after: &[Overwrite]) -> bool {
     before.len() == after.len() && before.iter().all(|overwrite| after.contains(overwrite))
 }
 
-/// Bits whose state differs for any target. An overwrite of another kind is another target's.
-pub(super) fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permissions {
-    let state = |list: &[Overwrite], of: &Overwrite| {
-        let mut list = list.iter();
-        let found = list.find(|overwrite| (overwrite.id, overwrite.kind) == (of.id, of.kind));
-        found.map_or((Permissions::empty(), Permissions::empty()), |overwrite| {
-            (overwrite.allow, overwrite.deny)
-        })
-    };
-    let targets = before.iter().chain(after);
-    targets.fold(Permissions::empty(), |bits, of| {
-        let ((allow, deny), (new_allow, new_deny)) = (state(before, of), state(after, of));
-        bits | (allow ^ new_allow) | (deny ^ new_deny)
-    })
-}
-
 /// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed
 /// bits held in the guild, unless an overwrite here gives MANAGE_ROLES to the caller.
 ///
 /// Errors: 50013, 60003.
 pub(super) fn check_overwrites(access: &ChannelAccess, after: &[Overwrite]) -> Result<()> {
-    let before = &access.channel.permission_overwrites;
     access.require(Permissions::MANAGE_ROLES)?;
-    let member = &access.guild.member;
-    let explicit = before.iter().any(|overwrite| {
-        let own = match overwrite.kind {
-            OverwriteKind::Role => {
-                let role = overwrite.id.cast();
-                role == access.guild.id.cast() || member.roles.contains(&role)
-            }
-            OverwriteKind::Member => overwrite.id == access.guild.user.cast(),
-        };
-        own && overwrite.allow.contains(Permissions::MANAGE_ROLES)
-    });
-    if explicit {
-        return Ok(());
-    }
-    access.guild.require(changed_bits(before, after))
+    let (guild, before) = (&access.guild, &access.channel.permission_overwrites);
+    guild.require(overwrites_need(guild.id, guild.access(), before, after))
 }
 
 /// Gives a category's new overwrites to the channels in it that had its old ones.
@@ -300,6 +270,8 @@ async fn change_overwrites(
 
 #[cfg(test)]
 mod tests {
+    use guildhall_shared::permissions::changed_bits;
+
     use super::*;
 
     fn overwrite(id: u64, kind: OverwriteKind, deny: Permissions) -> Overwrite {

@@ -26,6 +26,7 @@ pub(crate) use self::{
     context::{CallContext, Presence, is_portable, is_usable_by_installer},
     index::{is_usable, is_usable_in_dm},
     permissions::rules,
+    place::require_application,
     store::find,
 };
 use self::{

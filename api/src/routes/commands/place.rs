@@ -75,7 +75,7 @@ impl Place {
 }
 
 /// A bot or an access token speaks for one application. Errors: 20002, 20012.
-pub(super) fn require_application(
+pub(crate) fn require_application(
     caller: &CurrentUser,
     application: Id<marker::Application>,
 ) -> Result<()> {
