@@ -15,6 +15,7 @@ use std::{
     time::Instant,
 };
 
+use benches::inputs::said;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use guildhall_gateway::{
     compress::Compressors,
@@ -22,7 +23,6 @@ use guildhall_gateway::{
     format::{Compression, Encoding, Format},
 };
 use guildhall_shared::gateway::EventKind;
-use serde_json::json;
 
 /// Of a MESSAGE_CREATE whose frame has 600 bytes.
 const BODY_BYTES: usize = 547;
@@ -86,7 +86,7 @@ fn dispatch(c: &mut Criterion) {
     // A form of a body, from nothing.
     let mut group = c.benchmark_group("form");
     let mut compressors = Compressors::default();
-    let (before, body) = (message(1), message(2));
+    let (before, body) = (said(1), said(2));
     for (name, format) in FORMATS {
         for chained in [false, true] {
             let name = format!("{name}{}", if chained { " chained" } else { "" });
@@ -101,33 +101,24 @@ fn dispatch(c: &mut Criterion) {
         }
     }
     group.finish();
-    broadcast();
-}
 
-/// `d` of a message in a busy guild.
-fn message(n: u64) -> Vec<u8> {
-    let id = |n: u64| (1_100_000_000_000_000_000 + n * 4_194_304_123).to_string();
-    let words = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    json!({
-        "id": id(n), "channel_id": id(1 << 20), "guild_id": id(2 << 20), "type": 0,
-        "content": format!("message {n} of a busy guild with {words:x} in it"),
-        "timestamp": format!("2026-11-28T19:{:02}:{:02}.{:06}+00:00", n / 60 % 60, n % 60, words % 1_000_000),
-        "edited_timestamp": null, "tts": false, "mention_everyone": false, "mentions": [],
-        "mention_roles": [], "attachments": [], "embeds": [], "pinned": false, "flags": 0,
-        "components": [], "nonce": id(n * 31),
-        "author": {
-            "id": id((3 << 20) + n % 40), "username": format!("member{}", n % 40), "discriminator": "0",
-            "global_name": null, "avatar": format!("{:032x}", (n % 40 + 1) * 0x1234_5678_9ABC),
-            "public_flags": 0,
-        },
-        "member": {
-            "roles": [id((4 << 20) + n % 3)], "nick": null, "avatar": null,
-            "joined_at": format!("2026-01-{:02}T00:00:00.000000+00:00", n % 28 + 1),
-            "premium_since": null, "deaf": false, "mute": false, "flags": 0, "pending": false,
-        },
-    })
-    .to_string()
-    .into_bytes()
+    // What a session pays to have such a form in its own stream: its `s`, and the sum over it.
+    let mut group = c.benchmark_group("splice");
+    for (name, format) in FORMATS {
+        let bodies = [said(1), said(2)]
+            .map(|body| Dispatch::new(EventKind::MessageCreate, &body, Instant::now()));
+        let mut layout =
+            Layout::shaped(Shape::new(format, 2, None), bodies.iter(), &mut compressors);
+        group.bench_function(name, |b| {
+            let mut s = 1_000;
+            b.iter(|| {
+                s += 2;
+                black_box(layout.numbered(black_box(s)));
+            });
+        });
+    }
+    group.finish();
+    broadcast();
 }
 
 /// CPU that this thread has used, nanoseconds.
@@ -156,7 +147,7 @@ fn sockets() -> std::io::Result<Vec<TcpStream>> {
 }
 
 fn broadcast() {
-    let bodies: Vec<Vec<u8>> = (0..BROADCASTS).map(message).collect();
+    let bodies: Vec<Vec<u8>> = (0..BROADCASTS).map(said).collect();
     let mut plain = None;
     for (name, format) in FORMATS {
         let Ok(mut sockets) = sockets() else {

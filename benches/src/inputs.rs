@@ -38,6 +38,32 @@ pub fn dispatches(count: usize) -> Vec<Rc<Dispatch>> {
         .collect()
 }
 
+/// `d` of a message in a busy guild.
+pub fn said(n: u64) -> Vec<u8> {
+    let id = |n: u64| (1_100_000_000_000_000_000 + n * 4_194_304_123).to_string();
+    let words = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    json!({
+        "id": id(n), "channel_id": id(1 << 20), "guild_id": id(2 << 20), "type": 0,
+        "content": format!("message {n} of a busy guild with {words:x} in it"),
+        "timestamp": format!("2026-11-28T19:{:02}:{:02}.{:06}+00:00", n / 60 % 60, n % 60, words % 1_000_000),
+        "edited_timestamp": null, "tts": false, "mention_everyone": false, "mentions": [],
+        "mention_roles": [], "attachments": [], "embeds": [], "pinned": false, "flags": 0,
+        "components": [], "nonce": id(n * 31),
+        "author": {
+            "id": id((3 << 20) + n % 40), "username": format!("member{}", n % 40), "discriminator": "0",
+            "global_name": null, "avatar": format!("{:032x}", (n % 40 + 1) * 0x1234_5678_9ABC),
+            "public_flags": 0,
+        },
+        "member": {
+            "roles": [id((4 << 20) + n % 3)], "nick": null, "avatar": null,
+            "joined_at": format!("2026-01-{:02}T00:00:00.000000+00:00", n % 28 + 1),
+            "premium_since": null, "deaf": false, "mute": false, "flags": 0, "pending": false,
+        },
+    })
+    .to_string()
+    .into_bytes()
+}
+
 /// Sessions of as many bots in a guild, a tenth of which may not view the channel or did not
 /// ask for messages.
 pub fn hub(sessions: u32) -> Hub {

@@ -1,9 +1,16 @@
 //! Small fixed amounts of work, each of one pure part, to count instructions of.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Instant};
 
-use guildhall_gateway::{codec, dispatch::Layout};
-use guildhall_shared::{Permissions, Timestamp, envelope::Envelope, permissions::MemberAccess};
+use guildhall_gateway::{
+    codec,
+    compress::Compressors,
+    dispatch::{Dispatch, Layout, Shape},
+    format::{Compression, Encoding, Format},
+};
+use guildhall_shared::{
+    Permissions, Timestamp, envelope::Envelope, gateway::EventKind, permissions::MemberAccess,
+};
 use shard_coordinator::placement::plan;
 
 use crate::inputs::{self, id};
@@ -11,11 +18,29 @@ use crate::inputs::{self, id};
 /// Prepares, then does its work this often.
 pub type Workload = fn(u32);
 
+const ETF: Format = Format {
+    encoding: Encoding::Etf,
+    compression: Compression::None,
+};
+const ZLIB: Format = Format {
+    encoding: Encoding::Json,
+    compression: Compression::Zlib,
+};
+const ZSTD: Format = Format {
+    encoding: Encoding::Json,
+    compression: Compression::Zstd,
+};
+
 /// All of them by name.
-pub const WORKLOADS: [(&str, Workload); 11] = [
+pub const WORKLOADS: [(&str, Workload); 16] = [
     ("layout_1", |times| layout(1, times)),
     ("layout_32", |times| layout(32, times)),
     ("number_32", number),
+    ("form_etf", |times| form(ETF, times)),
+    ("form_zlib", |times| form(ZLIB, times)),
+    ("form_zstd", |times| form(ZSTD, times)),
+    ("splice_zlib", |times| splice(ZLIB, times)),
+    ("splice_zstd", |times| splice(ZSTD, times)),
     ("filter_1000", filter),
     ("classes_place", classes_place),
     ("classes_seen_by", classes_seen_by),
@@ -36,6 +61,33 @@ fn layout(count: usize, times: u32) {
 fn number(times: u32) {
     let batch = inputs::dispatches(32);
     let mut layout = Layout::of(batch.iter());
+    for s in 0..times {
+        black_box(layout.numbered(black_box(1_000 + u64::from(s))));
+    }
+}
+
+/// A form of a body from nothing, behind another one.
+fn form(format: Format, times: u32) {
+    let (mut compressors, now) = (Compressors::default(), Instant::now());
+    let (before, body) = (inputs::said(1), inputs::said(2));
+    for _ in 0..times {
+        let before = Dispatch::new(EventKind::MessageCreate, black_box(&before), now);
+        let dispatch = Dispatch::new(EventKind::MessageCreate, black_box(&body), now);
+        let shape = Shape::new(format, 2, Some(&before));
+        black_box(Layout::shaped(
+            shape,
+            [&dispatch].into_iter(),
+            &mut compressors,
+        ));
+    }
+}
+
+/// A form that is there already, into one more stream.
+fn splice(format: Format, times: u32) {
+    let body = inputs::said(1);
+    let dispatch = Dispatch::new(EventKind::MessageCreate, &body, Instant::now());
+    let shape = Shape::new(format, 1, None);
+    let mut layout = Layout::shaped(shape, [&dispatch].into_iter(), &mut Compressors::default());
     for s in 0..times {
         black_box(layout.numbered(black_box(1_000 + u64::from(s))));
     }

@@ -1,7 +1,7 @@
-"""Decodes a recorded stream as discord.py does.
+"""Decodes recorded messages as discord.py does.
 
-stdin: one WebSocket message per line, in hex; stdout: what each says, one JSON string per line.
-Argument: zlib-stream or zstd-stream.
+stdin: one WebSocket message per line, in hex; stdout: what each says, likewise.
+Arguments: zlib-stream, zstd-stream, or payload where each message is a stream of its own; json or etf.
 """
 
 import json
@@ -39,8 +39,17 @@ class ZstdStream:
         return self.context.decompress(message)
 
 
-stream = {"zlib-stream": ZlibStream, "zstd-stream": ZstdStream}[sys.argv[1]]()
+class Payload:
+    """A message is a stream from its beginning to its end."""
+
+    def decode(self, message):
+        return zlib.decompress(message)
+
+
+kind, encoding = sys.argv[1:]
+stream = {"zlib-stream": ZlibStream, "zstd-stream": ZstdStream, "payload": Payload}[kind]()
 for line in sys.stdin:
-    text = stream.decode(bytes.fromhex(line)).decode("utf-8")
-    json.loads(text)
-    print(json.dumps(text), flush=True)
+    said = stream.decode(bytes.fromhex(line))
+    if encoding == "json":
+        json.loads(said.decode("utf-8"))
+    print(said.hex(), flush=True)

@@ -335,7 +335,7 @@ pub struct SnapshotRequest {
     pub session: SessionKey,
     /// Members above which a guild is large: 50 to 250.
     pub large_threshold: u16,
-    /// Whether all members may be listed (GUILD_PRESENCES, or GUILD_MEMBERS: see gateway.md 5).
+    /// Whether all members of a guild that is not large are listed (GUILD_PRESENCES of a bot).
     pub members: bool,
     /// Whether presences are listed, and follow (GUILD_PRESENCES of a bot).
     pub presences: bool,

@@ -138,6 +138,12 @@ impl Clients {
         Ok(())
     }
 
+    /// Dispatches of this name count from now on.
+    pub async fn count_named(&mut self, event: &str) -> Result<()> {
+        self.ask(&format!("named {event}"), "set").await?;
+        Ok(())
+    }
+
     /// Waits for so many of them; [`begin_await`](Self::begin_await) before what brings them.
     pub async fn done(&mut self) -> Result<()> {
         self.swarm.hear("done", PATIENCE).await?;

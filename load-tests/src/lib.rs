@@ -5,6 +5,7 @@
 
 pub mod child;
 pub mod clients;
+pub mod context;
 pub mod crowd;
 pub mod floor;
 pub mod lag;

@@ -25,6 +25,7 @@ use sqlx::{PgPool, postgres::PgPoolOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    context::TrueContext,
     rest::Rest,
     swarm::now_ns,
     world::{self, Account},
@@ -54,6 +55,8 @@ pub struct Stage {
     pub message: Envelope,
     /// Its WebSocket frame, as the gateway lays it out.
     pub frame: Vec<u8>,
+    /// Where all messages that are sent are compressed as well, if anywhere.
+    pub context: Option<TrueContext>,
     /// Where the message's text stands in its body.
     text: Range<usize>,
     db: PgPool,
@@ -104,6 +107,7 @@ impl Stage {
             channel,
             message,
             frame,
+            context: None,
             text,
             db,
             publisher,
@@ -119,12 +123,16 @@ impl Stage {
         let mut transaction = self.db.begin().await?;
         let mut stored = Vec::new();
         for _ in 0..count {
+            let body = self.retold();
+            if let Some(context) = &mut self.context {
+                context.write(self.message.kind.name(), &body)?;
+            }
             let event = events::append_bytes(
                 &mut transaction,
                 self.guild,
                 self.message.kind,
                 self.message.vis.clone(),
-                self.retold(),
+                body,
                 self.message.alt.clone(),
             )
             .await?;

@@ -13,9 +13,10 @@
 //!   RESUMED or READY. A connection that breaks meanwhile tries again after a pause.
 //! - `mute <connections>`: the first ones are not read from any more; `mute`.
 //! - `frame <length>`: the length of a text message that is a delivery; `set`.
-//! - `await <deliveries>`: `done` once that many came to those who read since the last `frame`.
+//! - `named <event>`: dispatches of this name are deliveries; `set`.
+//! - `await <deliveries>`: `done` once that many came to those who read since the last `set`.
 //! - `latency <ns of each message on the machine's clock>…`: when the n-th delivery of each connection
-//!   since the last `frame` came, against the n-th of these; `latency <p50 p99 max ms> <deliveries>`.
+//!   since the last `set` came, against the n-th of these; `latency <p50 p99 max ms> <deliveries>`.
 //! - `beat`: a heartbeat on every connection, with what it got last; `beat`.
 //! - `say <connections> <text>`: the first ones send a text; `said`.
 //! - `close`: closes all connections; `closed`.
@@ -50,8 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const CONNECTING_MAX: usize = 4096;
 /// Pause before a broken connection, or one told op 9, tries again: this and up to as much again.
 const RETRY_PAUSE: Duration = Duration::from_millis(1000);
-/// Longest unfinished message, which is only looked at while a session opens.
-const TEXT_MAX: usize = 1 << 20;
+/// Longest unfinished message: of a thousand members.
+const TEXT_MAX: usize = 4 << 20;
 const INPUT: EventData = EventData::new_u64(u64::MAX);
 
 /// Serves until stdin ends; what goes wrong is the last line of stdout.
@@ -102,9 +103,25 @@ struct Client {
     input: Vec<u8>,
     began: Instant,
     muted: bool,
-    /// When deliveries came since the last `frame`.
+    /// When deliveries came since the last `set`.
     came: Vec<u64>,
     anew: bool,
+}
+
+/// Which text messages are deliveries.
+enum Delivery {
+    OfLength(usize),
+    /// A dispatch of a name: what it starts with.
+    Starting(String),
+}
+
+impl Delivery {
+    fn is(&self, text: &[u8]) -> bool {
+        match self {
+            Self::OfLength(length) => text.len() == *length,
+            Self::Starting(start) => text.starts_with(start.as_bytes()),
+        }
+    }
 }
 
 struct Swarm {
@@ -115,7 +132,7 @@ struct Swarm {
     intents: u32,
     shard: (u32, u32),
     guilds: usize,
-    delivery_len: usize,
+    delivery: Delivery,
     keep_times: bool,
     deliveries: u64,
     awaited: Option<u64>,
@@ -138,7 +155,7 @@ impl Swarm {
             intents: 0,
             shard: (0, 1),
             guilds: 0,
-            delivery_len: 0,
+            delivery: Delivery::OfLength(0),
             keep_times: false,
             deliveries: 0,
             awaited: None,
@@ -201,6 +218,17 @@ impl Swarm {
             println!("done");
         }
         Ok(command)
+    }
+
+    /// These are deliveries from now on.
+    fn count(&mut self, delivery: Delivery) {
+        self.delivery = delivery;
+        self.deliveries = 0;
+        self.keep_times = true;
+        for client in &mut self.clients {
+            client.came.clear();
+        }
+        println!("set");
     }
 
     /// Turns until nobody is left to wait for.
@@ -317,15 +345,8 @@ impl Swarm {
                 }
                 println!("mute");
             }
-            ["frame", length] => {
-                self.delivery_len = length.parse()?;
-                self.deliveries = 0;
-                self.keep_times = true;
-                self.clients
-                    .iter_mut()
-                    .for_each(|client| client.came.clear());
-                println!("set");
-            }
+            ["frame", length] => self.count(Delivery::OfLength(length.parse()?)),
+            ["named", event] => self.count(Delivery::Starting(format!(r#"{{"t":"{event}""#))),
             ["await", deliveries] => self.awaited = Some(deliveries.parse()?),
             ["latency", ref sent @ ..] => {
                 let sent: Vec<u64> = sent.iter().map(|ns| ns.parse()).collect::<Result<_, _>>()?;
@@ -505,7 +526,7 @@ impl Swarm {
                 let client = &mut self.clients[place];
                 // Not so what answers a heartbeat.
                 client.s += u64::from(payload.starts_with(br#"{"t":""#));
-                if payload.len() == self.delivery_len {
+                if self.delivery.is(payload) {
                     self.deliveries += 1;
                     if self.keep_times {
                         client.came.push(now);

@@ -12,6 +12,7 @@ use e2e::{
     rest::Rest,
     session::Session,
     wait,
+    wire::Frame,
     world::{self, Account, INTENTS, random_word, text},
 };
 use guildhall_shared::{Id, gateway::session_starts::PERSON_SESSIONS_MAX, id::marker::User, keys};
@@ -109,6 +110,37 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     assert!(took[1] < Duration::from_secs(1), "{took:?}");
 }
 
+/// The quickest of a few: a busy machine may take longer, a gateway that looks only now and then
+/// would never be so quick.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_token_closes_its_sockets_within_a_second() {
+    const ATTEMPTS: usize = 3;
+    const AIM: Duration = Duration::from_secs(1);
+    let cluster = CLUSTER.cluster().await;
+    let closed = async |sessions: &[Session; 2]| {
+        let revoked = Instant::now();
+        all_close(sessions, "a revocation").await;
+        revoked.elapsed()
+    };
+    let (mut of_bots, mut of_people) = (Vec::new(), Vec::new());
+    for _ in 0..ATTEMPTS {
+        let human = world::human(&cluster, "human").await;
+        let bot = human.make_bot("bot").await;
+        let bots = on_both(&cluster, &bot).await;
+        let people = on_both(&cluster, &human).await;
+        let application = bot.application.as_deref().unwrap();
+        let path = format!("/applications/{application}/bot/reset");
+        human.rest.post(&path, &json!({})).await.ok();
+        of_bots.push(closed(&bots).await);
+        let out = human.rest.post("/auth/logout", &json!({})).await;
+        assert_eq!(out.status, 204);
+        of_people.push(closed(&people).await);
+    }
+    for took in [of_bots, of_people] {
+        assert!(took.iter().any(|took| *took < AIM), "{took:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bot_that_is_kicked_stays_connected_and_loses_the_guild() {
     let cluster = CLUSTER.cluster().await;
@@ -162,15 +194,20 @@ pub(crate) async fn identify(
     client.expect_op(10).await;
     loop {
         client.send(&client::identify(&account.token, intents, shard));
-        let frame = loop {
-            match client.next().await {
-                Some(frame) if frame.op == 9 || frame.t.as_deref() == Some("READY") => break frame,
-                Some(_) => {}
-                None => return Err(client.ended().await),
-            }
-        };
-        if frame.op == 0 {
-            return Ok(client);
+        match answer_to_identify(&mut client).await {
+            Some(frame) if frame.op == 0 => return Ok(client),
+            Some(_) => {}
+            None => return Err(client.ended().await),
+        }
+    }
+}
+
+/// READY or op 9; `None` if the socket ends first.
+async fn answer_to_identify(client: &mut Client) -> Option<Frame> {
+    loop {
+        let frame = client.next().await?;
+        if frame.op == 9 || frame.t.as_deref() == Some("READY") {
+            return Some(frame);
         }
     }
 }
@@ -239,6 +276,88 @@ async fn session_starts_of_a_bot_are_counted_and_end_for_the_day() {
         assert_eq!(refused.unwrap_err(), End::Closed(4004));
     }
     assert_eq!(limit(1).await["remaining"], 0);
+}
+
+/// A bucket is free again after five seconds, which a busy machine may spend between two clients.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_bucket_one_identifies_at_a_time_over_all_gateways() {
+    const BUCKETS: u32 = 16;
+    const SHARDS: u32 = 2 * BUCKETS;
+    let cluster = CLUSTER.cluster().await;
+    let owner = world::human(&cluster, "owner").await;
+    let bot = owner.make_bot("bot").await;
+    let rest = cluster.rest(0).with_token(&format!("Bot {}", bot.token));
+    let limit = rest.get("/gateway/bot").await.ok()["session_start_limit"].clone();
+    assert_eq!(limit["max_concurrency"], BUCKETS);
+    let payload = |shard: u32| client::identify(&bot.token, Some(INTENTS), Some([shard, SHARDS]));
+    let answer = async |gateway: usize, shard: u32| {
+        let mut client = Client::open(&cluster.gateways[gateway].url())
+            .await
+            .unwrap();
+        client.expect_op(10).await;
+        client.send(&payload(shard));
+        let told = answer_to_identify(&mut client).await.unwrap();
+        (client, told)
+    };
+    let mut refused = None;
+    for bucket in 0..5 {
+        let (_client, told) = answer(0, bucket).await;
+        assert_eq!(told.op, 0, "nobody was there before");
+        let (client, told) = answer(1, bucket + BUCKETS).await;
+        if told.op == 9 {
+            assert_eq!(told.d, json!(false));
+            refused = Some((client, bucket + BUCKETS));
+            break;
+        }
+    }
+    let (mut client, shard) = refused.expect("of five buckets one that is taken");
+    let (_client, told) = answer(1, 6).await;
+    assert_eq!(told.op, 0, "another bucket is free");
+    // It comes to its turn on the same connection.
+    let end = Instant::now() + wait::NEVER;
+    loop {
+        client.send(&payload(shard));
+        if answer_to_identify(&mut client).await.unwrap().op == 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "its turn never came");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bot_of_too_many_guilds_is_told_to_shard() {
+    const GUILDS: i64 = 2501;
+    let cluster = CLUSTER.cluster().await;
+    let owner = world::human(&cluster, "owner").await;
+    let bot = owner.make_bot("bot").await;
+    let db = cluster.db().await.unwrap();
+    // Other times than those of anybody who came in another way.
+    let first = i64::from(rand::random::<u32>() >> 1);
+    for (sql, account) in [
+        (
+            "insert into guild (guild_id, name, owner_id)
+             select ($1 + n) << 22, 'one of many', $2 from generate_series(1, $3) n",
+            &owner,
+        ),
+        (
+            "insert into member (guild_id, user_id)
+             select ($1 + n) << 22, $2 from generate_series(1, $3) n",
+            &bot,
+        ),
+    ] {
+        sqlx::query(sql)
+            .bind(first)
+            .bind(account.id.parse::<i64>().unwrap())
+            .bind(GUILDS)
+            .execute(&db)
+            .await
+            .unwrap();
+    }
+    for gateway in &cluster.gateways {
+        let refused = identify(&gateway.url(), &bot, Some([0, 1])).await;
+        assert_eq!(refused.unwrap_err(), End::Closed(4011));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

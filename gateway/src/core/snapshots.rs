@@ -192,12 +192,13 @@ impl Core {
 
 /// A session's user, who wants a snapshot for it.
 fn subscriber(session: &Session, key: SessionKey, arrival: Arrival) -> Subscriber {
-    let all_members = Intents::GUILD_PRESENCES | Intents::GUILD_MEMBERS;
+    // Those with GUILD_MEMBERS alone ask for the list (op 8).
+    let listed = session.bot && session.intents.contains(Intents::GUILD_PRESENCES);
     let snapshot = SnapshotRequest {
         session: key,
         large_threshold: session.large_threshold,
-        members: session.bot && session.intents.intersects(all_members),
-        presences: session.bot && session.intents.contains(Intents::GUILD_PRESENCES),
+        members: listed,
+        presences: listed,
         unavailable: arrival.unavailable(),
     };
     Subscriber::new(session.user, vec![snapshot])

@@ -50,6 +50,8 @@ struct World {
     bot: bool,
     guilds: u64,
     guild_bytes: usize,
+    /// What the node was asked for.
+    asked: Vec<SnapshotRequest>,
     /// Most snapshots that were under way at once.
     most: usize,
     connection: SessionKey,
@@ -68,6 +70,17 @@ struct World {
 impl World {
     /// `room`: what its socket takes before the first step.
     fn new(resume: ResumeLog, bot: bool, guilds: u64, guild_bytes: usize, room: usize) -> Self {
+        Self::with_intents(Intents::GUILDS, resume, bot, guilds, guild_bytes, room)
+    }
+
+    fn with_intents(
+        intents: Intents,
+        resume: ResumeLog,
+        bot: bool,
+        guilds: u64,
+        guild_bytes: usize,
+        room: usize,
+    ) -> Self {
         let (mut core, requests) = core(1, resume);
         let socket = Rc::new(Socket::Script(Script::with_room(room)));
         let connection = core.connection_opened(socket.clone(), Format::default());
@@ -79,6 +92,7 @@ impl World {
             bot,
             guilds,
             guild_bytes,
+            asked: Vec::new(),
             most: 0,
             connection,
             socket,
@@ -90,7 +104,7 @@ impl World {
             deleted: Vec::new(),
         };
         // With READY_SUPPLEMENTAL.
-        let intents = Intents::GUILDS.bits();
+        let intents = intents.bits();
         world.say(&json!({"op": 2, "d": {
             "token": TOKEN, "intents": intents, "properties": {}, "capabilities": 1 << 5,
         }}));
@@ -147,6 +161,8 @@ impl World {
                 }
                 ToNode::Subscribe { subscriptions, .. } => {
                     for Subscription { realm, users, .. } in subscriptions {
+                        let asked = users.iter().flat_map(|user| user.snapshots.clone());
+                        self.asked.extend(asked);
                         let subscribed = self.subscribed(realm, &users);
                         let subscribed = Box::new(subscribed);
                         self.inbox.push(ToCore::Subscribed(subscribed));
@@ -291,6 +307,24 @@ fn a_ready_larger_than_what_is_kept_goes_out_with_its_supplement() {
             world.names,
             ["READY", "READY_SUPPLEMENTAL", "MESSAGE_CREATE"]
         );
+    }
+}
+
+#[test]
+fn all_members_come_to_bots_that_hear_of_presences() {
+    let (members, presences) = (Intents::GUILD_MEMBERS, Intents::GUILD_PRESENCES);
+    for (bot, intents, listed) in [
+        (true, members, false),
+        (true, presences, true),
+        (true, members | presences, true),
+        (false, members | presences, false),
+    ] {
+        let intents = Intents::GUILDS | intents;
+        let mut world = World::with_intents(intents, ResumeLog::Async, bot, 1, 1000, usize::MAX);
+        world.steps_until(usize::MAX, usize::MAX, |world| !world.asked.is_empty());
+        let asked = &world.asked[0];
+        let found = (asked.members, asked.presences);
+        assert_eq!(found, (listed, listed), "{intents:?}, bot: {bot}");
     }
 }
 

@@ -30,6 +30,10 @@ const AFTERWARDS: Duration = Duration::from_secs(2);
 /// Members that change at once, and clients that set their presence at once.
 const MEMBERS: usize = 50;
 const PRESENCES: usize = 1000;
+/// Clients that ask for all members at once.
+const ASKERS: usize = 5;
+/// Of one GUILD_MEMBERS_CHUNK, as many as the protocol allows.
+const CHUNK_MEMBERS: usize = 1000;
 const VIEW_CHANNEL: u64 = 1 << 10;
 
 /// Measures a guild of 100,000 members. Loopback and a private cluster only: it fills tables of the
@@ -107,6 +111,8 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     scene.members(&bots[..online]).await?;
     scene.roles().await?;
     scene.presences().await?;
+    // And the guild's owner.
+    scene.chunks(members + 1).await?;
     let what = format!("stalls over 50 ms, guild of {members} with {online} online");
     let aim = Aim::AtMost(0.0);
     report::section("All of it");
@@ -196,6 +202,25 @@ impl Scene {
         let before = self.begin().await?;
         let away = r#"{"op":3,"d":{"since":null,"activities":[],"status":"idle","afk":false}}"#;
         self.clients.say(away, count).await?;
+        self.end(before).await
+    }
+
+    /// Op 8 for everybody: the answers are streamed as their clients read them.
+    async fn chunks(&mut self, members: usize) -> Result<()> {
+        let askers = ASKERS.min(self.online);
+        report::section(&format!("{askers} clients ask for all members"));
+        let before = self.begin().await?;
+        self.clients.count_named("GUILD_MEMBERS_CHUNK").await?;
+        let chunks = members.div_ceil(CHUNK_MEMBERS) * askers;
+        self.clients.begin_await(chunks as u64).await?;
+        let started = Instant::now();
+        let ask = json!({"op": 8, "d": {"guild_id": self.guild, "query": "", "limit": 0}});
+        self.clients.say(&ask.to_string(), askers).await?;
+        self.clients.done().await?;
+        report::line(
+            &format!("asked to the last of {chunks} chunks"),
+            format!("{:.1} s", started.elapsed().as_secs_f64()),
+        );
         self.end(before).await
     }
 

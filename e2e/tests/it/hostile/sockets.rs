@@ -1,7 +1,7 @@
 //! Handshakes and frames that RFC 6455 and RFC 9112 forbid, and senders that take their time.
 
 use e2e::client;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, task::JoinSet};
 
 use super::{
@@ -61,6 +61,33 @@ async fn one_byte_at_a_time_is_served_like_everybody() {
     let content = e2e::world::random_word();
     witness.owner.say(&witness.guild.channel, &content).await;
     slow.expect(&content).await;
+    witness.is_served(&cluster).await;
+}
+
+/// Half open: the client's end is closed without a word, the server's is not. (A client that is gone
+/// without even that is noticed by its heartbeats.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_is_half_open_is_ended_and_its_session_goes_on() {
+    let cluster = CLUSTER.cluster().await;
+    let witness = Witness::new(&cluster).await;
+    let address = cluster.gateways[0].addr;
+    let (token, channel) = (&witness.owner.token, &witness.guild.channel);
+    let mut half = Raw::open(address).await;
+    let identify = client::identify(token, None, None).to_string();
+    half.send(&masked(0x81, identify.as_bytes())).await;
+    let ready = half.expect(r#""t":"READY""#).await;
+    half.stream.shutdown().await.unwrap();
+    // Whatever the code, there is an end.
+    half.closed_with().await;
+    let ready: Value = serde_json::from_str(&ready).unwrap();
+    let session = ready["d"]["session_id"].as_str().unwrap();
+    let mut back = Raw::open(address).await;
+    let resume = client::resume(token, session, 1).to_string();
+    back.send(&masked(0x81, resume.as_bytes())).await;
+    back.expect(r#""t":"RESUMED""#).await;
+    let content = e2e::world::random_word();
+    witness.owner.say(channel, &content).await;
+    back.expect(&content).await;
     witness.is_served(&cluster).await;
 }
 

@@ -1,13 +1,20 @@
 //! What a guild's snapshots show after its events, without I/O.
 
-use guildhall_shared::{gateway::EventKind, model::ChannelKind};
+use guildhall_shared::{
+    gateway::EventKind,
+    model::{ChannelKind, Platform, Presence, Status},
+};
+use guildhall_store::guild::Snapshot;
 use serde_json::{Value, json};
 
 use crate::{
     bus::{SessionKey, SnapshotRequest, Subscriber},
     node::owner::{
         realm::Realm,
-        realm_tests::{ALICE, HALL, MOD, MODS, OPEN, STAFF, apply, channel, hall, id, member},
+        realm_tests::{
+            ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member,
+            open, stored,
+        },
     },
 };
 
@@ -162,4 +169,48 @@ fn who_is_in_voice_stands_out_among_many() {
     assert_eq!(members.len() as u64, MANY + 2);
     assert_eq!(members[0]["user"]["id"], ALICE.to_string());
     assert_eq!(members[1]["roles"], json!([MODS.to_string()]));
+}
+
+#[test]
+fn a_guild_lists_whom_its_size_and_the_session_allow() {
+    let shows = || Presence::of_session(Platform::Web, Status::Online, None);
+    let count = |guild: &Value, list: &str| guild[list].as_array().unwrap().len();
+    let mut realm = hall();
+    for user in 1000..1060 {
+        let mut body = serde_json::to_value(member(user, &[])).unwrap();
+        if user == 1000 {
+            body["nick"] = json!("nick");
+        }
+        apply(&mut realm, EventKind::GuildMemberAdd, &body);
+    }
+    realm.presences.set(EDGE, id(1001), shows(), true);
+    for (large_threshold, presences, large, members, shown) in [
+        (250, true, false, 63, 1),
+        (63, true, false, 63, 1),
+        // Alice herself, the mod with a role, who has a nick, and who is online.
+        (62, true, true, 4, 1),
+        (250, false, false, 1, 0),
+        (62, false, true, 1, 0),
+    ] {
+        let guild = guild_create_with(&realm, ALICE, large_threshold, presences);
+        assert_eq!(
+            (&guild["large"], &guild["member_count"]),
+            (&json!(large), &json!(63))
+        );
+        let listed = (count(&guild, "members"), count(&guild, "presences"));
+        assert_eq!(listed, (members, shown), "{large_threshold}, {presences}");
+    }
+
+    // Where there are very many, presences do not help.
+    for (member_count, members, shown) in [(75_000, 3, 1), (75_001, 1, 0)] {
+        let mut realm = open(Snapshot {
+            member_count,
+            ..stored()
+        });
+        realm.subscribe(EDGE, [id(ALICE), id(OWNER)]);
+        realm.presences.set(EDGE, id(OWNER), shows(), true);
+        let guild = guild_create_with(&realm, ALICE, 250, true);
+        let listed = (count(&guild, "members"), count(&guild, "presences"));
+        assert_eq!(listed, (members, shown), "{member_count}");
+    }
 }

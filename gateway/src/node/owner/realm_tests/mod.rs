@@ -127,11 +127,11 @@ pub(super) fn hall() -> Realm {
     realm
 }
 
-fn open(snapshot: Snapshot) -> Realm {
+pub(super) fn open(snapshot: Snapshot) -> Realm {
     Realm::guild(id(HALL), snapshot.position, Some(GuildState::new(snapshot)))
 }
 
-fn stored() -> Snapshot {
+pub(super) fn stored() -> Snapshot {
     Snapshot {
         position: Position { era: 1, seq: 0 },
         guild: Guild {
