@@ -417,18 +417,18 @@ impl Cluster {
         let PostgresServer::Started(server) = &self.postgres else {
             bail!("this Postgres is not ours to stop");
         };
-        let server = Arc::clone(server);
-        on_launcher(move || {
-            let own = &mut *lock(&server);
+        let (stopping, server) = (Arc::clone(server), Arc::clone(server));
+        tokio::task::spawn_blocking(move || {
+            let own = &mut *lock(&stopping);
             if hard {
                 own.server.kill();
             } else {
                 own.server.stop();
             }
-            thread::sleep(pause);
-            own.server.start_again()
         })
-        .await
+        .await?;
+        tokio::time::sleep(pause).await;
+        on_launcher(move || lock(&server).server.start_again()).await
     }
 
     /// Leaves the folder with the logs for whoever wants to see them; where it is.

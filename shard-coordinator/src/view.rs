@@ -181,6 +181,8 @@ impl<'a> View<'a> {
             guild,
             load: load.map(|load| load.load),
             online: load.map(|load| load.online),
+            edges: load.map_or(Vec::new(), |load| load.edges.clone()),
+            edges_total: load.map_or(0, |load| load.edges_total),
             last_move,
             node,
             map: map.version,

@@ -141,13 +141,24 @@ pub struct ShardLoad {
 }
 
 /// What a guild costs its owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuildLoad {
     pub guild: Id<Guild>,
     /// Events times subscribed nodes, per minute.
     pub load: u32,
     /// Members subscribed to it, over all nodes.
     pub online: u32,
+    /// Nodes with members subscribed to it, by name: the first [`Self::EDGES_MAX`].
+    #[serde(default)]
+    pub edges: Vec<String>,
+    /// All such nodes; 0 if the owner does not say.
+    #[serde(default)]
+    pub edges_total: u32,
+}
+
+impl GuildLoad {
+    /// Edges that are named, so that a heartbeat stays short.
+    pub const EDGES_MAX: usize = 16;
 }
 
 /// Live nodes by id.

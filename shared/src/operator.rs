@@ -305,9 +305,15 @@ pub struct Why {
     pub load: Option<u32>,
     /// Members subscribed over all nodes; absent as `load`.
     pub online: Option<u32>,
+    /// Nodes with subscribed members, by name: the first `GuildLoad::EDGES_MAX`; none as `load`.
+    #[serde(default)]
+    pub edges: Vec<String>,
+    /// All such nodes; 0 if that is not known.
+    #[serde(default)]
+    pub edges_total: u32,
     /// How the shard came to its owner; absent if that is not recorded.
     pub last_move: Option<LastMove>,
-    /// The owner.
+    /// The owner; its `feed_lag_ms` is how late the guild's events reach it.
     pub node: Option<NodeInfo>,
     pub map: MapVersion,
 }

@@ -1,6 +1,6 @@
-//! Migrating, and refusing to serve without it.
+//! Migrating, and refusing to serve without it; how the tables would lie on many servers.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use guildhall_api::{
     app::StartError,
@@ -92,4 +92,48 @@ fn migrations_take_nothing_from_programs_that_run() {
         }
     }
     assert!(columns > 10, "only {columns} columns were added");
+}
+
+/// A table's name, its columns, and those of its primary key.
+type Table = (String, Vec<String>, Vec<String>);
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_page_on_citus_has_every_table_as_it_is(db: PgPool) {
+    let tables: Vec<Table> = sqlx::query_as(
+        "select c.relname::text,
+                array(select a.attname::text from pg_attribute a
+                      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped),
+                array(select a.attname::text from pg_attribute a
+                      join pg_index i on i.indrelid = a.attrelid and i.indisprimary
+                      where a.attrelid = c.oid and a.attnum = any(i.indkey))
+         from pg_class c
+         where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+           and not c.relispartition and c.relname <> '_sqlx_migrations'",
+    )
+    .fetch_all(&db)
+    .await
+    .unwrap();
+    let tables = tables.into_iter();
+    let mut tables: BTreeMap<String, (Vec<String>, Vec<String>)> = tables
+        .map(|(name, columns, key)| (name, (columns, key)))
+        .collect();
+
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/citus.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let rows = page.lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip(1) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let (by, says_key, named) = (cells[2].trim_matches('`'), cells[3], cells[4]);
+        for name in named.split(' ').map(|name| name.trim_matches('`')) {
+            let table = tables.remove(name);
+            let (columns, key) =
+                table.unwrap_or_else(|| panic!("{name} is no table, or there twice"));
+            if !by.is_empty() {
+                assert!(columns.iter().any(|column| column == by), "{name}");
+                let has = key.iter().any(|column| column == by);
+                assert_eq!(has, says_key == "has it", "{name}: {key:?}");
+            }
+        }
+    }
+    assert!(tables.is_empty(), "not on the page: {:?}", tables.keys());
 }

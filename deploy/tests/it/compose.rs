@@ -111,6 +111,26 @@ fn containers_run_without_rights() {
 }
 
 #[test]
+fn the_image_is_built_in_two_stages_and_runs_as_nobody_in_particular() {
+    let image = read("deploy/Dockerfile");
+    let stages: Vec<&str> = image.split("\nFROM ").skip(1).collect();
+    assert_eq!(stages.len(), 2, "programs are built in one, and copied");
+    let last = stages[1];
+    assert!(last.contains("-slim\n") && last.contains("COPY --from=build /out/"));
+    let user = Regex::new(r"(?m)^USER (\d+)$").unwrap();
+    let user = user.captures(last).expect("a user, by number");
+    assert_ne!(&user[1], "0");
+    for program in [
+        "guildhall-api",
+        "guildhall-gateway",
+        "shard-coordinator",
+        "guildctl",
+    ] {
+        assert!(stages[0].contains(&format!("target/release/{program}")));
+    }
+}
+
+#[test]
 fn the_file_of_secrets_gets_into_no_commit_and_no_build() {
     for (file, line) in [(".gitignore", ".env"), (".dockerignore", "**/.env")] {
         assert!(read(file).lines().any(|known| known == line), "{file}");

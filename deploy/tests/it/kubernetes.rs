@@ -409,6 +409,39 @@ fn pods_have_the_time_that_their_programs_take_to_stop() {
 }
 
 #[test]
+fn gateways_pause_before_they_drain_and_two_coordinators_run_and_few_go_at_once() {
+    each(|rendered| {
+        let named = |kind, name| {
+            let mut all = rendered.of(kind);
+            let found = all.find(|object| object["metadata"]["name"] == name);
+            found.unwrap_or_else(|| panic!("no {kind} {name}"))
+        };
+        let gateway = &named("StatefulSet", "gateway")["spec"]["template"]["spec"];
+        let pause = &gateway["containers"][0]["lifecycle"]["preStop"]["exec"]["command"];
+        assert_eq!(pause[0], "sleep");
+        assert_eq!(named("Deployment", "coordinator")["spec"]["replicas"], 2);
+        for name in ["api", "coordinator", "gateway"] {
+            let budget = named("PodDisruptionBudget", name);
+            assert_eq!(budget["spec"]["maxUnavailable"], 1, "{name}");
+        }
+    });
+}
+
+#[test]
+fn the_large_overlay_scales_gateways_by_their_connections() {
+    let folder = "deploy/kubernetes";
+    let Some(output) = tool("kubectl", &["kustomize", "overlays/large"], folder) else {
+        return;
+    };
+    let rendered = Rendered(documents(&success(&output)));
+    let mut scalers = rendered.of("HorizontalPodAutoscaler");
+    let scaler = scalers.find(|scaler| scaler["spec"]["scaleTargetRef"]["name"] == "gateway");
+    let scaler = scaler.expect("gateways are scaled");
+    let metric = &scaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
+    assert_eq!(metric, "gateway_connections");
+}
+
+#[test]
 fn pods_run_without_rights() {
     each(|rendered| {
         for pods in rendered.pods() {

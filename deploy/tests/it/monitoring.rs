@@ -132,6 +132,45 @@ fn every_alert_has_a_test_and_a_section_in_the_manual() {
     assert_eq!(explained, alerts.len(), "the manual explains other alerts");
 }
 
+/// What operators have to see of a cluster, whoever rearranges the panels.
+#[test]
+fn the_dashboard_shows_delivery_stores_moves_load_and_ends() {
+    let dashboard = dashboard();
+    let shown = names(&expressions(&dashboard).join("\n"));
+    for name in [
+        "gateway_append_to_socket_ms_bucket",
+        "node_feed_lag_ms_bucket",
+        "node_gap_fetches_total",
+        "node_map_read_timestamp_seconds",
+        "gateway_resumes_total",
+        "node_realms_moving",
+        "gateway_core_busy_permille",
+        "gateway_queue_bytes",
+        "node_link_queue_bytes",
+        "gateway_closes_total",
+    ] {
+        assert!(shown.contains(name), "{name}: {shown:?}");
+    }
+}
+
+#[test]
+fn the_manual_says_how_to_install_upgrade_scale_restore_and_tune() {
+    let manual = read("docs/operations.md");
+    for chapter in [
+        "Install",
+        "What may fail",
+        "Stop and upgrade",
+        "Scale out and in",
+        "Tune",
+        "Back up and restore",
+        "Metrics and alerts",
+        "Larger stores",
+    ] {
+        assert!(manual.contains(&format!("\n## {chapter}\n")), "{chapter}");
+    }
+    assert!(manual.contains("guildhall-api raise-era"));
+}
+
 #[test]
 fn alerts_fire_when_they_should() {
     let folder = "deploy/prometheus";

@@ -365,3 +365,41 @@ async fn restarted_postgres_loses_no_confirmed_message() {
             .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_reaches_no_store_sends_its_clients_away_and_they_come_back() {
+    let cluster = Use::own(Options {
+        own_postgres: true,
+        ..Options::DEFAULT
+    })
+    .await;
+    let stage = Stage::new(&cluster).await;
+    cluster.kill_redis().await.unwrap();
+    let sent_away = async {
+        for session in stage.sessions.iter().flatten() {
+            let asked = session.wait("op 7", |log| (log.reconnects > 0).then_some(()));
+            asked.await;
+        }
+    };
+    // Longer than gateways wait, and than their clients take to leave.
+    let outage = cluster.restart_postgres(false, Duration::from_secs(30));
+    let (restarted, ()) = tokio::join!(outage, sent_away);
+    restarted.unwrap();
+    cluster.restart_redis().await.unwrap();
+    for session in stage.sessions.iter().flatten() {
+        session
+            .wait("RESUMED or READY", |log| {
+                let anew = log.lives > 1 && log.has_its_guilds();
+                (anew || log.resumed > 0).then_some(())
+            })
+            .await;
+    }
+    cluster.map_of(2).await;
+    for api in &cluster.apis {
+        api.server.ready().await.unwrap();
+    }
+    stage.settle().await;
+    for session in stage.sessions.iter().flatten() {
+        session.assert_clean();
+    }
+}

@@ -80,9 +80,8 @@ impl Drain {
 
     /// Sends those away who have come since the last time, unless they could only come back.
     fn send_late_away(&self, map: &ClusterMap, now: Instant) {
-        let stays = |node: &String| *node != self.node && !map.drains.contains_key(node);
         let is_due = self.late_at.get().is_some_and(|at| at <= now);
-        if !is_due || !map.nodes.iter().any(stays) {
+        if !is_due || !another_takes(map, &self.node) {
             return;
         }
         self.late_at.set(Some(now + LATE_OVER + LATE_PAUSE));
@@ -91,6 +90,12 @@ impl Drain {
             let _ = core.send(ToCore::SendAway { over: LATE_OVER });
         }
     }
+}
+
+/// Whether a map has a node besides this one that its clients may go to.
+pub(super) fn another_takes(map: &ClusterMap, node: &str) -> bool {
+    let takes = |other: &String| other != node && !map.drains.contains_key(other);
+    map.nodes.iter().any(takes)
 }
 
 /// The rest of the time over which sessions leave.

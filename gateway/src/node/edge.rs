@@ -180,11 +180,12 @@ impl Edge {
     ) -> Rc<Self> {
         Rc::new_cyclic(|edge: &std::rc::Weak<Self>| {
             let from_local = edge.clone();
-            let local = owner.edge_up(super::owner::Peer::Local(Box::new(move |message| {
+            let tell = super::owner::Peer::Local(Box::new(move |message| {
                 if let Some(edge) = from_local.upgrade() {
                     edge.receive(&Server::Local, message);
                 }
-            })));
+            }));
+            let local = owner.edge_up(node.clone(), tell);
             Self {
                 node,
                 shards,

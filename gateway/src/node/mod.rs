@@ -5,6 +5,7 @@
 //! runtime, no locks: state is in `Rc<RefCell<_>>`, never borrowed across an await.
 
 mod batches;
+mod cut_off;
 mod database;
 mod drain;
 mod edge;
@@ -47,6 +48,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    cut_off::CutOff,
     drain::Drain,
     edge::{Edge, Server},
     heartbeat::Heartbeat,
@@ -331,6 +333,8 @@ async fn serve(
     spawn_local(edge.clone().tend());
     spawn_local(relay.run(listener));
     spawn_local(temporary::run(db.clone(), edge.clone()));
+    let cut_off = CutOff::new(config.node_id.clone(), cores.clone());
+    spawn_local(cut_off.run(config.status.clone(), feed.clone(), map.clone()));
     spawn_local({
         let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
         let drain = Drain::new(&config, cores.clone());

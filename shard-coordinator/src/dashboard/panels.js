@@ -171,5 +171,10 @@ export function drawWhy(why) {
   }
   if (shard.pin) parts.push(`Pinned to ${shard.pin}.`);
   if (typeof why.load === "number") parts.push(`Load ${grouped(why.load)}/min, ${grouped(why.online ?? 0)} members online.`);
+  if (why.edges_total > 0) {
+    const more = why.edges_total - why.edges.length;
+    parts.push(`Heard at ${why.edges.join(", ")}${more > 0 ? ` and ${more} more` : ""}.`);
+  }
+  if (why.node?.status) parts.push(`Lag of its owner ${why.node.status.feed_lag_ms} ms.`);
   setText(byId("why"), parts.join(" "));
 }

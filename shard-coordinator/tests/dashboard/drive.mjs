@@ -100,7 +100,7 @@ async function drainsANode() {
 
   await page.getByLabel("Where is guild").fill("1180000000000000002");
   await page.getByRole("button", { name: "Find" }).click();
-  await page.locator("#why").filter({ hasText: "served by gateway-2" }).waitFor();
+  await page.locator("#why").filter({ hasText: "served by gateway-2" }).filter({ hasText: "Lag of its owner" }).waitFor();
 
   console.log("stop");
   await page.locator("#link").filter({ hasText: "Connection lost" }).waitFor();

@@ -207,6 +207,8 @@ impl Running {
                     guild,
                     load,
                     online,
+                    edges: vec!["gateway-1".to_owned(), "gateway-2".to_owned()],
+                    edges_total: 17,
                 });
             });
         }
@@ -286,7 +288,14 @@ async fn commands_that_look_print_what_is(running: &Running) {
     assert_eq!(why.guild.to_string(), GUILD);
     assert!(why.shard.owner.is_some());
     let text = guildctl.run(&format!("why {GUILD}")).await;
-    assert!(text.succeeds().contains("served by gateway-"), "{text:?}");
+    for part in [
+        "served by gateway-",
+        ", standby gateway-",
+        "heard at 17 nodes: gateway-1, gateway-2 and 15 more\n",
+        ", lag 0 ms\n",
+    ] {
+        assert!(text.succeeds().contains(part), "{part} {text:?}");
+    }
 
     let history: History = guildctl.json("history --limit 1").await;
     assert_eq!(history.entries.len(), 1);

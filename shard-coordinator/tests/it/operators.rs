@@ -245,7 +245,10 @@ async fn reads_tell_where_a_guild_is_and_what_costs_most(db: PgPool) {
             guild,
             load: 80,
             online: 12,
+            edges: vec!["gateway-1".to_owned()],
+            edges_total: 17,
         }];
+        status.feed_lag_ms = 3;
     });
     cluster.map_with(START, "the first map", |_| true).await;
     let reported = |answer: &Value| answer["shards"].as_array().unwrap().len() == 2;
@@ -262,6 +265,10 @@ async fn reads_tell_where_a_guild_is_and_what_costs_most(db: PgPool) {
     assert_eq!(why["last_move"]["cause"], "unowned");
     assert_eq!(why["last_move"]["version"]["version"], 1);
     assert_eq!(why["node"]["status"]["sessions"], 42);
+    assert_eq!(why["shard"]["standby"], Value::Null);
+    assert_eq!(why["edges"], json!(["gateway-1"]));
+    assert_eq!(why["edges_total"], 17);
+    assert_eq!(why["node"]["status"]["feed_lag_ms"], 3);
 
     let nodes = coordinator.does("GET", "nodes", Value::Null).await;
     assert_eq!(nodes["nodes"][0]["shards_owned"], SHARDS);

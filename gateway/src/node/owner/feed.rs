@@ -92,6 +92,11 @@ impl Feed {
         !layout.primaries().is_empty() && primaries.all(|primary| self.is_line_up(primary))
     }
 
+    /// Whether events arrive from anywhere.
+    pub(crate) fn is_any_up(&self) -> bool {
+        self.lines.borrow().values().any(|line| line.up)
+    }
+
     /// Whether those of a shard do, should somebody want them.
     fn brings(&self, shard: ShardId) -> bool {
         let home = self.home(&keys::shard_events(shard));

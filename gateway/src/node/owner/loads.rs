@@ -121,15 +121,24 @@ impl Owner {
     /// The guilds with the highest loads in these shards, highest first.
     pub(crate) fn busy_guilds(&self, among: impl Fn(ShardId) -> bool) -> Vec<GuildLoad> {
         let realms = self.loads.realms();
-        let state = self.state.borrow();
+        let (state, names) = (self.state.borrow(), self.names.borrow());
         let guilds = realms.into_iter().filter_map(|(id, load)| {
             let entry = state.realms.get(&id).filter(|entry| among(entry.shard))?;
             let realm = entry.realm.as_ref()?;
             realm.guild_state()?;
+            let edges = realm.edges();
+            let mut edges: Vec<String> =
+                edges.filter_map(|edge| names.get(&edge).cloned()).collect();
+            edges.sort_unstable();
+            edges.dedup(); // a link that was made anew before the old one's end was noticed
+            let edges_total = edges.len() as u32;
+            edges.truncate(GuildLoad::EDGES_MAX);
             Some(GuildLoad {
                 guild: id.cast(),
                 load,
                 online: realm.subscribers() as u32,
+                edges,
+                edges_total,
             })
         });
         guilds.take(NodeStatus::GUILDS_MAX).collect()

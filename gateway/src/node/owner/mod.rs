@@ -126,6 +126,8 @@ pub(crate) struct Owner {
     shards: u16,
     guild_reads: Semaphore,
     peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
+    /// The nodes that edges belong to, for operators.
+    names: RefCell<HashMap<EdgeId, String, FxBuildHasher>>,
     questions: RefCell<asks::Questions>,
     state: RefCell<State>,
     loads: Loads,
@@ -211,6 +213,7 @@ impl Owner {
             shards,
             guild_reads: Semaphore::new(GUILD_READS_MAX),
             peers: RefCell::default(),
+            names: RefCell::default(),
             questions: RefCell::default(),
             state: RefCell::default(),
             loads: Loads::new(shards),
@@ -219,10 +222,11 @@ impl Owner {
         })
     }
 
-    /// A new edge; it has no subscriptions yet.
-    pub(crate) fn edge_up(&self, peer: Peer) -> EdgeId {
+    /// A new edge of a node; it has no subscriptions yet.
+    pub(crate) fn edge_up(&self, node: String, peer: Peer) -> EdgeId {
         let edge = self.state.borrow_mut().number();
         self.peers.borrow_mut().insert(edge, peer);
+        self.names.borrow_mut().insert(edge, node);
         edge
     }
 
@@ -232,6 +236,7 @@ impl Owner {
             // Nobody waits for room on it any longer.
             outbox.broken.cancel();
         }
+        self.names.borrow_mut().remove(&edge);
         let now = Instant::now();
         let mut state = self.state.borrow_mut();
         let State {

@@ -91,7 +91,9 @@ impl Server {
             Err(_) => return Err(LinkError::Silent),
         };
         let outbox = Outbox::new();
-        let edge = self.owner.edge_up(Peer::Remote(outbox.clone()));
+        let edge = self
+            .owner
+            .edge_up(node.clone(), Peer::Remote(outbox.clone()));
         tracing::info!(node.id = %node, "an edge linked");
         self.metrics.links.inc();
         let read = async {

@@ -46,10 +46,14 @@ async fn heartbeats_tell_of_the_map_in_use_and_of_what_shards_and_guilds_cost(db
     }
     // Every event went to one node.
     let owner = heartbeat(&world, "b", |status| !status.guilds.is_empty()).await;
-    let (shard, guild) = (owner.shards[0], owner.guilds[0]);
+    let (shard, guild) = (owner.shards[0], &owner.guilds[0]);
     assert_eq!(shard.shard, ShardId::of(world.guild, SHARDS));
     assert_eq!(guild.guild, world.guild);
     assert_eq!(guild.online, 2);
+    assert_eq!(
+        (&*guild.edges, guild.edges_total),
+        (&["a".to_owned()][..], 1)
+    );
     let all = heartbeat(&world, "b", |status| status.guilds[0].load > 10).await;
     assert!(all.guilds[0].load <= 20, "{all:?}");
     let other = heartbeat(&world, "a", |_| true).await;

@@ -17,8 +17,9 @@ pub(crate) enum Bound {
 
 const THREADS: usize = 2;
 
-/// Checks that every property of the model holds, and that all it says may happen does.
-pub(crate) fn holds<M>(name: &str, model: M, bound: Bound)
+/// Checks that every property of the model holds, and that all it says may happen does; in how many
+/// distinct states.
+pub(crate) fn holds<M>(name: &str, model: M, bound: Bound) -> usize
 where
     M: Model + Send + Sync + 'static,
     M::State: Hash + Debug + Send + Sync + Clone + PartialEq + 'static,
@@ -39,6 +40,7 @@ where
         started.elapsed().as_secs_f64(),
     );
     checker.assert_properties();
+    checker.unique_state_count()
 }
 
 /// Checks that the model breaks this property, and prints how.

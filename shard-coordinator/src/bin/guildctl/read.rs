@@ -194,16 +194,35 @@ fn why_text(why: &Why) -> String {
         }
         _ => "not among its node's busiest guilds".to_owned(),
     });
-    if let Some(node) = &why.node {
+    if why.edges_total > 0 {
         lines.push(format!(
-            "{} is {}, weight {}, with {}",
+            "heard at {}: {}",
+            count(why.edges_total, "node"),
+            edges(&why.edges, why.edges_total),
+        ));
+    }
+    if let Some(node) = &why.node {
+        let status = node.status.as_ref();
+        let lag = status.map(|status| format!(", lag {} ms", status.feed_lag_ms));
+        lines.push(format!(
+            "{} is {}, weight {}, with {}{}",
             node.id,
             node_state(node),
             node.weight,
             count(node.shards_owned, "shard"),
+            lag.unwrap_or_default(),
         ));
     }
     lines.join("\n") + "\n"
+}
+
+/// Those that are named, and how many are not.
+fn edges(named: &[String], total: u32) -> String {
+    let text = named.join(", ");
+    match (total as usize).saturating_sub(named.len()) {
+        0 => text,
+        more => format!("{text} and {more} more"),
+    }
 }
 
 /// As the end of a sentence that begins with "because".
