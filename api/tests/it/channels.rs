@@ -461,6 +461,42 @@ async fn kinds_have_what_is_their_own(db: PgPool) {
     )
     .await
     .expect_error(400, 50024);
+
+    app.delete(&alice, &at(&voice)).await.expect(200);
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(entry["action_type"], 12);
+    let changes = entry["changes"].as_array().unwrap().iter();
+    let keys: Vec<&str> = changes
+        .map(|change| change["key"].as_str().unwrap())
+        .collect();
+    assert!(keys.contains(&"name"), "{keys:?}");
+    assert!(!keys.contains(&"status"), "libraries read a number there");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_emoji_of_a_forum_is_a_custom_one_or_its_characters(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let forum = create(&app, &alice, hall, json!({ "name": "Help", "type": 15 })).await;
+    for (given, kept) in [
+        (
+            json!({ "emoji_id": "5", "emoji_name": "blob" }),
+            json!({ "emoji_id": "5", "emoji_name": null }),
+        ),
+        (json!({ "emoji_id": null, "emoji_name": " " }), Value::Null),
+    ] {
+        let body = json!({ "default_reaction_emoji": given });
+        let changed = app.patch(&alice, &at(&forum), body).await.expect(200);
+        assert_eq!(changed["default_reaction_emoji"], kept);
+    }
+    let tags =
+        json!({ "available_tags": [{ "name": "a", "emoji_id": "5", "emoji_name": "blob" }] });
+    let changed = app.patch(&alice, &at(&forum), tags).await.expect(200);
+    let tag = &changed["available_tags"][0];
+    assert_eq!(
+        (&tag["emoji_id"], &tag["emoji_name"]),
+        (&json!("5"), &Value::Null)
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -553,7 +589,14 @@ async fn a_channel_comes_after_the_last_place_there_is(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
     let last = json!({ "name": "last", "position": i32::MAX });
-    create(&app, &alice, hall, last).await;
+    let last = create(&app, &alice, hall, last).await;
     let next = create(&app, &alice, hall, json!({ "name": "next" })).await;
-    assert_eq!(next["position"], i32::MAX);
+    let moves = json!([{ "id": hall.general, "position": 40_000 }]);
+    let path = format!("/guilds/{}/channels", hall.id);
+    app.patch(&alice, &path, moves).await.expect(204);
+    let general = format!("/channels/{}", hall.general);
+    let general = app.get(&alice, &general).await.expect(200);
+    for channel in [last, next, general] {
+        assert_eq!(channel["position"], i16::MAX, "libraries read 16 bits");
+    }
 }

@@ -331,3 +331,19 @@ async fn holders_of_a_role_are_counted_listed_and_added(db: PgPool) {
         ]
     );
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_role_is_at_no_place_that_libraries_do_not_read(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/roles", hall.id);
+    let role = app.post(&alice, &path, json!({ "name": "top" })).await;
+    let role = role.expect(200);
+    let moves = json!([{ "id": role["id"], "position": 40_000 }]);
+    let roles = app.patch(&alice, &path, moves).await.expect(200);
+    let top = roles.as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&top["id"], &top["position"]),
+        (&role["id"], &json!(i16::MAX))
+    );
+}

@@ -248,6 +248,8 @@ async fn a_pack_imported_again_keeps_the_ids_of_what_did_not_change(db: PgPool) 
     manifest(&["gone", "same", "other"]);
     packs(&app, &["import", path]).await.unwrap();
     let before = listed().await;
+    assert_eq!(before[0]["description"], "");
+    assert_eq!(before[0]["banner_asset_id"], before[0]["id"]);
 
     write("other.png", &png(9, 9));
     manifest(&["other", "same"]);

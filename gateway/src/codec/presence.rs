@@ -24,6 +24,8 @@ const URL_CHARS_MAX: usize = 512;
 const BUTTONS_MAX: usize = 2;
 /// Types of activity: playing, streaming, listening, watching, custom, competing.
 const KINDS: std::ops::RangeInclusive<u64> = 0..=5;
+/// Which text of an activity stands in lists: name, state, details.
+const DISPLAY_TYPES: [Option<u64>; 3] = [Some(0), Some(1), Some(2)];
 
 /// Reads op 3's `d`.
 ///
@@ -99,9 +101,12 @@ fn rest(d: &OwnedValue) -> Map<String, Value> {
     for key in ["details_url", "state_url"] {
         put(key, url(d, key).map(Value::from));
     }
-    for key in ["flags", "status_display_type"] {
-        put(key, number(d, key));
-    }
+    put("flags", number(d, "flags"));
+    let shown = number(d, "status_display_type");
+    put(
+        "status_display_type",
+        shown.filter(|shown| DISPLAY_TYPES.contains(&shown.as_u64())),
+    );
     let instance = member(d, "instance").and_then(ValueAsScalar::as_bool);
     put("instance", instance.map(Value::from));
     put("application_id", id(d, "application_id"));
@@ -135,7 +140,7 @@ fn rest(d: &OwnedValue) -> Map<String, Value> {
         object("party", &|party| {
             let size = member(party, "size").and_then(ValueAsArray::as_array);
             let size = size.and_then(|size| match size.as_slice() {
-                [now, most] => Some(json!([now.as_u64()?, most.as_u64()?])),
+                [now, most] => Some(json!([now.as_u32()?, most.as_u32()?])),
                 _ => None,
             });
             collect([("id", text(party, "id").map(Value::from)), ("size", size)])
@@ -150,7 +155,9 @@ fn rest(d: &OwnedValue) -> Map<String, Value> {
                 ("id", id(emoji, "id")),
                 ("animated", animated.map(Value::from)),
             ])
-        }),
+        })
+        // Libraries read none without a name, nor the presence it is in.
+        .filter(|emoji| emoji.get("name").is_some()),
     );
     let buttons = member(d, "buttons").and_then(ValueAsArray::as_array);
     let labels = buttons.map(|buttons| {
@@ -254,6 +261,20 @@ mod tests {
                 "buttons": ["Join"],
             })
         );
+    }
+
+    #[test]
+    fn what_libraries_do_not_read_is_dropped() {
+        let sent = json!({"activities": [{
+            "name": "", "type": 4, "emoji": {"id": "7"}, "status_display_type": 300,
+            "party": {"size": [1, 4_294_967_296_u64]},
+        }, {
+            "name": "", "type": 4, "emoji": {"id": "7", "name": "blob"}, "status_display_type": 2,
+        }]});
+        let activities = read(&sent).unwrap().activities.into_iter();
+        let rests: Vec<Value> = activities.map(|one| Value::from(one.rest)).collect();
+        let kept = json!({"emoji": {"id": "7", "name": "blob"}, "status_display_type": 2});
+        assert_eq!(rests, [json!({}), kept]);
     }
 
     #[test]

@@ -191,7 +191,8 @@ fn is_stream(url: &str) -> bool {
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"));
-    let host = rest.and_then(|rest| rest.split(['/', '?', '#', ':']).next());
+    // With a port, or a user before another host, it is none of them: not every library reads it.
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next());
     host.is_some_and(|host| {
         let host = host.strip_prefix("www.").unwrap_or(host);
         STREAM_HOSTS.contains(&host)
@@ -244,6 +245,8 @@ mod tests {
             ("https://youtube.com/watch?v=1", STREAMING),
             ("https://twitch.tv.evil.example/x", PLAYING),
             ("twitch.tv/x", PLAYING),
+            ("https://twitch.tv:99999/x", PLAYING),
+            ("https://twitch.tv:x@evil.example/", PLAYING),
         ] {
             let command = ActivityCommand {
                 url: Some(url.to_owned()),

@@ -193,6 +193,11 @@ pub struct Channel {
     pub settings: ChannelSettings,
 }
 
+impl Channel {
+    /// Libraries read positions as 16 bit integers, and no guild with a greater one.
+    pub const POSITION_MAX: i32 = 0x7FFF;
+}
+
 /// A thread. Its permissions are its parent's (see [`crate::permissions::in_thread`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Thread {

@@ -88,6 +88,9 @@ pub struct RoleTags {
 }
 
 impl Role {
+    /// Libraries read positions as 16 bit integers, and no guild with a greater one.
+    pub const POSITION_MAX: i32 = 0x7FFF;
+
     pub fn rank(&self) -> Rank {
         Rank::role(self.position, self.id)
     }

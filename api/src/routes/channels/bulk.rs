@@ -5,7 +5,7 @@ use guildhall_shared::{
     Id, Permissions,
     error_code::ErrorCode,
     id::marker::{self, Guild},
-    model::{AuditAction, present},
+    model::{AuditAction, Channel, present},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -89,7 +89,7 @@ pub(super) async fn bulk_update_guild_channels(
         };
         own.require(Permissions::MANAGE_CHANNELS)?;
         if let Some(position) = one.position {
-            channel.position = position;
+            channel.position = position.min(Channel::POSITION_MAX);
         }
         if let Some(parent) = one.parent_id.filter(|&parent| parent != channel.parent_id) {
             moved_parents += 1;

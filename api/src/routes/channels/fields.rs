@@ -89,6 +89,15 @@ pub(crate) struct TagFields {
     emoji_name: Option<String>,
 }
 
+/// A custom emoji by its id, another by its characters: libraries read neither both nor a blank.
+fn one_emoji(
+    id: Option<Id<marker::Any>>,
+    name: Option<&str>,
+) -> (Option<Id<marker::Any>>, Option<String>) {
+    let name = name.filter(|_| id.is_none()).map(crate::routes::clean);
+    (id, name.filter(|name| !name.is_empty()))
+}
+
 /// Some clients name tags that are new by an empty string or a number they made up.
 fn empty_is_none<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
@@ -255,12 +264,13 @@ impl ChannelFields {
             if tags.iter().any(|tag| tag.name == name || tag.id == id) {
                 return Err(ErrorCode::TagNamesUnique.into());
             }
+            let (emoji_id, emoji_name) = one_emoji(fields.emoji_id, fields.emoji_name.as_deref());
             tags.push(ForumTag {
                 id,
                 name,
                 moderated: fields.moderated.unwrap_or_default(),
-                emoji_id: fields.emoji_id,
-                emoji_name: fields.emoji_name.as_deref().map(crate::routes::clean),
+                emoji_id,
+                emoji_name,
             });
         }
         Ok(Some(tags))
@@ -273,7 +283,7 @@ impl ChannelFields {
             channel.name = clean_name(name, kind);
         }
         if let Some(position) = self.position {
-            channel.position = position;
+            channel.position = position.min(Channel::POSITION_MAX);
         }
         let settings = &mut channel.settings;
         let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
@@ -304,9 +314,14 @@ impl ChannelFields {
         }
         if kind.is_forum() {
             if let Some(emoji) = &self.default_reaction_emoji {
-                let emoji = emoji.as_ref().map(|emoji| DefaultReaction {
-                    emoji_id: emoji.emoji_id,
-                    emoji_name: emoji.emoji_name.as_deref().map(crate::routes::clean),
+                let emoji = emoji.as_ref().and_then(|emoji| {
+                    let (emoji_id, emoji_name) =
+                        one_emoji(emoji.emoji_id, emoji.emoji_name.as_deref());
+                    let is_one = emoji_id.is_some() || emoji_name.is_some();
+                    is_one.then_some(DefaultReaction {
+                        emoji_id,
+                        emoji_name,
+                    })
                 });
                 settings.default_reaction_emoji = Some(emoji);
             }

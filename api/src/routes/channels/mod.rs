@@ -289,6 +289,7 @@ async fn create_guild_channel(
     };
     let after = others.iter().filter(|other| other.kind == kind);
     let after = after.map(|other| other.position.saturating_add(1)).max();
+    let after = after.map(|position| position.min(Channel::POSITION_MAX));
     let mut channel = Channel {
         id: app.snowflakes.next()?,
         kind,
@@ -532,7 +533,9 @@ async fn delete_guild_channel(
     let action = AuditAction::CHANNEL_DELETE;
     let entry = Entry::new(guild_id, user.id, action, reason)
         .target(channel_id)
-        .deleted(&channel)?;
+        .deleted(&channel)?
+        // Of the moment, not of the channel; libraries read a `status` as a scheduled event's.
+        .without(&["status", "voice_start_time"]);
     events.extend(audit::append(app, &mut tx, entry).await?);
     tx.commit().await?;
     app.publisher.publish(events);

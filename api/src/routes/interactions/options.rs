@@ -435,7 +435,12 @@ impl Resolved {
             let mut value = match &seen {
                 Place::Channel(access) => serde_json::to_value(&access.channel)?,
                 Place::Thread(access) => serde_json::to_value(&access.thread)?,
-                Place::Private(access) => json!({ "id": access.id, "type": access.kind }),
+                // Libraries read no channel without a name.
+                Place::Private(access) => json!({
+                    "id": access.id,
+                    "type": access.kind,
+                    "name": access.name.as_deref().unwrap_or_default(),
+                }),
             };
             value["permissions"] = json!(seen.permissions());
             put("channels", id, value);

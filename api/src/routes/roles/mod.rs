@@ -448,6 +448,7 @@ async fn bulk_update_guild_roles(
             .iter_mut()
             .find(|role| role.id == id)
             .ok_or(ErrorCode::UnknownRole)?;
+        let position = position.map(|position| position.min(Role::POSITION_MAX));
         let Some(position) = position.filter(|&position| position != role.position) else {
             continue;
         };

@@ -35,9 +35,12 @@ pub(crate) struct StickerPack {
     /// Nothing is sold here: the pack's own id.
     sku_id: Id<marker::StickerPack>,
     pub(crate) name: String,
-    description: Option<String>,
+    /// Never null: libraries read no pack without it.
+    description: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     cover_sticker_id: Option<Id<marker::Sticker>>,
+    /// No pack has a banner here, but libraries read none without: the pack's own id.
+    banner_asset_id: Id<marker::StickerPack>,
     pub(crate) stickers: Vec<StandardSticker>,
 }
 
@@ -59,8 +62,9 @@ pub(crate) async fn packs(
             id: Id::from_db(row.pack_id),
             sku_id: Id::from_db(row.pack_id),
             name: row.name,
-            description: row.description,
+            description: row.description.unwrap_or_default(),
             cover_sticker_id: row.cover_sticker_id.map(Id::from_db),
+            banner_asset_id: Id::from_db(row.pack_id),
             stickers: Vec::new(),
         })
         .collect();

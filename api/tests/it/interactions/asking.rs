@@ -310,6 +310,19 @@ async fn a_command_is_called_in_a_dm_with_the_bot(db: PgPool) {
         "pong"
     );
 
+    let open = json!({ "name": "open", "description": "x", "options": [
+        { "type": 7, "name": "place", "description": "x" },
+    ] });
+    let open = world.command(open).await;
+    let mut opening = body.clone();
+    opening["data"] = json!({ "id": open["id"], "name": "open", "type": 1, "options": [
+        { "type": 7, "name": "place", "value": dm["id"] },
+    ] });
+    world.post(opening).await.expect(204);
+    let interaction = world.newest_interaction(world.bot.id).await;
+    let chosen = &interaction["data"]["resolved"]["channels"][text(&dm["id"])];
+    assert_eq!(chosen["name"], "", "libraries read no channel without one");
+
     let path = format!(
         "/applications/{}/commands/{}",
         world.bot.id,
