@@ -223,7 +223,7 @@ async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
         app.post(&alice, &path, forward),
         release,
     );
-    assert_eq!(forward.status, 503);
+    forward.expect(503);
     for other in others {
         other.expect(200);
     }

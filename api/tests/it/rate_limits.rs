@@ -169,11 +169,13 @@ async fn log_ins_are_counted_by_account_from_anywhere(db: PgPool) {
     assert!(refused);
 }
 
-/// Makes it an address that was refused so many times.
+/// Makes it an address that was refused so many times, with all of its /64.
 async fn refused(address: &str, times: u32) {
+    let address: std::net::Ipv6Addr = address.parse().unwrap();
+    let network = std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64));
     let redis = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
-    let key = guildhall_shared::keys::rate_limit(&format!("invalid:{address}"));
+    let key = guildhall_shared::keys::rate_limit(&format!("invalid:{network}"));
     let _: () = redis::cmd("SET")
         .arg(key)
         .arg(times)
