@@ -205,7 +205,7 @@ async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
     let form = Form::new().part("files[0]", file("a.txt", "hello"));
     let sent = app.upload(&alice, Method::POST, &path, form).await;
     let forward = json!({ "message_reference": {
-        "type": 1, "message_id": sent.expect(200)["id"] } });
+        "type": 1, "channel_id": guild.general, "message_id": sent.expect(200)["id"] } });
     // As if it were collected after the forward was made and before it is stored.
     sqlx::query("delete from media_file")
         .execute(&app.db)
