@@ -53,7 +53,14 @@ pub fn open(options: PgConnectOptions, connections_max: u32, patience: Patience)
 
 /// Errors: the connection does not, and is dropped without a farewell.
 async fn answers(connection: &mut PgConnection, within: Duration) -> sqlx::Result<bool> {
-    match timeout(within, connection.ping()).await {
+    let asked = async {
+        match connection.ping().await {
+            // What was given up has ended with it; it is no answer to this.
+            Err(sqlx::Error::Database(_)) => connection.ping().await,
+            answer => answer,
+        }
+    };
+    match timeout(within, asked).await {
         Ok(answer) => answer.map(|()| true),
         Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }
