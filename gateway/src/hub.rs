@@ -368,15 +368,26 @@ impl RealmHub {
         saw.into_iter().map(|(id, _)| id).collect()
     }
 
-    /// Those whom a change lets see other channels, or who see one that it takes away.
+    /// Those whom a change lets see other channels. One that is new does not count, it tells of
+    /// itself.
     pub fn touched_by(&self, change: &ViewChange) -> Vec<Id<User>> {
         let mut touched: Vec<_> = change.users.iter().map(|&(user, _)| user).collect();
-        for (channel, class) in &change.channels {
-            if class.is_none() {
-                let users = self.users();
-                touched.extend(users.filter(|&user| self.sees(user, *channel)));
-            }
-        }
+        let Some(places) = &self.places else {
+            return touched;
+        };
+        let moved = change.channels.iter().filter_map(|&(channel, now)| {
+            let before = *places.channels.get(&channel)?;
+            (now != Some(before)).then_some((before, now))
+        });
+        // Many channels go the same way.
+        let moved: FxHashSet<(ClassId, Option<ClassId>)> = moved.collect();
+        let is_touched = |user: &LocalUser| {
+            let sees = |class: ClassId| user.classes.contains(&class);
+            let mut moved = moved.iter();
+            moved.any(|&(before, now)| sees(before) != now.is_some_and(sees))
+        };
+        let others = self.users.iter().filter(|&(_, user)| is_touched(user));
+        touched.extend(others.map(|(&user, _)| user));
         touched
     }
 
@@ -639,6 +650,24 @@ mod tests {
         assert_eq!(recipients(&hub, &private), []);
         let everyone = event(8, Visibility::realm(Intents::empty()));
         assert_eq!(recipients(&hub, &everyone).len(), 2);
+    }
+
+    #[test]
+    fn who_sees_a_channel_or_not_by_its_new_class_alone_is_touched_by_that() {
+        let hub = hub();
+        let realm = hub.get(id(1)).unwrap();
+        let touched = |channel, class| {
+            let change = ViewChange {
+                channels: vec![(id(channel), class)],
+                users: vec![],
+            };
+            realm.touched_by(&change)
+        };
+        assert_eq!(touched(5, Some(1)), [id(20)], "hidden from them");
+        assert_eq!(touched(6, Some(0)), [id(20)], "shown to them");
+        assert_eq!(touched(6, None), [id(10)], "gone");
+        assert_eq!(touched(5, Some(0)), []);
+        assert_eq!(touched(7, Some(0)), [], "new");
     }
 
     #[test]

@@ -72,7 +72,7 @@ struct Voice {
     member: Option<Member>,
     /// Channels that were left for none.
     left: Vec<Id<Channel>>,
-    /// Those who saw where it was, but not where it went; ascending, as owners name them.
+    /// Those who saw where it was, and do not see where it is; ascending, as owners name them.
     lost_by: Vec<Arc<[Id<User>]>>,
 }
 
@@ -204,7 +204,11 @@ impl Unread {
         };
         let is_gone = state.channel_id.is_none();
         // Told to named users, a state is not new: they see its channel since now, or it is theirs.
-        if matches!(event.vis.scope, Scope::Users(_)) && !is_gone {
+        if let (Scope::Users(users), false) = (&event.vis.scope, is_gone) {
+            let voices = self.voices.by_realm.get_mut(&event.realm);
+            if let Some(voice) = voices.and_then(|voices| voices.get_mut(&state.user_id)) {
+                voice.found_by(users);
+            }
             return;
         }
         let voice = self.voices.at(event.realm, state.user_id, Voice::default);
@@ -285,6 +289,16 @@ impl Newest {
 }
 
 impl Voice {
+    /// They see where it is since now.
+    fn found_by(&mut self, users: &[Id<User>]) {
+        let finds = |user: &Id<User>| users.binary_search(user).is_ok();
+        for lost in &mut self.lost_by {
+            if lost.iter().any(finds) {
+                *lost = lost.iter().copied().filter(|user| !finds(user)).collect();
+            }
+        }
+    }
+
     fn is_lost_by(&self, user: Id<User>) -> bool {
         let mut lists = self.lost_by.iter();
         lists.any(|users| users.binary_search(&user).is_ok())
@@ -349,8 +363,9 @@ impl Round {
                         updated.push(state);
                         members.extend(&voice.member);
                     }
+                    // One's own is never out of sight.
                     _ if voice.left.iter().any(|&channel| sees(channel))
-                        || voice.is_lost_by(user) =>
+                        || id != user && voice.is_lost_by(user) =>
                     {
                         removed.push(id);
                     }
@@ -587,6 +602,9 @@ mod tests {
             (vec![(None, named()), enters(6), leaves(6)], 0, 1),
             (vec![(None, named()), enters(6), enters(5)], 1, 0),
             (vec![leaves(5), enters(6)], 0, 1),
+            // The channel itself went out of sight, and came back.
+            (vec![(None, named())], 0, 1),
+            (vec![(None, named()), (Some(5), named())], 0, 0),
             // Who sees a channel since now is told who is there with it.
             (vec![(Some(5), named())], 0, 0),
         ] {
@@ -612,6 +630,12 @@ mod tests {
             assert_eq!(older.asks, updated + removed > 0, "{steps:?}");
             assert!(older.dispatch.is_none() && telling(Form::Unread).dispatch.is_none());
         }
+        let mut unread = Unread::new(Instant::now());
+        unread.voices.set_read(true);
+        unread.note(&voice(1, None, Scope::Users([id::<User>(20)].into())));
+        let round = unread.take();
+        let own = round.telling(Form::V2, guild(), id(20), |_| true, Instant::now());
+        assert!(own.dispatch.is_none(), "one's own is where one is");
     }
 
     /// A core with sessions of one person in one guild, where they see channel 5, and not 6.

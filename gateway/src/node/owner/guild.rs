@@ -151,11 +151,12 @@ struct WithSounds {
     soundboard_sounds: Vec<Value>,
 }
 
-/// What somebody is told who saw a thing in its old channel and does not see its new one.
+/// What somebody is told who saw a thing where it was and does not see its new channel.
 #[derive(Debug)]
 pub(crate) struct Gone {
-    pub(crate) from: Id<marker::Channel>,
-    pub(crate) to: Option<Id<marker::Channel>>,
+    /// `None`: it was in no channel, and for all.
+    pub(crate) from: Option<Id<marker::Channel>>,
+    pub(crate) to: Id<marker::Channel>,
     pub(crate) kind: EventKind,
     pub(crate) body: Value,
 }
@@ -202,8 +203,8 @@ impl GuildState {
         state
     }
 
-    /// What this event, not yet applied, takes from the view of those who see the channel where
-    /// its object was but not the one where it will be.
+    /// What this event, not yet applied, takes from the view of those who see where its object was
+    /// but not the channel where it will be.
     pub(crate) fn leaves(&self, event: &Envelope) -> Result<Option<Gone>, Unreadable> {
         let body = event.body.as_ref();
         let read = || -> Result<Option<Gone>, serde_json::Error> {
@@ -215,18 +216,17 @@ impl GuildState {
                     let to = voice.channel_id.take();
                     voice.request_to_speak_timestamp = None;
                     voice.suppress = false;
-                    gone(from, to, event.kind, &voice)?
+                    match from {
+                        Some(_) => gone(from, to, event.kind, &voice)?,
+                        None => None,
+                    }
                 }
                 EventKind::GuildScheduledEventUpdate => {
                     let after: ScheduledEvent = serde_json::from_slice(body)?;
-                    let before = self.events.get(&after.id);
-                    match before.map(|before| (before, before.channel_id)) {
-                        Some((before, from)) if after.channel_id.is_some() => {
-                            let kind = EventKind::GuildScheduledEventDelete;
-                            gone(from, after.channel_id, kind, before)?
-                        }
-                        // What takes place elsewhere is for all.
-                        Some(_) | None => None,
+                    let kind = EventKind::GuildScheduledEventDelete;
+                    match self.events.get(&after.id) {
+                        Some(before) => gone(before.channel_id, after.channel_id, kind, before)?,
+                        None => None,
                     }
                 }
                 _ => None,
@@ -721,14 +721,14 @@ fn is_renamed(before: Option<&User>, after: Option<&User>) -> bool {
         || before.avatar != after.avatar
 }
 
-/// Nothing is gone if it was in no channel, or stays in its channel.
+/// Nothing is gone if it stays where it was, or is in no channel any more.
 fn gone(
     from: Option<Id<marker::Channel>>,
     to: Option<Id<marker::Channel>>,
     kind: EventKind,
     body: &impl serde::Serialize,
 ) -> Result<Option<Gone>, serde_json::Error> {
-    let Some(from) = from.filter(|&from| to.is_some_and(|to| to != from)) else {
+    let Some(to) = to.filter(|&to| from != Some(to)) else {
         return Ok(None);
     };
     let body = serde_json::to_value(body)?;

@@ -11,11 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use guildhall_shared::{
-    Id, Timestamp,
+    Id, Permissions, Timestamp,
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, Realm as RealmMarker, User},
-    model::{PresenceUser, SessionState, Thread, ThreadMember, VoiceState},
+    model::{self, PresenceUser, SessionState, Thread, ThreadMember, VoiceState},
     shard::Position,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -57,6 +57,21 @@ pub(crate) enum Effect {
     View(EdgeId, ViewChange),
     /// To some sessions alone.
     Notice(Notice),
+}
+
+/// An event that no change stands for.
+struct Made {
+    kind: EventKind,
+    body: Bytes,
+    /// Who is not told it.
+    except: Option<Id<User>>,
+}
+
+/// What becomes of a channel for somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Gained,
+    Lost,
 }
 
 /// The users of one edge, with the classes it believes they see.
@@ -480,6 +495,17 @@ impl Realm {
     /// edge computes any.
     pub(crate) fn resolve(&self, event: &Arc<Envelope>) -> Arc<Envelope> {
         let mut users: Vec<Id<User>> = match (&event.vis.scope, self.guild.as_deref()) {
+            // Who is in a thread stays in it without seeing its channel.
+            (Scope::Users(users), Some(guild)) if event.kind == EventKind::ThreadMemberUpdate => {
+                let parent = id_of(event).and_then(|thread| guild.threads.parent(thread));
+                let Some(parent) = parent else {
+                    return event.clone();
+                };
+                let (view, now) = (Permissions::VIEW_CHANNEL, Timestamp::now());
+                let users = users.iter().copied();
+                let seeing = users.filter(|&user| guild.holds(user, view, Some(parent), now));
+                seeing.collect()
+            }
             (Scope::Realm | Scope::Channel(_) | Scope::Users(_), _) => return event.clone(),
             (_, None) => Vec::new(),
             (Scope::Permissions { any_of, channel }, Some(guild)) => {
@@ -600,6 +626,13 @@ impl Realm {
             self.review(Touched::Everybody, out);
             return Ok(Touched::Everybody);
         }
+        let before = match event.kind {
+            EventKind::ChannelUpdate => {
+                let known = channel_of(&event).and_then(|channel| guild.channels.get(&channel));
+                known.cloned()
+            }
+            _ => None,
+        };
         let touched = guild.apply(&event)?;
         if event.kind == EventKind::ChannelDelete {
             // Still by the old view: who could see the channel must hear of its end.
@@ -608,17 +641,19 @@ impl Realm {
         } else if touched == Touched::Nobody {
             self.send(now, event, out);
         } else {
-            self.change_views(now, event, touched, out);
+            self.change_views(now, event, before.as_ref(), touched, out);
         }
         Ok(touched)
     }
 
     /// The views first, so that a revocation holds at this very event; then what the event
-    /// means for those who gained a channel, the event itself, and for those who lost one.
+    /// means for those who gained a channel, the event itself, and for those who lost one. `before`
+    /// is the channel that it updates, as it was.
     fn change_views(
         &mut self,
         now: Instant,
         event: Arc<Envelope>,
+        before: Option<&model::Channel>,
         touched: Touched,
         out: &mut Vec<Effect>,
     ) {
@@ -630,19 +665,25 @@ impl Realm {
                 let kind = EventKind::ChannelCreate;
                 self.synthesize(kind, audience, self.shown(*channel), out);
             }
-            for (kind, body) in self.inside(*channel) {
-                self.synthesize(kind, audience, Some(body), out);
+            for made in self.inside(*channel, Turn::Gained) {
+                self.make(made, audience, out);
             }
         }
-        let update = (event.kind == EventKind::ChannelUpdate).then(|| event.body.clone());
         self.send(now, event, out);
         self.sync_threads(&moves, out);
         for (channel, audience) in &moves.lost {
-            if update.is_some() && about == Some(*channel) {
-                self.synthesize(EventKind::ChannelUpdate, audience, update.clone(), out);
+            let hidden = before.filter(|before| before.id == *channel);
+            let body = match hidden {
+                Some(before) => self.last_seen(before),
+                None => self.shown(*channel),
+            };
+            if hidden.is_some() {
+                self.synthesize(EventKind::ChannelUpdate, audience, body.clone(), out);
             }
-            let kind = EventKind::ChannelDelete;
-            self.synthesize(kind, audience, self.shown(*channel), out);
+            for made in self.inside(*channel, Turn::Lost) {
+                self.make(made, audience, out);
+            }
+            self.synthesize(EventKind::ChannelDelete, audience, body, out);
         }
     }
 
@@ -720,21 +761,19 @@ impl Realm {
     /// For those who see where something was, but not where it is now. `own` get the event itself.
     fn tell_of_leaving(&self, gone: Gone, own: &[Id<User>], out: &mut Vec<Effect>) {
         let Some(guild) = &self.guild else { return };
-        let from = guild.classes.of(gone.from);
-        let to = gone.to.and_then(|channel| guild.classes.of(channel));
-        if from == to {
+        let from = gone.from.map(|channel| guild.classes.of(channel));
+        let to = guild.classes.of(gone.to);
+        if from == Some(to) {
             return;
         }
-        let sees = |seen: &Option<Seen>, class: Option<ClassId>| {
-            let (Some(seen), Some(class)) = (seen, class) else {
-                return false;
-            };
-            sees(seen, class)
-        };
+        let is_seen =
+            |seen: &Seen, class: Option<ClassId>| class.is_some_and(|class| sees(seen, class));
         let mut audience = Gathering::default();
         for (&edge, known) in self.edges.iter() {
             for (&user, seen) in known.iter() {
-                if sees(seen, from) && !sees(seen, to) && !own.contains(&user) {
+                let Some(seen) = seen else { continue };
+                let saw = from.is_none_or(|from| is_seen(seen, from));
+                if saw && !is_seen(seen, to) && !own.contains(&user) {
                     audience.add(edge, user);
                 }
             }
@@ -746,34 +785,55 @@ impl Realm {
         }
     }
 
-    /// What is in a channel, as it would be told to those who see it from now on.
-    fn inside(&self, channel: Id<Channel>) -> Vec<(EventKind, Bytes)> {
+    /// What is in a channel, as it is told to those who see it from now on, or no longer: nobody
+    /// would tell these of its end.
+    fn inside(&self, channel: Id<Channel>, turn: Turn) -> Vec<Made> {
         let Some(guild) = &self.guild else {
             return Vec::new();
         };
         let mut inside = Vec::new();
-        let mut add = |kind, body: serde_json::Result<serde_json::Value>| {
-            inside.extend(body.map(|body| (kind, Bytes::from(body.to_string()))));
+        let mut add = |kind, except, body: serde_json::Result<serde_json::Value>| {
+            inside.extend(body.map(|body| Made {
+                kind,
+                body: Bytes::from(body.to_string()),
+                except,
+            }));
         };
         for voice in guild.voice_states.values() {
             if voice.channel_id == Some(channel) {
-                let voice = VoiceState {
+                let mut told = VoiceState {
                     guild_id: Some(guild.guild.id),
                     member: guild.members.get(&voice.user_id).cloned(),
                     ..voice.clone()
                 };
-                add(EventKind::VoiceStateUpdate, serde_json::to_value(voice));
+                let mut except = None;
+                if turn == Turn::Lost {
+                    told.channel_id = None;
+                    told.suppress = false;
+                    told.request_to_speak_timestamp = None;
+                    // Who is in it stays there, seeing it or not.
+                    except = Some(voice.user_id);
+                }
+                let kind = EventKind::VoiceStateUpdate;
+                add(kind, except, serde_json::to_value(told));
             }
         }
         for stage in guild.stages.values() {
             if stage.channel_id == channel {
-                add(EventKind::StageInstanceCreate, serde_json::to_value(stage));
+                let kind = match turn {
+                    Turn::Gained => EventKind::StageInstanceCreate,
+                    Turn::Lost => EventKind::StageInstanceDelete,
+                };
+                add(kind, None, serde_json::to_value(stage));
             }
         }
         for event in guild.events.values() {
             if event.channel_id == Some(channel) {
-                let kind = EventKind::GuildScheduledEventCreate;
-                add(kind, serde_json::to_value(event));
+                let kind = match turn {
+                    Turn::Gained => EventKind::GuildScheduledEventCreate,
+                    Turn::Lost => EventKind::GuildScheduledEventDelete,
+                };
+                add(kind, None, serde_json::to_value(event));
             }
         }
         inside
@@ -844,8 +904,18 @@ impl Realm {
         serde_json::to_vec(channel).ok().map(Bytes::from)
     }
 
-    /// An event that no change stands for: these users' view of a channel began or ended. Each edge
-    /// is told of its own users, who are named by the same list whatever else they are told.
+    /// A channel that an update hides, as those who lose it may know it: with the overwrites that
+    /// hide it, and else as they saw it.
+    fn last_seen(&self, before: &model::Channel) -> Option<Bytes> {
+        let now = self.guild.as_ref()?.channels.get(&before.id)?;
+        let seen = model::Channel {
+            permission_overwrites: now.permission_overwrites.clone(),
+            ..before.clone()
+        };
+        serde_json::to_vec(&seen).ok().map(Bytes::from)
+    }
+
+    /// [`Self::make`] of this body, if there is one.
     fn synthesize(
         &self,
         kind: EventKind,
@@ -853,14 +923,26 @@ impl Realm {
         body: Option<Bytes>,
         out: &mut Vec<Effect>,
     ) {
-        let Some(body) = body else { return };
+        let except = None;
+        if let Some(body) = body {
+            self.make(Made { kind, body, except }, audience, out);
+        }
+    }
+
+    /// An event that no change stands for: these users' view of a channel began or ended. Each edge
+    /// is told of its own users, who are named by the same list whatever else they are told.
+    fn make(&self, made: Made, audience: &Audience, out: &mut Vec<Effect>) {
+        let Made { kind, body, except } = made;
         out.extend(audience.edges.iter().map(|(edge, users)| {
             let scope = Scope::Users(users.clone());
             let event = Envelope {
                 realm: self.id,
                 durability: Durability::Ephemeral,
                 kind,
-                vis: Visibility::of(scope, intents_of(kind)),
+                vis: Visibility {
+                    except: except.into_iter().collect(),
+                    ..Visibility::of(scope, intents_of(kind))
+                },
                 at_ms: 0,
                 trace: 0,
                 body: body.clone(),
@@ -892,17 +974,22 @@ fn user_of(event: &Envelope) -> Option<Id<User>> {
 
 /// The channel a CHANNEL_* event is about.
 fn channel_of(event: &Envelope) -> Option<Id<Channel>> {
-    #[derive(serde::Deserialize)]
-    struct Body {
-        id: Id<Channel>,
-    }
     matches!(
         event.kind,
         EventKind::ChannelCreate | EventKind::ChannelUpdate | EventKind::ChannelDelete
     )
-    .then(|| serde_json::from_slice::<Body>(&event.body).ok())
+    .then(|| id_of(event))
     .flatten()
-    .map(|body| body.id)
+}
+
+/// The channel or thread whose id an event has.
+fn id_of(event: &Envelope) -> Option<Id<Channel>> {
+    #[derive(serde::Deserialize)]
+    struct Body {
+        id: Id<Channel>,
+    }
+    let body: Body = serde_json::from_slice(&event.body).ok()?;
+    Some(body.id)
 }
 
 /// What a session must have asked for to get an event that no change stands for.

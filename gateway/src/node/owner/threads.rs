@@ -14,6 +14,9 @@ use guildhall_shared::{
 use rustc_hash::FxHashSet;
 use serde::Deserialize;
 
+/// Members that a thread counts; the API counts no further.
+const MEMBERS_COUNTED_MAX: usize = 50;
+
 /// The threads that are not archived.
 #[derive(Debug, Default)]
 pub(crate) struct Threads {
@@ -165,8 +168,12 @@ impl Threads {
 
     /// Whoever is no member of the guild is in no thread.
     pub(crate) fn forget_user(&mut self, user: Id<User>) {
-        for members in self.members.values_mut() {
-            members.remove(&user);
+        for (thread, members) in &mut self.members {
+            if members.remove(&user).is_some()
+                && let Some(thread) = self.threads.get_mut(thread)
+            {
+                thread.member_count = members.len().min(MEMBERS_COUNTED_MAX) as u32;
+            }
         }
     }
 

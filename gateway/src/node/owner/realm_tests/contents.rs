@@ -122,6 +122,72 @@ fn who_gains_a_channel_hears_what_is_in_it() {
 }
 
 #[test]
+fn who_loses_a_channel_hears_the_end_of_what_is_in_it() {
+    let mut realm = hall();
+    for user in [MOD, ALICE] {
+        let vis = in_channel(OPEN, Intents::GUILD_VOICE_STATES);
+        let kind = EventKind::VoiceStateUpdate;
+        apply_vis(&mut realm, kind, vis, &voice(user, Some(OPEN)));
+    }
+    let stage = json!({
+        "id": "301", "guild_id": HALL.to_string(), "channel_id": OPEN.to_string(),
+        "topic": "Talk", "privacy_level": 2, "discoverable_disabled": true,
+        "guild_scheduled_event_id": null,
+    });
+    let vis = in_channel(OPEN, Intents::GUILDS);
+    apply_vis(&mut realm, EventKind::StageInstanceCreate, vis, &stage);
+    let vis = in_channel(OPEN, Intents::GUILD_SCHEDULED_EVENTS);
+    let kind = EventKind::GuildScheduledEventCreate;
+    apply_vis(&mut realm, kind, vis, &event(Some(OPEN), 1));
+
+    let hidden = json!(channel(OPEN, hidden_but_for_mods()));
+    let effects = apply(&mut realm, EventKind::ChannelUpdate, &hidden);
+    assert_eq!(
+        told(&effects),
+        [
+            "view",
+            "CHANNEL_UPDATE",
+            "CHANNEL_UPDATE to [12]",
+            "VOICE_STATE_UPDATE to [12]",
+            "VOICE_STATE_UPDATE to [12]",
+            "STAGE_INSTANCE_DELETE to [12]",
+            "GUILD_SCHEDULED_EVENT_DELETE to [12]",
+            "CHANNEL_DELETE to [12]"
+        ]
+    );
+    let left = effects.iter().filter_map(|effect| match effect {
+        Effect::EventTo(_, event) if event.kind == EventKind::VoiceStateUpdate => {
+            let body: Value = serde_json::from_slice(&event.body).unwrap();
+            assert_eq!(body["channel_id"], Value::Null);
+            Some((body["user_id"].clone(), event.vis.except.clone()))
+        }
+        _ => None,
+    });
+    // Alice stays in voice, whatever she sees.
+    let of = |user: u64| (json!(user.to_string()), vec![id::<marker::User>(user)]);
+    assert_eq!(left.collect::<Vec<_>>(), [of(MOD), of(ALICE)]);
+}
+
+#[test]
+fn an_event_that_was_for_all_ends_for_those_who_do_not_see_its_new_channel() {
+    let mut realm = hall();
+    let intents = Intents::GUILD_SCHEDULED_EVENTS;
+    let create = EventKind::GuildScheduledEventCreate;
+    let vis = Visibility::realm(intents);
+    apply_vis(&mut realm, create, vis, &event(None, 1));
+    let update = EventKind::GuildScheduledEventUpdate;
+    let vis = in_channel(STAFF, intents);
+    let effects = apply_vis(&mut realm, update, vis, &event(Some(STAFF), 1));
+    assert_eq!(
+        told(&effects),
+        [
+            "GUILD_SCHEDULED_EVENT_DELETE to [12]",
+            "GUILD_SCHEDULED_EVENT_UPDATE"
+        ]
+    );
+}
+
+#[test]
 fn events_are_shown_while_they_are_open_to_those_who_see_their_channel() {
     let mut realm = hall();
     let intents = Intents::GUILD_SCHEDULED_EVENTS;

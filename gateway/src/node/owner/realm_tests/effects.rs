@@ -56,6 +56,26 @@ fn hiding_a_channel_revokes_first_and_deletes_last() {
 }
 
 #[test]
+fn what_changes_as_a_channel_is_hidden_is_not_told_to_those_who_lose_it() {
+    let mut realm = hall();
+    let update = Channel {
+        name: "secret".into(),
+        ..channel(OPEN, hidden_but_for_mods())
+    };
+    let effects = apply(&mut realm, EventKind::ChannelUpdate, &json!(update));
+    let made = effects.iter().filter_map(|effect| match effect {
+        Effect::EventTo(_, event) => Some(serde_json::from_slice::<Value>(&event.body).unwrap()),
+        _ => None,
+    });
+    let made: Vec<Value> = made.collect();
+    assert_eq!(made.len(), 2, "an update, and the end");
+    for told in made {
+        assert_eq!(told["name"], OPEN.to_string());
+        assert_eq!(told["permission_overwrites"].as_array().unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn showing_a_channel_creates_it_before_its_update() {
     let mut realm = hall();
     let effects = apply(

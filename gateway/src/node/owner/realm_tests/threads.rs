@@ -77,6 +77,37 @@ fn a_private_thread_is_heard_by_members_who_see_its_channel_and_by_moderators() 
 }
 
 #[test]
+fn who_is_in_a_thread_hears_of_that_while_they_see_its_channel() {
+    let mut realm = hall();
+    let body = thread(302, STAFF, 11, false);
+    apply(&mut realm, EventKind::ThreadCreate, &body);
+    // As when the thread was woken: each member is told.
+    for (user, hears) in [(MOD, vec![MOD]), (ALICE, Vec::new())] {
+        let membership = joined(302, user)["added_members"][0].clone();
+        let scope = Scope::Users([id(user)].into());
+        let vis = Visibility::of(scope, Intents::GUILDS);
+        let kind = EventKind::ThreadMemberUpdate;
+        let effects = apply_vis(&mut realm, kind, vis, &membership);
+        assert_eq!(named(&effects), hears, "{user}");
+    }
+}
+
+#[test]
+fn who_leaves_the_guild_no_longer_counts_in_its_threads() {
+    let mut realm = hall();
+    let body = thread(300, OPEN, 11, false);
+    apply(&mut realm, EventKind::ThreadCreate, &body);
+    for (user, count) in [(ALICE, 1), (MOD, 2)] {
+        let mut update = joined(300, user);
+        update["member_count"] = json!(count);
+        apply(&mut realm, EventKind::ThreadMembersUpdate, &update);
+    }
+    let removed = json!({"guild_id": HALL.to_string(), "user": {"id": MOD.to_string()}});
+    apply(&mut realm, EventKind::GuildMemberRemove, &removed);
+    assert_eq!(guild_create(&realm, ALICE)["threads"][0]["member_count"], 1);
+}
+
+#[test]
 fn active_threads_are_in_snapshots_of_those_who_see_them() {
     let mut realm = hall();
     for (number, parent, kind) in [(300, OPEN, 11), (301, OPEN, 12), (302, STAFF, 11)] {
