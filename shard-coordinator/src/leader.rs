@@ -44,7 +44,7 @@ impl Lease {
 #[derive(Clone)]
 pub(crate) struct Lead {
     lease: watch::Receiver<Option<Lease>>,
-    /// Highest term of any map seen.
+    /// Highest term of any map seen, or reported.
     term_seen: Arc<AtomicU64>,
 }
 
@@ -54,7 +54,7 @@ impl Lead {
         self.lease.borrow().filter(|lease| lease.holds(now))
     }
 
-    /// A map of this term exists. If it is above the own one, the lead is taken again with a
+    /// A map of this term exists, or a gateway has one. If it is above the own one, the lead is taken again with a
     /// higher term: Postgres may have been restored, and gateways refuse lower terms.
     pub(crate) fn saw_term(&self, term: u64) {
         self.term_seen.fetch_max(term, Ordering::Relaxed);

@@ -140,6 +140,10 @@ impl Reconciler {
 
         let in_redis = shown.map.as_ref().map(|map| map.version);
         let now = Instant::now();
+        // They refuse what is below their map, whatever Redis and Postgres have forgotten of it.
+        for status in shown.live.values() {
+            self.lead.saw_term(status.map.term);
+        }
         self.remember(now, shown.map);
         let live = self.liveness.admit(now, shown.live).cloned();
         self.note(now, live.as_ref().map_or(0, Nodes::len));

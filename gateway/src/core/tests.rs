@@ -528,6 +528,40 @@ fn who_was_cut_off_right_behind_a_change_of_views_gets_the_guild_again() {
     }
 }
 
+/// The same, where its client goes to another node before this core has heard anything further.
+#[test]
+fn who_goes_elsewhere_right_behind_a_change_of_views_gets_the_guild_again() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    bench.has_guild(&client, 1);
+    let (session, s) = bench.reached(&client);
+    bench.tell(ToCore::View {
+        realm: shard::realm(guild()),
+        change: ViewChange {
+            channels: vec![(Id::new(5).unwrap(), Some(1))],
+            users: vec![(user(), Some(vec![0, 1]))],
+        },
+    });
+    bench.tell(ToCore::Event(event(EventKind::GuildRoleUpdate, 2)));
+    bench.tell(ToCore::Claim(Box::new(Claim {
+        number: 1,
+        session,
+        token: Token::parse(model::TOKEN).unwrap().hash(),
+        s,
+    })));
+    let claimed = bench.asked().into_iter().find_map(|request| match request {
+        ToNode::Claimed { result, .. } => Some(*result),
+        _ => None,
+    });
+    let session = match claimed {
+        Some(Claimed::Session(session)) => *session,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(session.dispatches.len(), 1);
+    let guilds = [(guild(), Reached::Blurred(at(2)))];
+    assert_eq!(session.record.guilds, guilds);
+}
+
 #[test]
 fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
     let mut bench = Bench::new(1);

@@ -88,7 +88,7 @@ impl Core {
 
     /// Tells the delivery log all of a session that has READY.
     pub(super) fn record(&mut self, slot: SessionSlot) {
-        let Some(record) = self.record_of(slot, true) else {
+        let Some(record) = self.record_of(slot) else {
             return;
         };
         let now = self.now;
@@ -98,8 +98,8 @@ impl Core {
         }
     }
 
-    /// A session as it is now; `None` before READY. `alone`: what it was dispatched may be lost.
-    fn record_of(&self, slot: SessionSlot, alone: bool) -> Option<SessionRecord> {
+    /// A session as it is now; `None` before READY.
+    fn record_of(&self, slot: SessionSlot) -> Option<SessionRecord> {
         let session = self.sessions.get(slot as usize)?;
         if session.assembling.is_some() || session.doubted {
             return None;
@@ -118,8 +118,8 @@ impl Core {
                 GuildPhase::Returning(at) => at,
                 GuildPhase::Present => reached(realm)?,
             };
-            let blurred = self.blurred.has(realm, session.user)
-                || alone && self.unsettled.has(realm, session.user);
+            let user = session.user;
+            let blurred = self.blurred.has(realm, user) || self.unsettled.has(realm, user);
             let at = if blurred {
                 Reached::Blurred(at)
             } else {
@@ -180,8 +180,7 @@ impl Core {
         if claim.s > session.replay.last_s() {
             return Claimed::InvalidSeq;
         }
-        let (Some(rest), Some(record)) =
-            (session.replay.after(claim.s), self.record_of(slot, false))
+        let (Some(rest), Some(record)) = (session.replay.after(claim.s), self.record_of(slot))
         else {
             return Claimed::Gone;
         };

@@ -337,9 +337,11 @@ async fn serve(
     spawn_local(cut_off.run(config.status.clone(), feed.clone(), map.clone()));
     spawn_local({
         let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
+        let links = links.clone();
         let drain = Drain::new(&config, cores.clone());
         async move {
             let changed = || {
+                links.forget_gone();
                 edge.rebalance();
                 drain.follow(&map.current(), Instant::now());
             };

@@ -227,6 +227,11 @@ impl StartLimits {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn has_seats(&self) -> bool {
+        !self.seats.borrow().is_empty()
+    }
+
     /// A session of a person is over.
     pub(crate) async fn leave_seat(&self, person: Id<User>, seat: Seat) {
         self.let_go(person, seat);

@@ -107,6 +107,11 @@ impl Voice {
         self.alive.borrow_mut().remove(session_id);
     }
 
+    #[cfg(test)]
+    pub(super) fn keeps_any(&self) -> bool {
+        !self.alive.borrow().is_empty()
+    }
+
     async fn serve(&self, core: CoreId, request: VoiceRequest) {
         let session_id = request.session_id.clone();
         if request.ended {

@@ -269,6 +269,20 @@ async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
     );
     assert_eq!(cluster.term().await, 71);
     coordinator.stop().await;
+
+    // Postgres fails over with loss, and Redis is emptied: the gateway alone still knows.
+    sqlx::query("update cluster_term set term = 1")
+        .execute(&cluster.db)
+        .await
+        .unwrap();
+    cluster.flush().await;
+    let coordinator = cluster.start_coordinator("two");
+    cluster
+        .map_with(TAKE_OVER, "a map that the gateway takes", |map| {
+            map.version.term == 72
+        })
+        .await;
+    coordinator.stop().await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

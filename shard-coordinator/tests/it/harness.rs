@@ -119,7 +119,7 @@ impl TestCluster {
                 let status = {
                     let mut status = reported.lock().unwrap();
                     let map = map.unwrap_or_default();
-                    status.map = map.version;
+                    status.map = status.map.max(map.version); // never an older one
                     if map.drains.contains_key(&status.id) {
                         status.sessions = 0; // they leave at once
                     }

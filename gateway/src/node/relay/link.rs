@@ -128,6 +128,14 @@ impl Links {
         }
     }
 
+    /// Forgets the links that failed to nodes which are not in the map any more.
+    pub(crate) fn forget_gone(&self) {
+        let map = self.map.current();
+        self.links.borrow_mut().retain(|node, link| {
+            matches!(link.state, State::Up(_)) || map.relay_addr(node).is_some()
+        });
+    }
+
     /// Sends a frame, connecting first if need be; what cannot be sent ends in a
     /// [`LinkEvent::Down`].
     pub(crate) fn send(self: &Rc<Self>, node: &Rc<str>, frame: &Frame) {
@@ -308,8 +316,8 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_node_that_failed_is_trusted_again_under_another_map() {
+    /// Of node `a`, under the first map.
+    fn links() -> (Rc<MapWatch>, Rc<Links>) {
         let watch = Rc::new(MapWatch::new(0));
         assert!(watch.offer(map(1)));
         let links = Links::new(
@@ -318,6 +326,32 @@ mod tests {
             watch.clone(),
             Metrics::register(&prometheus::Registry::new()).unwrap(),
         );
+        (watch, links)
+    }
+
+    #[tokio::test]
+    async fn a_node_that_left_the_map_is_forgotten() {
+        let (watch, links) = links();
+        let test = async {
+            links.send(&"b".into(), &Frame::Ping);
+            while links.is_trusted("b") {
+                sleep(Duration::from_millis(1)).await;
+            }
+            links.forget_gone();
+            assert_eq!(links.links.borrow().len(), 1);
+            assert!(watch.offer(ClusterMap {
+                version: map(2).version,
+                ..ClusterMap::default()
+            }));
+            links.forget_gone();
+            assert!(links.links.borrow().is_empty());
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_node_that_failed_is_trusted_again_under_another_map() {
+        let (watch, links) = links();
         let test = async {
             assert!(links.is_trusted("b"));
             links.send(&"b".into(), &Frame::Ping);

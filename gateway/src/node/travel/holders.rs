@@ -31,6 +31,8 @@ const RENEWED_AT_ONCE: usize = 500;
 const TAKEN_PERIOD: Duration = Duration::from_secs(2);
 /// Of those, read at once.
 const TAKEN_AT_ONCE: usize = 1000;
+/// Attempts to stay: one more for each that a core made before and has no answer to.
+const STAY_ATTEMPTS_MAX: u32 = 4;
 
 /// Who has a session, and in which life Redis says so.
 static OF: LazyLock<Script> = LazyLock::new(|| {
@@ -77,15 +79,16 @@ const KEEP: &str = r"
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{KEEP} return keep()")));
 
 /// The same, but for a client that comes back: nothing is done, and -1 the answer, unless it is known
-/// what Redis had lost. The second answer is its life.
+/// what Redis had lost. The second answer is its life, the third who had the session.
 static STAY: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         r"{LIFE} {KEEP}
         local now = life()
         if not string.find(ARGV[5], ' ' .. now .. ' ', 1, true) then
-            return {{-1, now}}
+            return {{-1, now, ''}}
         end
-        return {{keep(), now}}
+        local had = redis.call('GET', KEYS[1]) or ''
+        return {{keep(), now, had}}
         "
     ))
 });
@@ -166,9 +169,20 @@ impl Holders {
             .await?;
         let taken = taken || broken::is(Broken::Generation);
         if taken {
-            self.here.borrow_mut().insert(session, to);
+            self.came(session, to);
         }
         Ok(taken)
+    }
+
+    /// A session goes on at a core of this node. Another one that had it, and did not give it up now,
+    /// has a copy from before it went elsewhere.
+    fn came(&self, session: SessionId, to: Holder) {
+        let before = self.here.borrow_mut().insert(session, to);
+        if let Some(before) = before
+            && before.core != to.core
+        {
+            self.end_copy(session, before.core);
+        }
     }
 
     /// A client resumes a session where it is. `lives`: those of Redis of which it is known what was
@@ -180,17 +194,29 @@ impl Holders {
         lives: &str,
     ) -> RedisResult<Stay> {
         let known = self.here.borrow().get(&session).copied();
-        let known = known.unwrap_or_else(|| Holder::by_id(session));
-        let next = self.next(known, core);
-        let mut commands = self.commands.clone();
-        let mut script = keep(&STAY, session, known, next);
-        let (stays, life): (i64, String) = script.arg(lives).invoke_async(&mut commands).await?;
-        if stays == 1 || broken::is(Broken::Generation) {
-            self.here.borrow_mut().insert(session, next);
-            return Ok(Stay::Stays);
+        if known.is_some_and(|known| known.core != core) {
+            self.end_copy(session, core);
+            return Ok(Stay::Copy);
         }
-        if stays < 0 {
-            return Ok(Stay::Unknown(life));
+        let mut known = known.unwrap_or_else(|| Holder::by_id(session));
+        let mut commands = self.commands.clone();
+        for _ in 0..STAY_ATTEMPTS_MAX {
+            let next = self.next(known, core);
+            let mut script = keep(&STAY, session, known, next);
+            let (stays, life, had): (i64, String, String) =
+                script.arg(lives).invoke_async(&mut commands).await?;
+            if stays == 1 || broken::is(Broken::Generation) {
+                self.here.borrow_mut().insert(session, next);
+                return Ok(Stay::Stays);
+            }
+            if stays < 0 {
+                return Ok(Stay::Unknown(life));
+            }
+            // This core's own words: of an attempt whose answer is on its way, or was lost.
+            match Holder::parse(&had) {
+                Some(had) if had.boot == self.boot && had.core == core => known = had,
+                _ => break,
+            }
         }
         self.lose(session, core);
         Ok(Stay::Copy)
@@ -308,6 +334,10 @@ impl Holders {
             return;
         }
         self.gone(session);
+        self.end_copy(session, core);
+    }
+
+    fn end_copy(&self, session: SessionId, core: CoreId) {
         if let Some(core) = self.cores.get(usize::from(core))
             && core.send(ToCore::Taken(session)).is_err()
         {
@@ -373,6 +403,38 @@ impl std::fmt::Display for Holder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{bus, node::redis};
+
+    const BOOT: u32 = 7;
+
+    #[tokio::test]
+    async fn of_two_copies_here_the_one_from_before_the_session_went_elsewhere_ends() {
+        let ((first, first_inbox), (second, _second_inbox)) = (bus::inbox(), bus::inbox());
+        // Nobody is there, nor asked.
+        let nowhere = redis::client("redis://127.0.0.1:1").unwrap();
+        let cores = vec![first, second].into();
+        let holders = Holders::new(BOOT, nowhere.connection().unwrap(), cores);
+        let session = SessionId::new(BOOT + 1, 0, [1; 10]);
+        let at = |generation, core| Holder {
+            generation,
+            boot: BOOT,
+            core,
+        };
+        let ended = || {
+            let messages = first_inbox.messages.try_iter();
+            messages
+                .filter(|message| matches!(message, ToCore::Taken(id) if *id == session))
+                .count()
+        };
+        holders.came(session, at(1, 0));
+        assert_eq!(ended(), 0);
+        // Elsewhere it had the second.
+        holders.came(session, at(3, 1));
+        assert_eq!(ended(), 1);
+        assert_eq!(holders.stay(session, 0, "").await.unwrap(), Stay::Copy);
+        assert_eq!(ended(), 1);
+        assert_eq!(holders.generation(session), 3);
+    }
 
     #[test]
     fn a_holder_is_read_as_it_is_written() {

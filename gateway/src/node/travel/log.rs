@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -33,6 +33,8 @@ const BATCH_PERIOD: Duration = Duration::from_millis(5);
 const WAITING_BYTES_MAX: usize = 32 << 20;
 /// Time between extensions of a log's life, far below [`keys::DELIVERY_LOG_MS`].
 const KEEP_PERIOD: Duration = Duration::from_secs(60);
+/// A log that was not given time to live for longer may have come to its end: nobody had a session.
+const SURE_FOR: Duration = Duration::from_millis(keys::DELIVERY_LOG_MS / 2);
 /// Entries read with one round trip.
 const READ_ENTRIES: usize = 500;
 
@@ -45,8 +47,8 @@ pub(crate) struct DeliveryLog {
     waiting: RefCell<Vec<Chunk>>,
     bytes: Cell<usize>,
     filled: Notify,
-    /// Logs that Redis has, and when each was last given time to live.
-    kept: RefCell<FxHashMap<CoreId, Instant>>,
+    /// Logs that Redis has.
+    kept: RefCell<FxHashMap<CoreId, Kept>>,
     /// By core: the life of its log's server, as far as it is known.
     lives: RefCell<Vec<Option<String>>>,
     /// Number of the last loss. What a core says that does not know of it yet is of no life.
@@ -65,6 +67,15 @@ pub(super) struct Known {
     after: String,
     /// Of the log's server.
     life: String,
+}
+
+/// A log that Redis has.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    /// When it was last given time to live.
+    since: Instant,
+    /// Of its newest entry, by its server's clock: those of gateways may be wrong.
+    newest_ms: u64,
 }
 
 struct Chunk {
@@ -187,7 +198,6 @@ impl DeliveryLog {
     /// Appends chunks; returns the cores whose logs were there and are no more, in which case nothing
     /// is appended to those.
     async fn append(&self, chunks: &[&Chunk], missing: Missing) -> RedisResult<Vec<CoreId>> {
-        let oldest_ms = now_ms().saturating_sub(keys::DELIVERY_LOG_MS);
         let now = Instant::now();
         let mut cores: Vec<CoreId> = Vec::new();
         let mut pipeline = redis::pipe();
@@ -195,20 +205,20 @@ impl DeliveryLog {
             core, bytes, loss, ..
         } in chunks
         {
-            let is_known = self.kept.borrow().contains_key(core);
+            let kept = self.kept.borrow().get(core).copied();
             let lives = self.lives.borrow();
             let life = lives.get(usize::from(*core)).cloned().flatten();
             let life = life.filter(|_| *loss == self.loss.get());
             let command = pipeline
                 .cmd("XADD")
                 .arg(keys::delivery_log(self.boot, *core));
-            if is_known && missing == Missing::Told {
+            if missing == Missing::Told && kept.is_some_and(|kept| kept.must_be_there(now)) {
                 command.arg("NOMKSTREAM");
             }
             command
                 .arg("MINID")
                 .arg("~")
-                .arg(oldest_ms)
+                .arg(kept.map_or(0, Kept::oldest_ms))
                 .arg("*")
                 .arg(keys::STREAM_FIELD)
                 .arg(&bytes[..])
@@ -218,9 +228,9 @@ impl DeliveryLog {
                 cores.push(*core);
             }
         }
-        let mut kept = Vec::new();
+        let mut prolonged = Vec::new();
         for core in cores {
-            let since = self.kept.borrow().get(&core).copied();
+            let since = self.kept.borrow().get(&core).map(|kept| kept.since);
             let is_due = since.is_none_or(|since| now.duration_since(since) > KEEP_PERIOD);
             if is_due || missing == Missing::Made {
                 pipeline
@@ -228,18 +238,29 @@ impl DeliveryLog {
                     .arg(keys::delivery_log(self.boot, core))
                     .arg(keys::DELIVERY_LOG_MS)
                     .ignore();
-                kept.push(core);
+                prolonged.push(core);
             }
         }
         let mut commands = self.commands.clone();
         let appended: Vec<Option<String>> = pipeline.query_async(&mut commands).await?;
-        self.kept
-            .borrow_mut()
-            .extend(kept.into_iter().map(|core| (core, now)));
+        let mut all = self.kept.borrow_mut();
+        for core in prolonged {
+            let kept = all.entry(core).or_insert(Kept {
+                since: now,
+                newest_ms: 0,
+            });
+            kept.since = now;
+        }
         let mut lost: Vec<CoreId> = Vec::new();
         for (Chunk { core, .. }, entry) in chunks.iter().zip(appended) {
-            if entry.is_none() && !lost.contains(core) {
-                lost.push(*core);
+            match entry {
+                Some(id) => {
+                    if let (Some(kept), Some(ms)) = (all.get_mut(core), written_at_ms(&id)) {
+                        kept.newest_ms = ms;
+                    }
+                }
+                None if !lost.contains(core) => lost.push(*core),
+                None => {}
             }
         }
         Ok(lost)
@@ -378,7 +399,45 @@ pub(super) async fn note_taken(
         .await
 }
 
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
+impl Kept {
+    /// If it is not, Redis has lost it.
+    fn must_be_there(self, now: Instant) -> bool {
+        now.duration_since(self.since) < SURE_FOR
+    }
+
+    /// What is older may go.
+    fn oldest_ms(self) -> u64 {
+        self.newest_ms.saturating_sub(keys::DELIVERY_LOG_MS)
+    }
+}
+
+/// When an entry was written, by the clock of its server; Unix time.
+fn written_at_ms(id: &str) -> Option<u64> {
+    id.split_once('-')?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_that_ended_by_itself_is_not_missed() {
+        let kept = Kept {
+            since: Instant::now(),
+            newest_ms: 0,
+        };
+        let lives = Duration::from_millis(keys::DELIVERY_LOG_MS);
+        assert!(kept.must_be_there(kept.since + 2 * KEEP_PERIOD));
+        assert!(!kept.must_be_there(kept.since + lives));
+    }
+
+    #[test]
+    fn how_far_a_log_reaches_back_is_a_matter_of_its_servers_clock() {
+        let newest_ms = written_at_ms("1700000300000-5").unwrap();
+        let kept = Kept {
+            since: Instant::now(),
+            newest_ms,
+        };
+        assert_eq!(kept.oldest_ms(), 1_700_000_000_000);
+    }
 }

@@ -195,19 +195,25 @@ impl Finder {
     ) {
         let parts = &self.parts;
         let record = &session.record;
-        if let Some(seat) = record.seat {
-            parts.limits.adopt(record.user, seat);
+        let (id, user, seat) = (record.id, record.user, record.seat);
+        if let Some(seat) = seat {
+            parts.limits.adopt(user, seat);
         }
         if !record.voice.is_empty() {
-            parts.voice.adopt(record.id.to_string());
+            parts.voice.adopt(id.to_string());
         }
         let message = ToCore::Arrived {
             connection,
             session,
             how,
         };
-        if let Err(ToCore::Arrived { session, .. }) = answer(&parts.cores, core, message).await {
-            parts.holders.gone(session.record.id);
+        if answer(&parts.cores, core, message).await.is_err() {
+            // Nobody has it: the session is over.
+            parts.holders.gone(id);
+            parts.voice.let_go(&id.to_string());
+            if let Some(seat) = seat {
+                parts.limits.leave_seat(user, seat).await;
+            }
         }
     }
 
@@ -292,5 +298,106 @@ impl Finder {
                 })
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::{
+        Id,
+        model::{Platform, Status},
+        shard::Position,
+        token::TokenHash,
+        voice::VoiceSettings,
+    };
+    use guildhall_store::pool;
+    use prometheus::Registry;
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+    use crate::{
+        config::ResumeLog,
+        node::{
+            database::PATIENCE, map::MapWatch, metrics::Metrics, redis, relay::auth::ClusterKey,
+        },
+        session::record::SessionRecord,
+    };
+
+    const BOOT: u32 = 7;
+
+    /// Of a node without cores, and without Postgres and Redis.
+    fn finder() -> Rc<Finder> {
+        let client = redis::client("redis://127.0.0.1:1").unwrap();
+        let commands = client.connection().unwrap();
+        let postgres: PgConnectOptions = "postgres://127.0.0.1:1/none".parse().unwrap();
+        let db = pool::open(postgres, 1, PATIENCE);
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        let map = Rc::new(MapWatch::new(1));
+        let cores: Rc<[CoreHandle]> = Rc::new([]);
+        let log = DeliveryLog::new(commands.clone(), BOOT, ResumeLog::Async, cores.clone());
+        let holders = Holders::new(BOOT, commands.clone(), cores.clone());
+        let losses = Losses::new(losses::Parts {
+            boot: BOOT,
+            commands: commands.clone(),
+            map: map.clone(),
+            log: log.clone(),
+            cores: cores.clone(),
+        });
+        let key = ClusterKey::new("key").unwrap();
+        Finder::new(Parts {
+            boot: BOOT,
+            links: Links::new("a".to_owned(), key, map, metrics),
+            claims: Claims::new(BOOT, holders.clone(), losses.clone(), Vec::new()),
+            holders,
+            log,
+            losses,
+            limits: StartLimits::new(commands.clone(), 1),
+            voice: Voice::new(
+                db,
+                commands.clone(),
+                1,
+                VoiceSettings::default(),
+                cores.clone(),
+            ),
+            commands,
+            cores,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_counted_of_a_session_that_its_core_does_not_take_is_let_go() {
+        let finder = finder();
+        let record = SessionRecord {
+            id: SessionId::new(BOOT + 1, 0, [1; 10]),
+            user: Id::new(10).unwrap(),
+            token: TokenHash([1; 32]),
+            bot: false,
+            seat: Some(5),
+            intents: 0,
+            shard: (0, 1),
+            large_threshold: 50,
+            capabilities: 0,
+            compress: false,
+            platform: Platform::Web,
+            status: Status::Online,
+            activities: None,
+            voice: vec![Id::new(77 << 22).unwrap()],
+            watches: Vec::new(),
+            home: Position { era: 1, seq: 1 },
+            guilds: Vec::new(),
+        };
+        let session = Travelling {
+            record,
+            s: 1,
+            dispatches: Vec::new(),
+        };
+        let connection = SessionKey {
+            slot: 0,
+            generation: 1,
+        };
+        let found = (Box::new(session), Resumed::Moved);
+        finder.bring(0, connection, found).await;
+        assert!(!finder.parts.limits.has_seats());
+        assert!(!finder.parts.voice.keeps_any());
     }
 }

@@ -1,6 +1,7 @@
 //! What cores keep of their deliveries, and what they read again.
 
 use bytes::Bytes;
+use guildhall_gateway::{codec::Resume, session::SessionId};
 use guildhall_store::events::Span;
 
 use super::{running::boot_of, *};
@@ -130,4 +131,46 @@ async fn copies_of_many_sessions_end_as_soon_as_those_of_few(db: PgPool) {
     }
     let took = first.unwrap().elapsed();
     assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// Redis did what a gateway asked, and the answer was lost: that is no other gateway.
+#[sqlx::test(migrations = "../migrations")]
+async fn an_attempt_to_resume_whose_answer_was_lost_takes_the_session_from_nobody(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let boot = boot_of("a");
+    let session_id = SessionId::new(boot, 0, [5; 10]).to_string();
+    let (key, mut redis) = (keys::session(&session_id), world.redis.clone());
+    let () = redis::cmd("SET")
+        .arg(&key)
+        .arg(format!("1 {boot:08x} 0"))
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    let resume = Resume {
+        token: world.make_token(world.owner, 1).await,
+        session_id,
+        seq: 3,
+    };
+    let connection = SessionKey {
+        slot: 1,
+        generation: 1,
+    };
+    let stay = ToNode::Stay {
+        core: 0,
+        connection,
+        resume: Box::new(resume),
+    };
+    node.requests.send(stay).await.unwrap();
+    match node.next().await {
+        ToCore::Stays { connection: to, .. } => assert_eq!(to, connection),
+        other => panic!("it does not stay, but {other:?}"),
+    }
+    let holder: String = redis::cmd("GET")
+        .arg(&key)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert_eq!(holder, format!("2 {boot:08x} 0"));
+    node.quiet().await;
 }
