@@ -154,7 +154,8 @@ struct WithSounds {
 /// What somebody is told who saw a thing in its old channel and does not see its new one.
 #[derive(Debug)]
 pub(crate) struct Gone {
-    pub(crate) from: Id<marker::Channel>,
+    /// `None`: everybody saw it.
+    pub(crate) from: Option<Id<marker::Channel>>,
     pub(crate) to: Option<Id<marker::Channel>>,
     pub(crate) kind: EventKind,
     pub(crate) body: Value,
@@ -215,18 +216,30 @@ impl GuildState {
                     let to = voice.channel_id.take();
                     voice.request_to_speak_timestamp = None;
                     voice.suppress = false;
-                    gone(from, to, event.kind, &voice)?
+                    // Who was in no channel, or stays in theirs, leaves none.
+                    match from.filter(|&from| to.is_some_and(|to| to != from)) {
+                        Some(_) => Some(Gone {
+                            from,
+                            to,
+                            kind: event.kind,
+                            body: serde_json::to_value(&voice)?,
+                        }),
+                        None => None,
+                    }
                 }
                 EventKind::GuildScheduledEventUpdate => {
                     let after: ScheduledEvent = serde_json::from_slice(body)?;
-                    let before = self.events.get(&after.id);
-                    match before.map(|before| (before, before.channel_id)) {
-                        Some((before, from)) if after.channel_id.is_some() => {
-                            let kind = EventKind::GuildScheduledEventDelete;
-                            gone(from, after.channel_id, kind, before)?
-                        }
-                        // What takes place elsewhere is for all.
-                        Some(_) | None => None,
+                    let (to, before) = (after.channel_id, self.events.get(&after.id));
+                    // What takes place elsewhere is for all.
+                    let before = before.filter(|old| to.is_some() && to != old.channel_id);
+                    match before {
+                        Some(before) => Some(Gone {
+                            from: before.channel_id,
+                            to,
+                            kind: EventKind::GuildScheduledEventDelete,
+                            body: serde_json::to_value(before)?,
+                        }),
+                        None => None,
                     }
                 }
                 _ => None,
@@ -719,25 +732,6 @@ fn is_renamed(before: Option<&User>, after: Option<&User>) -> bool {
         || before.discriminator != after.discriminator
         || before.global_name != after.global_name
         || before.avatar != after.avatar
-}
-
-/// Nothing is gone if it was in no channel, or stays in its channel.
-fn gone(
-    from: Option<Id<marker::Channel>>,
-    to: Option<Id<marker::Channel>>,
-    kind: EventKind,
-    body: &impl serde::Serialize,
-) -> Result<Option<Gone>, serde_json::Error> {
-    let Some(from) = from.filter(|&from| to.is_some_and(|to| to != from)) else {
-        return Ok(None);
-    };
-    let body = serde_json::to_value(body)?;
-    Ok(Some(Gone {
-        from,
-        to,
-        kind,
-        body,
-    }))
 }
 
 /// Puts the fields of `change` over those of `base`, also inside objects of both.

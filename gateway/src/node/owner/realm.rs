@@ -720,9 +720,9 @@ impl Realm {
     /// For those who see where something was, but not where it is now. `own` get the event itself.
     fn tell_of_leaving(&self, gone: Gone, own: &[Id<User>], out: &mut Vec<Effect>) {
         let Some(guild) = &self.guild else { return };
-        let from = guild.classes.of(gone.from);
+        let from = gone.from.map(|channel| guild.classes.of(channel));
         let to = gone.to.and_then(|channel| guild.classes.of(channel));
-        if from == to {
+        if from == Some(to) {
             return;
         }
         let sees = |seen: &Option<Seen>, class: Option<ClassId>| {
@@ -734,7 +734,8 @@ impl Realm {
         let mut audience = Gathering::default();
         for (&edge, known) in self.edges.iter() {
             for (&user, seen) in known.iter() {
-                if sees(seen, from) && !sees(seen, to) && !own.contains(&user) {
+                let saw = from.map_or(seen.is_some(), |from| sees(seen, from));
+                if saw && !sees(seen, to) && !own.contains(&user) {
                     audience.add(edge, user);
                 }
             }
