@@ -92,26 +92,24 @@ async fn a_bot_is_added_while_its_application_changes(db: PgPool) {
     let bot = app.bot(&alice, "Ping").await;
     let home = app.guild(&alice, "home").await;
     app.join(&bot, home).await;
-    for name in ["first", "second"] {
-        app.guild(&alice, name).await;
-    }
     let path = format!("/applications/{}", bot.id);
-    // Whoever adds a bot holds the heads of guild and bot, then stores what refers to its application.
+    // Whoever adds a bot holds the heads of guild and bot, then stores what refers to its application
+    // if they allow it more than that.
     let held = app.hold(home.id).await;
     let commands = format!("{path}/guilds/{}/commands", home.id);
     let body = json!({ "name": "ping", "description": "answers" });
-    let added = "insert into integration (guild_id, integration_id, application_id)
-                 select guild_id, application_id, application_id from guild, application
-                 where guild.name = 'first'";
+    let added = "insert into oauth2_grant (grant_id, user_id, application_id, scopes)
+                 select 1, owner_id, application_id, '{identify}' from application";
     let change = app.post(&bot, &commands, body);
     let (reply, ()) = tokio::join!(change, change_meanwhile(&app, held, added));
     reply.expect(201);
 
     let held = app.hold(bot.id).await;
     let reset = format!("{path}/bot/reset");
-    let added = "insert into integration (guild_id, integration_id, application_id)
-                 select guild_id, application_id, application_id from guild, application
-                 where guild.name = 'second'";
+    let added = "insert into oauth2_code
+                   (code_hash, application_id, user_id, scopes, redirect_uri, expires_at)
+                 select sha256('code'), application_id, owner_id, '{identify}', '', now()
+                 from application";
     let change = app.post(&alice, &reset, json!({}));
     let (reply, ()) = tokio::join!(change, change_meanwhile(&app, held, added));
     reply.expect(200);
