@@ -94,6 +94,34 @@ pub struct Config {
     #[arg(long, env = "API_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// Connections this process takes; more wait in the listen queue.
+    #[arg(
+        long,
+        env = "API_CONNECTIONS_MAX",
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub connections_max: u32,
+
+    /// Seconds that a connection may be without a request, or take to send the head of one; then
+    /// it is closed. A proxy should give up its idle connections earlier.
+    #[arg(
+        long,
+        env = "API_IDLE_SECONDS_MAX",
+        default_value_t = 75,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub idle_seconds_max: u16,
+
+    /// Seconds that a client may take nothing of an answer; then its connection is closed.
+    #[arg(
+        long,
+        env = "API_STALL_SECONDS_MAX",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub stall_seconds_max: u16,
+
     /// Where clients reach this API, without a trailing slash.
     #[arg(
         long,

@@ -394,6 +394,15 @@ impl<'de> Deserializer<'de> for QueryValue<'de> {
     }
 }
 
+/// Reads an `after` of a query. Libraries begin with 0, which is no id and before all of them.
+pub(crate) fn from_zero<'de, D, T>(deserializer: D) -> Result<Option<Id<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    let after = Option::<u64>::deserialize(deserializer)?;
+    Ok(after.and_then(|after| Id::new(after.clamp(1, i64::MAX as u64))))
+}
+
 /// Reads a field where null means the same as absence.
 pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -417,6 +426,8 @@ mod tests {
         tts: Option<bool>,
         parent_id: Option<Id<marker::Channel>>,
         inner: Vec<Inner>,
+        #[serde(deserialize_with = "from_zero")]
+        after: Option<Id<marker::Channel>>,
     }
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -499,6 +510,10 @@ mod tests {
         let sample: Sample = parse_query("name=a+b&tts=True&limit=5&parent_id=7&limit=6").unwrap();
         assert_eq!((sample.tts, sample.limit), (Some(true), Some(6)));
         assert_eq!(sample.name.as_deref(), Some("a b"));
+        for (query, after) in [("", None), ("&after=0", Some(1)), ("&after=7", Some(7))] {
+            let sample: Sample = parse_query(&format!("name=a{query}")).unwrap();
+            assert_eq!(sample.after.map(Id::to_db), after);
+        }
         let errors = errors(parse_query::<Sample>("name=a&tts=2&limit=-1&parent_id=x"));
         assert_eq!(code(&errors, "/tts"), "BOOLEAN_TYPE_CONVERT");
         assert_eq!(code(&errors, "/limit"), "NUMBER_TYPE_COERCE");

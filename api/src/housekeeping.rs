@@ -80,7 +80,7 @@ async fn round(app: &App) {
     step("remove temporary members", removed).await;
     step("end polls", polls::end_expired(app)).await;
     step("archive threads", threads::archive_idle(app)).await;
-    step("collect channels", collect::run(app)).await;
+    step("collect channels", collect::run(db)).await;
     step("collect guilds", collect::deleted_guilds(db)).await;
     let published = webhooks::deliver_crossposts(app);
     step("publish announcements", published).await;

@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,12 +22,15 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
 use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 use tracing::Instrument;
 
-use crate::{app::App, error::Error, openapi, rate_limit, routes};
+use crate::{app::App, error::Error, openapi, rate_limit, routes, socket::Socket};
 
 /// Larger bodies are answered 413, except on the routes that take images or files.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -36,8 +40,6 @@ const IMAGE_BODY_BYTES_MAX: usize = 12 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// [`REQUEST_TIMEOUT`] of requests that bring files; each pause in them is limited besides.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
-/// A client that sends the head of a request more slowly is dropped.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` fails (out of file descriptors).
@@ -300,15 +302,29 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 
 /// Serves until `stop`, then lets running requests finish.
 pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
+    let patience = Patience {
+        idle: Duration::from_secs(app.config.idle_seconds_max.into()),
+        stall: Duration::from_secs(app.config.stall_seconds_max.into()),
+    };
+    let places = Arc::new(Semaphore::new(app.config.connections_max as usize));
     let router = TowerToHyperService::new(router(app));
     let connections = GracefulShutdown::new();
     loop {
+        // Without a place, connections stay in the kernel's queue.
+        let accepted = async {
+            let place = places.clone().acquire_owned().await;
+            let place = place.expect("nobody closes the semaphore");
+            let (stream, peer) = listener.accept().await?;
+            Ok::<_, io::Error>((stream, peer, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => serve_connection(stream, peer, &router, &connections),
+            Ok((stream, peer, place)) => {
+                serve_connection((stream, peer, place), &router, &connections, patience);
+            }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -322,11 +338,20 @@ pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
     }
 }
 
+/// How long a connection waits for its client.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// For a request and its head, from the last answer on.
+    idle: Duration,
+    /// For any of an answer to be taken.
+    stall: Duration,
+}
+
 fn serve_connection(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (stream, peer, place): (TcpStream, SocketAddr, OwnedSemaphorePermit),
     router: &TowerToHyperService<Router>,
     connections: &GracefulShutdown,
+    patience: Patience,
 ) {
     // Replies are small; waiting to fill a packet only delays them.
     let _ = stream.set_nodelay(true);
@@ -340,14 +365,16 @@ fn serve_connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
+        // Runs from the end of one request to that of the next one's head.
+        .header_read_timeout(patience.idle)
+        .serve_connection(TokioIo::new(Socket::new(stream, patience.stall)), service);
     let connection = connections.watch(connection);
     tokio::spawn(async move {
         // Clients that go away in the middle of a request are everyday life.
         if let Err(error) = connection.await {
             tracing::debug!(%error, "connection ended");
         }
+        drop(place);
     });
 }
 

@@ -36,6 +36,7 @@ mod seen;
 mod sessions;
 mod signing;
 mod snowflakes;
+mod socket;
 pub mod sticker_packs;
 pub mod telemetry;
 mod tickets;

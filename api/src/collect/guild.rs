@@ -1,7 +1,7 @@
 //! What deleted guilds have left: collected in small batches, each a short transaction.
 
 use guildhall_shared::{Id, id::marker::Guild};
-use sqlx::PgPool;
+use sqlx::{PgPool, PgTransaction};
 
 use crate::error::Result;
 
@@ -19,14 +19,38 @@ pub(crate) async fn deleted_guilds(db: &PgPool) -> Result<()> {
         .await?;
     let mut statements = STATEMENTS_MAX;
     for guild in guilds {
-        if !collect(db, Id::from_db(guild), &mut statements).await? {
-            break;
+        match collect(db, Id::from_db(guild), &mut statements).await {
+            Ok(true) => {}
+            Ok(false) => break,
+            // Behind the others, so that it holds up none of them.
+            Err(error) => {
+                tracing::warn!(?error, guild, "what a guild left was not collected");
+                sqlx::query!(
+                    "update deleted_guild set at = now() where guild_id = $1",
+                    guild
+                )
+                .execute(db)
+                .await?;
+            }
         }
     }
     Ok(())
 }
 
-/// True once nothing is left of the guild.
+/// A transaction that has the guild for itself: who deletes rows that another process is deleting
+/// sees nothing left and is not to believe it. `None`: another one is at it, or it is done.
+async fn begin(db: &PgPool, guild: i64) -> Result<Option<PgTransaction<'static>>> {
+    let mut tx = db.begin().await?;
+    let entry = sqlx::query_scalar!(
+        "select guild_id from deleted_guild where guild_id = $1 for update skip locked",
+        guild,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    Ok(entry.map(|_| tx))
+}
+
+/// False once the round has no statements left.
 async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Result<bool> {
     let guild = guild.to_db();
     macro_rules! empty {
@@ -36,7 +60,13 @@ async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Resul
                     return Ok(false);
                 };
                 *statements = left;
-                let deleted = sqlx::query!($($statement)+, guild, $batch).execute(db).await?;
+                let Some(mut tx) = begin(db, guild).await? else {
+                    return Ok(true);
+                };
+                let deleted = sqlx::query!($($statement)+, guild, $batch)
+                    .execute(&mut *tx)
+                    .await?;
+                tx.commit().await?;
                 if deleted.rows_affected() < $batch as u64 {
                     break;
                 }
@@ -83,7 +113,9 @@ async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Resul
         BATCH_CHANNELS,
         "delete from channel where ctid in (select ctid from channel where guild_id = $1 limit $2)"
     );
-    let mut tx = db.begin().await?;
+    let Some(mut tx) = begin(db, guild).await? else {
+        return Ok(true);
+    };
     /// What there is one of per guild, or nearly.
     macro_rules! delete {
         ($table:literal) => {

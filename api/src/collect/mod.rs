@@ -14,7 +14,7 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, PgPool};
 
-use crate::{app::App, error::Result};
+use crate::error::Result;
 
 /// `kind`: everything kept by channel_id.
 const CHANNEL: i16 = 1;
@@ -67,38 +67,62 @@ pub(crate) async fn of_guild(db: &mut PgConnection, guild: Id<Guild>) -> Result<
     Ok(())
 }
 
-/// One round: the oldest entries first, a bounded number of statements. Rounds of several
-/// processes do not hurt each other: a row is deleted once.
-pub(crate) async fn run(app: &App) -> Result<()> {
+/// One round: the oldest entries first, a bounded number of statements. What fails is put behind
+/// the others, so that it holds up none of them.
+pub(crate) async fn run(db: &PgPool) -> Result<()> {
+    let channels = sqlx::query_scalar!(
+        "select id from collect where kind = $1 order by at limit $2",
+        CHANNEL,
+        i64::from(STEPS_MAX),
+    )
+    .fetch_all(db)
+    .await?;
     let mut steps = 0;
-    while steps < STEPS_MAX {
-        let oldest = sqlx::query!(
-            "select kind, id from collect where kind = $1 order by at limit 1",
-            CHANNEL,
-        )
-        .fetch_optional(&app.db)
-        .await?;
-        let Some(entry) = oldest else { return Ok(()) };
-        while step(&app.db, entry.id).await? {
-            steps += 1;
+    for channel in channels {
+        loop {
             if steps >= STEPS_MAX {
                 return Ok(());
             }
+            steps += 1;
+            match step(db, channel).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(?error, channel, "what a channel left was not collected");
+                    postpone(db, channel).await?;
+                    break;
+                }
+            }
         }
-        sqlx::query!(
-            "delete from collect where kind = $1 and id = $2",
-            entry.kind,
-            entry.id
-        )
-        .execute(&app.db)
-        .await?;
-        steps += 1;
     }
     Ok(())
 }
 
-/// Deletes some rows of every table; true while there may be more.
+async fn postpone(db: &PgPool, channel: i64) -> Result<()> {
+    sqlx::query!(
+        "update collect set at = now() where kind = $1 and id = $2",
+        CHANNEL,
+        channel,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Deletes some rows of every table, and the entry with the last of them; true while there may be
+/// more. One process at a time: who finds another at it sees nothing left and is not to believe it.
 async fn step(db: &PgPool, channel: i64) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    let entry = sqlx::query_scalar!(
+        "select id from collect where kind = $1 and id = $2 for update skip locked",
+        CHANNEL,
+        channel,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    if entry.is_none() {
+        return Ok(false);
+    }
     let most = sqlx::query_scalar!(
         r#"with messages as (
              delete from message where channel_id = $1 and message_id = any(array(
@@ -161,7 +185,118 @@ async fn step(db: &PgPool, channel: i64) -> Result<bool> {
         channel,
         ROWS_MAX,
     )
-    .fetch_one(db)
+    .fetch_one(&mut *tx)
     .await?;
-    Ok(most >= ROWS_MAX)
+    let is_last = most < ROWS_MAX;
+    if is_last {
+        sqlx::query!(
+            "delete from collect where kind = $1 and id = $2",
+            CHANNEL,
+            channel,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(!is_last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Channels of no guild, the first of them the oldest on the queue, each with messages that
+    /// one step does not delete and a file that one of them shows.
+    async fn delete_channels(db: &PgPool, channels: &[i64]) {
+        let author = "insert into account (user_id, username) values (1, 'alice')";
+        sqlx::query(author).execute(db).await.unwrap();
+        for &channel in channels {
+            for statement in [
+                "insert into channel (channel_id, kind) values ($1, 0)",
+                "insert into media_file (path, content_type, size)
+                 values ('attachments/' || $1::bigint, 'text/plain', 1)",
+                "insert into message (channel_id, message_id, author_id, content)
+                 select $1, n, 1, '' from generate_series(1, 2400) n",
+                "update message set extra = jsonb_build_object(
+                   'attachments', jsonb_build_array(jsonb_build_object('id', channel_id::text)))
+                 where channel_id = $1 and message_id = 2400",
+                "insert into reaction_count (channel_id, message_id, emoji) values ($1, 1, 'x')",
+                "insert into read_state (user_id, channel_id) values (1, $1)",
+            ] {
+                let statement = sqlx::query(statement).bind(channel);
+                statement.execute(db).await.unwrap();
+            }
+            let mut db = db.acquire().await.unwrap();
+            delete_channel(&mut db, Id::from_db(channel)).await.unwrap();
+        }
+    }
+
+    /// Messages, other rows, files that are shown, entries of the queue.
+    async fn left(db: &PgPool, channel: i64) -> [i64; 4] {
+        let row: (i64, i64, i64, i64) = sqlx::query_as(
+            "select (select count(*) from message where channel_id = $1),
+                    (select count(*) from reaction_count where channel_id = $1)
+                      + (select count(*) from read_state where channel_id = $1),
+                    (select count(*) from media_file
+                     where path = 'attachments/' || $1::bigint and collect_at is null),
+                    (select count(*) from collect where id = $1)",
+        )
+        .bind(channel)
+        .fetch_one(db)
+        .await
+        .unwrap();
+        row.into()
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn what_a_channel_leaves_goes_in_batches_that_a_crash_does_not_stop(db: PgPool) {
+        delete_channels(&db, &[3]).await;
+        assert_eq!(left(&db, 3).await, [2400, 2, 1, 1]);
+        assert!(step(&db, 3).await.unwrap());
+        let [messages, others, _, entries] = left(&db, 3).await;
+        assert_eq!((messages, others, entries), (1400, 0, 1));
+        // The process is gone; another one goes on.
+        run(&db).await.unwrap();
+        assert_eq!(left(&db, 3).await, [0; 4]);
+        run(&db).await.unwrap();
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn a_channel_another_process_is_at_is_not_taken_for_empty(db: PgPool) {
+        delete_channels(&db, &[3, 4]).await;
+        let mut other = db.begin().await.unwrap();
+        sqlx::query("select from collect where id = 3 for update")
+            .execute(&mut *other)
+            .await
+            .unwrap();
+        run(&db).await.unwrap();
+        assert_eq!(left(&db, 3).await, [2400, 2, 1, 1]);
+        assert_eq!(left(&db, 4).await, [0; 4]);
+        other.rollback().await.unwrap();
+        run(&db).await.unwrap();
+        assert_eq!(left(&db, 3).await, [0; 4]);
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn a_channel_that_fails_holds_up_no_other(db: PgPool) {
+        delete_channels(&db, &[3, 4]).await;
+        sqlx::raw_sql(
+            "create function refuse() returns trigger language plpgsql as $$
+             begin raise exception 'refused'; end $$;
+             create trigger refuse before delete on message for each row
+               when (old.channel_id = 3) execute function refuse();",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        run(&db).await.unwrap();
+        assert_eq!(left(&db, 3).await, [2400, 2, 1, 1]);
+        assert_eq!(left(&db, 4).await, [0; 4]);
+        sqlx::raw_sql("drop trigger refuse on message")
+            .execute(&db)
+            .await
+            .unwrap();
+        run(&db).await.unwrap();
+        assert_eq!(left(&db, 3).await, [0; 4]);
+    }
 }

@@ -326,18 +326,52 @@ pub(crate) fn sanitize(name: &str) -> String {
     }
 }
 
-/// Makes `attachment://name` in embeds the address of that attachment. Attachments shown so
-/// leave the message's list and live as long as the embed shows them.
-pub(crate) fn link_embedded(message: &mut Message) {
-    const PLACES: [(&str, &str, &str); 4] = [
-        ("image", "url", "proxy_url"),
-        ("thumbnail", "url", "proxy_url"),
-        ("author", "icon_url", "proxy_icon_url"),
-        ("footer", "icon_url", "proxy_icon_url"),
-    ];
+/// Where embeds show pictures: the part, and the keys of its address and of the proxy's.
+const PICTURES: [(&str, &str, &str); 4] = [
+    ("image", "url", "proxy_url"),
+    ("thumbnail", "url", "proxy_url"),
+    ("author", "icon_url", "proxy_icon_url"),
+    ("footer", "icon_url", "proxy_icon_url"),
+];
+
+/// The attachments that a message's embeds show, as far as the embeds tell of them. An edit may
+/// name them as it names those of the list.
+pub(crate) fn embedded(message: &Message) -> Vec<Value> {
+    let mut files = Vec::new();
+    for embed in &message.embeds {
+        for (part, url_key, proxy_key) in PICTURES {
+            let part = &embed[part];
+            let Some(url) = part[url_key].as_str() else {
+                continue;
+            };
+            let found = message.embedded_files.iter().find_map(|id| {
+                let (_, name) = url.split_once(&format!("/{id}/"))?;
+                Some((id, name.split('?').next().unwrap_or_default()))
+            });
+            let Some((id, filename)) = found else {
+                continue;
+            };
+            let mut file = json!({
+                "id": id, "filename": filename, "url": url, "proxy_url": part[proxy_key],
+            });
+            for side in ["width", "height"] {
+                if let Some(length) = part.get(side) {
+                    file[side] = length.clone();
+                }
+            }
+            files.push(file);
+        }
+    }
+    files
+}
+
+/// Makes `attachment://name` in embeds the address of that attachment, or of one of `before`, which
+/// earlier embeds showed. Attachments shown so leave the message's list and live as long as the
+/// embed shows them.
+pub(crate) fn link_embedded(message: &mut Message, before: &[Value]) {
     let mut shown = Vec::new();
     for embed in &mut message.embeds {
-        for (part, url_key, proxy_key) in PLACES {
+        for (part, url_key, proxy_key) in PICTURES {
             let Some(part_object) = embed.get_mut(part).and_then(Value::as_object_mut) else {
                 continue;
             };
@@ -347,7 +381,7 @@ pub(crate) fn link_embedded(message: &mut Message) {
             };
             let (name, wanted) = (name.to_owned(), sanitize(name));
             let is_it = |file: &&Value| file["filename"] == name || file["filename"] == wanted;
-            let Some(file) = message.attachments.iter().find(is_it) else {
+            let Some(file) = message.attachments.iter().chain(before).find(is_it) else {
                 continue;
             };
             part_object.insert(url_key.to_owned(), file["url"].clone());

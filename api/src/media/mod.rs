@@ -23,7 +23,7 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{
-    attachments::{AttachmentForm, link_embedded, sanitize},
+    attachments::{AttachmentForm, embedded, link_embedded, sanitize},
     files::{File, collect},
     images::{
         Image, ImageOf, check_image, decode_data_uri, inspect, is_kept, parse_image, store_fetched,

@@ -58,7 +58,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// // are files (`files.is_empty()`).
 /// message.attachments = files.attach(&app.media, channel_id, &body.attachments, &kept)?;
 /// // after `message.embeds` are set: `attachment://name` becomes an address
-/// media::link_embedded(&mut message);
+/// media::link_embedded(&mut message, &[]);
 /// ```
 ///
 /// `T` holds `attachments: Vec<AttachmentForm>` and calls [`super::AttachmentForm::check_all`].

@@ -29,7 +29,7 @@ use crate::{
     app::App,
     auth::CurrentUser,
     error::{Error, Result},
-    extract::{Form, Json, Path, Query, null_is_default},
+    extract::{Form, Json, Path, Query, from_zero, null_is_default},
     form::{Fault, FormErrors},
     routes::{
         messages::{self, Topic, tell_in},
@@ -257,6 +257,7 @@ pub(crate) fn as_nobody(mut poll: Poll) -> Poll {
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 struct VotersQuery {
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<User>>,
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,

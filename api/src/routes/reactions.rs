@@ -24,7 +24,7 @@ use crate::{
     app::App,
     auth::CurrentUser,
     error::Result,
-    extract::{Form, Json, Path, Query},
+    extract::{Form, Json, Path, Query, from_zero},
     form::{Fault, FormErrors},
     routes::messages::{Topic, tell_in},
 };
@@ -626,6 +626,7 @@ async fn clear(
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 struct ListQuery {
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<User>>,
     #[param(minimum = 1, maximum = 100)]
     limit: Option<i64>,

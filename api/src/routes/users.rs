@@ -19,7 +19,7 @@ use crate::{
     app::App,
     auth::{self, CurrentUser},
     error::Result,
-    extract::{Form, Json, Path, Query},
+    extract::{Form, Json, Path, Query, from_zero},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     online,
@@ -285,6 +285,7 @@ struct ListMyGuilds {
     #[param(value_type = Option<String>)]
     before: Option<Id<marker::Guild>>,
     #[param(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<marker::Guild>>,
     /// 200 by default.
     #[param(minimum = 1, maximum = 200)]

@@ -7,6 +7,7 @@ use crate::{
     conformance::conforms,
     endpoint::Endpoint,
     harness::{GATEWAY_URL, TestApp, TestUser, assert_fault},
+    sessions::change_meanwhile,
 };
 
 fn bot_of(application: &Value, token: &Value) -> TestUser {
@@ -321,4 +322,32 @@ async fn a_deleted_application_leaves_its_guilds(db: PgPool) {
         .await
         .expect(200);
     assert_ne!(user["username"], "Ping");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_session_that_ends_meanwhile_gets_no_secret_and_deletes_no_application(db: PgPool) {
+    let app = TestApp::new(db).await;
+    for (name, what) in [
+        ("alice", "bot"),
+        ("bob", "bot/reset"),
+        ("carol", "reset"),
+        ("dave", "delete"),
+    ] {
+        let user = app.user(name).await;
+        let bot = app.bot(&user, &format!("{name}'s")).await;
+        let path = format!("/applications/{}/{what}", bot.id);
+        let held = app.hold(user.id).await;
+        let request = app.post(&user, &path, json!({}));
+        let ended = change_meanwhile(&app, held, "delete from auth_token");
+        let (reply, ()) = tokio::join!(request, ended);
+        reply.expect_error(401, 0);
+    }
+    let changed: i64 = sqlx::query_scalar(
+        "select (select count(*) from auth_token) + (select count(*) from application
+           where secret_hash is not null or deleted_at is not null)",
+    )
+    .fetch_one(&app.db)
+    .await
+    .unwrap();
+    assert_eq!(changed, 0);
 }

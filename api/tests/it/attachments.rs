@@ -190,6 +190,10 @@ async fn embeds_show_files_of_their_message(db: PgPool) {
         .await
         .expect(200);
     assert_eq!(app.files().await, (1, 0));
+    let again = json!({ "embeds": [{ "title": "u", "image": { "url": "attachment://a b.png" } }] });
+    let edited = app.patch(&alice, &one, again).await.expect(200);
+    assert_eq!(&edited["embeds"][0]["image"], shown);
+    assert_eq!(app.files().await, (1, 0));
     app.patch(&alice, &one, json!({ "embeds": [] }))
         .await
         .expect(200);

@@ -1,10 +1,15 @@
 //! What every route has in common: versions, errors, bodies, CORS.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 use crate::harness::TestApp;
 
@@ -123,6 +128,77 @@ async fn without_redis_changes_are_stored_and_answered(db: PgPool) {
         reply.expect(200);
     }
     assert_eq!(app.events(alice.id).await.len(), 3);
+}
+
+/// A connection that takes little before it reads.
+async fn connect(app: &TestApp) -> TcpStream {
+    let address = app.origin.strip_prefix("http://").unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(address.parse().unwrap()).await.unwrap()
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Whatever comes until the connection is closed.
+async fn until_closed(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    let closed = timeout(Duration::from_secs(30), stream.read_to_string(&mut text)).await;
+    closed.expect("it is closed").unwrap();
+    text
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_connection_without_requests_is_closed(db: PgPool) {
+    let app = TestApp::with(db, |config| config.idle_seconds_max = 1).await;
+    let mut silent = connect(&app).await;
+    assert_eq!(until_closed(&mut silent).await, "");
+    let mut slow = connect(&app).await;
+    slow.write_all(b"GET /health HTTP/1.1\r\nHost:")
+        .await
+        .unwrap();
+    until_closed(&mut slow).await;
+    let mut done = connect(&app).await;
+    ask(&mut done, "/api/v10/gateway").await;
+    let answer = until_closed(&mut done).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn connections_beyond_the_limit_wait_for_a_place(db: PgPool) {
+    let app = TestApp::with(db, |config| config.connections_max = 1).await;
+    let mut first = connect(&app).await;
+    ask(&mut first, "/api/v10/gateway").await;
+    let mut byte = [0];
+    first.read_exact(&mut byte).await.unwrap();
+    let mut second = connect(&app).await;
+    ask(&mut second, "/api/v10/gateway").await;
+    let early = timeout(Duration::from_millis(300), second.read_exact(&mut byte)).await;
+    assert!(early.is_err(), "the first one still has the place");
+    drop(first);
+    let answered = timeout(Duration::from_secs(30), second.read_exact(&mut byte)).await;
+    answered.expect("there is a place").unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_client_that_takes_no_answers_is_dropped(db: PgPool) {
+    let app = TestApp::with(db, |config| config.stall_seconds_max = 1).await;
+    let mut stream = connect(&app).await;
+    // More than the kernel keeps for it.
+    for _ in 0..200 {
+        ask(&mut stream, "/openapi.json").await;
+    }
+    let closed = async {
+        while stream.write_all(b"\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), closed)
+        .await
+        .expect("the connection is closed");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -491,9 +491,15 @@ async fn lists_are_newest_first(db: PgPool) {
         list(&format!("?around={}&limit=3", at(3))).await,
         ["4", "3", "2"]
     );
-    app.get(&bob, &format!("{}?limit=101", path(hall.general)))
-        .await
-        .expect_fault("limit", "NUMBER_TYPE_MAX");
+    // Libraries ask so for the oldest.
+    assert_eq!(list("?after=0&limit=2").await, ["1", "0"]);
+    assert_eq!(list(&format!("?after={}", u64::MAX)).await, [""; 0]);
+    assert_eq!(list(&format!("?around={}&limit=1", at(3))).await, ["3"]);
+    for (limit, fault) in [(101, "NUMBER_TYPE_MAX"), (0, "NUMBER_TYPE_MIN")] {
+        app.get(&bob, &format!("{}?limit={limit}", path(hall.general)))
+            .await
+            .expect_fault("limit", fault);
+    }
     set_overwrite(&app, hall, &alice, Permissions::READ_MESSAGE_HISTORY).await;
     assert_eq!(list("").await, [""; 0]);
     app.get(&bob, &one(hall.general, &sent[0]))

@@ -12,7 +12,7 @@ use crate::{
     conformance::conforms,
     farewell::operator_token,
     harness::{TestApp, TestUser, two_connections},
-    sessions::{PASSWORD, log_in, register},
+    sessions::{PASSWORD, change_meanwhile, log_in, register},
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -83,6 +83,50 @@ async fn a_bot_is_added_with_a_role_of_its_own(db: PgPool) {
             "GUILD_INTEGRATIONS_UPDATE"
         ]
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bot_is_added_while_its_application_changes(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let home = app.guild(&alice, "home").await;
+    app.join(&bot, home).await;
+    let path = format!("/applications/{}", bot.id);
+    // Whoever adds a bot holds the heads of guild and bot, then stores what refers to its application
+    // if they allow it more than that.
+    let held = app.hold(home.id).await;
+    let commands = format!("{path}/guilds/{}/commands", home.id);
+    let body = json!({ "name": "ping", "description": "answers" });
+    let added = "insert into oauth2_grant (grant_id, user_id, application_id, scopes)
+                 select 1, owner_id, application_id, '{identify}' from application";
+    let change = app.post(&bot, &commands, body);
+    let (reply, ()) = tokio::join!(change, change_meanwhile(&app, held, added));
+    reply.expect(201);
+
+    let held = app.hold(bot.id).await;
+    let reset = format!("{path}/bot/reset");
+    let added = "insert into oauth2_code
+                   (code_hash, application_id, user_id, scopes, redirect_uri, expires_at)
+                 select sha256('code'), application_id, owner_id, '{identify}', '', now()
+                 from application";
+    let change = app.post(&alice, &reset, json!({}));
+    let (reply, ()) = tokio::join!(change, change_meanwhile(&app, held, added));
+    reply.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_bot_that_is_deleted_meanwhile_is_not_added(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let guild = app.guild(&alice, "home").await;
+    let path = format!("/oauth2/authorize?client_id={}&scope=bot", bot.id);
+    let held = app.hold(bot.id).await;
+    let add = app.post(&alice, &path, json!({ "guild_id": guild.id }));
+    let deleted = "update application set deleted_at = now()";
+    let (reply, ()) = tokio::join!(add, change_meanwhile(&app, held, deleted));
+    reply.expect_error(404, 10002);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -119,6 +119,10 @@ async fn messages_are_found_by_what_they_hold(db: PgPool) {
             .expect(200);
         assert_eq!(contents(&found), expected, "{query}");
     }
+    let beyond = format!("{search}?content=apples&offset=3");
+    let found = app.get(&bob, &beyond).await.expect(200);
+    assert_eq!(contents(&found), [""; 0]);
+    assert_eq!(found["total_results"], 3);
     let author = format!("{search}?author_id={}&content=pears", alice.id);
     let found = app.get(&bob, &author).await.expect(200);
     assert_eq!(contents(&found), ["Red apples and pears"]);

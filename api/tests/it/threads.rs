@@ -358,6 +358,13 @@ async fn posts_of_a_forum_have_a_message_and_tags(db: PgPool) {
     conforms("thread_search", 200, &found);
     assert_eq!(found["total_results"], 1);
     assert_eq!(found["first_messages"][0]["content"], "see");
+    let beyond = format!("{search}?name=fail&offset=1");
+    let beyond = app.get(&alice, &beyond).await.expect(200);
+    assert_eq!(beyond["threads"], json!([]));
+    assert_eq!(
+        (&beyond["total_results"], &beyond["has_more"]),
+        (&json!(1), &json!(false))
+    );
     let tag = tags[1]["id"].as_str().unwrap();
     let none = app
         .get(&alice, &format!("{search}?tag={tag}"))

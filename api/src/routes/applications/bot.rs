@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
-use super::{find, lock_own_bot};
+use super::{find, lock_own_bot, lock_own_bot_by_session};
 use crate::{
     app::App,
     auth::{self, CurrentUser},
@@ -53,7 +53,7 @@ pub(super) async fn application_bot_create(
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<Json<NewToken>> {
     let mut tx = app.db.begin().await?;
-    let bot = lock_own_bot(&mut tx, &caller, application_id).await?;
+    let bot = lock_own_bot_by_session(&mut tx, &caller, application_id).await?;
     let has_token = sqlx::query_scalar!(
         r#"select exists (select from auth_token where user_id = $1) as "has!""#,
         bot.to_db(),
@@ -83,7 +83,7 @@ pub(super) async fn application_bot_reset(
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<Json<NewToken>> {
     let mut tx = app.db.begin().await?;
-    let bot = lock_own_bot(&mut tx, &caller, application_id).await?;
+    let bot = lock_own_bot_by_session(&mut tx, &caller, application_id).await?;
     let revoked = sqlx::query_scalar!(
         "delete from auth_token where user_id = $1 returning token_hash",
         bot.to_db(),
@@ -191,7 +191,7 @@ pub(super) async fn application_secret_reset(
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 24]>());
     let hash = Sha256::digest(secret.as_bytes());
     let mut tx = app.db.begin().await?;
-    lock_own_bot(&mut tx, &caller, application_id).await?;
+    lock_own_bot_by_session(&mut tx, &caller, application_id).await?;
     sqlx::query!(
         "update application set secret_hash = $2 where application_id = $1",
         application_id.to_db(),

@@ -11,7 +11,7 @@ use guildhall_shared::{
 };
 use guildhall_store::account;
 
-use super::lock_own_bot;
+use super::lock_own_bot_by_session;
 use crate::{
     access,
     app::App,
@@ -44,7 +44,7 @@ pub(super) async fn application_delete(
     Path(application_id): Path<Id<marker::Application>>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let bot = lock_own_bot(&mut tx, &caller, application_id).await?;
+    let bot = lock_own_bot_by_session(&mut tx, &caller, application_id).await?;
     sqlx::query!(
         "update application set deleted_at = now() where application_id = $1",
         application_id.to_db(),

@@ -19,6 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::delete::finish_deletions;
 use crate::{
+    access,
     app::App,
     auth::CurrentUser,
     config::Secret,
@@ -255,7 +256,8 @@ fn require_owner_or_bot(caller: &CurrentUser, application: &Application) -> Resu
     }
 }
 
-/// The bot of one of the caller's applications, its row locked until the commit.
+/// The bot of one of the caller's applications, its row locked until the commit. Rows that refer
+/// to it can still be added: whoever adds them has locked realms, which are locked after it here.
 ///
 /// Errors: 10002, 20012.
 async fn lock_own_bot(
@@ -265,7 +267,7 @@ async fn lock_own_bot(
 ) -> Result<Id<marker::User>> {
     let owner = sqlx::query_scalar!(
         "select owner_id from application
-         where application_id = $1 and deleted_at is null for update",
+         where application_id = $1 and deleted_at is null for no key update",
         application.to_db(),
     )
     .fetch_optional(db)
@@ -275,6 +277,21 @@ async fn lock_own_bot(
         return Err(ErrorCode::NotAuthorizedOnApplication.into());
     }
     Ok(application.cast())
+}
+
+/// [`lock_own_bot`] for who is given its secrets or deletes it: with the realms of the caller, whose
+/// session stands until the commit, and of the bot.
+///
+/// Errors: 401, 10002, 20012.
+async fn lock_own_bot_by_session(
+    db: &mut PgConnection,
+    caller: &CurrentUser,
+    application: Id<marker::Application>,
+) -> Result<Id<marker::User>> {
+    let bot = lock_own_bot(&mut *db, caller, application).await?;
+    access::lock_realms(&mut *db, [caller.id.cast(), bot.cast()]).await?;
+    caller.require_session(db).await?;
+    Ok(bot)
 }
 
 /// An application with its owner and bot. Errors: 10002.

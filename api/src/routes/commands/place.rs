@@ -64,7 +64,8 @@ impl Place {
     pub(super) async fn lock(self, db: &mut PgConnection, caller: &CurrentUser) -> Result<()> {
         self.check(&mut *db, caller).await?;
         sqlx::query!(
-            "select from application where application_id = $1 and deleted_at is null for update",
+            "select from application
+             where application_id = $1 and deleted_at is null for no key update",
             self.application.to_db(),
         )
         .fetch_optional(db)

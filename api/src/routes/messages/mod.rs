@@ -55,7 +55,7 @@ use crate::{
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
-    extract::{Form, Json, Path, Query},
+    extract::{Form, Json, Path, Query, from_zero},
     form::{Fault, FormErrors},
     media::Upload,
     routes::{
@@ -80,6 +80,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
 struct ListMessages {
     around: Option<Id<marker::Message>>,
     before: Option<Id<marker::Message>>,
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<marker::Message>>,
     /// 1 to 100; 50 if not given.
     limit: Option<i64>,

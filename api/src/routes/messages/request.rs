@@ -266,7 +266,7 @@ impl NewMessageForm {
         let attachments = &message.attachments;
         components::link_media(&mut message.components, message.id, attachments, &mut form);
         form.finish()?;
-        media::link_embedded(message);
+        media::link_embedded(message, &[]);
         if message.flags & MessageFlags::IS_VOICE_MESSAGE != 0 {
             if self.needs_database() || self.forwards() {
                 return Err(ErrorCode::VoiceMessageContent.into());
@@ -405,6 +405,11 @@ impl EditForm {
         if let Some(content) = &self.content {
             message.content = content::clean_content(content.as_deref().unwrap_or_default());
         }
+        // With a list of those that stay, what embeds showed goes.
+        let shown = match self.attachments {
+            None => media::embedded(message),
+            Some(_) => Vec::new(),
+        };
         if let Some(embeds) = &self.embeds {
             let embeds = embeds.as_deref().unwrap_or_default();
             message.embeds = content::embeds_to_json(embeds)?;
@@ -429,7 +434,7 @@ impl EditForm {
             }
         }
         form.finish()?;
-        media::link_embedded(message);
+        media::link_embedded(message, &shown);
         if message.kind.is_written() && message.is_empty() {
             return Err(ErrorCode::EmptyMessage.into());
         }

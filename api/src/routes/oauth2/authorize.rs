@@ -312,6 +312,10 @@ pub(super) async fn oauth_authorize(
         let wanted = body.permissions.or(query.permissions).unwrap_or_default();
         let bot = application.bot.id;
         access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;
+        // Who deletes it locks the bot's realm too, and afterwards makes it leave its guilds.
+        if !applications::exists(&mut *tx, application.id).await? {
+            return Err(ErrorCode::UnknownApplication.into());
+        }
         let granter = access::guild(&mut *tx, &caller, guild_id, Permissions::MANAGE_GUILD).await?;
         let of_guild = |scope: &&String| GUILD_SCOPES.contains(&scope.as_str());
         let lasting: Vec<String> = scopes.iter().filter(of_guild).cloned().collect();

@@ -22,7 +22,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     events,
-    extract::{Form, Json, Path, Query},
+    extract::{Form, Json, Path, Query, from_zero},
     form::FormErrors,
 };
 
@@ -52,6 +52,7 @@ pub(super) struct ListUsers {
     limit: Option<i64>,
     /// Wins over `after`.
     before: Option<Id<marker::User>>,
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<marker::User>>,
 }
 

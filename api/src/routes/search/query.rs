@@ -93,10 +93,10 @@ pub(super) struct Search {
     offset: i64,
 }
 
-/// A match.
+/// A match; without a place where the page has none.
 struct Hit {
-    channel_id: i64,
-    message_id: i64,
+    channel_id: Option<i64>,
+    message_id: Option<i64>,
     /// Matches in all, those beyond the page included.
     total: i64,
 }
@@ -275,12 +275,16 @@ impl Search {
                         + r#"
                  limit $21
                )
-               select channel_id, message_id, (select count(*) from hit) as "total!"
-               from hit
-               order by "#
+               select page.channel_id as "channel_id?", page.message_id as "message_id?",
+                      counted.total as "total!"
+               from (select count(*) as total from hit) counted
+               left join (
+                 select * from hit order by "#
                         + $order
-                        + r#"
-               limit $23 offset $24"#,
+                        + r#" limit $23 offset $24
+               ) page on true
+               order by "#
+                        + $order,
                         &channels,
                         self.content,
                         &self.authors,
@@ -321,7 +325,7 @@ impl Search {
         let total = rows.first().map_or(0, |row| row.total);
         let places = rows
             .into_iter()
-            .map(|row| (Id::from_db(row.channel_id), Id::from_db(row.message_id)));
+            .filter_map(|row| Some((Id::from_db(row.channel_id?), Id::from_db(row.message_id?))));
         Ok((total, places.collect()))
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     events,
-    extract::{Form, Json, Path, Query},
+    extract::{Form, Json, Path, Query, from_zero},
     form::FormErrors,
     routes::messages,
 };
@@ -332,6 +332,7 @@ pub(super) async fn delete_thread_member(
 #[into_params(parameter_in = Query)]
 pub(super) struct ListMembers {
     with_member: Option<bool>,
+    #[serde(default, deserialize_with = "from_zero")]
     after: Option<Id<User>>,
     /// 1 to 100; only with `with_member`.
     limit: Option<i64>,

@@ -160,9 +160,13 @@ pub(super) async fn thread_search(
                     where m.thread_id = t.thread_id and m.user_id = $10))
              limit $14
            )
-           select thread_id as "thread_id!", (select count(*) from hit) as "total!" from hit
-           order by case when $11 then key else -key end, thread_id
-           limit $12 offset $13"#,
+           select page.thread_id as "thread_id?", counted.total as "total!"
+           from (select count(*) as total from hit) counted
+           left join (
+             select * from hit order by case when $11 then key else -key end, thread_id
+             limit $12 offset $13
+           ) page on true
+           order by case when $11 then page.key else -page.key end, page.thread_id"#,
         channel_id.to_db(),
         pattern,
         query.min_id.map_or(0, Id::to_db),
@@ -181,7 +185,7 @@ pub(super) async fn thread_search(
     .fetch_all(&mut *db)
     .await?;
     let total = rows.first().map_or(0, |row| row.total);
-    let ids: Vec<Id<Channel>> = ids_from_db(rows.iter().map(|row| row.thread_id).collect());
+    let ids: Vec<Id<Channel>> = ids_from_db(rows.iter().filter_map(|row| row.thread_id).collect());
     let (threads, members) = shown(&mut db, &user, &ids).await?;
     let mut first_messages = Vec::new();
     for thread in &threads {

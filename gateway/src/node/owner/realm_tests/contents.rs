@@ -217,6 +217,17 @@ fn events_are_shown_while_they_are_open_to_those_who_see_their_channel() {
         &event(None, 2),
     );
     assert_eq!(names(&realm, ALICE), 1);
+    // From elsewhere, where all saw it, into a channel that is hidden from some.
+    let vis = in_channel(STAFF, intents);
+    let effects = apply_vis(&mut realm, update, vis, &event(Some(STAFF), 2));
+    assert_eq!(
+        told(&effects),
+        [
+            "GUILD_SCHEDULED_EVENT_DELETE to [12]",
+            "GUILD_SCHEDULED_EVENT_UPDATE"
+        ]
+    );
+    assert_eq!((names(&realm, OWNER), names(&realm, ALICE)), (1, 0));
     apply_vis(
         &mut realm,
         update,
