@@ -47,6 +47,9 @@ const WORDS: [&str; 24] = [
     "at", "one", "have", "this", "from", "window", "garden", "morning", "answer", "question",
 ];
 
+/// Members who write, in turns that chance decides.
+const AUTHORS: u64 = 40;
+
 /// One guild's channel.
 pub struct Stage {
     pub guild: Id<Guild>,
@@ -57,8 +60,8 @@ pub struct Stage {
     pub frame: Vec<u8>,
     /// Where all messages that are sent are compressed as well, if anywhere.
     pub context: Option<TrueContext>,
-    /// Where the message's text stands in its body.
-    text: Range<usize>,
+    /// Where stands in the message's body what differs from message to message.
+    places: Places,
     db: PgPool,
     publisher: Publisher,
     tasks: TaskTracker,
@@ -95,7 +98,7 @@ impl Stage {
             }
             length += FRAME_BYTES - frame.len();
         };
-        let text = text_of(&message.body, length).context("the message has no text")?;
+        let places = Places::of(&message.body, length)?;
         let client = Client::open(redis_url, REDIS).context("REDIS_URL")?;
         let mut redis = client.connection().context("REDIS_URL")?;
         let ping = redis::cmd("PING").exec_async(&mut redis).await;
@@ -108,7 +111,7 @@ impl Stage {
             message,
             frame,
             context: None,
-            text,
+            places,
             db,
             publisher,
             tasks,
@@ -144,15 +147,33 @@ impl Stage {
         Ok(now)
     }
 
-    /// The message's body with another text.
+    /// The message's body as another one of a busy guild: of another member, at another time,
+    /// with another text.
     fn retold(&self) -> Bytes {
         let mut body = self.message.body.to_vec();
         let mut text = String::new();
-        while text.len() < self.text.len() {
+        while text.len() < self.places.text.len() {
             text.push_str(WORDS[rand::random_range(0..WORDS.len())]);
             text.push(' ');
         }
-        body[self.text.clone()].copy_from_slice(&text.as_bytes()[..self.text.len()]);
+        let author = rand::random_range(1..=AUTHORS).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut put = |place: &Range<usize>, with: &str| {
+            let with = with.as_bytes().iter().cycle();
+            for (byte, with) in body[place.clone()].iter_mut().zip(with) {
+                *byte = *with;
+            }
+        };
+        put(&self.places.text, &text);
+        put(
+            &self.places.id,
+            &rand::random_range(0..u64::MAX).to_string(),
+        );
+        put(
+            &self.places.micros,
+            &format!("{:06}", rand::random_range(0..1_000_000)),
+        );
+        put(&self.places.author, &format!("{author:020}"));
+        put(&self.places.name, &format!("{author:x}"));
         body.into()
     }
 
@@ -188,11 +209,44 @@ async fn newest(db: &PgPool, realm: Id<Realm>) -> Result<Envelope> {
     Ok(event)
 }
 
-/// Where `length` letters x are.
-fn text_of(body: &[u8], length: usize) -> Option<Range<usize>> {
-    let text = vec![b'x'; length];
-    let start = body.windows(length).position(|window| window == text)?;
-    Some(start..start + length)
+/// Where things stand in a body; what is put there is as long.
+struct Places {
+    text: Range<usize>,
+    /// All but the first digits of the message's id, as of ids of one hour.
+    id: Range<usize>,
+    /// The fraction of its time.
+    micros: Range<usize>,
+    /// All but the first digit of the author's id.
+    author: Range<usize>,
+    /// The author's name.
+    name: Range<usize>,
+}
+
+impl Places {
+    /// Errors: the body is of no message with so long a text of letters x.
+    fn of(body: &[u8], length: usize) -> Result<Self> {
+        let value: Value = serde_json::from_slice(body)?;
+        let place = |pointer: &str, skip: usize| {
+            let text = value.pointer(pointer).and_then(Value::as_str);
+            let text = text.with_context(|| format!("the message has no {pointer}"))?;
+            let wanted = format!("\"{text}\"");
+            let mut windows = body.windows(wanted.len());
+            let start = windows.position(|window| window == wanted.as_bytes());
+            let start = start.context("the body is not written as it is read")? + 1;
+            ensure!(skip < text.len(), "{pointer} is too short");
+            Ok(start + skip..start + text.len())
+        };
+        let time = place("/timestamp", "2026-11-30T09:12:51.".len())?;
+        let text = place("/content", 0)?;
+        ensure!(text.len() == length, "the message has another text");
+        Ok(Self {
+            text,
+            id: place("/id", 5)?,
+            micros: time.start..(time.start + 6).min(time.end),
+            author: place("/author/id", 1)?,
+            name: place("/author/username", 0)?,
+        })
+    }
 }
 
 fn frame_of(message: &Envelope) -> Vec<u8> {
