@@ -16,10 +16,11 @@ use crate::fuzz;
 use crate::install;
 use crate::servers::{Postgres, Redis, checkout, sweep};
 
-/// Programs of others that tests run, and whose tests: discord.js, a server that speaks S3, what
-/// drives a browser.
-const NODE_FOLDERS: [(&str, &str); 3] = [
+/// Programs of others that tests run, and whose tests: libraries for bots, a server that speaks S3,
+/// what drives a browser.
+const NODE_FOLDERS: [(&str, &str); 4] = [
     ("e2e/discordjs", E2E),
+    ("e2e/libraries/node", E2E),
     ("api/tests/s3rver", "guildhall-api"),
     ("shard-coordinator/tests/dashboard", COORDINATOR),
 ];

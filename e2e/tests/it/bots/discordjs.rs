@@ -1,15 +1,14 @@
 //! Runs the scripts in `e2e/discordjs`, installed from the lockfile, and reads their lines.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
-    sync::OnceCell,
 };
 
-use super::Diary;
+use super::{Diary, installed::from_npm};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/discordjs");
 
@@ -47,27 +46,6 @@ pub(super) async fn start(script: &str, origin: &str, token: &str, diary: Diary)
     Bot(child)
 }
 
-/// `npm ci`, unless what the lockfile asks for is there already.
 pub(crate) async fn install() {
-    static DONE: OnceCell<()> = OnceCell::const_new();
-    DONE.get_or_init(|| async {
-        let modified = |file: &str| Path::new(FOLDER).join(file).metadata()?.modified();
-        let installed = modified("node_modules/.package-lock.json");
-        let wanted = modified("package-lock.json").unwrap();
-        if installed.is_ok_and(|installed| installed >= wanted) {
-            return;
-        }
-        let output = Command::new("npm")
-            .args(["ci", "--no-audit", "--no-fund"])
-            .current_dir(FOLDER)
-            .output()
-            .await
-            .expect("npm runs (Node.js 18 or later must be installed)");
-        assert!(
-            output.status.success(),
-            "npm ci failed:\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    })
-    .await;
+    from_npm(FOLDER).await;
 }

@@ -1,7 +1,7 @@
 //! discord.py with the members intent: it asks for all members at start-up and is ready only
 //! when the last part has come.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 use e2e::{
     cluster::Cluster,
@@ -9,9 +9,9 @@ use e2e::{
     world::{Account, Guild, human},
 };
 use serde_json::{Value, json};
-use tokio::{io::copy, process::Command, sync::OnceCell};
+use tokio::{io::copy, process::Command};
 
-use super::CLUSTER;
+use super::{CLUSTER, installed::from_pip};
 use crate::crowd;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/discordpy");
@@ -74,7 +74,7 @@ impl Scene {
 
     /// What the script said, which looks for this user among others.
     async fn run(&self, cluster: &Cluster, gateway: &str, wanted: &str) -> Vec<Value> {
-        let python = install().await;
+        let python = from_pip(FOLDER).await;
         let mut script = Command::new(python)
             .arg("members.py")
             .current_dir(FOLDER)
@@ -111,37 +111,4 @@ impl Scene {
         assert_eq!(said.len(), 3, "{text}\n{errors}");
         said
     }
-}
-
-/// A virtual environment with what `requirements.txt` asks for, unless it is there already.
-async fn install() -> String {
-    static DONE: OnceCell<()> = OnceCell::const_new();
-    let python = format!("{FOLDER}/.venv/bin/python");
-    DONE.get_or_init(|| async {
-        let modified = |file: &str| Path::new(FOLDER).join(file).metadata()?.modified();
-        let installed = modified(".venv/installed");
-        if installed.is_ok_and(|at| at >= modified("requirements.txt").unwrap()) {
-            return;
-        }
-        run("python3", &["-m", "venv", ".venv"]).await;
-        let asked = ["-m", "pip", "install", "--quiet", "-r", "requirements.txt"];
-        run(&python, &asked).await;
-        std::fs::write(Path::new(FOLDER).join(".venv/installed"), "").unwrap();
-    })
-    .await;
-    python
-}
-
-async fn run(program: &str, arguments: &[&str]) {
-    let output = Command::new(program)
-        .args(arguments)
-        .current_dir(FOLDER)
-        .output()
-        .await
-        .expect("Python 3.10 or later must be installed, with venv and pip");
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?} failed:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

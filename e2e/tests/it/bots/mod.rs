@@ -5,6 +5,8 @@
 mod commands;
 pub(crate) mod discordjs;
 mod discordpy;
+mod installed;
+mod libraries;
 mod serenity_commands;
 mod serenity_poise;
 mod twilight;
