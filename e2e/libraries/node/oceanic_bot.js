@@ -1,9 +1,11 @@
 'use strict';
 
-// The same day of an Oceanic bot. Ends by itself.
+// A day of an Oceanic bot. Ends by itself.
 
 const { Client } = require('oceanic.js');
-const note = require('./story');
+
+// What it saw, one JSON object a line.
+const note = (event, fields = {}) => console.log(JSON.stringify({ event, ...fields }));
 
 const channel = process.env.CHANNEL_ID;
 const client = new Client({

@@ -12,7 +12,7 @@ import story
 library = importlib.import_module(os.environ["LIBRARY"])
 base = os.environ["API_ORIGIN"] + "/api/v10"
 http = importlib.import_module(library.__name__ + ".http")
-http.Route.BASE = base
+setattr(http.Route, "API_BASE_URL" if hasattr(http.Route, "API_BASE_URL") else "BASE", base)
 channel_id = int(os.environ["CHANNEL_ID"])
 
 intents = library.Intents.default()

@@ -56,7 +56,7 @@ async def on_reaction(event: hikari.GuildReactionAddEvent):
 
 @bot.listen()
 async def on_edit(event: hikari.GuildMessageUpdateEvent):
-    if event.message.content != "hello again":
+    if event.message.content != "hello again" or event.message.flags:
         return
     story.note("edit", content=event.message.content)
     thread = await bot.rest.create_message_thread(event.channel_id, event.message_id, "About it")

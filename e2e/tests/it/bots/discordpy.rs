@@ -1,23 +1,18 @@
 //! discord.py with the members intent: it asks for all members at start-up and is ready only
 //! when the last part has come.
 
-use std::{process::Stdio, time::Duration};
-
 use e2e::{
     cluster::Cluster,
     proxy::Proxy,
     world::{Account, Guild, human},
 };
 use serde_json::{Value, json};
-use tokio::{io::copy, process::Command};
+use tokio::process::Command;
 
-use super::{CLUSTER, installed::from_pip};
+use super::{CLUSTER, installed::from_pip, script::said};
 use crate::crowd;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/discordpy");
-/// The script ends by itself; one that has not after this long is stuck.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// Bytes of the answer to the upgrade, HELLO and a heartbeat's answer, but not of READY.
 const BEFORE_READY: usize = 400;
 
@@ -75,40 +70,16 @@ impl Scene {
     /// What the script said, which looks for this user among others.
     async fn run(&self, cluster: &Cluster, gateway: &str, wanted: &str) -> Vec<Value> {
         let python = from_pip(FOLDER).await;
-        let mut script = Command::new(python)
+        let mut script = Command::new(python);
+        script
             .arg("members.py")
             .current_dir(FOLDER)
             .env("API_ORIGIN", &cluster.origins()[0])
             .env("GATEWAY_URL", gateway)
             .env("BOT_TOKEN", &self.bot.token)
-            .env("WANTED_USER", wanted)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        // What a script said that never ends is wanted, too.
-        let (mut text, mut errors) = (Vec::new(), Vec::new());
-        let (mut out, mut err) = (script.stdout.take().unwrap(), script.stderr.take().unwrap());
-        let ends = async {
-            tokio::try_join!(copy(&mut out, &mut text), copy(&mut err, &mut errors)).unwrap();
-            script.wait().await.unwrap();
-        };
-        let ended = tokio::time::timeout(PATIENCE, ends).await;
-        let (text, errors) = (
-            String::from_utf8_lossy(&text),
-            String::from_utf8_lossy(&errors),
-        );
-        assert!(
-            ended.is_ok(),
-            "the script does not end; it said\n{text}\n{errors}"
-        );
-        let said: Vec<Value> = text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        assert_eq!(said.len(), 3, "{text}\n{errors}");
+            .env("WANTED_USER", wanted);
+        let (said, all) = said(&mut script).await;
+        assert_eq!(said.len(), 3, "{all}");
         said
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod discordjs;
 mod discordpy;
 mod installed;
 mod libraries;
+mod script;
 mod serenity_commands;
 mod serenity_poise;
 mod twilight;

@@ -69,7 +69,8 @@ fn voice(user: u64, channel: u64) -> Value {
 /// One of the objects of a list.
 fn of_id(list: &Value, wanted: u64) -> &Value {
     let mut all = list.as_array().unwrap().iter();
-    all.find(|one| one["id"] == wanted.to_string()).unwrap()
+    let wanted = wanted.to_string();
+    all.find(|one| one["id"] == wanted).unwrap()
 }
 
 #[test]

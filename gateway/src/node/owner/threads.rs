@@ -72,7 +72,7 @@ impl Threads {
         &mut self,
         kind: EventKind,
         body: &[u8],
-    ) -> Result<Option<(Id<Channel>, Id<Channel>)>, serde_json::Error> {
+    ) -> serde_json::Result<Option<(Id<Channel>, Id<Channel>)>> {
         let mut created = None;
         match kind {
             EventKind::ThreadCreate | EventKind::ThreadUpdate => {

@@ -481,6 +481,7 @@ fn a_guild_that_is_read_again_shows_what_rows_show_by_now() {
         .iter()
         .flat_map(|update| update["ops"].as_array().unwrap());
     let members = ops.map(|op| &op["item"]["member"]);
-    let mut of_mod = members.filter(|member| member["user"]["id"] == MOD.to_string());
+    let moderator = MOD.to_string();
+    let mut of_mod = members.filter(|member| member["user"]["id"] == moderator);
     assert_eq!(of_mod.next().expect("the row is told again")["flags"], 2);
 }
