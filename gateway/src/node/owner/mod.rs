@@ -9,12 +9,12 @@ pub(crate) mod check;
 pub(crate) mod feed;
 mod fetch;
 mod guild;
+mod holders;
+#[cfg(test)]
+mod holders_tests;
 mod intake;
 mod loads;
 mod member_list;
-mod moderators;
-#[cfg(test)]
-mod moderators_tests;
 mod moves;
 mod online;
 pub(crate) mod people;

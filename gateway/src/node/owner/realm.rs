@@ -22,8 +22,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     guild::{Gone, GuildState, Touched, Unreadable},
+    holders::Holders,
     intake::Intake,
-    moderators::Moderators,
     moves::{Audience, Gathering, Moves, Regarded},
     online::Noted,
     presence::{Presences, SETTLE, Told},
@@ -91,8 +91,8 @@ pub(crate) struct Realm {
     pub(crate) presences: Presences,
     /// Sessions that look at lists of members, if there are any.
     watchers: Option<Box<Watchers>>,
-    /// Made when the next event of a private thread comes; `None` since it may have changed.
-    moderators: RefCell<Option<Moderators>>,
+    /// Of each permission that events were for; none since that may have changed.
+    holders: RefCell<Vec<Holders>>,
     /// Opened at this node; those who come from another owner soon after are known to all.
     pub(crate) opened: Instant,
     /// What Redis says of who is online.
@@ -116,7 +116,7 @@ impl Realm {
             curious: BTreeSet::new(),
             presences: Presences::default(),
             watchers: None,
-            moderators: RefCell::default(),
+            holders: RefCell::default(),
             opened: Instant::now(),
             noted: Noted::default(),
             recent: VecDeque::new(),
@@ -197,12 +197,12 @@ impl Realm {
         users: impl IntoIterator<Item = Id<User>>,
     ) -> ViewChange {
         let known = self.edges.or_default(edge);
-        let moderators = self.moderators.get_mut();
+        let holders = self.holders.get_mut();
         let users = users
             .into_iter()
             .map(|user| {
-                if let (Some(moderators), Some(guild)) = (&mut *moderators, &self.guild) {
-                    moderators.add(guild, user);
+                if let Some(guild) = &self.guild {
+                    holders.iter_mut().for_each(|some| some.add(guild, user));
                 }
                 let seen = match &self.guild {
                     Some(guild) => guild.seen_by(user),
@@ -514,7 +514,8 @@ impl Realm {
                     let member = guild.members.get(user);
                     member.is_some_and(|member| held.by(*user, member).intersects(*any_of))
                 };
-                self.listening().filter(is_for).collect()
+                let candidates = self.who_may_hold(guild, *any_of, &[]).into_iter();
+                candidates.filter(is_for).collect()
             }
             (Scope::Thread { parent, members }, Some(guild)) => {
                 self.of_thread(guild, *parent, members)
@@ -532,8 +533,32 @@ impl Realm {
         self.edges.values().flat_map(Few::keys).copied()
     }
 
-    /// Listeners who see a private thread: its members, and moderators. Looked for among these,
-    /// unless all who listen are fewer.
+    /// Listeners who may hold any of these, or are among the others; all who listen, if these are
+    /// fewer.
+    fn who_may_hold(
+        &self,
+        guild: &GuildState,
+        any_of: Permissions,
+        others: &[Id<User>],
+    ) -> Vec<Id<User>> {
+        let mut known = self.holders.borrow_mut();
+        let place = known.iter().position(|some| some.any_of() == any_of);
+        let place = place.unwrap_or_else(|| {
+            known.push(Holders::new(guild, any_of, self.listening()));
+            known.len() - 1
+        });
+        let few = known[place].few();
+        match few.filter(|few| few.len() + others.len() < self.subscribers()) {
+            Some(few) => {
+                let listens =
+                    |user: &Id<User>| self.edges.values().any(|users| users.contains_key(user));
+                few.iter().chain(others).copied().filter(listens).collect()
+            }
+            None => self.listening().collect(),
+        }
+    }
+
+    /// Listeners who see a private thread: its members, and moderators.
     fn of_thread(
         &self,
         guild: &GuildState,
@@ -552,17 +577,8 @@ impl Realm {
                 Sight::All => true,
             }
         };
-        let listens = |user: &Id<User>| self.edges.values().any(|users| users.contains_key(user));
-        let mut moderators = self.moderators.borrow_mut();
-        let moderators = moderators.get_or_insert_with(|| Moderators::new(guild, self.listening()));
-        let few = moderators.few();
-        match few.filter(|few| few.len() + members.len() < self.subscribers()) {
-            Some(few) => {
-                let candidates = few.iter().chain(members).copied();
-                candidates.filter(sees).filter(listens).collect()
-            }
-            None => self.listening().filter(sees).collect(),
-        }
+        let candidates = self.who_may_hold(guild, Permissions::MANAGE_THREADS, members);
+        candidates.into_iter().filter(sees).collect()
     }
 
     /// Passes an ephemeral event on.
@@ -580,14 +596,13 @@ impl Realm {
         out: &mut Vec<Effect>,
     ) -> Result<(), Unreadable> {
         let kept = self.watchers.is_some().then(|| event.clone());
-        if Moderators::may_change_by(event.kind) {
-            *self.moderators.get_mut() = None;
+        if Holders::may_change_by(event.kind) {
+            self.holders.get_mut().clear();
         }
         let touched = self.follow(now, event, out)?;
-        if let (Touched::Member(user), Some(moderators), Some(guild)) =
-            (touched, self.moderators.get_mut(), &self.guild)
-        {
-            moderators.add(guild, user);
+        if let (Touched::Member(user), Some(guild)) = (touched, &self.guild) {
+            let holders = self.holders.get_mut().iter_mut();
+            holders.for_each(|some| some.add(guild, user));
         }
         if let Some(event) = kept {
             self.follow_lists(&event, touched, out);

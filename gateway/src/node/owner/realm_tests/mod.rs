@@ -42,7 +42,7 @@ pub(super) fn id<T>(value: u64) -> Id<T> {
     Id::new(value).unwrap()
 }
 
-fn role(role: u64, permissions: Permissions) -> Role {
+pub(super) fn role(role: u64, permissions: Permissions) -> Role {
     Role {
         id: id(role),
         name: role.to_string(),

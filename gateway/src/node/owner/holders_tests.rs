@@ -1,4 +1,5 @@
-//! Whom private threads' events reach, as listeners and moderators come and go.
+//! Whom events of private threads, and those for who holds a permission, reach as listeners and
+//! holders come and go.
 
 use std::{sync::Arc, time::Instant};
 
@@ -11,9 +12,9 @@ use guildhall_shared::{
 use serde_json::json;
 
 use super::{
-    moderators::Moderators,
+    holders::Holders,
     realm::Realm,
-    realm_tests::{ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member},
+    realm_tests::{ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member, role},
 };
 
 /// Who hears of a private thread with one member, where there are many listeners.
@@ -22,6 +23,10 @@ fn heard_in_thread(realm: &Realm, inside: u64) -> Vec<u64> {
         parent: id(OPEN),
         members: vec![id(inside)],
     };
+    heard(realm, scope)
+}
+
+fn heard(realm: &Realm, scope: Scope) -> Vec<u64> {
     let event = Arc::new(Envelope {
         realm: id(HALL),
         durability: Durability::Ephemeral,
@@ -65,7 +70,11 @@ fn gives_threads(target: u64, kind: OverwriteKind) -> Vec<Overwrite> {
 fn moderators_are_few_among_many() {
     let realm = full_hall();
     let listening = (1000..1100).chain([OWNER, MOD, ALICE]).map(id);
-    let moderators = Moderators::new(realm.guild_state().unwrap(), listening);
+    let moderators = Holders::new(
+        realm.guild_state().unwrap(),
+        Permissions::MANAGE_THREADS,
+        listening,
+    );
     assert_eq!(moderators.few().map(|few| few.len()), Some(1));
 }
 
@@ -113,4 +122,24 @@ fn who_listens_later_hears_and_who_left_does_not() {
     let update = json!(channel(OPEN, gives_threads(HALL, OverwriteKind::Role)));
     apply(&mut realm, EventKind::ChannelUpdate, &update);
     assert_eq!(heard_in_thread(&realm, 2001).len(), 102);
+}
+
+#[test]
+fn what_is_for_a_permission_reaches_who_comes_to_hold_it() {
+    let mut realm = full_hall();
+    let audit_log = || Scope::Permissions {
+        any_of: Permissions::VIEW_AUDIT_LOG,
+        channel: None,
+    };
+    assert_eq!(heard(&realm, audit_log()), [OWNER]);
+    let role = json!({"role": role(MODS, Permissions::VIEW_AUDIT_LOG)});
+    apply(&mut realm, EventKind::GuildRoleUpdate, &role);
+    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD]);
+    let update = json!({"user": {"id": "1007"}, "roles": [MODS.to_string()]});
+    apply(&mut realm, EventKind::GuildMemberUpdate, &update);
+    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD, 1007]);
+    // Not who has lost it since.
+    let update = json!({"user": {"id": "1007"}, "roles": []});
+    apply(&mut realm, EventKind::GuildMemberUpdate, &update);
+    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD]);
 }

@@ -1,5 +1,6 @@
-//! Who may moderate threads of a guild: they see private threads that they are not in. Mostly few
-//! among all who listen, and events of private threads are for nobody else besides members.
+//! Who of a guild's listeners may hold a permission: to moderate threads (they see private ones that
+//! they are not in), to see the audit log. Mostly few among very many, and some events are for
+//! nobody else.
 //!
 //! Pure. Names more rather than fewer: whoever is named is asked for their permissions all the same.
 
@@ -16,7 +17,9 @@ use rustc_hash::FxHashSet;
 use super::guild::GuildState;
 
 #[derive(Debug)]
-pub(crate) struct Moderators {
+pub(crate) struct Holders {
+    /// Of any of these.
+    any_of: Permissions,
     /// By their own permissions, or those that a channel gives them.
     roles: FxHashSet<Id<Role>>,
     /// The guild's owner, and whom a channel gives them.
@@ -27,10 +30,14 @@ pub(crate) struct Moderators {
     users: BTreeSet<Id<User>>,
 }
 
-impl Moderators {
+impl Holders {
     /// Those among the listeners.
-    pub(crate) fn new(guild: &GuildState, listening: impl Iterator<Item = Id<User>>) -> Self {
-        let granting = Permissions::MANAGE_THREADS | Permissions::ADMINISTRATOR;
+    pub(crate) fn new(
+        guild: &GuildState,
+        any_of: Permissions,
+        listening: impl Iterator<Item = Id<User>>,
+    ) -> Self {
+        let granting = any_of | Permissions::ADMINISTRATOR;
         let roles = guild.guild.roles.iter();
         let roles = roles.filter(|role| role.permissions.intersects(granting));
         let mut roles: FxHashSet<Id<Role>> = roles.map(|role| role.id).collect();
@@ -38,23 +45,24 @@ impl Moderators {
         singled_out.insert(guild.guild.owner_id);
         let channels = guild.channels.values();
         for overwrite in channels.flat_map(|channel| &channel.permission_overwrites) {
-            if overwrite.allow.intersects(Permissions::MANAGE_THREADS) {
+            if overwrite.allow.intersects(any_of) {
                 match overwrite.kind {
                     OverwriteKind::Role => roles.insert(overwrite.id.cast()),
                     OverwriteKind::Member => singled_out.insert(overwrite.id.cast()),
                 };
             }
         }
-        let mut moderators = Self {
+        let mut holders = Self {
+            any_of,
             everybody: roles.contains(&guild.guild.id.cast()),
             roles,
             singled_out,
             users: BTreeSet::new(),
         };
-        if !moderators.everybody {
-            listening.for_each(|user| moderators.add(guild, user));
+        if !holders.everybody {
+            listening.for_each(|user| holders.add(guild, user));
         }
-        moderators
+        holders
     }
 
     /// Somebody listens from now on, or has other roles.
@@ -69,12 +77,16 @@ impl Moderators {
         }
     }
 
-    /// They, and perhaps some who do not listen any more or may not moderate; `None`: everybody may.
+    pub(crate) fn any_of(&self) -> Permissions {
+        self.any_of
+    }
+
+    /// They, and perhaps some who do not listen any more or hold none of it; `None`: everybody may.
     pub(crate) fn few(&self) -> Option<&BTreeSet<Id<User>>> {
         (!self.everybody).then_some(&self.users)
     }
 
-    /// Whether an event may let others moderate, besides the member that it is about.
+    /// Whether an event may give it to others than the member that it is about.
     pub(crate) fn may_change_by(kind: EventKind) -> bool {
         matches!(
             kind,
