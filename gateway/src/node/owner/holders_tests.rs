@@ -14,7 +14,9 @@ use serde_json::json;
 use super::{
     holders::Holders,
     realm::Realm,
-    realm_tests::{ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member, role},
+    realm_tests::{
+        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member, role,
+    },
 };
 
 /// Who hears of a private thread with one member, where there are many listeners.
