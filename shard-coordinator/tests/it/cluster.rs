@@ -255,7 +255,7 @@ async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
         .query_async(&mut cluster.redis)
         .await
         .unwrap();
-    let _gateway = cluster.start_gateway("gateway-1", "127.0.0.1:1");
+    let gateway = cluster.start_gateway("gateway-1", "127.0.0.1:1");
     let coordinator = cluster.start_coordinator("one");
     let map = cluster
         .map_with(TAKE_OVER, "a map above the old one", |map| *map != later)
@@ -268,6 +268,7 @@ async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
         }
     );
     assert_eq!(cluster.term().await, 71);
+    gateway.has(map.version, TAKE_OVER).await;
     coordinator.stop().await;
 
     // Postgres fails over with loss, and Redis is emptied: the gateway alone still knows.

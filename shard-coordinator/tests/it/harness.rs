@@ -365,6 +365,15 @@ impl TestGateway {
     pub(crate) fn report(&self, change: impl FnOnce(&mut NodeStatus)) {
         change(&mut self.status.lock().unwrap());
     }
+
+    /// Waits until it has this map.
+    pub(crate) async fn has(&self, map: MapVersion, within: Duration) {
+        let start = Instant::now();
+        while self.status.lock().unwrap().map < map {
+            assert!(start.elapsed() < within, "the gateway never has {map:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 impl Drop for TestGateway {
