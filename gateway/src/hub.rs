@@ -381,6 +381,9 @@ impl RealmHub {
         });
         // Many channels go the same way.
         let moved: FxHashSet<(ClassId, Option<ClassId>)> = moved.collect();
+        if moved.is_empty() {
+            return touched;
+        }
         let is_touched = |user: &LocalUser| {
             let sees = |class: ClassId| user.classes.contains(&class);
             let mut moved = moved.iter();

@@ -459,15 +459,9 @@ async fn whoever_is_with_another_owner_is_not_told_to_be_gone(db: PgPool) {
     assert_eq!(world.writer(world.member).await, None);
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
-    let world = World::new(db).await;
-    world.befriend().await;
-    let mut way = RedisWay::of(&world).await;
-    // Without a map each serves itself.
-    let a = Node::start_with(&world, "a", &way.url(&world), "key");
-    let b = Node::start(&world, "b");
-    for node in [&a, &b] {
+/// The owner at `a` sees that their friend at `b` does not want to be disturbed; who that is.
+async fn meet(world: &World, a: &Node, b: &Node) -> String {
+    for node in [a, b] {
         node.until("redis", |node| node.metric("node_redis_up") == 1.0)
             .await;
     }
@@ -478,6 +472,18 @@ async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
     b.subscribe(world.home(world.member, Status::Dnd)).await;
     b.subscribed().await;
     a.until_presence(&member, "dnd").await;
+    member
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let mut way = RedisWay::of(&world).await;
+    // Without a map each serves itself.
+    let a = Node::start_with(&world, "a", &way.url(&world), "key");
+    let b = Node::start(&world, "b");
+    let member = meet(&world, &a, &b).await;
 
     let before = world.note(world.member).await;
     way.cut().await;
@@ -502,17 +508,7 @@ async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: 
     let mut way = RedisWay::of(&world).await;
     let a = Node::start(&world, "a");
     let b = Node::start_with(&world, "b", &way.url(&world), "key");
-    for node in [&a, &b] {
-        node.until("redis", |node| node.metric("node_redis_up") == 1.0)
-            .await;
-    }
-    let member = world.member.to_string();
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
-    a.hears_of_itself().await;
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
-    a.until_presence(&member, "dnd").await;
+    let member = meet(&world, &a, &b).await;
     way.cut().await;
     b.subscribe(world.home(world.member, Status::Idle)).await;
     // It is tried in vain: a command fails after four seconds at the latest.
