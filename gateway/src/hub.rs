@@ -368,6 +368,20 @@ impl RealmHub {
         saw.into_iter().map(|(id, _)| id).collect()
     }
 
+    /// Those who hear the realm and see other classes by this view than by what was said before.
+    pub fn seeing_otherwise(&self, view: &ViewChange) -> Vec<Id<User>> {
+        let sees_otherwise = |user: &LocalUser, classes: &[ClassId]| {
+            let same = classes.len() == user.classes.len()
+                && classes.iter().all(|class| user.classes.contains(class));
+            !user.listeners.is_empty() && !same
+        };
+        let users = view.users.iter().filter(|(id, classes)| {
+            let known = self.users.get(id).zip(classes.as_deref());
+            known.is_some_and(|(user, classes)| sees_otherwise(user, classes))
+        });
+        users.map(|&(user, _)| user).collect()
+    }
+
     /// Those whom a change lets see other channels. One that is new does not count, it tells of
     /// itself.
     pub fn touched_by(&self, change: &ViewChange) -> Vec<Id<User>> {

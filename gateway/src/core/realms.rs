@@ -281,8 +281,10 @@ impl Core {
         let moved = if complete {
             hub.replace_view(view, &created(&replay))
         } else {
+            // Who left and came again on the way has not been told of changes in between.
+            let moved = hub.seeing_otherwise(&view);
             hub.change_view(view);
-            Vec::new()
+            moved
         };
         // Nothing was asked for those who listen here, who go on from where they are: what is lost is
         // what others lack, who return from further back.

@@ -562,6 +562,28 @@ fn who_goes_elsewhere_right_behind_a_change_of_views_gets_the_guild_again() {
     assert_eq!(session.record.guilds, guilds);
 }
 
+/// Its user left and came again: the snapshot of before was on its way, and its owner told nobody of
+/// what changed until they were subscribed anew.
+#[test]
+fn who_came_again_to_other_channels_than_the_snapshot_has_gets_the_guild_again() {
+    for (seen, is_again) in [(vec![0], false), (vec![0, 1], true)] {
+        let mut bench = Bench::new(1);
+        let client = bench.identified();
+        bench.has_guild(&client, 1);
+        bench.read(&client);
+        bench.answered(Subscribed {
+            view: ViewChange {
+                channels: vec![(Id::new(5).unwrap(), Some(1))],
+                users: vec![(user(), Some(seen))],
+            },
+            complete: false,
+            ..answer(1)
+        });
+        let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
+        assert_eq!(told == ["GUILD_DELETE"], is_again, "{told:?}");
+    }
+}
+
 #[test]
 fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
     let mut bench = Bench::new(1);

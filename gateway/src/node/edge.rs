@@ -721,10 +721,13 @@ impl Edge {
                 replay.retain(|event| event.position() > sub.position);
                 position = sub.position.map_or(position, |had| had.max(position));
             }
-            // Who has left since, and perhaps come again, is asked for anew: this is of before.
-            let mut view = ok.view;
+            // Who has left since, and perhaps come again, is asked for anew: this is of before. A
+            // snapshot without a view would let its session hear no channel.
+            let (mut view, mut snapshots) = (ok.view, ok.snapshots);
             view.users
                 .retain(|(user, _)| pending.named.binary_search(user).is_ok());
+            let asked = &pending.ask.snapshots;
+            snapshots.retain(|(session, _)| asked.iter().any(|(_, of)| of.session == *session));
             let subscribed = Subscribed {
                 realm,
                 position,
@@ -732,7 +735,7 @@ impl Edge {
                 complete: pending.complete,
                 replay,
                 lost: ok.lost,
-                snapshots: ok.snapshots,
+                snapshots,
             };
             sub.live = true;
             if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {

@@ -45,14 +45,19 @@ impl Bench {
         Self { edge, inbox }
     }
 
+    /// The session of a user.
+    fn session(user: u64) -> SessionKey {
+        SessionKey {
+            slot: user as u32,
+            generation: 1,
+        }
+    }
+
     /// A session of each of these users waits for the guild.
     fn subscribe(&self, users: &[u64]) {
         let users = users.iter().map(|&user| {
             let request = SnapshotRequest {
-                session: SessionKey {
-                    slot: user as u32,
-                    generation: 1,
-                },
+                session: Self::session(user),
                 large_threshold: 50,
                 members: false,
                 presences: false,
@@ -119,11 +124,14 @@ async fn who_has_left_and_come_again_is_not_answered_for_before() {
             position: Position { era: 1, seq: 5 },
             view: ViewChange {
                 channels: Vec::new(),
-                users: vec![(id(1), Some(vec![0])), (id(2), None)],
+                users: vec![(id(1), Some(vec![0])), (id(2), Some(vec![0]))],
             },
             replay: Vec::new(),
             lost: false,
-            snapshots: Vec::new(),
+            snapshots: vec![
+                (Bench::session(1), "{}".into()),
+                (Bench::session(2), "{}".into()),
+            ],
             left: Vec::new(),
         };
         let answer = FromOwner::SubOk(Box::new(ok));
@@ -132,6 +140,7 @@ async fn who_has_left_and_come_again_is_not_answered_for_before() {
             panic!("no answer");
         };
         assert_eq!(subscribed.view.users, [(id(1), Some(vec![0]))]);
+        assert_eq!(subscribed.snapshots, [(Bench::session(1), "{}".into())]);
         assert_ne!(bench.pending(), before);
         assert!(bench.queued().is_empty());
     };
