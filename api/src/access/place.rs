@@ -4,10 +4,6 @@
 //! [`super::place_for_change`], which also locks) and then the [`Place`]: for permissions
 //! ([`Place::require`]), for what bodies carry ([`Place::guild_id`], [`Place::member`]) and for
 //! the audience of its events ([`Place::visibility`], [`Place::append`]).
-#![allow(
-    dead_code,
-    reason = "the routes of private channels and threads come next"
-)]
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -16,7 +12,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{self, Guild, Realm, User},
-    model::{Channel, ChannelKind, ChannelSettings, Member, Thread},
+    model::{Channel, ChannelKind, Member, Thread},
     permissions::ThreadDoor,
 };
 use serde::Serialize;
@@ -63,7 +59,6 @@ pub(crate) struct PrivateAccess {
     pub(crate) icon: Option<String>,
     /// Of a group DM.
     pub(crate) owner: Option<Id<User>>,
-    pub(crate) settings: ChannelSettings,
     /// Everyone in it, the caller too; ascending by user id.
     pub(crate) recipients: Vec<Recipient>,
 }
@@ -302,13 +297,6 @@ impl Place {
         match self {
             Self::Thread(access) => Some(access),
             Self::Channel(_) | Self::Private(_) => None,
-        }
-    }
-
-    pub(crate) fn private(&self) -> Option<&PrivateAccess> {
-        match self {
-            Self::Private(access) => Some(access),
-            Self::Channel(_) | Self::Thread(_) => None,
         }
     }
 

@@ -270,15 +270,13 @@ pub(super) async fn private(
     channel: Id<marker::Channel>,
 ) -> Result<Option<PrivateAccess>> {
     let rows = sqlx::query!(
-        r#"select c.kind, c.name, c.icon, c.owner_id,
-                  c.settings as "settings: Json<ChannelSettings>", r.user_id, r.closed, a.bot,
-                  h.state_seq
-           from channel c
-           join private_recipient r on r.channel_id = c.channel_id
-           join account a on a.user_id = r.user_id
-           join realm_head h on h.realm_id = r.user_id
-           where c.channel_id = $1 and c.guild_id is null
-           order by r.user_id"#,
+        "select c.kind, c.name, c.icon, c.owner_id, r.user_id, r.closed, a.bot, h.state_seq
+         from channel c
+         join private_recipient r on r.channel_id = c.channel_id
+         join account a on a.user_id = r.user_id
+         join realm_head h on h.realm_id = r.user_id
+         where c.channel_id = $1 and c.guild_id is null
+         order by r.user_id",
         channel.to_db(),
     )
     .fetch_all(db)
@@ -302,7 +300,6 @@ pub(super) async fn private(
         name: row.name,
         icon: row.icon,
         owner: row.owner_id.map(Id::from_db),
-        settings: row.settings.0,
         recipients,
     }))
 }
