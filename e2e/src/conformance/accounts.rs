@@ -2,11 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Book, Proof, World, credentials::password};
+use super::{Book, NOTHING, Proof, World, credentials::password};
 use crate::{rest::Rest, world::random_word};
-
-/// Nobody's id.
-const NOTHING: &str = "100000000000000001";
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     instance(world, book).await;

@@ -3,14 +3,11 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Book, Person, Proof, World};
+use super::{Book, NOTHING, Person, Proof, World};
 use crate::{
     rest::{Reply, Rest},
     world::{random_word, text},
 };
-
-/// Nobody's id.
-const NOTHING: &str = "100000000000000001";
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     own_application(world, book).await;

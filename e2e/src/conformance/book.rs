@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{
+    NOTHING,
     events::EventBook,
     operations::{OPERATIONS, Operation},
     world::{Person, World},
@@ -379,7 +380,7 @@ fn fill(path: &str) -> String {
         match part.split_once('}') {
             Some((name, rest)) if number > 0 => {
                 filled.push_str(match name {
-                    name if name.ends_with("_id") => "100000000000000001",
+                    name if name.ends_with("_id") => NOTHING,
                     "emoji_name" => "%F0%9F%91%8D",
                     "reaction_type" => "0",
                     _ => "unknown",

@@ -7,14 +7,12 @@ use reqwest::{
 };
 use serde_json::{Value, json};
 
-use super::{Book, Person, Proof, World};
+use super::{Book, NOTHING, Person, Proof, World};
 use crate::{
     rest::{Reply, Rest},
     world::{permission, text},
 };
 
-/// Nobody's id.
-const NOTHING: &str = "100000000000000001";
 /// One red pixel.
 const PNG: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg==";
 

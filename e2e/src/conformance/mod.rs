@@ -33,6 +33,7 @@ mod credentials;
 mod events;
 mod guilds;
 mod media;
+mod members;
 mod messages;
 mod moderation;
 mod operations;
@@ -48,6 +49,9 @@ pub use self::{
 };
 use crate::cluster::Cluster;
 
+/// An id that nothing has.
+const NOTHING: &str = "100000000000000001";
+
 /// Runs every case.
 pub async fn run(cluster: &Cluster) -> Book {
     let world = World::build(cluster).await;
@@ -57,6 +61,7 @@ pub async fn run(cluster: &Cluster) -> Book {
     places::prove(&world, &mut book).await;
     messages::prove(&world, &mut book).await;
     media::prove(&world, &mut book).await;
+    members::prove(&world, &mut book).await;
     moderation::prove(&world, &mut book).await;
     applications::prove(&world, &mut book).await;
     guilds::prove(&world, &mut book).await;

@@ -2,11 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Book, Proof, World};
+use super::{Book, NOTHING, Proof, World};
 use crate::world::{permission, text};
-
-/// Nobody's id.
-const NOTHING: &str = "100000000000000001";
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     channels(world, book).await;

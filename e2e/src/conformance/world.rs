@@ -187,6 +187,17 @@ impl World {
     pub async fn newcomer(&self) -> Account {
         human_at(&Rest::new(&self.origin), "newcomer").await
     }
+
+    /// A newcomer who has just come into the guild.
+    pub async fn guest(&self) -> Account {
+        let guest = self.newcomer().await;
+        let guild = Guild {
+            id: self.guild.id.clone(),
+            channel: self.guild.lobby.clone(),
+        };
+        self.owner.account.invite(&guild, &guest).await;
+        guest
+    }
 }
 
 async fn make_place(owner: &Account, member: &Account, bot: &Account) -> Place {

@@ -6,11 +6,8 @@ mod voice;
 
 use serde_json::{Value, json};
 
-use super::{Book, Proof, World};
+use super::{Book, NOTHING, Proof, World};
 use crate::world::{random_word, text};
-
-/// Nobody's id.
-const NOTHING: &str = "100000000000000001";
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     guilds(world, book).await;

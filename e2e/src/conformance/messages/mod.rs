@@ -6,11 +6,8 @@ mod webhooks;
 
 use serde_json::{Value, json};
 
-use super::{Book, Proof, World};
+use super::{Book, NOTHING, Proof, World};
 use crate::world::text;
-
-/// Nobody's message, channel, user.
-const NOTHING: &str = "100000000000000001";
 
 /// An id of a body; ids rise with time.
 fn number(id: &Value) -> Option<u64> {
