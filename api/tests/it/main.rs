@@ -33,6 +33,7 @@ mod mails;
 mod media;
 mod members;
 mod message_parts;
+mod message_writer;
 mod messages;
 mod mfa;
 mod oauth2;
