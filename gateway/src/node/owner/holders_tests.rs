@@ -1,12 +1,12 @@
 //! Whom events of private threads, and those for who holds a permission, reach as listeners and
 //! holders come and go.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use guildhall_shared::{
     Permissions,
-    envelope::{Durability, Envelope, Scope, Visibility},
-    gateway::{EventKind, Intents},
+    envelope::Scope,
+    gateway::EventKind,
     permissions::{Overwrite, OverwriteKind},
 };
 use serde_json::json;
@@ -15,7 +15,7 @@ use super::{
     holders::Holders,
     realm::Realm,
     realm_tests::{
-        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member, role,
+        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, apply, channel, hall, id, member, resolved, role,
     },
 };
 
@@ -25,24 +25,7 @@ fn heard_in_thread(realm: &Realm, inside: u64) -> Vec<u64> {
         parent: id(OPEN),
         members: vec![id(inside)],
     };
-    heard(realm, scope)
-}
-
-fn heard(realm: &Realm, scope: Scope) -> Vec<u64> {
-    let event = Arc::new(Envelope {
-        realm: id(HALL),
-        durability: Durability::Ephemeral,
-        kind: EventKind::TypingStart,
-        vis: Visibility::of(scope, Intents::GUILDS),
-        at_ms: 0,
-        trace: 0,
-        body: "{}".into(),
-        alt: None,
-    });
-    match &realm.resolve(&event).vis.scope {
-        Scope::Users(users) => users.iter().map(|user| user.get()).collect(),
-        scope => panic!("no edge computes permissions: {scope:?}"),
-    }
+    resolved(realm, scope)
 }
 
 /// [`hall`] with a hundred members more, who listen.
@@ -133,15 +116,15 @@ fn what_is_for_a_permission_reaches_who_comes_to_hold_it() {
         any_of: Permissions::VIEW_AUDIT_LOG,
         channel: None,
     };
-    assert_eq!(heard(&realm, audit_log()), [OWNER]);
+    assert_eq!(resolved(&realm, audit_log()), [OWNER]);
     let role = json!({"role": role(MODS, Permissions::VIEW_AUDIT_LOG)});
     apply(&mut realm, EventKind::GuildRoleUpdate, &role);
-    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD]);
+    assert_eq!(resolved(&realm, audit_log()), [OWNER, MOD]);
     let update = json!({"user": {"id": "1007"}, "roles": [MODS.to_string()]});
     apply(&mut realm, EventKind::GuildMemberUpdate, &update);
-    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD, 1007]);
+    assert_eq!(resolved(&realm, audit_log()), [OWNER, MOD, 1007]);
     // Not who has lost it since.
     let update = json!({"user": {"id": "1007"}, "roles": []});
     apply(&mut realm, EventKind::GuildMemberUpdate, &update);
-    assert_eq!(heard(&realm, audit_log()), [OWNER, MOD]);
+    assert_eq!(resolved(&realm, audit_log()), [OWNER, MOD]);
 }

@@ -200,16 +200,14 @@ fn events_are_shown_while_they_are_open_to_those_who_see_their_channel() {
     };
     assert_eq!((names(&realm, OWNER), names(&realm, ALICE)), (1, 1));
     let update = EventKind::GuildScheduledEventUpdate;
-    let vis = in_channel(STAFF, intents);
-    let effects = apply_vis(&mut realm, update, vis, &event(Some(STAFF), 2));
-    assert_eq!(
-        told(&effects),
-        [
-            "GUILD_SCHEDULED_EVENT_DELETE to [12]",
-            "GUILD_SCHEDULED_EVENT_UPDATE"
-        ]
-    );
-    assert_eq!((names(&realm, OWNER), names(&realm, ALICE)), (1, 0));
+    let hide = |realm: &mut Realm| {
+        let vis = in_channel(STAFF, intents);
+        let effects = apply_vis(realm, update, vis, &event(Some(STAFF), 2));
+        let gone = "GUILD_SCHEDULED_EVENT_DELETE to [12]";
+        assert_eq!(told(&effects), [gone, "GUILD_SCHEDULED_EVENT_UPDATE"]);
+        assert_eq!((names(realm, OWNER), names(realm, ALICE)), (1, 0));
+    };
+    hide(&mut realm);
     apply_vis(
         &mut realm,
         update,
@@ -218,16 +216,7 @@ fn events_are_shown_while_they_are_open_to_those_who_see_their_channel() {
     );
     assert_eq!(names(&realm, ALICE), 1);
     // From elsewhere, where all saw it, into a channel that is hidden from some.
-    let vis = in_channel(STAFF, intents);
-    let effects = apply_vis(&mut realm, update, vis, &event(Some(STAFF), 2));
-    assert_eq!(
-        told(&effects),
-        [
-            "GUILD_SCHEDULED_EVENT_DELETE to [12]",
-            "GUILD_SCHEDULED_EVENT_UPDATE"
-        ]
-    );
-    assert_eq!((names(&realm, OWNER), names(&realm, ALICE)), (1, 0));
+    hide(&mut realm);
     apply_vis(
         &mut realm,
         update,

@@ -214,6 +214,24 @@ fn views(effects: &[Effect]) -> Vec<&ViewChange> {
         .collect()
 }
 
+/// The users an event of this scope is for, in the order in which they are named.
+pub(super) fn resolved(realm: &Realm, scope: Scope) -> Vec<u64> {
+    let event = Arc::new(Envelope {
+        realm: id(HALL),
+        durability: Durability::Ephemeral,
+        kind: EventKind::MessageCreate,
+        vis: Visibility::of(scope, Intents::GUILDS),
+        at_ms: 0,
+        trace: 0,
+        body: "{}".into(),
+        alt: None,
+    });
+    match &realm.resolve(&event).vis.scope {
+        Scope::Users(users) => users.iter().map(|user| user.get()).collect(),
+        scope => panic!("no edge computes permissions: {scope:?}"),
+    }
+}
+
 /// What an edge believes, kept up only by the views it is sent.
 struct Believed {
     channels: BTreeMap<Id<marker::Channel>, u16>,

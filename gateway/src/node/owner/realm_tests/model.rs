@@ -296,24 +296,6 @@ fn heard(effects: &[Effect], at: EdgeId, user: u64) -> Vec<String> {
     heard.collect()
 }
 
-/// The users an event of this scope is for, in the order in which they are named.
-fn resolved(realm: &Realm, scope: Scope) -> Vec<u64> {
-    let event = Arc::new(Envelope {
-        realm: id(HALL),
-        durability: Durability::Ephemeral,
-        kind: EventKind::MessageCreate,
-        vis: Visibility::of(scope, Intents::GUILDS),
-        at_ms: 0,
-        trace: 0,
-        body: "{}".into(),
-        alt: None,
-    });
-    match &realm.resolve(&event).vis.scope {
-        Scope::Users(users) => users.iter().map(|user| user.get()).collect(),
-        scope => panic!("no edge computes permissions: {scope:?}"),
-    }
-}
-
 proptest! {
     /// Whoever is asked one by one, by the permissions alone, has seen and sees the same, hears
     /// the same of each change, and gets the same events that are for those who may.
