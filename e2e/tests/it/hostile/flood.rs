@@ -5,11 +5,8 @@ use std::time::Duration;
 use e2e::{
     client::{self, connect_tcp},
     cluster::{Options, Use},
-    ledger,
 };
 use rand::RngExt;
-use reqwest::Method;
-use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -189,7 +186,6 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
     })
     .await;
     let witness = Witness::new(&cluster).await;
-    let (owner, guild) = (&witness.owner, &witness.guild);
     let before = cluster.gateways[0].server.memory_bytes().unwrap();
 
     let mut stalled = Vec::new();
@@ -201,7 +197,7 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
             upgrade: websocket\r\nsec-websocket-version: 13\r\n\
             sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         let mut bytes = upgrade.as_bytes().to_vec();
-        let identify = client::identify(&owner.token, None, None).to_string();
+        let identify = client::identify(&witness.owner.token, None, None).to_string();
         frame(&mut bytes, 0x81, identify.as_bytes(), true);
         stream.write_all(&bytes).await.unwrap();
         // Reads until it is logged in, then never again.
@@ -218,32 +214,8 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
         stalled.push(stream);
     }
 
-    // Four bytes per character: 8 KB each, 5 MB in all, more than a queue and the kernel hold.
-    let flood = "🦀".repeat(1990);
-    let path = format!("/channels/{}/messages", guild.channel);
-    let tasks: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let (rest, path, flood) = (owner.rest.clone(), path.clone(), flood.clone());
-            tokio::spawn(async move {
-                for number in 0..EACH {
-                    let content = format!("{writer}.{number} {flood}");
-                    let form = json!({"content": content});
-                    rest.try_call(Method::POST, &path, Some(&form))
-                        .await
-                        .unwrap()
-                        .ok();
-                }
-            })
-        })
-        .collect();
-    for task in tasks {
-        task.await.unwrap();
-    }
-    let db = cluster.db().await.unwrap();
-    let stored = ledger::stored(&db, &guild.id).await.unwrap();
-    let stored = &stored[&guild.channel];
-    assert_eq!(stored.len(), WRITERS * EACH);
-    ledger::assert_received("witness", &witness.session, &guild.channel, stored, true).await;
+    // 5 MB in all, more than a queue and the kernel hold.
+    witness.is_flooded(&cluster, WRITERS, EACH).await;
 
     let after = cluster.gateways[0].server.memory_bytes().unwrap();
     assert!(

@@ -11,9 +11,12 @@ mod stalled;
 use e2e::{
     client::{Client, End},
     cluster::{Cluster, Options, Shared},
+    ledger,
     session::Session,
     world::{self, Account, Guild, INTENTS},
 };
+use reqwest::Method;
+use serde_json::json;
 
 static CLUSTER: Shared = Shared::new(Options {
     apis: 1,
@@ -42,6 +45,35 @@ impl Witness {
             session,
             pids: pids(cluster),
         }
+    }
+
+    /// So many writers at once send so many messages of 8 KB each: all are stored, and the session
+    /// gets them all.
+    async fn is_flooded(&self, cluster: &Cluster, writers: usize, each: usize) {
+        let channel = &self.guild.channel;
+        let path = format!("/channels/{channel}/messages");
+        // Four bytes per character.
+        let flood = "🦀".repeat(1990);
+        let tasks: Vec<_> = (0..writers)
+            .map(|writer| {
+                let (rest, path, flood) = (self.owner.rest.clone(), path.clone(), flood.clone());
+                tokio::spawn(async move {
+                    for number in 0..each {
+                        let form = json!({"content": format!("{writer}.{number} {flood}")});
+                        let reply = rest.try_call(Method::POST, &path, Some(&form)).await;
+                        reply.unwrap().ok();
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let db = cluster.db().await.unwrap();
+        let stored = ledger::stored(&db, &self.guild.id).await.unwrap();
+        let stored = &stored[channel];
+        assert_eq!(stored.len(), writers * each);
+        ledger::assert_received("witness", &self.session, channel, stored, true).await;
     }
 
     /// The processes live, never panicked, and the session still gets its messages.

@@ -4,10 +4,7 @@
 use e2e::{
     client,
     cluster::{Options, Use},
-    ledger,
 };
-use reqwest::Method;
-use serde_json::json;
 
 use super::{
     Witness,
@@ -44,11 +41,10 @@ async fn memory_stays_within_its_budget_with_all_clients_stalled() {
     })
     .await;
     let witness = Witness::new(&cluster).await;
-    let (owner, guild) = (&witness.owner, &witness.guild);
     let address = cluster.gateways[0].addr;
     let before = cluster.gateways[0].server.memory_bytes().unwrap();
 
-    let identify = client::identify(&owner.token, None, None).to_string();
+    let identify = client::identify(&witness.owner.token, None, None).to_string();
     let mut stalled = Vec::new();
     for _ in 0..SESSIONS {
         let mut client = Raw::connect_from("127.0.0.1", address).await;
@@ -70,29 +66,7 @@ async fn memory_stays_within_its_budget_with_all_clients_stalled() {
         stalled.extend([handshake, frame, pinging]);
     }
 
-    // Four bytes per character.
-    let flood = "🦀".repeat(1990);
-    let path = format!("/channels/{}/messages", guild.channel);
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| {
-            let (rest, path, flood) = (owner.rest.clone(), path.clone(), flood.clone());
-            tokio::spawn(async move {
-                for number in 0..EACH {
-                    let form = json!({"content": format!("{writer}.{number} {flood}")});
-                    let reply = rest.try_call(Method::POST, &path, Some(&form)).await;
-                    reply.unwrap().ok();
-                }
-            })
-        })
-        .collect();
-    for writer in writers {
-        writer.await.unwrap();
-    }
-    let db = cluster.db().await.unwrap();
-    let stored = ledger::stored(&db, &guild.id).await.unwrap();
-    let stored = &stored[&guild.channel];
-    assert_eq!(stored.len(), WRITERS * EACH);
-    ledger::assert_received("witness", &witness.session, &guild.channel, stored, true).await;
+    witness.is_flooded(&cluster, WRITERS, EACH).await;
 
     let after = cluster.gateways[0].server.memory_bytes().unwrap();
     assert!(
