@@ -13,7 +13,6 @@ use guildhall_shared::{
     permissions::OverwriteKind,
 };
 use guildhall_store::account::UserRow;
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use time::OffsetDateTime;
@@ -552,7 +551,7 @@ async fn create_guild_template(
     let needed = Permissions::MANAGE_GUILD;
     access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
     let snapshot = now(&mut tx, guild_id).await?;
-    let code = random_code();
+    let code = super::random_code(CODE_LENGTH);
     let description = body.description.map(|text| super::clean(&text));
     let made = sqlx::query!(
         "insert into guild_template (code, guild_id, creator_id, name, description, snapshot)
@@ -572,13 +571,6 @@ async fn create_guild_template(
     let template = of_guild(&mut tx, guild_id, &code).await?;
     tx.commit().await?;
     Ok(Json(template))
-}
-
-fn random_code() -> String {
-    const LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    let mut rng = rand::rng();
-    let letter = |_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]);
-    (0..CODE_LENGTH).map(letter).collect()
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]

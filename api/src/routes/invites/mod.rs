@@ -17,7 +17,6 @@ use guildhall_store::{
     ids_to_db,
     scheduled_events::{Which, scheduled_events},
 };
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
 use time::{Duration, OffsetDateTime};
@@ -46,6 +45,7 @@ use crate::{
 };
 
 const INVITES_MAX: i64 = 1000;
+/// 47 bits: not to be guessed, and one of two invites in a million billion the same.
 const CODE_LENGTH: usize = 8;
 /// What `target_type` says.
 const STREAM: u8 = 1;
@@ -318,7 +318,7 @@ async fn insert(
     guild_id: Id<Guild>,
     new: &New,
 ) -> Result<(Invite, Envelope)> {
-    let code = random_code();
+    let code = super::random_code(CODE_LENGTH);
     let created_at = OffsetDateTime::now_utc();
     let age = Duration::seconds(i64::from(new.max_age));
     let expires_at = (new.max_age > 0).then(|| created_at + age);
@@ -431,14 +431,6 @@ fn visibility(channel: Id<Channel>) -> Visibility {
         channel: Some(channel),
     };
     Visibility::of(scope, Intents::GUILD_INVITES)
-}
-
-/// 47 bits: not to be guessed, and one of two invites in a million billion the same.
-fn random_code() -> String {
-    const LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";
-    let mut rng = rand::rng();
-    let letter = |_| char::from(LETTERS[rng.random_range(0..LETTERS.len())]);
-    (0..CODE_LENGTH).map(letter).collect()
 }
 
 /// Errors: 10003, 50001, 50013.

@@ -21,7 +21,6 @@ use guildhall_shared::{
     model::{AuditAction, ChannelKind, User, present},
 };
 use guildhall_store::account::UserRow;
-use rand::{RngExt, distr::Alphanumeric};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
@@ -403,7 +402,7 @@ async fn create_webhook(
         creator: Some(user.id),
         name: super::clean(new.name.as_deref().unwrap_or_default()),
         avatar,
-        token: Some(new_token()),
+        token: Some(super::random_code(TOKEN_LENGTH)),
         application: user.account.application.map(|(application, _)| application),
         source_guild: None,
         source_channel: None,
@@ -441,14 +440,6 @@ async fn store_avatar(
             .map(Some),
         None => Ok(None),
     }
-}
-
-fn new_token() -> String {
-    rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(TOKEN_LENGTH)
-        .map(char::from)
-        .collect()
 }
 
 /// Stores a new webhook; the guild's head is locked. Errors: 30007, 30058.
