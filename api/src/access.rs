@@ -86,12 +86,7 @@ impl GuildAccess {
 
     /// Guild-level permissions of another member.
     pub(crate) fn base_of_member(&self, user: Id<User>, member: &Member) -> Permissions {
-        self.base_of(MemberAccess {
-            user,
-            is_owner: user == self.owner,
-            roles: &member.roles,
-            communication_disabled_until: member.silenced_until(),
-        })
+        self.base_of(self.access_of(user, member))
     }
 
     /// Guild-level permissions, a quarantine apart: who is in one may still take a better name.
@@ -192,11 +187,16 @@ impl GuildAccess {
 
     /// What the computation needs to know of the caller.
     pub(crate) fn access(&self) -> MemberAccess<'_> {
+        self.access_of(self.user, &self.member)
+    }
+
+    /// The same of another member.
+    pub(crate) fn access_of<'a>(&self, user: Id<User>, member: &'a Member) -> MemberAccess<'a> {
         MemberAccess {
-            user: self.user,
-            is_owner: self.is_owner(),
-            roles: &self.member.roles,
-            communication_disabled_until: self.member.silenced_until(),
+            user,
+            is_owner: user == self.owner,
+            roles: &member.roles,
+            communication_disabled_until: member.silenced_until(),
         }
     }
 }

@@ -36,6 +36,26 @@ pub(crate) struct File {
     pub(crate) height: Option<u32>,
 }
 
+struct FileRow {
+    path: String,
+    content_type: String,
+    size: i64,
+    width: Option<i32>,
+    height: Option<i32>,
+}
+
+impl From<FileRow> for File {
+    fn from(row: FileRow) -> Self {
+        Self {
+            path: row.path,
+            content_type: row.content_type,
+            size: row.size as u64,
+            width: row.width.map(|width| width as u32),
+            height: row.height.map(|height| height as u32),
+        }
+    }
+}
+
 impl From<object_store::Error> for Error {
     fn from(error: object_store::Error) -> Self {
         tracing::warn!(%error, "the object store failed");
@@ -100,20 +120,15 @@ impl Media {
 
     /// A file that may be shown; `None` if there is none, or it is about to go.
     pub(crate) async fn find(&self, path: &str) -> Result<Option<File>> {
-        let row = sqlx::query!(
+        let row = sqlx::query_as!(
+            FileRow,
             "select path, content_type, size, width, height from media_file
              where path = $1 and (uses > 0 or collect_at > now())",
             path,
         )
         .fetch_optional(&self.db)
         .await?;
-        Ok(row.map(|row| File {
-            path: row.path,
-            content_type: row.content_type,
-            size: row.size as u64,
-            width: row.width.map(|width| width as u32),
-            height: row.height.map(|height| height as u32),
-        }))
+        Ok(row.map(File::from))
     }
 
     /// Whether some row shows it.
@@ -126,7 +141,8 @@ impl Media {
 
     /// Renews the lease of an unused file. `None` if there is none, or a row shows it already.
     pub(crate) async fn renew(&self, path: &str) -> Result<Option<File>> {
-        let row = sqlx::query!(
+        let row = sqlx::query_as!(
+            FileRow,
             "update media_file set collect_at = now() + $2::float8 * interval '1 second'
              where path = $1 and uses = 0 and collect_at > now()
              returning path, content_type, size, width, height",
@@ -135,13 +151,7 @@ impl Media {
         )
         .fetch_optional(&self.db)
         .await?;
-        Ok(row.map(|row| File {
-            path: row.path,
-            content_type: row.content_type,
-            size: row.size as u64,
-            width: row.width.map(|width| width as u32),
-            height: row.height.map(|height| height as u32),
-        }))
+        Ok(row.map(File::from))
     }
 
     /// Puts a file into an upload slot. What was in it before goes soon, unless a row shows it.
@@ -176,7 +186,8 @@ impl Media {
     /// The newest file of an upload slot, its lease renewed. `None` if there is none, or the slot
     /// is spent.
     pub(crate) async fn claim(&self, slot: Id<Attachment>) -> Result<Option<File>> {
-        let row = sqlx::query!(
+        let row = sqlx::query_as!(
+            FileRow,
             "update media_file set collect_at = now() + $2::float8 * interval '1 second'
              where path = (
                  select path from media_file where slot = $1 and collect_at > now()
@@ -190,13 +201,7 @@ impl Media {
         )
         .fetch_optional(&self.db)
         .await?;
-        Ok(row.map(|row| File {
-            path: row.path,
-            content_type: row.content_type,
-            size: row.size as u64,
-            width: row.width.map(|width| width as u32),
-            height: row.height.map(|height| height as u32),
-        }))
+        Ok(row.map(File::from))
     }
 
     /// A whole file, for files that are known to be small.

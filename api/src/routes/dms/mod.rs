@@ -16,7 +16,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Realm},
-    model::{ChannelKind, MessageKind, PrivateChannel},
+    model::{ChannelKind, MessageKind, PrivateChannel, RelationshipKind},
 };
 use guildhall_store::{ids_from_db, private};
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::recipients::leave_group;
-use super::{channels::ChannelFields, messages};
+use super::{channels::ChannelFields, messages, relationships};
 use crate::{
     access::{self, Place, PrivateAccess},
     app::App,
@@ -309,18 +309,9 @@ async fn require_friends(
     a: Id<marker::User>,
     b: Id<marker::User>,
 ) -> Result<()> {
-    const FRIEND: i16 = 1;
-    let kind = sqlx::query_scalar!(
-        "select kind from relationship where user_id = $1 and other_id = $2",
-        a.to_db(),
-        b.to_db(),
-    )
-    .fetch_optional(db)
-    .await?;
-    if kind == Some(FRIEND) {
-        Ok(())
-    } else {
-        Err(ErrorCode::InvalidRecipients.into())
+    match relationships::are_friends(db, a, b).await? {
+        true => Ok(()),
+        false => Err(ErrorCode::InvalidRecipients.into()),
     }
 }
 
@@ -338,8 +329,6 @@ pub(crate) async fn make_ready(
 ) -> Result<bool> {
     let mut db = app.db.acquire().await?;
     if let Some(other) = access.other() {
-        const FRIEND: i16 = 1;
-        const BLOCKED: i16 = 2;
         let row = sqlx::query!(
             r#"select exists(select from relationship r where r.kind = $3
                         and ((r.user_id, r.other_id) = ($1, $2)
@@ -355,8 +344,8 @@ pub(crate) async fn make_ready(
                                          ::timestamptz, '-infinity') <= now()) as "share!""#,
             user.id.to_db(),
             other.user.to_db(),
-            BLOCKED,
-            FRIEND,
+            i16::from(u8::from(RelationshipKind::Blocked)),
+            i16::from(u8::from(RelationshipKind::Friend)),
         )
         .fetch_one(&mut *db)
         .await?;

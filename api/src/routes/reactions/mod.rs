@@ -13,7 +13,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{Channel, Guild, Message, User},
-    model::{self, Member, PartialEmoji, Reaction, ReactionCounts},
+    model::{self, Member, PartialEmoji, Reaction, ReactionCounts, RelationshipKind},
 };
 use guildhall_store::account::UserRow;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,10 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
     form::{Fault, FormErrors},
-    routes::messages::{Topic, tell_in},
+    routes::{
+        messages::{Topic, tell_in},
+        relationships,
+    },
 };
 
 /// Different emojis on one message.
@@ -118,7 +121,7 @@ async fn add_my_message_reaction(
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     place.require_unarchived()?;
     let author = message_author(&mut *tx, channel_id, message_id).await?;
-    check_not_blocked(&mut *tx, author, user.id).await?;
+    check_not_blocked(&mut tx, author, user.id).await?;
     let key = emoji.key();
     let shown = match shown(&mut *tx, channel_id, message_id, &key).await? {
         Some(shown) => shown,
@@ -200,21 +203,10 @@ async fn message_author(
 }
 
 /// Errors: 90001 if the message's author has blocked the user.
-async fn check_not_blocked(
-    db: impl PgExecutor<'_>,
-    author: Id<User>,
-    user: Id<User>,
-) -> Result<()> {
-    let blocked = sqlx::query!(
-        "select from relationship where user_id = $1 and other_id = $2 and kind = 2",
-        author.to_db(),
-        user.to_db(),
-    )
-    .fetch_optional(db)
-    .await?;
-    match blocked {
-        Some(_) => Err(ErrorCode::ReactionBlocked.into()),
-        None => Ok(()),
+async fn check_not_blocked(db: &mut PgConnection, author: Id<User>, user: Id<User>) -> Result<()> {
+    match relationships::kind(db, author, user).await? {
+        Some(RelationshipKind::Blocked) => Err(ErrorCode::ReactionBlocked.into()),
+        _ => Ok(()),
     }
 }
 

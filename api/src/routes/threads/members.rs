@@ -8,6 +8,7 @@ use guildhall_shared::{
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
     model::{ChannelKind, Member, MessageKind, Thread, ThreadMember, present},
+    permissions::{self, ChannelClass},
 };
 use guildhall_store::thread::{self, Whose};
 use serde::{Deserialize, Serialize};
@@ -250,21 +251,15 @@ pub(super) async fn add_thread_member(
     let member = guildhall_store::guild::member(&mut *tx, guild, user_id)
         .await?
         .ok_or(ErrorCode::UnknownMember)?;
-    let base = access.guild.base_of_member(user_id, &member);
-    let sees = guildhall_shared::permissions::in_channel(
-        base,
+    let held = permissions::in_channel(
+        access.guild.base_of_member(user_id, &member),
         guild,
-        guildhall_shared::permissions::MemberAccess {
-            user: user_id,
-            is_owner: user_id == access.guild.owner,
-            roles: &member.roles,
-            communication_disabled_until: member.silenced_until(),
-        },
+        access.guild.access_of(user_id, &member),
         &access.parent.permission_overwrites,
-        guildhall_shared::permissions::ChannelClass::Thread,
+        ChannelClass::Thread,
         Timestamp::now(),
     );
-    if !sees.contains(Permissions::VIEW_CHANNEL) {
+    if !held.contains(Permissions::VIEW_CHANNEL) {
         return Err(ErrorCode::MissingAccess.into());
     }
     let mut told = admit(&mut tx, channel_id, guild, user_id, &member).await?;
