@@ -1,8 +1,9 @@
 //! Postgres rows as the wire's types, the queries that several processes ask, and their pools of
 //! connections.
 //!
-//! Only reads, but for what both the API and the gateways write: the event log and voice
-//! states; and which temporary members gateways see. Never decides what somebody may see or do, except who may enter a voice channel.
+//! Only reads, but for what both the API and the gateways write, the event log and voice states,
+//! and for when a gateway last saw a temporary member. Never decides what somebody may see or do,
+//! except who may enter a voice channel.
 
 pub mod account;
 pub mod events;
