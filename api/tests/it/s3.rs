@@ -120,6 +120,13 @@ impl S3 {
         let found = self.door.shut.iter().find(|(of, _)| *of == method);
         found.unwrap().1.store(shut, Ordering::SeqCst);
     }
+
+    /// [`Self::shut`] to whatever removes objects.
+    fn shut_removals(&self, shut: bool) {
+        for method in [Method::POST, Method::DELETE] {
+            self.shut(method, shut);
+        }
+    }
 }
 
 /// Carries a request out as it came (it is signed), and its answer back if the door is open.
@@ -160,11 +167,25 @@ fn upload(name: &str, bytes: Vec<u8>) -> Form {
     Form::new().part("files[0]", Part::bytes(bytes).file_name(name.to_owned()))
 }
 
+/// A process whose files are in `s3`, and somebody with a guild.
+async fn hall(db: PgPool, s3: &S3) -> (TestApp, TestUser, TestGuild) {
+    let app = TestApp::with(db, |config| s3.configure(config)).await;
+    let alice = app.user("alice").await;
+    let guild = app.guild(&alice, "Hall").await;
+    (app, alice, guild)
+}
+
 async fn send(app: &TestApp, user: &TestUser, guild: TestGuild, form: Form) -> Value {
     let path = format!("/channels/{}/messages", guild.general);
     let request = app.request(Method::POST, &path).multipart(form);
     let request = request.header("authorization", &user.authorization);
     app.send(request).await.expect(200)
+}
+
+async fn delete(app: &TestApp, user: &TestUser, guild: TestGuild, message: &Value) {
+    let id = message["id"].as_str().unwrap();
+    let path = format!("/channels/{}/messages/{id}", guild.general);
+    app.delete(user, &path).await.expect(204);
 }
 
 /// Path and query of an attachment's address.
@@ -176,9 +197,7 @@ fn path_of(message: &Value) -> &str {
 #[sqlx::test(migrations = "../migrations")]
 async fn files_live_in_s3_from_upload_to_collection(db: PgPool) {
     let s3 = S3::start().await;
-    let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (app, alice, guild) = hall(db, &s3).await;
     // One piece, and several: above 5 MiB the upload has parts.
     let small = b"a small file".to_vec();
     let large: Vec<u8> = (0..12_u32 << 20).map(|byte| (byte % 251) as u8).collect();
@@ -206,9 +225,7 @@ async fn files_live_in_s3_from_upload_to_collection(db: PgPool) {
     assert_eq!((app.files().await, s3.objects()), ((3, 0), 3));
 
     for message in [&first, &second] {
-        let id = message["id"].as_str().unwrap();
-        let path = format!("/channels/{}/messages/{id}", guild.general);
-        app.delete(&alice, &path).await.expect(204);
+        delete(&app, &alice, guild, message).await;
     }
     app.collect().await;
     assert_eq!((app.files().await, s3.objects()), ((1, 0), 1));
@@ -218,9 +235,7 @@ async fn files_live_in_s3_from_upload_to_collection(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_service_that_is_away_costs_a_503_and_leaves_nothing(db: PgPool) {
     let mut s3 = S3::start().await;
-    let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (app, alice, guild) = hall(db, &s3).await;
     let kept = send(&app, &alice, guild, upload("a.txt", b"kept".to_vec())).await;
     s3.service.kill().await.unwrap();
     let path = format!("/channels/{}/messages", guild.general);
@@ -287,9 +302,7 @@ fn url(text: &str) -> reqwest::Url {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_process_killed_between_file_and_row_leaves_no_orphan(db: PgPool) {
     let s3 = S3::start().await;
-    let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (app, alice, guild) = hall(db, &s3).await;
     let (mut process, origin) = process(&app, &s3).await;
 
     // The file is stored, and the process dies before it hears of that.
@@ -318,17 +331,11 @@ async fn a_process_killed_between_file_and_row_leaves_no_orphan(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_collection_cut_off_between_file_and_row_is_made_up_for(db: PgPool) {
     let s3 = S3::start().await;
-    let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (app, alice, guild) = hall(db, &s3).await;
     let message = send(&app, &alice, guild, upload("a.txt", b"soon gone".to_vec())).await;
-    let id = message["id"].as_str().unwrap();
-    let path = format!("/channels/{}/messages/{id}", guild.general);
-    app.delete(&alice, &path).await.expect(204);
+    delete(&app, &alice, guild, &message).await;
 
-    for method in [Method::POST, Method::DELETE] {
-        s3.shut(method, true);
-    }
+    s3.shut_removals(true);
     let collecting = tokio::spawn({
         let app = app.app.clone();
         async move { app.collect_files().await }
@@ -339,9 +346,7 @@ async fn a_collection_cut_off_between_file_and_row_is_made_up_for(db: PgPool) {
     // The file is gone and its row is not: nobody is shown it, and the next round ends it.
     assert_eq!((app.files().await, s3.objects()), ((0, 1), 0));
     assert_eq!(app.fetch(path_of(&message)).await.status(), 404);
-    for method in [Method::POST, Method::DELETE] {
-        s3.shut(method, false);
-    }
+    s3.shut_removals(false);
     app.collect().await;
     assert_eq!((app.files().await, s3.objects()), ((0, 0), 0));
 }
@@ -349,24 +354,16 @@ async fn a_collection_cut_off_between_file_and_row_is_made_up_for(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_collection_waits_no_longer_than_its_locks_hold(db: PgPool) {
     let s3 = S3::start().await;
-    let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (app, alice, guild) = hall(db, &s3).await;
     let message = send(&app, &alice, guild, upload("a.txt", b"soon gone".to_vec())).await;
-    let id = message["id"].as_str().unwrap();
-    let path = format!("/channels/{}/messages/{id}", guild.general);
-    app.delete(&alice, &path).await.expect(204);
+    delete(&app, &alice, guild, &message).await;
 
-    for method in [Method::POST, Method::DELETE] {
-        s3.shut(method, true);
-    }
+    s3.shut_removals(true);
     let five_seconds = std::time::Duration::from_secs(5);
     let collected = tokio::time::timeout(five_seconds, app.app.collect_files()).await;
     collected.expect("nobody waits for the answer").unwrap();
     assert_eq!(app.files().await, (0, 1));
-    for method in [Method::POST, Method::DELETE] {
-        s3.shut(method, false);
-    }
+    s3.shut_removals(false);
     app.collect().await;
     assert_eq!((app.files().await, s3.objects()), ((0, 0), 0));
 }
