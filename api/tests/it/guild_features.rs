@@ -7,15 +7,8 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, hall},
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guild_is_made_with_its_roles_and_channels(db: PgPool) {

@@ -443,6 +443,15 @@ impl TestApp {
     }
 }
 
+/// Alice, and Bob as a member of her guild.
+pub(crate) async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let hall = app.guild(&alice, "Hall").await;
+    app.join(&bob, hall).await;
+    (alice, bob, hall)
+}
+
 /// Two connections, for which requests wait no longer than those of a process do.
 pub(crate) async fn two_connections(options: PgPoolOptions, connect: PgConnectOptions) -> PgPool {
     let options = options.max_connections(2);

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
-    harness::TestApp,
-    messages::{hall, path, send},
+    harness::{TestApp, hall},
+    messages::{path, send},
 };
 
 #[sqlx::test(migrations = "../migrations")]

@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, hall},
     log,
 };
 
@@ -30,14 +30,6 @@ pub(crate) async fn send(
 ) -> Value {
     let body = json!({ "content": content });
     app.post(user, &path(channel), body).await.expect(200)
-}
-
-pub(crate) async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
 }
 
 async fn set_overwrite(app: &TestApp, guild: TestGuild, by: &TestUser, deny: Permissions) {

@@ -4,17 +4,9 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, hall},
     log,
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 fn poll(multiple: bool) -> Value {
     json!({ "poll": {

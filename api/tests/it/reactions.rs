@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{self, TestApp, TestGuild, TestUser},
     log,
     media::{data_uri, png},
 };
@@ -20,10 +20,7 @@ const HEART: &str = "%E2%9D%A4%EF%B8%8F";
 
 /// Alice owns the guild, bob is a member; a message of alice.
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild, String) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = harness::hall(app).await;
     let path = format!("/channels/{}/messages", hall.general);
     let sent = app.post(&alice, &path, json!({ "content": "hi" })).await;
     let id = sent.expect(200)["id"].as_str().unwrap().to_owned();

@@ -3,15 +3,12 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{self, TestApp, TestGuild, TestUser},
     log,
 };
 
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild, Vec<String>) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = harness::hall(app).await;
     let path = format!("/channels/{}/messages", hall.general);
     let mut sent = Vec::new();
     for content in ["one", "two"] {

@@ -8,16 +8,9 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, hall},
     log,
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 /// Counted from one moment for all tests, so that equal hours are equal times.
 fn in_hours(hours: i64) -> Timestamp {

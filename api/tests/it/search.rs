@@ -7,16 +7,8 @@ use sqlx::{
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser, two_connections},
+    harness::{TestApp, TestGuild, TestUser, hall, two_connections},
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 async fn send(app: &TestApp, user: &TestUser, hall: TestGuild, body: Value) -> Value {
     let path = format!("/channels/{}/messages", hall.general);

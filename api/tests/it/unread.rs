@@ -4,7 +4,7 @@ use guildhall_store::read_state;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{TestApp, TestGuild, TestUser};
+use crate::harness::{self, TestApp, TestGuild, TestUser};
 
 /// Calls per channel, as the user's READY would have them before anything is hidden.
 async fn unread(app: &TestApp, user: &TestUser) -> Vec<(u64, u32)> {
@@ -27,10 +27,7 @@ async fn ack(app: &TestApp, user: &TestUser, channel: &str, message: &str, body:
 }
 
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild, String) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = harness::hall(app).await;
     let general = hall.general.to_string();
     (alice, bob, hall, general)
 }

@@ -7,16 +7,9 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, hall},
     log,
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 async fn channel(app: &TestApp, by: &TestUser, guild: TestGuild, body: Value) -> Id<Channel> {
     let path = format!("/guilds/{}/channels", guild.id);

@@ -14,18 +14,10 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{Reply, TestApp, TestGuild, TestUser, at_once},
+    harness::{Reply, TestApp, TestGuild, TestUser, at_once, hall},
     log,
     media::png,
 };
-
-async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
-    (alice, bob, hall)
-}
 
 async fn webhook(app: &TestApp, by: &TestUser, hall: TestGuild) -> (Value, String) {
     let path = format!("/channels/{}/webhooks", hall.general);
