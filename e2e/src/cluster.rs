@@ -60,7 +60,7 @@ pub struct Options {
     pub log: Option<&'static str>,
     /// `GATEWAY_RESUME` of all gateways.
     pub resume: &'static str,
-    /// `RATE_LIMITS` of all APIs.
+    /// `RATE_LIMITS` of all APIs and gateways.
     pub rate_limits: &'static str,
     /// More than one: a Redis Cluster.
     pub redis_primaries: usize,
@@ -202,6 +202,7 @@ impl Cluster {
                 ("GATEWAY_CORES", (1 + number.min(1)).to_string()),
                 ("IDENTIFY_CONCURRENCY", "16".to_owned()),
                 ("GATEWAY_RESUME", options.resume.to_owned()),
+                ("RATE_LIMITS", options.rate_limits.to_owned()),
             ];
             let launch = launch(&node, "guildhall-gateway", &settings)?;
             gateways.push(Gateway {

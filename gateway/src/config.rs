@@ -96,6 +96,11 @@ pub struct Config {
     #[arg(long, env = "IDENTIFY_CONCURRENCY", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..))]
     pub identify_concurrency: u16,
 
+    /// Whether a person may identify only once in 5 seconds. Off is for tests; bots are limited
+    /// all the same, by IDENTIFY_CONCURRENCY.
+    #[arg(long, env = "RATE_LIMITS", value_enum, default_value_t = RateLimits::On)]
+    pub rate_limits: RateLimits,
+
     /// Postgres connections of this node.
     #[arg(long, env = "GATEWAY_DB_CONNECTIONS_MAX", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub db_connections_max: u32,
@@ -122,6 +127,13 @@ pub enum ResumeLog {
     Async,
     /// Once the log is stored.
     Sync,
+}
+
+/// Whether people who identify too often are asked to come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RateLimits {
+    On,
+    Off,
 }
 
 /// How logs are written.

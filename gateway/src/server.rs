@@ -148,6 +148,7 @@ fn start_node(
         cluster_key: config.relay_key().map_err(Error::Config)?,
         shards: config.shards,
         identify_concurrency: config.identify_concurrency,
+        rate_limits: config.rate_limits,
         db_connections_max: config.db_connections_max,
         voice: config.voice(),
         status: status.clone(),

@@ -352,6 +352,7 @@ impl Builder<'_> {
             ("RELAY_ADVERTISE", relay_proxy.addr().to_string()),
             ("GATEWAY_CORES", "2".to_owned()),
             ("IDENTIFY_CONCURRENCY", "16".to_owned()),
+            ("RATE_LIMITS", "off".to_owned()),
         ];
         settings.extend(self.broken.clone().map(|word| ("GUILDHALL_BROKEN", word)));
         let launch = self.launch(&node_id(number), program)?;

@@ -22,6 +22,15 @@ use crate::crowd;
 
 static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
+static LIMITED: Shared = Shared::new(Options {
+    rate_limits: "on",
+    ..Options::DEFAULT
+});
+
+/// Between an IDENTIFY that is told op 9 and the next one, which the clients' own rate limit
+/// counts, too.
+const IDENTIFY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Sessions of one account on both gateways.
 async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {
     let at = |gateway: usize| account.login(vec![cluster.gateways[gateway].url()], INTENTS);
@@ -196,7 +205,7 @@ pub(crate) async fn identify(
         client.send(&client::identify(&account.token, intents, shard));
         match answer_to_identify(&mut client).await {
             Some(frame) if frame.op == 0 => return Ok(client),
-            Some(_) => {}
+            Some(_) => tokio::time::sleep(IDENTIFY_PAUSE).await,
             None => return Err(client.ended().await),
         }
     }
@@ -321,7 +330,47 @@ async fn of_a_bucket_one_identifies_at_a_time_over_all_gateways() {
             break;
         }
         assert!(Instant::now() < end, "its turn never came");
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(IDENTIFY_PAUSE).await;
+    }
+}
+
+/// The same of a person, who has one bucket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_identifies_once_at_a_time_over_all_gateways() {
+    const ATTEMPTS: usize = 5;
+    let cluster = LIMITED.cluster().await;
+    let human = world::human(&cluster, "human").await;
+    let payload = client::identify(&human.token, None, None);
+    let mut refused = None;
+    for _ in 0..ATTEMPTS {
+        identify(&cluster.gateways[0].url(), &human, None)
+            .await
+            .unwrap();
+        let mut client = Client::open(&cluster.gateways[1].url()).await.unwrap();
+        client.expect_op(10).await;
+        client.send(&payload);
+        let told = answer_to_identify(&mut client).await.unwrap();
+        if told.op == 9 {
+            assert_eq!(told.d, json!(false));
+            refused = Some(client);
+            break;
+        }
+    }
+    let mut client = refused.expect("of five attempts one that comes too soon");
+    let other = world::human(&cluster, "other").await;
+    let mut free = Client::open(&cluster.gateways[1].url()).await.unwrap();
+    free.identify(&other.token, None).await;
+    let told = answer_to_identify(&mut free).await.unwrap();
+    assert_eq!(told.op, 0, "nobody else is kept waiting");
+    // They come to their turn on the same connection.
+    let end = Instant::now() + wait::NEVER;
+    loop {
+        client.send(&payload);
+        if answer_to_identify(&mut client).await.unwrap().op == 0 {
+            break;
+        }
+        assert!(Instant::now() < end, "their turn never came");
+        tokio::time::sleep(IDENTIFY_PAUSE).await;
     }
 }
 

@@ -526,33 +526,41 @@ impl Edge {
     pub(crate) async fn tend(self: Rc<Self>) {
         loop {
             sleep(TICK).await;
-            if self.more_moves.take() {
-                self.rebalance();
+            self.look_after();
+        }
+    }
+
+    /// One look.
+    fn look_after(&self) {
+        if self.more_moves.take() {
+            self.rebalance();
+        }
+        let mut out = Outgoing::new();
+        {
+            let mut state = self.state.borrow_mut();
+            self.retry(&mut state, &mut out);
+            if self.behind.take() {
+                self.subscribe_behind(&mut state, &mut out);
             }
-            let mut out = Outgoing::new();
-            {
-                let mut state = self.state.borrow_mut();
-                self.retry(&mut state, &mut out);
-                if !self.behind.take() {
-                    drop(state);
-                    self.send(out);
-                    continue;
-                }
-                let mut behind: Vec<(Id<Realm>, CoreId)> = Vec::new();
-                for (&realm, entry) in &mut state.realms {
-                    for sub in &mut entry.cores {
-                        if sub.pending.is_none() && sub.queued.is_some() {
-                            sub.stalled = false;
-                            behind.push((realm, sub.core));
-                        }
-                    }
-                }
-                for (realm, core) in behind {
-                    self.metrics.resubscriptions.inc();
-                    self.next(&mut state, realm, core, &mut out);
+        }
+        self.send(out);
+    }
+
+    /// Subscribes the cores again that had no room.
+    fn subscribe_behind(&self, state: &mut State, out: &mut Outgoing) {
+        let mut behind: Vec<(Id<Realm>, CoreId)> = Vec::new();
+        for (&realm, entry) in &mut state.realms {
+            for sub in &mut entry.cores {
+                // Also where an answer is still to come: the next subscription follows it.
+                sub.stalled = false;
+                if sub.pending.is_none() && sub.queued.is_some() {
+                    behind.push((realm, sub.core));
                 }
             }
-            self.send(out);
+        }
+        for (realm, core) in behind {
+            self.metrics.resubscriptions.inc();
+            self.next(state, realm, core, out);
         }
     }
 
@@ -848,8 +856,9 @@ impl Edge {
         if attempt >= ATTEMPTS_MAX {
             let is_served = is_served && sub.live;
             if is_served && pending.ask.from.is_none() && pending.ask.names_nobody() {
-                // The owner of before goes on; the next look tries again.
-                return;
+                // The owner of before goes on, and is asked for those who came meanwhile; the next
+                // look tries again.
+                return self.next(state, realm, core, out);
             }
             tracing::warn!(realm.id = %realm, "no owner answers");
             sub.live = false;

@@ -1,5 +1,9 @@
 //! An edge of one core, without Postgres and Redis: what its owner says is said by the test.
 
+use guildhall_shared::{
+    envelope::{Durability, Visibility},
+    gateway::{EventKind, Intents},
+};
 use guildhall_store::pool;
 use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
@@ -24,6 +28,19 @@ fn guild() -> Id<Realm> {
 
 fn id(user: u64) -> Id<User> {
     Id::new(user).unwrap()
+}
+
+fn event(seq: u64) -> Arc<Envelope> {
+    Arc::new(Envelope {
+        realm: guild(),
+        durability: Durability::Durable(Position { era: 1, seq }),
+        kind: EventKind::MessageCreate,
+        vis: Visibility::realm(Intents::empty()),
+        at_ms: 0,
+        trace: 0,
+        body: "{}".into(),
+        alt: None,
+    })
 }
 
 impl Bench {
@@ -73,6 +90,27 @@ impl Bench {
         self.edge.subscribe(0, vec![subscription]);
     }
 
+    /// The owner answers a subscription: all of these users see the one class, and get the guild.
+    fn answer(&self, subscription: u64, users: &[u64]) {
+        let see = |&user: &u64| (id(user), Some(vec![0]));
+        let get = |&user: &u64| (Self::session(user), "{}".into());
+        let ok = SubOk {
+            id: subscription,
+            realm: guild(),
+            position: Position { era: 1, seq: 5 },
+            view: ViewChange {
+                channels: Vec::new(),
+                users: users.iter().map(see).collect(),
+            },
+            replay: Vec::new(),
+            lost: false,
+            snapshots: users.iter().map(get).collect(),
+            left: Vec::new(),
+        };
+        let answer = FromOwner::SubOk(Box::new(ok));
+        self.edge.receive(&Server::Local, answer);
+    }
+
     /// The subscription that waits for an answer.
     fn pending(&self) -> u64 {
         let state = self.edge.state.borrow();
@@ -118,30 +156,55 @@ async fn who_has_left_and_come_again_is_not_answered_for_before() {
         bench.edge.unsubscribe(0, guild(), &[id(2)]);
         bench.subscribe(&[2]);
         assert_eq!((bench.pending(), bench.queued()), (before, vec![id(2)]));
-        let ok = SubOk {
-            id: before,
-            realm: guild(),
-            position: Position { era: 1, seq: 5 },
-            view: ViewChange {
-                channels: Vec::new(),
-                users: vec![(id(1), Some(vec![0])), (id(2), Some(vec![0]))],
-            },
-            replay: Vec::new(),
-            lost: false,
-            snapshots: vec![
-                (Bench::session(1), "{}".into()),
-                (Bench::session(2), "{}".into()),
-            ],
-            left: Vec::new(),
-        };
-        let answer = FromOwner::SubOk(Box::new(ok));
-        bench.edge.receive(&Server::Local, answer);
+        bench.answer(before, &[1, 2]);
         let Ok(ToCore::Subscribed(subscribed)) = bench.inbox.messages.try_recv() else {
             panic!("no answer");
         };
         assert_eq!(subscribed.view.users, [(id(1), Some(vec![0]))]);
         assert_eq!(subscribed.snapshots, [(Bench::session(1), "{}".into())]);
         assert_ne!(bench.pending(), before);
+        assert!(bench.queued().is_empty());
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_core_that_had_no_room_before_an_answer_came_subscribes_again_behind_it() {
+    let test = async {
+        let bench = Bench::new();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        bench.subscribe(&[2]);
+        let waits = bench.pending();
+        while bench.edge.cores[0].send(ToCore::KeepClients).is_ok() {}
+        let lost = FromOwner::Event(event(6));
+        bench.edge.receive(&Server::Local, lost);
+        bench.edge.look_after();
+        while bench.inbox.messages.try_recv().is_ok() {}
+        bench.answer(waits, &[2]);
+        assert_ne!(bench.pending(), waits);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_came_while_another_owner_did_not_answer_is_asked_for_at_the_one_that_serves() {
+    let test = async {
+        let bench = Bench::new();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        let (edge, mut out) = (&bench.edge, Outgoing::new());
+        let other = Server::Node("b".into());
+        let mut state = edge.state.borrow_mut();
+        edge.ask(&mut state, guild(), 0, other, Ask::default(), 0, &mut out);
+        drop(state);
+        let moves = bench.pending();
+        bench.subscribe(&[2]);
+        assert_eq!((bench.pending(), bench.queued()), (moves, vec![id(2)]));
+        let mut state = edge.state.borrow_mut();
+        edge.ask_again(&mut state, moves, ATTEMPTS_MAX, &mut out);
+        drop(state);
+        assert_ne!(bench.pending(), moves);
         assert!(bench.queued().is_empty());
     };
     LocalSet::new().run_until(test).await;

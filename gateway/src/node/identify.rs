@@ -299,9 +299,12 @@ impl Identifier {
         }
     }
 
-    /// Lets a person in, if there is a seat.
+    /// Lets a person in, if it is their turn and there is a seat.
     async fn person(self: &Rc<Self>, client: Client, found: account::Identity) {
         let id = found.user.user.id;
+        if !self.limits.take_turn(id).await {
+            return self.reply(&client, Err(Refused::TryLater));
+        }
         let seat = self.limits.take_seat(id).await;
         if seat.is_none() {
             return self.refuse(&client, CloseCode::TooManySessions);

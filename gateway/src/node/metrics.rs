@@ -24,7 +24,7 @@ pub(crate) struct Metrics {
     /// Pushes of Redis that found the queue full; fetched again later.
     pub(crate) pushes_dropped: IntCounter,
     pub(crate) realms_open: IntGauge,
-    /// Links to and from other nodes.
+    /// Links to and from other nodes; see [`Self::linked`].
     pub(crate) links: IntGauge,
     /// Realms turned to another owner, and cores that had to catch up.
     pub(crate) resubscriptions: IntCounter,
@@ -144,6 +144,12 @@ impl Metrics {
         Ok(metrics)
     }
 
+    /// Counts a link, however it ends.
+    pub(crate) fn linked(&self) -> Linked {
+        self.links.inc();
+        Linked(self.links.clone())
+    }
+
     /// Measures how long the thread is busy with one thing, as long as the task lives.
     pub(crate) async fn watch_lag(self) {
         loop {
@@ -152,5 +158,14 @@ impl Metrics {
             let late = Instant::now().duration_since(due);
             self.lag_ms.observe(late.as_secs_f64() * 1e3);
         }
+    }
+}
+
+/// A link, as long as it is held.
+pub(crate) struct Linked(IntGauge);
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -73,7 +73,7 @@ use self::{
 use crate::{
     bus::{CoreHandle, CoreId, NotResumed, SessionKey, ToCore, ToNode},
     codec::Resume,
-    config::ResumeLog,
+    config::{RateLimits, ResumeLog},
     session::SessionId,
 };
 
@@ -108,6 +108,8 @@ pub struct Config {
     pub shards: u16,
     /// Buckets of identify concurrency (`max_concurrency`).
     pub identify_concurrency: u16,
+    /// Whether people have a bucket, too.
+    pub rate_limits: RateLimits,
     pub db_connections_max: u32,
     /// Where voice is handed to.
     pub voice: VoiceSettings,
@@ -365,7 +367,11 @@ async fn serve(
         cores.clone(),
     );
     spawn_local(voice.clone().keep_alive());
-    let limits = StartLimits::new(commands.clone(), config.identify_concurrency);
+    let limits = StartLimits::new(
+        commands.clone(),
+        config.identify_concurrency,
+        config.rate_limits,
+    );
     spawn_local(limits.clone().keep_seats());
     let finder = Finder::new(travel::Parts {
         boot: config.boot,

@@ -24,11 +24,13 @@ use redis::{FromRedisValue, Pipeline, RedisError, RedisResult};
 use rustc_hash::FxHashMap;
 use tokio::time::sleep;
 
-use crate::bus::Seat;
+use crate::{bus::Seat, config::RateLimits};
 
-/// One identify per bot and bucket in this time.
+/// One identify per account and bucket in this time.
 const BUCKET_PERIOD: Duration = Duration::from_secs(5);
-/// Bots remembered while Redis is away. When full, nobody may identify.
+/// Buckets remembered while Redis is away. When full, nobody may identify.
+const BUCKETS_MAX: usize = 65_536;
+/// Bots whose day is remembered while Redis is away. When full, no other bot may identify.
 const BOTS_MAX: usize = 65_536;
 /// A person's session counts for this long after its gateway last spoke of it.
 const SEAT_PERIOD: Duration = Duration::from_secs(180);
@@ -56,11 +58,16 @@ pub(crate) enum Started {
     NotToday,
 }
 
+/// Accounts identify side by side in their buckets; a person has only the first.
+type Bucket = (Id<User>, u32);
+
 pub(crate) struct StartLimits {
     commands: Connection,
     concurrency: u32,
-    /// Stands in for Redis: when a bucket is free again.
-    buckets: RefCell<HashMap<(Id<User>, u32), Instant>>,
+    /// Whether people have a bucket.
+    people: RateLimits,
+    /// Stands in for Redis.
+    buckets: RefCell<Buckets<Bucket>>,
     /// Stands in for Redis: when a bot's day began, and its sessions since.
     days: RefCell<HashMap<Id<User>, (Instant, u32)>>,
     /// Sessions of people on this node.
@@ -68,11 +75,12 @@ pub(crate) struct StartLimits {
 }
 
 impl StartLimits {
-    pub(crate) fn new(commands: Connection, concurrency: u16) -> Rc<Self> {
+    pub(crate) fn new(commands: Connection, concurrency: u16, people: RateLimits) -> Rc<Self> {
         Rc::new(Self {
             commands,
             concurrency: u32::from(concurrency.max(1)),
-            buckets: RefCell::default(),
+            people,
+            buckets: RefCell::new(Buckets::new(Instant::now())),
             days: RefCell::default(),
             seats: RefCell::default(),
         })
@@ -81,35 +89,44 @@ impl StartLimits {
     /// Lets sessions of bots start, in this order: each takes its shard's turn, if its bucket is
     /// free, and is then counted.
     pub(crate) async fn start(&self, starts: &[Start]) -> Vec<Started> {
-        let turns = self.take_turns(starts).await;
+        let bucket = |start: &Start| (start.bot, start.shard % self.concurrency);
+        let buckets: Vec<Bucket> = starts.iter().map(bucket).collect();
+        let turns = self.take_turns(&buckets).await;
         let taken = starts.iter().zip(&turns).filter(|(_, taken)| **taken);
         let bots: Vec<Id<User>> = taken.map(|(start, _)| start.bot).collect();
         let counts = self.count_starts(&bots).await;
         started(starts, &turns, &counts)
     }
 
-    /// Which of them found their bucket free.
-    async fn take_turns(&self, starts: &[Start]) -> Vec<bool> {
-        let bucket = |start: &Start| (start.bot, start.shard % self.concurrency);
-        let mut pipeline = Pipeline::with_capacity(starts.len());
-        for (bot, bucket) in starts.iter().map(bucket) {
+    /// Whether it is a person's turn, who then has to wait for the next one.
+    pub(crate) async fn take_turn(&self, person: Id<User>) -> bool {
+        match self.people {
+            RateLimits::On => self.take_turns(&[(person, 0)]).await == [true],
+            RateLimits::Off => true,
+        }
+    }
+
+    /// Which of them were free, and are taken now.
+    async fn take_turns(&self, wanted: &[Bucket]) -> Vec<bool> {
+        let mut pipeline = Pipeline::with_capacity(wanted.len());
+        for (account, bucket) in wanted {
             pipeline
                 .cmd("SET")
-                .arg(keys::rate_limit(&format!("identify:{bot}:{bucket}")))
+                .arg(keys::rate_limit(&format!("identify:{account}:{bucket}")))
                 .arg(1)
                 .arg("NX")
                 .arg("PX")
                 .arg(BUCKET_PERIOD.as_millis() as u64);
         }
-        let answers = self.answers::<bool>(pipeline, starts.len()).await;
+        let answers = self.answers::<bool>(pipeline, wanted.len()).await;
         let mut buckets = self.buckets.borrow_mut();
         let now = Instant::now();
-        let answers = starts.iter().map(bucket).zip(answers);
+        let answers = wanted.iter().zip(answers);
         answers
-            .map(|(bucket, taken)| match taken {
+            .map(|(&bucket, taken)| match taken {
                 Some(taken) => taken,
                 // Kept by this process alone.
-                None => take_turn_here(&mut buckets, bucket, now),
+                None => buckets.take(bucket, now),
             })
             .collect()
     }
@@ -305,17 +322,35 @@ fn now_ms() -> u64 {
     now.unwrap_or_default().as_millis() as u64
 }
 
-fn take_turn_here<K: Eq + Hash>(
-    buckets: &mut HashMap<K, Instant>,
-    bucket: K,
-    now: Instant,
-) -> bool {
-    buckets.retain(|_, free| *free > now);
-    if buckets.contains_key(&bucket) || buckets.len() >= BOTS_MAX {
-        return false;
+/// Buckets that this process has seen taken.
+struct Buckets<K> {
+    /// When each is free again.
+    free_at: HashMap<K, Instant>,
+    /// When those that are free by then are forgotten: not at each IDENTIFY of a storm.
+    sweep_at: Instant,
+}
+
+impl<K: Eq + Hash> Buckets<K> {
+    fn new(now: Instant) -> Self {
+        Self {
+            free_at: HashMap::new(),
+            sweep_at: now + BUCKET_PERIOD,
+        }
     }
-    buckets.insert(bucket, now + BUCKET_PERIOD);
-    true
+
+    /// Whether a bucket was free; it is taken now.
+    fn take(&mut self, bucket: K, now: Instant) -> bool {
+        if now >= self.sweep_at {
+            self.free_at.retain(|_, free_at| *free_at > now);
+            self.sweep_at = now + BUCKET_PERIOD;
+        }
+        let is_taken = self.free_at.get(&bucket).is_some_and(|&at| at > now);
+        if is_taken || self.free_at.len() >= BUCKETS_MAX {
+            return false;
+        }
+        self.free_at.insert(bucket, now + BUCKET_PERIOD);
+        true
+    }
 }
 
 /// The number of this start in its day; `None` if it cannot be counted.
@@ -367,11 +402,27 @@ mod tests {
 
     #[test]
     fn a_bucket_is_free_again_after_its_period() {
-        let (mut buckets, now) = (HashMap::new(), Instant::now());
-        assert!(take_turn_here(&mut buckets, 1, now));
-        assert!(!take_turn_here(&mut buckets, 1, now));
-        assert!(take_turn_here(&mut buckets, 2, now));
-        assert!(take_turn_here(&mut buckets, 1, now + BUCKET_PERIOD));
+        let t0 = Instant::now();
+        let mut buckets = Buckets::new(t0);
+        let later = t0 + BUCKET_PERIOD / 2;
+        assert!(buckets.take(1, t0));
+        assert!(!buckets.take(1, later));
+        assert!(buckets.take(2, later));
+        assert!(buckets.take(1, t0 + BUCKET_PERIOD));
+        assert!(!buckets.take(2, t0 + BUCKET_PERIOD));
+        assert!(buckets.take(2, later + BUCKET_PERIOD));
+        // The others are forgotten, as they are free.
+        assert!(buckets.take(3, t0 + 3 * BUCKET_PERIOD));
+        assert_eq!(buckets.free_at.len(), 1);
+    }
+
+    #[test]
+    fn when_no_further_bucket_can_be_remembered_nobody_identifies() {
+        let t0 = Instant::now();
+        let mut buckets = Buckets::new(t0);
+        assert!((0..BUCKETS_MAX).all(|bucket| buckets.take(bucket, t0)));
+        assert!(!buckets.take(BUCKETS_MAX, t0));
+        assert!(buckets.take(BUCKETS_MAX, t0 + BUCKET_PERIOD));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::codec::{Command, Identify, Resume};
 
 /// A client that sends neither IDENTIFY nor RESUME for this long is closed with 4009.
 pub const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(30);
+/// An IDENTIFY or RESUME that is still being checked after this long was never answered, as by a
+/// core that took no messages meanwhile: its client has to come again.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client silent for one and a half intervals has lost its connection without noticing.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(HEARTBEAT_INTERVAL_MS * 3 / 2);
 
@@ -23,7 +26,9 @@ enum State {
         since: Instant,
     },
     /// IDENTIFY or RESUME is being checked.
-    Checking,
+    Checking {
+        since: Instant,
+    },
     /// A session is attached.
     Live,
     Closed,
@@ -114,6 +119,7 @@ impl Lifecycle {
         match self.state {
             State::Closed => false,
             State::AwaitingIdentify { since } if now >= since + IDENTIFY_TIMEOUT => true,
+            State::Checking { since } if now >= since + CHECK_TIMEOUT => true,
             _ => now >= self.heartbeat_deadline,
         }
     }
@@ -128,19 +134,20 @@ impl Lifecycle {
                 Some(Output::HeartbeatAck(seq))
             }
             (State::AwaitingIdentify { .. }, Ok(Command::Identify(identify))) => {
-                self.state = State::Checking;
+                self.state = State::Checking { since: now };
                 Some(Output::Identify(identify))
             }
             (State::AwaitingIdentify { .. }, Ok(Command::Resume(resume))) => {
-                self.state = State::Checking;
+                self.state = State::Checking { since: now };
                 Some(Output::Resume(resume))
             }
-            (State::Checking | State::Live, Ok(Command::Identify(_) | Command::Resume(_))) => {
-                self.close(CloseCode::AlreadyAuthenticated)
-            }
+            (
+                State::Checking { .. } | State::Live,
+                Ok(Command::Identify(_) | Command::Resume(_)),
+            ) => self.close(CloseCode::AlreadyAuthenticated),
             (State::Live, Ok(Command::Malformed(code))) => self.close(code),
             (State::Live, Ok(command)) => Some(Output::Command(command)),
-            (State::AwaitingIdentify { .. } | State::Checking, Ok(_)) => {
+            (State::AwaitingIdentify { .. } | State::Checking { .. }, Ok(_)) => {
                 self.close(CloseCode::NotAuthenticated)
             }
             // A second IDENTIFY is that, however malformed.
@@ -153,6 +160,9 @@ impl Lifecycle {
         match self.state {
             State::AwaitingIdentify { since } if now >= since + IDENTIFY_TIMEOUT => {
                 self.close(CloseCode::SessionTimedOut)
+            }
+            State::Checking { since } if now >= since + CHECK_TIMEOUT => {
+                self.close(CloseCode::UnknownError)
             }
             _ if now >= self.heartbeat_deadline => self.close(CloseCode::UnknownError),
             _ => None,
@@ -231,6 +241,24 @@ mod tests {
         life.handle(t0 + Duration::from_secs(29), heartbeat());
         let code = closed_with(life.handle(t0 + IDENTIFY_TIMEOUT, Input::Timeout));
         assert_eq!(code, Some(CloseCode::SessionTimedOut));
+    }
+
+    #[test]
+    fn a_client_that_is_never_answered_is_closed_resumably() {
+        let t0 = Instant::now();
+        for command in [identify, resume] {
+            let mut life = Lifecycle::new(t0);
+            life.handle(t0, command());
+            let before = t0 + CHECK_TIMEOUT - Duration::from_secs(1);
+            life.handle(before, heartbeat());
+            assert!(!life.is_due(before));
+            let late = t0 + CHECK_TIMEOUT;
+            assert!(life.is_due(late));
+            let code = closed_with(life.handle(late, Input::Timeout)).unwrap();
+            assert!(code.is_resumable());
+            assert!(life.handle(late, Input::Accepted).is_none());
+            assert!(!life.is_live());
+        }
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Links {
             link.failed = None;
         }
         tracing::info!(node.id = %node, "linked to an owner");
-        self.metrics.links.inc();
+        let _linked = self.metrics.linked();
         let read = async {
             loop {
                 let frame = reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await?;
@@ -247,13 +247,11 @@ impl Links {
                 outbox.push(Frame::Ping.encode());
             }
         };
-        let result: Result<(), LinkError> = tokio::select! {
+        tokio::select! {
             result = read => result,
             result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
             () = ping => Ok(()),
-        };
-        self.metrics.links.dec();
-        result
+        }
     }
 
     async fn prove(
@@ -302,9 +300,10 @@ impl Links {
 #[cfg(test)]
 mod tests {
     use guildhall_shared::cluster_map::ClusterMap;
-    use tokio::{task::LocalSet, time::sleep};
+    use tokio::{io::AsyncWriteExt, net::TcpListener, task::LocalSet, time::sleep};
 
     use super::*;
+    use crate::node::relay::frame::Challenge;
 
     /// A map with a node that nobody is at.
     fn map(version: u64) -> ClusterMap {
@@ -364,6 +363,50 @@ mod tests {
             assert!(links.is_usable("b") && !links.is_trusted("b"));
             assert!(watch.offer(map(2)));
             assert!(links.is_trusted("b"));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_reset_counts_no_longer() {
+        let test = async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let watch = Rc::new(MapWatch::new(0));
+            assert!(watch.offer(ClusterMap {
+                relay_addrs: vec![address.to_string()],
+                ..map(1)
+            }));
+            let key = ClusterKey::new("key").unwrap();
+            let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+            let links = Links::new("a".to_owned(), key.clone(), watch, metrics.clone());
+            links.send(&"b".into(), &Frame::Ping);
+            let (reader, mut writer) = listener.accept().await.unwrap().0.into_split();
+            let challenge = Challenge {
+                node: "b".to_owned(),
+                nonce: [1; 32],
+                version: VERSION,
+            };
+            let frame = Frame::Challenge(challenge.clone());
+            writer.write_all(&frame.encode()).await.unwrap();
+            let hello = FrameReader::new(reader)
+                .next(HELLO_BYTES_MAX, SILENCE_MAX)
+                .await;
+            let Ok(Frame::Hello(hello)) = hello else {
+                panic!("no hello");
+            };
+            let proof = Handshake::of(&challenge, &hello).listener_proof(&key);
+            let frame = Frame::Proof(proof);
+            writer.write_all(&frame.encode()).await.unwrap();
+            while metrics.links.get() == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            // As when more waits for it than may.
+            links.outbox(&"b".into()).broken.cancel();
+            while links.is_trusted("b") {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(metrics.links.get(), 0);
         };
         LocalSet::new().run_until(test).await;
     }

@@ -95,7 +95,7 @@ impl Server {
             .owner
             .edge_up(node.clone(), Peer::Remote(outbox.clone()));
         tracing::info!(node.id = %node, "an edge linked");
-        self.metrics.links.inc();
+        let _linked = self.metrics.linked();
         let read = async {
             loop {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
@@ -132,7 +132,6 @@ impl Server {
             result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
             () = outbox.broken.cancelled() => Ok(()),
         };
-        self.metrics.links.dec();
         self.owner.edge_gone(edge);
         result
     }

@@ -316,7 +316,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        config::ResumeLog,
+        config::{RateLimits, ResumeLog},
         node::{
             database::PATIENCE, map::MapWatch, metrics::Metrics, redis, relay::auth::ClusterKey,
         },
@@ -351,7 +351,7 @@ mod tests {
             holders,
             log,
             losses,
-            limits: StartLimits::new(commands.clone(), 1),
+            limits: StartLimits::new(commands.clone(), 1, RateLimits::On),
             voice: Voice::new(
                 db,
                 commands.clone(),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// No Redis listens there.
-const NOBODY: &str = "redis://127.0.0.1:1";
+pub(super) const NOBODY: &str = "redis://127.0.0.1:1";
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_published_event_reaches_the_core(db: PgPool) {

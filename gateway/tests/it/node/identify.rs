@@ -5,7 +5,16 @@ use std::collections::BTreeMap;
 use guildhall_gateway::bus::{self, IdentifyRequest, Refused};
 use guildhall_shared::gateway::CloseCode;
 
-use super::*;
+use super::{feed::NOBODY, *};
+
+/// Who was let in; `None`: the client is to come again.
+async fn let_in(node: &Node) -> Option<Id<User>> {
+    match node.identified().await {
+        Ok(identity) => Some(identity.user.user.id),
+        Err(Refused::TryLater) => None,
+        Err(refused) => panic!("never let in: {refused:?}"),
+    }
+}
 
 #[sqlx::test(migrations = "../migrations")]
 async fn identify_knows_its_tokens(db: PgPool) {
@@ -123,4 +132,66 @@ async fn clients_that_identify_at_once_are_each_told_their_own(db: PgPool) {
         ]
     );
     node.quiet().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_person_who_identifies_too_soon_is_let_in_at_their_next_turn(db: PgPool) {
+    let world = World::new(db).await;
+    sqlx::query("update account set bot = false")
+        .execute(&world.db)
+        .await
+        .unwrap();
+    let node = Node::start_limited(&world, "a", &world.redis_url);
+    let token = world.make_token(world.owner, 7).await;
+    let other = world.make_token(world.member, 8).await;
+    for token in [&token, &token, &other] {
+        node.identify(token).await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.push(let_in(&node).await);
+    }
+    for one in [Some(world.owner), Some(world.member), None] {
+        assert!(told.contains(&one), "{told:?}");
+    }
+    let started = Instant::now();
+    loop {
+        node.identify(&token).await;
+        if let_in(&node).await.is_some() {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "their turn never came");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_person_identifies_at_one_of_all_gateways_at_a_time(db: PgPool) {
+    let world = World::new(db).await;
+    let token = world.make_token(world.owner, 7).await;
+    let a = Node::start_limited(&world, "a", &world.redis_url);
+    let b = Node::start_limited(&world, "b", &world.redis_url);
+    for node in [&a, &b] {
+        node.identify(&token).await;
+    }
+    let told = [let_in(&a).await, let_in(&b).await];
+    for one in [Some(world.owner), None] {
+        assert!(told.contains(&one), "{told:?}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_redis_a_person_has_their_turn_at_each_gateway(db: PgPool) {
+    let world = World::new(db).await;
+    let token = world.make_token(world.owner, 7).await;
+    for id in ["a", "b"] {
+        let node = Node::start_limited(&world, id, NOBODY);
+        for _ in 0..2 {
+            node.identify(&token).await;
+        }
+        let told = [let_in(&node).await, let_in(&node).await];
+        for one in [Some(world.owner), None] {
+            assert!(told.contains(&one), "{told:?}");
+        }
+    }
 }

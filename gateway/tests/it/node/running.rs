@@ -3,7 +3,8 @@
 use std::thread::JoinHandle;
 
 use guildhall_gateway::{
-    bus::{self, CoreHandle, Subscribed, ViewChange},
+    bus::{self, CoreHandle, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
+    config::{RateLimits, ResumeLog},
     node::{self, ClusterKey, Status},
 };
 use guildhall_shared::voice::VoiceSettings;
@@ -34,7 +35,22 @@ impl Node {
         Self::start_with(world, id, &world.redis_url, "key")
     }
 
+    /// One where people have to wait between two IDENTIFYs.
+    pub(super) fn start_limited(world: &World, id: &str, redis_url: &str) -> Self {
+        Self::launch(world, id, redis_url, "key", RateLimits::On)
+    }
+
     pub(super) fn start_with(world: &World, id: &str, redis_url: &str, key: &str) -> Self {
+        Self::launch(world, id, redis_url, key, RateLimits::Off)
+    }
+
+    fn launch(
+        world: &World,
+        id: &str,
+        redis_url: &str,
+        key: &str,
+        rate_limits: RateLimits,
+    ) -> Self {
         let (handle, inbox): (CoreHandle, Inbox) = bus::inbox();
         let (second_handle, second) = bus::inbox();
         let (requests, receiver) = mpsc::channel(64);
@@ -43,7 +59,7 @@ impl Node {
         let config = node::Config {
             node_id: id.to_owned(),
             boot: boot_of(id),
-            resume: guildhall_gateway::config::ResumeLog::Async,
+            resume: ResumeLog::Async,
             database_url: world.url.clone(),
             redis_url: redis_url.to_owned(),
             relay_listen: "127.0.0.1:0".parse().unwrap(),
@@ -53,6 +69,7 @@ impl Node {
             cluster_key: ClusterKey::new(key).unwrap(),
             shards: SHARDS,
             identify_concurrency: 1,
+            rate_limits,
             db_connections_max: 4,
             voice: VoiceSettings::new(Some("voice.test:443".to_owned()), "a key"),
             status: status.clone(),
@@ -93,6 +110,32 @@ impl Node {
             })
             .await
             .unwrap();
+    }
+
+    /// Identifies as people do.
+    pub(super) async fn identify(&self, token: &Token) {
+        let request = IdentifyRequest {
+            token: token.clone(),
+            intents: None,
+            shard: (0, 1),
+        };
+        let identify = ToNode::Identify {
+            core: 0,
+            session: SessionKey {
+                slot: 3,
+                generation: 4,
+            },
+            request,
+        };
+        self.requests.send(identify).await.unwrap();
+    }
+
+    /// What an IDENTIFY came to.
+    pub(super) async fn identified(&self) -> Result<Box<Identity>, Refused> {
+        match self.next().await {
+            ToCore::Identified { result, .. } => result,
+            other => panic!("not identified, but {other:?}"),
+        }
     }
 
     pub(super) async fn next_within(&self, time: Duration) -> Option<ToCore> {
