@@ -80,6 +80,8 @@ pub enum Verdict {
 pub enum Variant {
     Full,
     WithoutContent,
+    /// The one at this place of [`Alt::parts`](guildhall_shared::envelope::Alt::parts).
+    Part(usize),
 }
 
 /// Intents of a user's session, which names none: everything but presences and members,
@@ -184,6 +186,8 @@ impl Hub {
             .alt
             .as_ref()
             .map_or_else(Vec::new, |alt| slots_of(&alt.full_for));
+        let parts = event.alt.iter().flat_map(|alt| &alt.parts);
+        let parts: Vec<_> = parts.map(|part| slots_of(&part.users)).collect();
         let mut offer = |listener: &Listener| {
             let slot = listener.slot;
             let asks = |mask: u32| mask == 0 || listener.intents & mask != 0;
@@ -196,14 +200,14 @@ impl Hub {
             let blank = needs_content
                 && listener.intents & Intents::MESSAGE_CONTENT.bits() == 0
                 && !full_for.contains(&slot);
-            each(
-                slot,
-                if blank {
-                    Variant::WithoutContent
-                } else {
-                    Variant::Full
-                },
-            );
+            let variant = match blank {
+                true => parts
+                    .iter()
+                    .position(|slots| slots.contains(&slot))
+                    .map_or(Variant::WithoutContent, Variant::Part),
+                false => Variant::Full,
+            };
+            each(slot, variant);
         };
         match &vis.scope {
             Scope::Realm => hub.everyone.iter().for_each(offer),
@@ -499,7 +503,7 @@ impl Places {
 mod tests {
     use bytes::Bytes;
     use guildhall_shared::{
-        envelope::{Alt, Visibility},
+        envelope::{Alt, Part, Visibility},
         gateway::EventKind,
     };
 
@@ -633,6 +637,7 @@ mod tests {
         message.alt = Some(Alt {
             full_for: vec![],
             body: Bytes::new(),
+            parts: vec![],
         });
         assert_eq!(
             recipients(&hub, &message),
@@ -641,10 +646,24 @@ mod tests {
         message.alt = Some(Alt {
             full_for: vec![id(10)],
             body: Bytes::new(),
+            parts: vec![],
         });
         assert_eq!(
             recipients(&hub, &message),
             [(0, Variant::Full), (2, Variant::Full)]
+        );
+        let part = |user| Part {
+            users: vec![id(user)],
+            body: Bytes::new(),
+        };
+        message.alt = Some(Alt {
+            full_for: vec![],
+            body: Bytes::new(),
+            parts: vec![part(20), part(10)],
+        });
+        assert_eq!(
+            recipients(&hub, &message),
+            [(0, Variant::Part(1)), (2, Variant::Full)]
         );
     }
 

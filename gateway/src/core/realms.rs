@@ -10,7 +10,7 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
 use super::{Core, ready, sessions::dispatch_to, views::may_move};
@@ -65,6 +65,7 @@ impl Core {
             return self.voice_server(event, only);
         }
         let (mut full, mut blank): (Option<Rc<Dispatch>>, Option<Rc<Dispatch>>) = (None, None);
+        let mut parts: FxHashMap<usize, Rc<Dispatch>> = FxHashMap::default();
         let Self {
             hub,
             sessions,
@@ -100,6 +101,9 @@ impl Core {
                 (Variant::WithoutContent, Some(alt)) => {
                     blank.get_or_insert_with(|| Dispatch::new(event.kind, &alt.body, *now))
                 }
+                (Variant::Part(at), Some(alt)) => parts
+                    .entry(at)
+                    .or_insert_with(|| Dispatch::new(event.kind, &alt.parts[at].body, *now)),
                 _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
             };
             let held = held.as_mut().map(|held| (held, log.number()));
