@@ -345,6 +345,25 @@ impl RealmHub {
         }
     }
 
+    /// Those who hear the realm, with what any of their sessions asked for.
+    pub fn listening(&self) -> impl Iterator<Item = (Id<User>, Intents)> {
+        self.users.iter().filter_map(|(&user, local)| {
+            let asked = local.listeners.iter().map(|listener| listener.intents);
+            let asked = asked.reduce(|some, more| some | more)?;
+            Some((user, Intents::from_bits_retain(asked)))
+        })
+    }
+
+    /// Whether an event that somebody asked for is of a channel that they do not see.
+    pub fn hides(&self, event: &Envelope, user: Id<User>, asked: Intents) -> bool {
+        let Scope::Channel(channel) = event.vis.scope else {
+            return false;
+        };
+        asked.intersects(event.vis.intents)
+            && !event.vis.regardless.contains(&user)
+            && !self.sees(user, channel)
+    }
+
     /// Replaces everything known about who sees what; returns those who hear the realm and see
     /// other channels than before, `new` ones aside.
     pub fn replace_view(&mut self, view: ViewChange, new: &[Id<Channel>]) -> Vec<Id<User>> {

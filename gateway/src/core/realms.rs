@@ -13,7 +13,11 @@ use guildhall_shared::{
 use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
-use super::{Core, ready, sessions::dispatch_to, views::may_move};
+use super::{
+    Core, ready,
+    sessions::dispatch_to,
+    views::{may_leave, may_move},
+};
 use crate::{
     bus::{SessionKey, SessionSlot, Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
@@ -306,7 +310,17 @@ impl Core {
             true => self.unsettled.forget(realm),
             false => FxHashSet::default(),
         };
-        for user in moved.into_iter().chain(untold) {
+        let unheard = replay.iter().filter(|event| event.position() > Some(have));
+        let leaving: Vec<_> = unheard.filter(|event| may_leave(event)).collect();
+        let unseen = hub.listening().filter(|&(user, asked)| {
+            let mut leaving = leaving.iter();
+            leaving.any(|event| hub.hides(event, user, asked))
+        });
+        let unseen: Vec<_> = match leaving.is_empty() {
+            true => Vec::new(),
+            false => unseen.map(|(user, _)| user).collect(),
+        };
+        for user in moved.into_iter().chain(untold).chain(unseen) {
             self.blur(realm, user);
         }
         let Some(hub) = self.hub.get_mut(realm) else {
@@ -392,8 +406,14 @@ impl Core {
             let Some(intents) = self.sessions.get(slot as usize).map(|of| of.intents) else {
                 continue;
             };
+            let Some(hub) = self.hub.get(realm) else {
+                return;
+            };
+            let may_be_wrong = |event: &Envelope| {
+                may_move(event, user) || may_leave(event) && hub.hides(event, user, intents)
+            };
             let mut missed = replay.iter().filter(|event| event.position() > Some(from));
-            if missed.any(|event| may_move(event, user)) {
+            if missed.any(|event| may_be_wrong(event)) {
                 self.blur(realm, user);
             }
             let Some(hub) = self.hub.get_mut(realm) else {
