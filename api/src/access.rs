@@ -245,14 +245,24 @@ pub(crate) async fn guild(
     guild: Id<Guild>,
     needed: Permissions,
 ) -> Result<GuildAccess> {
-    let row = read(db, user.id, Some(guild), None)
-        .await?
-        .ok_or(ErrorCode::UnknownGuild)?;
-    let Found::Guild(access) = row.decode(user.id)? else {
-        return Err(ErrorCode::UnknownGuild.into());
-    };
+    let access = member(db, user.id, guild).await?;
     access.require(needed)?;
     Ok(access)
+}
+
+/// A member in their guild, whoever asks. Errors: 10004, 50001 for who is no member.
+pub(crate) async fn member(
+    db: impl PgExecutor<'_>,
+    user: Id<User>,
+    guild: Id<Guild>,
+) -> Result<GuildAccess> {
+    let row = read(db, user, Some(guild), None)
+        .await?
+        .ok_or(ErrorCode::UnknownGuild)?;
+    match row.decode(user)? {
+        Found::Guild(access) => Ok(access),
+        Found::Place(_) => Err(ErrorCode::UnknownGuild.into()),
+    }
 }
 
 /// The caller at a guild channel that is no thread.

@@ -80,16 +80,45 @@ pub(crate) async fn append_update(
 /// Guilds that are told of a change in its own transaction; more are told in steps after it.
 const GUILDS_TOLD_AT_ONCE: usize = 200;
 
-/// How a change of an account reaches its guilds.
+/// A change of an account that is under way.
 #[derive(Debug)]
-pub(crate) enum Told {
+pub(crate) struct Change {
+    told: Told,
+    /// What the account was called.
+    name: String,
+}
+
+/// How it reaches the guilds.
+#[derive(Debug)]
+enum Told {
     /// In the transaction of the change, which has locked them.
     Now(Vec<Id<marker::Guild>>),
     Later,
 }
 
-/// Locks the realms that a change of an account is told to.
-pub(crate) async fn lock_for_change(db: &mut PgConnection, user: Id<marker::User>) -> Result<Told> {
+/// Locks the realms that a change of an account is told to. Errors: 10013.
+pub(crate) async fn lock_for_change(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+) -> Result<Change> {
+    let told = lock_realms(db, user).await?;
+    let name = name(db, user).await?;
+    Ok(Change { told, name })
+}
+
+/// What an account is called where it has no nick. Errors: 10013.
+async fn name(db: &mut PgConnection, user: Id<marker::User>) -> Result<String> {
+    let name = sqlx::query_scalar!(
+        r#"select coalesce(global_name, username) as "name!" from account where user_id = $1"#,
+        user.to_db(),
+    );
+    Ok(name
+        .fetch_optional(db)
+        .await?
+        .ok_or(ErrorCode::UnknownUser)?)
+}
+
+async fn lock_realms(db: &mut PgConnection, user: Id<marker::User>) -> Result<Told> {
     let known = account::guild_ids(&mut *db, user).await?;
     if known.len() > GUILDS_TOLD_AT_ONCE {
         access::lock_realms(db, [user.cast()]).await?;
@@ -108,28 +137,33 @@ pub(crate) async fn lock_for_change(db: &mut PgConnection, user: Id<marker::User
     })
 }
 
-/// Numbers USER_UPDATE for the user and GUILD_MEMBER_UPDATE for their guilds. After the
-/// commit: [`tell_later`].
+/// Numbers USER_UPDATE for the user and GUILD_MEMBER_UPDATE for their guilds, whose automod has a
+/// say in a new name. After the commit: [`tell_later`].
 pub(crate) async fn append_changes(
+    app: &App,
     db: &mut PgConnection,
     user: Id<marker::User>,
-    told: &Told,
+    change: &Change,
 ) -> Result<Vec<Envelope>> {
     let mut events = vec![append_update(&mut *db, user).await?];
-    match told {
+    let job = match name(db, user).await? == change.name {
+        true => Job::TellGuilds,
+        false => Job::Rename,
+    };
+    match &change.told {
         Told::Now(guilds) => {
             for &guild in guilds {
-                events.extend(append_member_update(&mut *db, guild, user).await?);
+                events.extend(tell_guild(app, db, guild, user, job).await?);
             }
         }
-        Told::Later => add_job(db, user, Job::TellGuilds).await?,
+        Told::Later => add_job(db, user, job).await?,
     }
     Ok(events)
 }
 
 /// Tells the many guilds, after the commit.
-pub(crate) fn tell_later(app: &App, told: &Told) {
-    if matches!(told, Told::Later) {
+pub(crate) fn tell_later(app: &App, change: &Change) {
+    if matches!(change.told, Told::Later) {
         work_in_background(app);
     }
 }
@@ -165,6 +199,8 @@ pub(crate) enum Job {
     TellGuilds = 1,
     /// Out of its guilds and group DMs, and everything that was its alone away.
     Erase = 2,
+    /// [`Self::TellGuilds`] of another name.
+    Rename = 3,
 }
 
 /// Stores a job, or lets one that is there start over. After the commit:
@@ -215,7 +251,8 @@ pub(crate) async fn work(app: &App) -> Result<()> {
     for job in jobs {
         let user = Id::from_db(job.user_id);
         match job.kind {
-            1 => while !app.stop.is_cancelled() && tell_some_guilds(app, user).await? {},
+            1 => while !app.stop.is_cancelled() && tell_some(app, user, Job::TellGuilds).await? {},
+            3 => while !app.stop.is_cancelled() && tell_some(app, user, Job::Rename).await? {},
             2 => while !app.stop.is_cancelled() && erase_some(app, user).await? {},
             // Of a later version, which knows what to do.
             _ => {}
@@ -224,21 +261,20 @@ pub(crate) async fn work(app: &App) -> Result<()> {
     Ok(())
 }
 
-/// One step; false when there is none left.
-async fn tell_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
-    let job = Job::TellGuilds as i16;
+/// One step of telling guilds; false when there is none left.
+async fn tell_some(app: &App, user: Id<marker::User>, job: Job) -> Result<bool> {
     let mut tx = app.db.begin().await?;
     let after = sqlx::query_scalar!(
         "select after_id from account_job where user_id = $1 and kind = $2",
         user.to_db(),
-        job,
+        job as i16,
     )
     .fetch_optional(&mut *tx)
     .await?;
     let Some(after) = after else { return Ok(false) };
     let guilds = sqlx::query_scalar!(
-        "select guild_id from member where user_id = $1 and guild_id > $2
-         order by guild_id limit $3",
+        "select guild_id from member join guild using (guild_id)
+         where user_id = $1 and guild_id > $2 order by guild_id limit $3",
         user.to_db(),
         after,
         GUILDS_AT_ONCE,
@@ -249,7 +285,7 @@ async fn tell_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
         let ended = sqlx::query!(
             "delete from account_job where user_id = $1 and kind = $2 and after_id = $3",
             user.to_db(),
-            job,
+            job as i16,
             after,
         )
         .execute(&mut *tx)
@@ -262,14 +298,14 @@ async fn tell_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
     access::lock_realms(&mut tx, guilds.iter().map(|guild| guild.cast())).await?;
     let mut events = Vec::new();
     for guild in guilds {
-        events.extend(append_member_update(&mut tx, guild, user).await?);
+        events.extend(tell_guild(app, &mut tx, guild, user, job).await?);
     }
     // Last, because whoever starts it over holds locks of realms too.
     let moved = sqlx::query!(
         "update account_job set after_id = $4
          where user_id = $1 and kind = $2 and after_id = $3",
         user.to_db(),
-        job,
+        job as i16,
         after,
         last,
     )
@@ -282,9 +318,24 @@ async fn tell_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
     Ok(true)
 }
 
+/// Tells a guild, whose head is locked, that a user's account has changed, if they are a member.
+async fn tell_guild(
+    app: &App,
+    db: &mut PgConnection,
+    guild: Id<marker::Guild>,
+    user: Id<marker::User>,
+    job: Job,
+) -> Result<Vec<Envelope>> {
+    if job == Job::Rename {
+        return members::rename(app, db, guild, user).await;
+    }
+    let event = append_member_update(db, guild, user).await?;
+    Ok(event.into_iter().collect())
+}
+
 /// Numbers GUILD_MEMBER_UPDATE of a user in a guild whose head is locked; `None` if they are
 /// no member.
-pub(crate) async fn append_member_update(
+async fn append_member_update(
     db: &mut PgConnection,
     guild: Id<marker::Guild>,
     user: Id<marker::User>,

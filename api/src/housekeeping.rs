@@ -63,8 +63,16 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
 /// Tries every step, whatever became of the others.
 async fn round(app: &App) {
     let db = &app.db;
-    step("create partitions", create_partitions(db)).await;
-    step("drop partitions", drop_partitions(db)).await;
+    let mut now = None;
+    step("read the time", async {
+        now = Some(database_time(db).await?);
+        Ok(())
+    })
+    .await;
+    if let Some(now) = now {
+        step("create partitions", create_partitions_from(db, now)).await;
+        step("drop partitions", drop_partitions(db, now)).await;
+    }
     step("forget nonces", forget_nonces(db)).await;
     step("forget tickets", forget_tickets(db)).await;
     step("work on accounts", account::work(app)).await;
@@ -146,8 +154,7 @@ async fn create_partitions_from(db: &PgPool, now: OffsetDateTime) -> Result<()> 
 }
 
 /// Drops partitions whose events nobody can ask for any more.
-async fn drop_partitions(db: &PgPool) -> Result<()> {
-    let now = database_time(db).await?;
+async fn drop_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
     let existing = partitions(&mut *db.acquire().await?).await?;
     for name in existing {
         let is_old = partition_start(&name)
@@ -281,7 +288,8 @@ mod tests {
             .filter_map(|name| partition_start(name))
             .max();
         assert!(last.unwrap() + PARTITION_SECONDS >= now + 2 * 3600);
-        drop_partitions(&db).await.unwrap();
+        let now = database_time(&db).await.unwrap();
+        drop_partitions(&db, now).await.unwrap();
         let left = all().await;
         assert!(!left.contains(&partition_name(present - 3600)));
         assert!(left.contains(&partition_name(present)));

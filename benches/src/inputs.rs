@@ -111,6 +111,7 @@ pub fn message(bytes: usize) -> Envelope {
         alt: Some(Alt {
             full_for: vec![id(1_003)],
             body: Bytes::from(vec![b'x'; bytes / 2]),
+            parts: Vec::new(),
         }),
     }
 }

@@ -80,6 +80,8 @@ pub enum Verdict {
 pub enum Variant {
     Full,
     WithoutContent,
+    /// The one at this place of [`Alt::parts`](guildhall_shared::envelope::Alt::parts).
+    Part(usize),
 }
 
 /// Intents of a user's session, which names none: everything but presences and members,
@@ -184,6 +186,8 @@ impl Hub {
             .alt
             .as_ref()
             .map_or_else(Vec::new, |alt| slots_of(&alt.full_for));
+        let parts = event.alt.iter().flat_map(|alt| &alt.parts);
+        let parts: Vec<_> = parts.map(|part| slots_of(&part.users)).collect();
         let mut offer = |listener: &Listener| {
             let slot = listener.slot;
             let asks = |mask: u32| mask == 0 || listener.intents & mask != 0;
@@ -196,14 +200,14 @@ impl Hub {
             let blank = needs_content
                 && listener.intents & Intents::MESSAGE_CONTENT.bits() == 0
                 && !full_for.contains(&slot);
-            each(
-                slot,
-                if blank {
-                    Variant::WithoutContent
-                } else {
-                    Variant::Full
-                },
-            );
+            let variant = match blank {
+                true => parts
+                    .iter()
+                    .position(|slots| slots.contains(&slot))
+                    .map_or(Variant::WithoutContent, Variant::Part),
+                false => Variant::Full,
+            };
+            each(slot, variant);
         };
         match &vis.scope {
             Scope::Realm => hub.everyone.iter().for_each(offer),
@@ -339,6 +343,25 @@ impl RealmHub {
         if let Some(places) = &mut self.places {
             places.forget(slot, &local.classes);
         }
+    }
+
+    /// Those who hear the realm, with what any of their sessions asked for.
+    pub fn listening(&self) -> impl Iterator<Item = (Id<User>, Intents)> {
+        self.users.iter().filter_map(|(&user, local)| {
+            let asked = local.listeners.iter().map(|listener| listener.intents);
+            let asked = asked.reduce(|some, more| some | more)?;
+            Some((user, Intents::from_bits_retain(asked)))
+        })
+    }
+
+    /// Whether an event that somebody asked for is of a channel that they do not see.
+    pub fn hides(&self, event: &Envelope, user: Id<User>, asked: Intents) -> bool {
+        let Scope::Channel(channel) = event.vis.scope else {
+            return false;
+        };
+        asked.intersects(event.vis.intents)
+            && !event.vis.regardless.contains(&user)
+            && !self.sees(user, channel)
     }
 
     /// Replaces everything known about who sees what; returns those who hear the realm and see
@@ -499,7 +522,7 @@ impl Places {
 mod tests {
     use bytes::Bytes;
     use guildhall_shared::{
-        envelope::{Alt, Visibility},
+        envelope::{Alt, Part, Visibility},
         gateway::EventKind,
     };
 
@@ -633,6 +656,7 @@ mod tests {
         message.alt = Some(Alt {
             full_for: vec![],
             body: Bytes::new(),
+            parts: vec![],
         });
         assert_eq!(
             recipients(&hub, &message),
@@ -641,10 +665,24 @@ mod tests {
         message.alt = Some(Alt {
             full_for: vec![id(10)],
             body: Bytes::new(),
+            parts: vec![],
         });
         assert_eq!(
             recipients(&hub, &message),
             [(0, Variant::Full), (2, Variant::Full)]
+        );
+        let part = |user| Part {
+            users: vec![id(user)],
+            body: Bytes::new(),
+        };
+        message.alt = Some(Alt {
+            full_for: vec![],
+            body: Bytes::new(),
+            parts: vec![part(20), part(10)],
+        });
+        assert_eq!(
+            recipients(&hub, &message),
+            [(0, Variant::Part(1)), (2, Variant::Full)]
         );
     }
 

@@ -6,7 +6,9 @@
 //! `alt` is `full_for | same at the start u32 | same at the end u32 | what is between`, as the two
 //! bodies of a message differ in little but its text; the list's count bears the bit
 //! [`ALT_IS_PATCH`]. Without that bit a whole body follows, as events were stored before.
-//! `vis`, `body` and `alt` are also what `realm_event` keeps, in the same form.
+//! Parts, if there are any, come behind it: a u32 count, and each in the same form as `alt`.
+//! `vis`, `body` and `alt` are also what `realm_event` keeps, in the same form: who knows of no
+//! parts reads what is before them.
 
 use std::sync::Arc;
 
@@ -25,6 +27,8 @@ use crate::{
 const VERSION: u8 = 1;
 /// In the count of `full_for`: the body is told by how it differs.
 const ALT_IS_PATCH: u32 = 1 << 31;
+/// A message and the one it answers: two bodies have the content of one of them.
+const PARTS_MAX: u32 = 2;
 
 /// One event. `body` is the JSON of `d`, made once by whoever caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +94,16 @@ pub enum Scope {
 pub struct Alt {
     /// These users get the full body all the same (author, mentioned users).
     pub full_for: Vec<Id<User>>,
+    pub body: Bytes,
+    /// Variants with some of the content; at most two, and nearly always none.
+    pub parts: Vec<Part>,
+}
+
+/// What some of these sessions get in place of [`Alt::body`]: of a reply they may read either it
+/// or the message it answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    pub users: Vec<Id<User>>,
     pub body: Bytes,
 }
 
@@ -181,31 +195,70 @@ impl Visibility {
 impl Alt {
     /// As stored in `realm_event.alt`; `full` is the event's body.
     pub fn encode(&self, full: &[u8], out: &mut impl BufMut) {
-        let start = same_at_start(full, &self.body);
-        let end = same_at_end(&full[start..], &self.body[start..]);
-        out.put_u32_le(self.full_for.len() as u32 | ALT_IS_PATCH);
-        self.full_for.iter().for_each(|id| out.put_u64_le(id.get()));
-        out.put_u32_le(start as u32);
-        out.put_u32_le(end as u32);
-        put_bytes(out, &self.body[start..self.body.len() - end]);
+        put_body_for(full, &self.full_for, &self.body, out);
+        if !self.parts.is_empty() {
+            out.put_u32_le(self.parts.len() as u32);
+            for part in &self.parts {
+                put_body_for(full, &part.users, &part.body, out);
+            }
+        }
     }
 
-    /// `full` is the event's body.
+    /// `full` is the event's body; all of `input` is read.
     pub fn decode(full: &[u8], input: &mut Bytes) -> Result<Self, Malformed> {
-        let count = get(input, Buf::get_u32_le)?;
-        let full_for = get_counted_ids(input, count & !ALT_IS_PATCH)?;
-        if count & ALT_IS_PATCH == 0 {
-            let body = get_bytes(input)?;
-            return Ok(Self { full_for, body });
+        let mut alt = Self::decode_without_parts(full, input)?;
+        if input.has_remaining() {
+            alt.parts = Self::decode_parts(full, input)?;
         }
-        let start = get(input, Buf::get_u32_le)? as usize;
-        let end = get(input, Buf::get_u32_le)? as usize;
-        let between = get_bytes(input)?;
-        let rest = full.len().checked_sub(end).filter(|rest| start <= *rest);
-        let rest = rest.ok_or(Malformed("alt longer than its body"))?;
-        let body = [&full[..start], &between, &full[rest..]].concat().into();
-        Ok(Self { full_for, body })
+        Ok(alt)
     }
+
+    fn decode_without_parts(full: &[u8], input: &mut Bytes) -> Result<Self, Malformed> {
+        let (full_for, body) = get_body_for(full, input)?;
+        Ok(Self {
+            full_for,
+            body,
+            parts: Vec::new(),
+        })
+    }
+
+    fn decode_parts(full: &[u8], input: &mut Bytes) -> Result<Vec<Part>, Malformed> {
+        let count = get(input, Buf::get_u32_le)?;
+        if count > PARTS_MAX {
+            return Err(Malformed("parts"));
+        }
+        let part = |_| {
+            let (users, body) = get_body_for(full, input)?;
+            Ok(Part { users, body })
+        };
+        (0..count).map(part).collect()
+    }
+}
+
+/// A body that is not everybody's, by how it differs from `full`, with the users it is about.
+fn put_body_for(full: &[u8], users: &[Id<User>], body: &[u8], out: &mut impl BufMut) {
+    let start = same_at_start(full, body);
+    let end = same_at_end(&full[start..], &body[start..]);
+    out.put_u32_le(users.len() as u32 | ALT_IS_PATCH);
+    users.iter().for_each(|id| out.put_u64_le(id.get()));
+    out.put_u32_le(start as u32);
+    out.put_u32_le(end as u32);
+    put_bytes(out, &body[start..body.len() - end]);
+}
+
+fn get_body_for(full: &[u8], input: &mut Bytes) -> Result<(Vec<Id<User>>, Bytes), Malformed> {
+    let count = get(input, Buf::get_u32_le)?;
+    let users = get_counted_ids(input, count & !ALT_IS_PATCH)?;
+    if count & ALT_IS_PATCH == 0 {
+        return Ok((users, get_bytes(input)?));
+    }
+    let start = get(input, Buf::get_u32_le)? as usize;
+    let end = get(input, Buf::get_u32_le)? as usize;
+    let between = get_bytes(input)?;
+    let rest = full.len().checked_sub(end).filter(|rest| start <= *rest);
+    let rest = rest.ok_or(Malformed("alt longer than its body"))?;
+    let body = [&full[..start], &between, &full[rest..]].concat().into();
+    Ok((users, body))
 }
 
 /// Bytes that are compared at once.
@@ -261,7 +314,7 @@ impl Envelope {
         match &self.alt {
             None => out.put_u8(0),
             Some(alt) => {
-                out.put_u8(1);
+                out.put_u8(if alt.parts.is_empty() { 1 } else { 2 });
                 alt.encode(&self.body, out);
             }
         }
@@ -291,7 +344,13 @@ impl Envelope {
         let body = get_bytes(input)?;
         let alt = match get(input, Buf::get_u8)? {
             0 => None,
-            1 => Some(Alt::decode(&body, input)?),
+            parts @ (1 | 2) => {
+                let mut alt = Alt::decode_without_parts(&body, input)?;
+                if parts == 2 {
+                    alt.parts = Alt::decode_parts(&body, input)?;
+                }
+                Some(alt)
+            }
             _ => return Err(Malformed("alt")),
         };
         if input.has_remaining() {
@@ -386,6 +445,11 @@ mod tests {
         }
     }
 
+    fn body_for() -> impl Strategy<Value = (Vec<Id<User>>, Bytes)> {
+        let body = prop::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
+        (prop::collection::vec(id(), 0..3), body)
+    }
+
     prop_compose! {
         fn envelope()(
             realm in id(),
@@ -395,7 +459,8 @@ mod tests {
             at_ms in any::<u64>(),
             trace in any::<u128>(),
             body in prop::collection::vec(any::<u8>(), 0..200),
-            alt in prop::option::of((prop::collection::vec(id(), 0..3), prop::collection::vec(any::<u8>(), 0..50))),
+            alt in prop::option::of(body_for()),
+            parts in prop::collection::vec(body_for(), 0..3),
         ) -> Envelope {
             Envelope {
                 realm,
@@ -405,7 +470,11 @@ mod tests {
                 at_ms,
                 trace,
                 body: body.into(),
-                alt: alt.map(|(full_for, body)| Alt { full_for, body: body.into() }),
+                alt: alt.map(|(full_for, body)| Alt {
+                    full_for,
+                    body,
+                    parts: parts.into_iter().map(|(users, body)| Part { users, body }).collect(),
+                }),
             }
         }
     }
@@ -452,6 +521,7 @@ mod tests {
         let alt = Alt {
             full_for: vec![Id::new(7).unwrap()],
             body: body.clone().into(),
+            parts: Vec::new(),
         };
         let mut stored = Vec::new();
         alt.encode(full.as_bytes(), &mut stored);
@@ -466,11 +536,39 @@ mod tests {
         let alt = Alt {
             full_for: Vec::new(),
             body: Bytes::from_static(b"[bare]"),
+            parts: Vec::new(),
         };
         let mut stored = Vec::new();
         alt.encode(b"[text]", &mut stored);
         let decoded = Alt::decode(b"]", &mut stored.into());
         assert_eq!(decoded, Err(Malformed("alt longer than its body")));
+    }
+
+    #[test]
+    fn parts_are_behind_what_was_stored_before_and_few() {
+        let full = b"{reply, answered}";
+        let plain = Alt {
+            full_for: vec![Id::new(7).unwrap()],
+            body: Bytes::from_static(b"{, }"),
+            parts: Vec::new(),
+        };
+        let part = Part {
+            users: vec![Id::new(8).unwrap()],
+            body: Bytes::from_static(b"{reply, }"),
+        };
+        let alt = |parts: usize| Alt {
+            parts: vec![part.clone(); parts],
+            ..plain.clone()
+        };
+        let stored = |alt: Alt| {
+            let mut stored = Vec::new();
+            alt.encode(full, &mut stored);
+            stored
+        };
+        assert!(stored(alt(1)).starts_with(&stored(alt(0))));
+        assert_eq!(Alt::decode(full, &mut stored(alt(2)).into()), Ok(alt(2)));
+        let many = Alt::decode(full, &mut stored(alt(3)).into());
+        assert_eq!(many, Err(Malformed("parts")));
     }
 
     proptest! {
@@ -479,7 +577,7 @@ mod tests {
             start in "[ab]{0,80}", texts in ("[ab]{0,9}", "[ab]{0,9}"), end in "[ab]{0,80}",
         ) {
             let body = |text: &str| Bytes::from(format!("{start}{text}{end}"));
-            let alt = Alt { full_for: Vec::new(), body: body(&texts.1) };
+            let alt = Alt { full_for: Vec::new(), body: body(&texts.1), parts: Vec::new() };
             let (full, mut stored) = (body(&texts.0), Vec::new());
             alt.encode(&full, &mut stored);
             prop_assert!(stored.len() <= 16 + 9);

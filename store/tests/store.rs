@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use guildhall_shared::{
-    envelope::{Alt, Durability, Visibility},
+    envelope::{Alt, Durability, Part, Visibility},
     gateway::{EventKind, Intents},
     id::{Id, marker::Realm},
     model::ChannelKind,
@@ -183,6 +183,10 @@ async fn events_come_back_as_they_were_stored(db: PgPool) {
     let alt = Alt {
         full_for: vec![id(ALICE)],
         body: "{}".into(),
+        parts: vec![Part {
+            users: vec![id(BOT)],
+            body: "{\"n\":0}".into(),
+        }],
     };
     for seq in 1..=3i64 {
         let (mut vis_bytes, mut alt_bytes) = (Vec::new(), Vec::new());

@@ -531,18 +531,18 @@ impl Fields {
         Ok(())
     }
 
-    /// `payload_json`; without it, each field is a field of the body: text where it is no
-    /// JSON value of another kind.
+    /// `payload_json`, or `payload` as Slack's clients write it; without these, each field is a
+    /// field of the body: text where it is no JSON value of another kind.
     fn into_json(self) -> Result<Vec<u8>> {
         let mut object = Map::new();
         for (name, text) in self.texts {
-            if name == "payload_json" {
+            if matches!(name.as_str(), "payload_json" | "payload") {
                 return Ok(text);
             }
             let text = String::from_utf8_lossy(&text).into_owned();
             let is_text = matches!(
                 name.as_str(),
-                "content" | "nonce" | "username" | "thread_name"
+                "content" | "nonce" | "username" | "thread_name" | "text"
             );
             let value = match serde_json::from_str::<Value>(&text) {
                 Ok(value) if !is_text && !value.is_string() => value,

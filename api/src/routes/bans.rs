@@ -578,7 +578,8 @@ async fn delete_messages(
     Ok(())
 }
 
-/// Whether there may be more.
+/// Whether there may be more. What is not deletable (`MessageKind::is_deletable`) stays: a thread's
+/// first message was never counted, and of those that go nobody is told the kind.
 async fn delete_batch(
     app: &App,
     guild_id: Id<Guild>,
@@ -591,6 +592,7 @@ async fn delete_batch(
     let found = sqlx::query_scalar!(
         "select message_id from message
          where channel_id = $1 and message_id >= $2 and author_id = any($3)
+           and kind not between 1 and 5 and kind <> 21
          order by message_id limit $4",
         channel_id.to_db(),
         since,

@@ -510,7 +510,7 @@ async fn poll_expire(
     let events = finalize(&app, &mut tx, &place.audience(), &mut message).await?;
     tx.commit().await?;
     app.publisher.publish(events);
-    Ok(Json(message))
+    Ok(Json(messages::shown_to(&user, place.guild_id(), message)))
 }
 
 /// Ends a poll: its MESSAGE_UPDATE, and the message that tells the result. The audience's

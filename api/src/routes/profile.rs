@@ -280,7 +280,7 @@ async fn user_profile_update(
 ) -> Result<Json<UserProfile>> {
     caller.require_human()?;
     let mut tx = app.db.begin().await?;
-    let told = account::lock_for_change(&mut tx, caller.id).await?;
+    let change = account::lock_for_change(&mut tx, caller.id).await?;
     sqlx::query!(
         "update account set
            bio = coalesce($2, bio),
@@ -295,13 +295,13 @@ async fn user_profile_update(
     )
     .execute(&mut *tx)
     .await?;
-    let events = account::append_changes(&mut tx, caller.id, &told).await?;
+    let events = account::append_changes(&app, &mut tx, caller.id, &change).await?;
     let updated = accounts::by_id(&mut *tx, caller.id)
         .await?
         .ok_or(ErrorCode::UnknownUser)?;
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
-    account::tell_later(&app, &told);
+    account::tell_later(&app, &change);
     Ok(Json(own(&updated.user)))
 }

@@ -170,7 +170,7 @@ async fn update_my_user(
     let of = ImageOf::UserBanner(caller.id);
     let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
-    let told = account::lock_for_change(&mut tx, caller.id).await?;
+    let change = account::lock_for_change(&mut tx, caller.id).await?;
     if email.is_some() || new_hash.is_some() {
         caller.require_session(&mut tx).await?;
     }
@@ -210,7 +210,7 @@ async fn update_my_user(
     .execute(&mut *tx)
     .await
     .map_err(taken_name_or_email)?;
-    let mut events = account::append_changes(&mut tx, caller.id, &told).await?;
+    let mut events = account::append_changes(&app, &mut tx, caller.id, &change).await?;
     if email.is_some() || new_hash.is_some() {
         tickets::void_all(&mut tx, caller.id).await?;
     }
@@ -232,7 +232,7 @@ async fn update_my_user(
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
-    account::tell_later(&app, &told);
+    account::tell_later(&app, &change);
     if let Some(mail) = mail {
         app.mailer.send(mail);
     }

@@ -431,6 +431,47 @@ async fn a_forbidden_name_is_quarantined_until_it_changes(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_name_for_all_guilds_is_judged_where_it_is_shown(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let rule = json!({
+        "name": "names", "event_type": 2, "trigger_type": 6, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["*evil*"] },
+        "actions": [{ "type": 4 }],
+    });
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    let his = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    // What is told of a change, and the member's flags after it.
+    let change = async |path: &str, body: Value| -> (Vec<&'static str>, Value) {
+        let before = app.events(hall.id).await.len();
+        app.patch(&bob, path, body).await.expect(200);
+        let told = app.events(hall.id).await.split_off(before);
+        let names = told.iter().map(|(name, _)| *name).collect();
+        let member = app.get(&alice, &his).await.expect(200);
+        (names, member["flags"].clone())
+    };
+    let me = "/users/@me";
+    let (told, flags) = change(me, json!({ "global_name": "Dr Evil" })).await;
+    let judged = ["GUILD_MEMBER_UPDATE", "AUTO_MODERATION_ACTION_EXECUTION"];
+    assert_eq!((&told[..], flags), (&judged[..], json!(1 << 7)));
+    // Another change is not judged again.
+    let (told, flags) = change(me, json!({ "pronouns": "he" })).await;
+    assert_eq!((&told[..], flags), (&judged[..1], json!(1 << 7)));
+    let (told, flags) = change(me, json!({ "global_name": "Dr Good" })).await;
+    assert_eq!((&told[..], flags), (&judged[..1], json!(0)));
+    // A nick is shown instead.
+    let nick = format!("/guilds/{}/members/@me", hall.id);
+    change(&nick, json!({ "nick": "Bob" })).await;
+    let (told, flags) = change(me, json!({ "global_name": "Devil" })).await;
+    assert_eq!((&told[..], flags), (&judged[..1], json!(0)));
+    // Whoever manages the guild is named as they like.
+    let queen = json!({ "global_name": "Evil queen" });
+    app.patch(&alice, me, queen).await.expect(200);
+    let hers = format!("/guilds/{}/members/{}", hall.id, alice.id);
+    assert_eq!(app.get(&alice, &hers).await.expect(200)["flags"], 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_timeout_alone_blocks_no_message(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

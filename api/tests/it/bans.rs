@@ -100,6 +100,42 @@ async fn a_ban_removes_the_member_and_their_messages_and_keeps_them_out(db: PgPo
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_ban_leaves_what_a_thread_began_with(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let begun = app
+        .post(&alice, &messages, json!({ "content": "look" }))
+        .await;
+    let begun = begun.expect(200)["id"].as_str().unwrap().to_owned();
+    let path = format!("{messages}/{begun}/threads");
+    let thread = app.post(&bob, &path, json!({ "name": "Look" })).await;
+    let thread = thread.expect(201)["id"].as_str().unwrap().to_owned();
+    let inside = format!("/channels/{thread}/messages");
+    let mut sent = Vec::new();
+    for user in [&alice, &bob] {
+        let message = app.post(user, &inside, json!({ "content": "hi" })).await;
+        sent.push(message.expect(200)["id"].clone());
+    }
+    let request = app
+        .request(reqwest::Method::PUT, &ban_path(hall, &bob))
+        .header("authorization", &alice.authorization)
+        .json(&json!({ "delete_message_seconds": 3600 }));
+    app.send(request).await.expect(204);
+
+    let (name, purged) = app.events(hall.id).await.pop().unwrap();
+    assert_eq!(name, "MESSAGE_DELETE_BULK");
+    assert_eq!(purged["channel_id"], thread);
+    assert_eq!(purged["ids"], json!([sent[1]]));
+    let left = app.get(&alice, &inside).await.expect(200);
+    let kind = |message: &Value| message["type"].clone();
+    let kinds: Vec<Value> = left.as_array().unwrap().iter().map(kind).collect();
+    assert_eq!(kinds, [0, 21]);
+    let thread = app.get(&alice, &format!("/channels/{thread}")).await;
+    assert_eq!(thread.expect(200)["message_count"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn what_to_delete_may_stand_in_the_query(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -187,6 +187,14 @@ async fn an_operator_locks_and_unlocks_an_account(db: PgPool) {
 async fn a_change_reaches_every_one_of_many_guilds(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, owner) = (app.user("alice").await, app.user("owner").await);
+    let hall = app.guild(&owner, "Hall").await;
+    app.join(&alice, hall).await;
+    let rule = json!({
+        "name": "names", "event_type": 2, "trigger_type": 6, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["alice"] }, "actions": [{ "type": 4 }],
+    });
+    let rules = format!("/guilds/{}/auto-moderation/rules", hall.id);
+    app.post(&owner, &rules, rule).await.expect(200);
     // Ids of guilds that no other row has.
     sqlx::query(
         "with made as (
@@ -213,6 +221,9 @@ async fn a_change_reaches_every_one_of_many_guilds(db: PgPool) {
     .await
     .unwrap();
     assert_eq!(told, [(250, 250)]);
+    let hers = format!("/guilds/{}/members/{}", hall.id, alice.id);
+    let judged = app.get(&owner, &hers).await.expect(200);
+    assert_eq!(judged["flags"], 1 << 7);
     assert_eq!(app.event_names(alice.id).await, ["USER_UPDATE"]);
 }
 

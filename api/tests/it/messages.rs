@@ -557,6 +557,70 @@ async fn without_the_intent_for_it_a_bot_reads_no_content(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn without_the_intent_a_bot_reads_of_a_reply_what_is_its_own(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    sqlx::query("update application set flags = 0 where application_id = $1")
+        .bind(bot.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let reply_to = |message: &Value| {
+        json!({
+            "content": "because",
+            "message_reference": { "message_id": message["id"] },
+            "allowed_mentions": { "replied_user": false },
+        })
+    };
+    let texts = |message: &Value| {
+        let text = |message: &Value| message["content"].as_str().unwrap().to_owned();
+        (text(message), text(&message["referenced_message"]))
+    };
+    let both = ("because".to_owned(), "why?".to_owned());
+    let none = (String::new(), String::new());
+    let own = (both.0.clone(), String::new());
+    let answered = (String::new(), both.1.clone());
+    for (asks, replies, wanted) in [(&alice, &bot, own), (&bot, &alice, answered)] {
+        let question = send(&app, asks, hall.general, "why?").await;
+        let body = reply_to(&question);
+        let reply = app.post(replies, &path(hall.general), body).await;
+        let reply = reply.expect(200);
+        if replies.id == bot.id {
+            assert_eq!(texts(&reply), wanted);
+        }
+        let read = app.get(&bot, &one(hall.general, &reply)).await.expect(200);
+        conforms("get_message", 200, &read);
+        assert_eq!(texts(&read), wanted);
+        let read = app.get(&alice, &one(hall.general, &reply)).await;
+        assert_eq!(texts(&read.expect(200)), both);
+
+        let event = log::envelopes(&app.db, hall.id).await.pop().unwrap();
+        let alt = event.alt.unwrap();
+        assert_eq!(alt.full_for, []);
+        let [part] = &alt.parts[..] else {
+            panic!("{} bodies with some of the content", alt.parts.len());
+        };
+        assert_eq!(part.users, [bot.id]);
+        let body = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+        assert_eq!(texts(&body(&part.body)), wanted);
+        assert_eq!(texts(&body(&alt.body)), none);
+        assert_eq!(texts(&body(&event.body)), both);
+    }
+    // One who is named by the reply and wrote what it answers reads both.
+    let question = send(&app, &bot, hall.general, "why?").await;
+    let body =
+        json!({ "content": "because", "message_reference": { "message_id": question["id"] } });
+    app.post(&alice, &path(hall.general), body)
+        .await
+        .expect(200);
+    let event = log::envelopes(&app.db, hall.id).await.pop().unwrap();
+    let alt = event.alt.unwrap();
+    assert_eq!((alt.full_for, alt.parts), (vec![bot.id], vec![]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_event_does_not_say_what_its_author_did(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -398,6 +398,39 @@ async fn other_services_write_in_their_own_forms(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn slacks_clients_write_forms_too(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let url = format!("{url}/slack");
+    let part = "--x\r\ncontent-disposition: form-data; name=\"text\"\r\n\r\n7\r\n--x--\r\n";
+    let urlencoded = "application/x-www-form-urlencoded";
+    for (kind, body, text, name) in [
+        (
+            urlencoded,
+            "payload=%7B%22text%22%3A%22hi%20there%22%2C%22username%22%3A%22slack%22%7D",
+            "hi there",
+            "slack",
+        ),
+        (urlencoded, "text=7&username=8", "7", "8"),
+        ("multipart/form-data; boundary=x", part, "7", "Herald"),
+    ] {
+        let request = app.request(Method::POST, &url).header("content-type", kind);
+        let answer = app.send(request.body(body)).await.expect(200);
+        assert_eq!(answer, "ok");
+        let (event, sent) = app.events(hall.id).await.pop().unwrap();
+        assert_eq!((event, &sent["content"]), ("MESSAGE_CREATE", &json!(text)));
+        assert_eq!(sent["author"]["username"], name);
+    }
+    let request = app
+        .request(Method::POST, &url)
+        .header("content-type", urlencoded);
+    app.send(request.body("payload=%7B"))
+        .await
+        .expect_error(400, 50109);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_announcement_reaches_its_followers(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -10,10 +10,14 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Realm, User},
     shard::{self, Position},
 };
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
-use super::{Core, ready, sessions::dispatch_to, views::may_move};
+use super::{
+    Core, ready,
+    sessions::dispatch_to,
+    views::{may_leave, may_move},
+};
 use crate::{
     bus::{SessionKey, SessionSlot, Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
@@ -65,6 +69,7 @@ impl Core {
             return self.voice_server(event, only);
         }
         let (mut full, mut blank): (Option<Rc<Dispatch>>, Option<Rc<Dispatch>>) = (None, None);
+        let mut parts: FxHashMap<usize, Rc<Dispatch>> = FxHashMap::default();
         let Self {
             hub,
             sessions,
@@ -100,6 +105,9 @@ impl Core {
                 (Variant::WithoutContent, Some(alt)) => {
                     blank.get_or_insert_with(|| Dispatch::new(event.kind, &alt.body, *now))
                 }
+                (Variant::Part(at), Some(alt)) => parts
+                    .entry(at)
+                    .or_insert_with(|| Dispatch::new(event.kind, &alt.parts[at].body, *now)),
                 _ => full.get_or_insert_with(|| Dispatch::new(event.kind, &event.body, *now)),
             };
             let held = held.as_mut().map(|held| (held, log.number()));
@@ -302,7 +310,17 @@ impl Core {
             true => self.unsettled.forget(realm),
             false => FxHashSet::default(),
         };
-        for user in moved.into_iter().chain(untold) {
+        let unheard = replay.iter().filter(|event| event.position() > Some(have));
+        let leaving: Vec<_> = unheard.filter(|event| may_leave(event)).collect();
+        let unseen = hub.listening().filter(|&(user, asked)| {
+            let mut leaving = leaving.iter();
+            leaving.any(|event| hub.hides(event, user, asked))
+        });
+        let unseen: Vec<_> = match leaving.is_empty() {
+            true => Vec::new(),
+            false => unseen.map(|(user, _)| user).collect(),
+        };
+        for user in moved.into_iter().chain(untold).chain(unseen) {
             self.blur(realm, user);
         }
         let Some(hub) = self.hub.get_mut(realm) else {
@@ -388,8 +406,14 @@ impl Core {
             let Some(intents) = self.sessions.get(slot as usize).map(|of| of.intents) else {
                 continue;
             };
+            let Some(hub) = self.hub.get(realm) else {
+                return;
+            };
+            let may_be_wrong = |event: &Envelope| {
+                may_move(event, user) || may_leave(event) && hub.hides(event, user, intents)
+            };
             let mut missed = replay.iter().filter(|event| event.position() > Some(from));
-            if missed.any(|event| may_move(event, user)) {
+            if missed.any(|event| may_be_wrong(event)) {
                 self.blur(realm, user);
             }
             let Some(hub) = self.hub.get_mut(realm) else {

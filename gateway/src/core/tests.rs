@@ -562,6 +562,46 @@ fn who_goes_elsewhere_right_behind_a_change_of_views_gets_the_guild_again() {
     assert_eq!(session.record.guilds, guilds);
 }
 
+/// A replay has nothing of a channel that is hidden, and that somebody went there from one which is
+/// not is told by what is not numbered.
+#[test]
+fn who_was_cut_off_when_something_went_out_of_their_sight_gets_the_guild_again() {
+    let channel = |id: u64| Id::<Channel>::new(id).unwrap();
+    let view = || ViewChange {
+        channels: vec![(channel(5), Some(0)), (channel(6), Some(1))],
+        users: vec![(user(), Some(vec![0]))],
+    };
+    for (place, comes) in [(5, false), (5, true), (6, false), (6, true)] {
+        let mut bench = Bench::new(1);
+        let client = if comes {
+            let session = travelling(1);
+            let client = bench.resumes((session.record.id, session.s));
+            bench.arrived(&client, session);
+            client
+        } else {
+            let client = bench.identified();
+            let snapshots = vec![snapshot(bench.session(&client), 1)];
+            bench.answered(Subscribed {
+                view: view(),
+                snapshots,
+                ..answer(1)
+            });
+            client
+        };
+        bench.read(&client);
+        let mut moved = Envelope::clone(&event(EventKind::VoiceStateUpdate, 2));
+        moved.vis = Visibility::channel(channel(place), Intents::GUILDS);
+        bench.answered(Subscribed {
+            view: view(),
+            replay: vec![Arc::new(moved)],
+            ..answer(2)
+        });
+        let told = bench.read(&client);
+        let is_again = told.iter().any(|(name, _)| name == "GUILD_DELETE");
+        assert_eq!(is_again, place == 6, "in {place}, comes: {comes}: {told:?}");
+    }
+}
+
 /// Its user left and came again: the snapshot of before was on its way, and its owner told nobody of
 /// what changed until they were subscribed anew.
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! A replay is filtered by the present view, and what tells of gained and lost channels is not
 //! numbered. So a session whose view changed while it did not hear everything is *blurred*: it gets
-//! the guild again once the rest has come, here or where it goes on.
+//! the guild again once the rest has come, here or where it goes on. So is one that may have missed
+//! that something went from a channel which it sees to one which it does not.
 
 use guildhall_shared::{
     Id,
@@ -206,6 +207,15 @@ impl Core {
 pub(super) fn members_of(view: &ViewChange) -> Vec<Id<User>> {
     let members = view.users.iter().filter(|(_, classes)| classes.is_some());
     members.map(|&(user, _)| user).collect()
+}
+
+/// Whether what an event is about may have been elsewhere before. Who sees that place and not the
+/// new one is told by the owner, by nothing that is numbered.
+pub(super) fn may_leave(event: &Envelope) -> bool {
+    matches!(
+        event.kind,
+        EventKind::VoiceStateUpdate | EventKind::GuildScheduledEventUpdate
+    )
 }
 
 /// Whether a user may see other channels since an event.

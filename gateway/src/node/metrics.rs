@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     pub(crate) questions: IntCounter,
     /// Questions that found no room and are asked again.
     pub(crate) questions_dropped: IntCounter,
+    /// Attempts to tell friends what somebody shows that failed and are made again.
+    pub(crate) friends_untold: IntCounter,
     /// Milliseconds that the node's thread kept a timer waiting.
     pub(crate) lag_ms: Histogram,
     /// Which map this node uses.
@@ -96,6 +98,10 @@ impl Metrics {
                 "node_questions_dropped_total",
                 "Questions of sessions that found no room and are asked again",
             )?,
+            friends_untold: IntCounter::new(
+                "node_friends_untold_total",
+                "Attempts to tell friends what somebody shows that failed and are made again",
+            )?,
             lag_ms: lag_histogram(
                 "node_lag_ms",
                 "Milliseconds that the node's thread kept a timer waiting",
@@ -129,6 +135,7 @@ impl Metrics {
         registry.register(Box::new(metrics.identifies.clone()))?;
         registry.register(Box::new(metrics.questions.clone()))?;
         registry.register(Box::new(metrics.questions_dropped.clone()))?;
+        registry.register(Box::new(metrics.friends_untold.clone()))?;
         registry.register(Box::new(metrics.lag_ms.clone()))?;
         for gauge in [
             &metrics.map_term,

@@ -189,22 +189,31 @@ impl Message {
             && self.poll.is_none()
     }
 
-    /// The message for readers who may not see its content.
+    /// The message for readers who may not see its content, nor that of the one it answers.
     pub fn without_content(&self) -> Self {
-        Self {
-            content: String::new(),
-            embeds: Vec::new(),
-            attachments: Vec::new(),
-            components: Vec::new(),
-            message_snapshots: Vec::new(),
-            poll: None,
-            // Somebody else's content rides in here.
-            referenced_message: self.referenced_message.as_ref().map(|message| {
-                let bare = |message: &Message| Box::new(message.without_content());
-                message.as_deref().map(bare)
-            }),
+        self.for_reader(&|_| false)
+    }
+
+    /// The message for a reader who may see the content of those that `reads` says: it is asked
+    /// of the message and of the one it answers, which is somebody else's.
+    pub fn for_reader(&self, reads: &dyn Fn(&Self) -> bool) -> Self {
+        let answered = self.referenced_message.as_ref().map(|message| {
+            let shown = |message: &Self| Box::new(message.for_reader(reads));
+            message.as_deref().map(shown)
+        });
+        let mut shown = Self {
+            referenced_message: answered,
             ..self.clone()
+        };
+        if !reads(self) {
+            shown.content.clear();
+            shown.embeds.clear();
+            shown.attachments.clear();
+            shown.components.clear();
+            shown.message_snapshots.clear();
+            shown.poll = None;
         }
+        shown
     }
 }
 

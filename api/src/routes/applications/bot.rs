@@ -147,7 +147,7 @@ pub(super) async fn application_bot_update(
     let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     lock_own_bot(&mut tx, &caller, application_id).await?;
-    let told = crate::account::lock_for_change(&mut tx, bot).await?;
+    let change = crate::account::lock_for_change(&mut tx, bot).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
@@ -167,11 +167,11 @@ pub(super) async fn application_bot_update(
     let updated = account::by_id(&mut *tx, bot)
         .await?
         .ok_or(ErrorCode::UnknownApplication)?;
-    let events = crate::account::append_changes(&mut tx, bot, &told).await?;
+    let events = crate::account::append_changes(&app, &mut tx, bot, &change).await?;
     tx.commit().await?;
     app.tokens.forget(bot);
     app.publisher.publish(events);
-    crate::account::tell_later(&app, &told);
+    crate::account::tell_later(&app, &change);
     Ok(Json(updated.user.user))
 }
 

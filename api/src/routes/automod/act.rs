@@ -298,6 +298,7 @@ impl Deed<'_> {
         let alt = Alt {
             full_for: Vec::new(),
             body: Bytes::from(serde_json::to_vec(&bare)?),
+            parts: Vec::new(),
         };
         let vis = visibility(Intents::AUTO_MODERATION_EXECUTION);
         let kind = EventKind::AutoModerationActionExecution;

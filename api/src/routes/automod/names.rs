@@ -1,7 +1,7 @@
 //! Names that members are shown under: rules about profiles quarantine who bears a forbidden one.
 //!
-//! A name is judged when somebody joins and when a nick changes, whoever changes it: a better
-//! one ends the quarantine. A name that changes for all guilds at once is judged with the next.
+//! A name is judged when somebody joins, when a nick changes, whoever changes it, and when an
+//! account is called otherwise, in each guild where it has no nick: a better one ends the quarantine.
 
 use guildhall_shared::{
     Id,
@@ -34,6 +34,10 @@ impl<'a> Named<'a> {
 pub(crate) struct NameVerdict(Vec<(Rule, Found)>);
 
 impl NameVerdict {
+    pub(crate) fn is_clean(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A member's flags after this.
     pub(crate) fn flags(&self, flags: u64) -> u64 {
         let mut actions = self.0.iter().flat_map(|(rule, _)| &rule.actions);

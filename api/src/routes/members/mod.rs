@@ -22,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
     membership::{NewMember, admit, check_guild_count, greet, join, join_as, remove, tell_user},
-    update::{audit_roles, new_roles},
+    update::{audit_roles, new_roles, rename},
 };
 use crate::{
     access,

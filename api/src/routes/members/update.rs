@@ -340,6 +340,36 @@ async fn judge_nick(
     Ok(verdict)
 }
 
+/// Numbers GUILD_MEMBER_UPDATE of a member whose account is called otherwise now, and does what
+/// automod says of the name, if it is shown in the guild. The guild's head is locked; nothing
+/// happens to who is no member.
+pub(crate) async fn rename(
+    app: &App,
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    user: Id<User>,
+) -> Result<Vec<Envelope>> {
+    let found = guildhall_store::guild::member(&mut *db, guild, user).await?;
+    let Some(mut member) = found else {
+        return Ok(Vec::new());
+    };
+    let mut verdict = NameVerdict::default();
+    if let Some(named) = named(&member).filter(|named| named.nick.is_none()) {
+        verdict = automod::judge_name(db, guild, named).await?;
+        if !verdict.is_clean() {
+            let access = access::member(&mut *db, user, guild).await?;
+            let held = access.base_of_member(user, &member);
+            if held.contains(Permissions::MANAGE_GUILD) {
+                verdict = NameVerdict::default();
+            }
+        }
+        member.flags = verdict.flags(member.flags);
+    }
+    let mut events = vec![store(db, guild, user, &member).await?];
+    events.extend(act_on_nick(app, db, guild, &member, &verdict).await?);
+    Ok(events)
+}
+
 async fn act_on_nick(
     app: &App,
     db: &mut PgConnection,

@@ -26,7 +26,7 @@ use super::{
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
     request::{NewMessageForm, Reference, Sender, snapshot},
-    sight::sees_content,
+    sight::{sees_content, shown_to},
     texts::all_texts,
 };
 use crate::{
@@ -139,6 +139,13 @@ pub(super) async fn create_message(
         message.mention_roles = found.roles;
         message.mention_everyone = found.everyone;
         let json = answer(&message)?;
+        // Somebody else's text may be in what it answers.
+        let answers = matches!(message.referenced_message, Some(Some(_)));
+        let shown = (author.bot && answers).then(|| {
+            let shown = shown_to(&author, place.guild_id(), message.clone());
+            answer(&shown)
+        });
+        let shown = shown.transpose()?;
         let outcome = match message.poll {
             // A poll has rows of its own, which the writer does not know.
             Some(_) => {
@@ -159,12 +166,13 @@ pub(super) async fn create_message(
                         tracing::error!(?error, "what automod does about a message was not done");
                     }
                 }
-                return Ok(json_bytes_response(json));
+                return Ok(json_bytes_response(shown.unwrap_or(json)));
             }
             Outcome::Duplicate(first) => {
                 let mut first = Box::pin(earlier(&app, author.id, channel_id, first)).await?;
                 first.nonce = nonce.map(Nonce::to_json);
-                return Ok(Json(first).into_response());
+                let shown = shown_to(&author, place.guild_id(), first);
+                return Ok(Json(shown).into_response());
             }
             Outcome::Stale => {
                 // A thread may have been archived meanwhile.

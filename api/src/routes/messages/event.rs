@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Alt, Envelope},
+    envelope::{Alt, Envelope, Part},
     gateway::{EventKind, Intents},
     id::marker::Guild,
     model::{Member, Message},
@@ -11,6 +11,7 @@ use guildhall_shared::{
 use serde::Serialize;
 use sqlx::PgConnection;
 
+use super::sight::{is_read_by, readers};
 use crate::{
     access::Audience,
     error::Result,
@@ -45,7 +46,7 @@ pub(super) fn as_nobody(message: Message) -> Message {
     }
 }
 
-/// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variant without content, which private
+/// `d` of MESSAGE_CREATE or MESSAGE_UPDATE, and its variants without content, which private
 /// channels (no guild) do not need.
 pub(super) fn bodies(
     guild: Option<Id<Guild>>,
@@ -72,12 +73,29 @@ pub(super) fn bodies_of(
     if is_empty || guild.is_none() {
         return Ok((full, None));
     }
-    let mut full_for = vec![message.author.id];
-    full_for.extend(message.mentions.iter().map(|user| user.id));
+    let body_for = |reads: &dyn Fn(&Message) -> bool| -> Result<Bytes> {
+        Ok(with_fields(&answer(&message.for_reader(reads))?, &extras))
+    };
+    let mut full_for: Vec<_> = readers(message).map(|user| user.id).collect();
     full_for.dedup();
+    let mut parts = Vec::new();
+    let answered = message.referenced_message.as_ref();
+    if let Some(answered) = answered.and_then(|answered| answered.as_deref()) {
+        full_for.retain(|&user| is_read_by(answered, user));
+        for (one, other) in [(message, answered), (answered, message)] {
+            // Clients of people have the intent.
+            let bots = readers(one).filter(|user| user.bot && !is_read_by(other, user.id));
+            let users: Vec<_> = bots.map(|user| user.id).collect();
+            if !users.is_empty() {
+                let body = body_for(&|shown: &Message| shown.id == one.id)?;
+                parts.push(Part { users, body });
+            }
+        }
+    }
     let alt = Alt {
         full_for,
-        body: with_fields(&answer(&message.without_content())?, &extras),
+        body: body_for(&|_: &Message| false)?,
+        parts,
     };
     Ok((full, Some(alt)))
 }

@@ -175,7 +175,8 @@ async fn execute_webhook(
     })
 }
 
-/// Writes what Slack's form of a message says; answers `"ok"`, as Slack does.
+/// Writes what Slack's form of a message says, as JSON or as a form with it in `payload` or in
+/// fields of its own; answers `"ok"`, as Slack does. Files are passed over.
 ///
 /// Errors: 10003, 10015, 50006, 50027, 50035.
 #[utoipa::path(
@@ -184,14 +185,17 @@ async fn execute_webhook(
     tag = "Webhooks",
     security(()),
     params(ExecuteQuery),
+    request_body = SlackMessage,
     responses((status = 200, body = String))
 )]
 async fn execute_slack_compatible_webhook(
     State(app): State<App>,
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
     Query(query): Query<ExecuteQuery>,
-    Json(slack): Json<SlackMessage>,
+    request: axum::extract::Request,
 ) -> Result<Json<&'static str>> {
+    let check = check_token(&app, webhook_id, &token);
+    let Upload { body: slack, .. } = Upload::<SlackMessage>::after(check, request, &app).await?;
     let form = slack.into_form()?;
     let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
     execute(&app, of, query.thread_id, &form, &files).await?;

@@ -152,8 +152,7 @@ impl Owner {
         let mut commands = self.feed.commands();
         // Without Redis nobody can be told, and no friend's READY can show it.
         let Ok(notes) = notes(&mut commands, &users).await else {
-            self.people.put_back(batch);
-            return sleep(RETRY_AFTER).await;
+            return self.tell_later(batch).await;
         };
         let known = read(&notes);
         // Whoever has left this owner is with the one that has written since, if there is one.
@@ -178,15 +177,13 @@ impl Owner {
                 Ok(friends) => friends,
                 Err(error) => {
                     tracing::warn!(%error, "friends were not read");
-                    self.people.put_back(batch);
-                    return sleep(RETRY_AFTER).await;
+                    return self.tell_later(batch).await;
                 }
             },
         };
         if let Err(error) = delete_left(&mut commands, &notes, &mut batch).await {
             tracing::debug!(%error, "presences of friends were not deleted");
-            self.people.put_back(batch);
-            return sleep(RETRY_AFTER).await;
+            return self.tell_later(batch).await;
         }
         self.note_written(&mut batch);
         let mut pipeline = redis::pipe();
@@ -231,6 +228,12 @@ impl Owner {
         if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
             tracing::debug!(%error, "presences of friends were not published");
         }
+    }
+
+    async fn tell_later(&self, batch: BTreeMap<Id<User>, Waiting>) {
+        self.people.put_back(batch);
+        self.metrics.friends_untold.inc();
+        sleep(RETRY_AFTER).await;
     }
 
     /// Tells people of these shards again what friends show of whom was told since then: this node

@@ -509,10 +509,11 @@ async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: 
     let a = Node::start(&world, "a");
     let b = Node::start_with(&world, "b", &way.url(&world), "key");
     let member = meet(&world, &a, &b).await;
+    let failed = |node: &Node| node.metric("node_friends_untold_total");
+    let before = failed(&b);
     way.cut().await;
     b.subscribe(world.home(world.member, Status::Idle)).await;
-    // It is tried in vain: a command fails after four seconds at the latest.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    b.until("tried in vain", |node| failed(node) > before).await;
     way.open();
     a.until_presence(&member, "idle").await;
     way.cut().await;
