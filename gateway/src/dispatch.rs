@@ -58,12 +58,27 @@ struct Forms {
     chained: RefCell<Vec<Chained>>,
 }
 
-/// A body compressed with another one before it.
+/// A dispatch compressed with another one before it.
 #[derive(Debug)]
 struct Chained {
     after: Weak<Dispatch>,
     compression: Compression,
+    piece: Piece,
+}
+
+/// What of a compressed stream is one dispatch.
+#[derive(Debug, Clone)]
+struct Piece {
     bytes: Bytes,
+    /// Where its `s` belongs; `None` if the head is not in it and belongs before it.
+    s_at: Option<usize>,
+}
+
+impl Piece {
+    /// Without the head.
+    fn of_body(bytes: Bytes) -> Self {
+        Self { bytes, s_at: None }
+    }
 }
 
 impl Dispatch {
@@ -97,18 +112,19 @@ impl Dispatch {
         }
     }
 
-    /// The body and what follows it, compressed: with `after` if that is what the stream ends
-    /// with and it is worth it, else alone.
+    /// The body and what follows it, perhaps the head too, compressed: with `after` if that is
+    /// what the stream ends with and it is worth it, else alone.
     fn compressed(
         this: &Rc<Self>,
         head: Head,
         compression: Compression,
         after: Option<&Rc<Self>>,
         compressors: &mut Compressors,
-    ) -> Bytes {
+    ) -> Piece {
         let chained =
             after.and_then(|after| Self::chained(this, head, compression, after, compressors));
-        chained.unwrap_or_else(|| this.alone(head.encoding, compression, compressors))
+        chained
+            .unwrap_or_else(|| Piece::of_body(this.alone(head.encoding, compression, compressors)))
     }
 
     fn alone(
@@ -121,7 +137,10 @@ impl Dispatch {
             [usize::from(compression == Compression::Zstd)];
         form.get_or_init(|| {
             let text = [self.encoded(encoding), tail(encoding)].concat();
-            exact(compress(compressors, compression, &[], &text))
+            exact(match compression {
+                Compression::Zstd => compressors.zstd.compress(&[], &text),
+                _ => compressors.zlib.deflate(&[], &text),
+            })
         })
         .clone()
     }
@@ -132,20 +151,18 @@ impl Dispatch {
         compression: Compression,
         after: &Rc<Self>,
         compressors: &mut Compressors,
-    ) -> Option<Bytes> {
+    ) -> Option<Piece> {
         let mut chained = this.forms().chained.borrow_mut();
         let known = chained.iter().find(|form| {
             form.compression == compression && form.after.as_ptr() == Rc::as_ptr(after)
         });
         if let Some(form) = known {
-            return Some(form.bytes.clone());
+            return Some(form.piece.clone());
         }
         let count = chained
             .iter()
             .filter(|form| form.compression == compression)
             .count();
-        // The head between the two is another in every session. Text is never 0, so nothing
-        // is found in a dictionary that has zeros in its place.
         if count == CHAINED_MAX
             || Rc::strong_count(after) * CHAINED_SHARE < Rc::strong_count(this)
             || this.body.len() > CHAINED_BYTES_MAX
@@ -153,31 +170,62 @@ impl Dispatch {
         {
             return None;
         }
+        let piece = match compression {
+            Compression::Zstd => this.body_after(head, after, compressors),
+            _ => this.whole_after(head, after, compressors)?,
+        };
+        chained.push(Chained {
+            after: Rc::downgrade(after),
+            compression,
+            piece: piece.clone(),
+        });
+        Some(piece)
+    }
+
+    /// For a zlib-stream: the head too, but for its `s`. The ones before `after` and this are
+    /// equally long in every session, and so is the distance from one to the other.
+    fn whole_after(
+        &self,
+        head: Head,
+        after: &Self,
+        compressors: &mut Compressors,
+    ) -> Option<Piece> {
+        // Deflate does not point at the first byte of a dictionary.
+        let mut dictionary = vec![0];
+        let cut = after.body.len().saturating_sub(CHAINED_BYTES_MAX);
+        if cut == 0 {
+            let before = Head {
+                name: after.kind.name(),
+                ..head
+            };
+            // Another one in every session. Text is never 0, so nothing is found in zeros.
+            let s_at = before.put(&mut dictionary);
+            dictionary[s_at..s_at + before.s_len()].fill(0);
+        }
+        dictionary.extend_from_slice(&after.body[cut..]);
+        dictionary.extend_from_slice(head::JSON_TAIL);
+        let len = head.len() + self.body.len() + head::JSON_TAIL.len();
+        let mut text = Vec::with_capacity(len);
+        let s_at = head.put(&mut text);
+        text.extend_from_slice(&self.body);
+        text.extend_from_slice(head::JSON_TAIL);
+        let s = s_at..s_at + head.s_len();
+        let (bytes, s_at) = compressors.zlib.deflate_around(&dictionary, &text, s)?;
+        Some(Piece {
+            bytes: exact(bytes),
+            s_at: Some(s_at),
+        })
+    }
+
+    /// For a zstd-stream: what follows the head, in whose place the dictionary has zeros.
+    fn body_after(&self, head: Head, after: &Self, compressors: &mut Compressors) -> Piece {
         let before = &after.body[after.body.len().saturating_sub(CHAINED_BYTES_MAX)..];
         let mut dictionary = Vec::with_capacity(before.len() + 1 + head.read_len());
         dictionary.extend_from_slice(before);
         dictionary.extend_from_slice(head::JSON_TAIL);
         dictionary.resize(dictionary.len() + head.read_len(), 0);
-        let text = [&this.body[..], head::JSON_TAIL].concat();
-        let bytes = exact(compress(compressors, compression, &dictionary, &text));
-        chained.push(Chained {
-            after: Rc::downgrade(after),
-            compression,
-            bytes: bytes.clone(),
-        });
-        Some(bytes)
-    }
-}
-
-fn compress(
-    compressors: &mut Compressors,
-    compression: Compression,
-    dictionary: &[u8],
-    text: &[u8],
-) -> Vec<u8> {
-    match compression {
-        Compression::Zstd => compressors.zstd.compress(dictionary, text),
-        _ => compressors.zlib.deflate(dictionary, text),
+        let text = [&self.body[..], head::JSON_TAIL].concat();
+        Piece::of_body(exact(compressors.zstd.compress(&dictionary, &text)))
     }
 }
 

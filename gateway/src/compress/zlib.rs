@@ -4,6 +4,8 @@
 //! empty stored block of a sync flush, whose `00 00 FF FF` is how clients know that a message
 //! is complete.
 
+use std::ops::Range;
+
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::LARGE_BYTES;
@@ -18,7 +20,7 @@ pub const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 pub const STORED_HEADER: usize = 5;
 /// Longest stored block.
 const STORED_BYTES_MAX: usize = 0xFFFF;
-/// Slower levels gain under a percent on what we send.
+/// Slower levels gain about a percent on what we send.
 const LEVEL: u32 = 6;
 
 /// Makes pieces; one per core.
@@ -33,6 +35,36 @@ impl Zlib {
             let mut fast = Compress::new(Compression::fast(), false);
             return deflate(&mut fast, text).unwrap_or_else(|| stored(text));
         }
+        deflate(self.having_read(dictionary), text).unwrap_or_else(|| stored(text))
+    }
+
+    /// `text` as [`Self::deflate`] makes it, but for a gap inside: that is in the piece as it is,
+    /// from the index that comes back, and what is written there is what is read. Zeros stand
+    /// for it until then, so there must be none elsewhere in `text`.
+    ///
+    /// `None` if the compressor fails.
+    pub fn deflate_around(
+        &mut self,
+        dictionary: &[u8],
+        text: &[u8],
+        gap: Range<usize>,
+    ) -> Option<(Vec<u8>, usize)> {
+        let len = u16::try_from(gap.len()).ok()?;
+        let compress = self.having_read(dictionary);
+        let mut out = deflate(compress, &text[..gap.start])?;
+        // The empty block of the flush becomes that of the gap.
+        let start = out.strip_suffix(&FLUSH[1..])?.len();
+        out.truncate(start);
+        put_stored_len(&mut out, len);
+        let gap_at = out.len();
+        out.resize(gap_at + gap.len(), 0);
+        compress.set_dictionary(&out[gap_at..]).ok()?;
+        out.extend_from_slice(&deflate(compress, &text[gap.end..])?);
+        Some((out, gap_at))
+    }
+
+    /// A compressor behind `dictionary`.
+    fn having_read(&mut self, dictionary: &[u8]) -> &mut Compress {
         let compress = self
             .0
             .get_or_insert_with(|| Box::new(Compress::new(Compression::new(LEVEL), false)));
@@ -40,7 +72,7 @@ impl Zlib {
         if !dictionary.is_empty() && compress.set_dictionary(dictionary).is_err() {
             compress.reset();
         }
-        deflate(compress, text).unwrap_or_else(|| stored(text))
+        compress
     }
 }
 
@@ -76,6 +108,10 @@ pub fn stored(text: &[u8]) -> Vec<u8> {
 /// Starts a stored block of `len` bytes.
 pub fn put_stored_header(out: &mut Vec<u8>, len: u16) {
     out.push(0);
+    put_stored_len(out, len);
+}
+
+fn put_stored_len(out: &mut Vec<u8>, len: u16) {
     out.extend_from_slice(&len.to_le_bytes());
     out.extend_from_slice(&(!len).to_le_bytes());
 }
@@ -165,6 +201,34 @@ mod tests {
                 prop_assert!(piece.ends_with(&[0, 0, 0xFF, 0xFF]));
                 prop_assert_eq!(&inflate(&mut decompress, &piece), text);
                 before = text;
+            }
+        }
+
+        #[test]
+        fn a_gap_reads_as_what_is_written_there(
+            texts in texts(),
+            filling in prop::collection::vec(any::<u8>(), 1..40),
+        ) {
+            let mut zlib = Zlib::default();
+            let mut decompress = Decompress::new(true);
+            prop_assert_eq!(inflate(&mut decompress, &STREAM_HEADER), b"");
+            let mut before = Vec::new();
+            for (text, leads) in &texts {
+                let mut whole = b"lead ".to_vec();
+                if *leads {
+                    whole.extend_from_slice(text);
+                }
+                let gap = whole.len()..whole.len() + filling.len();
+                whole.resize(gap.end, 0);
+                whole.extend_from_slice(text);
+                whole.extend_from_slice(b" rest");
+                let around = zlib.deflate_around(&before, &whole, gap.clone());
+                let (mut piece, at) = around.unwrap();
+                prop_assert!(piece.ends_with(&[0, 0, 0xFF, 0xFF]));
+                before.clone_from(&whole);
+                piece[at..at + filling.len()].copy_from_slice(&filling);
+                whole[gap].copy_from_slice(&filling);
+                prop_assert_eq!(inflate(&mut decompress, &piece), whole);
             }
         }
 

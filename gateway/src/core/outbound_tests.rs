@@ -108,7 +108,8 @@ impl World {
             Step::Dispatch(mask, words) => {
                 self.bodies += 1;
                 let body = body(self.bodies, words).to_string();
-                let dispatch = Dispatch::new(EventKind::MessageCreate, body.as_bytes(), now);
+                let kind = [EventKind::MessageCreate, EventKind::TypingStart][words % 2];
+                let dispatch = Dispatch::new(kind, body.as_bytes(), now);
                 for (n, client) in self.clients.iter_mut().enumerate() {
                     if mask >> n & 1 != 0 {
                         client
@@ -189,6 +190,7 @@ impl World {
         assert_eq!(dispatches.len(), expected.len());
         for (read, expected) in dispatches.iter().zip(&expected) {
             assert_eq!(read["s"], expected["s"], "{:?}", client.out.format());
+            assert_eq!(read["t"], expected["t"]);
             // ETF has ids as integers.
             assert_eq!(read["d"]["content"], expected["d"]["content"]);
             assert_eq!(read["d"]["n"], expected["d"]["n"]);

@@ -169,10 +169,11 @@ impl Layout {
                     (Encoding::Json, false) => self.dispatches.last().or(self.after.as_ref()),
                     _ => None,
                 };
-                let body = Dispatch::compressed(dispatch, head, compression, after, compressors);
-                match compression {
-                    Compression::Zlib => self.push_zlib(head, &body),
-                    _ => self.push_zstd(head, &body),
+                let piece = Dispatch::compressed(dispatch, head, compression, after, compressors);
+                match (piece.s_at, compression) {
+                    (Some(s_at), _) => self.push_whole(&piece.bytes, s_at),
+                    (None, Compression::Zlib) => self.push_zlib(head, &piece.bytes),
+                    (None, _) => self.push_zstd(head, &piece.bytes),
                 }
             }
         }
@@ -190,6 +191,13 @@ impl Layout {
         self.put_head(head);
         self.bytes.extend_from_slice(body);
         self.bytes.extend_from_slice(tail);
+    }
+
+    /// Head and body in one, with room for `s`.
+    fn push_whole(&mut self, piece: &[u8], s_at: usize) {
+        put_frame_header(&mut self.bytes, Frame::Binary, piece.len());
+        self.s_at.push(self.bytes.len() + s_at);
+        self.bytes.extend_from_slice(piece);
     }
 
     /// The head in a stored block, then the body.
@@ -213,8 +221,8 @@ impl Layout {
     }
 
     /// A zlib stream of its own.
-    fn push_payload(&mut self, dispatch: &Rc<Dispatch>, head: Head, compressors: &mut Compressors) {
-        let body = Dispatch::compressed(dispatch, head, Compression::Zlib, None, compressors);
+    fn push_payload(&mut self, dispatch: &Dispatch, head: Head, compressors: &mut Compressors) {
+        let body = dispatch.alone(head.encoding, Compression::Zlib, compressors);
         let sum_len = size_of::<u32>();
         let len = zlib::STREAM_HEADER.len()
             + zlib::STORED_HEADER
