@@ -312,14 +312,15 @@ impl Core {
         };
         let unheard = replay.iter().filter(|event| event.position() > Some(have));
         let leaving: Vec<_> = unheard.filter(|event| may_leave(event)).collect();
-        let unseen = hub.listening().filter(|&(user, asked)| {
-            let mut leaving = leaving.iter();
-            leaving.any(|event| hub.hides(event, user, asked))
-        });
-        let unseen: Vec<_> = match leaving.is_empty() {
-            true => Vec::new(),
-            false => unseen.map(|(user, _)| user).collect(),
-        };
+        let mut unseen = Vec::new();
+        if !leaving.is_empty() {
+            let misses = |&(user, asked): &(Id<User>, Intents)| {
+                let mut leaving = leaving.iter();
+                leaving.any(|event| hub.hides(event, user, asked))
+            };
+            let missing = hub.listening().filter(misses);
+            unseen.extend(missing.map(|(user, _)| user));
+        }
         for user in moved.into_iter().chain(untold).chain(unseen) {
             self.blur(realm, user);
         }
