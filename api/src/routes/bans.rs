@@ -127,6 +127,7 @@ async fn list_guild_bans(
                         a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
                  from ban b join account a using (user_id)
                  where b.guild_id = $1 and b.user_id > $2 and b.user_id < $3
+                   and a.user_id > $2 and a.user_id < $3
                  order by b.user_id "
                     + $order
                     + " limit $4",
