@@ -127,6 +127,7 @@ async fn list_guild_bans(
                         a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
                  from ban b join account a using (user_id)
                  where b.guild_id = $1 and b.user_id > $2 and b.user_id < $3
+                   and a.user_id > $2 and a.user_id < $3
                  order by b.user_id "
                     + $order
                     + " limit $4",
@@ -206,6 +207,7 @@ async fn ban_search(
             .map(Id::to_db)
             .collect()
     });
+    // Names by their indexes: the end of the range is the greatest text with the beginning.
     let rows = sqlx::query_as!(
         Row,
         r#"select b.reason, a.user_id, a.username, a.discriminator, a.global_name, a.avatar,
@@ -213,8 +215,11 @@ async fn ban_search(
            from ban b join account a using (user_id)
            where b.guild_id = $1 and ($2::bigint[] is null or b.user_id = any($2))
              and ($3::text is null
-                  or starts_with(lower(a.username), lower($3))
-                  or starts_with(lower(a.global_name), lower($3)))
+                  or lower(a.username) collate "C" >= lower($3) collate "C"
+                    and lower(a.username) collate "C" <= (lower($3) || chr(1114111)) collate "C"
+                  or a.global_name is not null
+                    and lower(a.global_name) collate "C" >= lower($3) collate "C"
+                    and lower(a.global_name) collate "C" <= (lower($3) || chr(1114111)) collate "C")
            order by b.user_id limit $4"#,
         guild_id.to_db(),
         ids.as_deref(),

@@ -11,6 +11,7 @@ use guildhall_shared::{
 use guildhall_store::account::{self as accounts, UserRow};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
+use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -347,6 +348,18 @@ async fn list_my_guilds(
     Ok(Json(guilds))
 }
 
+struct MyGuildRow {
+    guild_id: i64,
+    name: String,
+    icon: Option<String>,
+    owner_id: i64,
+    member_count: i32,
+    settings: Jsonb<GuildSettings>,
+    communication_disabled_until: Option<OffsetDateTime>,
+    /// Of @everyone and the member's roles.
+    granted: Option<i64>,
+}
+
 /// Every guild of a user, ascending.
 pub(crate) async fn all_guilds(
     db: &mut PgConnection,
@@ -368,25 +381,35 @@ async fn my_guilds(
     limit: i64,
 ) -> Result<Vec<MyGuild>> {
     let is_backwards = query.before.is_some() && query.after.is_none();
-    let rows = sqlx::query!(
-        r#"select g.guild_id, g.name, g.icon, g.owner_id, g.member_count,
-                  g.settings as "settings: Jsonb<GuildSettings>",
-                  m.communication_disabled_until,
-                  (select bit_or(r.permissions) from role r
-                   where r.guild_id = g.guild_id
-                     and (r.role_id = g.guild_id or r.role_id = any (m.roles))) as granted
-           from member m join guild g using (guild_id)
-           where m.user_id = $1 and g.guild_id > $2 and g.guild_id < $3
-           order by case when $4 then -g.guild_id else g.guild_id end
-           limit $5"#,
-        user.to_db(),
-        query.after.map_or(0, Id::to_db),
-        query.before.map_or(i64::MAX, Id::to_db),
-        is_backwards,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                MyGuildRow,
+                r#"select g.guild_id, g.name, g.icon, g.owner_id, g.member_count,
+                          g.settings as "settings: Jsonb<GuildSettings>",
+                          m.communication_disabled_until,
+                          (select bit_or(r.permissions) from role r
+                           where r.guild_id = g.guild_id
+                             and (r.role_id = g.guild_id or r.role_id = any (m.roles))) as granted
+                   from member m join guild g using (guild_id)
+                   where m.user_id = $1 and m.guild_id > $2 and m.guild_id < $3
+                   order by m.guild_id "#
+                    + $order
+                    + " limit $4",
+                user.to_db(),
+                query.after.map_or(0, Id::to_db),
+                query.before.map_or(i64::MAX, Id::to_db),
+                limit,
+            )
+            .fetch_all(&mut *db)
+            .await?
+        };
+    }
+    let rows = if is_backwards {
+        page!("desc")
+    } else {
+        page!("asc")
+    };
     let now = Timestamp::now();
     let mut guilds: Vec<MyGuild> = rows
         .into_iter()

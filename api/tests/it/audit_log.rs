@@ -157,6 +157,32 @@ async fn every_change_is_in_the_log_with_its_reason_and_what_differs(db: PgPool)
     assert_eq!(list("action_type=13".to_owned()).await.len(), 1);
     assert_eq!(list(format!("target_id={}", bob.id)).await.len(), 3);
     assert_eq!(list(format!("user_id={}", bob.id)).await.len(), 0);
+    for fields in [
+        &["user_id"][..],
+        &["target_id"],
+        &["action_type"],
+        &["user_id", "action_type"],
+        &["user_id", "target_id", "action_type"],
+    ] {
+        for wanted in entries {
+            let is_same = |entry: &Value| fields.iter().all(|&field| entry[field] == wanted[field]);
+            let mut query = String::new();
+            for &field in fields {
+                // A number, or an id in quotes.
+                let value = wanted[field].to_string();
+                query += &format!("&{field}={}", value.trim_matches('"'));
+            }
+            if query.contains("null") {
+                continue;
+            }
+            let same = entries.iter().filter(|entry| is_same(entry));
+            let mut expected: Vec<&str> = same.map(|one| one["id"].as_str().unwrap()).collect();
+            assert_eq!(list(format!("limit=100{query}")).await, expected, "{query}");
+            expected.reverse();
+            let ascending = format!("limit=100&after=0{query}");
+            assert_eq!(list(ascending).await, expected, "{query}");
+        }
+    }
     app.get(&alice, &format!("{path}?limit=101"))
         .await
         .expect_fault("limit", "NUMBER_TYPE_MAX");

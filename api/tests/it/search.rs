@@ -127,6 +127,53 @@ async fn messages_are_found_by_what_they_hold(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn the_pages_of_a_search_are_the_whole_of_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    for content in ["pear", "pear pear fig", "fig pear", "pear pear", "a pear"] {
+        send(&app, &alice, hall, json!({ "content": content })).await;
+    }
+    age(&app).await;
+    for place in [
+        format!("/guilds/{}", hall.id),
+        format!("/channels/{}", hall.general),
+    ] {
+        for order in ["sort_order=desc", "sort_order=asc", "sort_by=relevance"] {
+            let search = format!("{place}/messages/search?content=pear&{order}");
+            let whole = app.get(&alice, &search).await.expect(200);
+            assert_eq!(contents(&whole).len(), 5, "{search}");
+            for (offset, part) in [(0, 0..2), (2, 2..4), (4, 4..5), (6, 5..5)] {
+                let page = format!("{search}&limit=2&offset={offset}");
+                let page = app.get(&alice, &page).await.expect(200);
+                assert_eq!(contents(&page), contents(&whole)[part], "{search}");
+                assert_eq!(page["total_results"], 5);
+            }
+        }
+    }
+}
+
+/// Every search reads what waits, once for each of its words.
+#[sqlx::test(migrations = "../migrations")]
+async fn little_waits_to_get_into_the_index_of_words(db: PgPool) {
+    sqlx::query(
+        "insert into message_search (channel_id, message_id, author_id, author_kind, words, has,
+                                     mention_everyone, mentions, mention_roles, hosts, filenames)
+         select 1, n, 1, 0, to_tsvector('simple', 'message number ' || n), 0, false, '{}', '{}',
+                '{}', '{}'
+         from generate_series(1, 10000) n",
+    )
+    .execute(&db)
+    .await
+    .unwrap();
+    let pages: i64 =
+        sqlx::query_scalar("select gin_clean_pending_list('message_search_words_idx')")
+            .fetch_one(&db)
+            .await
+            .unwrap();
+    assert!(pages <= 20, "{pages} pages of 8 kB");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn edits_and_deletes_reach_the_index(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;

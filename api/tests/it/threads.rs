@@ -382,6 +382,46 @@ async fn posts_of_a_forum_have_a_message_and_tags(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_search_of_more_threads_than_are_counted_begins_at_the_right_end(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, _, hall) = hall(&app).await;
+    let (guild, parent, owner) = (hall.id, hall.general, alice.id);
+    let statements = format!(
+        "insert into channel (channel_id, guild_id, kind, name, parent_id)
+         select n, {guild}, 11, 'thread', {parent} from generate_series(1, 10001) n;
+         insert into thread (thread_id, guild_id, parent_id, owner_id, archived,
+                             auto_archive_minutes, archive_at, active_at)
+         select n, {guild}, {parent}, {owner}, true, 60,
+                timestamptz '2026-01-01 00:00Z' - n * interval '1 minute',
+                timestamptz '2026-01-01 00:00Z' + (n + 5000) % 10001 * interval '1 minute'
+         from generate_series(1, 10001) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let search = format!("/channels/{}/threads/search?", hall.general);
+    for (query, first) in [
+        ("sort_by=creation_time", 10001),
+        ("sort_by=creation_time&sort_order=asc", 1),
+        ("sort_by=archive_time", 1),
+        ("sort_by=archive_time&sort_order=asc", 10001),
+        ("sort_by=last_message_time", 5000),
+        ("sort_order=asc&name=thread", 5001),
+    ] {
+        let found = app.get(&alice, &format!("{search}{query}")).await;
+        let found = found.expect(200);
+        assert_eq!(found["threads"][0]["id"], first.to_string(), "{query}");
+        assert_eq!(found["total_results"], 10_000);
+        assert_eq!(found["has_more"], true);
+        let last = format!("{search}{query}&offset=9975");
+        let last = app.get(&alice, &last).await.expect(200);
+        assert_eq!(last["threads"].as_array().unwrap().len(), 25, "{query}");
+        assert_eq!(last["has_more"], false);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn threads_go_with_moderators_and_with_their_channel(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, _, hall) = hall(&app).await;

@@ -117,6 +117,15 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     let bans = format!("/guilds/{guild}/bans?limit=1000");
     let last = format!("{bans}&after={late}");
     pages.compare("bans, 1000 a page", &bans, &last).await?;
+    let found = format!("/guilds/{guild}/bans/search?limit=10&query=crowd-");
+    let (first, last) = (0, config.members - 5);
+    pages
+        .compare(
+            "bans by the start of their name",
+            &format!("{found}{first:07}"),
+            &format!("{found}{last:07}"),
+        )
+        .await?;
     let entries = format!("/guilds/{guild}/audit-logs?limit=100");
     let last = format!("{entries}&before={}", FIRST_ENTRY + 100);
     pages
@@ -136,6 +145,11 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
             &last,
         )
         .await?;
+    let found = format!("/channels/{channel}/threads/search?limit=25&sort_by=creation_time");
+    let last = format!("{found}&offset=9975");
+    pages
+        .compare("threads found: first, 400th page", &found, &last)
+        .await?;
     let pins = format!("{messages}/pins?limit=50");
     let last = format!("{pins}&before={}", others.oldest_pins_before);
     pages
@@ -143,6 +157,10 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         .await?;
     let search = format!("{messages}/search?limit=25");
     pages.wait_for_index(&search).await?;
+    // Autovacuum would, at a time of its own.
+    sqlx::query("analyze message_search")
+        .execute(&mut db)
+        .await?;
     pages
         .compare(
             "search without words: first, 400th page",
@@ -159,8 +177,8 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         .await?;
     pages
         .compare(
-            "search by a word of one message: newest, oldest",
-            &format!("{search}&content={}", config.messages - 1),
+            "search by words of one message: newest, oldest",
+            &format!("{search}&content=number%20{}", config.messages - 1),
             &format!("{search}&content=number%200"),
         )
         .await

@@ -73,23 +73,33 @@ async fn list(
 ) -> Result<Vec<EventUser>> {
     let backwards = query.before.is_some();
     let after = query.after.filter(|_| !backwards).map_or(0, Id::to_db);
-    let rows = sqlx::query_as!(
-        UserRow,
-        "select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
-                a.accent_color, a.bot, a.public_flags
-         from scheduled_event_user u join account a using (user_id)
-         where u.event_id = $1 and u.exception_id = $2 and u.user_id > $3 and u.user_id < $4
-         order by case when $5 then -u.user_id else u.user_id end
-         limit $6",
-        event.id.to_db(),
-        exception.map_or(0, Id::to_db),
-        after,
-        query.before.map_or(i64::MAX, Id::to_db),
-        backwards,
-        query.limit.unwrap_or(LIST_MAX),
-    )
-    .fetch_all(&mut *db)
-    .await?;
+    macro_rules! page {
+        ($order:literal) => {
+            sqlx::query_as!(
+                UserRow,
+                "select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
+                        a.accent_color, a.bot, a.public_flags
+                 from scheduled_event_user u join account a using (user_id)
+                 where u.event_id = $1 and u.exception_id = $2 and u.user_id > $3
+                   and u.user_id < $4
+                 order by u.user_id "
+                    + $order
+                    + " limit $5",
+                event.id.to_db(),
+                exception.map_or(0, Id::to_db),
+                after,
+                query.before.map_or(i64::MAX, Id::to_db),
+                query.limit.unwrap_or(LIST_MAX),
+            )
+            .fetch_all(&mut *db)
+            .await?
+        };
+    }
+    let rows = if backwards {
+        page!("desc")
+    } else {
+        page!("asc")
+    };
     let mut users: Vec<User> = rows.into_iter().map(User::from).collect();
     if backwards {
         users.reverse();

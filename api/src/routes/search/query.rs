@@ -93,10 +93,10 @@ pub(super) struct Search {
     offset: i64,
 }
 
-/// A match; without a place where the page has none.
-struct Hit {
-    channel_id: Option<i64>,
-    message_id: Option<i64>,
+/// The places of a page's matches, by channel and message.
+struct Hits {
+    channels: Vec<i64>,
+    messages: Vec<i64>,
     /// Matches in all, those beyond the page included.
     total: i64,
 }
@@ -223,15 +223,19 @@ impl Search {
         let by_relevance = self.by_relevance && self.content.is_some();
         // An absent filter is null or empty; the planner sees the values of each search. Of one
         // channel the newest, or oldest, matches are found along its index: so place and order
-        // are part of the text.
+        // are part of the text. Counting walks past every page, and a page is cut out of what
+        // was counted: a late one costs what the first one does.
         macro_rules! search {
             ($place:literal, $order:literal) => {
                 sqlx::query_as!(
-                    Hit,
-                    r#"with hit as materialized (
-                 select s.channel_id, s.message_id,
-                        case when $22::bool
-                          then ts_rank(s.words, plainto_tsquery('simple', $2)) else 0 end as rank
+                    Hits,
+                    r#"select coalesce((array_agg(hit.channel_id))
+                          [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "channels!",
+                      coalesce((array_agg(hit.message_id))
+                          [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "messages!",
+                      count(*) as "total!"
+               from (
+                 select s.channel_id, s.message_id
                  from message_search s
                  where s.channel_id = "#
                         + $place
@@ -274,17 +278,7 @@ impl Search {
                         + $order
                         + r#"
                  limit $21
-               )
-               select page.channel_id as "channel_id?", page.message_id as "message_id?",
-                      counted.total as "total!"
-               from (select count(*) as total from hit) counted
-               left join (
-                 select * from hit order by "#
-                        + $order
-                        + r#" limit $23 offset $24
-               ) page on true
-               order by "#
-                        + $order,
+               ) hit"#,
                         &channels,
                         self.content,
                         &self.authors,
@@ -306,27 +300,30 @@ impl Search {
                         &self.embed_providers,
                         &self.embed_types,
                         total_max,
-                        by_relevance,
                         self.limit.unwrap_or(LIMIT_MAX),
                         self.offset,
                 )
-                .fetch_all(db)
+                .fetch_one(db)
                 .await?
             };
         }
-        let rows = match (channels.len(), by_relevance, self.ascending) {
-            (1, true, _) => search!("($1::bigint[])[1]", "rank desc, message_id desc"),
-            (1, false, true) => search!("($1::bigint[])[1]", "message_id"),
-            (1, false, false) => search!("($1::bigint[])[1]", "message_id desc"),
-            (_, true, _) => search!("any($1::bigint[])", "rank desc, message_id desc"),
-            (_, false, true) => search!("any($1::bigint[])", "message_id"),
-            (_, false, false) => search!("any($1::bigint[])", "message_id desc"),
+        let hits = match (channels.len(), by_relevance, self.ascending) {
+            (1, true, _) => search!(
+                "($1::bigint[])[1]",
+                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+            ),
+            (1, false, true) => search!("($1::bigint[])[1]", "s.message_id"),
+            (1, false, false) => search!("($1::bigint[])[1]", "s.message_id desc"),
+            (_, true, _) => search!(
+                "any($1::bigint[])",
+                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+            ),
+            (_, false, true) => search!("any($1::bigint[])", "s.message_id"),
+            (_, false, false) => search!("any($1::bigint[])", "s.message_id desc"),
         };
-        let total = rows.first().map_or(0, |row| row.total);
-        let places = rows
-            .into_iter()
-            .filter_map(|row| Some((Id::from_db(row.channel_id?), Id::from_db(row.message_id?))));
-        Ok((total, places.collect()))
+        let channels = hits.channels.into_iter().map(Id::from_db);
+        let places = channels.zip(hits.messages.into_iter().map(Id::from_db));
+        Ok((hits.total, places.collect()))
     }
 }
 

@@ -285,8 +285,8 @@ pub(super) async fn list_my_private_archived_threads(
         "select t.thread_id
          from thread_member m
          join thread t on t.thread_id = m.thread_id
-         where m.user_id = $1 and m.thread_id < $3 and t.parent_id = $2 and t.archived
-           and t.invitable is not null
+         where m.user_id = $1 and m.thread_id < $3 and t.thread_id < $3 and t.parent_id = $2
+           and t.archived and t.invitable is not null
          order by m.thread_id desc limit $4",
         user.id.to_db(),
         channel_id.to_db(),

@@ -8,6 +8,7 @@ use guildhall_shared::{
 };
 use guildhall_store::ids_from_db;
 use serde::{Deserialize, Serialize};
+use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 
 use super::lists::{parent, shown};
@@ -87,6 +88,13 @@ impl Form for Search {
     }
 }
 
+/// The threads of a page.
+struct Hits {
+    threads: Vec<i64>,
+    /// Hits in all, those beyond the page included.
+    total: i64,
+}
+
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Found {
     threads: Vec<Thread>,
@@ -134,58 +142,9 @@ pub(super) async fn thread_search(
     let mut db = app.db.acquire().await?;
     let needed = Permissions::READ_MESSAGE_HISTORY;
     let access = parent(&mut db, &user, channel_id, needed).await?;
-    let all = access.permissions().contains(Permissions::MANAGE_THREADS);
-    let pattern = query.name.as_deref().map(like);
-    let sort = query.sort_by.as_deref().unwrap_or("last_message_time");
-    let ascending = query.sort_order.as_deref() == Some("asc");
-    let limit = query.limit.unwrap_or(LIMIT_DEFAULT);
-    let offset = query.offset.unwrap_or(0);
-    let match_all = query.tag_setting.as_deref() == Some("match_all");
-    // One channel's threads, found by its index; the offset is the protocol's and bounded.
-    let rows = sqlx::query!(
-        r#"with hit as (
-             select t.thread_id, case $9::text
-                      when 'creation_time' then t.thread_id::numeric
-                      when 'archive_time' then extract(epoch from t.archive_at)
-                      else extract(epoch from t.active_at) end as key
-             from thread t join channel c on c.channel_id = t.thread_id
-             where t.parent_id = $1
-               and ($2::text is null or c.name ilike $2)
-               and t.thread_id > $3 and t.thread_id < $4
-               and (cardinality($5::bigint[]) = 0 or case when $6 then t.applied_tags @> $5
-                    else t.applied_tags && $5 end)
-               and ($7::bool is null or t.archived = $7)
-               and (c.kind <> 12 or $8 or exists(
-                    select from thread_member m
-                    where m.thread_id = t.thread_id and m.user_id = $10))
-             limit $14
-           )
-           select page.thread_id as "thread_id?", counted.total as "total!"
-           from (select count(*) as total from hit) counted
-           left join (
-             select * from hit order by case when $11 then key else -key end, thread_id
-             limit $12 offset $13
-           ) page on true
-           order by case when $11 then page.key else -page.key end, page.thread_id"#,
-        channel_id.to_db(),
-        pattern,
-        query.min_id.map_or(0, Id::to_db),
-        query.max_id.map_or(i64::MAX, Id::to_db),
-        &guildhall_store::ids_to_db(&tags),
-        match_all,
-        query.archived,
-        all,
-        sort,
-        user.id.to_db(),
-        ascending,
-        limit,
-        offset,
-        COUNTED_MAX,
-    )
-    .fetch_all(&mut *db)
-    .await?;
-    let total = rows.first().map_or(0, |row| row.total);
-    let ids: Vec<Id<Channel>> = ids_from_db(rows.iter().filter_map(|row| row.thread_id).collect());
+    let moderates = access.permissions().contains(Permissions::MANAGE_THREADS);
+    let hits = hits(&mut db, channel_id, &user, moderates, &query, &tags).await?;
+    let ids: Vec<Id<Channel>> = ids_from_db(hits.threads);
     let (threads, members) = shown(&mut db, &user, &ids).await?;
     let mut first_messages = Vec::new();
     for thread in &threads {
@@ -199,12 +158,79 @@ pub(super) async fn thread_search(
         first_messages.extend(first.map(|first| messages::shown_to(&user, guild, first)));
     }
     Ok(Json(Found {
-        has_more: offset + (ids.len() as i64) < total,
+        has_more: query.offset.unwrap_or(0) + (ids.len() as i64) < hits.total,
         threads,
         members,
-        total_results: total,
+        total_results: hits.total,
         first_messages,
     }))
+}
+
+/// The page, and how many there are to be paged through: the first ones by the order asked for.
+async fn hits(
+    db: &mut PgConnection,
+    channel: Id<Channel>,
+    user: &CurrentUser,
+    moderates: bool,
+    query: &Search,
+    tags: &[Id<Tag>],
+) -> Result<Hits> {
+    let pattern = query.name.as_deref().map(like);
+    let match_all = query.tag_setting.as_deref() == Some("match_all");
+    // A page is cut out of what is counted, so that a late one costs what the first one does.
+    // Threads tell by themselves whether they are private: `channel` is asked for names alone.
+    macro_rules! search {
+        ($order:literal) => {
+            sqlx::query_as!(
+                Hits,
+                r#"select coalesce((array_agg(hit.thread_id))
+                          [$12::bigint + 1:$12::bigint + $11::bigint], '{}') as "threads!",
+                      count(*) as "total!"
+               from (
+                 select t.thread_id
+                 from thread t
+                 where t.parent_id = $1
+                   and t.thread_id > $3 and t.thread_id < $4
+                   and (cardinality($5::bigint[]) = 0
+                        or case when $6 then t.applied_tags @> $5 else t.applied_tags && $5 end)
+                   and ($7::bool is null or t.archived = $7)
+                   and (t.invitable is null or $8 or exists (
+                     select from thread_member m
+                     where m.thread_id = t.thread_id and m.user_id = $9))
+                   and ($2::text is null or exists (
+                     select from channel c
+                     where c.channel_id = t.thread_id and c.name ilike $2))
+                 order by "#
+                    + $order
+                    + r#"
+                 limit $10
+               ) hit"#,
+                channel.to_db(),
+                pattern,
+                query.min_id.map_or(0, Id::to_db),
+                query.max_id.map_or(i64::MAX, Id::to_db),
+                &guildhall_store::ids_to_db(tags),
+                match_all,
+                query.archived,
+                moderates,
+                user.id.to_db(),
+                COUNTED_MAX,
+                query.limit.unwrap_or(LIMIT_DEFAULT),
+                query.offset.unwrap_or(0),
+            )
+            .fetch_one(db)
+            .await?
+        };
+    }
+    let ascending = query.sort_order.as_deref() == Some("asc");
+    Ok(match (query.sort_by.as_deref(), ascending) {
+        (Some("creation_time"), true) => search!("t.thread_id"),
+        (Some("creation_time"), false) => search!("t.thread_id desc"),
+        (Some("archive_time"), true) => search!("t.archive_at, t.thread_id"),
+        (Some("archive_time"), false) => search!("t.archive_at desc, t.thread_id"),
+        (_, true) => search!("t.active_at, t.thread_id"),
+        (_, false) => search!("t.active_at desc, t.thread_id"),
+    })
 }
 
 /// A pattern that finds `text` anywhere.
