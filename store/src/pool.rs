@@ -31,8 +31,13 @@ const FRESH: Duration = Duration::from_millis(100);
 pub fn open(options: PgConnectOptions, connections_max: u32, patience: Patience) -> PgPool {
     let statement_ms = patience.statement.as_millis();
     let options = options.options([
-        ("statement_timeout", statement_ms),
-        ("idle_in_transaction_session_timeout", statement_ms),
+        ("statement_timeout", statement_ms.to_string()),
+        (
+            "idle_in_transaction_session_timeout",
+            statement_ms.to_string(),
+        ),
+        // It takes tens of milliseconds, and our queries a few.
+        ("jit", "off".to_owned()),
     ]);
     // There is time left to make another one.
     let taken_max = patience.connection / 3;
