@@ -669,21 +669,25 @@ impl Edge {
             .serving
             .as_ref()
             .is_some_and(|now| now != server && *now == best);
-        // Its core was given more by another owner since than the snapshots hold.
-        let is_old = pending.ask.from.is_none()
-            && !ok.lost
-            && !ok.snapshots.is_empty()
+        // Its core was given more by another owner since than the answer holds.
+        let has_more = !ok.lost
             && entry
                 .cores
                 .iter()
                 .any(|sub| sub.core == pending.core && Some(ok.position) < sub.position);
-        if is_late || is_old {
+        // Asked from further back, the owner does not know how far it has to be: it is given time.
+        let is_behind = has_more && pending.ask.from.is_some();
+        let is_old = has_more && !ok.snapshots.is_empty();
+        if is_late || is_behind || is_old {
             if entry.is_left(server, &state.pending) {
                 out.push((server.clone(), entry.moved(realm)));
             }
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
                 sub.queue(pending.ask);
+            }
+            if is_behind && !is_late {
+                return self.behind.set(true);
             }
             return self.next(state, realm, pending.core, out);
         }

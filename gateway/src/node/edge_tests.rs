@@ -209,3 +209,26 @@ async fn who_came_while_another_owner_did_not_answer_is_asked_for_at_the_one_tha
     };
     LocalSet::new().run_until(test).await;
 }
+
+#[tokio::test]
+async fn an_owner_that_is_behind_a_core_is_asked_again_later_and_not_at_once() {
+    let test = async {
+        let bench = Bench::new();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        let event = FromOwner::Event(event(6));
+        bench.edge.receive(&Server::Local, event);
+        let returning = Subscription {
+            realm: guild(),
+            from: Some(Position { era: 1, seq: 3 }),
+            users: vec![Subscriber::new(id(2), Vec::new())],
+        };
+        bench.edge.subscribe(0, vec![returning]);
+        let asked = bench.pending();
+        bench.answer(asked, &[]);
+        assert!(bench.edge.state.borrow().pending.is_empty());
+        bench.edge.look_after();
+        assert_ne!(bench.pending(), asked);
+    };
+    LocalSet::new().run_until(test).await;
+}
