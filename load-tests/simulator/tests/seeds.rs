@@ -1,7 +1,7 @@
 //! Small clusters in which much goes wrong, one for each seed; a larger number of seeds, and
 //! large clusters, by hand: `cargo xtask simulate`.
 
-use simulator::{Plan, Settings, run};
+use simulator::{Plan, Sample, Settings, run};
 
 /// Of each run of the tests; always the same ones.
 const SEEDS: u64 = 1_000;
@@ -25,6 +25,11 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
             length_ms: 300_000,
             seed,
             plan: Plan::Rolling { crashes: 5 },
+            sample: Sample {
+                guilds: 4,
+                clients: 20,
+                ..Settings::small(seed).sample
+            },
         };
         run(&settings).unwrap().to_string()
     };
