@@ -54,7 +54,7 @@ pub(crate) struct Session {
 /// A guild that it has.
 #[derive(Default)]
 struct Listed {
-    /// The newest message that it got, of all channels.
+    /// The newest message that it got or that its snapshot had, of all channels.
     newest: u64,
     /// Channels, each with the newest message that it has or was told of.
     channels: BTreeMap<Id<Channel>, u64>,
@@ -377,9 +377,10 @@ impl Listed {
     fn read(guild: &Value) -> Result<Self> {
         let channels = guild["channels"].as_array().into_iter().flatten();
         let channels: Result<BTreeMap<_, _>> = channels.map(read_channel).collect();
+        let channels = channels?;
         Ok(Self {
-            newest: 0,
-            channels: channels?,
+            newest: channels.values().copied().max().unwrap_or(0),
+            channels,
         })
     }
 
@@ -403,6 +404,10 @@ impl Listed {
             let Some(last) = self.channels.get_mut(&channel) else {
                 return Ok(());
             };
+            if seq <= *last {
+                // From when the channel was hidden; a replay goes by what is seen now.
+                return Ok(());
+            }
             let next = history.next_message(channel, *last);
             ensure!(
                 next == Some(seq),
