@@ -1,10 +1,11 @@
 //! A gateway that is wrong on purpose, in one way at a time: what checks the cluster must find it.
 //!
-//! Behind the feature `broken`, and not in optimised builds; otherwise nothing here does anything.
+//! Behind the feature `broken`, and not in optimised builds, or in a simulation; otherwise nothing
+//! here does anything.
 
 /// What is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// What was delivered before is delivered again, wherever it is noticed.
     Repeats,
     /// What is missing is not fetched.
@@ -32,10 +33,19 @@ pub(crate) fn is(what: Broken) -> bool {
         Ok("generation") => Some(Broken::Generation),
         _ => None,
     });
+    #[cfg(feature = "simulated")]
+    if crate::simulated::is_broken(what) {
+        return true;
+    }
     *word == Some(what)
 }
 
-#[cfg(not(feature = "broken"))]
+#[cfg(all(feature = "simulated", not(feature = "broken")))]
+pub(crate) fn is(what: Broken) -> bool {
+    crate::simulated::is_broken(what)
+}
+
+#[cfg(not(any(feature = "broken", feature = "simulated")))]
 pub(crate) const fn is(_: Broken) -> bool {
     false
 }

@@ -69,6 +69,18 @@ pub(crate) async fn serve_resume(core: Rc<RefCell<Core>>, handover: Handover) {
     Open::start(core, key, stream, pass, format, unread);
 }
 
+/// Serves a client of a simulation.
+#[cfg(feature = "simulated")]
+pub(crate) fn serve_simulated(
+    core: Rc<RefCell<Core>>,
+    stream: crate::simulated::Stream,
+    pass: Pass,
+) {
+    let (stream, format) = (Rc::new(Socket::Simulated(stream)), Format::default());
+    let key = core.borrow_mut().connection_opened(stream.clone(), format);
+    Open::start(core, key, stream, pass, format, Vec::new());
+}
+
 impl Open {
     fn start(
         core: Rc<RefCell<Core>>,

@@ -1,8 +1,10 @@
 //! A gateway node: holds WebSocket sessions (edge) and serves the realms of its shards (owner).
 
 mod admin;
-mod broken;
+#[doc(hidden)]
+pub mod broken;
 pub mod bus;
+mod clock;
 pub mod codec;
 pub mod compress;
 pub mod config;
@@ -25,6 +27,8 @@ mod listener;
 pub mod node;
 pub mod server;
 pub mod session;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod socket;
 pub mod telemetry;
 pub mod wire;

@@ -1,5 +1,5 @@
 //! A client's socket, as cores use it: they write what it takes and never wait for it.
-//! In tests a script stands in for the kernel.
+//! In tests a script stands in for the kernel, in simulations an object of this process.
 
 use std::{future::poll_fn, io, net::Shutdown};
 
@@ -11,6 +11,8 @@ pub(crate) enum Socket {
     Tcp(TcpStream),
     #[cfg(test)]
     Script(Script),
+    #[cfg(feature = "simulated")]
+    Simulated(crate::simulated::Stream),
 }
 
 impl Socket {
@@ -20,6 +22,8 @@ impl Socket {
             Self::Tcp(stream) => stream.try_write(bytes),
             #[cfg(test)]
             Self::Script(script) => script.try_write(bytes),
+            #[cfg(feature = "simulated")]
+            Self::Simulated(stream) => stream.try_write(bytes),
         }
     }
 
@@ -29,6 +33,8 @@ impl Socket {
             Self::Tcp(stream) => stream.try_read(into),
             #[cfg(test)]
             Self::Script(_) => Err(io::ErrorKind::WouldBlock.into()),
+            #[cfg(feature = "simulated")]
+            Self::Simulated(stream) => stream.try_read(into),
         }
     }
 
@@ -39,6 +45,8 @@ impl Socket {
             Self::Tcp(stream) => stream.poll_read_ready(context),
             #[cfg(test)]
             Self::Script(_) => std::task::Poll::Pending,
+            #[cfg(feature = "simulated")]
+            Self::Simulated(stream) => stream.poll_read_ready(context),
         })
     }
 
@@ -48,6 +56,8 @@ impl Socket {
             Self::Tcp(stream) => stream.poll_write_ready(context),
             #[cfg(test)]
             Self::Script(_) => std::task::Poll::Pending,
+            #[cfg(feature = "simulated")]
+            Self::Simulated(stream) => stream.poll_write_ready(context),
         })
     }
 
@@ -59,6 +69,8 @@ impl Socket {
             }
             #[cfg(test)]
             Self::Script(script) => script.shutdown(),
+            #[cfg(feature = "simulated")]
+            Self::Simulated(stream) => stream.shut(how),
         }
     }
 
@@ -68,6 +80,8 @@ impl Socket {
             Self::Tcp(stream) => stream.into_std().ok(),
             #[cfg(test)]
             Self::Script(_) => None,
+            #[cfg(feature = "simulated")]
+            Self::Simulated(_) => None,
         }
     }
 }

@@ -274,11 +274,7 @@ impl Shared {
             self.patience,
             self.doubt.clone(),
         );
-        Some(Primary {
-            name,
-            client,
-            node: Some(node),
-        })
+        Some(Primary::new(name, client, Some(node)))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::cluster::Cluster;
 pub enum Connection {
     Single(ConnectionManager),
     Cluster(Cluster),
+    #[cfg(feature = "simulated")]
+    Simulated(crate::simulated::Way),
 }
 
 impl ConnectionLike for Connection {
@@ -25,6 +27,8 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single(manager) => manager.req_packed_command(command),
             Self::Cluster(cluster) => Box::pin(cluster.command(command)),
+            #[cfg(feature = "simulated")]
+            Self::Simulated(way) => way.command(None, command),
         }
     }
 
@@ -37,6 +41,8 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single(manager) => manager.req_packed_commands(pipeline, offset, count),
             Self::Cluster(cluster) => Box::pin(cluster.pipeline(pipeline, offset, count)),
+            #[cfg(feature = "simulated")]
+            Self::Simulated(way) => way.pipeline(None, pipeline),
         }
     }
 
@@ -44,6 +50,8 @@ impl ConnectionLike for Connection {
         match self {
             Self::Single(manager) => manager.get_db(),
             Self::Cluster(_) => 0,
+            #[cfg(feature = "simulated")]
+            Self::Simulated(_) => 0,
         }
     }
 }
@@ -53,6 +61,8 @@ impl fmt::Debug for Connection {
         f.write_str(match self {
             Self::Single(_) => "Single",
             Self::Cluster(_) => "Cluster",
+            #[cfg(feature = "simulated")]
+            Self::Simulated(_) => "Simulated",
         })
     }
 }

@@ -17,6 +17,8 @@ pub struct Primary {
     pub client: redis::Client,
     /// The connection for commands; a single server's is elsewhere.
     pub(crate) node: Option<Node>,
+    #[cfg(feature = "simulated")]
+    pub(crate) simulated: Option<crate::simulated::Way>,
 }
 
 /// All primaries, and what each has.
@@ -40,11 +42,34 @@ pub(crate) struct Range {
     pub(crate) port: u16,
 }
 
+impl Primary {
+    pub(crate) fn new(name: Arc<str>, client: redis::Client, node: Option<Node>) -> Self {
+        Self {
+            name,
+            client,
+            node,
+            #[cfg(feature = "simulated")]
+            simulated: None,
+        }
+    }
+}
+
 impl Layout {
     pub(crate) fn single(client: redis::Client) -> Self {
-        let (name, node) = (Arc::from(""), None);
+        Self::of(Primary::new(Arc::from(""), client, None))
+    }
+
+    #[cfg(feature = "simulated")]
+    pub(crate) fn simulated(nowhere: redis::Client, way: crate::simulated::Way) -> Self {
+        let mut primary = Primary::new(Arc::from(""), nowhere, None);
+        primary.simulated = Some(way);
+        Self::of(primary)
+    }
+
+    /// One that has all keys.
+    fn of(primary: Primary) -> Self {
         Self {
-            primaries: vec![Arc::new(Primary { name, client, node })],
+            primaries: vec![Arc::new(primary)],
             slots: Vec::new(),
             asked_in_vain: false,
         }
@@ -192,11 +217,7 @@ mod tests {
 
     fn make(_: &Range, name: Arc<str>) -> Option<Primary> {
         let client = redis::Client::open("redis://h").unwrap();
-        Some(Primary {
-            name,
-            client,
-            node: None,
-        })
+        Some(Primary::new(name, client, None))
     }
 
     fn home(layout: &Layout, slot: u16) -> Option<&str> {

@@ -9,7 +9,10 @@ mod address;
 mod cluster;
 mod connection;
 mod layout;
+mod line;
 mod node;
+#[cfg(feature = "simulated")]
+pub mod simulated;
 mod slot;
 
 use std::{sync::Arc, time::Duration};
@@ -24,6 +27,7 @@ use self::{address::Address, cluster::Cluster};
 pub use self::{
     connection::Connection,
     layout::{Layout, Primary},
+    line::Line,
 };
 
 /// How long Redis is waited for.
@@ -51,6 +55,11 @@ enum Kind {
         layout: Arc<watch::Sender<Arc<Layout>>>,
     },
     Cluster(Cluster),
+    #[cfg(feature = "simulated")]
+    Simulated {
+        way: simulated::Way,
+        layout: Arc<watch::Sender<Arc<Layout>>>,
+    },
 }
 
 impl Client {
@@ -75,6 +84,15 @@ impl Client {
         }))
     }
 
+    /// The way to a server of a simulation.
+    #[cfg(feature = "simulated")]
+    pub fn simulated(way: simulated::Way) -> RedisResult<Self> {
+        let nowhere = redis::Client::open("redis://simulated")?;
+        let layout = Layout::simulated(nowhere, way.clone());
+        let layout = Arc::new(watch::Sender::new(Arc::new(layout)));
+        Ok(Self(Kind::Simulated { way, layout }))
+    }
+
     /// A connection for commands, made on first use and again after every failure; commands
     /// fail fast meanwhile. Those of one client to a cluster are one.
     pub fn connection(&self) -> RedisResult<Connection> {
@@ -93,6 +111,8 @@ impl Client {
                 Connection::Single(manager)
             }
             Kind::Cluster(cluster) => Connection::Cluster(cluster.clone()),
+            #[cfg(feature = "simulated")]
+            Kind::Simulated { way, .. } => Connection::Simulated(way.clone()),
         })
     }
 
@@ -101,6 +121,8 @@ impl Client {
         match &self.0 {
             Kind::Single { layout, .. } => layout.subscribe(),
             Kind::Cluster(cluster) => cluster.layout_changes(),
+            #[cfg(feature = "simulated")]
+            Kind::Simulated { layout, .. } => layout.subscribe(),
         }
     }
 
@@ -109,6 +131,12 @@ impl Client {
         match &self.0 {
             Kind::Single { client, .. } => Ok(client.clone()),
             Kind::Cluster(cluster) => cluster.home(key).await,
+            #[cfg(feature = "simulated")]
+            Kind::Simulated { layout, .. } => {
+                let nowhere = || (redis::ErrorKind::Client, "there is no server").into();
+                let home = layout.borrow().home(key.as_bytes()).cloned();
+                home.map(|home| home.client.clone()).ok_or_else(nowhere)
+            }
         }
     }
 

@@ -1,24 +1,10 @@
 //! The time as a core sees it. Tests put it forward.
 
+pub(super) use crate::clock::random;
 #[cfg(not(test))]
-pub(super) use real::{now, now_ms};
+pub(super) use crate::clock::{now, unix_ms as now_ms};
 #[cfg(test)]
 pub(super) use tests::{forward, now, now_ms};
-
-#[cfg(not(test))]
-mod real {
-    use std::time::{Instant, SystemTime, UNIX_EPOCH};
-
-    pub(crate) fn now() -> Instant {
-        Instant::now()
-    }
-
-    /// For what clients read as a time.
-    pub(crate) fn now_ms() -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::Core;
+use super::{Core, clock};
 use crate::bus::{SessionKey, SessionSlot};
 
 /// Clients asked at one tick.
@@ -46,7 +46,7 @@ impl Core {
         }
         let keys = connections.into_iter();
         let keys = keys.filter_map(|slot| self.connection_key(slot)).collect();
-        self.doubt.word = rand::random();
+        self.doubt.word = clock::random();
         self.doubt.waiting = keys;
         self.tick_doubt();
     }

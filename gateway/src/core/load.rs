@@ -20,7 +20,7 @@ pub(super) struct Busy {
 impl Busy {
     pub(super) fn new() -> Self {
         Self {
-            at: Instant::now(),
+            at: clock::now(),
             total: Duration::ZERO,
         }
     }
@@ -45,7 +45,7 @@ impl Core {
         if let Ok(runtime) = Handle::try_current() {
             // Of a runtime with one thread: its own.
             let total = runtime.metrics().worker_total_busy_duration(0);
-            let permille = self.busy.look(Instant::now(), total);
+            let permille = self.busy.look(clock::now(), total);
             self.config.metrics.set_busy(self.config.id, permille);
             self.bell.busy_permille.store(permille, Ordering::Relaxed);
         }

@@ -142,47 +142,56 @@ pub fn run(config: CoreConfig, inbox: Inbox, node: mpsc::Sender<ToNode>) -> std:
         .enable_all()
         .build()?;
     let local = LocalSet::new();
-    let core = Rc::new_cyclic(|this| {
-        RefCell::new(Core::new(config, this.clone(), inbox.bell.clone(), node))
-    });
-    local.block_on(&runtime, async move {
-        let ticking = core.clone();
-        tokio::task::spawn_local(async move {
-            let mut ticks = tokio::time::interval(TICK);
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                ticking.borrow_mut().tick();
-            }
-        });
-        while !core.borrow().is_drained() {
-            if !core.borrow().is_behind() {
-                // A tick must be able to end the loop of a drained core.
-                let _ = tokio::time::timeout(TICK, inbox.wait()).await;
-            }
-            let given_way = {
-                let mut core = core.borrow_mut();
-                let began = Instant::now();
-                core.now = clock::now();
-                for message in inbox.messages.try_iter().take(BATCH_MESSAGES_MAX) {
-                    core.on_message(message);
-                    if began.elapsed() > BATCH_TIME_MAX {
-                        break;
-                    }
-                }
-                core.write_for(FLUSH_TIME_MAX);
-                core.tell_node();
-                core.lag_since(began)
-            };
-            // Sockets and timers get their turn between batches.
-            tokio::task::yield_now().await;
-            core.borrow().lag_since(given_way);
-        }
-    });
+    let core = Core::shared(config, inbox.bell.clone(), node);
+    local.block_on(&runtime, live(core, inbox));
     Ok(())
 }
 
+/// The loop of a core.
+pub(crate) async fn live(core: Rc<RefCell<Core>>, inbox: Inbox) {
+    let ticking = core.clone();
+    tokio::task::spawn_local(async move {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            ticking.borrow_mut().tick();
+        }
+    });
+    while !core.borrow().is_drained() {
+        if !core.borrow().is_behind() {
+            // A tick must be able to end the loop of a drained core.
+            let _ = tokio::time::timeout(TICK, inbox.wait()).await;
+        }
+        let given_way = {
+            let mut core = core.borrow_mut();
+            let began = clock::now();
+            core.now = clock::now();
+            for message in inbox.messages.try_iter().take(BATCH_MESSAGES_MAX) {
+                core.on_message(message);
+                if clock::now().duration_since(began) > BATCH_TIME_MAX {
+                    break;
+                }
+            }
+            core.write_for(FLUSH_TIME_MAX);
+            core.tell_node();
+            core.lag_since(began)
+        };
+        // Sockets and timers get their turn between batches.
+        tokio::task::yield_now().await;
+        core.borrow().lag_since(given_way);
+    }
+}
+
 impl Core {
+    pub(crate) fn shared(
+        config: CoreConfig,
+        bell: Arc<crate::bus::Bell>,
+        node: mpsc::Sender<ToNode>,
+    ) -> Rc<RefCell<Self>> {
+        Rc::new_cyclic(|this| RefCell::new(Self::new(config, this.clone(), bell, node)))
+    }
+
     fn new(
         config: CoreConfig,
         this: Weak<RefCell<Self>>,
@@ -284,10 +293,10 @@ impl Core {
 
     /// Writes what sessions have waiting, longest waiting first, for about as long as given.
     fn write_for(&mut self, time: Duration) {
-        let began = Instant::now();
+        let began = clock::now();
         // What is marked while writing keeps its place for the next flush.
         let mut left = self.dirty.len();
-        while left > 0 && (time == Duration::MAX || began.elapsed() <= time) {
+        while left > 0 && (time == Duration::MAX || clock::now().duration_since(began) <= time) {
             let step = left.min(FLUSH_STEP);
             left -= step;
             for _ in 0..step {
@@ -355,7 +364,7 @@ impl Core {
 
     /// Counts a time in which one thing of this thread ran; the end of it.
     fn lag_since(&self, began: Instant) -> Instant {
-        let now = Instant::now();
+        let now = clock::now();
         let lag = now.duration_since(began);
         self.config.metrics.lag_ms.observe(lag.as_secs_f64() * 1e3);
         now
@@ -376,7 +385,7 @@ impl Core {
     }
 
     fn tick(&mut self) {
-        let began = Instant::now();
+        let began = clock::now();
         self.now = clock::now();
         self.tick_connections();
         self.tick_sessions();

@@ -207,14 +207,15 @@ impl Core {
         }
     }
 
-    /// Takes a session out of a guild; false if it was not in it.
+    /// Takes a session out of a guild; false if its client has not heard of the guild, because it was
+    /// not in it, or joined a moment ago.
     fn leave_guild(&mut self, slot: SessionSlot, guild: Id<Guild>) -> bool {
         let Some(session) = self.sessions.get_mut(slot as usize) else {
             return false;
         };
-        if session.guild_phase(guild).is_none() {
+        let Some(phase) = session.guild_phase(guild) else {
             return false;
-        }
+        };
         session.guilds.retain(|(known, _)| *known != guild);
         let user = session.user;
         self.stop_watching(slot, guild);
@@ -225,7 +226,11 @@ impl Core {
             self.tell_presence(user, vec![realm]);
         }
         self.assemble(slot);
-        true
+        let is_known = phase != GuildPhase::Waiting(Arrival::Joined);
+        if !is_known {
+            self.log.left(slot, Numbered::No, guild);
+        }
+        is_known
     }
 
     /// A user's last session here has left a realm. What was still to be asked for them there is

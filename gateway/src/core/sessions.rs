@@ -11,7 +11,6 @@ use guildhall_shared::{
     shard,
 };
 use guildhall_store::events::Span;
-use rand::RngExt;
 
 use super::{
     Core, clock,
@@ -104,7 +103,7 @@ impl Core {
         identity: &Identity,
         pending: &Pending,
     ) -> SessionSlot {
-        let id = SessionId::new(self.config.boot, self.core_id(), rand::rng().random());
+        let id = SessionId::new(self.config.boot, self.core_id(), clock::random());
         let bot = identity.user.user.bot;
         let generation = self.next_generation();
         let slot = self.sessions.insert(Session {

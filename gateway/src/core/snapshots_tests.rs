@@ -120,7 +120,7 @@ impl World {
     fn script(&self) -> &Script {
         match &*self.socket {
             Socket::Script(script) => script,
-            Socket::Tcp(_) => panic!("a socket of the kernel"),
+            _ => panic!("no script"),
         }
     }
 

@@ -7,7 +7,7 @@ use guildhall_shared::{
     Id,
     envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
-    id::marker::Channel,
+    id::marker::{Channel, Guild},
     model::Status,
     shard::{self, Position},
     token::Token,
@@ -437,6 +437,37 @@ fn that_a_guild_is_gone_is_told_once_to_each_who_has_it_or_waits_for_it() {
             assert!(record.guilds.is_empty(), "replayed: {replayed}");
         }
     }
+}
+
+#[test]
+fn who_leaves_a_guild_before_it_came_is_not_told_of_its_end() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    bench.has_guild(&client, 1);
+    bench.answered(Subscribed {
+        realm: shard::realm(user()),
+        ..answer(1)
+    });
+    bench.read(&client);
+    let joined = Id::<Guild>::new(78 << 22).unwrap();
+    let comes_and_goes = [EventKind::UserJoinedGuild, EventKind::UserLeftGuild];
+    for (seq, kind) in (2..).zip(comes_and_goes) {
+        let event = Envelope {
+            realm: shard::realm(user()),
+            vis: Visibility::users(vec![user()]),
+            body: json!({"guild_id": joined}).to_string().into(),
+            ..Envelope::clone(&event(kind, seq))
+        };
+        bench.tell(ToCore::Event(Arc::new(event)));
+    }
+    assert_eq!(bench.read(&client), []);
+    bench.asked();
+    let (session, s) = bench.reached(&client);
+    let Found::At(record) = bench.history.at(session, s) else {
+        panic!("not in the log");
+    };
+    let guilds: Vec<_> = record.guilds.iter().map(|(guild, _)| *guild).collect();
+    assert_eq!(guilds, [guild()]);
 }
 
 #[test]

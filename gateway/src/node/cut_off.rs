@@ -13,7 +13,10 @@ use guildhall_shared::cluster_map::ClusterMap;
 use tokio::time::sleep;
 
 use super::{Status, drain, map::MapWatch, owner::feed::Feed};
-use crate::bus::{CoreHandle, ToCore};
+use crate::{
+    bus::{CoreHandle, ToCore},
+    clock,
+};
 
 /// How long no store may answer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -44,7 +47,7 @@ impl CutOff {
     pub(crate) async fn run(self, status: Arc<Status>, feed: Rc<Feed>, map: Rc<MapWatch>) {
         loop {
             let answers = status.database() || feed.is_any_up();
-            self.look(answers, &map.current(), Instant::now());
+            self.look(answers, &map.current(), clock::now());
             sleep(LOOK_PERIOD).await;
         }
     }

@@ -5,13 +5,16 @@
 use std::{
     cell::Cell,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use guildhall_shared::cluster_map::{ClusterMap, Drain as Order};
 
 use super::{Config, Status};
-use crate::bus::{CoreHandle, ToCore};
+use crate::{
+    bus::{CoreHandle, ToCore},
+    clock,
+};
 
 /// Those who came meanwhile are sent away over so long,
 const LATE_OVER: Duration = Duration::from_secs(30);
@@ -100,11 +103,9 @@ pub(super) fn another_takes(map: &ClusterMap, node: &str) -> bool {
 
 /// The rest of the time over which sessions leave.
 fn left(order: Order) -> Duration {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now_ms = now.unwrap_or_default().as_millis() as u64;
     let until_ms = order.since_ms.saturating_add(order.over_ms);
     // Never longer than was said, whatever the clocks say.
-    Duration::from_millis(until_ms.saturating_sub(now_ms).min(order.over_ms))
+    Duration::from_millis(until_ms.saturating_sub(clock::unix_ms()).min(order.over_ms))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use crate::{
         self, CoreHandle, CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscribed,
         Subscriber, Subscription, ToCore, ViewChange, Watch, WatchChange,
     },
+    clock,
     few::Few,
 };
 
@@ -395,7 +396,7 @@ impl Edge {
             FromOwner::SubOk(ok) => self.answered(server, *ok),
             FromOwner::Refused { id, .. } => {
                 if let Some(pending) = self.state.borrow_mut().pending.get_mut(&id) {
-                    pending.until = Instant::now() + REFUSED_PAUSE;
+                    pending.until = clock::now() + REFUSED_PAUSE;
                 }
             }
         }
@@ -827,7 +828,7 @@ impl Edge {
 
     /// Turns to the next owner where the one asked has not answered in time.
     fn retry(&self, state: &mut State, out: &mut Outgoing) {
-        let now = Instant::now();
+        let now = clock::now();
         let late: Vec<(u64, u32)> = state
             .pending
             .iter()
@@ -959,7 +960,7 @@ impl Edge {
                 named,
                 complete,
                 attempt,
-                until: Instant::now() + SUBSCRIBE_TIMEOUT,
+                until: clock::now() + SUBSCRIBE_TIMEOUT,
             },
         );
     }

@@ -1,10 +1,6 @@
 //! Tells the coordinator that this node lives, and how it is.
 
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
-};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use guildhall_redis::Connection;
 use guildhall_shared::{cluster_map::NodeStatus, keys, shard::ShardId};
@@ -19,7 +15,7 @@ use super::{
     owner::{Owner, feed::Feed},
     relay::link::Links,
 };
-use crate::bus::CoreHandle;
+use crate::{bus::CoreHandle, clock};
 
 /// Longest time the last words may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -97,12 +93,9 @@ impl Heartbeat {
 
     /// How this node is; the gauges are set to the same.
     fn look(&self, stopping: bool) -> NodeStatus {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         let map = self.map.current();
         let is_owned = |shard: ShardId| map.owner(shard) == Some(self.id.as_str());
-        self.owner.loads().fade(Instant::now());
+        self.owner.loads().fade(clock::now());
         let status = NodeStatus {
             id: self.id.clone(),
             boot_id: format!("{:08x}", self.boot),
@@ -113,7 +106,7 @@ impl Heartbeat {
             sessions: self.status.sessions(),
             realms_owned: self.owner.realms_open() as u64,
             dispatches_per_s: self.status.dispatches_per_s(),
-            at_ms: now.as_millis() as u64,
+            at_ms: clock::unix_ms(),
             realms_moving: self.edge.moving().count() as u64,
             feed_lag_ms: self.feed.take_lag_max_ms(),
             cores_busy: self.cores.iter().map(CoreHandle::busy_permille).collect(),

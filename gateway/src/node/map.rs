@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use guildhall_redis::Connection;
@@ -13,6 +13,8 @@ use guildhall_shared::{
 };
 use redis::RedisResult;
 use tokio::{sync::Notify, time::timeout};
+
+use crate::clock;
 
 /// Time between looks at the map, when nobody publishes one.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -57,7 +59,8 @@ impl MapWatch {
     }
 
     /// Takes a map over if it is newer; `true` if so.
-    pub(crate) fn offer(&self, map: ClusterMap) -> bool {
+    pub(crate) fn offer(&self, map: impl Into<Rc<ClusterMap>>) -> bool {
+        let map = map.into();
         if map.shards.len() != usize::from(self.shards) {
             tracing::error!(
                 shards = map.shards.len(),
@@ -75,7 +78,7 @@ impl MapWatch {
             nodes = map.nodes.len(),
             "new map"
         );
-        *self.current.borrow_mut() = Rc::new(map);
+        *self.current.borrow_mut() = map;
         true
     }
 
@@ -94,11 +97,10 @@ impl MapWatch {
                 .query_async(&mut commands)
                 .await;
             match map {
-                Ok(Some(json)) => match serde_json::from_slice(&json) {
+                Ok(Some(json)) => match serde_json::from_slice::<ClusterMap>(&json) {
                     Ok(map) => {
                         self.offer(map);
-                        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                        self.read_at_s.set(now.unwrap_or_default().as_secs());
+                        self.read_at_s.set(clock::unix_ms() / 1000);
                     }
                     Err(error) => tracing::warn!(%error, "unreadable map ignored"),
                 },

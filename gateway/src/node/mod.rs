@@ -7,6 +7,7 @@
 mod batches;
 mod cut_off;
 mod database;
+mod desk;
 mod drain;
 mod edge;
 pub(crate) mod fuzz;
@@ -17,9 +18,13 @@ mod map;
 mod metrics;
 mod moving;
 mod owner;
+mod parts;
 mod redis;
 mod relay;
+#[cfg(feature = "simulated")]
+pub(crate) mod simulated;
 mod start_limits;
+mod stored;
 mod temporary;
 mod travel;
 mod voice;
@@ -33,7 +38,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use guildhall_shared::voice::VoiceSettings;
@@ -49,34 +54,25 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     cut_off::CutOff,
+    desk::{Accounts, Desk},
     drain::Drain,
-    edge::{Edge, Server},
     heartbeat::Heartbeat,
     identify::Identifier,
-    map::MapWatch,
     metrics::Metrics,
-    owner::{Owner, check, feed::Feed},
-    relay::{
-        link::{LinkEvent, Links},
-        server,
-    },
+    parts::{Parts, Ways},
+    relay::server,
     start_limits::StartLimits,
-    travel::{
-        Finder, Own,
-        claims::Claims,
-        holders::Holders,
-        log::DeliveryLog,
-        losses::{self, Losses},
-    },
+    stored::Stored,
     voice::Voice,
 };
 use crate::{
-    bus::{CoreHandle, CoreId, NotResumed, SessionKey, ToCore, ToNode},
-    codec::Resume,
+    bus::{CoreHandle, CoreId, ToCore, ToNode},
+    clock,
     config::{RateLimits, ResumeLog},
-    session::SessionId,
 };
 
+#[cfg(feature = "simulated")]
+pub(crate) use self::{database::Error as DatabaseError, travel::holders as scripts};
 pub use self::{owner::view::Classes, relay::auth::ClusterKey};
 
 /// Time a core has to make room in its inbox for an answer that nobody repeats.
@@ -251,61 +247,16 @@ async fn serve(
         .map_err(listen)?;
     let bound = listener.local_addr().map_err(listen)?;
 
-    let map = Rc::new(MapWatch::new(config.shards));
     // Logs are long: what they take to read keeps nobody else waiting.
     let logs = redis::client(&config.redis_url).map_err(Error::Redis)?;
-    let log = DeliveryLog::new(
-        logs.connection().map_err(Error::Redis)?,
-        config.boot,
-        config.resume,
-        cores.clone().into(),
-    );
-    let feed = Feed::new(client, commands.clone(), metrics.clone());
-    let owner = Owner::new(db.clone(), feed.clone(), metrics.clone(), config.shards);
-    let links = Links::new(
-        config.node_id.clone(),
-        config.cluster_key.clone(),
-        map.clone(),
-        metrics.clone(),
-    );
-    let edge = Edge::new(
-        config.node_id.clone(),
-        config.shards,
-        cores.clone(),
-        map.clone(),
-        owner.clone(),
-        links.clone(),
-        metrics.clone(),
-    );
-    let holders = Holders::new(config.boot, commands.clone(), cores.clone().into());
-    let losses = Losses::new(losses::Parts {
-        boot: config.boot,
+    let logs = logs.connection().map_err(Error::Redis)?;
+    let ways = Ways {
+        stored: Stored::Postgres(db.clone()),
+        client,
         commands: commands.clone(),
-        map: map.clone(),
-        log: log.clone(),
-        cores: cores.clone().into(),
-    });
-    let claims = Claims::new(config.boot, holders.clone(), losses.clone(), cores.clone());
-    let (listening, answered) = (Rc::downgrade(&edge), claims.clone());
-    links.listen(move |node, event| {
-        if let Some(edge) = listening.upgrade() {
-            match event {
-                LinkEvent::From(message) => edge.receive(&Server::Node(node.clone()), message),
-                LinkEvent::Claimed(number, result) => answered.answer(number, result),
-                LinkEvent::Down => {
-                    answered.link_down(node);
-                    edge.link_down(node);
-                }
-            }
-        }
-    });
-    let relay = Rc::new(server::Server {
-        node: config.node_id.clone(),
-        key: config.cluster_key.clone(),
-        owner: owner.clone(),
-        claims: claims.clone(),
-        metrics: metrics.clone(),
-    });
+        logs,
+    };
+    let parts = Parts::new(&config, ways, &cores, metrics.clone());
     let heartbeat = Rc::new(Heartbeat {
         id: config.node_id.clone(),
         boot: config.boot,
@@ -315,39 +266,33 @@ async fn serve(
             .unwrap_or_else(|| bound.to_string()),
         gateway_url: config.gateway_url.clone(),
         status: config.status.clone(),
-        map: map.clone(),
-        owner: owner.clone(),
-        edge: edge.clone(),
-        feed: feed.clone(),
-        links: links.clone(),
+        map: parts.map.clone(),
+        owner: parts.owner.clone(),
+        edge: parts.edge.clone(),
+        feed: parts.feed.clone(),
+        links: parts.links.clone(),
         cores: cores.clone(),
         metrics: metrics.clone(),
         commands: commands.clone(),
     });
 
     spawn_local(metrics.clone().watch_lag());
-    spawn_local(feed.clone().run(owner.clone()));
-    spawn_local(check::run(owner.clone(), config.status.clone()));
-    spawn_local(owner.clone().announce());
-    spawn_local(owner.clone().keep_online());
-    spawn_local(owner.clone().tell_people());
-    spawn_local(owner.sweep());
-    spawn_local(edge.clone().tend());
-    spawn_local(relay.run(listener));
-    spawn_local(temporary::run(db.clone(), edge.clone()));
+    parts.start(config.status.clone());
+    spawn_local(parts.owner.clone().tell_people());
+    spawn_local(parts.relay(&config).run(listener));
+    spawn_local(temporary::run(db.clone(), parts.edge.clone()));
     let cut_off = CutOff::new(config.node_id.clone(), cores.clone());
-    spawn_local(cut_off.run(config.status.clone(), feed.clone(), map.clone()));
+    spawn_local(cut_off.run(config.status.clone(), parts.feed.clone(), parts.map.clone()));
     spawn_local({
-        let (edge, commands, map) = (edge.clone(), commands.clone(), map.clone());
-        let links = links.clone();
+        let (parts, commands) = (parts.clone(), commands.clone());
         let drain = Drain::new(&config, cores.clone());
         async move {
             let changed = || {
-                links.forget_gone();
-                edge.rebalance();
-                drain.follow(&map.current(), Instant::now());
+                parts.map_looked_at();
+                drain.follow(&parts.map.current(), clock::now());
             };
-            map.run(commands, &feed.map_changed, changed).await;
+            let published = &parts.feed.map_changed;
+            parts.map.run(commands, published, changed).await;
         }
     });
     spawn_local({
@@ -358,13 +303,12 @@ async fn serve(
     let _ = config.status.relay_addr.set(bound);
     tracing::info!(node.id = %config.node_id, relay = %bound, "node runs");
 
-    let cores: Rc<[CoreHandle]> = cores.into();
     let voice = Voice::new(
         db.clone(),
         commands.clone(),
         config.shards,
         config.voice.clone(),
-        cores.clone(),
+        cores.clone().into(),
     );
     spawn_local(voice.clone().keep_alive());
     let limits = StartLimits::new(
@@ -373,32 +317,17 @@ async fn serve(
         config.rate_limits,
     );
     spawn_local(limits.clone().keep_seats());
-    let finder = Finder::new(travel::Parts {
-        boot: config.boot,
-        commands: commands.clone(),
-        links,
-        holders: holders.clone(),
-        claims: claims.clone(),
-        log: log.clone(),
-        losses: losses.clone(),
-        limits: limits.clone(),
-        voice: voice.clone(),
-        cores: cores.clone(),
-    });
-    spawn_local(log.clone().run());
-    spawn_local(losses.clone().tick());
-    spawn_local(losses.watch());
-    spawn_local(holders.clone().renew(log.clone()));
-    spawn_local(holders.clone().watch_taken());
-    spawn_local(finder.clone().sweep());
     let identifier = Rc::new(Identifier::new(
         db,
         commands,
         limits.clone(),
-        cores.clone(),
+        cores.clone().into(),
         metrics,
     ));
     spawn_local(identifier.clone().sweep());
+    let log = parts.log.clone();
+    let accounts = Accounts::Postgres(identifier);
+    let desk = Desk::new(&config, &parts, accounts, limits, voice, cores.into());
     let mut stopped = pin!(shutdown.cancelled());
     loop {
         let request = tokio::select! {
@@ -406,114 +335,7 @@ async fn serve(
             () = &mut stopped => None,
         };
         let Some(request) = request else { break };
-        match request {
-            ToNode::Subscribe {
-                core,
-                subscriptions,
-            } => edge.subscribe(core, subscriptions),
-            ToNode::Presence {
-                core,
-                user,
-                realms,
-                sessions,
-            } => edge.presence(core, user, realms, sessions),
-            ToNode::Watch(change) => edge.watch(*change),
-            ToNode::Ask(ask) => edge.pass_on(*ask),
-            ToNode::Left { person, seat } => {
-                let limits = limits.clone();
-                spawn_local(async move { limits.leave_seat(person, seat).await });
-            }
-            ToNode::Voice { core, request } => voice.request(core, request),
-            ToNode::Unsubscribe { core, realm, users } => edge.unsubscribe(core, realm, &users),
-            ToNode::Identify {
-                core,
-                session,
-                request,
-            } => identifier.identify(core, session, &request),
-            ToNode::Missed {
-                core,
-                session,
-                spans,
-            } => {
-                let (identifier, cores) = (identifier.clone(), cores.clone());
-                spawn_local(async move {
-                    let messages = identifier.messages_between(&spans).await;
-                    let _ = answer(&cores, core, ToCore::Missed { session, messages }).await;
-                });
-            }
-            ToNode::CheckToken {
-                core,
-                session,
-                token,
-            } => {
-                let (identifier, cores) = (identifier.clone(), cores.clone());
-                spawn_local(async move {
-                    let why = identifier.why_not(&token).await;
-                    let connection = session;
-                    let _ = answer(&cores, core, ToCore::NotResumed { connection, why }).await;
-                });
-            }
-            ToNode::Stay {
-                core,
-                connection,
-                resume,
-            } => {
-                let (finder, identifier) = (finder.clone(), identifier.clone());
-                let cores = cores.clone();
-                spawn_local(async move {
-                    let message = match finder.own(core, &resume).await {
-                        Own::Stays => ToCore::Stays { connection, resume },
-                        Own::Unsure => ToCore::NotResumed {
-                            connection,
-                            why: NotResumed::Gone,
-                        },
-                        Own::Copy => {
-                            let find =
-                                find(&finder, &identifier, &cores, core, connection, &resume);
-                            return find.await;
-                        }
-                    };
-                    let _ = answer(&cores, core, message).await;
-                });
-            }
-            ToNode::Find {
-                core,
-                connection,
-                resume,
-            } => {
-                let (finder, identifier) = (finder.clone(), identifier.clone());
-                let cores = cores.clone();
-                spawn_local(async move {
-                    find(&finder, &identifier, &cores, core, connection, &resume).await;
-                });
-            }
-            ToNode::Claimed { number, result } => claims.answer(number, Some(result)),
-            ToNode::Moved {
-                session_id,
-                seat,
-                overtaken,
-            } => {
-                let Some(session) = SessionId::parse(&session_id) else {
-                    continue;
-                };
-                // What came back with it is not the copy's to end.
-                if overtaken && holders.generation(session) > 0 {
-                    continue;
-                }
-                voice.let_go(&session_id);
-                if let Some((person, seat)) = seat {
-                    limits.let_go(person, seat);
-                }
-                holders.gone(session);
-            }
-            ToNode::Ended(session) => holders.gone(session),
-            ToNode::Delivered {
-                core,
-                number,
-                chunk,
-                loss,
-            } => log.add(core, number, chunk, loss),
-        }
+        desk.take(request);
     }
     config.status.stop();
     log.ship().await;
@@ -522,26 +344,10 @@ async fn serve(
     Ok(())
 }
 
-/// Brings a session to the core whose client resumes it, or says why not.
-async fn find(
-    finder: &Finder,
-    identifier: &Identifier,
-    cores: &[CoreHandle],
-    core: CoreId,
-    connection: SessionKey,
-    resume: &Resume,
-) {
-    let why = match finder.find(core, resume).await {
-        Ok(session) => return finder.bring(core, connection, session).await,
-        Err(Some(why)) => why,
-        Err(None) => identifier.why_not(&resume.token).await,
-    };
-    let _ = answer(cores, core, ToCore::NotResumed { connection, why }).await;
-}
-
 /// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the
 /// answer comes back.
-async fn answer(cores: &[CoreHandle], core: CoreId, message: ToCore) -> Result<(), ToCore> {
+pub(crate) async fn answer(
+    cores: &[CoreHandle], core: CoreId, message: ToCore) -> Result<(), ToCore> {
     let Some(core) = cores.get(usize::from(core)) else {
         return Err(message);
     };

@@ -44,7 +44,7 @@ impl Crowd {
         } else {
             self.away.remove(0)
         };
-        let anybody = gateways.iter().any(Gateway::takes_sessions);
+        let anybody = gateways.iter().any(|gateway| gateway.takes_sessions(now));
         for gateway in gateways.iter_mut().filter(|_| anybody) {
             if let Phase::Stopping { gone_by } = gateway.phase {
                 let seconds = gone_by.saturating_sub(now) / 1_000;
@@ -55,7 +55,7 @@ impl Crowd {
             }
         }
         if anybody {
-            admit(coming, gateways, chance);
+            admit(now, coming, gateways, chance);
         } else {
             match self.away.first_mut() {
                 Some(next) => *next += coming,
@@ -71,10 +71,10 @@ impl Crowd {
 }
 
 /// A balancer that knows the connections: the emptier half gets all, evenly.
-fn admit(sessions: u64, gateways: &mut [Gateway], chance: &mut Chance) {
+fn admit(now: u64, sessions: u64, gateways: &mut [Gateway], chance: &mut Chance) {
     let mut open: Vec<&mut Gateway> = gateways
         .iter_mut()
-        .filter(|gateway| gateway.takes_sessions())
+        .filter(|gateway| gateway.takes_sessions(now))
         .collect();
     open.sort_by_key(|gateway| gateway.sessions);
     let half = open.len().div_ceil(2) as u64;

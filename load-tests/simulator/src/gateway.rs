@@ -28,18 +28,21 @@ pub(crate) struct Gateway {
     pub(crate) sessions: u64,
     /// When it was last a live process.
     pub(crate) seen_up: u64,
+    /// Until then it stands still.
+    pub(crate) still_until: u64,
 }
 
 impl Gateway {
     pub(crate) fn new(place: usize) -> Self {
         Self {
-            id: format!("node-{place:04}"),
+            id: crate::live::name(place),
             phase: Phase::Down,
             run: 0,
             map: None,
             moving_until: 0,
             sessions: 0,
             seen_up: 0,
+            still_until: 0,
         }
     }
 
@@ -47,8 +50,8 @@ impl Gateway {
         self.phase != Phase::Down
     }
 
-    pub(crate) fn takes_sessions(&self) -> bool {
-        self.phase == Phase::Up
+    pub(crate) fn takes_sessions(&self, now: u64) -> bool {
+        self.phase == Phase::Up && now >= self.still_until
     }
 
     pub(crate) fn version(&self) -> MapVersion {
@@ -66,11 +69,17 @@ impl Gateway {
         newer
     }
 
-    pub(crate) fn status(&self, now: u64) -> NodeStatus {
+    /// Where its links are let in.
+    pub(crate) fn relay_addr(&self) -> String {
+        format!("{}:{}", self.id, self.run)
+    }
+
+    /// `moving`: realms of it that are, besides those that are only counted.
+    pub(crate) fn status(&self, now: u64, moving: u64) -> NodeStatus {
         NodeStatus {
             id: self.id.clone(),
             boot_id: self.run.to_string(),
-            relay_addr: format!("{}:{}", self.id, self.run),
+            relay_addr: self.relay_addr(),
             gateway_url: String::new(),
             stopping: self.phase != Phase::Up,
             map: self.version(),
@@ -78,7 +87,7 @@ impl Gateway {
             realms_owned: 0,
             dispatches_per_s: 0,
             at_ms: now,
-            realms_moving: u64::from(now < self.moving_until),
+            realms_moving: moving + u64::from(now < self.moving_until),
             feed_lag_ms: 0,
             cores_busy: Vec::new(),
             shards: Vec::new(),

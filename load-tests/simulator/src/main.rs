@@ -6,9 +6,9 @@ use std::thread;
 
 use anyhow::Result;
 use clap::Parser;
-use simulator::{Plan, Settings, run};
+use simulator::{Plan, ResumeLog, Sample, Settings, run};
 
-/// Runs clusters in virtual time and checks the invariants of placement throughout.
+/// Runs clusters in virtual time and checks the invariants throughout.
 #[derive(Debug, Parser)]
 #[command(name = "simulator")]
 struct Arguments {
@@ -26,6 +26,11 @@ struct Arguments {
     /// Crashes besides the rolling restart
     #[arg(long, default_value_t = 50)]
     crashes: u64,
+    /// Guilds that are real, and clients in them, each in two
+    #[arg(long, default_value_t = 64)]
+    guilds: usize,
+    #[arg(long, default_value_t = 2_000)]
+    clients: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// So many small clusters with one seed each, from `--seed` on, instead of a large one
@@ -60,6 +65,15 @@ fn large(arguments: &Arguments) -> Result<()> {
         seed: arguments.seed,
         plan: Plan::Rolling {
             crashes: arguments.crashes,
+        },
+        sample: Sample {
+            guilds: arguments.guilds,
+            clients: arguments.clients,
+            write_every_ms: 4_000,
+            break_every_ms: 600_000,
+            delay_ms_max: 2,
+            resume: ResumeLog::Async,
+            broken: None,
         },
     })?;
     print!("{report}");

@@ -6,6 +6,7 @@ use guildhall_shared::operator::Cause;
 
 use crate::crowd::Crowd;
 use crate::gateway::Gateway;
+use crate::live::Counts;
 use crate::watch::Watch;
 use crate::world::Settings;
 
@@ -15,6 +16,7 @@ pub struct Report {
     settings: Settings,
     watch: Watch,
     crowd: Crowd,
+    counts: Counts,
     sessions_most: u64,
     take_overs: u64,
     leaderless_ms: u64,
@@ -25,6 +27,7 @@ impl Report {
         settings: Settings,
         mut watch: Watch,
         crowd: Crowd,
+        counts: Counts,
         gateways: &[Gateway],
         take_overs: u64,
         leaderless_ms: u64,
@@ -37,6 +40,7 @@ impl Report {
             settings,
             watch,
             crowd,
+            counts,
             take_overs,
             leaderless_ms,
         }
@@ -126,6 +130,22 @@ impl fmt::Display for Report {
             "coordinators took over    {} times, {:.0} s longest without a leader",
             self.take_overs,
             seconds(self.leaderless_ms)
+        )?;
+        let sample = &self.settings.sample;
+        let Counts {
+            written,
+            dispatches,
+            resumed,
+            invalid,
+        } = self.counts;
+        writeln!(
+            f,
+            "real                      {} guilds, {} clients, {written} events, {dispatches} dispatches",
+            sample.guilds, sample.clients
+        )?;
+        writeln!(
+            f,
+            "RESUMEs                   {resumed}, {invalid} sessions were told op 9"
         )
     }
 }

@@ -6,15 +6,19 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use guildhall_gateway::simulated::ResumeLog;
 use guildhall_shared::cluster_map::Nodes;
 use guildhall_shared::keys;
 use shard_coordinator::simulated::{Decided, GLANCE, REDIS_ANSWER_MAX, RENEWAL, ROUND};
+use tokio::runtime::Builder;
+use tokio::task::LocalSet;
 
 use crate::chance::Chance;
 use crate::coordinator::{Coordinator, TermRow, millis};
 use crate::crowd::Crowd;
-use crate::faults::{Fault, Plan};
+use crate::faults::{Fault, Plan, quiet_end_ms};
 use crate::gateway::{Gateway, Phase};
+use crate::live::{Live, Sample};
 use crate::redis::Redis;
 use crate::report::Report;
 use crate::watch::Watch;
@@ -41,6 +45,8 @@ pub struct Settings {
     pub length_ms: u64,
     pub seed: u64,
     pub plan: Plan,
+    /// The guilds and clients that are real, besides sessions that are only counted.
+    pub sample: Sample,
 }
 
 impl Settings {
@@ -54,6 +60,18 @@ impl Settings {
             length_ms: 200_000,
             seed,
             plan: Plan::Storm,
+            sample: Sample {
+                guilds: chance.between(1, 4) as usize,
+                clients: chance.between(2, 9) as usize,
+                write_every_ms: 400,
+                break_every_ms: 20_000,
+                delay_ms_max: chance.below(4),
+                resume: match chance.below(3) {
+                    0 => ResumeLog::Sync,
+                    _ => ResumeLog::Async,
+                },
+                broken: None,
+            },
         }
     }
 }
@@ -87,14 +105,21 @@ enum Due {
         place: usize,
         run: u32,
     },
+    /// A node that stood still goes on.
+    GoOn {
+        node: usize,
+        run: u32,
+    },
     Second,
 }
 
 struct World {
     settings: Settings,
     now: u64,
-    /// The real code counts in this.
+    /// The coordinators count in this.
     epoch: Instant,
+    /// Gateways and clients do in this.
+    began: tokio::time::Instant,
     due: BinaryHeap<Reverse<(u64, u64, Due)>>,
     /// Of two things at the same time, the one asked for first comes first.
     asked: u64,
@@ -104,6 +129,7 @@ struct World {
     gateways: Vec<Gateway>,
     coordinators: Vec<Coordinator>,
     crowd: Crowd,
+    live: Live,
     watch: Watch,
     silence_until: u64,
     leaderless_since: Option<u64>,
@@ -116,12 +142,16 @@ struct World {
 ///
 /// Errors: an invariant does not hold; says which, when and for what seed.
 pub fn run(settings: &Settings) -> Result<Report> {
-    let mut world = World::new(settings.clone());
-    world.go().with_context(|| {
-        let (seconds, seed) = (world.now as f64 / 1_000.0, settings.seed);
-        format!("at {seconds:.3} s of seed {seed}")
-    })?;
-    Ok(world.report())
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_time().start_paused(true).build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut world = World::new(settings.clone());
+        world.go().await.with_context(|| {
+            let (seconds, seed) = (world.now as f64 / 1_000.0, settings.seed);
+            format!("at {seconds:.3} s of seed {seed}")
+        })?;
+        Ok(world.report())
+    })
 }
 
 impl World {
@@ -132,6 +162,15 @@ impl World {
         let faults = settings
             .plan
             .draw(&mut chance, settings.nodes, settings.length_ms);
+        let writes_for = settings
+            .length_ms
+            .saturating_sub(quiet_end_ms(settings.length_ms));
+        let live = Live::begin(
+            &settings.sample,
+            settings.seed,
+            (settings.shards, settings.nodes),
+            Duration::from_millis(writes_for),
+        );
         let mut world = Self {
             now: 0,
             epoch: Instant::now(),
@@ -142,6 +181,8 @@ impl World {
             term: TermRow::default(),
             coordinators: (0..COORDINATORS).map(|_| Coordinator::down()).collect(),
             crowd: Crowd::default(),
+            live,
+            began: tokio::time::Instant::now(),
             watch: Watch::new(settings.shards, settings.nodes, PER_NODE_MAX),
             silence_until: 0,
             leaderless_since: Some(0),
@@ -179,16 +220,24 @@ impl World {
         self.epoch + Duration::from_millis(self.now)
     }
 
-    fn go(&mut self) -> Result<()> {
+    async fn go(&mut self) -> Result<()> {
         while let Some(Reverse((time, _, due))) = self.due.pop() {
             if time > self.settings.length_ms {
                 break;
             }
-            self.now = time;
+            self.wait_until(time).await;
             self.happen(due)?;
         }
-        self.now = self.settings.length_ms;
+        self.wait_until(self.settings.length_ms).await;
         self.is_whole()
+    }
+
+    /// Gateways and clients do what they do meanwhile.
+    async fn wait_until(&mut self, time: u64) {
+        if time > self.now {
+            tokio::time::sleep_until(self.began + Duration::from_millis(time)).await;
+        }
+        self.now = time;
     }
 
     fn happen(&mut self, due: Due) -> Result<()> {
@@ -203,13 +252,15 @@ impl World {
             Due::Write { place, run } if self.coordinators[place].run == run => {
                 self.write(place)?
             }
+            Due::GoOn { node, run } if self.gateways[node].run == run => self.go_on(node),
             Due::Second => self.second()?,
             // Of a process that has ended since.
             Due::Beat { .. }
             | Due::Told { .. }
             | Due::Renew { .. }
             | Due::Turn { .. }
-            | Due::Write { .. } => {}
+            | Due::Write { .. }
+            | Due::GoOn { .. } => {}
         }
         Ok(())
     }
@@ -217,19 +268,46 @@ impl World {
     fn fault(&mut self, fault: Fault) {
         match fault {
             Fault::Crash { node, back_after } if self.gateways[node].is_running() => {
-                self.stop(node);
-                self.crowd.lose(&mut self.gateways[node]);
-                self.after(back_after, Due::Start(node));
+                self.crash(node, back_after, false);
             }
-            Fault::Restart { node } if self.gateways[node].phase == Phase::Up => {
+            Fault::PowerCut { node, back_after } if self.gateways[node].is_running() => {
+                self.crash(node, back_after, true);
+            }
+            Fault::Restart { node } if self.gateways[node].takes_sessions(self.now) => {
                 let gone_by = self.now + DRAIN_MS;
                 self.gateways[node].phase = Phase::Stopping { gone_by };
+                self.live.leave(node);
                 self.beat_once(node);
             }
-            // It is down or leaving already.
-            Fault::Crash { .. } | Fault::Restart { .. } => {}
-            Fault::Flush => self.redis.flush(),
-            Fault::Outage { lasts } => self.redis.go_away(self.now + lasts),
+            Fault::StandStill { node, lasts } if self.gateways[node].is_running() => {
+                self.live.stand_still(node);
+                let until = self.now + lasts;
+                let gateway = &mut self.gateways[node];
+                gateway.still_until = gateway.still_until.max(until);
+                let run = gateway.run;
+                self.at(until, Due::GoOn { node, run });
+            }
+            // It is down, leaving or standing still already.
+            Fault::Crash { .. }
+            | Fault::PowerCut { .. }
+            | Fault::Restart { .. }
+            | Fault::StandStill { .. } => {}
+            Fault::Cut { one, other, lasts } => {
+                self.live.cut((one, other), Duration::from_millis(lasts));
+            }
+            Fault::Flush { restarts } => {
+                self.redis.flush();
+                self.live.flush(restarts);
+            }
+            // What the replica lacks of heartbeats and maps is written again within 2 s.
+            Fault::FailOver { lag } => self.live.fail_over(Duration::from_millis(lag)),
+            Fault::PostgresOutage { lasts } => {
+                self.live.postgres_goes_away(Duration::from_millis(lasts));
+            }
+            Fault::Outage { lasts } => {
+                self.redis.go_away(self.now + lasts);
+                self.live.redis_goes_away(Duration::from_millis(lasts));
+            }
             Fault::Silence { lasts } => {
                 self.silence_until = self.silence_until.max(self.now + lasts);
             }
@@ -249,11 +327,27 @@ impl World {
         gateway.phase = Phase::Up;
         gateway.run += 1;
         gateway.map = None;
+        gateway.still_until = 0;
+        self.live.start(node, gateway.relay_addr());
         self.watch.look(self.now, &self.gateways);
         self.beat(node);
     }
 
-    /// A process ends.
+    /// A process ends at once.
+    fn crash(&mut self, node: usize, back_after: u64, silently: bool) {
+        self.live.crash(node, silently);
+        self.stop(node);
+        self.crowd.lose(&mut self.gateways[node]);
+        self.after(back_after, Due::Start(node));
+    }
+
+    fn go_on(&mut self, node: usize) {
+        if self.gateways[node].still_until <= self.now {
+            self.live.go_on(node);
+        }
+    }
+
+    /// A process has ended.
     fn stop(&mut self, node: usize) {
         let gateway = &mut self.gateways[node];
         gateway.phase = Phase::Down;
@@ -263,20 +357,25 @@ impl World {
     }
 
     fn beat(&mut self, node: usize) {
+        let gateway = &self.gateways[node];
+        let (still_until, run) = (gateway.still_until, gateway.run);
+        if self.now < still_until {
+            return self.at(still_until, Due::Beat { node, run });
+        }
         self.look_at_map(node);
         let lost = self.now < self.silence_until && self.chance.in_thousand(500)
             || self.chance.in_thousand(10);
         if !lost {
             self.beat_once(node);
         }
-        let run = self.gateways[node].run;
         self.after(keys::NODE_HEARTBEAT_MS, Due::Beat { node, run });
     }
 
     fn beat_once(&mut self, node: usize) {
         if self.redis.answers(self.now) {
-            self.redis
-                .beat(self.now, self.gateways[node].status(self.now));
+            let moving = self.live.realms_moving(node);
+            let status = self.gateways[node].status(self.now, moving);
+            self.redis.beat(self.now, status);
         }
     }
 
@@ -285,9 +384,13 @@ impl World {
             return;
         };
         let gateway = &mut self.gateways[node];
+        if self.now < gateway.still_until {
+            return; // it looks when it goes on
+        }
         // One that has just started is not late.
         let had_one = gateway.map.is_some();
         if gateway.is_running() && gateway.offer(map) {
+            self.live.read_map(node, map);
             gateway.moving_until = self.now + self.chance.between(20, SETTLE_MS);
             if had_one && gateway.version() == self.watch.newest {
                 self.watch.adopted(self.now);
@@ -403,6 +506,7 @@ impl World {
 
     fn second(&mut self) -> Result<()> {
         self.after(1_000, Due::Second);
+        self.live.is_right()?;
         self.crowd
             .second(self.now, &mut self.gateways, &mut self.chance);
         for node in 0..self.gateways.len() {
@@ -413,6 +517,7 @@ impl World {
             let idle = gateway.sessions == 0 && self.watch.owned(node) == 0;
             let late = self.now >= gone_by - DRAIN_MS + STOP_MAX_MS;
             if idle || late {
+                self.live.end(node);
                 self.stop(node);
                 self.crowd.lose(&mut self.gateways[node]);
                 if self.redis.answers(self.now) {
@@ -451,6 +556,7 @@ impl World {
 
     /// After a quiet time at the end nothing is left of all that went wrong.
     fn is_whole(&self) -> Result<()> {
+        self.live.is_whole()?;
         ensure!(self.watch.all_owned(), "I8: a shard has no live owner");
         ensure!(self.crowd.away() == 0, "I11: sessions are still away");
         let long_ago = self.now - self.watch.newest_at > 2 * keys::NODE_HEARTBEAT_MS;
@@ -472,6 +578,7 @@ impl World {
             self.settings,
             self.watch,
             self.crowd,
+            self.live.counts(),
             &self.gateways,
             self.take_overs,
             self.leaderless_max,

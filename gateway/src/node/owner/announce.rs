@@ -1,15 +1,15 @@
 //! Tells of presences that have changed: at most once per user and tick, in slices.
 
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Duration};
 
 use guildhall_shared::{Id, id::marker::Realm as RealmMarker};
 use tokio::{task::yield_now, time::sleep};
 
 use super::{EdgeId, Owner, realm::Realm};
-use crate::bus::{PresenceChange, WatchChange};
+use crate::{
+    bus::{PresenceChange, WatchChange},
+    clock,
+};
 
 /// Changes of one user within this time are told as one, or not at all if they cancel out.
 const TICK: Duration = Duration::from_millis(200);
@@ -85,7 +85,7 @@ impl Owner {
                 return 0;
             };
             effects = Vec::new();
-            let told = realm.tell_presences(Instant::now(), &mut effects);
+            let told = realm.tell_presences(clock::now(), &mut effects);
             count = told.len();
             edges = realm.edges().collect::<Vec<_>>();
             let news = count > 0 || !effects.is_empty();

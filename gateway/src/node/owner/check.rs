@@ -1,17 +1,14 @@
 //! Asks Postgres for what never came: a publisher may die between commit and publish.
 
-use std::{
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, time::Duration};
 
-use guildhall_store as store;
 use tokio::time::sleep;
 
 use super::Owner;
 use crate::{
     broken::{self, Broken},
-    node::{Status, database},
+    clock,
+    node::Status,
 };
 
 /// Time between checks while Redis carries the events.
@@ -26,11 +23,11 @@ const WINDOW_MAX: Duration = Duration::from_secs(30 * 60);
 
 /// Checks as long as the task lives; also says whether the database answers.
 pub(crate) async fn run(owner: Rc<Owner>, status: std::sync::Arc<Status>) {
-    let mut last = Instant::now();
+    let mut last = clock::now();
     let mut next = last;
     loop {
-        let started = Instant::now();
-        let window = (last.elapsed() + WINDOW).min(WINDOW_MAX);
+        let started = clock::now();
+        let window = (clock::now().duration_since(last) + WINDOW).min(WINDOW_MAX);
         let mut shards = owner.open_shards();
         let is_for_all = started >= next;
         if is_for_all {
@@ -38,8 +35,7 @@ pub(crate) async fn run(owner: Rc<Owner>, status: std::sync::Arc<Status>) {
         } else {
             shards = owner.feed.not_brought(shards);
         }
-        let read = store::events::newer_in_shards(&owner.db, &shards, window);
-        match database::limited(read).await {
+        match owner.stored.newer_in_shards(&shards, window).await {
             Ok(heads) => {
                 if is_for_all {
                     last = started;

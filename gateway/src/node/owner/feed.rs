@@ -5,26 +5,27 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use guildhall_redis::{Client, Connection, Primary};
 use guildhall_shared::{envelope::Envelope, keys, shard::ShardId};
-use redis::{
-    AsyncConnectionConfig, PushInfo, PushKind, RedisResult, Value, aio::MultiplexedConnection,
-};
+use redis::{PushInfo, PushKind, RedisResult, Value, aio::ConnectionLike};
+use rustc_hash::FxHashMap;
 use tokio::{
     sync::{Notify, mpsc},
     task::{JoinHandle, spawn_local},
     time::{interval, sleep},
 };
 
-use super::{Owner, people::now_ms};
-use crate::node::{metrics::Metrics, redis::TIMEOUT};
+use super::Owner;
+use crate::{
+    clock::{self, select},
+    node::{metrics::Metrics, redis::TIMEOUT},
+};
 
 /// Pushes of a connection that wait to be handled; what does not fit is dropped and found
 /// lacking.
@@ -47,9 +48,9 @@ pub(crate) struct Feed {
     commands: Connection,
     metrics: Metrics,
     /// Connections to primaries, by their names; subscribing if not `up` yet.
-    lines: RefCell<HashMap<Arc<str>, Line>>,
+    lines: RefCell<FxHashMap<Arc<str>, Line>>,
     /// Wanted shards, and the primary whose present connection has them.
-    shards: RefCell<HashMap<ShardId, Option<Arc<str>>>>,
+    shards: RefCell<FxHashMap<ShardId, Option<Arc<str>>>>,
     /// The longest that an event took since somebody asked.
     lag_max_ms: Cell<u64>,
     /// Somebody published a map.
@@ -57,7 +58,7 @@ pub(crate) struct Feed {
 }
 
 struct Line {
-    connection: MultiplexedConnection,
+    connection: guildhall_redis::Line,
     up: bool,
 }
 
@@ -161,7 +162,7 @@ impl Feed {
             if let Some(mut connection) = connection {
                 let mut command = redis::cmd("SUNSUBSCRIBE");
                 command.arg(keys::shard_events(shard));
-                if let Err(error) = connection.send_packed_command(&command).await {
+                if let Err(error) = connection.req_packed_command(&command).await {
                     tracing::debug!(%error, %shard, "shard channel not unsubscribed");
                 }
             }
@@ -173,14 +174,11 @@ impl Feed {
         if !self.brings(shard) {
             return Vec::new();
         }
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .saturating_sub(STREAM_AGE);
+        let since = clock::unix_ms().saturating_sub(STREAM_AGE.as_millis() as u64);
         let mut commands = self.commands.clone();
         let entries: RedisResult<Value> = redis::cmd("XRANGE")
             .arg(keys::shard_events(shard))
-            .arg(since.as_millis() as u64)
+            .arg(since)
             .arg("+")
             .query_async(&mut commands)
             .await;
@@ -196,7 +194,7 @@ impl Feed {
     /// Keeps a connection to each primary, as long as the task lives.
     pub(crate) async fn run(self: Rc<Self>, owner: Rc<Owner>) {
         let mut layout = self.client.layout();
-        let mut kept: HashMap<Arc<str>, JoinHandle<()>> = HashMap::new();
+        let mut kept: FxHashMap<Arc<str>, JoinHandle<()>> = FxHashMap::default();
         loop {
             let now = layout.borrow_and_update().clone();
             kept.retain(|name, task| {
@@ -221,7 +219,7 @@ impl Feed {
     async fn keep(self: Rc<Self>, primary: Arc<Primary>, owner: Rc<Owner>) {
         let mut pause = RETRY_FIRST;
         // Unix milliseconds until which it is certain that nothing was missed.
-        let heard = Cell::new(now_ms());
+        let heard = Cell::new(clock::unix_ms());
         loop {
             match self.connected(&primary, &owner, &heard).await {
                 Ok(()) => pause = RETRY_FIRST,
@@ -259,19 +257,12 @@ impl Feed {
     ) -> RedisResult<()> {
         let (sender, mut pushes) = mpsc::channel(PUSHES_MAX);
         let dropped = self.metrics.pushes_dropped.clone();
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(TIMEOUT))
-            .set_response_timeout(Some(TIMEOUT))
-            .set_push_sender(move |push: PushInfo| {
-                if sender.try_send(push).is_err() {
-                    dropped.inc();
-                }
-                Ok::<(), ()>(())
-            });
-        let mut connection = primary
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let pushed = move |push: PushInfo| {
+            if sender.try_send(push).is_err() {
+                dropped.inc();
+            }
+        };
+        let mut connection = primary.line(TIMEOUT, pushed).await?;
         let name = &primary.name;
         let mut layout = self.client.layout();
         let line = Line {
@@ -295,7 +286,7 @@ impl Feed {
         let mut ping = interval(PING_INTERVAL);
         let (answers, mut answered) = mpsc::channel::<bool>(1);
         loop {
-            tokio::select! {
+            select! {
                 push = pushes.recv() => match push {
                     Some(push) if push.kind == PushKind::Disconnection => break,
                     Some(push) if self.is_sent_away(&push, name) => break,
@@ -314,7 +305,7 @@ impl Feed {
                     });
                 }
                 Some(alive) = answered.recv() => match alive {
-                    true if catching_up.is_finished() => heard.set(now_ms()),
+                    true if catching_up.is_finished() => heard.set(clock::unix_ms()),
                     true => {}
                     false => break,
                 },
@@ -335,7 +326,7 @@ impl Feed {
     /// shards; those it returns.
     async fn settle(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut guildhall_redis::Line,
         name: &Arc<str>,
         has_map: &mut bool,
     ) -> RedisResult<Vec<ShardId>> {
@@ -348,7 +339,7 @@ impl Feed {
         if *has_map && !had_map {
             connection.subscribe(keys::MAP).await?;
             connection
-                .send_packed_command(redis::cmd("SSUBSCRIBE").arg(keys::MAP))
+                .req_packed_command(redis::cmd("SSUBSCRIBE").arg(keys::MAP))
                 .await?
                 .extract_error()?;
             self.map_changed.notify_one();
@@ -395,7 +386,7 @@ impl Feed {
     async fn subscribe(
         &self,
         name: &Arc<str>,
-        mut connection: MultiplexedConnection,
+        mut connection: guildhall_redis::Line,
         shards: &[ShardId],
     ) -> RedisResult<()> {
         let mut pipeline = redis::pipe();
@@ -403,7 +394,7 @@ impl Feed {
             pipeline.cmd("SSUBSCRIBE").arg(keys::shard_events(shard));
         }
         let count = shards.len();
-        let answers = connection.send_packed_commands(&pipeline, 0, count).await?;
+        let answers = connection.req_packed_commands(&pipeline, 0, count).await?;
         let is_here = self.lines.borrow().contains_key(name);
         let mut known = self.shards.borrow_mut();
         let mut refused = None;
@@ -433,10 +424,7 @@ impl Feed {
         }
         match Envelope::decode(payload.into()) {
             Ok(event) => {
-                let now = SystemTime::now()
-                    .duration_since(UNIX_EPOCH)
-                    .unwrap_or_default();
-                let lag = (now.as_millis() as u64).saturating_sub(event.at_ms);
+                let lag = clock::unix_ms().saturating_sub(event.at_ms);
                 self.metrics.feed_lag_ms.observe(lag as f64);
                 self.lag_max_ms.set(lag.max(self.lag_max_ms.get()));
                 owner.ingest(event);

@@ -13,11 +13,7 @@ use guildhall_shared::{
     id::marker::Realm as RealmMarker,
     shard::{Position, ShardId},
 };
-use guildhall_store as store;
-use tokio::{
-    task::{spawn_blocking, spawn_local},
-    time::sleep,
-};
+use tokio::{task::spawn_local, time::sleep};
 
 use super::{
     FromOwner, Owner, SNAPSHOT_BYTES, Todo, Wait,
@@ -27,6 +23,7 @@ use super::{
 };
 use crate::{
     broken::{self, Broken},
+    clock,
     node::{database, relay::frame::SubOk},
 };
 
@@ -51,7 +48,7 @@ impl Owner {
         }))
         .await;
         for ids in ids.chunks(HEADS_MAX) {
-            let heads = database::limited(store::events::heads(&self.db, ids)).await;
+            let heads = self.stored.heads(ids).await;
             for &id in ids {
                 match &heads {
                     Ok(heads) => {
@@ -91,17 +88,14 @@ impl Owner {
             let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
             realm.is_some_and(Realm::is_own)
         };
-        if !own
-            && let Some(snapshot) =
-                database::limited(store::guild::snapshot(&self.db, id.cast())).await?
-        {
+        if !own && let Some(snapshot) = self.stored.guild(id.cast()).await? {
             let position = snapshot.position;
             // Of a large guild it takes long, and this thread has others to serve.
-            let state = spawn_blocking(|| GuildState::new(snapshot)).await;
+            let state = clock::aside(|| GuildState::new(snapshot)).await;
             let state = state.map_err(|_| database::Error::Stopped)?;
             return Ok(Realm::guild(id, position, Some(state)));
         }
-        let heads = database::limited(store::events::heads(&self.db, &[id])).await?;
+        let heads = self.stored.heads(&[id]).await?;
         let position = heads.first().map_or(UNKNOWN, |head| head.position);
         Ok(if own {
             Realm::user(id, position)
@@ -195,7 +189,7 @@ impl Owner {
         }
         let (mut streamed, mut misses) = (false, 0);
         while let Some((position, due, shard)) = self.gap(id) {
-            let now = Instant::now();
+            let now = clock::now();
             if due > now {
                 sleep(due - now).await;
                 continue;
@@ -213,8 +207,7 @@ impl Owner {
                 .gap_fetches
                 .with_label_values(&["postgres"])
                 .inc();
-            let read = store::events::since(&self.db, id, position, EVENTS_MAX);
-            match database::limited(read).await {
+            match self.stored.since(id, position, EVENTS_MAX).await {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
                     if first.is_some_and(|first| first.seq == position.seq + 1) {
@@ -257,7 +250,7 @@ impl Owner {
 
     /// The log does not have what is lacking: either it never was, or it is gone.
     async fn give_up(self: &Rc<Self>, id: Id<RealmMarker>, position: Position) {
-        let Ok(heads) = database::limited(store::events::heads(&self.db, &[id])).await else {
+        let Ok(heads) = self.stored.heads(&[id]).await else {
             return;
         };
         let head = heads.first().map_or(UNKNOWN, |head| head.position);
@@ -298,8 +291,7 @@ impl Owner {
             let Some(after) = self.replayed(id, ticket, &mut got) else {
                 return;
             };
-            let read = store::events::since(&self.db, id, after, EVENTS_MAX);
-            match database::limited(read).await {
+            match self.stored.since(id, after, EVENTS_MAX).await {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
                     if first.is_none_or(|first| first.seq != after.seq + 1) {
@@ -317,7 +309,7 @@ impl Owner {
 
     /// Finds out how far the realm is, for a subscription that cannot be answered before.
     pub(super) async fn look_up_head(self: Rc<Self>, id: Id<RealmMarker>, ticket: u64) {
-        let Ok(heads) = database::limited(store::events::heads(&self.db, &[id])).await else {
+        let Ok(heads) = self.stored.heads(&[id]).await else {
             return self.refuse(id, ticket);
         };
         let head = heads.first().map_or(UNKNOWN, |head| head.position);

@@ -20,6 +20,7 @@ use guildhall_shared::{
 use rustc_hash::FxHashMap;
 
 use super::Owner;
+use crate::clock;
 
 /// The time in which a load falls to its e-th part: with it, a load is per minute.
 const FADE: Duration = Duration::from_secs(60);
@@ -45,7 +46,7 @@ impl Loads {
     pub(crate) fn new(shards: u16) -> Self {
         Self {
             state: RefCell::new(State {
-                faded_at: Instant::now(),
+                faded_at: clock::now(),
                 shards: vec![0.0; usize::from(shards)],
                 realms: FxHashMap::default(),
             }),

@@ -47,10 +47,9 @@ use guildhall_shared::{
     shard::{Position, ShardId},
 };
 use rustc_hash::FxBuildHasher;
-use sqlx::PgPool;
 use tokio::{
     sync::{Notify, Semaphore},
-    task::{spawn_blocking, spawn_local, yield_now},
+    task::{spawn_local, yield_now},
 };
 
 use self::{
@@ -67,10 +66,12 @@ use super::{
         frame::{Frame, Sub, SubOk, Tell},
         outbox::Outbox,
     },
+    stored::Stored,
 };
 use crate::{
     broken::{self, Broken},
     bus::{Address, ViewChange},
+    clock,
 };
 
 pub(crate) use self::realm::EdgeId;
@@ -120,7 +121,7 @@ pub(crate) enum Peer {
 pub(crate) struct Owner {
     /// Tells this start of this node from others, in what it writes to Redis.
     number: u32,
-    db: PgPool,
+    stored: Stored,
     feed: Rc<Feed>,
     metrics: Metrics,
     shards: u16,
@@ -204,10 +205,10 @@ struct Todo {
 }
 
 impl Owner {
-    pub(crate) fn new(db: PgPool, feed: Rc<Feed>, metrics: Metrics, shards: u16) -> Rc<Self> {
+    pub(crate) fn new(stored: Stored, feed: Rc<Feed>, metrics: Metrics, shards: u16) -> Rc<Self> {
         Rc::new(Self {
-            number: rand::random(),
-            db,
+            number: clock::random(),
+            stored,
             feed,
             metrics,
             shards,
@@ -237,7 +238,7 @@ impl Owner {
             outbox.broken.cancel();
         }
         self.names.borrow_mut().remove(&edge);
-        let now = Instant::now();
+        let now = clock::now();
         let mut state = self.state.borrow_mut();
         let State {
             realms,
@@ -403,7 +404,7 @@ impl Owner {
                 return;
             };
             if let (Some(realm), false) = (&mut entry.realm, entry.reading) {
-                match realm.intake.know(Instant::now(), head) {
+                match realm.intake.know(clock::now(), head) {
                     Taken::NewEra => todo.read = true,
                     Taken::Early => todo.fill = true,
                     Taken::Next | Taken::Repeat => {}
@@ -417,7 +418,7 @@ impl Owner {
     pub(crate) async fn sweep(self: Rc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
-            let now = Instant::now();
+            let now = clock::now();
             let before = self.open_shards();
             let mut closed = Vec::new();
             {
@@ -606,7 +607,7 @@ fn let_go(realms: impl IntoIterator<Item = Realm>) {
     let guilds = realms.into_iter().filter_map(Realm::into_guild_state);
     let guilds: Vec<_> = guilds.collect();
     if !guilds.is_empty() {
-        spawn_blocking(|| drop(guilds));
+        spawn_local(clock::aside(|| drop(guilds)));
     }
 }
 
@@ -657,7 +658,7 @@ impl Entry {
             realm.pass(&event, effects);
             return;
         };
-        let (now, mut ready) = (Instant::now(), Vec::new());
+        let (now, mut ready) = (clock::now(), Vec::new());
         match realm.intake.offer(now, at, event, &mut ready) {
             Taken::Repeat => metrics.repeats.inc(),
             Taken::NewEra => todo.read = true,
@@ -727,7 +728,7 @@ impl Entry {
                 }
                 Some(from) if from > at => {
                     waiting.wait = Wait::Behind;
-                    match realm.intake.know(Instant::now(), from) {
+                    match realm.intake.know(clock::now(), from) {
                         Taken::NewEra => todo.read = true,
                         Taken::Next | Taken::Early | Taken::Repeat => todo.fill = true,
                     }
@@ -781,7 +782,7 @@ impl Waiting {
         let mut sub = self.sub;
         let users = sub.users.iter().map(|user| user.user);
         let view = realm.subscribe(self.edge, users);
-        realm.show(Instant::now(), self.edge, &mut sub);
+        realm.show(clock::now(), self.edge, &mut sub);
         let (snapshots, left) = realm.portion(&sub.users, room);
         let ok = SubOk {
             id: sub.id,

@@ -20,6 +20,7 @@ use redis::RedisResult;
 use tokio::{task::yield_now, time::sleep};
 
 use super::{Owner, presence::SETTLE, realm::Realm};
+use crate::clock;
 
 /// Time between looks for guilds to write.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -55,7 +56,7 @@ impl Owner {
     pub(crate) async fn keep_online(self: Rc<Self>) {
         loop {
             sleep(INTERVAL).await;
-            let now = Instant::now();
+            let now = clock::now();
             let due: Vec<Id<RealmMarker>> = {
                 let state = self.state.borrow();
                 let open = state.realms.iter();

@@ -11,7 +11,7 @@ use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use guildhall_redis::Connection;
@@ -24,7 +24,6 @@ use guildhall_shared::{
     model::{Presence, PresenceUser, SessionState},
     shard::{self, ShardId},
 };
-use guildhall_store::personal;
 use redis::RedisResult;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
@@ -34,7 +33,7 @@ use tokio::{
 };
 
 use super::{Owner, realm::Realm};
-use crate::node::database;
+use crate::clock::{self, select};
 
 /// People told of with one query and one pipeline.
 const BATCH_MAX: usize = 256;
@@ -133,7 +132,7 @@ impl Owner {
     pub(crate) async fn tell_people(self: Rc<Self>) {
         let mut renew = interval(RENEW_INTERVAL);
         loop {
-            tokio::select! {
+            select! {
                 () = self.people.filled.notified() => {}
                 _ = renew.tick() => self.renew_people().await,
             }
@@ -173,7 +172,7 @@ impl Owner {
         let news: Vec<Id<User>> = news.map(|(&user, _)| user).collect();
         let friends = match news.is_empty() {
             true => Vec::new(),
-            false => match database::limited(personal::companions(&self.db, &news)).await {
+            false => match self.stored.companions(&news).await {
                 Ok(friends) => friends,
                 Err(error) => {
                     tracing::warn!(%error, "friends were not read");
@@ -199,7 +198,7 @@ impl Owner {
         }
         if !news.is_empty() {
             // Before they are published: whoever subscribes after that finds them here.
-            let now = now_ms();
+            let now = clock::unix_ms();
             let old = now.saturating_sub(keys::PEOPLE_TOLD_MS);
             let command = pipeline.cmd("ZREMRANGEBYSCORE").arg(keys::PEOPLE_TOLD);
             command.arg("-inf").arg(old).ignore();
@@ -246,7 +245,7 @@ impl Owner {
         let told = told_since(&mut commands, since_ms).await;
         let shards: FxHashSet<ShardId> = shards.iter().copied().collect();
         for users in told.chunks(BATCH_MAX) {
-            let friends = match database::limited(personal::companions(&self.db, users)).await {
+            let friends = match self.stored.companions(users).await {
                 Ok(friends) => friends,
                 Err(error) => {
                     tracing::warn!(%error, "friends were not read");
@@ -417,7 +416,7 @@ fn update(user: Id<User>, friend: Id<User>, presence: &Presence) -> Option<Envel
         durability: Durability::Ephemeral,
         kind: EventKind::PresenceUpdate,
         vis: Visibility::realm(Intents::empty()),
-        at_ms: now_ms(),
+        at_ms: clock::unix_ms(),
         trace: 0,
         body: serde_json::to_vec(&view).ok()?.into(),
         alt: None,
@@ -457,11 +456,6 @@ async fn delete_left(
         }
     }
     Ok(())
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis() as u64)
 }
 
 #[cfg(test)]

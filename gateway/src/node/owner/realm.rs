@@ -34,6 +34,7 @@ use super::{
 };
 use crate::{
     bus::{ClassId, PresenceChange, SessionKey, Subscriber, ViewChange, WatchChange},
+    clock,
     few::Few,
     node::relay::frame::Sub,
 };
@@ -117,7 +118,7 @@ impl Realm {
             presences: Presences::default(),
             watchers: None,
             holders: RefCell::default(),
-            opened: Instant::now(),
+            opened: clock::now(),
             noted: Noted::default(),
             recent: VecDeque::new(),
         }

@@ -6,13 +6,14 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use guildhall_shared::cluster_map::MapVersion;
+use rustc_hash::FxHashMap;
 use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     task::spawn_local,
     time::{interval, timeout},
@@ -26,6 +27,7 @@ use super::{
 };
 use crate::{
     bus::Claimed,
+    clock::{self, select},
     node::{map::MapWatch, metrics::Metrics, owner::FromOwner},
 };
 
@@ -49,7 +51,7 @@ pub(crate) struct Links {
     key: ClusterKey,
     map: Rc<MapWatch>,
     metrics: Metrics,
-    links: RefCell<HashMap<Rc<str>, Link>>,
+    links: RefCell<FxHashMap<Rc<str>, Link>>,
     listener: RefCell<Option<Listener>>,
 }
 
@@ -103,7 +105,7 @@ impl Links {
     pub(crate) fn is_usable(&self, node: &str) -> bool {
         match self.links.borrow().get(node).map(|link| &link.state) {
             Some(State::Up(_)) => true,
-            Some(State::Down(until)) if *until > Instant::now() => false,
+            Some(State::Down(until)) if *until > clock::now() => false,
             Some(State::Down(_)) | None => self.map.current().relay_addr(node).is_some(),
         }
     }
@@ -177,7 +179,7 @@ impl Links {
 
     /// One link from beginning to end.
     async fn keep(self: Rc<Self>, node: Rc<str>, outbox: Rc<Outbox>) {
-        let result = tokio::select! {
+        let result = select! {
             result = self.run(&node, &outbox) => result,
             () = outbox.broken.cancelled() => Err(LinkError::Silent),
         };
@@ -186,7 +188,7 @@ impl Links {
         }
         outbox.broken.cancel();
         if let Some(link) = self.links.borrow_mut().get_mut(&node) {
-            link.state = State::Down(Instant::now() + link.pause);
+            link.state = State::Down(clock::now() + link.pause);
             link.pause = (link.pause * 2).min(RETRY_LONGEST);
             link.failed = Some(self.map.version());
         }
@@ -197,12 +199,28 @@ impl Links {
         let Some(address) = self.map.current().relay_addr(node).map(str::to_owned) else {
             return Err(LinkError::Closed);
         };
+        #[cfg(feature = "simulated")]
+        if let Some(stream) = crate::simulated::connect(&self.node, &address) {
+            let (reader, writer) = tokio::io::split(stream?);
+            return self.speak(node, outbox, reader, writer).await;
+        }
         let stream = match timeout(HANDSHAKE_TIMEOUT, TcpStream::connect(address)).await {
             Ok(stream) => stream?,
             Err(_) => return Err(LinkError::Silent),
         };
         stream.set_nodelay(true)?;
-        let (reader, mut writer) = stream.into_split();
+        let (reader, writer) = stream.into_split();
+        self.speak(node, outbox, reader, writer).await
+    }
+
+    /// Over a connection that stands.
+    async fn speak(
+        &self,
+        node: &Rc<str>,
+        outbox: &Rc<Outbox>,
+        reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+    ) -> Result<(), LinkError> {
         let mut reader = FrameReader::new(reader);
         match timeout(
             HANDSHAKE_TIMEOUT,
@@ -247,7 +265,7 @@ impl Links {
                 outbox.push(Frame::Ping.encode());
             }
         };
-        tokio::select! {
+        select! {
             result = read => result,
             result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
             () = ping => Ok(()),
@@ -257,11 +275,9 @@ impl Links {
     async fn prove(
         &self,
         node: &str,
-        reader: &mut FrameReader<tokio::net::tcp::OwnedReadHalf>,
-        writer: &mut tokio::net::tcp::OwnedWriteHalf,
+        reader: &mut FrameReader<impl AsyncRead + Unpin>,
+        writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), LinkError> {
-        use tokio::io::AsyncWriteExt;
-
         let Frame::Challenge(challenge) = reader.next(HELLO_BYTES_MAX, SILENCE_MAX).await? else {
             return Err(LinkError::Unexpected);
         };
@@ -273,7 +289,7 @@ impl Links {
         }
         let mut hello = Hello {
             node: self.node.clone(),
-            nonce: rand::random(),
+            nonce: clock::random(),
             proof: [0; 32],
         };
         hello.proof = Handshake::of(&challenge, &hello).connector_proof(&self.key);

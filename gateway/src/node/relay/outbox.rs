@@ -16,6 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::frame::FRAME_BYTES_MAX;
+use crate::clock::select;
 
 /// Bytes that may wait. When full the link is reset.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -64,7 +65,7 @@ impl Outbox {
     /// Waits while a lot is still to be written, or until the link breaks.
     pub(crate) async fn room(&self) {
         while self.bytes.get() > CROWDED_BYTES && !self.broken.is_cancelled() {
-            tokio::select! {
+            select! {
                 () = self.drained.notified() => {}
                 () = self.broken.cancelled() => {}
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::spawn_local,
@@ -21,10 +21,13 @@ use super::{
     frame::{Challenge, FRAME_BYTES_MAX, Frame, HELLO_BYTES_MAX, Sub, VERSION},
     outbox::Outbox,
 };
-use crate::node::{
-    metrics::Metrics,
-    owner::{EdgeId, Owner, Peer},
-    travel::claims::Claims,
+use crate::{
+    clock::{self, select},
+    node::{
+        metrics::Metrics,
+        owner::{EdgeId, Owner, Peer},
+        travel::claims::Claims,
+    },
 };
 
 /// Connections at once, proven or not; further ones are closed at once.
@@ -83,7 +86,16 @@ impl Server {
 
     async fn link(&self, stream: TcpStream) -> Result<(), LinkError> {
         stream.set_nodelay(true)?;
-        let (reader, mut writer) = stream.into_split();
+        let (reader, writer) = stream.into_split();
+        self.speak(reader, writer).await
+    }
+
+    /// Over a connection that stands.
+    pub(crate) async fn speak(
+        &self,
+        reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+    ) -> Result<(), LinkError> {
         let mut reader = FrameReader::new(reader);
         let prove = self.prove(&mut reader, &mut writer);
         let node = match timeout(HANDSHAKE_TIMEOUT, prove).await {
@@ -127,7 +139,7 @@ impl Server {
                 }
             }
         };
-        let result: Result<(), LinkError> = tokio::select! {
+        let result: Result<(), LinkError> = select! {
             result = read => result,
             result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
             () = outbox.broken.cancelled() => Ok(()),
@@ -151,12 +163,12 @@ impl Server {
     /// The edge's node id, once it has proven itself with its one frame.
     async fn prove(
         &self,
-        reader: &mut FrameReader<tokio::net::tcp::OwnedReadHalf>,
-        writer: &mut tokio::net::tcp::OwnedWriteHalf,
+        reader: &mut FrameReader<impl AsyncRead + Unpin>,
+        writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<String, LinkError> {
         let challenge = Challenge {
             node: self.node.clone(),
-            nonce: rand::random(),
+            nonce: clock::random(),
             version: VERSION,
         };
         writer

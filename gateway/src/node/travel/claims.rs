@@ -2,11 +2,11 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
     rc::Rc,
     time::Duration,
 };
 
+use rustc_hash::FxHashMap;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{holders::Holders, losses::Losses};
@@ -28,7 +28,7 @@ pub(crate) struct Claims {
     losses: Rc<Losses>,
     cores: Vec<CoreHandle>,
     last: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Waiting>>,
+    waiting: RefCell<FxHashMap<u64, Waiting>>,
 }
 
 struct Waiting {

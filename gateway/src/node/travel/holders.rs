@@ -35,7 +35,7 @@ const TAKEN_AT_ONCE: usize = 1000;
 const STAY_ATTEMPTS_MAX: u32 = 4;
 
 /// Who has a session, and in which life Redis says so.
-static OF: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static OF: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         r"{LIFE} return {{redis.call('GET', KEYS[1]) or '', life()}}"
     ))
@@ -43,7 +43,7 @@ static OF: LazyLock<Script> = LazyLock::new(|| {
 
 /// Gives a session to a core of this node if its generation is the one that was read, and Redis has
 /// lost nothing since; 0 if not.
-static TAKE: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         r"{LIFE}
         local stored = redis.call('GET', KEYS[1])
@@ -76,11 +76,12 @@ const KEEP: &str = r"
     end
 ";
 
-static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(&format!("{KEEP} return keep()")));
+pub(crate) static RENEW: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("{KEEP} return keep()")));
 
 /// The same, but for a client that comes back: nothing is done, and -1 the answer, unless it is known
 /// what Redis had lost. The second answer is its life, the third who had the session.
-static STAY: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static STAY: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         r"{LIFE} {KEEP}
         local now = life()

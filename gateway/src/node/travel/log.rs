@@ -20,6 +20,7 @@ use tokio::{
 use super::lives::ask_life;
 use crate::{
     bus::{CoreHandle, CoreId, ToCore},
+    clock,
     config::ResumeLog,
     delivery::History,
     node::answer,
@@ -198,7 +199,7 @@ impl DeliveryLog {
     /// Appends chunks; returns the cores whose logs were there and are no more, in which case nothing
     /// is appended to those.
     async fn append(&self, chunks: &[&Chunk], missing: Missing) -> RedisResult<Vec<CoreId>> {
-        let now = Instant::now();
+        let now = clock::now();
         let mut cores: Vec<CoreId> = Vec::new();
         let mut pipeline = redis::pipe();
         for Chunk {

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     bus::{CoreHandle, ToCore},
+    clock,
     node::{answer, map::MapWatch},
     session::SessionId,
 };
@@ -87,13 +88,13 @@ impl Losses {
     pub(crate) fn new(parts: Parts) -> Rc<Self> {
         Rc::new(Self {
             parts,
-            mark: format!("{:032x}", rand::random::<u128>()),
+            mark: format!("{:032x}", clock::random::<u128>()),
             known: RefCell::default(),
             doubts: Cell::new(0),
             seen: RefCell::default(),
             company: RefCell::new(Company {
                 others_at: None,
-                ticked_at: Instant::now(),
+                ticked_at: clock::now(),
             }),
             looking: Mutex::new(()),
         })
@@ -125,7 +126,7 @@ impl Losses {
     /// this one has not stood still, in which case its map would be old.
     pub(super) fn is_alone(&self) -> bool {
         let mut company = self.company.borrow_mut();
-        let now = Instant::now();
+        let now = clock::now();
         let hung = now.duration_since(company.ticked_at) > TICK_PERIOD + TICK_LATE_MAX;
         if hung || self.parts.map.current().nodes.len() > 1 {
             company.others_at = Some(now);
@@ -152,7 +153,7 @@ impl Losses {
         if is_known() {
             return true;
         }
-        let came = Instant::now();
+        let came = clock::now();
         let _turn = self.looking.lock().await;
         // One look is for all who waited for it, also one in vain.
         if !is_known() && self.seen.borrow().tried_at.is_none_or(|at| at < came) {
@@ -186,7 +187,7 @@ impl Losses {
     async fn look(&self) -> bool {
         let looked = self.try_look().await;
         let mut seen = self.seen.borrow_mut();
-        seen.tried_at = Some(Instant::now());
+        seen.tried_at = Some(clock::now());
         let was_blind = std::mem::replace(&mut seen.is_blind, looked.is_err());
         looked.unwrap_or_else(|error| {
             if !was_blind {

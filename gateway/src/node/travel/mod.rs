@@ -34,6 +34,7 @@ use self::{
 use super::{answer, relay::link::Links, start_limits::StartLimits, voice::Voice};
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, SessionKey, ToCore},
+    clock,
     codec::Resume,
     delivery::Found,
     node::relay::frame::Wanted,
@@ -241,14 +242,14 @@ impl Finder {
 
     /// What the log of a dead node says of a session.
     async fn recover(&self, holder: Holder, claim: &Claim) -> Option<Box<Travelling>> {
-        let came = Instant::now();
+        let came = clock::now();
         let known = {
             let mut histories = self.histories.borrow_mut();
             let known = histories.entry((holder.boot, holder.core)).or_default();
             known.clone()
         };
         let mut known = known.lock().await;
-        known.used = Some(Instant::now());
+        known.used = Some(clock::now());
         let mut found = Found::Unknown;
         for look in 0..LOG_LOOKS {
             if look > 0 {
@@ -256,7 +257,7 @@ impl Finder {
             }
             // One read is for all who waited for their turn: others may have taken the session over.
             if known.read_at.is_none_or(|at| at < came) || look > 0 {
-                let at = Instant::now();
+                let at = clock::now();
                 let log = &self.parts.log;
                 let read = log.read(holder.boot, holder.core, &mut known.known);
                 if let Err(error) = read.await {
@@ -288,7 +289,7 @@ impl Finder {
     pub(crate) async fn sweep(self: Rc<Self>) {
         loop {
             sleep(HISTORY_KEPT).await;
-            let now = Instant::now();
+            let now = clock::now();
             self.histories.borrow_mut().retain(|_, known| {
                 // Locked: it is being read.
                 known.try_lock().map_or(true, |known| {

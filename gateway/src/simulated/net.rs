@@ -1,0 +1,287 @@
+//! The network: connections that keep their order, take their time, and end with either end.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    net::Shutdown,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::{Buf, Bytes};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::mpsc,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{delay, with};
+
+/// Bytes on their way in one direction; whoever writes more waits.
+const WAY_BYTES_MAX: usize = 4 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Net {
+    listeners: RefCell<BTreeMap<String, mpsc::UnboundedSender<Stream>>>,
+    /// Pairs, the lesser name first, and until when nothing arrives between them.
+    cuts: RefCell<BTreeMap<(String, String), Instant>>,
+    hushed: RefCell<BTreeSet<String>>,
+}
+
+impl Net {
+    pub(super) fn cut(&self, one: &str, other: &str, until: Instant) {
+        self.cuts.borrow_mut().insert(pair(one, other), until);
+    }
+
+    pub(super) fn hush(&self, node: &str) {
+        self.hushed.borrow_mut().insert(node.to_owned());
+    }
+
+    /// What connects to this address from now on comes out here.
+    pub(super) fn listen(&self, node: &str, address: &str) -> mpsc::UnboundedReceiver<Stream> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.hushed.borrow_mut().remove(node);
+        self.listeners
+            .borrow_mut()
+            .insert(address.to_owned(), sender);
+        receiver
+    }
+
+    pub(super) fn connect(&self, who: &str, address: &str) -> io::Result<Stream> {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let mut listeners = self.listeners.borrow_mut();
+        let listener = listeners.get(address).ok_or_else(refused)?;
+        let (here, there) = (Rc::<str>::from(who), Rc::<str>::from(host(address)));
+        let (out, back) = (Rc::default(), Rc::default());
+        let stream = |here: &Rc<str>, there: &Rc<str>, incoming: &Way, outgoing: &Way| Stream {
+            here: here.clone(),
+            there: there.clone(),
+            incoming: incoming.clone(),
+            outgoing: outgoing.clone(),
+            timer: RefCell::new(None),
+        };
+        if listener.send(stream(&there, &here, &out, &back)).is_err() {
+            listeners.remove(address);
+            return Err(refused());
+        }
+        Ok(stream(&here, &there, &back, &out))
+    }
+
+    fn cut_until(&self, one: &str, other: &str) -> Option<Instant> {
+        let cuts = self.cuts.borrow();
+        if cuts.is_empty() {
+            return None;
+        }
+        cuts.get(&pair(one, other)).copied()
+    }
+}
+
+/// The node of an address, which says more after a colon.
+fn host(address: &str) -> &str {
+    address.split_once(':').map_or(address, |(host, _)| host)
+}
+
+fn pair(one: &str, other: &str) -> (String, String) {
+    let (a, b) = if one < other {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    (a.to_owned(), b.to_owned())
+}
+
+type Way = Rc<RefCell<OneWay>>;
+
+/// One direction.
+#[derive(Debug, Default)]
+struct OneWay {
+    /// What was sent, with the time of its arrival.
+    chunks: VecDeque<(Instant, Bytes)>,
+    bytes: usize,
+    /// Nothing more will be sent.
+    ended: bool,
+    /// Nobody reads.
+    unread: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct Stream {
+    here: Rc<str>,
+    there: Rc<str>,
+    incoming: Way,
+    outgoing: Way,
+    timer: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+impl Stream {
+    pub(crate) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut way = self.incoming.borrow_mut();
+        let now = Instant::now();
+        let mut read = 0;
+        if into.is_empty() {
+            return Ok(0);
+        }
+        while read < into.len()
+            && let Some((due, chunk)) = way.chunks.front_mut()
+            && *due <= now
+        {
+            let some = chunk.len().min(into.len() - read);
+            into[read..read + some].copy_from_slice(&chunk[..some]);
+            chunk.advance(some);
+            read += some;
+            if chunk.is_empty() {
+                way.chunks.pop_front();
+            }
+        }
+        way.bytes -= read;
+        if read > 0 {
+            wake(&mut way.writer);
+        } else if !(way.ended && way.chunks.is_empty()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(read)
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut way = self.outgoing.borrow_mut();
+        if way.unread || way.ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let some = bytes.len().min(WAY_BYTES_MAX.saturating_sub(way.bytes));
+        if some == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let cut = with(|world| world.net.cut_until(&self.here, &self.there)).flatten();
+        let before = way.chunks.back().map(|&(due, _)| due);
+        let due = [Some(Instant::now() + delay()), cut, before];
+        if let Some(due) = due.into_iter().flatten().max() {
+            way.chunks
+                .push_back((due, Bytes::copy_from_slice(&bytes[..some])));
+        }
+        way.bytes += some;
+        wake(&mut way.reader);
+        Ok(some)
+    }
+
+    /// Of one task at a time.
+    pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let due = {
+            let mut way = self.incoming.borrow_mut();
+            match way.chunks.front() {
+                None if way.ended => return Poll::Ready(Ok(())),
+                Some(&(due, _)) if due <= Instant::now() => return Poll::Ready(Ok(())),
+                Some(&(due, _)) => Some(due),
+                None => {
+                    way.reader = Some(context.waker().clone());
+                    None
+                }
+            }
+        };
+        let Some(due) = due else {
+            return Poll::Pending;
+        };
+        let mut timer = self.timer.borrow_mut();
+        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        timer.as_mut().reset(due);
+        timer.as_mut().poll(context).map(Ok)
+    }
+
+    /// Of one task at a time.
+    pub(crate) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut way = self.outgoing.borrow_mut();
+        if way.unread || way.ended || way.bytes < WAY_BYTES_MAX {
+            return Poll::Ready(Ok(()));
+        }
+        way.writer = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn shut(&self, how: Shutdown) {
+        let both = [&self.outgoing, &self.incoming];
+        let ways = if how == Shutdown::Both { 2 } else { 1 };
+        for way in &both[..ways] {
+            let mut way = way.borrow_mut();
+            way.ended = true;
+            wake(&mut way.reader);
+            wake(&mut way.writer);
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let hushed = with(|world| world.net.hushed.borrow().contains(&*self.here));
+        if hushed.unwrap_or(true) {
+            return;
+        }
+        let mut way = self.incoming.borrow_mut();
+        way.unread = true;
+        wake(&mut way.writer);
+        let mut way = self.outgoing.borrow_mut();
+        way.ended = true;
+        wake(&mut way.reader);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            match self.try_read(buffer.initialize_unfilled()) {
+                Ok(read) => {
+                    buffer.advance(read);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if self.poll_read_ready(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match self.try_write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+            if self.poll_write_ready(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut way = self.outgoing.borrow_mut();
+        way.ended = true;
+        wake(&mut way.reader);
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
