@@ -22,7 +22,7 @@ use crate::{
     bus::{SessionKey, SessionSlot, Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
     dispatch::Dispatch,
-    hub::{Variant, Verdict},
+    hub::{RealmHub, Variant, Verdict},
     session::{Arrival, AssembledGuild, GuildPhase, Session},
 };
 
@@ -115,7 +115,9 @@ impl Core {
                 log.reach(slot);
             }
         });
-        log.event(event.realm, event.position());
+        // What is not numbered comes behind all that the realm has had here.
+        let had = || hub.get(event.realm).and_then(RealmHub::position);
+        log.event(event.realm, event.position().or_else(had));
         if only.is_none() {
             self.unread.note(event);
         }

@@ -439,6 +439,32 @@ fn that_a_guild_is_gone_is_told_once_to_each_who_has_it_or_waits_for_it() {
     }
 }
 
+/// That a channel went out of sight is told without a number: whoever goes on with the session does
+/// not begin before it, with what was hidden then.
+#[test]
+fn what_is_not_numbered_says_how_far_a_session_is() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    bench.has_guild(&client, 1);
+    let unheard = Envelope {
+        vis: Visibility::realm(Intents::GUILD_MODERATION),
+        ..Envelope::clone(&event(EventKind::GuildBanAdd, 2))
+    };
+    let told = Envelope {
+        durability: Durability::Ephemeral,
+        ..Envelope::clone(&event(EventKind::ChannelDelete, 2))
+    };
+    for event in [unheard, told] {
+        bench.tell(ToCore::Event(Arc::new(event)));
+    }
+    bench.asked();
+    let (session, s) = bench.reached(&client);
+    let Found::At(record) = bench.history.at(session, s) else {
+        panic!("not in the log");
+    };
+    assert_eq!(record.guilds, [(guild(), Reached::Position(at(2)))]);
+}
+
 #[test]
 fn who_leaves_a_guild_before_it_came_is_not_told_of_its_end() {
     let mut bench = Bench::new(1);

@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::{
     bus::{Inbox, SessionKey},
-    node::{database::PATIENCE, owner::feed::Feed, redis, relay::auth::ClusterKey},
+    node::{database::PATIENCE, owner::feed::Feed, redis, relay::auth::ClusterKey, stored::Stored},
 };
 
 const SHARDS: u16 = 4;
@@ -50,10 +50,10 @@ impl Bench {
         let client = redis::client("redis://127.0.0.1:1").unwrap();
         let commands = client.connection().unwrap();
         let postgres: PgConnectOptions = "postgres://127.0.0.1:1/none".parse().unwrap();
-        let db = pool::open(postgres, 1, PATIENCE);
+        let stored = Stored::Postgres(pool::open(postgres, 1, PATIENCE));
         let map = Rc::new(MapWatch::new(SHARDS));
         let feed = Feed::new(client, commands, metrics.clone());
-        let owner = Owner::new(db, feed, metrics.clone(), SHARDS);
+        let owner = Owner::new(stored, feed, metrics.clone(), SHARDS);
         let key = ClusterKey::new("key").unwrap();
         let links = Links::new("a".to_owned(), key, map.clone(), metrics.clone());
         let (core, inbox) = bus::inbox();
