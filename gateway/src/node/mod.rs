@@ -347,7 +347,10 @@ async fn serve(
 /// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the
 /// answer comes back.
 pub(crate) async fn answer(
-    cores: &[CoreHandle], core: CoreId, message: ToCore) -> Result<(), ToCore> {
+    cores: &[CoreHandle],
+    core: CoreId,
+    message: ToCore,
+) -> Result<(), ToCore> {
     let Some(core) = cores.get(usize::from(core)) else {
         return Err(message);
     };

@@ -229,7 +229,7 @@ impl State {
 
     fn command(&mut self, line: Option<u64>, words: &[Vec<u8>]) -> RedisResult<Value> {
         self.commands += 1;
-        if self.commands % PURGE_EVERY == 0 {
+        if self.commands.is_multiple_of(PURGE_EVERY) {
             let now = unix_ms().unwrap_or_default();
             self.keys
                 .retain(|_, key| key.until.is_none_or(|until| now < until));
@@ -371,12 +371,7 @@ impl State {
             b"-" => (0, 0),
             id => {
                 let mut parts = id.split(|&byte| byte == b'-');
-                let mut next = || {
-                    parts
-                        .next()
-                        .and_then(|part| number(part))
-                        .unwrap_or_default()
-                };
+                let mut next = || parts.next().and_then(number).unwrap_or_default();
                 (next(), next())
             }
         };

@@ -259,8 +259,7 @@ impl Client {
         }
         let session = known.as_mut().context("a dispatch before READY")?;
         session.s = s;
-        let followed = session.follow(&self.shared, self.user, kind, d);
-        followed
+        session.follow(&self.shared, self.user, kind, d)
     }
 
     fn note(&mut self, what: String) {
