@@ -547,7 +547,7 @@ impl Edge {
         self.send(out);
     }
 
-    /// Subscribes the cores again that had no room.
+    /// Subscribes the cores again that had no room, or more than their owner.
     fn subscribe_behind(&self, state: &mut State, out: &mut Outgoing) {
         let mut behind: Vec<(Id<Realm>, CoreId)> = Vec::new();
         for (&realm, entry) in &mut state.realms {
