@@ -1,7 +1,13 @@
 //! One guild, many sessions: the gateway's CPU per delivery beside the kernel floor, and the
 //! memory of an idle session.
 
-use std::time::{Duration, Instant};
+mod floor;
+mod memory;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::Args;
@@ -19,6 +25,7 @@ use load_tests::{
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
+use self::floor::{Floor, against};
 use super::target::Target;
 
 /// What the gateway's figures should be, as ratios to the floor and to a naive server, and KB of
@@ -33,8 +40,10 @@ const COMPRESSIONS: [(&str, f64); 2] = [("zlib-stream", 1.1), ("zstd-stream", 1.
 const CONTEXT_AIM: f64 = 1.8;
 /// A compressed MESSAGE_CREATE is longer, the answer to a heartbeat shorter.
 const COMPRESSED_BYTES_MIN: usize = 70;
-/// Sessions that open before memory is looked at: the guild, pools and buffers exist then.
-const WARM_UP_SESSIONS: usize = 50;
+/// Turns of the floor and the gateway, of the same number of messages one by one; fewer of fewer rounds.
+const TURNS: u16 = 10;
+/// The floor gets a part of the bursts: they cost it as much as messages one by one.
+const FLOOR_SHARE: u16 = 4;
 /// Sessions that must hear nothing: half lack the intent, half may not view the channel.
 const DEAF_SESSIONS: usize = 10;
 /// Longest wait for all deliveries of a round.
@@ -62,7 +71,7 @@ pub(crate) struct Config {
     /// Messages of a burst.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
     burst: u16,
-    /// Bursts, one after the other in the same way; the floor gets a quarter of them each time.
+    /// Bursts, one after the other in the same way; the floor gets a quarter of them.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     burst_rounds: u16,
     /// Seconds to wait before memory of idle sessions is measured. READY and GUILD_CREATE have left
@@ -86,9 +95,9 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     let owner = world::register(&mut rest).await?;
     let guild = world::make_guild(&mut rest, &owner).await?;
     let (database, redis) = (&config.target.database_url, &config.redis_url);
-    let mut cast = Cast::make(config, &owner, &guild).await?;
+    let cast = Cast::make(config, &owner, &guild).await?;
     let overwrites = cast.overwrites();
-    let mut stage = Stage::build(
+    let stage = Stage::build(
         &mut rest,
         &owner,
         &guild,
@@ -103,43 +112,45 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     );
 
     let mut readers = Helper::start("readers")?;
-    let before = measure_floor(config, &mut readers, &stage.frame).await?;
-    let memory = connect(config, gateway, &mut readers, &mut cast).await?;
-    let served = measure_gateway(config, gateway, &mut readers, &mut stage).await?;
-    readers.tell("close").await?;
+    let memory = memory::connect(config, gateway, &mut readers, &cast).await?;
+    let sessions = u64::from(config.connections);
+    let floor = Floor::start(sessions, &stage.frame).await?;
+    let mut ring = Ring {
+        gateway,
+        readers,
+        stage,
+        floor,
+        sessions,
+    };
+    let served = measure_gateway(config, &mut ring).await?;
+    ring.readers.tell("close").await?;
     let mut compressed = Vec::new();
     for (compress, aim) in COMPRESSIONS {
-        let run =
-            measure_compressed(config, gateway, &mut readers, &cast, &mut stage, compress).await?;
+        let run = measure_compressed(config, &mut ring, &cast, compress).await?;
         compressed.push((compress, run, aim));
     }
-    let after = measure_floor(config, &mut readers, &stage.frame).await?;
+    let Ring {
+        mut readers, stage, ..
+    } = ring;
     let naive = measure_naive(config, &mut readers, &stage).await?;
     let frame_bytes = stage.frame.len();
     stage.end().await;
 
     report::section("Frames");
     report::line("bytes on the wire", frame_bytes);
-    report::section("Kernel floor F, CPU per delivery");
-    for (what, before, after) in [
-        ("one message outstanding", before.one, after.one),
-        ("burst", before.burst, after.burst),
+    report::section("Kernel floor F, CPU per delivery, in turns with the gateway");
+    for (what, run) in [
+        ("one message outstanding", &served.one),
+        ("burst", &served.burst),
     ] {
-        report::line(
-            what,
-            format!(
-                "{before:.2} us before, {after:.2} us after, mean {:.2} us",
-                mean(before, after)
-            ),
-        );
+        report::line(what, spread(&run.floor_us));
     }
     report::section("Gateway, CPU of all its threads per delivery");
-    let one = served.one.us_per_delivery / mean(before.one, after.one);
-    let burst = served.burst.us_per_delivery / mean(before.burst, after.burst);
-    for (what, run, ratio, limit) in [
-        ("one message outstanding", &served.one, one, ONE_AIM),
-        ("burst", &served.burst, burst, BURST_AIM),
+    for (what, run, limit) in [
+        ("one message outstanding", &served.one, ONE_AIM),
+        ("burst", &served.burst, BURST_AIM),
     ] {
+        let ratio = run.against_floor;
         report::line(what, format!("{:.3} us", run.us_per_delivery));
         report::aim("  against the floor", ratio, " F", &Aim::AtMost(limit));
         report::row(
@@ -171,16 +182,20 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     report::section("Compressed streams, one message outstanding, each with a text of its own");
     for (compress, run, aim) in compressed {
         let Compressed {
-            us_per_delivery,
+            run,
             bytes,
             of_context,
         } = run;
         report::line(
             compress,
-            format!("{us_per_delivery:.3} us, {bytes:.0} bytes; {of_context:.0} in one context"),
+            format!(
+                "{:.3} us, {:.2} F, {bytes:.0} bytes; {of_context:.0} in one context",
+                run.us_per_delivery, run.against_floor
+            ),
         );
+        // Minutes lie between the two: each is compared with the floor of its own time.
         let (ratio, aim) = (
-            us_per_delivery / served.one.us_per_delivery,
+            run.against_floor / served.one.against_floor,
             Aim::AtMost(aim),
         );
         report::aim("  against plain", ratio, " x", &aim);
@@ -209,7 +224,7 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     report::line("deliveries to sessions that may not hear", served.overheard);
     report::section("Memory of an idle identified session");
     report::aim(
-        "growth of the gateway's anonymous memory",
+        "what one more takes of its anonymous memory",
         memory.kb_per_session,
         " KB",
         &Aim::AtMost(IDLE_AIM_KB),
@@ -221,18 +236,22 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         &Aim::AtMost(IDLE_AIM_KB),
     );
     report::line(
-        "  before its heartbeats",
+        "  growth over all after the first",
         format!(
-            "{:.2} KB: READY and GUILD_CREATE, {:.2} KB, are kept until two have said that they came",
-            memory.login_kb_per_session, memory.login_kb
+            "{:.2} KB; READY and GUILD_CREATE, {:.2} KB, are acknowledged",
+            memory.grown_kb_per_session, memory.login_kb
         ),
     );
     ensure!(served.overheard == 0, "sessions got what is not for them");
     Ok(())
 }
 
-fn mean(a: f64, b: f64) -> f64 {
-    (a + b) / 2.0
+/// Least, mean and greatest of microseconds.
+fn spread(us: &[f64]) -> String {
+    let mean = us.iter().sum::<f64>() / us.len().max(1) as f64;
+    let least = us.iter().copied().fold(f64::INFINITY, f64::min);
+    let greatest = us.iter().copied().fold(0.0, f64::max);
+    format!("{mean:.2} us, {least:.2} to {greatest:.2} us")
 }
 
 /// The bots of the guild.
@@ -271,50 +290,6 @@ impl Cast {
     }
 }
 
-/// CPU per delivery, microseconds.
-struct Floor {
-    one: f64,
-    burst: f64,
-}
-
-/// The floor with the same readers, frames and rounds as the gateway.
-async fn measure_floor(config: &Config, readers: &mut Helper, frame: &[u8]) -> Result<Floor> {
-    let mut floor = Helper::start("floor")?;
-    let address = floor.hear("listening", PATIENCE).await?;
-    let connections = u64::from(config.connections);
-    floor.tell(&format!("frame {}", hex::encode(frame))).await?;
-    floor.tell(&format!("accept {connections}")).await?;
-    readers
-        .tell(&format!("plain {address} {connections}"))
-        .await?;
-    readers.hear("open", PATIENCE).await?;
-    floor.hear("accepted", PATIENCE).await?;
-    readers
-        .tell(&format!("frame {}", payload_len(frame)))
-        .await?;
-    readers.hear("set", PATIENCE).await?;
-    let usage = floor.usage()?;
-    let mut sent = 0;
-    let mut us_per_delivery = Vec::new();
-    let burst_rounds = config.burst_rounds.div_ceil(4);
-    for (rounds, messages) in [(config.rounds, 1), (burst_rounds, config.burst)] {
-        let before = usage.cpu()?;
-        for _ in 0..rounds {
-            sent += u64::from(messages) * connections;
-            readers.tell(&format!("await {sent}")).await?;
-            floor.tell(&format!("send {messages}")).await?;
-            readers.hear("done", ROUND_PATIENCE).await?;
-        }
-        let deliveries = f64::from(rounds) * f64::from(messages) * connections as f64;
-        us_per_delivery.push(micros(usage.cpu()? - before) / deliveries);
-    }
-    readers.tell("close").await?;
-    Ok(Floor {
-        one: us_per_delivery[0],
-        burst: us_per_delivery[1],
-    })
-}
-
 /// CPU per delivery of the naive server, microseconds.
 async fn measure_naive(config: &Config, readers: &mut Helper, stage: &Stage) -> Result<f64> {
     let mut naive = Helper::start("naive")?;
@@ -343,71 +318,6 @@ async fn measure_naive(config: &Config, readers: &mut Helper, stage: &Stage) -> 
     Ok(used / (f64::from(rounds) * connections as f64))
 }
 
-struct Memory {
-    kb_per_session: f64,
-    /// The same before the clients' heartbeats.
-    login_kb_per_session: f64,
-    /// READY and GUILD_CREATE.
-    login_kb: f64,
-}
-
-/// Opens all sessions. Memory counts from when the guild and some sessions are there.
-async fn connect(
-    config: &Config,
-    gateway: Process,
-    readers: &mut Helper,
-    cast: &mut Cast,
-) -> Result<Memory> {
-    let address = address(&config.target.gateway_url)?;
-    let mut open = async |bot: &Account, intents: Intents, hearing: &str| -> Result<u64> {
-        let intents = intents.bits();
-        let token = &bot.token;
-        readers
-            .tell(&format!(
-                "session {address} {token} {intents} {hearing} none"
-            ))
-            .await?;
-        Ok(readers.hear("open", PATIENCE).await?.parse()?)
-    };
-    for (bot, intents) in &cast.deaf {
-        open(bot, *intents, "deaf").await?;
-    }
-    let (warm_up, measured) = cast.bots.split_at(WARM_UP_SESSIONS);
-    for bot in warm_up {
-        open(bot, listening_intents(), "listening").await?;
-    }
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = gateway.anonymous_bytes()?;
-    let started = Instant::now();
-    let mut login_bytes = 0;
-    for bot in measured {
-        login_bytes += open(bot, listening_intents(), "listening").await?;
-    }
-    println!(
-        "opened {} sessions in {:.1} s",
-        measured.len(),
-        started.elapsed().as_secs_f64()
-    );
-    let per_session = |bytes: u64| bytes as f64 / measured.len() as f64 / 1024.0;
-    let logged_in = gateway.anonymous_bytes()?.saturating_sub(before);
-    // What one heartbeat acknowledges goes with the next. Later ones keep the sessions alive, as
-    // idle clients do.
-    readers.tell("beat").await?;
-    let mut left = Duration::from_secs(config.idle_s.into());
-    while !left.is_zero() {
-        readers.tell("beat").await?;
-        let pause = left.min(Duration::from_secs(40));
-        tokio::time::sleep(pause).await;
-        left -= pause;
-    }
-    let growth = gateway.anonymous_bytes()?.saturating_sub(before);
-    Ok(Memory {
-        kb_per_session: per_session(growth),
-        login_kb_per_session: per_session(logged_in),
-        login_kb: per_session(login_bytes),
-    })
-}
-
 struct Served {
     one: Run,
     burst: Run,
@@ -417,53 +327,97 @@ struct Served {
 
 struct Run {
     us_per_delivery: f64,
+    /// See [`against`].
+    against_floor: f64,
+    /// The floor's before, between and after the gateway's turns.
+    floor_us: Vec<f64>,
     threads: String,
     /// From the start of the storing transaction to the last delivery of a round; sorted.
     latencies_ms: Vec<f64>,
 }
 
-async fn measure_gateway(
-    config: &Config,
+/// Who is measured, beside whom, and by whom.
+struct Ring {
     gateway: Process,
-    readers: &mut Helper,
-    stage: &mut Stage,
-) -> Result<Served> {
-    const IDLE: Duration = Duration::from_secs(3);
-    readers.tell("beat").await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let before = gateway.cpu()?;
-    tokio::time::sleep(IDLE).await;
-    let idle_ms_per_s = (gateway.cpu()? - before).as_secs_f64() * 1e3 / IDLE.as_secs_f64();
+    readers: Helper,
+    stage: Stage,
+    floor: Floor,
+    sessions: u64,
+}
 
-    readers
-        .tell(&format!("frame {}", payload_len(&stage.frame)))
+impl Ring {
+    /// `rounds` times `messages` at once, each when everybody got everything before. Readers count
+    /// from here, as `delivery` tells them to.
+    async fn rounds(&mut self, delivery: &str, rounds: u16, messages: u16) -> Result<Run> {
+        self.readers.tell(delivery).await?;
+        self.readers.hear("set", PATIENCE).await?;
+        let turns = TURNS.min(rounds);
+        let share = if messages == 1 { 1 } else { FLOOR_SHARE };
+        let floor_rounds = rounds.div_ceil(turns).div_ceil(share);
+        let mut floor_us = vec![self.floor.rounds(floor_rounds, messages).await?];
+        let (mut us, mut latencies_ms) = (Vec::new(), Vec::new());
+        let (mut total, mut sent) = (Duration::ZERO, 0);
+        let mut threads = BTreeMap::<String, Duration>::new();
+        let part = |turn: u16| u32::from(rounds) * u32::from(turn) / u32::from(turns);
+        for turn in 0..turns {
+            let (before, threads_before) = (self.gateway.cpu()?, self.gateway.cpu_by_thread()?);
+            let sent_before = sent;
+            for _ in part(turn)..part(turn + 1) {
+                sent += u64::from(messages) * self.sessions;
+                self.readers.tell(&format!("await {sent}")).await?;
+                let started = Instant::now();
+                self.stage.send(messages).await?;
+                self.readers.hear("done", ROUND_PATIENCE).await?;
+                latencies_ms.push(started.elapsed().as_secs_f64() * 1e3);
+            }
+            let used = self.gateway.cpu()? - before;
+            total += used;
+            us.push(micros(used) / (sent - sent_before) as f64);
+            for (name, cpu) in self.gateway.cpu_by_thread()? {
+                let before = threads_before.get(&name).copied().unwrap_or_default();
+                *threads.entry(name).or_default() += cpu.saturating_sub(before);
+            }
+            floor_us.push(self.floor.rounds(floor_rounds, messages).await?);
+        }
+        let threads: Vec<String> = threads
+            .into_iter()
+            .map(|(name, used)| (name, micros(used) / sent as f64))
+            .filter(|(_, us)| *us > 0.0)
+            .map(|(name, us)| format!("{name} {us:.3} us"))
+            .collect();
+        latencies_ms.sort_by(f64::total_cmp);
+        Ok(Run {
+            us_per_delivery: micros(total) / sent as f64,
+            against_floor: against(&floor_us, &us),
+            floor_us,
+            threads: threads.join(", "),
+            latencies_ms,
+        })
+    }
+
+    /// Deliveries to deaf sessions in the rounds before.
+    async fn overheard(&mut self) -> Result<u64> {
+        self.readers.tell("overheard").await?;
+        Ok(self.readers.hear("overheard", PATIENCE).await?.parse()?)
+    }
+}
+
+async fn measure_gateway(config: &Config, ring: &mut Ring) -> Result<Served> {
+    const IDLE: Duration = Duration::from_secs(3);
+    ring.readers.tell("beat").await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = ring.gateway.cpu()?;
+    tokio::time::sleep(IDLE).await;
+    let idle_ms_per_s = (ring.gateway.cpu()? - before).as_secs_f64() * 1e3 / IDLE.as_secs_f64();
+
+    let delivery = format!("frame {}", payload_len(&ring.stage.frame));
+    let one = ring.rounds(&delivery, config.rounds, 1).await?;
+    let mut overheard = ring.overheard().await?;
+    ring.readers.tell("beat").await?;
+    let burst = ring
+        .rounds(&delivery, config.burst_rounds, config.burst)
         .await?;
-    readers.hear("set", PATIENCE).await?;
-    let mut sent = 0;
-    let sessions = u64::from(config.connections);
-    let one = rounds(
-        config.rounds,
-        1,
-        &mut sent,
-        gateway,
-        readers,
-        stage,
-        sessions,
-    )
-    .await?;
-    readers.tell("beat").await?;
-    let burst = rounds(
-        config.burst_rounds,
-        config.burst,
-        &mut sent,
-        gateway,
-        readers,
-        stage,
-        sessions,
-    )
-    .await?;
-    readers.tell("overheard").await?;
-    let overheard = readers.hear("overheard", PATIENCE).await?.parse()?;
+    overheard += ring.overheard().await?;
     Ok(Served {
         one,
         burst,
@@ -472,9 +426,10 @@ async fn measure_gateway(
     })
 }
 
-/// Of one delivery.
+/// A broadcast over a compressed stream.
 struct Compressed {
-    us_per_delivery: f64,
+    run: Run,
+    /// Of one delivery.
     bytes: f64,
     /// Bytes if all of a connection's stream went through one deflate context.
     of_context: f64,
@@ -483,91 +438,42 @@ struct Compressed {
 /// New sessions of the same bots over a compressed stream.
 async fn measure_compressed(
     config: &Config,
-    gateway: Process,
-    readers: &mut Helper,
+    ring: &mut Ring,
     cast: &Cast,
-    stage: &mut Stage,
     compress: &str,
 ) -> Result<Compressed> {
     /// For the ends of the sessions before, and for what follows a login.
     const SETTLE: Duration = Duration::from_secs(2);
     tokio::time::sleep(SETTLE).await;
     let address = address(&config.target.gateway_url)?;
-    let intents = listening_intents().bits();
+    let intents = listening_intents();
     for bot in &cast.bots {
-        let token = &bot.token;
-        readers
-            .tell(&format!(
-                "session {address} {token} {intents} listening {compress}"
-            ))
-            .await?;
-        readers.hear("open", PATIENCE).await?;
+        memory::open(
+            &mut ring.readers,
+            address,
+            bot,
+            intents,
+            ("listening", compress),
+        )
+        .await?;
     }
     tokio::time::sleep(SETTLE).await;
-    readers
-        .tell(&format!("binary {COMPRESSED_BYTES_MIN}"))
-        .await?;
-    readers.hear("set", PATIENCE).await?;
-    let (mut sent, sessions) = (0, u64::from(config.connections));
-    stage.context = Some(TrueContext::default());
-    let run = rounds(
-        config.rounds,
-        1,
-        &mut sent,
-        gateway,
-        readers,
-        stage,
-        sessions,
-    )
-    .await?;
-    readers.tell("bytes").await?;
-    let bytes: f64 = readers.hear("bytes", PATIENCE).await?.parse()?;
-    readers.tell("close").await?;
-    let context = stage.context.take().map_or(0, |context| context.bytes());
+    let delivery = format!("binary {COMPRESSED_BYTES_MIN}");
+    ring.stage.context = Some(TrueContext::default());
+    let run = ring.rounds(&delivery, config.rounds, 1).await?;
+    ring.readers.tell("bytes").await?;
+    let bytes: f64 = ring.readers.hear("bytes", PATIENCE).await?.parse()?;
+    ring.readers.tell("close").await?;
+    let context = ring
+        .stage
+        .context
+        .take()
+        .map_or(0, |context| context.bytes());
+    let rounds = f64::from(config.rounds);
     Ok(Compressed {
-        us_per_delivery: run.us_per_delivery,
-        bytes: bytes / sent as f64,
-        of_context: context as f64 / f64::from(config.rounds),
-    })
-}
-
-/// `rounds` times `messages` at once, each when everybody got everything before.
-async fn rounds(
-    rounds: u16,
-    messages: u16,
-    sent: &mut u64,
-    gateway: Process,
-    readers: &mut Helper,
-    stage: &mut Stage,
-    sessions: u64,
-) -> Result<Run> {
-    let (before, threads_before) = (gateway.cpu()?, gateway.cpu_by_thread()?);
-    let mut latencies_ms = Vec::new();
-    for _ in 0..rounds {
-        *sent += u64::from(messages) * sessions;
-        readers.tell(&format!("await {sent}")).await?;
-        let started = Instant::now();
-        stage.send(messages).await?;
-        readers.hear("done", ROUND_PATIENCE).await?;
-        latencies_ms.push(started.elapsed().as_secs_f64() * 1e3);
-    }
-    let deliveries = f64::from(rounds) * f64::from(messages) * sessions as f64;
-    let us_per_delivery = micros(gateway.cpu()? - before) / deliveries;
-    let threads: Vec<String> = gateway
-        .cpu_by_thread()?
-        .into_iter()
-        .map(|(name, cpu)| {
-            let used = cpu.saturating_sub(threads_before.get(&name).copied().unwrap_or_default());
-            (name, micros(used) / deliveries)
-        })
-        .filter(|(_, us)| *us > 0.0)
-        .map(|(name, us)| format!("{name} {us:.3} us"))
-        .collect();
-    latencies_ms.sort_by(f64::total_cmp);
-    Ok(Run {
-        us_per_delivery,
-        threads: threads.join(", "),
-        latencies_ms,
+        run,
+        bytes: bytes / (rounds * ring.sessions as f64),
+        of_context: context as f64 / rounds,
     })
 }
 
