@@ -1,18 +1,27 @@
 //! An edge of one core, without Postgres and Redis: what its owner says is said by the test.
 
+use std::sync::Arc;
+
 use guildhall_shared::{
-    envelope::{Durability, Visibility},
+    envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
+    shard::Position,
 };
 use guildhall_store::pool;
 use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::LocalSet;
 
-use super::*;
+use super::{asking::ATTEMPTS_MAX, *};
 use crate::{
-    bus::{Inbox, SessionKey},
-    node::{database::PATIENCE, owner::feed::Feed, redis, relay::auth::ClusterKey, stored::Stored},
+    bus::{Inbox, SessionKey, SnapshotRequest, ToCore, ViewChange},
+    node::{
+        database::PATIENCE,
+        owner::{FromOwner, feed::Feed},
+        redis,
+        relay::{auth::ClusterKey, frame::SubOk},
+        stored::Stored,
+    },
 };
 
 const SHARDS: u16 = 4;
