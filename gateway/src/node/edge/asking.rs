@@ -64,13 +64,14 @@ impl Edge {
         let Some(ask) = sub.queued.take() else {
             return;
         };
+        let attempt = std::mem::take(&mut sub.attempt);
         // All cores of a realm stay with one owner; `rebalance` moves them together.
         let server = match &entry.serving {
             Some(Server::Node(node)) if !self.links.is_trusted(node) => None,
             serving => serving.clone(),
         };
         let server = server.unwrap_or_else(|| self.candidate(realm, 0));
-        self.ask(state, realm, core, server, *ask, 0, out);
+        self.ask(state, realm, core, server, *ask, attempt, out);
     }
 
     /// Subscribes all cores of a realm at the owner it should have.
@@ -81,6 +82,7 @@ impl Edge {
         let mut asks = Vec::new();
         for sub in &mut entry.cores {
             if sub.pending.is_none() {
+                sub.attempt = 0;
                 sub.catch_up();
                 asks.extend(sub.queued.take().map(|ask| (sub.core, *ask)));
             }
@@ -132,7 +134,8 @@ impl Edge {
                 return self.next(state, realm, core, out);
             }
             tracing::warn!(realm.id = %realm, "no owner answers");
-            sub.live = false;
+            // The one that refuses a newcomer goes on for the others.
+            sub.live = is_served;
             if self.give(sub, ToCore::Unavailable { realm }) {
                 sub.queued = None;
             } else {

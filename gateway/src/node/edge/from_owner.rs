@@ -194,6 +194,8 @@ impl Edge {
             }
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
+                // Counted on: an owner that fails each time would be asked without end.
+                sub.attempt = pending.attempt;
                 sub.queue(pending.ask);
             }
             if is_behind && !is_late {

@@ -41,6 +41,8 @@ pub(super) struct CoreSub {
     pub(super) pending: Option<u64>,
     /// Asked for while a subscription was pending; sent when that one is answered.
     pub(super) queued: Option<Box<Ask>>,
+    /// Owners that failed already with what is queued.
+    pub(super) attempt: u32,
 }
 
 /// What a subscription is for.
@@ -85,6 +87,7 @@ impl RealmSub {
             position: None,
             pending: None,
             queued: None,
+            attempt: 0,
         });
         self.cores.len() - 1
     }
