@@ -1,18 +1,29 @@
 //! An edge of one core, without Postgres and Redis: what its owner says is said by the test.
 
+use std::sync::Arc;
+
 use guildhall_shared::{
-    envelope::{Durability, Visibility},
+    cluster_map::{Assignment, ClusterMap, MapVersion},
+    envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
+    shard::Position,
 };
 use guildhall_store::pool;
 use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::LocalSet;
 
-use super::*;
+use super::{asking::ATTEMPTS_MAX, *};
 use crate::{
-    bus::{Inbox, SessionKey},
-    node::{database::PATIENCE, owner::feed::Feed, redis, relay::auth::ClusterKey, stored::Stored},
+    bus::{Inbox, SessionKey, SnapshotRequest, ToCore, ViewChange},
+    clock,
+    node::{
+        database::PATIENCE,
+        owner::{FromOwner, feed::Feed},
+        redis,
+        relay::{auth::ClusterKey, frame::SubOk},
+        stored::Stored,
+    },
 };
 
 const SHARDS: u16 = 4;
@@ -62,6 +73,27 @@ impl Bench {
         Self { edge, inbox }
     }
 
+    /// This node is the owner by the map, and another one the standby.
+    fn with_standby() -> Self {
+        let bench = Self::new();
+        let assignment = Assignment {
+            owner: Some(0),
+            standby: Some(1),
+        };
+        let map = ClusterMap {
+            version: MapVersion {
+                term: 1,
+                version: 1,
+            },
+            nodes: vec!["a".to_owned(), "b".to_owned()],
+            relay_addrs: vec!["127.0.0.1:1".to_owned(); 2],
+            shards: vec![assignment; usize::from(SHARDS)],
+            ..ClusterMap::default()
+        };
+        assert!(bench.edge.map.offer(map));
+        bench
+    }
+
     /// The session of a user.
     fn session(user: u64) -> SessionKey {
         SessionKey {
@@ -92,6 +124,11 @@ impl Bench {
 
     /// The owner answers a subscription: all of these users see the one class, and get the guild.
     fn answer(&self, subscription: u64, users: &[u64]) {
+        self.answer_of(&Server::Local, subscription, users);
+    }
+
+    /// The same of any owner.
+    fn answer_of(&self, server: &Server, subscription: u64, users: &[u64]) {
         let see = |&user: &u64| (id(user), Some(vec![0]));
         let get = |&user: &u64| (Self::session(user), "{}".into());
         let ok = SubOk {
@@ -108,7 +145,25 @@ impl Bench {
             left: Vec::new(),
         };
         let answer = FromOwner::SubOk(Box::new(ok));
-        self.edge.receive(&Server::Local, answer);
+        self.edge.receive(server, answer);
+    }
+
+    /// The owner refuses a subscription, and the pause after that is over.
+    fn refuse(&self, subscription: u64) {
+        let (id, realm) = (subscription, guild());
+        let refused = FromOwner::Refused { id, realm };
+        self.edge.receive(&Server::Local, refused);
+        if let Some(pending) = self.edge.state.borrow_mut().pending.get_mut(&id) {
+            pending.until = clock::now();
+        }
+        self.edge.look_after();
+    }
+
+    /// A subscription that waits for an answer, and who was asked.
+    fn asked(&self) -> Option<(u64, Server)> {
+        let state = self.edge.state.borrow();
+        let (&id, pending) = state.pending.iter().next()?;
+        Some((id, pending.server.clone()))
     }
 
     /// The subscription that waits for an answer.
@@ -229,6 +284,34 @@ async fn an_owner_that_is_behind_a_core_is_asked_again_later_and_not_at_once() {
         assert!(bench.edge.state.borrow().pending.is_empty());
         bench.edge.look_after();
         assert_ne!(bench.pending(), asked);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_is_refused_again_and_again_is_told_so_and_the_others_hear_on() {
+    let test = async {
+        let bench = Bench::with_standby();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        bench.subscribe(&[2]);
+        let mut refused = 0;
+        while let Some((id, server)) = bench.asked() {
+            if server == Server::Local {
+                refused += 1;
+                assert!(refused <= ATTEMPTS_MAX);
+                bench.refuse(id);
+            } else {
+                // Of no use: another owner serves the realm.
+                bench.answer_of(&server, id, &[1, 2]);
+            }
+        }
+        let told = bench.inbox.messages.try_iter().last();
+        assert!(matches!(told, Some(ToCore::Unavailable { .. })));
+        let event = FromOwner::Event(event(6));
+        bench.edge.receive(&Server::Local, event);
+        let heard = bench.inbox.messages.try_recv();
+        assert!(matches!(heard, Ok(ToCore::Event(_))));
     };
     LocalSet::new().run_until(test).await;
 }

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tokio::{
     sync::{Mutex, Notify},
     task::yield_now,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::lives::ask_life;
@@ -23,7 +23,7 @@ use crate::{
     clock,
     config::ResumeLog,
     delivery::History,
-    node::answer,
+    node::ANSWER_PAUSE,
     session::SessionId,
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct DeliveryLog {
     loss: Cell<u64>,
     gone: Notify,
     forgotten: Notify,
+    /// Of each core that had no room to be told so: the newest chunk that is stored.
+    untold: RefCell<Vec<(CoreId, u64)>>,
     /// One batch at a time, so that chunks stay in order.
     shipping: Mutex<()>,
 }
@@ -115,6 +117,7 @@ impl DeliveryLog {
             loss: Cell::new(0),
             gone: Notify::new(),
             forgotten: Notify::new(),
+            untold: RefCell::default(),
             shipping: Mutex::new(()),
         })
     }
@@ -142,7 +145,13 @@ impl DeliveryLog {
     /// Ships what comes, as long as the task lives.
     pub(crate) async fn run(self: Rc<Self>) {
         loop {
-            self.filled.notified().await;
+            let all_told = self.untold.borrow().is_empty();
+            if all_told {
+                self.filled.notified().await;
+            } else {
+                // Sessions wait for what their core was not told; perhaps no other chunk follows.
+                let _ = timeout(ANSWER_PAUSE, self.filled.notified()).await;
+            }
             if self.resume == ResumeLog::Async {
                 sleep(BATCH_PERIOD).await;
             }
@@ -155,22 +164,28 @@ impl DeliveryLog {
         let _turn = self.shipping.lock().await;
         let chunks = std::mem::take(&mut *self.waiting.borrow_mut());
         self.bytes.set(0);
-        if chunks.is_empty() {
-            return;
+        if !chunks.is_empty() {
+            self.store(&chunks).await;
         }
-        self.store(&chunks).await;
         if self.resume == ResumeLog::Sync {
-            let mut last: Vec<(CoreId, u64)> = Vec::new();
-            for chunk in chunks {
-                match last.iter_mut().find(|(core, _)| *core == chunk.core) {
-                    Some((_, number)) => *number = chunk.number,
-                    None => last.push((chunk.core, chunk.number)),
-                }
-            }
-            for (core, number) in last {
-                let _ = answer(&self.cores, core, ToCore::Stored(number)).await;
+            self.tell_stored(&chunks);
+        }
+    }
+
+    /// Tells the cores that these chunks, and those that they were not told of, are stored. Who has no
+    /// room is told with the next ones, or after a pause.
+    fn tell_stored(&self, chunks: &[Chunk]) {
+        let mut untold = self.untold.borrow_mut();
+        for chunk in chunks {
+            match untold.iter_mut().find(|(core, _)| *core == chunk.core) {
+                Some((_, number)) => *number = chunk.number,
+                None => untold.push((chunk.core, chunk.number)),
             }
         }
+        untold.retain(|&(core, number)| {
+            let core = self.cores.get(usize::from(core));
+            core.is_some_and(|core| core.send(ToCore::Stored(number)).is_err())
+        });
     }
 
     async fn store(&self, chunks: &[Chunk]) {
@@ -419,7 +434,34 @@ fn written_at_ms(id: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::{LocalSet, spawn_local};
+
     use super::*;
+    use crate::{bus, node::redis};
+
+    /// Until a test gives up.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn a_core_that_had_no_room_to_be_told_that_its_log_is_stored_is_told_later() {
+        let test = async {
+            let client = redis::client("redis://127.0.0.1:1").unwrap();
+            let commands = client.connection().unwrap();
+            let (core, inbox) = bus::inbox();
+            let cores: Rc<[CoreHandle]> = Rc::new([core.clone()]);
+            let log = DeliveryLog::new(commands, 7, ResumeLog::Sync, cores);
+            while core.send(ToCore::KeepClients).is_ok() {}
+            log.add(0, 5, Bytes::from_static(b"chunk"), 0);
+            log.filled.notified().await;
+            log.ship().await;
+            while inbox.messages.try_recv().is_ok() {}
+            spawn_local(log.run());
+            timeout(PATIENCE, inbox.wait()).await.expect("it is told");
+            let told = inbox.messages.try_recv();
+            assert!(matches!(told, Ok(ToCore::Stored(5))));
+        };
+        LocalSet::new().run_until(test).await;
+    }
 
     #[test]
     fn a_log_that_ended_by_itself_is_not_missed() {

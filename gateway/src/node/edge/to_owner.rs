@@ -1,0 +1,139 @@
+//! What owners are told, in order.
+
+use guildhall_shared::{
+    Id,
+    id::marker::{Realm, User},
+};
+
+use super::{Edge, Server};
+use crate::{
+    bus::{PresenceChange, WatchChange},
+    node::relay::frame::{Frame, SUBS_MAX, Sub},
+};
+
+/// Users in one frame of subscriptions, so that it stays well below a frame's limit.
+const USERS_PER_FRAME_MAX: usize = 500_000;
+
+/// Frames to send once the state is no longer borrowed.
+pub(super) type Outgoing = Vec<(Server, Message)>;
+
+pub(super) enum Message {
+    Sub(Sub),
+    Unsub {
+        realm: Id<Realm>,
+        users: Vec<Id<User>>,
+        /// Another owner serves them now.
+        moved: bool,
+    },
+    Presence(PresenceChange),
+    Watch(Box<WatchChange>),
+}
+
+impl Edge {
+    /// Hands messages to the owners, in order.
+    pub(super) fn send(&self, out: Outgoing) {
+        self.outgoing.borrow_mut().extend(out);
+        if self.sending.replace(true) {
+            return;
+        }
+        loop {
+            let out = self.outgoing.take();
+            if out.is_empty() {
+                break;
+            }
+            self.send_all(out);
+        }
+        self.sending.set(false);
+    }
+
+    /// Subscriptions of one link go together, and so do presences; what is said of one realm
+    /// keeps its order.
+    fn send_all(&self, out: Outgoing) {
+        let mut batch: Vec<(Server, Vec<Sub>)> = Vec::new();
+        let mut presences: Vec<(Server, Vec<PresenceChange>)> = Vec::new();
+        for (server, message) in out {
+            match message {
+                Message::Sub(sub) => {
+                    self.send_presences(&mut presences);
+                    gather(&mut batch, server, sub);
+                }
+                Message::Presence(change) => {
+                    self.send_subs(&mut batch);
+                    gather(&mut presences, server, change);
+                }
+                Message::Watch(change) => {
+                    self.send_subs(&mut batch);
+                    match &server {
+                        Server::Local => self.owner.watch(self.local, *change),
+                        Server::Node(node) => self.links.send_if_up(node, &Frame::Watch(change)),
+                    }
+                }
+                Message::Unsub {
+                    realm,
+                    users,
+                    moved,
+                } => {
+                    // Never behind a later subscription of the same realm.
+                    self.send_subs(&mut batch);
+                    self.send_presences(&mut presences);
+                    match &server {
+                        Server::Local => {
+                            self.owner.unsubscribe(self.local, realm, &users, moved);
+                        }
+                        Server::Node(node) => {
+                            let unsub = Frame::Unsub {
+                                realm,
+                                users,
+                                moved,
+                            };
+                            self.links.send_if_up(node, &unsub);
+                        }
+                    }
+                }
+            }
+        }
+        self.send_subs(&mut batch);
+        self.send_presences(&mut presences);
+    }
+
+    fn send_presences(&self, batch: &mut Vec<(Server, Vec<PresenceChange>)>) {
+        for (server, changes) in batch.drain(..) {
+            match server {
+                Server::Local => self.owner.presence(self.local, changes),
+                Server::Node(node) => self.links.send_if_up(&node, &Frame::Presence(changes)),
+            }
+        }
+    }
+
+    fn send_subs(&self, batch: &mut Vec<(Server, Vec<Sub>)>) {
+        for (server, mut subs) in batch.drain(..) {
+            match server {
+                Server::Local => self.owner.subscribe(self.local, subs),
+                Server::Node(node) => {
+                    while !subs.is_empty() {
+                        let mut users = 0;
+                        let count = subs
+                            .iter()
+                            .take(SUBS_MAX)
+                            .take_while(|sub| {
+                                users += sub.users.len();
+                                users <= USERS_PER_FRAME_MAX
+                            })
+                            .count();
+                        let rest = subs.split_off(count.max(1));
+                        self.links.send(&node, &Frame::Sub(subs));
+                        subs = rest;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Adds to what goes to one server.
+fn gather<T>(batch: &mut Vec<(Server, Vec<T>)>, server: Server, one: T) {
+    match batch.iter_mut().find(|(to, _)| *to == server) {
+        Some((_, all)) => all.push(one),
+        None => batch.push((server, vec![one])),
+    }
+}
