@@ -518,7 +518,8 @@ pub struct Subscribed {
     /// `view` is of all of them and replaces what the core knew; else of those who came just
     /// now, and adds to it.
     pub complete: bool,
-    /// Durable events after the position that was asked for, up to `position`, dense.
+    /// Durable events after the position that was asked for, dense: up to `position`, or as far as
+    /// one answer takes.
     pub replay: Vec<Arc<Envelope>>,
     /// `replay` could not be made complete (era changed, events gone): sessions that were
     /// live need a fresh snapshot.

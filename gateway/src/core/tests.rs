@@ -1,5 +1,7 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
+mod portions;
+
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -102,7 +104,12 @@ impl Bench {
     }
 
     fn connect(&mut self) -> Client {
-        let socket = Rc::new(Socket::Script(Script::with_room(usize::MAX)));
+        self.connect_with_room(usize::MAX)
+    }
+
+    /// A client whose socket takes so many bytes.
+    fn connect_with_room(&mut self, room: usize) -> Client {
+        let socket = Rc::new(Socket::Script(Script::with_room(room)));
         let connection = self
             .core
             .connection_opened(socket.clone(), Format::default());
@@ -175,12 +182,16 @@ impl Bench {
     }
 
     /// A client resumes.
-    fn resumes(&mut self, (id, s): (SessionId, u64)) -> Client {
+    fn resumes(&mut self, reached: (SessionId, u64)) -> Client {
         let client = self.connect();
+        self.says_resume(&client, reached);
+        client
+    }
+
+    fn says_resume(&mut self, client: &Client, (id, s): (SessionId, u64)) {
         let id = id.to_string();
         let d = json!({"token": model::TOKEN, "session_id": id, "seq": s});
-        self.say(&client, &json!({"op": 6, "d": d}).to_string());
-        client
+        self.say(client, &json!({"op": 6, "d": d}).to_string());
     }
 
     fn arrived(&mut self, client: &Client, session: Travelling) {
@@ -527,9 +538,6 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
         snapshots,
         ..answer(20_001)
     });
-    let names = |told: Vec<(String, Value)>| -> Vec<String> {
-        told.into_iter().map(|(name, _)| name).collect()
-    };
     assert_eq!(names(bench.read(&stays)), ["GUILD_UPDATE"]);
     assert_eq!(names(bench.read(&returns)), ["GUILD_CREATE"]);
 
@@ -542,6 +550,11 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     for client in [&stays, &returns] {
         assert_eq!(bench.read(client), [deleted()]);
     }
+}
+
+/// Names of what a client was dispatched.
+fn names(told: Vec<(String, Value)>) -> Vec<String> {
+    told.into_iter().map(|(name, _)| name).collect()
 }
 
 /// A link breaks, or an inbox is full, between a change of views and what it is told by: the next

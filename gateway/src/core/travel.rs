@@ -22,6 +22,9 @@ use crate::{
     telemetry::Resumed,
 };
 
+/// Bytes of dispatches that go with a session to another core: half of what a link takes at once, and
+/// more than any client that keeps up has not got.
+pub(super) const TRAVELLING_BYTES_MAX: usize = 32 << 20;
 /// Ticks over which the states of all sessions are told to a log that begins anew.
 const STATES_TICKS: u32 = 4;
 /// Time between the steps in which clients are sent away.
@@ -184,6 +187,10 @@ impl Core {
         else {
             return Claimed::Gone;
         };
+        let bytes: usize = rest.clone().map(|dispatch| dispatch.body.len()).sum();
+        if bytes > TRAVELLING_BYTES_MAX {
+            return Claimed::Gone;
+        }
         let dispatches = rest.map(|dispatch| (dispatch.kind, dispatch.body.clone()));
         let session = Travelling {
             record,
