@@ -7,11 +7,13 @@
 //!
 //! Both directions are bounded. A core whose inbox is full loses what does not fit and
 //! notices by itself: the next durable event of a realm leaves a gap, and the core
-//! subscribes again from the position it has. Requests to the node wait for room.
+//! subscribes again from the position it has. What one session alone was to be told leaves none: whom
+//! that was is noted beside the inbox. Requests to the node wait for room.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
@@ -557,6 +559,8 @@ pub struct Bell {
     pub connections: AtomicU64,
     /// Parts per thousand of the last second that its thread was busy.
     pub busy_permille: AtomicU16,
+    /// Sessions that were to be told, when the inbox was full, what they had not asked for.
+    untold: Mutex<BTreeSet<SessionKey>>,
 }
 
 /// The core's own side of its inbox.
@@ -587,7 +591,18 @@ impl CoreHandle {
                 self.bell.ring();
                 Ok(())
             }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+            Err(TrySendError::Full(message)) => {
+                if let ToCore::Tell {
+                    session,
+                    answers: None,
+                    ..
+                } = message
+                {
+                    self.bell.untold().insert(session);
+                }
+                Err(message)
+            }
+            Err(TrySendError::Disconnected(message)) => Err(message),
         }
     }
 
@@ -607,6 +622,15 @@ impl Bell {
         if self.sleeping.swap(false, Ordering::AcqRel) {
             self.notify.notify_one();
         }
+    }
+
+    /// The next session that was not told something, if there is one; it is told of once.
+    pub(crate) fn next_untold(&self) -> Option<SessionKey> {
+        self.untold().pop_first()
+    }
+
+    fn untold(&self) -> MutexGuard<'_, BTreeSet<SessionKey>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -397,6 +397,7 @@ impl Core {
         self.tick_realms();
         self.tick_asks();
         self.tick_snapshots();
+        self.tick_watches();
         self.report_load();
         self.tick_unread();
         self.flush();

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     bus::{
-        Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
+        self, Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange,
+        Watch,
     },
     codec::Resume,
     config::ResumeLog,
@@ -408,6 +409,48 @@ fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
             assert_eq!(bench.watches(), [Some(watch)], "{waits} {looks}");
         }
     }
+}
+
+#[test]
+fn whom_a_full_inbox_kept_a_change_of_a_list_from_is_told_of_anew() {
+    let watch = Watch {
+        channels: vec![(Id::new(5).unwrap(), vec![0])],
+        members: Vec::new(),
+    };
+    let mut session = travelling(1);
+    session.record.bot = false;
+    session.record.watches = vec![(guild(), watch.clone())];
+    let mut bench = Bench::new(1);
+    let (handle, inbox) = bus::inbox();
+    bench.core.bell = inbox.bell.clone();
+    let client = bench.resumes((session.record.id, session.s));
+    bench.arrived(&client, session);
+    bench.answered(answer(1));
+    assert_eq!(bench.watches(), [Some(watch.clone())]);
+    let session = bench.session(&client);
+    let tell = || {
+        let kind = EventKind::GuildMemberListUpdate;
+        ToCore::Tell {
+            session,
+            answers: None,
+            dispatches: vec![(kind, Bytes::from_static(b"{}"))],
+        }
+    };
+    while handle.send(tell()).is_ok() {}
+    // Nor is there room at first for what comes of it.
+    for _ in 0..2 {
+        bench.core.tick();
+        assert_eq!(bench.watches(), [Some(watch.clone())]);
+        bench.core.tick();
+        assert!(bench.watches().is_empty());
+        handle.send(tell()).unwrap_err();
+    }
+    inbox.messages.try_iter().for_each(drop);
+    bench.core.tick();
+    assert_eq!(bench.watches(), [Some(watch)]);
+    handle.send(tell()).unwrap();
+    bench.core.tick();
+    assert!(bench.watches().is_empty());
 }
 
 #[test]
