@@ -98,11 +98,14 @@ impl StartLimits {
         started(starts, &turns, &counts)
     }
 
-    /// Whether it is a person's turn, who then has to wait for the next one.
-    pub(crate) async fn take_turn(&self, person: Id<User>) -> bool {
+    /// Whether it is the turn of each of these people, who then has to wait for the next one.
+    pub(crate) async fn take_turns_of(&self, people: &[Id<User>]) -> Vec<bool> {
         match self.people {
-            RateLimits::On => self.take_turns(&[(person, 0)]).await == [true],
-            RateLimits::Off => true,
+            RateLimits::On => {
+                let buckets: Vec<Bucket> = people.iter().map(|&person| (person, 0)).collect();
+                self.take_turns(&buckets).await
+            }
+            RateLimits::Off => vec![true; people.len()],
         }
     }
 

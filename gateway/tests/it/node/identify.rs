@@ -165,6 +165,24 @@ async fn a_person_who_identifies_too_soon_is_let_in_at_their_next_turn(db: PgPoo
     }
 }
 
+/// READY of people takes a lot: whoever comes before their turn is told so without it.
+#[sqlx::test(migrations = "../migrations")]
+async fn of_a_person_whose_turn_it_is_not_no_more_than_the_token_is_read(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start_limited(&world, "a", &world.redis_url);
+    let token = world.make_token(world.owner, 7).await;
+    let mut held = world.db.begin().await.unwrap();
+    sqlx::query("lock table read_state in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    node.identify(&token).await;
+    node.identify(&token).await;
+    assert_eq!(let_in(&node).await, None);
+    held.rollback().await.unwrap();
+    assert_eq!(let_in(&node).await, Some(world.owner));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_person_identifies_at_one_of_all_gateways_at_a_time(db: PgPool) {
     let world = World::new(db).await;
