@@ -84,8 +84,8 @@ pub enum ToNode {
         connection: SessionKey,
         resume: Box<Resume>,
     },
-    /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`] or
-    /// [`ToCore::NotResumed`].
+    /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`],
+    /// [`ToCore::Overtaken`] or [`ToCore::NotResumed`].
     Find {
         core: CoreId,
         connection: SessionKey,
@@ -358,6 +358,12 @@ pub enum ToCore {
     },
     /// A session of this core is nobody else's: its client may go on with it.
     Stays {
+        connection: SessionKey,
+        resume: Box<Resume>,
+    },
+    /// Somebody else was faster with a session that a client resumes. Unless the client has given up
+    /// meanwhile, it is to be looked for again.
+    Overtaken {
         connection: SessionKey,
         resume: Box<Resume>,
     },

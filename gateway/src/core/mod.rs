@@ -247,6 +247,7 @@ impl Core {
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::Stays { connection, resume } => self.stays(connection, *resume),
+            ToCore::Overtaken { connection, resume } => self.overtaken(connection, *resume),
             ToCore::NotResumed { connection, why } => self.not_resumed(connection, why),
             ToCore::Claim(claim) => self.claimed(*claim),
             ToCore::Arrived {

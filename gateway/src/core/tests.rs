@@ -315,6 +315,31 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
     }
 }
 
+#[test]
+fn a_session_that_somebody_was_faster_with_is_looked_for_again_while_its_client_waits() {
+    let session = travelling(1);
+    let mut bench = Bench::new(1);
+    for waits in [true, false] {
+        let client = bench.resumes((session.record.id, session.s));
+        let find = |bench: &mut Bench| {
+            let asked = bench.asked().into_iter();
+            let mut found = asked.filter_map(|request| match request {
+                ToNode::Find {
+                    connection, resume, ..
+                } => Some((connection, resume)),
+                _ => None,
+            });
+            found.next()
+        };
+        let (connection, resume) = find(&mut bench).unwrap();
+        if !waits {
+            bench.core.connection_ended(client.connection);
+        }
+        bench.tell(ToCore::Overtaken { connection, resume });
+        assert_eq!(find(&mut bench).is_some(), waits);
+    }
+}
+
 /// The node has taken note by then of the session that came, and would forget it again.
 #[test]
 fn an_older_copy_is_not_told_to_have_moved_as_the_session_itself_is() {

@@ -143,6 +143,14 @@ impl Core {
         });
     }
 
+    /// Somebody else was faster with a session. A client that has gone may have come to them: its
+    /// attempt here is over.
+    pub(super) fn overtaken(&mut self, connection: SessionKey, resume: Resume) {
+        if !self.is_closing(connection) {
+            self.resume(connection, resume);
+        }
+    }
+
     /// The session was not found, or not for this client.
     pub(super) fn not_resumed(&mut self, connection: SessionKey, why: NotResumed) {
         let input = match why {
