@@ -7,11 +7,13 @@
 //!
 //! Both directions are bounded. A core whose inbox is full loses what does not fit and
 //! notices by itself: the next durable event of a realm leaves a gap, and the core
-//! subscribes again from the position it has. Requests to the node wait for room.
+//! subscribes again from the position it has. What one session alone was to be told leaves none: whom
+//! that was is noted beside the inbox. Requests to the node wait for room.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
@@ -82,8 +84,8 @@ pub enum ToNode {
         connection: SessionKey,
         resume: Box<Resume>,
     },
-    /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`] or
-    /// [`ToCore::NotResumed`].
+    /// A client resumes a session that is not of this core; answered by [`ToCore::Arrived`],
+    /// [`ToCore::Overtaken`] or [`ToCore::NotResumed`].
     Find {
         core: CoreId,
         connection: SessionKey,
@@ -359,6 +361,12 @@ pub enum ToCore {
         connection: SessionKey,
         resume: Box<Resume>,
     },
+    /// Somebody else was faster with a session that a client resumes. Unless the client has given up
+    /// meanwhile, it is to be looked for again.
+    Overtaken {
+        connection: SessionKey,
+        resume: Box<Resume>,
+    },
     /// A RESUME found nothing to go on with.
     NotResumed {
         connection: SessionKey,
@@ -518,7 +526,8 @@ pub struct Subscribed {
     /// `view` is of all of them and replaces what the core knew; else of those who came just
     /// now, and adds to it.
     pub complete: bool,
-    /// Durable events after the position that was asked for, up to `position`, dense.
+    /// Durable events after the position that was asked for, dense: up to `position`, or as far as
+    /// one answer takes.
     pub replay: Vec<Arc<Envelope>>,
     /// `replay` could not be made complete (era changed, events gone): sessions that were
     /// live need a fresh snapshot.
@@ -556,6 +565,8 @@ pub struct Bell {
     pub connections: AtomicU64,
     /// Parts per thousand of the last second that its thread was busy.
     pub busy_permille: AtomicU16,
+    /// Sessions that were to be told, when the inbox was full, what they had not asked for.
+    untold: Mutex<BTreeSet<SessionKey>>,
 }
 
 /// The core's own side of its inbox.
@@ -586,7 +597,18 @@ impl CoreHandle {
                 self.bell.ring();
                 Ok(())
             }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+            Err(TrySendError::Full(message)) => {
+                if let ToCore::Tell {
+                    session,
+                    answers: None,
+                    ..
+                } = message
+                {
+                    self.bell.untold().insert(session);
+                }
+                Err(message)
+            }
+            Err(TrySendError::Disconnected(message)) => Err(message),
         }
     }
 
@@ -606,6 +628,15 @@ impl Bell {
         if self.sleeping.swap(false, Ordering::AcqRel) {
             self.notify.notify_one();
         }
+    }
+
+    /// The next session that was not told something, if there is one; it is told of once.
+    pub(crate) fn next_untold(&self) -> Option<SessionKey> {
+        self.untold().pop_first()
+    }
+
+    fn untold(&self) -> MutexGuard<'_, BTreeSet<SessionKey>> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -203,7 +203,7 @@ pub async fn by_tokens(
 pub enum Identified {
     Bot(Box<Identity>),
     /// A person: [`identify`] reads what theirs takes.
-    Person,
+    Person(Id<marker::User>),
     /// Unknown or revoked, or the account is locked.
     Nobody,
 }
@@ -217,7 +217,7 @@ pub async fn identify_many(
     let found = read_tokens(db, tokens, Wanted::Guilds).await?;
     let identified = |token: &TokenHash| match found.get(token) {
         None => Identified::Nobody,
-        Some(row) if !row.account.bot => Identified::Person,
+        Some(row) if !row.account.bot => Identified::Person(Id::from_db(row.account.user_id)),
         Some(row) => {
             let account = Account::from(row.account.clone());
             Identified::Bot(Box::new(Identity {

@@ -128,7 +128,7 @@ async fn many_tokens_are_read_at_once_as_one_by_one(db: PgPool) {
         [
             helper.clone(),
             Identified::Nobody,
-            Identified::Person,
+            Identified::Person(id(ALICE)),
             helper
         ]
     );

@@ -42,7 +42,7 @@ use slab::Slab;
 use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
-    bus::{CoreHandle, CoreId, Inbox, SessionSlot, Subscription, ToCore, ToNode},
+    bus::{CoreHandle, CoreId, Inbox, SessionKey, SessionSlot, Subscription, ToCore, ToNode},
     config::ResumeLog,
     connection, delivery,
     dispatch::Layouts,
@@ -110,6 +110,9 @@ pub struct Core {
     subscriptions: Vec<Subscription>,
     /// Realms whose owner could not be reached: asked for again at the next tick.
     unavailable: FxHashSet<Id<Realm>>,
+    /// Sessions that lack more of a realm, which is asked for when their clients have taken what they
+    /// were told.
+    lagging: FxHashSet<(Id<Realm>, SessionKey)>,
     /// Users whose view changed by events that sessions here did not get, or not in time: they get
     /// the guild again as soon as the rest has come.
     blurred: views::Users,
@@ -217,6 +220,7 @@ impl Core {
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
+            lagging: FxHashSet::default(),
             blurred: views::Users::default(),
             unsettled: views::Unsettled::default(),
             node,
@@ -243,6 +247,7 @@ impl Core {
             }
             ToCore::Identified { session, result } => self.identified(session, result),
             ToCore::Stays { connection, resume } => self.stays(connection, *resume),
+            ToCore::Overtaken { connection, resume } => self.overtaken(connection, *resume),
             ToCore::NotResumed { connection, why } => self.not_resumed(connection, why),
             ToCore::Claim(claim) => self.claimed(*claim),
             ToCore::Arrived {
@@ -393,6 +398,7 @@ impl Core {
         self.tick_realms();
         self.tick_asks();
         self.tick_snapshots();
+        self.tick_watches();
         self.report_load();
         self.tick_unread();
         self.flush();

@@ -428,29 +428,71 @@ impl Core {
                 return;
             };
             hub.attach(user, slot, intents, from.seq);
-            for event in replay
+            let last = replay.last().and_then(|event| event.position());
+            // One answer may not hold all that it lacks.
+            let reached = match last {
+                Some(last) if from < have => last.clamp(from, have),
+                _ => have,
+            };
+            let is_next = |at: Position| from < at && at <= reached;
+            let next = replay
                 .iter()
-                .filter(|event| event.position().is_some_and(|at| from < at && at <= have))
-            {
+                .filter(|event| event.position().is_some_and(is_next));
+            for event in next {
                 self.deliver(event, Some(slot));
             }
             // The session may have ended, or left, by what it was told.
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
+            let is_here = reached == have;
             if realm == shard::realm(user) {
-                session.home = None;
+                session.home = (!is_here).then_some(reached);
             } else if let Some(GuildPhase::Returning(_)) = session.guild_phase(realm.cast()) {
-                session.set_guild_phase(realm.cast(), GuildPhase::Present);
+                let phase = match is_here {
+                    true => GuildPhase::Present,
+                    false => GuildPhase::Returning(reached),
+                };
+                session.set_guild_phase(realm.cast(), phase);
             } else {
                 continue;
             }
+            let key = session.key(slot);
             if let Some(hub) = self.hub.get_mut(realm) {
                 hub.detach(user, slot);
-                hub.attach(user, slot, intents, have.seq);
+                if is_here {
+                    hub.attach(user, slot, intents, have.seq);
+                }
+            }
+            if !is_here {
+                self.ask_for_rest(realm, key);
+                continue;
             }
             self.look_at(slot, realm.cast());
         }
+    }
+
+    /// Asks for more of what a session lacks of a realm, once its client has taken most of what it was
+    /// told.
+    fn ask_for_rest(&mut self, realm: Id<Realm>, key: SessionKey) {
+        let mut returning = self.returning(realm).into_iter();
+        let Some((slot, user, from)) = returning.find(|&(slot, ..)| slot == key.slot) else {
+            return;
+        };
+        let session = self.sessions.get(slot as usize);
+        if session.is_none_or(|session| session.key(slot) != key) {
+            return;
+        }
+        if !self.keeps_up(slot) {
+            self.lagging.insert((realm, key));
+            return;
+        }
+        let users = vec![Subscriber::new(user, Vec::new())];
+        self.subscriptions.push(Subscription {
+            realm,
+            from: Some(from),
+            users,
+        });
     }
 
     /// Sessions that wait for a realm and have its events up to somewhere: of its user's own realm
@@ -603,6 +645,9 @@ impl Core {
     /// Asks again for what could not be had.
     pub(super) fn tick_realms(&mut self) {
         self.tick_views();
+        for (realm, key) in std::mem::take(&mut self.lagging) {
+            self.ask_for_rest(realm, key);
+        }
         for realm in std::mem::take(&mut self.unavailable) {
             let Some(hub) = self.hub.get(realm) else {
                 continue;

@@ -150,12 +150,25 @@ impl Core {
         if session.assembling.is_some() || !session.intents.contains(Intents::GUILDS) {
             return (u64::MAX, u64::MAX);
         }
-        let waiting = match session.connection {
+        let room_max = session.unsent_bytes_max() as u64 / 2;
+        (room_max.saturating_sub(self.waiting(session)), room_max)
+    }
+
+    /// Bytes that wait for a session's client; without a connection all that is kept.
+    fn waiting(&self, session: &Session) -> u64 {
+        match session.connection {
             Some(at) => self.unsent_bytes(at, session),
             None => session.replay.bytes() as u64,
-        };
-        let room_max = session.unsent_bytes_max() as u64 / 2;
-        (room_max.saturating_sub(waiting), room_max)
+        }
+    }
+
+    /// Whether a session's client has taken most of what it was told.
+    pub(super) fn keeps_up(&mut self, slot: SessionSlot) -> bool {
+        // Some of it was perhaps not written yet.
+        self.flush_session(slot);
+        let session = self.sessions.get(slot as usize);
+        let keeps_up = |of: &Session| self.waiting(of) <= of.unsent_bytes_max() as u64 / 4;
+        session.is_some_and(keeps_up)
     }
 
     fn has_room(&self, slot: SessionSlot) -> bool {

@@ -1,5 +1,7 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
+mod portions;
+
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -21,7 +23,8 @@ use super::{
 };
 use crate::{
     bus::{
-        Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange, Watch,
+        self, Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange,
+        Watch,
     },
     codec::Resume,
     config::ResumeLog,
@@ -102,7 +105,12 @@ impl Bench {
     }
 
     fn connect(&mut self) -> Client {
-        let socket = Rc::new(Socket::Script(Script::with_room(usize::MAX)));
+        self.connect_with_room(usize::MAX)
+    }
+
+    /// A client whose socket takes so many bytes.
+    fn connect_with_room(&mut self, room: usize) -> Client {
+        let socket = Rc::new(Socket::Script(Script::with_room(room)));
         let connection = self
             .core
             .connection_opened(socket.clone(), Format::default());
@@ -175,12 +183,16 @@ impl Bench {
     }
 
     /// A client resumes.
-    fn resumes(&mut self, (id, s): (SessionId, u64)) -> Client {
+    fn resumes(&mut self, reached: (SessionId, u64)) -> Client {
         let client = self.connect();
+        self.says_resume(&client, reached);
+        client
+    }
+
+    fn says_resume(&mut self, client: &Client, (id, s): (SessionId, u64)) {
         let id = id.to_string();
         let d = json!({"token": model::TOKEN, "session_id": id, "seq": s});
-        self.say(&client, &json!({"op": 6, "d": d}).to_string());
-        client
+        self.say(client, &json!({"op": 6, "d": d}).to_string());
     }
 
     fn arrived(&mut self, client: &Client, session: Travelling) {
@@ -303,6 +315,31 @@ fn a_resume_whose_client_has_closed_leaves_its_session_without_one_or_ends_it() 
     }
 }
 
+#[test]
+fn a_session_that_somebody_was_faster_with_is_looked_for_again_while_its_client_waits() {
+    let session = travelling(1);
+    let mut bench = Bench::new(1);
+    for waits in [true, false] {
+        let client = bench.resumes((session.record.id, session.s));
+        let find = |bench: &mut Bench| {
+            let asked = bench.asked().into_iter();
+            let mut found = asked.filter_map(|request| match request {
+                ToNode::Find {
+                    connection, resume, ..
+                } => Some((connection, resume)),
+                _ => None,
+            });
+            found.next()
+        };
+        let (connection, resume) = find(&mut bench).unwrap();
+        if !waits {
+            bench.core.connection_ended(client.connection);
+        }
+        bench.tell(ToCore::Overtaken { connection, resume });
+        assert_eq!(find(&mut bench).is_some(), waits);
+    }
+}
+
 /// The node has taken note by then of the session that came, and would forget it again.
 #[test]
 fn an_older_copy_is_not_told_to_have_moved_as_the_session_itself_is() {
@@ -397,6 +434,48 @@ fn what_a_session_looks_at_is_told_once_it_has_the_guild() {
             assert_eq!(bench.watches(), [Some(watch)], "{waits} {looks}");
         }
     }
+}
+
+#[test]
+fn whom_a_full_inbox_kept_a_change_of_a_list_from_is_told_of_anew() {
+    let watch = Watch {
+        channels: vec![(Id::new(5).unwrap(), vec![0])],
+        members: Vec::new(),
+    };
+    let mut session = travelling(1);
+    session.record.bot = false;
+    session.record.watches = vec![(guild(), watch.clone())];
+    let mut bench = Bench::new(1);
+    let (handle, inbox) = bus::inbox();
+    bench.core.bell = inbox.bell.clone();
+    let client = bench.resumes((session.record.id, session.s));
+    bench.arrived(&client, session);
+    bench.answered(answer(1));
+    assert_eq!(bench.watches(), [Some(watch.clone())]);
+    let session = bench.session(&client);
+    let tell = || {
+        let kind = EventKind::GuildMemberListUpdate;
+        ToCore::Tell {
+            session,
+            answers: None,
+            dispatches: vec![(kind, Bytes::from_static(b"{}"))],
+        }
+    };
+    while handle.send(tell()).is_ok() {}
+    // Nor is there room at first for what comes of it.
+    for _ in 0..2 {
+        bench.core.tick();
+        assert_eq!(bench.watches(), [Some(watch.clone())]);
+        bench.core.tick();
+        assert!(bench.watches().is_empty());
+        handle.send(tell()).unwrap_err();
+    }
+    inbox.messages.try_iter().for_each(drop);
+    bench.core.tick();
+    assert_eq!(bench.watches(), [Some(watch)]);
+    handle.send(tell()).unwrap();
+    bench.core.tick();
+    assert!(bench.watches().is_empty());
 }
 
 #[test]
@@ -527,9 +606,6 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
         snapshots,
         ..answer(20_001)
     });
-    let names = |told: Vec<(String, Value)>| -> Vec<String> {
-        told.into_iter().map(|(name, _)| name).collect()
-    };
     assert_eq!(names(bench.read(&stays)), ["GUILD_UPDATE"]);
     assert_eq!(names(bench.read(&returns)), ["GUILD_CREATE"]);
 
@@ -542,6 +618,11 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     for client in [&stays, &returns] {
         assert_eq!(bench.read(client), [deleted()]);
     }
+}
+
+/// Names of what a client was dispatched.
+fn names(told: Vec<(String, Value)>) -> Vec<String> {
+    told.into_iter().map(|(name, _)| name).collect()
 }
 
 /// A link breaks, or an inbox is full, between a change of views and what it is told by: the next

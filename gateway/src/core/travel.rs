@@ -22,6 +22,9 @@ use crate::{
     telemetry::Resumed,
 };
 
+/// Bytes of dispatches that go with a session to another core: half of what a link takes at once, and
+/// more than any client that keeps up has not got.
+pub(super) const TRAVELLING_BYTES_MAX: usize = 32 << 20;
 /// Ticks over which the states of all sessions are told to a log that begins anew.
 const STATES_TICKS: u32 = 4;
 /// Time between the steps in which clients are sent away.
@@ -140,6 +143,14 @@ impl Core {
         });
     }
 
+    /// Somebody else was faster with a session. A client that has gone may have come to them: its
+    /// attempt here is over.
+    pub(super) fn overtaken(&mut self, connection: SessionKey, resume: Resume) {
+        if !self.is_closing(connection) {
+            self.resume(connection, resume);
+        }
+    }
+
     /// The session was not found, or not for this client.
     pub(super) fn not_resumed(&mut self, connection: SessionKey, why: NotResumed) {
         let input = match why {
@@ -184,6 +195,10 @@ impl Core {
         else {
             return Claimed::Gone;
         };
+        let bytes: usize = rest.clone().map(|dispatch| dispatch.body.len()).sum();
+        if bytes > TRAVELLING_BYTES_MAX {
+            return Claimed::Gone;
+        }
         let dispatches = rest.map(|dispatch| (dispatch.kind, dispatch.body.clone()));
         let session = Travelling {
             record,

@@ -11,6 +11,9 @@ use crate::{
     session::GuildPhase,
 };
 
+/// Sessions told of anew at one tick: each gets whole lists.
+const AGAIN_MAX: usize = 256;
+
 impl Core {
     /// Op 14 and 37. Of guilds that the session is not in, nothing is shown.
     pub(super) fn watch(&mut self, slot: SessionSlot, commands: Vec<(Id<Guild>, WatchCommand)>) {
@@ -58,6 +61,26 @@ impl Core {
         if let Some((_, watch)) = watches.find(|(known, _)| *known == guild) {
             let watch = watch.clone();
             self.tell_watch(slot, guild, Some(watch));
+        }
+    }
+
+    /// Sessions whose lists may lack a change, because this core had no room for it: told of anew, they
+    /// get them whole.
+    pub(super) fn tick_watches(&mut self) {
+        for _ in 0..AGAIN_MAX {
+            let Some(key) = self.bell.next_untold() else {
+                return;
+            };
+            let session = self.sessions.get(key.slot as usize);
+            let Some(session) = session.filter(|session| session.key(key.slot) == key) else {
+                continue;
+            };
+            let watched = session.watches.iter().map(|&(guild, _)| guild);
+            let has = |guild: &Id<Guild>| session.guild_phase(*guild) == Some(GuildPhase::Present);
+            let watched: Vec<_> = watched.filter(has).collect();
+            for guild in watched {
+                self.look_at(key.slot, guild);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use super::{
     identify::Identifier,
     parts::Parts,
     start_limits::StartLimits,
-    travel::{self, Finder, Own, claims::Claims, holders::Holders, log::DeliveryLog},
+    travel::{self, Finder, NotFound, Own, claims::Claims, holders::Holders, log::DeliveryLog},
     voice::Voice,
 };
 use crate::{
@@ -200,10 +200,15 @@ impl Resumes {
 
     /// Brings a session to the core whose client resumes it, or says why not.
     async fn find(&self, core: CoreId, connection: SessionKey, resume: &Resume) {
-        let why = match self.finder.find(core, resume).await {
-            Ok(session) => return self.finder.bring(core, connection, session).await,
-            Err(Some(why)) => why,
-            Err(None) => self.accounts.why_not(&resume.token).await,
+        let why = match self.finder.resume(core, connection, resume).await {
+            Ok(()) => return,
+            Err(NotFound::Because(why)) => why,
+            Err(NotFound::PerhapsToken) => self.accounts.why_not(&resume.token).await,
+            Err(NotFound::Overtaken) => {
+                let resume = Box::new(resume.clone());
+                let message = ToCore::Overtaken { connection, resume };
+                return self.answer(core, message).await;
+            }
         };
         self.answer(core, ToCore::NotResumed { connection, why })
             .await;

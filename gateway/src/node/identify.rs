@@ -1,9 +1,10 @@
 //! IDENTIFY: who is it, may they, and not too often. Spec: gateway.md › IDENTIFY, in its
 //! order of checks from the token on.
 //!
-//! Bots are read and counted in batches: all that came while the batch before was under way. What a
-//! batch costs is two queries at most (tokens known, tokens new) and two pipelines, however many
-//! it is for. People are read one by one: their READY takes a transaction each.
+//! Tokens are read, and turns taken, in batches: all that came while the batch before was under way.
+//! What a batch costs is two queries at most (tokens known, tokens new) and three pipelines, however
+//! many it is for. Of people the rest is read one by one, as their READY takes a transaction each, and
+//! only of those whose turn it is.
 
 use std::{
     cell::{Cell, RefCell},
@@ -43,12 +44,12 @@ use super::{
     start_limits::{Start, StartLimits, Started},
 };
 use crate::bus::{
-    CoreHandle, CoreId, IdentifyRequest, Identity, NotResumed, Refused, SessionKey, ToCore,
+    CoreHandle, CoreId, IdentifyRequest, Identity, NotResumed, Refused, Seat, SessionKey, ToCore,
 };
 
 /// Guilds a bot may have on one of its shards.
 const GUILDS_PER_SHARD_MAX: usize = 2500;
-/// Reads of one IDENTIFY before the client is asked to come again.
+/// Reads of what a person's session starts from before the client is asked to come again.
 const ATTEMPTS: u32 = 2;
 /// Pause between them.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -83,9 +84,9 @@ struct Client {
 }
 
 /// Whose a token is.
-enum Whose<P> {
+enum Whose {
     Bot(Rc<Bot>),
-    Person(P),
+    Person(Id<User>),
     /// Unknown or revoked, or the account is locked.
     Nobody,
 }
@@ -135,11 +136,6 @@ impl Identifier {
         self.at_work.set(self.at_work.get() + 1);
         if self.at_work.get() > AT_WORK_MAX {
             return self.reply(&client, Err(Refused::TryLater));
-        }
-        if client.intents.is_none() {
-            // A person, or a bot that is told so.
-            spawn_local(self.clone().alone(client, ATTEMPTS));
-            return;
         }
         if self.waiting.borrow_mut().put(client) {
             // Starts with what else is there when this thread has seen to its requests.
@@ -222,44 +218,35 @@ impl Identifier {
 
     async fn batch(self: Rc<Self>, clients: Vec<Client>) {
         let found = self.read(&clients).await;
-        let mut bots = Vec::with_capacity(clients.len());
+        let (mut bots, mut people) = (Vec::with_capacity(clients.len()), Vec::new());
         for client in clients {
             match found.get(&client.token) {
                 Some(Whose::Bot(bot)) => bots.push((client, bot.clone())),
-                Some(Whose::Person(())) => {
-                    spawn_local(self.clone().alone(client, ATTEMPTS));
-                }
+                Some(Whose::Person(id)) => people.push((client, *id)),
                 Some(Whose::Nobody) => self.refuse(&client, CloseCode::AuthenticationFailed),
                 // Whatever is wrong with one of them is not to be the others' trouble again.
                 None => {
                     let this = self.clone();
                     spawn_local(async move {
                         sleep(RETRY_AFTER).await;
-                        this.alone(client, ATTEMPTS - 1).await;
+                        this.again(client).await;
                     });
                 }
             }
         }
         drop(found);
-        self.start(bots).await;
+        tokio::join!(self.start(bots), self.admit(people));
     }
 
-    /// One client by itself, whose token is read so many times before it is asked to come again.
-    async fn alone(self: Rc<Self>, client: Client, attempts: u32) {
-        for attempt in 1..=attempts {
-            match self.read_one(client.token).await {
-                Ok(Whose::Bot(bot)) => return self.start(vec![(client, bot)]).await,
-                Ok(Whose::Person(person)) => return self.person(client, *person).await,
-                Ok(Whose::Nobody) => {
-                    return self.refuse(&client, CloseCode::AuthenticationFailed);
-                }
-                Err(error) => tracing::warn!(%error, "identify not read"),
-            }
-            if attempt < attempts {
-                sleep(RETRY_AFTER).await;
-            }
+    /// One client by itself, whose token could not be read with those of others.
+    async fn again(self: Rc<Self>, client: Client) {
+        let mut found = self.read(std::slice::from_ref(&client)).await;
+        match found.remove(&client.token) {
+            Some(Whose::Bot(bot)) => self.start(vec![(client, bot)]).await,
+            Some(Whose::Person(id)) => self.admit(vec![(client, id)]).await,
+            Some(Whose::Nobody) => self.refuse(&client, CloseCode::AuthenticationFailed),
+            None => self.reply(&client, Err(Refused::TryLater)),
         }
-        self.reply(&client, Err(Refused::TryLater));
     }
 
     fn refuse(self: &Rc<Self>, client: &Client, code: CloseCode) {
@@ -299,16 +286,39 @@ impl Identifier {
         }
     }
 
-    /// Lets a person in, if it is their turn and there is a seat.
-    async fn person(self: &Rc<Self>, client: Client, found: account::Identity) {
-        let id = found.user.user.id;
-        if !self.limits.take_turn(id).await {
-            return self.reply(&client, Err(Refused::TryLater));
+    /// Lets those people in whose turn it is.
+    async fn admit(self: &Rc<Self>, people: Vec<(Client, Id<User>)>) {
+        let ids: Vec<Id<User>> = people.iter().map(|&(_, id)| id).collect();
+        let turns = self.limits.take_turns_of(&ids).await;
+        for ((client, id), taken) in people.into_iter().zip(turns) {
+            if taken {
+                spawn_local(self.clone().person(client, id));
+            } else {
+                self.reply(&client, Err(Refused::TryLater));
+            }
         }
-        let seat = self.limits.take_seat(id).await;
-        if seat.is_none() {
+    }
+
+    /// Lets a person in whose turn it is, if there is a seat.
+    async fn person(self: Rc<Self>, client: Client, id: Id<User>) {
+        let Some(seat) = self.limits.take_seat(id).await else {
             return self.refuse(&client, CloseCode::TooManySessions);
-        }
+        };
+        let refused = match self.read_person(client.token).await {
+            Ok(Some(found)) => return self.welcome(&client, found, seat).await,
+            Ok(None) => Refused::Close(CloseCode::AuthenticationFailed),
+            Err(error) => {
+                tracing::warn!(%error, "identify not read");
+                Refused::TryLater
+            }
+        };
+        self.limits.leave_seat(id, seat).await;
+        self.reply(&client, Err(refused));
+    }
+
+    /// Answers a person's client, which has a seat.
+    async fn welcome(self: &Rc<Self>, client: &Client, found: account::Identity, seat: Seat) {
+        let id = found.user.user.id;
         let company = self.company(id, found.personal.as_deref(), &found.private_channels);
         let (presences, sessions) = company.await;
         let identity = Identity {
@@ -322,15 +332,15 @@ impl Identifier {
             private_channels: found.private_channels,
             guilds: found.guilds,
             personal: found.personal,
-            seat,
+            seat: Some(seat),
         };
-        self.reply(&client, Ok(Box::new(identity)));
+        self.reply(client, Ok(Box::new(identity)));
     }
 
     /// Whose the clients' tokens are; those that could not be read are missing. Of a bot that was
     /// read a moment ago only what no event of its realm tells is read again: whether the token
     /// still stands, and the application's flags.
-    async fn read(&self, clients: &[Client]) -> HashMap<TokenHash, Whose<()>> {
+    async fn read(&self, clients: &[Client]) -> HashMap<TokenHash, Whose> {
         // From before the read: what is remembered is never newer than it says.
         let began = Instant::now();
         let tokens: HashSet<TokenHash> = clients.iter().map(|client| client.token).collect();
@@ -354,7 +364,7 @@ impl Identifier {
         let new = new.map(|(token, identified)| {
             let whose = match identified {
                 Identified::Bot(bot) => Whose::Bot(self.remember(token, *bot, began)),
-                Identified::Person => Whose::Person(()),
+                Identified::Person(id) => Whose::Person(id),
                 Identified::Nobody => Whose::Nobody,
             };
             (token, whose)
@@ -362,24 +372,19 @@ impl Identifier {
         known.chain(new).collect()
     }
 
-    /// As [`Self::read`], for one token, and all of a person.
-    async fn read_one(
+    /// What a person's session starts from; `None` if the token is nobody's by now.
+    async fn read_person(
         &self,
         token: TokenHash,
-    ) -> Result<Whose<Box<account::Identity>>, database::Error> {
-        let began = Instant::now();
-        if let Some(standing) = self.identities.get(token, began) {
-            let account = database::limited(account::by_token(&self.db, token)).await?;
-            return Ok(still(account, standing));
-        }
-        let identity = database::limited(account::identify(&self.db, token)).await?;
-        Ok(match identity {
-            None => Whose::Nobody,
-            Some(identity) if identity.user.user.bot => {
-                Whose::Bot(self.remember(token, identity, began))
+    ) -> Result<Option<account::Identity>, database::Error> {
+        for _ in 1..ATTEMPTS {
+            match database::limited(account::identify(&self.db, token)).await {
+                Err(error) => tracing::warn!(%error, "identify not read"),
+                found => return found,
             }
-            Some(identity) => Whose::Person(Box::new(identity)),
-        })
+            sleep(RETRY_AFTER).await;
+        }
+        database::limited(account::identify(&self.db, token)).await
     }
 
     /// A bot that was read just now, for those who identify with its token next.
@@ -486,7 +491,7 @@ impl Bot {
 }
 
 /// A bot whose guilds are remembered, if its token still stands.
-fn still<P>(account: Option<Account>, standing: Rc<Standing>) -> Whose<P> {
+fn still(account: Option<Account>, standing: Rc<Standing>) -> Whose {
     account.map_or(Whose::Nobody, |account| {
         Whose::Bot(Rc::new(Bot {
             user: account.user,

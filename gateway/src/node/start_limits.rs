@@ -3,14 +3,16 @@
 //!
 //! Shared by all gateways through Redis; while it is away each process keeps its own counts,
 //! so a cluster then allows as many times more as it has gateways. A person's session counts
-//! for as long as its gateway says so: those of a gateway that died are forgotten soon.
+//! for as long as its gateway says so: those of a gateway that died are forgotten soon. How long that
+//! is goes by the server's clock, as gateways' own may differ.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
     hash::Hash,
     rc::Rc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    sync::LazyLock,
+    time::{Duration, Instant},
 };
 
 use guildhall_redis::Connection;
@@ -20,10 +22,11 @@ use guildhall_shared::{
     id::marker::User,
     keys,
 };
-use redis::{FromRedisValue, Pipeline, RedisError, RedisResult};
+use redis::{FromRedisValue, Pipeline, RedisError, RedisResult, Script};
 use rustc_hash::FxHashMap;
 use tokio::time::sleep;
 
+use super::redis::invoke_all;
 use crate::{bus::Seat, config::RateLimits};
 
 /// One identify per account and bucket in this time.
@@ -38,6 +41,38 @@ const SEAT_PERIOD: Duration = Duration::from_secs(180);
 const SEAT_RENEWAL: Duration = Duration::from_secs(60);
 /// Sessions renewed with one round trip.
 const RENEWED_AT_ONCE: usize = 1000;
+
+/// Lua: the functions `now()`, Unix milliseconds, and `keep(now)`, by which a session counts from then
+/// on for a while.
+const KEEP: &str = r"
+    local function now()
+        local time = redis.call('TIME')
+        return time[1] * 1000 + math.floor(time[2] / 1000)
+    end
+    local function keep(now)
+        redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+        redis.call('PEXPIRE', KEYS[1], ARGV[2])
+    end
+";
+
+/// A session of a person goes on.
+static KEEP_SEAT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(&format!("{KEEP} keep(now()) return 1")));
+
+/// One begins; 0 if there are as many as there may be.
+static TAKE_SEAT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        r"{KEEP}
+        local now = now()
+        redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+        if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
+            return 0
+        end
+        keep(now)
+        return 1
+        "
+    ))
+});
 
 /// A session of a bot that is to start.
 #[derive(Debug, Clone, Copy)]
@@ -98,11 +133,14 @@ impl StartLimits {
         started(starts, &turns, &counts)
     }
 
-    /// Whether it is a person's turn, who then has to wait for the next one.
-    pub(crate) async fn take_turn(&self, person: Id<User>) -> bool {
+    /// Whether it is the turn of each of these people, who then has to wait for the next one.
+    pub(crate) async fn take_turns_of(&self, people: &[Id<User>]) -> Vec<bool> {
         match self.people {
-            RateLimits::On => self.take_turns(&[(person, 0)]).await == [true],
-            RateLimits::Off => true,
+            RateLimits::On => {
+                let buckets: Vec<Bucket> = people.iter().map(|&person| (person, 0)).collect();
+                self.take_turns(&buckets).await
+            }
+            RateLimits::Off => vec![true; people.len()],
         }
     }
 
@@ -189,34 +227,17 @@ impl StartLimits {
         if here >= PERSON_SESSIONS_MAX {
             return None;
         }
-        let (key, now) = (keys::sessions_of(person), now_ms());
         let mut commands = self.commands.clone();
-        let taken: RedisResult<(usize,)> = redis::pipe()
-            .atomic()
-            .cmd("ZREMRANGEBYSCORE")
-            .arg(&key)
-            .arg("-inf")
-            .arg(now)
-            .ignore()
-            .cmd("ZADD")
-            .arg(&key)
-            .arg(now + SEAT_PERIOD.as_millis() as u64)
+        let taken: RedisResult<bool> = TAKE_SEAT
+            .key(keys::sessions_of(person))
             .arg(seat)
-            .ignore()
-            .cmd("PEXPIRE")
-            .arg(&key)
             .arg(SEAT_PERIOD.as_millis() as u64)
-            .ignore()
-            .cmd("ZCARD")
-            .arg(&key)
-            .query_async(&mut commands)
+            .arg(PERSON_SESSIONS_MAX)
+            .invoke_async(&mut commands)
             .await;
         match taken {
-            Ok((count,)) if count > PERSON_SESSIONS_MAX => {
-                self.give_up(person, seat).await;
-                return None;
-            }
-            Ok(_) => {}
+            Ok(false) => return None,
+            Ok(true) => {}
             Err(error) => tracing::debug!(%error, "sessions counted by this process alone"),
         }
         let mut seats = self.seats.borrow_mut();
@@ -280,19 +301,15 @@ impl StartLimits {
                 seats.iter().flat_map(each).collect()
             };
             for seats in seats.chunks(RENEWED_AT_ONCE) {
-                let until = now_ms() + SEAT_PERIOD.as_millis() as u64;
                 let mut pipeline = redis::pipe();
                 for &(person, seat) in seats {
-                    let key = keys::sessions_of(person);
-                    pipeline.cmd("ZADD").arg(&key).arg(until).arg(seat).ignore();
-                    pipeline
-                        .cmd("PEXPIRE")
-                        .arg(&key)
-                        .arg(SEAT_PERIOD.as_millis() as u64)
-                        .ignore();
+                    let mut keep = KEEP_SEAT.key(keys::sessions_of(person));
+                    keep.arg(seat).arg(SEAT_PERIOD.as_millis() as u64);
+                    pipeline.invoke_script(&keep);
                 }
                 let mut commands = self.commands.clone();
-                if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
+                let kept = invoke_all::<bool>(&mut commands, &KEEP_SEAT, &mut pipeline);
+                if let Err(error) = kept.await {
                     tracing::debug!(%error, "sessions were not renewed");
                 }
             }
@@ -315,11 +332,6 @@ fn started(starts: &[Start], turns: &[bool], counts: &[Option<u32>]) -> Vec<Star
             }
         })
         .collect()
-}
-
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.unwrap_or_default().as_millis() as u64
 }
 
 /// Buckets that this process has seen taken.

@@ -7,6 +7,7 @@ mod feed;
 mod identify;
 mod presence;
 mod relay;
+mod resume;
 mod running;
 mod snapshots;
 mod status;

@@ -5,7 +5,7 @@ use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
     error_code::ErrorCode,
-    gateway::EventKind,
+    gateway::{EventKind, Intents},
     id::marker::{self, Application, Channel, Guild},
     model,
 };
@@ -21,7 +21,7 @@ use super::{
     deliver::{self, Delivery},
     new_token,
     options::{self, OptionInput, Resolved},
-    tell_user, under_data,
+    sight, tell_user, under_data,
 };
 use crate::{
     access::{self, Place},
@@ -243,7 +243,11 @@ pub(super) async fn interaction_create(
     if let Some(message) = &action.message {
         put("message", serde_json::to_value(message)?);
     }
-    let interaction = Value::Object(interaction);
+    let mut interaction = Value::Object(interaction);
+    let blank = match place.guild() {
+        Some(_) => sight::without_answered(&interaction, &target)?,
+        None => None,
+    };
 
     let mut tx = app.db.begin().await?;
     sqlx::query!(
@@ -262,7 +266,6 @@ pub(super) async fn interaction_create(
     )
     .execute(&mut *tx)
     .await?;
-    let endpoint = target.settings.interactions_endpoint_url;
     // Heads in ascending order: the user's, and the one that leads to the bot.
     let bot_realm = match (bot, place.guild_id()) {
         (Presence::There, Some(guild)) => guild.cast(),
@@ -272,11 +275,19 @@ pub(super) async fn interaction_create(
     let told = json!({ "id": id, "nonce": nonce });
     let mut envelopes =
         vec![tell_user(&mut tx, caller.id, EventKind::InteractionCreate, &told).await?];
+    let endpoint = target.settings.interactions_endpoint_url;
     if endpoint.is_none() {
-        envelopes.push(deliver::to_gateway(&mut tx, bot_realm, application, &interaction).await?);
+        let blank = blank.as_ref();
+        let event = deliver::to_gateway(&mut tx, bot_realm, application, &interaction, blank);
+        envelopes.push(event.await?);
     }
     tx.commit().await?;
     app.publisher.publish(envelopes);
+    // An endpoint names no intents: what the application may have counts.
+    let allowed = Intents::allowed_by_application(target.flags);
+    if let Some(blank) = blank.filter(|_| !allowed.contains(Intents::MESSAGE_CONTENT)) {
+        interaction = blank;
+    }
     let delivery = Delivery {
         id,
         application,

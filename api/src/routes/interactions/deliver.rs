@@ -9,7 +9,7 @@ use axum::{
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Envelope, Visibility},
+    envelope::{Alt, Envelope, Visibility},
     gateway::EventKind,
     id::marker::{Application, Interaction, Realm},
 };
@@ -47,16 +47,26 @@ pub(super) struct Delivery {
 }
 
 /// Numbers INTERACTION_CREATE for the bot alone, in the realm that leads to the right one of
-/// its shards: the guild's, or for direct messages the bot's own.
+/// its shards: the guild's, or for direct messages the bot's own. `blank`: what sessions without the
+/// intent for content get, if it is something else.
 pub(super) async fn to_gateway(
     db: &mut PgConnection,
     realm: Id<Realm>,
     application: Id<Application>,
     interaction: &Value,
+    blank: Option<&Value>,
 ) -> Result<Envelope> {
     let vis = Visibility::users(vec![application.cast()]);
     let kind = EventKind::InteractionCreate;
-    events::append(db, realm, kind, vis, interaction, None).await
+    let alt = match blank {
+        Some(blank) => Some(Alt {
+            full_for: Vec::new(),
+            body: serde_json::to_vec(blank)?.into(),
+            parts: Vec::new(),
+        }),
+        None => None,
+    };
+    events::append(db, realm, kind, vis, interaction, alt).await
 }
 
 /// How a delivery ended that is not just waited for.

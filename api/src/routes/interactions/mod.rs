@@ -15,6 +15,7 @@ mod follow_ups;
 mod message;
 mod modal;
 mod options;
+mod sight;
 mod submit;
 
 use std::time::Duration;

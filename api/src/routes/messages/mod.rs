@@ -42,7 +42,7 @@ pub(crate) use self::{
     post::{announce_update_in, draft, post, post_in, store_changes},
     remove::{announce_delete, delete_leftovers, delete_messages},
     request::{EditForm, NewMessageForm, Sender, check_webhook_name},
-    sight::shown_to,
+    sight::{is_read_by, shown_to},
     texts::all_texts,
 };
 use self::{

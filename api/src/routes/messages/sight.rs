@@ -18,7 +18,7 @@ pub(super) fn readers(message: &Message) -> impl Iterator<Item = &User> {
 }
 
 /// Whether somebody is one of a message's [`readers`].
-pub(super) fn is_read_by(message: &Message, user: Id<marker::User>) -> bool {
+pub(crate) fn is_read_by(message: &Message, user: Id<marker::User>) -> bool {
     readers(message).any(|reader| reader.id == user)
 }
 

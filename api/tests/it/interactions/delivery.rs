@@ -11,7 +11,7 @@ use sqlx::PgPool;
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::{ORIGINAL, World, text};
-use crate::endpoint::Endpoint;
+use crate::{endpoint::Endpoint, log};
 
 impl World {
     /// Gives the application an endpoint.
@@ -53,6 +53,49 @@ async fn an_endpoint_gets_it_signed_and_answers_by_its_reply(db: PgPool) {
         .hook(Method::POST, &received, "", more)
         .await
         .expect(200);
+}
+
+/// Over the gateway the session's intents count, for an endpoint what the application may have.
+#[sqlx::test(migrations = "../migrations")]
+async fn without_the_intent_a_target_is_whole_and_what_it_answers_is_not(db: PgPool) {
+    let world = World::new(db).await;
+    let quote = world.command(json!({ "name": "Quote", "type": 3 })).await;
+    let path = format!("/channels/{}/messages", world.guild.general);
+    let post = async |body: Value| world.app.post(&world.alice, &path, body).await.expect(200);
+    let question = post(json!({ "content": "why?" })).await;
+    let answered = json!({ "message_id": question["id"] });
+    let reply = post(json!({ "content": "because", "message_reference": answered })).await;
+    let texts = |interaction: &Value| {
+        let target = &interaction["data"]["resolved"]["messages"][text(&reply["id"])];
+        [target, &target["referenced_message"]].map(|message| message["content"].clone())
+    };
+    let data = json!({ "id": quote["id"], "type": 3, "target_id": reply["id"] });
+    let body = world.body(2, data);
+    let sent = world.act(body.clone()).await;
+    assert_eq!(texts(&sent), ["because", "why?"]);
+    let events = log::envelopes(&world.app.db, world.guild.id).await;
+    let alt = events.last().unwrap().alt.as_ref().unwrap();
+    assert!(alt.full_for.is_empty() && alt.parts.is_empty());
+    let blank: Value = serde_json::from_slice(&alt.body).unwrap();
+    assert_eq!(texts(&blank), ["because", ""]);
+    // Others have nothing to hide.
+    world.call().await;
+    let events = log::envelopes(&world.app.db, world.guild.id).await;
+    assert_eq!(events.last().unwrap().alt, None);
+
+    let endpoint = world.endpoint().await;
+    for (flags, seen) in [(1_i64 << 19, "why?"), (0, "")] {
+        sqlx::query("update application set flags = $2 where application_id = $1")
+            .bind(world.bot.id.to_db())
+            .bind(flags)
+            .execute(&world.app.db)
+            .await
+            .unwrap();
+        world.post(body.clone()).await.expect(204);
+        world.settled().await;
+        let received = endpoint.received().pop().unwrap();
+        assert_eq!(texts(&received), ["because", seen]);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

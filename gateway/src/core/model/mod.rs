@@ -322,9 +322,10 @@ impl World {
         self.node.inbox.extend(self.node.late.take());
         // Shows every gap.
         self.node.publish(Kind::Seen, 0, Way::Straight);
-        for _ in 0..20 {
+        for _ in 0..40 {
             self.connect(usize::MAX);
             self.room(usize::MAX);
+            self.core.tick();
             self.node.answer();
             self.deliver();
             self.room(usize::MAX);

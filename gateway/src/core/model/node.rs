@@ -16,6 +16,9 @@ use crate::{
     telemetry::Resumed,
 };
 
+/// Events in one answer, if there are more; of many it is half.
+const PORTION_MIN: usize = 3;
+
 /// The log of the guild, and the way of its events to the core.
 pub(super) struct Node {
     pub(super) log: Vec<(Kind, Arc<Envelope>)>,
@@ -332,7 +335,10 @@ impl Node {
         let mut view = ViewChange::default();
         if of_guild {
             let from = from.map_or(self.log.len(), |from| from.seq as usize);
-            replay.extend(self.log[from..].iter().map(|(_, event)| event.clone()));
+            let lacking = &self.log[from..];
+            // One answer may not hold all of them.
+            let portion = lacking.len().min(PORTION_MIN.max(lacking.len() / 2));
+            replay.extend(lacking[..portion].iter().map(|(_, event)| event.clone()));
             view.channels = vec![(seen_channel(), Some(0)), (hidden_channel(), Some(1))];
             view.users = vec![(user(), (!self.deleted).then(|| self.classes()))];
         }

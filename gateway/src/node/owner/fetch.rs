@@ -20,6 +20,7 @@ use super::{
     guild::GuildState,
     let_go,
     realm::{EdgeId, Realm},
+    replay,
 };
 use crate::{
     broken::{self, Broken},
@@ -31,8 +32,11 @@ use crate::{
 const HEADS_MAX: usize = 1000;
 /// Events read in one query.
 const EVENTS_MAX: u32 = 1000;
-/// Events replayed to one subscription; one that is further behind starts from a snapshot.
-const REPLAY_MAX: usize = 10_000;
+/// Events of a replay read in its first query, and at most in one: they may be large.
+const REPLAY_EVENTS_FIRST: u32 = 32;
+const REPLAY_EVENTS_MAX: u32 = 256;
+/// Events that a subscription may be behind; one that is further behind starts from a snapshot.
+const REPLAY_MAX: u64 = 10_000;
 /// Pause after a read that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 /// Reads of a gap that find nothing before it counts as unfillable. A published event is
@@ -283,21 +287,31 @@ impl Owner {
         }
     }
 
-    /// Answers a subscription that starts before what the realm keeps in memory.
+    /// Answers a subscription that starts before what the realm keeps in memory, or a lot before
+    /// its end: as far as one answer takes.
     pub(super) async fn replay(self: Rc<Self>, id: Id<RealmMarker>, ticket: u64) {
-        let mut got: Vec<Arc<Envelope>> = Vec::new();
+        let Some(edge) = self.edge_of(id, ticket) else {
+            return;
+        };
+        let turns = self.replays.borrow().get(&edge).cloned();
+        let _turn = match &turns {
+            Some(turns) => turns.acquire().await,
+            None => return,
+        };
+        let (mut got, mut events_max) = (Vec::new(), REPLAY_EVENTS_FIRST);
         loop {
-            self.room_for(id, ticket).await;
+            self.room(edge).await;
             let Some(after) = self.replayed(id, ticket, &mut got) else {
                 return;
             };
-            match self.stored.since(id, after, EVENTS_MAX).await {
+            match self.stored.since(id, after, events_max).await {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
                     if first.is_none_or(|first| first.seq != after.seq + 1) {
                         return self.end_replay(id, ticket, None);
                     }
                     got.extend(events.into_iter().map(Arc::new));
+                    events_max = (events_max * 2).min(REPLAY_EVENTS_MAX);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "replay not read");
@@ -347,10 +361,12 @@ impl Owner {
                 return None;
             };
             let (at, have) = (realm.position(), from.seq + got.len() as u64);
-            if at.era != from.era || got.len() > REPLAY_MAX {
+            if at.era != from.era || at.seq.saturating_sub(from.seq) > REPLAY_MAX {
                 false
             } else if have >= at.seq {
                 got.truncate((at.seq - from.seq) as usize);
+                true
+            } else if replay::bytes(got) >= replay::BYTES_MAX {
                 true
             } else if let Some(rest) = realm.recent_after(have) {
                 got.extend(rest);
@@ -366,18 +382,12 @@ impl Owner {
         None
     }
 
-    /// Waits until the answer to a subscription, which may be large, has room on its link.
-    async fn room_for(&self, id: Id<RealmMarker>, ticket: u64) {
-        let edge = {
-            let state = self.state.borrow();
-            let waiting = state.realms.get(&id).map(|entry| entry.waiting.iter());
-            let mut waiting = waiting.into_iter().flatten();
-            let one = waiting.find(|one| one.ticket == ticket);
-            one.filter(|one| one.is_large()).map(|one| one.edge)
-        };
-        if let Some(edge) = edge {
-            self.room(edge).await;
-        }
+    /// The edge whose subscription this is, if it still waits.
+    fn edge_of(&self, id: Id<RealmMarker>, ticket: u64) -> Option<EdgeId> {
+        let state = self.state.borrow();
+        let mut waiting = state.realms.get(&id)?.waiting.iter();
+        let one = waiting.find(|one| one.ticket == ticket);
+        one.map(|one| one.edge)
     }
 
     fn end_replay(&self, id: Id<RealmMarker>, ticket: u64, replay: Option<Vec<Arc<Envelope>>>) {

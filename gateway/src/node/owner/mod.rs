@@ -22,6 +22,7 @@ mod presence;
 mod realm;
 #[cfg(test)]
 mod realm_tests;
+mod replay;
 mod snapshot;
 mod sorted;
 mod threads;
@@ -82,6 +83,9 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 /// Guild snapshots read at once; further ones wait for their turn.
 const GUILD_READS_MAX: usize = 8;
+/// Replays for one edge read at once; further ones wait for their turn, and none for that of another
+/// edge, whose link may be slow.
+const REPLAYS_MAX: usize = 16;
 /// Bytes of snapshots in one answer, and made before others on this thread have their turn: the one
 /// that exceeds them is the last.
 const SNAPSHOT_BYTES: usize = 1024 * 1024;
@@ -129,6 +133,8 @@ pub(crate) struct Owner {
     peers: RefCell<HashMap<EdgeId, Peer, FxBuildHasher>>,
     /// The nodes that edges belong to, for operators.
     names: RefCell<HashMap<EdgeId, String, FxBuildHasher>>,
+    /// Turns to read replays, by edges.
+    replays: RefCell<HashMap<EdgeId, Rc<Semaphore>, FxBuildHasher>>,
     questions: RefCell<asks::Questions>,
     state: RefCell<State>,
     loads: Loads,
@@ -179,7 +185,7 @@ struct Waiting {
 enum Wait {
     /// For the realm to be read.
     Reading,
-    /// For old events from Postgres.
+    /// For old events from Postgres, or for room on the link for many.
     Replay,
     /// For events that the edge or the database has seen and this node has not.
     Behind,
@@ -215,6 +221,7 @@ impl Owner {
             guild_reads: Semaphore::new(GUILD_READS_MAX),
             peers: RefCell::default(),
             names: RefCell::default(),
+            replays: RefCell::default(),
             questions: RefCell::default(),
             state: RefCell::default(),
             loads: Loads::new(shards),
@@ -228,6 +235,8 @@ impl Owner {
         let edge = self.state.borrow_mut().number();
         self.peers.borrow_mut().insert(edge, peer);
         self.names.borrow_mut().insert(edge, node);
+        let replays = Rc::new(Semaphore::new(REPLAYS_MAX));
+        self.replays.borrow_mut().insert(edge, replays);
         edge
     }
 
@@ -238,6 +247,7 @@ impl Owner {
             outbox.broken.cancel();
         }
         self.names.borrow_mut().remove(&edge);
+        self.replays.borrow_mut().remove(&edge);
         let now = clock::now();
         let mut state = self.state.borrow_mut();
         let State {
@@ -736,6 +746,7 @@ impl Entry {
                 }
                 Some(from) => {
                     let replay = realm.recent_after(from.seq);
+                    let replay = replay.filter(|all| replay::bytes(all) <= replay::AT_ONCE_BYTES);
                     if replay.is_none() {
                         waiting.wait = Wait::Replay;
                         todo.replays.push(waiting.ticket);
@@ -770,8 +781,8 @@ impl Waiting {
         users.any(|user| !user.snapshots.is_empty())
     }
 
-    /// Subscribes and makes the answer: the realm's next event is the first after it. `room`: bytes
-    /// of snapshots.
+    /// Subscribes and makes the answer: the realm's next event is the first after it. Of a replay it
+    /// may be that only the first part fits. `room`: bytes of snapshots.
     fn finish(
         self,
         realm: &mut Realm,
@@ -784,12 +795,13 @@ impl Waiting {
         let view = realm.subscribe(self.edge, users);
         realm.show(clock::now(), self.edge, &mut sub);
         let (snapshots, left) = realm.portion(&sub.users, room);
+        let replay = replay.iter().map(|event| realm.resolve(event));
         let ok = SubOk {
             id: sub.id,
             realm: sub.realm,
             position: realm.position(),
             view,
-            replay: replay.iter().map(|event| realm.resolve(event)).collect(),
+            replay: replay::first_of(replay, replay::BYTES_MAX),
             lost,
             snapshots,
             left,

@@ -28,7 +28,7 @@ use crate::{
 
 /// What the frames mean: raised by every change that another version would not understand. Gateways
 /// of different versions have no links; each serves its clients itself then.
-pub(crate) const VERSION: u16 = 5;
+pub(crate) const VERSION: u16 = 6;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.
@@ -63,6 +63,7 @@ pub(crate) struct SubOk {
     pub(crate) position: Position,
     /// All channels, and the users of the [`Sub`] (of the edge, if `id` is 0).
     pub(crate) view: ViewChange,
+    /// Perhaps only the first of what is lacking: the rest is to be asked for again.
     pub(crate) replay: Vec<Arc<Envelope>>,
     pub(crate) lost: bool,
     pub(crate) snapshots: Vec<(SessionKey, Bytes)>,

@@ -8,7 +8,7 @@ use std::{cell::RefCell, rc::Rc, sync::LazyLock, time::Duration};
 
 use guildhall_redis::Connection;
 use guildhall_shared::keys;
-use redis::{ErrorKind, RedisResult, Script, ServerErrorKind, streams::StreamRangeReply};
+use redis::{RedisResult, Script, streams::StreamRangeReply};
 use rustc_hash::FxHashMap;
 use tokio::time::{sleep, timeout};
 
@@ -19,6 +19,7 @@ use super::{
 use crate::{
     broken::{self, Broken},
     bus::{CoreHandle, CoreId, ToCore},
+    node::redis::invoke_all,
     session::SessionId,
 };
 
@@ -270,13 +271,7 @@ impl Holders {
         for &(session, holder) in here {
             pipeline.invoke_script(&keep(&RENEW, session, holder, holder));
         }
-        // Of several servers one may be away, or have forgotten the script.
-        pipeline.ignore_errors();
-        let mut ours: Vec<RedisResult<bool>> = pipeline.query_async(&mut commands).await?;
-        if ours.iter().any(is_script_lacking) {
-            RENEW.load_async(&mut commands).await?;
-            ours = pipeline.query_async(&mut commands).await?;
-        }
+        let ours = invoke_all::<bool>(&mut commands, &RENEW, &mut pipeline).await?;
         for (&(session, holder), ours) in here.iter().zip(ours) {
             // It may have been resumed since.
             let as_it_was = self.here.borrow().get(&session) == Some(&holder);
@@ -345,11 +340,6 @@ impl Holders {
             tracing::warn!("a core is too busy to end a session that is elsewhere");
         }
     }
-}
-
-fn is_script_lacking<T>(answer: &RedisResult<T>) -> bool {
-    let lacking = ErrorKind::Server(ServerErrorKind::NoScript);
-    answer.as_ref().is_err_and(|error| error.kind() == lacking)
 }
 
 fn keep(

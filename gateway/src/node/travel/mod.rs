@@ -5,8 +5,10 @@
 //! one that does not answer the delivery log is read: it says how far the session was at the
 //! client's `s`, and whatever followed is read again from there. Two nodes that bring one
 //! session at once are told apart by its generation, which only rises (I13): one of them gets
-//! it, the other's client is told op 9.
+//! it, and the other looks for it there if its client is still waiting. A client that gave up and
+//! came again to one node has its session by the last of its attempts.
 
+mod attempts;
 pub(crate) mod claims;
 pub(crate) mod holders;
 mod lives;
@@ -26,6 +28,7 @@ use rustc_hash::FxHashMap;
 use tokio::{sync::Mutex, time::sleep};
 
 use self::{
+    attempts::Attempts,
     claims::Claims,
     holders::{Holder, Holders, Stay},
     log::DeliveryLog,
@@ -67,6 +70,7 @@ pub(crate) struct Parts {
 /// See the module.
 pub(crate) struct Finder {
     parts: Parts,
+    attempts: Attempts,
     /// What was read of other cores' logs.
     histories: RefCell<Histories>,
 }
@@ -92,10 +96,20 @@ pub(crate) enum Own {
     Unsure,
 }
 
+/// Why a session was not brought to the core whose client resumes it.
+pub(crate) enum NotFound {
+    Because(NotResumed),
+    /// That depends on whether the token is anybody's.
+    PerhapsToken,
+    /// Somebody else took it meanwhile, or Redis has lost who has it.
+    Overtaken,
+}
+
 impl Finder {
     pub(crate) fn new(parts: Parts) -> Rc<Self> {
         Rc::new(Self {
             parts,
+            attempts: Attempts::default(),
             histories: RefCell::default(),
         })
     }
@@ -132,33 +146,50 @@ impl Finder {
         Own::Unsure
     }
 
-    /// The session that a client of a core of ours resumes.
-    ///
-    /// Errors: why there is none; `None`: that depends on whether the token is anybody's.
-    pub(crate) async fn find(
+    /// Brings the session that a client of a core of ours resumes to that core.
+    pub(crate) async fn resume(
         &self,
         core: CoreId,
+        connection: SessionKey,
         resume: &Resume,
-    ) -> Result<(Box<Travelling>, Resumed), Option<NotResumed>> {
-        let session = SessionId::parse(&resume.session_id).ok_or(None)?;
-        let holders = &self.parts.holders;
-        let (holder, life) = holders.of(session).await.map_err(|error| {
-            tracing::debug!(%error, "who has a session is not known");
-            None
-        })?;
+    ) -> Result<(), NotFound> {
+        let session = SessionId::parse(&resume.session_id).ok_or(NotFound::PerhapsToken)?;
         let claim = Claim {
             number: 0,
             session,
             token: resume.token.hash(),
             s: resume.seq,
         };
+        // One that is on its way here is known to nobody before it has arrived.
+        let attempt = self.attempts.of(session, claim.token);
+        let Some(_turn) = attempt.turn().await else {
+            return Err(NotFound::Because(NotResumed::Gone));
+        };
+        let found = self.find(core, &claim).await?;
+        self.bring(core, connection, found).await;
+        Ok(())
+    }
+
+    async fn find(
+        &self,
+        core: CoreId,
+        claim: &Claim,
+    ) -> Result<(Box<Travelling>, Resumed), NotFound> {
+        let (session, holders) = (claim.session, &self.parts.holders);
+        let (holder, life) = holders.of(session).await.map_err(|error| {
+            tracing::debug!(%error, "who has a session is not known");
+            NotFound::PerhapsToken
+        })?;
         let found = match self.claim((holder, &life), claim.clone()).await {
             Some(Claimed::Session(session)) => (session, Resumed::Moved),
-            Some(Claimed::InvalidSeq) => return Err(Some(NotResumed::InvalidSeq)),
-            Some(Claimed::Unknown | Claimed::OtherToken | Claimed::Gone) => return Err(None),
-            None if holder.boot == self.parts.boot => return Err(None),
+            Some(Claimed::InvalidSeq) => return Err(NotFound::Because(NotResumed::InvalidSeq)),
+            Some(Claimed::Unknown | Claimed::OtherToken | Claimed::Gone) => {
+                return Err(NotFound::PerhapsToken);
+            }
+            None if holder.boot == self.parts.boot => return Err(NotFound::PerhapsToken),
             None => {
-                let session = self.recover(holder, &claim).await.ok_or(None)?;
+                let session = self.recover(holder, claim).await;
+                let session = session.ok_or(NotFound::PerhapsToken)?;
                 (session, Resumed::Recovered)
             }
         };
@@ -169,11 +200,11 @@ impl Finder {
         };
         match taken {
             Ok(true) => Ok(found),
-            Ok(false) => Err(None),
+            Ok(false) => Err(NotFound::Overtaken),
             Err(error) => {
                 tracing::warn!(%error, "a session is not taken over");
                 holders.gone(session);
-                Err(None)
+                Err(NotFound::PerhapsToken)
             }
         }
     }
@@ -188,7 +219,7 @@ impl Finder {
     }
 
     /// Gives a session to a core of ours, for a client that waits there.
-    pub(crate) async fn bring(
+    async fn bring(
         &self,
         core: CoreId,
         connection: SessionKey,

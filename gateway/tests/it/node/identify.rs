@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use guildhall_gateway::bus::{self, IdentifyRequest, Refused};
-use guildhall_shared::gateway::CloseCode;
+use guildhall_shared::gateway::{CloseCode, session_starts::PERSON_SESSIONS_MAX};
 
 use super::{feed::NOBODY, *};
 
@@ -165,6 +165,24 @@ async fn a_person_who_identifies_too_soon_is_let_in_at_their_next_turn(db: PgPoo
     }
 }
 
+/// READY of people takes a lot: whoever comes before their turn is told so without it.
+#[sqlx::test(migrations = "../migrations")]
+async fn of_a_person_whose_turn_it_is_not_no_more_than_the_token_is_read(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start_limited(&world, "a", &world.redis_url);
+    let token = world.make_token(world.owner, 7).await;
+    let mut held = world.db.begin().await.unwrap();
+    sqlx::query("lock table read_state in access exclusive mode")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    node.identify(&token).await;
+    node.identify(&token).await;
+    assert_eq!(let_in(&node).await, None);
+    held.rollback().await.unwrap();
+    assert_eq!(let_in(&node).await, Some(world.owner));
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_person_identifies_at_one_of_all_gateways_at_a_time(db: PgPool) {
     let world = World::new(db).await;
@@ -178,6 +196,34 @@ async fn a_person_identifies_at_one_of_all_gateways_at_a_time(db: PgPool) {
     for one in [Some(world.owner), None] {
         assert!(told.contains(&one), "{told:?}");
     }
+}
+
+/// Whatever the gateways' own clocks say.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_persons_sessions_count_until_their_time_by_the_clock_of_redis(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let token = world.make_token(world.owner, 7).await;
+    let (key, mut redis) = (keys::sessions_of(world.owner), world.redis.clone());
+    let (now_s, _): (u64, u64) = redis::cmd("TIME").query_async(&mut redis).await.unwrap();
+    let mut pipeline = redis::pipe();
+    for seat in 0..PERSON_SESSIONS_MAX {
+        let until_s = if seat == 0 { now_s } else { now_s + 600 };
+        let command = pipeline.cmd("ZADD").arg(&key);
+        command.arg(until_s * 1000).arg(seat).ignore();
+    }
+    let () = pipeline.query_async(&mut redis).await.unwrap();
+    node.identify(&token).await;
+    assert!(node.identified().await.unwrap().seat.is_some());
+    node.identify(&token).await;
+    let refused = node.identified().await.map(|identity| identity.seat);
+    assert_eq!(refused, Err(Refused::Close(CloseCode::TooManySessions)));
+    let lasts: i64 = redis::cmd("PTTL")
+        .arg(&key)
+        .query_async(&mut redis)
+        .await
+        .unwrap();
+    assert!(lasts > 0, "it would stay for ever");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -30,6 +30,47 @@ async fn a_core_that_fell_behind_gets_what_it_lacks(db: PgPool) {
     }
 }
 
+/// From memory and from Postgres: what is lacking comes in portions that a link takes.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_core_that_lacks_large_events_gets_them_in_portions(db: PgPool) {
+    const EVENTS: u64 = 12;
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let large = json!({"pad": "x".repeat(400 * 1024)});
+    let store = async || {
+        let vis = Visibility::channel(world.open, Intents::GUILD_MESSAGES);
+        world.store(EventKind::MessageCreate, vis, &large).await
+    };
+    for _ in 0..EVENTS / 2 {
+        store().await;
+    }
+    node.subscribe(world.subscription(&[world.owner], None))
+        .await;
+    node.subscribed().await;
+    for _ in 0..EVENTS / 2 {
+        world.publish(&store().await).await;
+        node.event().await;
+    }
+    for from in [0, EVENTS / 2] {
+        let mut at = from;
+        while at < EVENTS {
+            let position = Position { era: 1, seq: at };
+            node.subscribe(world.subscription(&[world.owner], Some(position)))
+                .await;
+            let subscribed = node.subscribed().await;
+            assert!(!subscribed.lost);
+            assert_eq!(subscribed.position.seq, EVENTS);
+            let bytes = subscribed.replay.iter().map(|event| event.body.len());
+            assert!(bytes.sum::<usize>() < 1536 * 1024);
+            assert!(!subscribed.replay.is_empty());
+            for event in &subscribed.replay {
+                at += 1;
+                assert_eq!(seq(event), at);
+            }
+        }
+    }
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn a_revocation_comes_before_its_event(db: PgPool) {
     let world = World::new(db).await;
