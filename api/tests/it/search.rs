@@ -301,6 +301,46 @@ async fn words_are_found_by_their_index_after_any_number_of_searches(
     app.db.close().await;
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn relevance_orders_the_newest_matches_that_are_counted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    fill(&app, &alice, hall).await;
+    // The first ones of the guild and of the channel, and a late one.
+    for (number, words) in [
+        (1i64, "common common common"),
+        (8001, "common common common"),
+        (59_001, "common common"),
+    ] {
+        sqlx::query(
+            "update message_search set words = to_tsvector('simple', $2)
+             where author_id = $3 and message_id = $1 << 22",
+        )
+        .bind(number)
+        .bind(words)
+        .bind(alice.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    }
+    let query = "messages/search?content=common&sort_by=relevance&limit=2";
+    for place in [
+        format!("/guilds/{}", hall.id),
+        format!("/channels/{}", hall.general),
+    ] {
+        let found = app.get(&alice, &format!("{place}/{query}")).await;
+        let found = found.expect(200);
+        assert_eq!(found["total_results"], 10_000, "{place}");
+        assert_eq!(contents(&found)[0], "59001", "{place}");
+        let last = if place.starts_with("/guilds") {
+            "60000"
+        } else {
+            "59999"
+        };
+        assert_eq!(contents(&found)[1], last, "{place}");
+    }
+}
+
 /// Every search reads what waits, once for each of its words.
 #[sqlx::test(migrations = "../migrations")]
 async fn little_waits_to_get_into_the_index_of_words(db: PgPool) {

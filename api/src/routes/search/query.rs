@@ -61,7 +61,7 @@ pub(super) struct SearchParams {
     pinned: Option<bool>,
     channel_id: Option<Vec<Id<Channel>>>,
     include_nsfw: Option<bool>,
-    /// `timestamp` or `relevance`.
+    /// `timestamp` or `relevance`, which puts the newest 10,000 matches in its order.
     sort_by: Option<String>,
     /// `desc` or `asc`.
     sort_order: Option<String>,
@@ -326,7 +326,8 @@ impl Search {
 
     /// By one statement. Of one channel the newest, or oldest, matches are found along its index:
     /// so place and order are part of the text. Counting walks past every page, and a page is cut
-    /// out of what was counted: a late one costs what the first one does.
+    /// out of what was counted: a late one costs what the first one does. By relevance what was
+    /// counted, the newest matches, is put in order.
     async fn counted(
         &self,
         db: &mut PgConnection,
@@ -334,7 +335,7 @@ impl Search {
         total_max: i64,
     ) -> Result<Hits> {
         macro_rules! counted {
-            ($place:literal, $order:literal) => {
+            ($place:literal, $order:literal, $rank:literal) => {
                 matching!(
                     self,
                     Hits,
@@ -345,16 +346,24 @@ impl Search {
          [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "messages!",
        count(*) as "total!"
 from (
-  select s.channel_id, s.message_id
-  from message_search s
-  where s.channel_id = "#,
+  select counted.channel_id, counted.message_id
+  from (
+    select s.channel_id, s.message_id, s.words
+    from message_search s
+    where s.channel_id = "#,
                         $place
                     ],
                     [
-                        "  order by ",
+                        "    order by s.message_id ",
                         $order,
                         "
-  limit $21
+    limit $21
+  ) counted
+  order by ",
+                        $rank,
+                        "counted.message_id ",
+                        $order,
+                        "
 ) hit"
                     ],
                     channels,
@@ -370,16 +379,18 @@ from (
         Ok(match (channels.len(), by_relevance, self.ascending) {
             (1, true, _) => counted!(
                 "($1::bigint[])[1]",
-                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+                "desc",
+                "ts_rank(counted.words, plainto_tsquery('simple', $2)) desc, "
             ),
-            (1, false, true) => counted!("($1::bigint[])[1]", "s.message_id"),
-            (1, false, false) => counted!("($1::bigint[])[1]", "s.message_id desc"),
+            (1, false, true) => counted!("($1::bigint[])[1]", "asc", ""),
+            (1, false, false) => counted!("($1::bigint[])[1]", "desc", ""),
             (_, true, _) => counted!(
                 "any($1::bigint[])",
-                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+                "desc",
+                "ts_rank(counted.words, plainto_tsquery('simple', $2)) desc, "
             ),
-            (_, false, true) => counted!("any($1::bigint[])", "s.message_id"),
-            (_, false, false) => counted!("any($1::bigint[])", "s.message_id desc"),
+            (_, false, true) => counted!("any($1::bigint[])", "asc", ""),
+            (_, false, false) => counted!("any($1::bigint[])", "desc", ""),
         })
     }
 
