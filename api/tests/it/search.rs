@@ -7,7 +7,7 @@ use sqlx::{
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser, hall, two_connections},
+    harness::{TestApp, TestGuild, TestUser, hall, rows_read, two_connections},
 };
 
 /// What `has` of a message with a poll is.
@@ -205,27 +205,6 @@ async fn fill(app: &TestApp, alice: &TestUser, hall: TestGuild) {
         .unwrap();
 }
 
-/// Rows of the index that were looked at until now; of a pool of two connections.
-async fn rows_read(app: &TestApp) -> i64 {
-    let mut one = app.db.acquire().await.unwrap();
-    let mut other = app.db.acquire().await.unwrap();
-    for connection in [&mut one, &mut other] {
-        // Otherwise each tells when a second has passed.
-        sqlx::query("select pg_stat_force_next_flush()")
-            .execute(&mut **connection)
-            .await
-            .unwrap();
-    }
-    sqlx::query_scalar(
-        "select seq_tup_read + (select sum(idx_tup_read)::bigint from pg_stat_user_indexes i
-                                where i.relid = t.relid)
-         from pg_stat_user_tables t where relname = 'message_search'",
-    )
-    .fetch_one(&mut *one)
-    .await
-    .unwrap()
-}
-
 #[sqlx::test(migrations = "../migrations")]
 async fn a_search_of_several_channels_ends_with_what_it_counts(
     options: PgPoolOptions,
@@ -235,9 +214,9 @@ async fn a_search_of_several_channels_ends_with_what_it_counts(
     let (alice, _, hall) = hall(&app).await;
     fill(&app, &alice, hall).await;
     let search = format!("/guilds/{}/messages/search?limit=5", hall.id);
-    let before = rows_read(&app).await;
+    let before = rows_read(&app, "message_search").await;
     let found = app.get(&alice, &search).await.expect(200);
-    let read = rows_read(&app).await - before;
+    let read = rows_read(&app, "message_search").await - before;
     assert_eq!(found["total_results"], 10_000);
     assert!(read < 30_000, "{read} of 60,000");
 
@@ -292,10 +271,10 @@ async fn words_are_found_by_their_index_after_any_number_of_searches(
     for _ in 0..14 {
         app.get(&alice, &search).await.expect(200);
     }
-    let before = rows_read(&app).await;
+    let before = rows_read(&app, "message_search").await;
     let search = format!("{search}&content=rare");
     let found = app.get(&alice, &search).await.expect(200);
-    let read = rows_read(&app).await - before;
+    let read = rows_read(&app, "message_search").await - before;
     assert_eq!(found["total_results"], 0);
     assert!(read < 100, "{read}");
     app.db.close().await;
