@@ -61,6 +61,7 @@ async fn one_of_many_members_is_found(options: PgPoolOptions, connect: PgConnect
             "insert into thread_member (thread_id, user_id, guild_id)
              select t.thread_id, n, $1 from thread t, generate_series(1, $3) n
              where t.parent_id = $2",
+            "insert into ban (guild_id, user_id) select $1, n from generate_series(1, $3) n",
         ],
     )
     .await;
@@ -70,6 +71,21 @@ async fn one_of_many_members_is_found(options: PgPoolOptions, connect: PgConnect
     let member = format!("/channels/{thread}/thread-members/7");
     let member = by_index(&app, "thread_member", app.get(&alice, &member)).await;
     assert_eq!(member["user_id"], "7");
+    let guild = format!("/guilds/{}", hall.id);
+    for (list, table) in [("bans", "ban"), ("members", "account")] {
+        let search = format!("{guild}/{list}/search?limit=5&query=");
+        let one = format!("{search}Crowd-2999");
+        let found = by_index(&app, table, app.get(&alice, &one)).await;
+        assert_eq!(found.as_array().unwrap().len(), 1);
+        assert_eq!(found[0]["user"]["id"], "2999");
+        // Of these there are too many to be listed.
+        let some = app.get(&alice, &format!("{search}crowd")).await.expect(200);
+        assert_eq!(some.as_array().unwrap().len(), 5);
+    }
+    let chosen = format!("{guild}/bans/search?query=crowd-29&user_ids=7,2999,2998");
+    let found = by_index(&app, "ban", app.get(&alice, &chosen)).await;
+    let ids = [&found[0]["user"]["id"], &found[1]["user"]["id"]];
+    assert_eq!(ids, ["2998", "2999"]);
     app.db.close().await;
 }
 
