@@ -3,6 +3,8 @@
 //!
 //! Never checks who may change one: the routes do.
 
+use std::collections::BTreeSet;
+
 use guildhall_shared::{
     Id,
     envelope::{Envelope, Visibility},
@@ -21,6 +23,9 @@ use crate::{
     routes::{auth::DELETED_USER, dms, members, relationships},
     tickets,
 };
+
+/// Of a commoner name nobody is listed, see [`named`].
+const NAMED_MAX: i64 = 1000;
 
 /// Whether an account may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +57,34 @@ pub(crate) async fn state(db: &mut PgConnection, user: Id<marker::User>) -> Resu
         .fetch_optional(db)
         .await?;
     Ok(state.map(State::from_db))
+}
+
+/// Accounts whose username or display name begins so, in any case; `None`: they are too many to be
+/// gone through.
+pub(crate) async fn named(db: &mut PgConnection, beginning: &str) -> Result<Option<BTreeSet<i64>>> {
+    // Each name by its index; the end of the range is the greatest text with the beginning.
+    let found = sqlx::query!(
+        r#"select array(
+                    select user_id from account
+                    where lower(username) collate "C" >= lower($1::text) collate "C"
+                      and lower(username) collate "C" <= (lower($1) || chr(1114111)) collate "C"
+                    limit $2) as "by_username!",
+                  array(
+                    select user_id from account
+                    where global_name is not null
+                      and lower(global_name) collate "C" >= lower($1) collate "C"
+                      and lower(global_name) collate "C" <= (lower($1) || chr(1114111)) collate "C"
+                    limit $2) as "by_global_name!""#,
+        beginning,
+        NAMED_MAX,
+    )
+    .fetch_one(db)
+    .await?;
+    let lists = [found.by_username, found.by_global_name];
+    if lists.iter().any(|ids| ids.len() as i64 == NAMED_MAX) {
+        return Ok(None);
+    }
+    Ok(Some(lists.into_iter().flatten().collect()))
 }
 
 /// Wakes an account its owner had disabled.

@@ -135,29 +135,40 @@ pub async fn members(
         Whose::Everybodys => None,
         Whose::Own(user) => Some(user.to_db()),
     };
-    let rows = sqlx::query!(
-        r#"select thread_id, user_id, joined_at, flags, muted, mute_config as "mute_config: Value"
-           from thread_member
-           where thread_id = any($1) and ($2::bigint is null or user_id = $2)
-           order by thread_id, user_id"#,
-        &ids_to_db(threads),
-        own,
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| ThreadMember {
-            id: Some(Id::from_db(row.thread_id)),
-            user_id: Some(Id::from_db(row.user_id)),
-            join_timestamp: Timestamp(row.joined_at),
-            flags: row.flags as u64,
-            // Nobody else's business.
-            muted: own.map(|_| row.muted),
-            mute_config: own.map(|_| row.mute_config),
-            member: None,
-        })
-        .collect())
+    // A plan that is kept for all values has no use for the index if the user may be anybody.
+    macro_rules! select {
+        ($place:literal) => {
+            sqlx::query!(
+                r#"select thread_id, user_id, joined_at, flags, muted,
+                          mute_config as "mute_config: Value"
+                   from thread_member
+                   where "#
+                    + $place
+                    + " and ($2::bigint is null or user_id = $2)
+                   order by thread_id, user_id",
+                &ids_to_db(threads),
+                own,
+            )
+            .fetch_all(db)
+            .await?
+            .into_iter()
+            .map(|row| ThreadMember {
+                id: Some(Id::from_db(row.thread_id)),
+                user_id: Some(Id::from_db(row.user_id)),
+                join_timestamp: Timestamp(row.joined_at),
+                flags: row.flags as u64,
+                // Nobody else's business.
+                muted: own.map(|_| row.muted),
+                mute_config: own.map(|_| row.mute_config),
+                member: None,
+            })
+            .collect()
+        };
+    }
+    Ok(match own {
+        Some(_) => select!("thread_id = any($1) and user_id = $2"),
+        None => select!("thread_id = any($1)"),
+    })
 }
 
 /// Gives each thread the membership that is about it.

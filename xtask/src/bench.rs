@@ -110,6 +110,7 @@ fn on_cluster(
         },
         settings: settings(),
         logs: logs.clone(),
+        media: logs.join("media"),
         run: None,
     };
     let ports = Ports::choose(plan.gateways)?;

@@ -25,7 +25,7 @@ enum Command {
     /// `DATABASE_URL` and `REDIS_URL` are used if set; otherwise private servers are
     /// started, with their data in `.guildhall/`. Ctrl-C stops everything.
     Up {
-        /// Throw away the private database and the demo guild first.
+        /// Throw away the private database, the demo guild and uploaded files first.
         #[arg(long)]
         fresh: bool,
         /// Build and run optimised binaries.

@@ -28,6 +28,8 @@ pub(crate) struct Plan {
     /// Further settings for every process, such as `RATE_LIMITS=off`.
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) logs: PathBuf,
+    /// Where the API keeps uploaded files.
+    pub(crate) media: PathBuf,
     /// For pid files; `None`: leave none.
     pub(crate) run: Option<PathBuf>,
 }
@@ -239,10 +241,7 @@ impl Plan {
             ("API_LISTEN", loopback(ports.api).to_string()),
             ("API_PUBLIC_URL", format!("http://{}", loopback(ports.api))),
             ("GATEWAY_URL", format!("ws://{}", loopback(ports.gateway))),
-            (
-                "MEDIA_DIR",
-                self.logs.with_file_name("media").display().to_string(),
-            ),
+            ("MEDIA_DIR", self.media.display().to_string()),
         ];
         self.launch(name, "guildhall-api", Some(command), settings)
     }

@@ -12,7 +12,7 @@
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,17 +47,13 @@ impl Layout {
             None
         };
         let root = checkout().join(".guildhall");
-        let private = ["logs", "run", "media"].map(|name| root.join(name));
-        for folder in [&root].into_iter().chain(&private) {
-            fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make {}", folder.display()))?;
-        }
+        fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
         // Passing through is all that Postgres' user needs.
         let mode = if account.is_some() { 0o711 } else { 0o700 };
         fs::set_permissions(&root, fs::Permissions::from_mode(mode))
             .with_context(|| format!("cannot protect {}", root.display()))?;
-        for folder in private {
-            let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+        for name in ["logs", "run", "media"] {
+            make_private(&root.join(name))?;
         }
         let lock = lock(&root.join("up.lock"))?;
         let postgres = postgres_folder(&root, account)?;
@@ -80,18 +76,27 @@ impl Layout {
         self.root.join("redis")
     }
 
+    pub(crate) fn media(&self) -> PathBuf {
+        self.root.join("media")
+    }
+
     pub(crate) fn demo(&self) -> PathBuf {
         self.root.join("demo.json")
     }
 
-    /// Forgets the private database and what was in it.
+    /// Forgets the private database, what was in it and the files that were uploaded. Where one of
+    /// the folders is a link, the link goes and what it leads to stays.
     pub(crate) fn empty(&self) -> Result<()> {
-        for folder in [&self.postgres, &self.redis()] {
-            if folder.exists() {
-                fs::remove_dir_all(folder)
-                    .with_context(|| format!("cannot remove {}", folder.display()))?;
+        for folder in [&self.postgres, &self.redis(), &self.media()] {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error)
+                        .with_context(|| format!("cannot remove {}", folder.display()));
+                }
+                _ => {}
             }
         }
+        make_private(&self.media())?;
         for file in [self.demo(), self.root.join("secrets.json")] {
             let _ = fs::remove_file(file);
         }
@@ -146,6 +151,13 @@ impl Layout {
         write_private(&file, &format!("{:#}\n", Value::Object(secrets)))?;
         Ok(secret)
     }
+}
+
+/// Makes or takes a folder that nobody else reads.
+fn make_private(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    Ok(())
 }
 
 fn stem(file: &Path) -> String {
@@ -203,4 +215,50 @@ fn postgres_folder(root: &Path, account: Option<Account>) -> Result<PathBuf> {
         outside.display()
     );
     Ok(outside.join("postgres"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::servers::scratch_folder;
+
+    fn file(path: PathBuf) -> PathBuf {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "x").unwrap();
+        path
+    }
+
+    #[test]
+    fn what_is_emptied_is_below_the_folder_and_uploaded_files_are_among_it() {
+        let scratch = scratch_folder("layout").unwrap();
+        let root = scratch.join(".guildhall");
+        let layout = Layout {
+            postgres: root.join("postgres"),
+            _lock: lock(&file(root.join("up.lock"))).unwrap(),
+            root: root.clone(),
+        };
+        let kept = [file(root.join("logs/api.log")), file(scratch.join("own"))];
+        let linked = file(scratch.join("elsewhere/dump.rdb"));
+        symlink(linked.parent().unwrap(), layout.redis()).unwrap();
+        let gone = [
+            file(root.join("media/avatars/1/2")),
+            file(root.join("postgres/PG_VERSION")),
+            file(layout.demo()),
+            layout.redis(),
+        ];
+        for _ in 0..2 {
+            layout.empty().unwrap();
+            for path in &gone {
+                assert!(!path.exists(), "{}", path.display());
+            }
+            for path in kept.iter().chain([&linked]) {
+                assert!(path.exists(), "{}", path.display());
+            }
+            let media = fs::metadata(layout.media()).unwrap();
+            assert_eq!(media.permissions().mode() & 0o777, 0o700);
+        }
+        fs::remove_dir_all(scratch).unwrap();
+    }
 }

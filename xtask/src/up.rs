@@ -84,7 +84,7 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
             );
         }
         layout.empty()?;
-        println!("  emptied the private database");
+        println!("  emptied the private database and removed uploaded files");
     }
     let profile = if release {
         Profile::Release
@@ -138,6 +138,7 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
         gateways: GATEWAYS,
         settings: Vec::new(),
         logs: layout.logs(),
+        media: layout.media(),
         run: Some(layout.run()),
     };
     let ports = Ports::choose(plan.gateways)?;

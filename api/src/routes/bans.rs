@@ -1,5 +1,7 @@
 //! Bans: who may not be in a guild. Spec: objects.md › Ban; permissions.md › Hierarchy.
 
+use std::collections::BTreeSet;
+
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
@@ -22,6 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{members, messages};
 use crate::{
     access::{self, GuildAccess},
+    account,
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
@@ -200,34 +203,63 @@ async fn ban_search(
     Query(query): Query<SearchBans>,
 ) -> Result<Json<Vec<Ban>>> {
     user.require_human()?;
-    access::guild(&app.db, &user, guild_id, Permissions::BAN_MEMBERS).await?;
-    let ids: Option<Vec<i64>> = query.user_ids.map(|ids| {
+    let mut db = app.db.acquire().await?;
+    access::guild(&mut *db, &user, guild_id, Permissions::BAN_MEMBERS).await?;
+    let given: Option<BTreeSet<i64>> = query.user_ids.map(|ids| {
         ids.split(',')
             .filter_map(|id| id.parse::<Id<User>>().ok())
             .map(Id::to_db)
             .collect()
     });
-    // Names by their indexes: the end of the range is the greatest text with the beginning.
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select b.reason, a.user_id, a.username, a.discriminator, a.global_name, a.avatar,
-                  a.banner, a.accent_color, a.bot, a.public_flags
-           from ban b join account a using (user_id)
-           where b.guild_id = $1 and ($2::bigint[] is null or b.user_id = any($2))
-             and ($3::text is null
-                  or lower(a.username) collate "C" >= lower($3) collate "C"
-                    and lower(a.username) collate "C" <= (lower($3) || chr(1114111)) collate "C"
-                  or a.global_name is not null
-                    and lower(a.global_name) collate "C" >= lower($3) collate "C"
-                    and lower(a.global_name) collate "C" <= (lower($3) || chr(1114111)) collate "C")
-           order by b.user_id limit $4"#,
-        guild_id.to_db(),
-        ids.as_deref(),
-        query.query.as_deref().map(super::clean),
-        query.limit.unwrap_or(10),
-    )
-    .fetch_all(&app.db)
-    .await?;
+    let beginning = query.query.as_deref().map(super::clean);
+    let named = match &beginning {
+        Some(beginning) => account::named(&mut db, beginning).await?,
+        None => None,
+    };
+    let ids: Option<Vec<i64>> = match (given, named) {
+        (Some(given), Some(named)) => Some(given.intersection(&named).copied().collect()),
+        (one, other) => one.or(other).map(|ids| ids.into_iter().collect()),
+    };
+    // Users are looked up one by one: among many bans a plan that is kept for all values looks for
+    // them in all of the guild's. Of a common name some are soon found in these.
+    macro_rules! search {
+        ($bans:literal) => {
+            sqlx::query_as!(
+                Row,
+                r#"select b.reason, a.user_id, a.username, a.discriminator, a.global_name,
+                          a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
+                   from ("#
+                    + $bans
+                    + r#") b join account a using (user_id)
+                   where ($3::text is null
+                      or lower(a.username) collate "C" >= lower($3) collate "C"
+                        and lower(a.username) collate "C"
+                            <= (lower($3) || chr(1114111)) collate "C"
+                      or a.global_name is not null
+                        and lower(a.global_name) collate "C" >= lower($3) collate "C"
+                        and lower(a.global_name) collate "C"
+                            <= (lower($3) || chr(1114111)) collate "C")
+                   order by a.user_id limit $4"#,
+                guild_id.to_db(),
+                ids.as_deref(),
+                beginning,
+                query.limit.unwrap_or(10),
+            )
+            .fetch_all(&mut *db)
+            .await?
+        };
+    }
+    let rows = match ids {
+        Some(_) => search!(
+            "select found.user_id, found.reason
+             from unnest($2::bigint[]) w (user_id) cross join lateral (
+               select user_id, reason from ban
+               where guild_id = $1 and ban.user_id = w.user_id offset 0) found"
+        ),
+        None => {
+            search!("select user_id, reason from ban where guild_id = $1 and $2::bigint[] is null")
+        }
+    };
     Ok(Json(rows.into_iter().map(Ban::from).collect()))
 }
 

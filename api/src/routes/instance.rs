@@ -143,6 +143,8 @@ struct UserLimits {
 #[serde(rename_all = "camelCase")]
 struct GuildLimits {
     max_roles: u32,
+    /// Of each kind, still and animated.
+    max_emojis: u32,
     max_channels: u32,
     max_channels_in_category: u32,
     max_invites: u32,
@@ -153,6 +155,10 @@ struct GuildLimits {
 struct MessageLimits {
     max_characters: u32,
     max_attachments: u32,
+    /// Bytes.
+    max_attachment_size: u64,
+    /// Bytes. Addresses in messages are not looked at: 0.
+    max_embed_download_size: u64,
     max_embeds: u32,
     max_reactions: u32,
     max_bulk_delete: u32,
@@ -190,7 +196,11 @@ struct RateLimitOptions {
     responses((status = 200, body = Limits))
 )]
 async fn instance_limits(State(app): State<App>) -> Json<Limits> {
-    Json(Limits {
+    Json(limits(&app))
+}
+
+fn limits(app: &App) -> Limits {
+    Limits {
         user: UserLimits {
             max_guilds: 100,
             max_username: 32,
@@ -199,6 +209,7 @@ async fn instance_limits(State(app): State<App>) -> Json<Limits> {
         },
         guild: GuildLimits {
             max_roles: 250,
+            max_emojis: 50,
             max_channels: 500,
             max_channels_in_category: 50,
             max_invites: 1000,
@@ -206,6 +217,8 @@ async fn instance_limits(State(app): State<App>) -> Json<Limits> {
         message: MessageLimits {
             max_characters: 2000,
             max_attachments: 10,
+            max_attachment_size: app.media.attachment_bytes_max,
+            max_embed_download_size: 0,
             max_embeds: 10,
             max_reactions: 20,
             max_bulk_delete: 100,
@@ -222,7 +235,7 @@ async fn instance_limits(State(app): State<App>) -> Json<Limits> {
                 window: rate_limit::GLOBAL.window.as_secs(),
             },
         },
-    })
+    }
 }
 
 /// What the instance allows, now.
@@ -234,6 +247,48 @@ struct InstancePolicies {
     bot_creation: &'static str,
     /// Whether mails are sent: addresses verified, passwords reset.
     mail: bool,
+    #[serde(flatten)]
+    flat: FlatPolicies,
+}
+
+/// The same and more, as open clients read it.
+#[derive(Serialize, ToSchema)]
+struct FlatPolicies {
+    #[serde(rename = "limits_user_maxGuilds")]
+    user_max_guilds: u32,
+    #[serde(rename = "limits_user_maxBio")]
+    user_max_bio: u32,
+    #[serde(rename = "limits_guild_maxEmojis")]
+    guild_max_emojis: u32,
+    #[serde(rename = "limits_guild_maxRoles")]
+    guild_max_roles: u32,
+    #[serde(rename = "limits_message_maxCharacters")]
+    message_max_characters: u32,
+    #[serde(rename = "limits_message_maxAttachmentSize")]
+    message_max_attachment_size: u64,
+    #[serde(rename = "limits_message_maxEmbedDownloadSize")]
+    message_max_embed_download_size: u64,
+    #[serde(rename = "limits_channel_maxWebhooks")]
+    channel_max_webhooks: u32,
+    #[serde(rename = "register_dateOfBirth_required")]
+    date_of_birth_required: bool,
+    #[serde(rename = "register_password_required")]
+    password_required: bool,
+    #[serde(rename = "register_email_required")]
+    email_required: bool,
+    #[serde(rename = "register_disabled")]
+    disabled: bool,
+    #[serde(rename = "register_requireInvite")]
+    require_invite: bool,
+    #[serde(rename = "register_allowNewRegistration")]
+    allow_new_registration: bool,
+    #[serde(rename = "register_allowMultipleAccounts")]
+    allow_multiple_accounts: bool,
+    /// Nobody joins a guild by registering alone, so there is no `guild_autoJoin_guilds_0`.
+    #[serde(rename = "guild_autoJoin_canLeave")]
+    can_leave: bool,
+    /// By mail.
+    can_recover_account: bool,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -264,16 +319,38 @@ const fn name(policy: MayCreate) -> &'static str {
 async fn instance_config(State(app): State<App>) -> Result<Json<InstancePolicies>> {
     let settings = &app.config.policies;
     let is_open = policies::registration_is_open(&app, &app.db).await?;
+    let require_invite = settings.registration == Registration::Invite;
+    let mail = app.mailer.is_on();
+    let limits = limits(&app);
     Ok(Json(InstancePolicies {
         registration: RegistrationPolicy {
             disabled: !is_open,
-            require_invite: settings.registration == Registration::Invite,
+            require_invite,
             require_captcha: false,
             allow_new_registration: is_open,
         },
         guild_creation: name(settings.guild_creation),
         bot_creation: name(settings.bot_creation),
-        mail: app.mailer.is_on(),
+        mail,
+        flat: FlatPolicies {
+            user_max_guilds: limits.user.max_guilds,
+            user_max_bio: limits.user.max_bio,
+            guild_max_emojis: limits.guild.max_emojis,
+            guild_max_roles: limits.guild.max_roles,
+            message_max_characters: limits.message.max_characters,
+            message_max_attachment_size: limits.message.max_attachment_size,
+            message_max_embed_download_size: limits.message.max_embed_download_size,
+            channel_max_webhooks: limits.channel.max_webhooks,
+            date_of_birth_required: false,
+            password_required: true,
+            email_required: false,
+            disabled: !is_open,
+            require_invite,
+            allow_new_registration: is_open,
+            allow_multiple_accounts: true,
+            can_leave: true,
+            can_recover_account: mail,
+        },
     }))
 }
 

@@ -1,4 +1,5 @@
-//! What is connected to a guild: its bots. Spec: objects.md › Integration.
+//! What is connected to a guild: applications, with their bots or without. Spec: objects.md ›
+//! Integration.
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -32,7 +33,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(delete_guild_integration))
 }
 
-/// A bot in a guild.
+/// An application in a guild.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Integration {
     pub(crate) id: Id<marker::Integration>,
@@ -163,7 +164,8 @@ async fn list_guild_integrations(
     Ok(Json(read(&mut db, guild_id, None).await?))
 }
 
-/// Its bot leaves the guild, however high its role: who may bring bots in may take them out.
+/// Its bot, if it is there, leaves the guild, however high its role: who may bring bots in may take
+/// them out.
 ///
 /// Errors: 10004, 10005, 50001, 50013.
 #[utoipa::path(

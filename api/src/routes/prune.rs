@@ -4,6 +4,8 @@
 //! Bots, the owner, the caller and whoever stands at or above the caller stay; so does who
 //! has a role that is not in `include_roles`.
 
+use std::ops::RangeInclusive;
+
 use axum::extract::State;
 use guildhall_shared::{
     Id, Permissions,
@@ -161,12 +163,12 @@ impl Wanted {
         Ok(())
     }
 
-    /// Up to `limit` of them after a user id, ascending; of `among` only, if given.
+    /// Up to `limit` of them within a range of user ids, ascending; of `among` only, if given.
     async fn find(
         &self,
         db: &mut PgConnection,
         access: &GuildAccess,
-        after: i64,
+        range: RangeInclusive<i64>,
         among: Option<&[i64]>,
         limit: i64,
     ) -> Result<Vec<i64>> {
@@ -179,7 +181,8 @@ impl Wanted {
                from member m
                join account a on a.user_id = m.user_id
                left join account_seen s on s.user_id = m.user_id
-               where m.guild_id = $1 and m.user_id > $2 and m.user_id not in ($3, $4)
+               where m.guild_id = $1 and m.user_id between $2 and $9
+                 and m.user_id not in ($3, $4)
                  and not a.bot and m.roles <@ $5::bigint[]
                  and m.joined_at < now() - make_interval(days => $6)
                  and coalesce(s.seen_on, (a.created_at at time zone 'utc')::date)
@@ -187,13 +190,14 @@ impl Wanted {
                  and ($7::bigint[] is null or m.user_id = any($7))
                order by m.user_id limit $8"#,
             access.id.to_db(),
-            after,
+            *range.start(),
             access.owner.to_db(),
             access.user.to_db(),
             &self.roles,
             self.days,
             among,
             limit,
+            *range.end(),
         )
         .fetch_all(db)
         .await?;
@@ -223,7 +227,8 @@ async fn preview_prune_guild(
     let wanted = Wanted::new(&access, query.days, &roles.unwrap_or_default())?;
     let (mut count, mut after) = (0, 0);
     loop {
-        let page = wanted.find(&mut db, &access, after, None, PAGE).await?;
+        let rest = after + 1..=i64::MAX;
+        let page = wanted.find(&mut db, &access, rest, None, PAGE).await?;
         count += page.len() as i64;
         match page.last() {
             Some(&last) if page.len() as i64 == PAGE => after = last,
@@ -304,8 +309,9 @@ async fn remove_all(
     loop {
         let access = access::guild(&app.db, user, guild_id, NEEDED).await?;
         let mut tx = app.db.begin().await?;
-        let found = wanted.find(&mut tx, &access, after, None, BATCH).await?;
-        let Some(&last) = found.last() else {
+        let rest = after + 1..=i64::MAX;
+        let found = wanted.find(&mut tx, &access, rest, None, BATCH).await?;
+        let (Some(&first), Some(&last)) = (found.first(), found.last()) else {
             return Ok(count);
         };
         after = last;
@@ -316,7 +322,7 @@ async fn remove_all(
         let access = access::guild(&mut *tx, user, guild_id, NEEDED).await?;
         wanted.require_below(&access)?;
         let found = wanted
-            .find(&mut tx, &access, 0, Some(&found), BATCH)
+            .find(&mut tx, &access, first..=last, Some(&found), BATCH)
             .await?;
         if found.is_empty() {
             continue;

@@ -353,27 +353,29 @@ async fn now(db: &mut PgConnection, guild: Id<GuildMarker>) -> Result<Snapshot> 
     Ok(Snapshot::of(&found, &channels))
 }
 
-/// Templates by code or guild: whichever is given. `is_dirty` is not looked at.
-async fn read(
-    db: &mut PgConnection,
-    code: Option<&str>,
-    guild: Option<Id<GuildMarker>>,
-) -> Result<Vec<Template>> {
-    let rows = sqlx::query!(
-        r#"select t.code, t.guild_id, t.creator_id, t.name, t.description, t.usage_count,
-                  t.created_at, t.updated_at, t.snapshot as "snapshot: Jsonb<Snapshot>",
-                  a.user_id as "user_id?", a.username as "username?",
-                  a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
-                  a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
-           from guild_template t join guild g using (guild_id)
-           left join account a on a.user_id = t.creator_id
-           where ($1::text is null or t.code = $1) and ($2::bigint is null or t.guild_id = $2)"#,
-        code,
-        guild.map(Id::to_db),
-    )
-    .fetch_all(db)
-    .await?;
-    let templates = rows.into_iter().map(|row| {
+struct Row {
+    code: String,
+    guild_id: i64,
+    creator_id: i64,
+    name: String,
+    description: Option<String>,
+    usage_count: i32,
+    created_at: OffsetDateTime,
+    updated_at: OffsetDateTime,
+    snapshot: Jsonb<Snapshot>,
+    user_id: Option<i64>,
+    username: Option<String>,
+    discriminator: Option<String>,
+    global_name: Option<String>,
+    avatar: Option<String>,
+    banner: Option<String>,
+    accent_color: Option<i32>,
+    bot: Option<bool>,
+    public_flags: Option<i64>,
+}
+
+impl From<Row> for Template {
+    fn from(row: Row) -> Self {
         let creator = || {
             Some(UserRow {
                 user_id: row.user_id?,
@@ -387,7 +389,7 @@ async fn read(
                 public_flags: row.public_flags?,
             })
         };
-        Template {
+        Self {
             creator: creator().map(Into::into),
             code: row.code,
             name: row.name,
@@ -400,17 +402,58 @@ async fn read(
             serialized_source_guild: row.snapshot.0,
             is_dirty: None,
         }
-    });
-    Ok(templates.collect())
+    }
+}
+
+/// Which template [`read`] reads.
+#[derive(Debug, Clone, Copy)]
+enum Of<'a> {
+    Code(&'a str),
+    Guild(Id<GuildMarker>),
+}
+
+/// `is_dirty` is not looked at.
+async fn read(db: &mut PgConnection, of: Of<'_>) -> Result<Option<Template>> {
+    // A statement for each index: a plan that is kept for all values has no use for one whose
+    // column may be anything.
+    macro_rules! select {
+        ($place:literal, $value:expr) => {
+            sqlx::query_as!(
+                Row,
+                r#"select t.code, t.guild_id, t.creator_id, t.name, t.description, t.usage_count,
+                          t.created_at, t.updated_at, t.snapshot as "snapshot: Jsonb<Snapshot>",
+                          a.user_id as "user_id?", a.username as "username?",
+                          a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
+                          a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
+                   from guild_template t join guild g using (guild_id)
+                   left join account a on a.user_id = t.creator_id
+                   where "#
+                    + $place,
+                $value,
+            )
+            .fetch_optional(db)
+            .await?
+        };
+    }
+    let row = match of {
+        Of::Code(code) => select!("t.code = $1", code),
+        Of::Guild(guild) => select!("t.guild_id = $1", guild.to_db()),
+    };
+    Ok(row.map(Template::from))
+}
+
+/// Errors: 10057.
+async fn by_code(db: &mut PgConnection, code: &str) -> Result<Template> {
+    let found = read(db, Of::Code(code)).await?;
+    found.ok_or_else(|| ErrorCode::UnknownGuildTemplate.into())
 }
 
 /// A template of a guild, with `is_dirty`. Errors: 10057.
 async fn of_guild(db: &mut PgConnection, guild: Id<GuildMarker>, code: &str) -> Result<Template> {
-    let found = read(&mut *db, Some(code), Some(guild)).await?;
-    let mut template = found
-        .into_iter()
-        .next()
-        .ok_or(ErrorCode::UnknownGuildTemplate)?;
+    let mut template = by_code(&mut *db, code).await?;
+    if template.source_guild_id != guild {
+        return Err(ErrorCode::UnknownGuildTemplate.into());
+    }
     template.is_dirty = Some(template.serialized_source_guild != now(db, guild).await?);
     Ok(template)
 }
@@ -427,9 +470,7 @@ async fn get_guild_template(
     Path(code): Path<String>,
 ) -> Result<Json<Template>> {
     let mut db = app.db.acquire().await?;
-    let found = read(&mut db, Some(&super::clean(&code)), None).await?;
-    let template = found.into_iter().next();
-    Ok(Json(template.ok_or(ErrorCode::UnknownGuildTemplate)?))
+    Ok(Json(by_code(&mut db, &super::clean(&code)).await?))
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -466,11 +507,7 @@ async fn guild_create_from_template(
     user.require_human()?;
     policies::require_guild_creation(&app, &user)?;
     let code = super::clean(&code);
-    let found = read(&mut *app.db.acquire().await?, Some(&code), None).await?;
-    let template = found
-        .into_iter()
-        .next()
-        .ok_or(ErrorCode::UnknownGuildTemplate)?;
+    let template = by_code(&mut *app.db.acquire().await?, &code).await?;
     let name = super::clean(body.name.as_deref().unwrap_or_default());
     let id: Id<GuildMarker> = app.snowflakes.next()?;
     let icon = match &body.icon {
@@ -505,12 +542,12 @@ async fn list_guild_templates(
 ) -> Result<Json<Vec<Template>>> {
     let mut db = app.db.acquire().await?;
     access::guild(&mut *db, &user, guild_id, Permissions::MANAGE_GUILD).await?;
-    let mut templates = read(&mut db, None, Some(guild_id)).await?;
-    for template in &mut templates {
+    let mut template = read(&mut db, Of::Guild(guild_id)).await?;
+    if let Some(template) = &mut template {
         let dirty = template.serialized_source_guild != now(&mut db, guild_id).await?;
         template.is_dirty = Some(dirty);
     }
-    Ok(Json(templates))
+    Ok(Json(template.into_iter().collect()))
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]

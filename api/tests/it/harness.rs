@@ -459,6 +459,28 @@ pub(crate) async fn two_connections(options: PgPoolOptions, connect: PgConnectOp
     options.connect_with(connect).await.unwrap()
 }
 
+/// Rows of a table that queries have looked at until now; of a pool of two connections.
+pub(crate) async fn rows_read(app: &TestApp, table: &str) -> i64 {
+    let mut one = app.db.acquire().await.unwrap();
+    let mut other = app.db.acquire().await.unwrap();
+    for connection in [&mut one, &mut other] {
+        // Otherwise each tells when a second has passed.
+        sqlx::query("select pg_stat_force_next_flush()")
+            .execute(&mut **connection)
+            .await
+            .unwrap();
+    }
+    sqlx::query_scalar(
+        "select seq_tup_read + (select sum(idx_tup_read)::bigint from pg_stat_user_indexes i
+                                where i.relid = t.relid)
+         from pg_stat_user_tables t where relname = $1",
+    )
+    .bind(table)
+    .fetch_one(&mut *one)
+    .await
+    .unwrap()
+}
+
 /// Panics if the answer waits for what the test holds.
 pub(crate) async fn at_once(answer: impl Future<Output = Reply>) -> Reply {
     let answer = tokio::time::timeout(Duration::from_secs(10), answer);

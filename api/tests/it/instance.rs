@@ -107,6 +107,39 @@ async fn with_an_invite_alone_strangers_register_and_are_members_at_once(db: PgP
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn open_clients_read_what_it_allows_by_flat_keys(db: PgPool) {
+    let app = TestApp::with(db, |config| {
+        config.policies.registration = Registration::Invite;
+        config.media.attachment_bytes_max = 4096;
+    })
+    .await;
+    let config = get(&app, "/policies/instance/config").await;
+    let limits = get(&app, "/policies/instance/limits").await;
+    for (key, value) in [
+        ("limits_user_maxGuilds", &limits["user"]["maxGuilds"]),
+        ("limits_user_maxBio", &limits["user"]["maxBio"]),
+        ("limits_guild_maxEmojis", &json!(50)),
+        ("limits_guild_maxRoles", &limits["guild"]["maxRoles"]),
+        ("limits_message_maxCharacters", &json!(2000)),
+        ("limits_message_maxAttachmentSize", &json!(4096)),
+        ("limits_message_maxEmbedDownloadSize", &json!(0)),
+        ("limits_channel_maxWebhooks", &json!(15)),
+        ("register_dateOfBirth_required", &json!(false)),
+        ("register_password_required", &json!(true)),
+        ("register_email_required", &json!(false)),
+        ("register_disabled", &json!(false)),
+        ("register_requireInvite", &json!(true)),
+        ("register_allowNewRegistration", &json!(true)),
+        ("register_allowMultipleAccounts", &json!(true)),
+        ("guild_autoJoin_canLeave", &json!(true)),
+        ("can_recover_account", &config["mail"]),
+    ] {
+        assert_eq!(&config[key], value, "{key}");
+        assert!(!value.is_null(), "{key}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn guilds_and_bots_are_made_by_whom_the_policies_name(db: PgPool) {
     let app = TestApp::with(db, |config| {
         config.policies.guild_creation = MayCreate::Nobody;

@@ -40,6 +40,7 @@ mod oauth2;
 mod operator;
 mod permission_matrix;
 mod pins;
+mod plans;
 mod polls;
 mod prune;
 mod publishing;

@@ -86,6 +86,79 @@ async fn a_bot_is_added_with_a_role_of_its_own(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn commands_come_into_a_guild_without_their_bot(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
+    let bot = app.bot(&bob, "Ping").await;
+    let guild = app.guild(&alice, "home").await;
+    app.join(&bob, guild).await;
+    let at = |scope: &str| format!("/oauth2/authorize?client_id={}&scope={scope}", bot.id);
+    let path = at("applications.commands");
+    let body = json!({ "authorize": true, "guild_id": guild.id, "permissions": "0" });
+    app.post(&alice, &path, json!({ "authorize": true }))
+        .await
+        .expect_fault("guild_id", "BASE_TYPE_REQUIRED");
+    let member = app.post(&bob, &path, body.clone()).await;
+    member.expect_error(403, 50013);
+    let commands = format!("/applications/{}/guilds/{}/commands", bot.id, guild.id);
+    let command = json!({ "name": "here", "description": "x" });
+    let reply = app.post(&bot, &commands, command.clone()).await;
+    reply.expect_error(403, 50001);
+
+    // Once more changes nothing.
+    for _ in 0..2 {
+        app.post(&alice, &path, body.clone()).await.expect(200);
+    }
+    let integrations = format!("/guilds/{}/integrations", guild.id);
+    let list = app.get(&alice, &integrations).await.expect(200);
+    conforms("list_guild_integrations", 200, &list);
+    assert_eq!(list[0]["id"], json!(bot.id));
+    assert_eq!(list[0]["scopes"], json!(["applications.commands"]));
+    assert_eq!(list[0]["user"]["id"], json!(alice.id));
+    let guilds = app.get(&bot, "/users/@me/guilds").await.expect(200);
+    assert_eq!(guilds, json!([]));
+    app.post(&bot, &commands, command).await.expect(201);
+    let index = format!("/guilds/{}/application-command-index", guild.id);
+    let found = app.get(&bob, &index).await.expect(200);
+    assert_eq!(found["application_commands"][0]["name"], "here");
+
+    // Its bot comes after them, and both go.
+    app.post(&alice, &at("bot"), body.clone()).await.expect(200);
+    let list = app.get(&alice, &integrations).await.expect(200);
+    assert_eq!(list[0]["scopes"], json!(["applications.commands", "bot"]));
+    let gone = format!("{integrations}/{}", bot.id);
+    app.delete(&alice, &gone).await.expect(204);
+    let found = app.get(&bob, &index).await.expect(200);
+    assert_eq!(found["application_commands"], json!([]));
+    // Alone again: they go with the application.
+    app.post(&alice, &path, body).await.expect(200);
+    let deleted = format!("/applications/{}/delete", bot.id);
+    app.post(&bob, &deleted, json!({})).await.expect(204);
+    assert_eq!(
+        app.event_names(guild.id).await,
+        [
+            "INTEGRATION_CREATE",
+            "GUILD_INTEGRATIONS_UPDATE",
+            "GUILD_APPLICATION_COMMAND_INDEX_UPDATE",
+            "GUILD_MEMBER_ADD",
+            "INTEGRATION_UPDATE",
+            "GUILD_INTEGRATIONS_UPDATE",
+            "MESSAGE_CREATE",
+            "GUILD_MEMBER_REMOVE",
+            "INTEGRATION_DELETE",
+            "GUILD_INTEGRATIONS_UPDATE",
+            "INTEGRATION_CREATE",
+            "GUILD_INTEGRATIONS_UPDATE",
+            "INTEGRATION_DELETE",
+            "GUILD_INTEGRATIONS_UPDATE"
+        ]
+    );
+    let audit = app.audit(guild.id).await;
+    let actions: Vec<&Value> = audit.iter().map(|entry| &entry["action_type"]).collect();
+    assert_eq!(actions, [80, 28, 81, 82, 80]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_bot_is_added_while_its_application_changes(db: PgPool) {
     let app = TestApp::new(db).await;
     let alice = app.user("alice").await;

@@ -7,8 +7,11 @@ use sqlx::{
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser, hall, two_connections},
+    harness::{TestApp, TestGuild, TestUser, hall, rows_read, two_connections},
 };
+
+/// What `has` of a message with a poll is.
+const POLL: i32 = 1 << 7;
 
 async fn send(app: &TestApp, user: &TestUser, hall: TestGuild, body: Value) -> Value {
     let path = format!("/channels/{}/messages", hall.general);
@@ -149,6 +152,171 @@ async fn the_pages_of_a_search_are_the_whole_of_it(db: PgPool) {
                 assert_eq!(page["total_results"], 5);
             }
         }
+    }
+}
+
+/// Many messages of `alice`, already indexed: 60,000 of the guild, in its order of time and
+/// numbered from 1, and as many of other channels.
+async fn fill(app: &TestApp, alice: &TestUser, hall: TestGuild) {
+    let mut channels = vec![hall.general.to_db()];
+    for name in ["old", "slow", "empty"] {
+        let path = format!("/guilds/{}/channels", hall.id);
+        let channel = app.post(alice, &path, json!({ "name": name })).await;
+        channels.push(channel.expect(201)["id"].as_str().unwrap().parse().unwrap());
+    }
+    sqlx::query(
+        "insert into message (channel_id, message_id, author_id, content)
+         select ($1::bigint[])[case when n % 50 = 0 then 3 when n > 8000 then 1 else 2 end],
+                n << 22, $2, n::text
+         from generate_series(1::bigint, 60000) n",
+    )
+    .bind(&channels)
+    .bind(alice.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into message_search (channel_id, message_id, author_id, author_kind, words, has,
+                                     mention_everyone, mentions, mention_roles, hosts, filenames)
+         select channel_id, message_id, author_id, 0,
+                to_tsvector('simple', case content when '5' then 'rare' else 'common' end),
+                case when content::bigint % 7 = 0 then $1 else 0 end,
+                false, '{}'::bigint[], '{}'::bigint[], '{}'::text[], '{}'::text[]
+         from message
+         union all
+         select n / 2, (n << 22) + 1, 1, 0, '', 0, false, '{}', '{}', '{}', '{}'
+         from generate_series(1::bigint, 60000) n",
+    )
+    .bind(POLL)
+    .execute(&app.db)
+    .await
+    .unwrap();
+    sqlx::query(
+        "insert into message_search_channel (channel_id, indexed_to)
+         select channel_id, 60000::bigint << 22 from unnest($1::bigint[]) w (channel_id)",
+    )
+    .bind(&channels)
+    .execute(&app.db)
+    .await
+    .unwrap();
+    sqlx::query("analyze message_search")
+        .execute(&app.db)
+        .await
+        .unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_search_of_several_channels_ends_with_what_it_counts(
+    options: PgPoolOptions,
+    connect: PgConnectOptions,
+) {
+    let app = TestApp::new(two_connections(options, connect).await).await;
+    let (alice, _, hall) = hall(&app).await;
+    fill(&app, &alice, hall).await;
+    let search = format!("/guilds/{}/messages/search?limit=5", hall.id);
+    let before = rows_read(&app, "message_search").await;
+    let found = app.get(&alice, &search).await.expect(200);
+    let read = rows_read(&app, "message_search").await - before;
+    assert_eq!(found["total_results"], 10_000);
+    assert!(read < 30_000, "{read} of 60,000");
+
+    let ids = |numbers: Vec<u64>| -> Vec<String> { numbers.iter().map(u64::to_string).collect() };
+    let middle = format!("&min_id={}&max_id={}", 14_999u64 << 22, 20_000u64 << 22);
+    let cases: [(&str, u64, Vec<u64>); 9] = [
+        ("&offset=9975", 10_000, (50_021..=50_025).rev().collect()),
+        ("&sort_order=asc", 10_000, (1..=5).collect()),
+        (
+            "&sort_order=asc&offset=9975",
+            10_000,
+            (9976..=9980).collect(),
+        ),
+        (
+            "&has=poll",
+            8571,
+            (59_969..=59_997).rev().step_by(7).collect(),
+        ),
+        (
+            "&has=poll&sort_order=asc",
+            8571,
+            (7..=35).step_by(7).collect(),
+        ),
+        (&middle, 5000, (19_995..20_000).rev().collect()),
+        (
+            "&pinned=false&offset=9975",
+            10_000,
+            (50_021..=50_025).rev().collect(),
+        ),
+        ("&pinned=true", 0, vec![]),
+        ("&mention_everyone=true", 0, vec![]),
+    ];
+    for (query, total, expected) in cases {
+        let found = app.get(&alice, &format!("{search}{query}")).await;
+        let found = found.expect(200);
+        assert_eq!(contents(&found), ids(expected), "{query}");
+        assert_eq!(found["total_results"], total, "{query}");
+    }
+    app.db.close().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn words_are_found_by_their_index_after_any_number_of_searches(
+    options: PgPoolOptions,
+    connect: PgConnectOptions,
+) {
+    let app = TestApp::new(two_connections(options, connect).await).await;
+    let (alice, _, hall) = hall(&app).await;
+    fill(&app, &alice, hall).await;
+    let search = format!("/channels/{}/messages/search?limit=1", hall.general);
+    // Of five of each connection Postgres takes the average, and may keep one plan from then on.
+    for _ in 0..14 {
+        app.get(&alice, &search).await.expect(200);
+    }
+    let before = rows_read(&app, "message_search").await;
+    let search = format!("{search}&content=rare");
+    let found = app.get(&alice, &search).await.expect(200);
+    let read = rows_read(&app, "message_search").await - before;
+    assert_eq!(found["total_results"], 0);
+    assert!(read < 100, "{read}");
+    app.db.close().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn relevance_orders_the_newest_matches_that_are_counted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    fill(&app, &alice, hall).await;
+    // The first ones of the guild and of the channel, and a late one.
+    for (number, words) in [
+        (1i64, "common common common"),
+        (8001, "common common common"),
+        (59_001, "common common"),
+    ] {
+        sqlx::query(
+            "update message_search set words = to_tsvector('simple', $2)
+             where author_id = $3 and message_id = $1 << 22",
+        )
+        .bind(number)
+        .bind(words)
+        .bind(alice.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    }
+    let query = "messages/search?content=common&sort_by=relevance&limit=2";
+    for place in [
+        format!("/guilds/{}", hall.id),
+        format!("/channels/{}", hall.general),
+    ] {
+        let found = app.get(&alice, &format!("{place}/{query}")).await;
+        let found = found.expect(200);
+        assert_eq!(found["total_results"], 10_000, "{place}");
+        assert_eq!(contents(&found)[0], "59001", "{place}");
+        let last = if place.starts_with("/guilds") {
+            "60000"
+        } else {
+            "59999"
+        };
+        assert_eq!(contents(&found)[1], last, "{place}");
     }
 }
 

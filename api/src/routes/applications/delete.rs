@@ -1,7 +1,10 @@
-//! Deleting an application: its bot leaves its guilds one by one, then the row goes.
+//! Deleting an application: its bot and its commands leave their guilds one by one, then the row
+//! goes.
 //!
 //! The request marks the application, which nobody finds any more, and its tokens die with
 //! the mark. What a process that stops leaves undone, the housekeeping of another finishes.
+
+use std::collections::BTreeSet;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -20,7 +23,7 @@ use crate::{
     extract::Path,
     routes::{
         auth::{DELETED_BOT, append_revocation},
-        members,
+        members, oauth2,
     },
     second_factor::SecondFactor,
 };
@@ -94,7 +97,9 @@ pub(crate) async fn finish_deletions(app: &App) -> Result<()> {
 /// left, deletes the row with all that hangs on it.
 async fn finish(app: &App, id: Id<marker::Application>, guilds_max: usize) -> Result<()> {
     let bot: Id<User> = id.cast();
-    let guilds = account::guild_ids(&app.db, bot).await?;
+    let of_bot = account::guild_ids(&app.db, bot).await?;
+    let of_commands = oauth2::guild_ids(&app.db, id).await?;
+    let guilds: BTreeSet<Id<Guild>> = of_bot.into_iter().chain(of_commands).collect();
     let is_last = guilds.len() <= guilds_max;
     for guild in guilds.into_iter().take(guilds_max) {
         leave(app, guild, bot).await?;
@@ -126,6 +131,9 @@ async fn leave(app: &App, guild: Id<Guild>, bot: Id<User>) -> Result<()> {
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [guild.cast(), bot.cast()]).await?;
     let Some(member) = guildhall_store::guild::member(&mut *tx, guild, bot).await? else {
+        let events = oauth2::remove_integration(&mut tx, guild, bot).await?;
+        tx.commit().await?;
+        app.publisher.publish(events);
         return Ok(());
     };
     let owner = sqlx::query_scalar!(

@@ -39,7 +39,7 @@ fn index_update(
     (vis, json!({ "guild_id": guild }))
 }
 
-/// The bots of a guild.
+/// The bots of a guild, and those whose commands alone are there.
 pub(crate) async fn bots_of(
     db: impl PgExecutor<'_>,
     guild: Id<marker::Guild>,

@@ -34,16 +34,19 @@ impl From<CallContext> for u8 {
     }
 }
 
-/// Whether the application's bot is in the place itself.
+/// Whether an application is in the place itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
+    /// With its bot.
     There,
+    /// Its commands are, without its bot: a guild has them alone.
+    Commands,
     Outside,
 }
 
 impl CallContext {
-    pub(crate) fn of(place: &Place, bot: Presence) -> Self {
-        match (place.guild_id(), place.kind(), bot) {
+    pub(crate) fn of(place: &Place, presence: Presence) -> Self {
+        match (place.guild_id(), place.kind(), presence) {
             (Some(_), _, _) => Self::Guild,
             (None, ChannelKind::DM, Presence::There) => Self::BotDm,
             (None, _, _) => Self::Private,

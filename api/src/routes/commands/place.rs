@@ -94,7 +94,7 @@ pub(crate) fn require_application(
     }
 }
 
-/// Errors: 10004, 50001.
+/// With its bot or without. Errors: 10004, 50001.
 pub(super) async fn require_in_guild(
     db: &mut PgConnection,
     application: Id<marker::Application>,
@@ -102,7 +102,8 @@ pub(super) async fn require_in_guild(
 ) -> Result<()> {
     let is_in = sqlx::query_scalar!(
         r#"select exists (select from member m where m.guild_id = g.guild_id and m.user_id = $2)
-                  as "in!"
+                  or exists (select from integration i
+                             where i.guild_id = g.guild_id and i.integration_id = $2) as "in!"
            from guild g where g.guild_id = $1"#,
         guild.to_db(),
         application.to_db(),

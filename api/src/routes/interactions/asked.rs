@@ -43,8 +43,8 @@ pub(super) struct Asked<'a> {
     pub(super) caller: &'a CurrentUser,
     pub(super) place: &'a Place,
     pub(super) application: Id<Application>,
-    /// Whether its bot is in the place.
-    pub(super) bot: Presence,
+    /// Whether it is in the place.
+    pub(super) presence: Presence,
     pub(super) data: &'a Data,
 }
 
@@ -260,15 +260,16 @@ impl Asked<'_> {
     /// Errors: 10002 if there is none, 50013.
     async fn owners(&self, db: &mut PgConnection, command: &Command) -> Result<Value> {
         let Self { place, .. } = *self;
-        let is_own = (commands::is_portable(command) || self.bot == Presence::Outside)
+        let is_here = self.presence != Presence::Outside;
+        let is_own = (commands::is_portable(command) || !is_here)
             && oauth2::is_installed(&mut *db, self.caller.id, self.application).await?;
-        if self.bot == Presence::Outside && !is_own {
+        if !is_here && !is_own {
             return Err(ErrorCode::UnknownApplication.into());
         }
         let is_of_age = !command.body.nsfw || place.is_nsfw() || place.guild().is_none();
-        let by_place = self.bot == Presence::There && self.is_usable_here(db, command).await?;
+        let by_place = is_here && self.is_usable_here(db, command).await?;
         let held = place.guild().map(|_| place.permissions());
-        let context = CallContext::of(place, self.bot);
+        let context = CallContext::of(place, self.presence);
         let by_user = is_own && commands::is_usable_by_installer(command, context, held);
         if !is_of_age || !by_place && !by_user {
             return Err(ErrorCode::MissingPermissions.into());
@@ -312,10 +313,12 @@ impl Asked<'_> {
     fn owners_by(&self, metadata: Option<&Value>) -> Result<Value> {
         let said = metadata.map(|metadata| &metadata["authorizing_integration_owners"]);
         let said = said.filter(|owners| owners.is_object());
-        match (said, self.bot) {
-            (Some(owners), Presence::There) => Ok(owners.clone()),
+        match (said, self.presence) {
+            (Some(owners), Presence::There | Presence::Commands) => Ok(owners.clone()),
             (Some(owners), Presence::Outside) if !owners["1"].is_null() => Ok(owners.clone()),
-            (None, Presence::There) => Ok(json!({ "0": owner_of(self.place) })),
+            (None, Presence::There | Presence::Commands) => {
+                Ok(json!({ "0": owner_of(self.place) }))
+            }
             (_, Presence::Outside) => Err(ErrorCode::UnknownApplication.into()),
         }
     }

@@ -35,6 +35,7 @@ use crate::{
     routes::{
         applications,
         commands::{CallContext, Presence},
+        oauth2,
     },
 };
 
@@ -168,15 +169,19 @@ pub(super) async fn interaction_create(
     let target = applications::find(&mut *db, &app.config.cluster_key, application).await?;
     // What the bot may do is part of what it is told, if it is there.
     let bot_place = bot_place(&mut db, application, channel).await?;
-    let bot = match bot_place {
-        Some(_) => Presence::There,
-        None => Presence::Outside,
+    let presence = match (&bot_place, place.guild_id()) {
+        (Some(_), _) => Presence::There,
+        (None, Some(guild)) => match oauth2::is_in_guild(&mut *db, guild, application).await? {
+            true => Presence::Commands,
+            false => Presence::Outside,
+        },
+        (None, None) => Presence::Outside,
     };
     let asked = Asked {
         caller: &caller,
         place: &place,
         application,
-        bot,
+        presence,
         data: &data,
     };
     let mut action = match kind {
@@ -188,7 +193,7 @@ pub(super) async fn interaction_create(
         _ => asked.modal(&mut db, resolved).await?,
     };
     action.context.attachments = attachments_of(&action.data);
-    action.context.guest = guest(&place, bot);
+    action.context.guest = guest(&place, presence);
     drop(db);
 
     let id: Id<marker::Interaction> = app.snowflakes.next()?;
@@ -218,7 +223,7 @@ pub(super) async fn interaction_create(
         json!(app.media.attachment_bytes_max),
     );
     put("authorizing_integration_owners", action.owners);
-    put("context", json!(CallContext::of(&place, bot)));
+    put("context", json!(CallContext::of(&place, presence)));
     match place.guild() {
         Some(guild) => {
             let member = model::Member {
@@ -267,7 +272,7 @@ pub(super) async fn interaction_create(
     .execute(&mut *tx)
     .await?;
     // Heads in ascending order: the user's, and the one that leads to the bot.
-    let bot_realm = match (bot, place.guild_id()) {
+    let bot_realm = match (presence, place.guild_id()) {
         (Presence::There, Some(guild)) => guild.cast(),
         _ => application.cast(),
     };
@@ -300,13 +305,14 @@ pub(super) async fn interaction_create(
 }
 
 /// What an application may not do that only the user brought here.
-fn guest(place: &Place, bot: Presence) -> Option<Guest> {
+fn guest(place: &Place, presence: Presence) -> Option<Guest> {
     let is_quiet =
         place.guild().is_some() && !place.permissions().contains(Permissions::USE_EXTERNAL_APPS);
-    (bot == Presence::Outside).then_some(Guest { is_quiet })
+    (presence == Presence::Outside).then_some(Guest { is_quiet })
 }
 
-/// What the bot may do with its answer. A guest does in a guild what the user could do as well.
+/// What the bot may do with its answer. Who is not there does in a guild what the user could do
+/// as well.
 fn app_permissions(place: &Place, bot: Option<&Place>) -> Permissions {
     let anywhere =
         Permissions::ATTACH_FILES | Permissions::EMBED_LINKS | Permissions::MENTION_EVERYONE;

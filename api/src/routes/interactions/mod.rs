@@ -150,7 +150,7 @@ impl Row {
         self.application.cast()
     }
 
-    /// Where the bot is itself; `None` if only the user is, or it has left.
+    /// Where the bot is itself; `None` if only the user is, or its commands alone, or it has left.
     async fn bot_place(&self, db: &mut PgConnection) -> Result<Option<Place>> {
         match self.context.guest {
             Some(_) => Ok(None),

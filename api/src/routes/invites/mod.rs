@@ -24,7 +24,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::{
-    read::{by_code, read},
+    read::{Of, by_code, read},
     targets::{
         __path_get_invite_target_users, __path_get_invite_target_users_job_status,
         __path_update_invite_target_users, get_invite_target_users,
@@ -201,7 +201,7 @@ async fn create_channel_invite(
         role_ids,
     };
     if !body.unique.unwrap_or_default() {
-        let known = read(&mut tx, None, Some(channel_id), None).await?;
+        let known = read(&mut tx, Of::Channel(channel_id)).await?;
         for same in known.into_iter().filter(|invite| new.is_like(invite)) {
             if !is_targeted(&mut tx, &same.code).await? {
                 return Ok(Json(without_counts(same)));
@@ -448,7 +448,7 @@ async fn list_channel_invites(
     let mut db = app.db.acquire().await?;
     let needed = Permissions::MANAGE_CHANNELS;
     access::channel(&mut db, &user, channel_id, needed).await?;
-    let invites = read(&mut db, None, Some(channel_id), None).await?;
+    let invites = read(&mut db, Of::Channel(channel_id)).await?;
     Ok(Json(invites.into_iter().map(without_counts).collect()))
 }
 
@@ -471,7 +471,7 @@ async fn list_guild_invites(
     let held = access.base();
     let any_of = [Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
     access.require_one_of(held, &any_of)?;
-    let mut invites = read(&mut db, None, None, Some(guild_id)).await?;
+    let mut invites = read(&mut db, Of::Guild(guild_id)).await?;
     if !access.usable(held).contains(Permissions::MANAGE_GUILD) {
         for invite in &mut invites {
             invite.metadata = None;

@@ -110,17 +110,24 @@ impl Row {
     }
 }
 
-/// Invites that can be used, by code, channel or guild: whichever is given.
-pub(super) async fn read(
-    db: &mut PgConnection,
-    code: Option<&str>,
-    channel: Option<Id<Channel>>,
-    guild: Option<Id<Guild>>,
-) -> Result<Vec<Invite>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select i.code, i.max_age, i.max_uses, i.uses, i.temporary, i.created_at, i.expires_at,
-                  i.target_type,
+/// Which invites [`read`] reads.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Of<'a> {
+    Code(&'a str),
+    Channel(Id<Channel>),
+    Guild(Id<Guild>),
+}
+
+/// Invites that can be used.
+pub(super) async fn read(db: &mut PgConnection, of: Of<'_>) -> Result<Vec<Invite>> {
+    // A statement for each index: a plan that is kept for all values has no use for one whose
+    // column may be anything.
+    macro_rules! select {
+        ($place:literal, $value:expr) => {
+            sqlx::query_as!(
+                Row,
+                r#"select i.code, i.max_age, i.max_uses, i.uses, i.temporary, i.created_at,
+                  i.expires_at, i.target_type,
                   (select jsonb_build_object(
                      'id', t.user_id::text, 'username', t.username,
                      'discriminator', t.discriminator, 'global_name', t.global_name,
@@ -149,24 +156,28 @@ pub(super) async fn read(
            join guild g using (guild_id)
            join channel c using (channel_id)
            left join account a on a.user_id = i.inviter_id
-           where ($1::text is null or i.code = $1)
-             and ($2::bigint is null or i.channel_id = $2)
-             and ($3::bigint is null or i.guild_id = $3)
-             and (i.expires_at is null or i.expires_at > now())
+           where "#
+                    + $place
+                    + " and (i.expires_at is null or i.expires_at > now())
              and (i.max_uses = 0 or i.uses < i.max_uses)
-           order by i.created_at"#,
-        code,
-        channel.map(Id::to_db),
-        guild.map(Id::to_db),
-    )
-    .fetch_all(db)
-    .await?;
+           order by i.created_at",
+                $value,
+            )
+            .fetch_all(db)
+            .await?
+        };
+    }
+    let rows = match of {
+        Of::Code(code) => select!("i.code = $1", code),
+        Of::Channel(channel) => select!("i.channel_id = $1", channel.to_db()),
+        Of::Guild(guild) => select!("i.guild_id = $1", guild.to_db()),
+    };
     rows.into_iter().map(Row::into_invite).collect()
 }
 
 /// Errors: 10006, also for one that has expired or is used up.
 pub(super) async fn by_code(db: &mut PgConnection, code: &str) -> Result<Invite> {
-    let found = read(&mut *db, Some(code), None, None).await?;
+    let found = read(&mut *db, Of::Code(code)).await?;
     match found.into_iter().next() {
         Some(invite) => Ok(invite),
         None => vanity(db, code).await,

@@ -25,7 +25,7 @@ pub(crate) use self::{
     update::{audit_roles, new_roles, rename},
 };
 use crate::{
-    access,
+    access, account,
     app::App,
     auth::CurrentUser,
     error::Result,
@@ -169,43 +169,60 @@ async fn search(
     prefix: &str,
     limit: i64,
 ) -> Result<Vec<Member>> {
-    let rows = sqlx::query_as!(
-        MemberRow,
-        r#"with wanted as (
-             select lower($2::text) collate "C" as first,
-                    (lower($2::text) || chr(1114111)) collate "C" as last
-           ), found as (
-             (select m.user_id from wanted w join member m on m.guild_id = $1
-                and lower(m.nick) collate "C" >= w.first and lower(m.nick) collate "C" <= w.last
-                and m.nick is not null
-              limit $3)
-             union
-             (select m.user_id from wanted w
-              join account a on lower(a.username) collate "C" >= w.first
-                and lower(a.username) collate "C" <= w.last
-              join member m on m.guild_id = $1 and m.user_id = a.user_id
-              limit $3)
-             union
-             (select m.user_id from wanted w
-              join account a on lower(a.global_name) collate "C" >= w.first
-                and lower(a.global_name) collate "C" <= w.last and a.global_name is not null
-              join member m on m.guild_id = $1 and m.user_id = a.user_id
-              limit $3)
-           )
-           select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf, m.mute,
-                  m.pending, m.flags, m.avatar as member_avatar,
-                  m.banner as member_banner, a.user_id, a.username, a.discriminator, a.global_name,
-                  a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
-           from found f
-           join member m on m.guild_id = $1 and m.user_id = f.user_id
-           join account a on a.user_id = f.user_id
-           order by m.user_id limit $3"#,
-        guild.to_db(),
-        prefix,
-        limit,
-    )
-    .fetch_all(db)
-    .await?;
+    let named = account::named(&mut *db, prefix).await?;
+    let named: Option<Vec<i64>> = named.map(|ids| ids.into_iter().collect());
+    // Users are looked up one by one: among many members a plan that is kept for all values looks
+    // for them in all of the guild's. Of a common name some are soon found in these.
+    macro_rules! search {
+        ($named:literal) => {
+            sqlx::query_as!(
+                MemberRow,
+                r#"with found as (
+                     (select m.user_id from member m
+                      where m.guild_id = $1 and m.nick is not null
+                        and lower(m.nick) collate "C" >= lower($2::text) collate "C"
+                        and lower(m.nick) collate "C" <= (lower($2) || chr(1114111)) collate "C"
+                      limit $3)
+                     union
+                     ("#
+                    + $named
+                    + r#" limit $3)
+                   )
+                   select m.nick, m.roles, m.joined_at, m.communication_disabled_until, m.deaf,
+                          m.mute, m.pending, m.flags, m.avatar as member_avatar,
+                          m.banner as member_banner, a.user_id, a.username, a.discriminator,
+                          a.global_name, a.avatar, a.banner, a.accent_color, a.bot, a.public_flags
+                   from found f
+                   join member m on m.guild_id = $1 and m.user_id = f.user_id
+                   join account a on a.user_id = f.user_id
+                   order by m.user_id limit $3"#,
+                guild.to_db(),
+                prefix,
+                limit,
+                named.as_deref(),
+            )
+            .fetch_all(db)
+            .await?
+        };
+    }
+    let rows = match named {
+        Some(_) => search!(
+            "select w.user_id from unnest($4::bigint[]) w (user_id) cross join lateral (
+               select from member
+               where guild_id = $1 and member.user_id = w.user_id offset 0) m"
+        ),
+        None => search!(
+            r#"select m.user_id from member m join account a on a.user_id = m.user_id
+               where m.guild_id = $1 and $4::bigint[] is null
+                 and (lower(a.username) collate "C" >= lower($2) collate "C"
+                     and lower(a.username) collate "C"
+                         <= (lower($2) || chr(1114111)) collate "C"
+                   or a.global_name is not null
+                     and lower(a.global_name) collate "C" >= lower($2) collate "C"
+                     and lower(a.global_name) collate "C"
+                         <= (lower($2) || chr(1114111)) collate "C")"#
+        ),
+    };
     Ok(rows.into_iter().map(Member::from).collect())
 }
 

@@ -27,7 +27,7 @@ pub(crate) enum Mentioner<'a> {
     Bot(&'a Place),
     /// Of a webhook: whatever the request allows. `None` in private channels.
     Anybody(Option<Id<Guild>>),
-    /// Of an application that a user brought to where it is not: users alone.
+    /// Of an application whose bot is not there: users alone.
     Guest,
 }
 

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
-    guild::{add_bot, add_scopes},
+    guild::{add_bot, add_commands, add_scopes},
     install,
 };
 use crate::{
@@ -72,6 +72,21 @@ impl AuthorizeQuery {
 
     fn is_for_user(&self) -> bool {
         self.integration_type == Some(USER_INSTALL)
+    }
+
+    fn asks_for(&self, scope: &str) -> bool {
+        self.scopes().iter().any(|asked| asked == scope)
+    }
+
+    /// Whether the application's commands are to be in a guild.
+    fn is_for_guild(&self) -> bool {
+        self.asks_for("bot") || !self.is_for_user() && self.asks_for(install::SCOPE)
+    }
+
+    /// Whether nothing comes of it without a guild. Who logs in with an application that has
+    /// commands need not choose one.
+    fn needs_guild(&self) -> bool {
+        self.asks_for("bot") || self.is_for_guild() && !self.wants_code()
     }
 
     /// Whether the application is to act for the user: then it gets a code.
@@ -241,15 +256,11 @@ async fn find_application(
 ) -> Result<Application> {
     let id = query.client_id.ok_or(ErrorCode::UnknownApplication)?;
     let application = applications::find(&app.db, &app.config.cluster_key, id).await?;
-    let adds_bot = query.scopes().iter().any(|scope| scope == "bot");
     if query.is_for_user() {
         install::check_allowed(&application)?;
     }
-    if (adds_bot || query.is_for_user())
-        && !application.bot_public
-        && application.owner.id != caller.id
-    {
-        return Err(ErrorCode::NotAuthorizedOnApplication.into());
+    if query.needs_guild() || query.is_for_user() {
+        require_public(&application, caller)?;
     }
     if let Some(uri) = &query.redirect_uri
         && !application.redirect_uris.contains(uri)
@@ -258,6 +269,14 @@ async fn find_application(
         return Err(FormErrors::one("redirect_uri", fault));
     }
     Ok(application)
+}
+
+/// Errors: 20012 for somebody else's private application.
+fn require_public(application: &Application, caller: &CurrentUser) -> Result<()> {
+    if application.bot_public || application.owner.id == caller.id {
+        return Ok(());
+    }
+    Err(ErrorCode::NotAuthorizedOnApplication.into())
 }
 
 #[derive(Deserialize, Default, ToSchema)]
@@ -277,8 +296,9 @@ pub(super) struct Location {
     location: String,
 }
 
-/// Adds an application's bot to a guild, with a role of its own if it asks for permissions, or
-/// installs its commands for the user; gives the application a code if it asks to act for them.
+/// Adds an application's bot to a guild, with a role of its own if it asks for permissions, or its
+/// commands alone, or installs these for the user; gives the application a code if it asks to act
+/// for them.
 ///
 /// The role holds only what the caller holds as well: nobody gives away more than they have.
 /// Errors: 10002, 10004, 20001, 20012, 30005, 40007, 50001, 50013, 50035.
@@ -307,8 +327,11 @@ pub(super) async fn oauth_authorize(
     let mut params = Vec::new();
     let mut tx = app.db.begin().await?;
     let mut events = Vec::new();
-    if scopes.iter().any(|scope| scope == "bot") {
-        let guild_id = guild_id.ok_or_else(|| FormErrors::one("guild_id", Fault::Required))?;
+    if query.needs_guild() && guild_id.is_none() {
+        return Err(FormErrors::one("guild_id", Fault::Required));
+    }
+    if let Some(guild_id) = guild_id.filter(|_| query.is_for_guild()) {
+        require_public(&application, &caller)?;
         let wanted = body.permissions.or(query.permissions).unwrap_or_default();
         let bot = application.bot.id;
         access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;
@@ -320,11 +343,14 @@ pub(super) async fn oauth_authorize(
         let of_guild = |scope: &&String| GUILD_SCOPES.contains(&scope.as_str());
         let lasting: Vec<String> = scopes.iter().filter(of_guild).cloned().collect();
         let (by, tx) = (caller.id, &mut *tx);
-        events = if guild::member(&mut *tx, guild_id, bot).await?.is_none() {
+        let is_member = guild::member(&mut *tx, guild_id, bot).await?.is_some();
+        events = if is_member {
+            add_scopes(&app, tx, guild_id, &application, &lasting, by, &reason).await?
+        } else if query.asks_for("bot") {
             let granted = (wanted & granter.base(), &*lasting);
             add_bot(&app, tx, guild_id, &application, granted, by, &reason).await?
         } else {
-            add_scopes(&app, tx, guild_id, &application, &lasting, by, &reason).await?
+            add_commands(&app, tx, guild_id, &application, &lasting, by, &reason).await?
         };
         params.push(("guild_id", guild_id.to_string()));
         params.push(("permissions", wanted.bits().to_string()));

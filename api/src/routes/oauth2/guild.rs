@@ -1,4 +1,7 @@
-//! A bot in a guild: added with a role of its own, and the integration that says so.
+//! An application in a guild: its bot, added with a role of its own, or its commands alone, and the
+//! integration that says so.
+//!
+//! The integration's id is the application's, which is the bot's.
 
 use guildhall_shared::{
     Id, Permissions,
@@ -9,7 +12,7 @@ use guildhall_shared::{
     model::{Application, AuditAction, Role, RoleColors, RoleTags},
 };
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use crate::{
     app::App,
@@ -23,6 +26,8 @@ use crate::{
 };
 
 const ROLES_MAX: i64 = 250;
+/// Type of an integration that is an application.
+const KIND: &str = "discord";
 
 /// Makes the bot a member; both heads are locked. Order: gateway.md › 18.
 pub(super) async fn add_bot(
@@ -52,33 +57,108 @@ pub(super) async fn add_bot(
         return Ok(told);
     };
     told.extend(joined);
-    sqlx::query!(
-        "insert into integration (guild_id, integration_id, application_id, user_id, role_id, scopes)
-         values ($1, $2, $2, $3, $4, $5) on conflict do nothing",
+    let role = role.map(|role| role.id);
+    // Its commands may have been there before.
+    let stored = sqlx::query!(
+        r#"with before as (
+             select scopes from integration where guild_id = $1 and integration_id = $2)
+           insert into integration as i
+             (guild_id, integration_id, application_id, user_id, role_id, scopes)
+           values ($1, $2, $2, $3, $4, $5)
+           on conflict (guild_id, integration_id) do update
+           set user_id = excluded.user_id, role_id = excluded.role_id,
+               scopes = (select array_agg(distinct scope order by scope)
+                         from unnest(i.scopes || excluded.scopes) scope)
+           returning i.scopes, (select scopes from before) as "before?""#,
         guild_id.to_db(),
         application.id.to_db(),
         actor.to_db(),
-        role.as_ref().map(|role| role.id.to_db()),
+        role.map(Id::to_db),
+        scopes,
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    let integration = integration(guild_id, application, role, &stored.scopes);
+    let kind = match stored.before {
+        Some(_) => EventKind::IntegrationUpdate,
+        None => EventKind::IntegrationCreate,
+    };
+    told.extend(tell(db, guild_id, kind, &integration).await?);
+    told.extend(members::greet(app, db, guild_id, &member).await?);
+    let added = Entry::new(guild_id, actor, AuditAction::BOT_ADD, reason);
+    let added = added.target(application.bot.id);
+    told.extend(audit::append(app, db, added).await?);
+    let entry = match stored.before {
+        Some(before) => changed_entry(
+            guild_id,
+            actor,
+            reason,
+            application,
+            &before,
+            &stored.scopes,
+        ),
+        None => created_entry(guild_id, actor, reason, application),
+    };
+    told.extend(audit::append(app, db, entry).await?);
+    Ok(told)
+}
+
+/// Lets an application's commands into a guild without its bot; the guild's head is locked.
+pub(super) async fn add_commands(
+    app: &App,
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+    application: &Application,
+    scopes: &[String],
+    actor: Id<marker::User>,
+    reason: &Reason,
+) -> Result<Vec<Envelope>> {
+    let added = sqlx::query!(
+        "insert into integration (guild_id, integration_id, application_id, user_id, scopes)
+         values ($1, $2, $2, $3, $4) on conflict do nothing",
+        guild_id.to_db(),
+        application.id.to_db(),
+        actor.to_db(),
         scopes,
     )
     .execute(&mut *db)
     .await?;
-    let role = role.map(|role| role.id);
-    let integration = integration(guild_id, application, role, scopes);
-    told.extend(tell(db, guild_id, EventKind::IntegrationCreate, &integration).await?);
-    told.extend(members::greet(app, db, guild_id, &member).await?);
-    let (bot, id) = (application.bot.id, application.id);
-    let added = Entry::new(guild_id, actor, AuditAction::BOT_ADD, reason).target(bot);
-    told.extend(audit::append(app, db, added).await?);
-    let created = Entry::new(guild_id, actor, AuditAction::INTEGRATION_CREATE, reason)
-        .target(id)
-        .change("type", None, Some(integration["type"].clone()))
-        .change("name", None, Some(integration["name"].clone()));
-    told.extend(audit::append(app, db, created).await?);
+    if added.rows_affected() == 0 {
+        return add_scopes(app, db, guild_id, application, scopes, actor, reason).await;
+    }
+    let integration = integration(guild_id, application, None, scopes);
+    let mut told = tell(db, guild_id, EventKind::IntegrationCreate, &integration).await?;
+    let entry = created_entry(guild_id, actor, reason, application);
+    told.extend(audit::append(app, db, entry).await?);
     Ok(told)
 }
 
-/// Adds to what a bot that is in the guild was authorized for; the guild's head is locked.
+fn created_entry(
+    guild_id: Id<marker::Guild>,
+    actor: Id<marker::User>,
+    reason: &Reason,
+    application: &Application,
+) -> Entry {
+    Entry::new(guild_id, actor, AuditAction::INTEGRATION_CREATE, reason)
+        .target(application.id)
+        .change("type", None, Some(json!(KIND)))
+        .change("name", None, Some(json!(application.name)))
+}
+
+fn changed_entry(
+    guild_id: Id<marker::Guild>,
+    actor: Id<marker::User>,
+    reason: &Reason,
+    application: &Application,
+    before: &[String],
+    after: &[String],
+) -> Entry {
+    Entry::new(guild_id, actor, AuditAction::INTEGRATION_UPDATE, reason)
+        .target(application.id)
+        .change("scopes", Some(json!(before)), Some(json!(after)))
+}
+
+/// Adds to what an application that is in the guild was authorized for; the guild's head is locked.
 pub(super) async fn add_scopes(
     app: &App,
     db: &mut PgConnection,
@@ -108,13 +188,8 @@ pub(super) async fn add_scopes(
     let role = changed.role_id.map(Id::from_db);
     let integration = integration(guild_id, application, role, &changed.scopes);
     let mut told = tell(db, guild_id, EventKind::IntegrationUpdate, &integration).await?;
-    let entry = Entry::new(guild_id, actor, AuditAction::INTEGRATION_UPDATE, reason)
-        .target(application.id)
-        .change(
-            "scopes",
-            Some(json!(changed.before)),
-            Some(json!(changed.scopes)),
-        );
+    let (before, after) = (&changed.before, &changed.scopes);
+    let entry = changed_entry(guild_id, actor, reason, application, before, after);
     told.extend(audit::append(app, db, entry).await?);
     Ok(told)
 }
@@ -172,19 +247,54 @@ async fn create_managed_role(
     Ok(role)
 }
 
-/// Forgets that a bot is in a guild, whose head is locked, and numbers the events that say so.
+/// Whether an application is in a guild, with its bot or without.
+pub(crate) async fn is_in_guild(
+    db: impl PgExecutor<'_>,
+    guild: Id<marker::Guild>,
+    application: Id<marker::Application>,
+) -> Result<bool> {
+    let is_in = sqlx::query_scalar!(
+        r#"select exists (select from integration
+                          where guild_id = $1 and integration_id = $2) as "is!""#,
+        guild.to_db(),
+        application.to_db(),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(is_in)
+}
+
+/// The guilds that an application's commands are in, whether its bot is or not.
+pub(crate) async fn guild_ids(
+    db: impl PgExecutor<'_>,
+    application: Id<marker::Application>,
+) -> Result<Vec<Id<marker::Guild>>> {
+    let guilds = sqlx::query_scalar!(
+        "select guild_id from integration join guild using (guild_id) where application_id = $1",
+        application.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(guildhall_store::ids_from_db(guilds))
+}
+
+/// Forgets that an application is in a guild, whose head is locked, and numbers the events that
+/// say so.
 pub(crate) async fn remove_integration(
     db: &mut PgConnection,
     guild: Id<marker::Guild>,
     bot: Id<marker::User>,
 ) -> Result<Vec<Envelope>> {
-    sqlx::query!(
+    let gone = sqlx::query!(
         "delete from integration where guild_id = $1 and integration_id = $2",
         guild.to_db(),
         bot.to_db(),
     )
     .execute(&mut *db)
     .await?;
+    if gone.rows_affected() == 0 {
+        return Ok(Vec::new());
+    }
     let body = json!({ "id": bot, "guild_id": guild, "application_id": bot });
     tell(db, guild, EventKind::IntegrationDelete, &body).await
 }
@@ -200,7 +310,7 @@ fn integration(
         "id": application.id,
         "guild_id": guild_id,
         "name": application.name,
-        "type": "discord",
+        "type": KIND,
         "enabled": true,
         "role_id": role,
         "account": { "id": application.id, "name": application.name },

@@ -1,4 +1,4 @@
-//! OAuth2: what users allow applications, and adding their bots to guilds.
+//! OAuth2: what users allow applications, and adding these to guilds.
 //! Spec: Topics › OAuth2; the consent page's calls are of user clients.
 
 mod authorize;
@@ -10,7 +10,11 @@ mod token;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{guild::remove_integration, install::is_installed, token::forget_expired};
+pub(crate) use self::{
+    guild::{guild_ids, is_in_guild, remove_integration},
+    install::is_installed,
+    token::forget_expired,
+};
 use crate::app::App;
 
 pub(crate) fn router() -> OpenApiRouter<App> {

@@ -499,23 +499,34 @@ async fn clear(
         Some(key) => shown(&mut *tx, channel_id, message_id, key).await?,
         None => None,
     };
-    let cleared = sqlx::query!(
-        "with counted as (
-           delete from reaction_count
-           where channel_id = $1 and message_id = $2 and ($3::text is null or emoji = $3)
-           returning 1
-         ), gone as (
-           delete from reaction
-           where channel_id = $1 and message_id = $2 and ($3::text is null or emoji = $3)
-         )
-         select from counted limit 1",
-        channel_id.to_db(),
-        message_id.to_db(),
-        key,
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    if cleared.is_none() {
+    // A plan that is kept for all values has no use for the index if the emoji may be any.
+    macro_rules! delete {
+        ($of:literal) => {
+            sqlx::query!(
+                "with counted as (
+                   delete from reaction_count
+                   where channel_id = $1 and message_id = $2 and "
+                    + $of
+                    + " returning 1
+                 ), gone as (
+                   delete from reaction where channel_id = $1 and message_id = $2 and "
+                    + $of
+                    + ")
+                 select from counted limit 1",
+                channel_id.to_db(),
+                message_id.to_db(),
+                key,
+            )
+            .fetch_optional(&mut *tx)
+            .await?
+            .is_some()
+        };
+    }
+    let were_there = match key {
+        Some(_) => delete!("emoji = $3"),
+        None => delete!("$3::text is null"),
+    };
+    if !were_there {
         tx.commit().await?;
         return Ok(StatusCode::NO_CONTENT);
     }

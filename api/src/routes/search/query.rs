@@ -5,7 +5,7 @@ use guildhall_shared::{
     id::marker::{Any, Channel, Message, Role, User},
 };
 use serde::Deserialize;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use utoipa::IntoParams;
 
 use super::index;
@@ -19,6 +19,14 @@ const LIMIT_MAX: i64 = 25;
 const OFFSET_MAX: i64 = 9975;
 /// Values of one repeated parameter.
 const VALUES_MAX: usize = 500;
+/// Matches that are looked for in each of several channels, however many these are.
+const PORTION_MIN: i64 = 4;
+/// How much more of a channel the next portion of it is.
+const GROWTH: i64 = 4;
+/// One picture for all portions. A plan that is kept for all values has no use for the index of
+/// words, and judges a long channel like a short one: each search has its own.
+const BEGIN: &str = "begin isolation level repeatable read read only; \
+                     set local plan_cache_mode = force_custom_plan";
 
 /// The documented parameters; lists by repeating the key.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -53,7 +61,7 @@ pub(super) struct SearchParams {
     pinned: Option<bool>,
     channel_id: Option<Vec<Id<Channel>>>,
     include_nsfw: Option<bool>,
-    /// `timestamp` or `relevance`.
+    /// `timestamp` or `relevance`, which puts the newest 10,000 matches in its order.
     sort_by: Option<String>,
     /// `desc` or `asc`.
     sort_order: Option<String>,
@@ -99,6 +107,89 @@ struct Hits {
     messages: Vec<i64>,
     /// Matches in all, those beyond the page included.
     total: i64,
+}
+
+/// Matches to look for: of each channel so many after its start.
+#[derive(Default)]
+struct Wanted {
+    channels: Vec<i64>,
+    starts: Vec<i64>,
+    takes: Vec<i64>,
+}
+
+/// Matches of one channel, in the order asked for; fewer than `take` if there are no more.
+struct Portion {
+    channel_id: i64,
+    take: i64,
+    messages: Vec<i64>,
+}
+
+/// `$head`, which says of which channel messages `s` are, all that a search asks of a message, and
+/// `$tail`. An absent condition is null or empty. `$own` are the parameters from `$21` on.
+macro_rules! matching {
+    ($search:ident, $row:ident, [$($head:literal),+], [$($tail:literal),+], $channels:expr,
+     $($own:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            $row,
+            $($head +)+ r#"
+            and ($2::text is null or s.words @@ plainto_tsquery('simple', $2))
+            and (cardinality($3::bigint[]) = 0 or s.author_id = any($3))
+            and (cardinality($4::smallint[]) = 0 or s.author_kind = any($4))
+            and s.author_kind <> all($5::smallint[])
+            and (cardinality($6::bigint[]) = 0 or s.mentions && $6)
+            and (cardinality($7::bigint[]) = 0 or s.mention_roles && $7)
+            and (cardinality($8::bigint[]) = 0 or s.replied_to = any($8))
+            and ($9::bool is null or s.mention_everyone = $9)
+            and ($10::bigint is null or s.message_id > $10)
+            and ($11::bigint is null or s.message_id < $11)
+            and ($12::int = 0 or s.has & $12 = $12)
+            and ($13::int = 0 or s.has & $13 = 0)
+            and (cardinality($14::text[]) = 0 or s.hosts && $14)
+            and (cardinality($15::text[]) = 0 or exists (
+              select from unnest(s.filenames) f
+              where substring(f from '\.([^.]*)$') = any($15)))
+            and (cardinality($16::text[]) = 0 or exists (
+              select from unnest(s.filenames) f, unnest($16) wanted
+              where strpos(f, wanted) > 0))
+            and ($17::bool is null or $17 = exists (
+              select from pin p
+              where p.channel_id = s.channel_id and p.message_id = s.message_id))
+            and (cardinality($18::bigint[]) = 0 or exists (
+              select from message_search r
+              where r.channel_id = s.channel_id and r.message_id = s.replied_to
+                and r.author_id = any($18)))
+            and (cardinality($19::text[]) = 0 or exists (
+              select from message m, jsonb_array_elements(m.extra -> 'embeds') e
+              where m.channel_id = s.channel_id and m.message_id = s.message_id
+                and lower(e #>> '{provider,name}') = any($19)))
+            and (cardinality($20::text[]) = 0 or exists (
+              select from message m, jsonb_array_elements(m.extra -> 'embeds') e
+              where m.channel_id = s.channel_id and m.message_id = s.message_id
+                and replace(e ->> 'type', 'gifv', 'gif') = any($20)))
+"# $(+ $tail)+,
+            $channels,
+            $search.content,
+            &$search.authors,
+            &$search.author_kinds,
+            &$search.author_kinds_not,
+            &$search.mentions,
+            &$search.mention_roles,
+            &$search.replied_to,
+            $search.mention_everyone,
+            $search.min_id,
+            $search.max_id,
+            $search.has,
+            $search.has_not,
+            &$search.hosts,
+            &$search.extensions,
+            &$search.filenames,
+            $search.pinned,
+            &$search.replied_to_users,
+            &$search.embed_providers,
+            &$search.embed_types,
+            $($own),+
+        )
+    };
 }
 
 impl Search {
@@ -220,110 +311,200 @@ impl Search {
         total_max: i64,
     ) -> Result<(i64, Vec<(Id<Channel>, Id<Message>)>)> {
         let channels: Vec<i64> = channels.iter().map(|channel| channel.to_db()).collect();
-        let by_relevance = self.by_relevance && self.content.is_some();
-        // An absent filter is null or empty; the planner sees the values of each search. Of one
-        // channel the newest, or oldest, matches are found along its index: so place and order
-        // are part of the text. Counting walks past every page, and a page is cut out of what
-        // was counted: a late one costs what the first one does.
-        macro_rules! search {
-            ($place:literal, $order:literal) => {
-                sqlx::query_as!(
+        let has_index = self.content.is_some() || !self.authors.is_empty();
+        let mut tx = db.begin_with(BEGIN).await?;
+        let hits = if channels.len() == 1 || has_index {
+            self.counted(&mut tx, &channels, total_max).await?
+        } else {
+            self.merged(&mut tx, &channels, total_max).await?
+        };
+        tx.commit().await?;
+        let channels = hits.channels.into_iter().map(Id::from_db);
+        let places = channels.zip(hits.messages.into_iter().map(Id::from_db));
+        Ok((hits.total, places.collect()))
+    }
+
+    /// By one statement. Of one channel the newest, or oldest, matches are found along its index:
+    /// so place and order are part of the text. Counting walks past every page, and a page is cut
+    /// out of what was counted: a late one costs what the first one does. By relevance what was
+    /// counted, the newest matches, is put in order.
+    async fn counted(
+        &self,
+        db: &mut PgConnection,
+        channels: &[i64],
+        total_max: i64,
+    ) -> Result<Hits> {
+        macro_rules! counted {
+            ($place:literal, $order:literal, $rank:literal) => {
+                matching!(
+                    self,
                     Hits,
-                    r#"select coalesce((array_agg(hit.channel_id))
-                          [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "channels!",
-                      coalesce((array_agg(hit.message_id))
-                          [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "messages!",
-                      count(*) as "total!"
-               from (
-                 select s.channel_id, s.message_id
-                 from message_search s
-                 where s.channel_id = "#
-                        + $place
-                        + r#"
-                   and ($2::text is null or s.words @@ plainto_tsquery('simple', $2))
-                   and (cardinality($3::bigint[]) = 0 or s.author_id = any($3))
-                   and (cardinality($4::smallint[]) = 0 or s.author_kind = any($4))
-                   and s.author_kind <> all($5::smallint[])
-                   and (cardinality($6::bigint[]) = 0 or s.mentions && $6)
-                   and (cardinality($7::bigint[]) = 0 or s.mention_roles && $7)
-                   and (cardinality($8::bigint[]) = 0 or s.replied_to = any($8))
-                   and ($9::bool is null or s.mention_everyone = $9)
-                   and ($10::bigint is null or s.message_id > $10)
-                   and ($11::bigint is null or s.message_id < $11)
-                   and ($12::int = 0 or s.has & $12 = $12)
-                   and ($13::int = 0 or s.has & $13 = 0)
-                   and (cardinality($14::text[]) = 0 or s.hosts && $14)
-                   and (cardinality($15::text[]) = 0 or exists (
-                     select from unnest(s.filenames) f
-                     where substring(f from '\.([^.]*)$') = any($15)))
-                   and (cardinality($16::text[]) = 0 or exists (
-                     select from unnest(s.filenames) f, unnest($16) wanted
-                     where strpos(f, wanted) > 0))
-                   and ($17::bool is null or $17 = exists (
-                     select from pin p
-                     where p.channel_id = s.channel_id and p.message_id = s.message_id))
-                   and (cardinality($18::bigint[]) = 0 or exists (
-                     select from message_search r
-                     where r.channel_id = s.channel_id and r.message_id = s.replied_to
-                       and r.author_id = any($18)))
-                   and (cardinality($19::text[]) = 0 or exists (
-                     select from message m, jsonb_array_elements(m.extra -> 'embeds') e
-                     where m.channel_id = s.channel_id and m.message_id = s.message_id
-                       and lower(e #>> '{provider,name}') = any($19)))
-                   and (cardinality($20::text[]) = 0 or exists (
-                     select from message m, jsonb_array_elements(m.extra -> 'embeds') e
-                     where m.channel_id = s.channel_id and m.message_id = s.message_id
-                       and replace(e ->> 'type', 'gifv', 'gif') = any($20)))
-                 order by "#
-                        + $order
-                        + r#"
-                 limit $21
-               ) hit"#,
-                        &channels,
-                        self.content,
-                        &self.authors,
-                        &self.author_kinds,
-                        &self.author_kinds_not,
-                        &self.mentions,
-                        &self.mention_roles,
-                        &self.replied_to,
-                        self.mention_everyone,
-                        self.min_id,
-                        self.max_id,
-                        self.has,
-                        self.has_not,
-                        &self.hosts,
-                        &self.extensions,
-                        &self.filenames,
-                        self.pinned,
-                        &self.replied_to_users,
-                        &self.embed_providers,
-                        &self.embed_types,
-                        total_max,
-                        self.limit.unwrap_or(LIMIT_MAX),
-                        self.offset,
+                    [
+                        r#"select coalesce((array_agg(hit.channel_id))
+         [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "channels!",
+       coalesce((array_agg(hit.message_id))
+         [$23::bigint + 1:$23::bigint + $22::bigint], '{}') as "messages!",
+       count(*) as "total!"
+from (
+  select counted.channel_id, counted.message_id
+  from (
+    select s.channel_id, s.message_id, s.words
+    from message_search s
+    where s.channel_id = "#,
+                        $place
+                    ],
+                    [
+                        "    order by s.message_id ",
+                        $order,
+                        "
+    limit $21
+  ) counted
+  order by ",
+                        $rank,
+                        "counted.message_id ",
+                        $order,
+                        "
+) hit"
+                    ],
+                    channels,
+                    total_max,
+                    self.limit.unwrap_or(LIMIT_MAX),
+                    self.offset,
                 )
                 .fetch_one(db)
                 .await?
             };
         }
-        let hits = match (channels.len(), by_relevance, self.ascending) {
-            (1, true, _) => search!(
+        let by_relevance = self.by_relevance && self.content.is_some();
+        Ok(match (channels.len(), by_relevance, self.ascending) {
+            (1, true, _) => counted!(
                 "($1::bigint[])[1]",
-                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+                "desc",
+                "ts_rank(counted.words, plainto_tsquery('simple', $2)) desc, "
             ),
-            (1, false, true) => search!("($1::bigint[])[1]", "s.message_id"),
-            (1, false, false) => search!("($1::bigint[])[1]", "s.message_id desc"),
-            (_, true, _) => search!(
+            (1, false, true) => counted!("($1::bigint[])[1]", "asc", ""),
+            (1, false, false) => counted!("($1::bigint[])[1]", "desc", ""),
+            (_, true, _) => counted!(
                 "any($1::bigint[])",
-                "ts_rank(s.words, plainto_tsquery('simple', $2)) desc, s.message_id desc"
+                "desc",
+                "ts_rank(counted.words, plainto_tsquery('simple', $2)) desc, "
             ),
-            (_, false, true) => search!("any($1::bigint[])", "s.message_id"),
-            (_, false, false) => search!("any($1::bigint[])", "s.message_id desc"),
+            (_, false, true) => counted!("any($1::bigint[])", "asc", ""),
+            (_, false, false) => counted!("any($1::bigint[])", "desc", ""),
+        })
+    }
+
+    /// Of several channels, where nothing but the order in each of them helps: the first matches
+    /// of each, then more of those whose next ones may still be counted. What was read of these
+    /// is counted up to now, so a round reads [`GROWTH`] times `total_max` at most, and each
+    /// message of the channels is looked at once, those of others never.
+    async fn merged(
+        &self,
+        db: &mut PgConnection,
+        channels: &[i64],
+        total_max: i64,
+    ) -> Result<Hits> {
+        let (start, mut end) = if self.ascending {
+            (0, i64::MAX)
+        } else {
+            (i64::MAX, 0)
         };
-        let channels = hits.channels.into_iter().map(Id::from_db);
-        let places = channels.zip(hits.messages.into_iter().map(Id::from_db));
-        Ok((hits.total, places.collect()))
+        let take = total_max / channels.len().max(1) as i64 + PORTION_MIN;
+        let mut wanted = Wanted {
+            channels: channels.to_vec(),
+            starts: vec![start; channels.len()],
+            takes: vec![take; channels.len()],
+        };
+        let mut found: Vec<(i64, i64)> = Vec::new();
+        while !wanted.channels.is_empty() {
+            let portions = self.portions(db, &wanted, end).await?;
+            for portion in &portions {
+                let messages = portion.messages.iter();
+                found.extend(messages.map(|&message| (message, portion.channel_id)));
+            }
+            found.sort_unstable();
+            if !self.ascending {
+                found.reverse();
+            }
+            found.truncate(total_max as usize);
+            if found.len() as i64 == total_max
+                && let Some(&(last, _)) = found.last()
+            {
+                end = last;
+            }
+            wanted = Wanted::default();
+            for portion in portions {
+                let Some(&last) = portion.messages.last() else {
+                    continue;
+                };
+                let is_all = (portion.messages.len() as i64) < portion.take;
+                let counts = if self.ascending {
+                    last < end
+                } else {
+                    last > end
+                };
+                if counts && !is_all {
+                    wanted.channels.push(portion.channel_id);
+                    wanted.starts.push(last);
+                    wanted.takes.push(portion.take * GROWTH);
+                }
+            }
+        }
+        let total = found.len() as i64;
+        let page = found.into_iter().skip(self.offset as usize);
+        let limit = self.limit.unwrap_or(LIMIT_MAX) as usize;
+        let (messages, channels) = page.take(limit).unzip();
+        Ok(Hits {
+            channels,
+            messages,
+            total,
+        })
+    }
+
+    /// The next matches of each channel, before `end`.
+    async fn portions(
+        &self,
+        db: &mut PgConnection,
+        wanted: &Wanted,
+        end: i64,
+    ) -> Result<Vec<Portion>> {
+        macro_rules! portions {
+            ($after:literal, $before:literal, $order:literal) => {
+                matching!(
+                    self,
+                    Portion,
+                    [
+                        r#"select c.channel_id as "channel_id!", c.take as "take!", array(
+    select s.message_id
+    from message_search s
+    where s.channel_id = c.channel_id and s.message_id "#,
+                        $after,
+                        " c.start and s.message_id ",
+                        $before,
+                        " $21::bigint"
+                    ],
+                    [
+                        "    order by s.message_id ",
+                        $order,
+                        r#"
+    limit c.take
+  ) as "messages!"
+from unnest($1::bigint[], $22::bigint[], $23::bigint[]) c (channel_id, start, take)"#
+                    ],
+                    &wanted.channels,
+                    end,
+                    &wanted.starts,
+                    &wanted.takes,
+                )
+                .fetch_all(db)
+                .await?
+            };
+        }
+        Ok(if self.ascending {
+            portions!(">", "<", "asc")
+        } else {
+            portions!("<", ">", "desc")
+        })
     }
 }
 

@@ -339,6 +339,65 @@ async fn others_use_what_it_wrote_until_it_is_taken_away(db: PgPool) {
     refused.expect_error(404, 10002);
 }
 
+/// With `applications.commands` alone.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
+    let world = World::new(db).await;
+    let command = world
+        .make("here", json!({ "integration_types": [0] }))
+        .await;
+    let refused = world.call(&world.bob, &world.lobby(), &command).await;
+    refused.expect_error(404, 10002);
+    let path = format!(
+        "/oauth2/authorize?client_id={}&scope=applications.commands",
+        world.bot.id
+    );
+    let body = json!({ "authorize": true, "guild_id": world.guild.id });
+    world.app.post(&world.alice, &path, body).await.expect(200);
+    let guild = format!("/guilds/{}", world.guild.id);
+    assert_eq!(world.index(&world.bob, &guild).await, ["here"]);
+    // That one comes with users.
+    let refused = world.call(&world.bob, &world.lobby(), &world.command).await;
+    refused.expect_error(403, 50013);
+
+    // Who brings others' applications is none of it.
+    world.deny(Permissions::USE_EXTERNAL_APPS).await;
+    let called = world.call(&world.bob, &world.lobby(), &command).await;
+    called.expect(204);
+    let interaction = world.asked_of_bot().await;
+    assert_eq!(interaction["context"], 0);
+    assert_eq!(interaction["guild_id"], json!(world.guild.id));
+    let owners = json!({ "0": world.guild.id });
+    assert_eq!(interaction["authorizing_integration_owners"], owners);
+    let data = json!({ "content": "press", "components": [button("go")] });
+    let message = world.answer(&interaction, data).await;
+    assert_eq!(message["flags"].as_u64().unwrap() & 64, 0);
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    for _ in 0..6 {
+        let more = json!({ "content": "more" });
+        let more = world.app.post_anonymously(&hook, more).await;
+        more.expect(200);
+    }
+    let press = json!({
+        "type": 3, "application_id": world.bot.id, "channel_id": world.guild.general,
+        "guild_id": world.guild.id, "message_id": message["id"],
+        "data": { "component_type": 2, "custom_id": "go" },
+    });
+    let pressed = world.app.post(&world.alice, "/interactions", press).await;
+    pressed.expect(204);
+    assert_eq!(world.asked_of_bot().await["type"], 3);
+
+    let integration = format!("{guild}/integrations/{}", world.bot.id);
+    world
+        .app
+        .delete(&world.alice, &integration)
+        .await
+        .expect(204);
+    assert_eq!(world.index(&world.bob, &guild).await, [""; 0]);
+    let refused = world.call(&world.bob, &world.lobby(), &command).await;
+    refused.expect_error(404, 10002);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn what_cannot_be_installed_by_a_user_is_not(db: PgPool) {
     let world = World::new(db).await;
