@@ -7,10 +7,24 @@ use crate::{cluster::Cluster, rest::Rest, session::Login};
 /// GUILDS, GUILD_MEMBERS, GUILD_MESSAGES, GUILD_MESSAGE_TYPING, MESSAGE_CONTENT.
 pub const INTENTS: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 11 | 1 << 15;
 
-/// Channel permission bits the tests need.
+/// Channel permission bits the tests need, and overwrites with them.
 pub mod permission {
+    use serde_json::{Value, json};
+
     pub const VIEW_CHANNEL: u64 = 1 << 10;
     pub const SEND_MESSAGES: u64 = 1 << 11;
+
+    /// An overwrite that hides a channel from a role (type 0) or a member (type 1).
+    pub fn hides(target: &str, kind: u8) -> Value {
+        let deny = VIEW_CHANNEL.to_string();
+        json!({"id": target, "type": kind, "allow": "0", "deny": deny})
+    }
+
+    /// One that shows it to them.
+    pub fn shows(target: &str, kind: u8) -> Value {
+        let allow = VIEW_CHANNEL.to_string();
+        json!({"id": target, "type": kind, "allow": allow, "deny": "0"})
+    }
 }
 
 /// A human or a bot with a token.
@@ -175,6 +189,11 @@ pub fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => panic!("no string: {other}"),
     }
+}
+
+/// What is in a JSON list, in order; of anything else, nothing.
+pub fn each(list: &Value) -> impl Iterator<Item = &Value> + Clone {
+    list.as_array().into_iter().flatten()
 }
 
 /// Eight letters.

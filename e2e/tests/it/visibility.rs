@@ -7,27 +7,19 @@ use e2e::{
     cluster::{Cluster, Options, Shared},
     ledger::{self, Writers},
     session::Session,
-    world::{self, Account, Guild, INTENTS, permission},
+    world::{
+        self, Account, Guild, INTENTS,
+        permission::{hides, shows},
+    },
 };
 use guildhall_shared::gateway::EventKind;
-use serde_json::{Value, json};
+use serde_json::json;
 
 static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 const GUILDS: u32 = 1;
 const GUILD_MESSAGES: u32 = 1 << 9;
 const MESSAGE_CONTENT: u32 = 1 << 15;
-
-/// An overwrite that hides a channel from a role (type 0) or a member (type 1).
-fn hides(target: &str, kind: u8) -> Value {
-    let deny = permission::VIEW_CHANNEL.to_string();
-    json!({"id": target, "type": kind, "allow": "0", "deny": deny})
-}
-
-fn shows(target: &str, kind: u8) -> Value {
-    let allow = permission::VIEW_CHANNEL.to_string();
-    json!({"id": target, "type": kind, "allow": allow, "deny": "0"})
-}
 
 /// Sessions of one account on both gateways.
 async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {
