@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::{cluster::Cluster, rest::Rest, session::Login};
+use crate::{
+    cluster::Cluster,
+    rest::Rest,
+    session::{Login, Session},
+};
 
 /// GUILDS, GUILD_MEMBERS, GUILD_MESSAGES, GUILD_MESSAGE_TYPING, MESSAGE_CONTENT.
 pub const INTENTS: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 11 | 1 << 15;
@@ -83,6 +87,12 @@ impl Account {
             capabilities: None,
             urls,
         }
+    }
+
+    /// Sessions of this account on the first two gateways.
+    pub async fn on_both(&self, cluster: &Cluster) -> [Session; 2] {
+        let at = |gateway: usize| self.login(vec![cluster.gateways[gateway].url()], INTENTS);
+        [Session::start(at(0)).await, Session::start(at(1)).await]
     }
 
     /// An application of this human and its bot.

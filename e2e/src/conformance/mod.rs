@@ -49,10 +49,16 @@ pub use self::{
     operations::{OPERATIONS, Operation},
     world::{Person, Place, World},
 };
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Options};
 
 /// An id that nothing has.
 const NOTHING: &str = "100000000000000001";
+
+/// What the cases run against: mails are read from its log.
+pub const OPTIONS: Options = Options {
+    mail_to_log: true,
+    ..Options::SMALL
+};
 
 /// Runs every case.
 pub async fn run(cluster: &Cluster) -> Book {

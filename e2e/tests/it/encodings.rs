@@ -23,9 +23,8 @@ use tokio_tungstenite::{
 use super::bots::discordjs;
 
 static CLUSTER: Shared = Shared::new(Options {
-    apis: 1,
-    shards: 32,
-    ..Options::DEFAULT
+    gateways: 2,
+    ..Options::SMALL
 });
 
 /// Encoding, `compress` of the query, `compress` of IDENTIFY.
