@@ -298,12 +298,10 @@ async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     assert_eq!(world.writer(world.member).await, None);
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
-    let world = World::new(db).await;
-    world.befriend().await;
-    let (a, b) = two_nodes(&world).await;
-    for node in [&a, &b] {
+/// With the first map the owner at `a` hears that their friend at `b` does not want to be disturbed;
+/// who that is.
+async fn at_home(world: &World, a: &Node, b: &Node) -> String {
+    for node in [a, b] {
         node.until("the map", |node| node.metric("node_map_version") == 1.0)
             .await;
     }
@@ -312,6 +310,15 @@ async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
     a.hears_of_itself().await;
     b.enter(world.home(world.member, Status::Dnd)).await;
     assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    member
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let (a, b) = two_nodes(&world).await;
+    let member = at_home(&world, &a, &b).await;
     let writer = world.writer(world.member).await;
     assert!(writer.is_some());
     world.publish_map(2, &[&a, &b], 1, Some(0)).await;
@@ -336,15 +343,7 @@ async fn a_leave_right_after_a_move_is_told(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
     let (a, b) = two_nodes(&world).await;
-    for node in [&a, &b] {
-        node.until("the map", |node| node.metric("node_map_version") == 1.0)
-            .await;
-    }
-    let member = world.member.to_string();
-    a.enter(world.home(world.owner, Status::Online)).await;
-    a.hears_of_itself().await;
-    b.enter(world.home(world.member, Status::Dnd)).await;
-    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    let member = at_home(&world, &a, &b).await;
     world.publish_map(2, &[&a, &b], 1, Some(0)).await;
     for node in [&a, &b] {
         while !matches!(node.next().await, ToCore::Subscribed(_)) {}
