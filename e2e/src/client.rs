@@ -319,6 +319,13 @@ pub fn identify(token: &str, intents: Option<u32>, shard: Option<[u32; 2]>) -> V
     json!({"op": 2, "d": d})
 }
 
+/// Op 4: enters a voice channel of a guild, or leaves.
+pub fn voice(guild: &str, channel: Option<&str>) -> Value {
+    json!({"op": 4, "d": {
+        "guild_id": guild, "channel_id": channel, "self_mute": false, "self_deaf": false,
+    }})
+}
+
 /// RESUME.
 pub fn resume(token: &str, session_id: &str, seq: u64) -> Value {
     json!({"op": 6, "d": {"token": token, "session_id": session_id, "seq": seq}})

@@ -82,6 +82,14 @@ impl Options {
         redis_primaries: 1,
         redis_replicas: false,
     };
+
+    /// One of each, and few shards.
+    pub const SMALL: Self = Self {
+        apis: 1,
+        gateways: 1,
+        shards: 32,
+        ..Self::DEFAULT
+    };
 }
 
 /// Where a gateway is reached.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::{
     session::Session,
     wait::NEVER,
-    world::{Account, Guild, random_word},
+    world::{Account, Guild, each, random_word},
 };
 
 /// Between two messages of one writer: the stream shall last, not load the machine.
@@ -302,8 +302,8 @@ pub async fn assert_received(
     let last = last.to_string();
     // A life may begin after it.
     let has_it = |guild: &Value| {
-        let mut channels = guild["channels"].as_array().into_iter().flatten();
-        channels.any(|known| known["id"] == channel && known["last_message_id"] == last.as_str())
+        each(&guild["channels"])
+            .any(|known| known["id"] == channel && known["last_message_id"] == last.as_str())
     };
     session
         .wait(&format!("{name}: the last message {last}"), |log| {

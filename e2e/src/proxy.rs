@@ -127,6 +127,12 @@ impl Proxy {
         self.mode.send_modify(|mode| mode.open = false);
     }
 
+    /// Resets all connections, new ones as well, until [`accept`](Self::accept).
+    pub fn shut(&self) {
+        self.refuse();
+        self.cut();
+    }
+
     pub fn accept(&self) {
         self.mode.send_modify(|mode| mode.open = true);
     }

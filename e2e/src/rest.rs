@@ -34,6 +34,11 @@ impl Reply {
         self.body["code"].as_u64().unwrap_or_default()
     }
 
+    /// The id of what was made; `None`: nothing was.
+    pub fn id(&self) -> Option<String> {
+        self.body["id"].as_str().map(str::to_owned)
+    }
+
     /// The body of a success.
     ///
     /// # Panics
@@ -131,7 +136,18 @@ impl Rest {
         self.send(request).await
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
+    /// What a request is answered with.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn answer(&self, request: reqwest::RequestBuilder) -> Reply {
+        match self.send(request).await {
+            Ok(reply) => reply,
+            Err(error) => panic!("no answer: {error:#}"),
+        }
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Reply {
         match self.try_call(method, path, body).await {
             Ok(reply) => reply,
             Err(error) => panic!("{path}: no answer: {error:#}"),

@@ -2,15 +2,33 @@
 
 use serde_json::{Value, json};
 
-use crate::{cluster::Cluster, rest::Rest, session::Login};
+use crate::{
+    cluster::Cluster,
+    rest::Rest,
+    session::{Login, Session},
+};
 
 /// GUILDS, GUILD_MEMBERS, GUILD_MESSAGES, GUILD_MESSAGE_TYPING, MESSAGE_CONTENT.
 pub const INTENTS: u32 = 1 | 1 << 1 | 1 << 9 | 1 << 11 | 1 << 15;
 
-/// Channel permission bits the tests need.
+/// Channel permission bits the tests need, and overwrites with them.
 pub mod permission {
+    use serde_json::{Value, json};
+
     pub const VIEW_CHANNEL: u64 = 1 << 10;
     pub const SEND_MESSAGES: u64 = 1 << 11;
+
+    /// An overwrite that hides a channel from a role (type 0) or a member (type 1).
+    pub fn hides(target: &str, kind: u8) -> Value {
+        let deny = VIEW_CHANNEL.to_string();
+        json!({"id": target, "type": kind, "allow": "0", "deny": deny})
+    }
+
+    /// One that shows it to them.
+    pub fn shows(target: &str, kind: u8) -> Value {
+        let allow = VIEW_CHANNEL.to_string();
+        json!({"id": target, "type": kind, "allow": allow, "deny": "0"})
+    }
 }
 
 /// A human or a bot with a token.
@@ -69,6 +87,12 @@ impl Account {
             capabilities: None,
             urls,
         }
+    }
+
+    /// Sessions of this account on the first two gateways.
+    pub async fn on_both(&self, cluster: &Cluster) -> [Session; 2] {
+        let at = |gateway: usize| self.login(vec![cluster.gateways[gateway].url()], INTENTS);
+        [Session::start(at(0)).await, Session::start(at(1)).await]
     }
 
     /// An application of this human and its bot.
@@ -175,6 +199,11 @@ pub fn text(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => panic!("no string: {other}"),
     }
+}
+
+/// What is in a JSON list, in order; of anything else, nothing.
+pub fn each(list: &Value) -> impl Iterator<Item = &Value> + Clone {
+    list.as_array().into_iter().flatten()
 }
 
 /// Eight letters.

@@ -1,13 +1,9 @@
-//! For tests: a client's side of a stream, with the decoders that clients use.
+//! For tests: a client's side of a connection.
 
-use std::io::Cursor;
-
-use flate2::{Decompress, FlushDecompress};
+use guildhall_spec::encodings::{Big, Stream, from_etf, inflate_whole};
 use serde_json::Value;
-use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
 use crate::{
-    codec::etf,
     dispatch::Frame,
     format::{Compression, Encoding, Format},
 };
@@ -32,16 +28,14 @@ pub(crate) const FORMATS: [Format; 7] = [
 
 pub(crate) struct Decoder {
     format: Format,
-    zlib: Decompress,
-    zstd: DCtx<'static>,
+    stream: Stream,
 }
 
 impl Decoder {
     pub(crate) fn new(format: Format) -> Self {
         Self {
             format,
-            zlib: Decompress::new(true),
-            zstd: DCtx::create(),
+            stream: Stream::default(),
         }
     }
 
@@ -57,62 +51,19 @@ impl Decoder {
     fn payload(&mut self, kind: Frame, payload: &[u8]) -> Value {
         let text = match (self.format.compression, kind) {
             (Compression::None, _) | (Compression::Payload, Frame::Text) => payload.to_vec(),
-            (Compression::Payload, _) => {
-                let mut whole = Decompress::new(true);
-                let text = inflate(&mut whole, payload);
-                // It is at its end, with the right checksum.
-                assert_eq!(whole.total_in(), payload.len() as u64);
-                let status =
-                    whole.decompress_vec(b"", &mut Vec::with_capacity(1), FlushDecompress::Finish);
-                assert_eq!(status.unwrap(), flate2::Status::StreamEnd);
-                text
-            }
+            (Compression::Payload, _) => inflate_whole(payload),
             (Compression::Zlib, _) => {
                 assert_eq!(kind, Frame::Binary);
-                assert!(payload.ends_with(&[0, 0, 0xFF, 0xFF]), "no flush");
-                inflate(&mut self.zlib, payload)
+                self.stream.zlib(payload)
             }
             (Compression::Zstd, _) => {
                 assert_eq!(kind, Frame::Binary);
-                unzstd(&mut self.zstd, payload)
+                self.stream.zstd(payload)
             }
         };
         match self.format.encoding {
             Encoding::Json => serde_json::from_slice(&text).unwrap(),
-            Encoding::Etf => {
-                let mut cursor = Cursor::new(&text);
-                let term = eetf::Term::decode(&mut cursor).unwrap();
-                assert_eq!(cursor.position(), text.len() as u64);
-                etf::tests::from_oracle(&term)
-            }
-        }
-    }
-}
-
-/// All of what `bytes` hold; of a stream, what came of it so far.
-pub(crate) fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    while !bytes.is_empty() || out.len() == out.capacity() {
-        out.reserve(4096);
-        let before = decompress.total_in();
-        decompress
-            .decompress_vec(bytes, &mut out, FlushDecompress::Sync)
-            .unwrap();
-        bytes = &bytes[(decompress.total_in() - before) as usize..];
-    }
-    out
-}
-
-fn unzstd(decoder: &mut DCtx<'_>, bytes: &[u8]) -> Vec<u8> {
-    let (mut out, mut room) = (Vec::new(), vec![0; 1 << 17]);
-    let mut input = InBuffer::around(bytes);
-    loop {
-        let mut output = OutBuffer::around(&mut room[..]);
-        let read = decoder.decompress_stream(&mut output, &mut input);
-        read.map_err(zstd_safe::get_error_name).unwrap();
-        out.extend_from_slice(output.as_slice());
-        if input.pos() == bytes.len() && output.pos() < 1 << 17 {
-            return out;
+            Encoding::Etf => from_etf(&text, Big::Numbers),
         }
     }
 }

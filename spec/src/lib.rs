@@ -1,6 +1,9 @@
-//! The official OpenAPI document, and whether a body is what it says. For tests.
+//! The official OpenAPI document, and whether a body is what it says; the encodings of a gateway, as
+//! clients read them. For tests.
 //!
 //! Knows nothing of Guildhall: what is asked and what to make of a fault is the caller's.
+
+pub mod encodings;
 
 use std::{
     collections::HashMap,

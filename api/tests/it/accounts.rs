@@ -133,8 +133,7 @@ async fn logging_out_ends_this_token_alone(db: PgPool) {
     let second = user(&app.post_anonymously("/auth/login", login).await.expect(200));
     // Several libraries send an empty body with a content type of their own.
     let request = app
-        .request(reqwest::Method::POST, "/auth/logout")
-        .header("authorization", &first.authorization)
+        .request_by(&first, reqwest::Method::POST, "/auth/logout")
         .header("content-type", "application/octet-stream");
     let reply = app.send(request).await;
     assert!(!reply.headers.contains_key("content-type"));

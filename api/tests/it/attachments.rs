@@ -10,7 +10,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{Reply, TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, alone, hall},
     media::png,
 };
 
@@ -19,19 +19,19 @@ fn file(name: &str, bytes: impl Into<Vec<u8>>) -> Part {
 }
 
 impl TestApp {
-    /// A request with a multipart form.
-    async fn upload(&self, user: &TestUser, method: Method, path: &str, form: Form) -> Reply {
-        let request = self.request(method, path).multipart(form);
-        self.send(request.header("authorization", &user.authorization))
-            .await
-    }
-
     /// The path and query of an address given out.
     async fn fetch_url(&self, url: &Value) -> reqwest::Response {
         let path = url.as_str().unwrap();
         let path = path.strip_prefix("http://127.0.0.1:8080").unwrap();
         self.fetch(path).await
     }
+}
+
+/// A place for a text of ten bytes, which a message may show later.
+async fn slot(app: &TestApp, user: &TestUser, guild: TestGuild) -> Value {
+    let body = json!({ "files": [{ "filename": "a.txt", "file_size": 10 }] });
+    let path = format!("/channels/{}/attachments", guild.general);
+    app.post(user, &path, body).await.expect(200)["attachments"][0].clone()
 }
 
 fn messages(guild: TestGuild) -> String {
@@ -44,8 +44,7 @@ const ATTEMPTS_MAX: usize = 500;
 #[sqlx::test(migrations = "../migrations")]
 async fn a_message_with_files_shows_them_until_it_goes(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let image = png(33, 22);
     let payload = json!({
         "content": "look",
@@ -110,8 +109,7 @@ async fn a_message_with_files_shows_them_until_it_goes(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn an_edit_keeps_removes_and_adds(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let form = Form::new()
         .text("content", "two")
@@ -167,8 +165,7 @@ async fn an_edit_keeps_removes_and_adds(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn embeds_show_files_of_their_message(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let embeds = json!([{ "title": "t", "image": { "url": "attachment://a b.png" } }]);
     let form = Form::new()
@@ -203,8 +200,7 @@ async fn embeds_show_files_of_their_message(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let form = Form::new().part("files[0]", file("a.txt", "hello"));
     let sent = app.upload(&alice, Method::POST, &path, form).await;
@@ -236,8 +232,7 @@ async fn a_message_whose_file_is_gone_takes_no_others_with_it(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_forward_keeps_the_files_that_it_shows(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let of_embed = json!({ "embeds": [{ "image": { "url": "attachment://a.png" } }] });
     let of_component = json!({ "flags": 1 << 15, "components": [
@@ -269,8 +264,7 @@ async fn a_forward_keeps_the_files_that_it_shows(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn an_attachment_that_is_listed_twice_is_one(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let form = Form::new().part("files[0]", file("a.txt", "a"));
     let message = app.upload(&alice, Method::POST, &path, form).await;
@@ -285,16 +279,9 @@ async fn an_attachment_that_is_listed_twice_is_one(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn who_may_not_attach_leaves_nothing_behind(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let bob = app.user("bob").await;
-    app.join(&bob, guild).await;
-    sqlx::query("update role set permissions = $2 where role_id = $1")
-        .bind(guild.id.to_db())
-        .bind((Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES).bits() as i64)
-        .execute(&app.db)
-        .await
-        .unwrap();
+    let (alice, bob, guild) = hall(&app).await;
+    let little = Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES;
+    app.everyone_may(guild, little).await;
     let form = || Form::new().part("files[0]", file("a.txt", "a"));
     let path = messages(guild);
     let reply = app.upload(&bob, Method::POST, &path, form()).await;
@@ -318,8 +305,7 @@ async fn who_may_not_attach_leaves_nothing_behind(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn addresses_cannot_be_guessed_bent_or_outlive_their_time(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let form = Form::new()
         .part("files[0]", file("page.html", "<script>alert(1)</script>"))
         .part(
@@ -371,8 +357,7 @@ async fn addresses_cannot_be_guessed_bent_or_outlive_their_time(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn parts_of_a_file_can_be_fetched(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let form = Form::new()
         .part("files[0]", file("a.bin", (0..=255).collect::<Vec<u8>>()))
         .part("files[1]", file("empty.txt", ""));
@@ -461,8 +446,7 @@ async fn a_made_up_token_in_the_path_stores_nothing(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn limits_of_size_and_number_hold(db: PgPool) {
     let app = TestApp::with(db, |config| config.media.attachment_bytes_max = 1024).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = messages(guild);
     let fits = Form::new().part("file", file("a.bin", vec![0; 1024]));
     app.upload(&alice, Method::POST, &path, fits)
@@ -496,8 +480,7 @@ async fn limits_of_size_and_number_hold(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn broken_forms_are_refused_and_leave_nothing(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let part = "--b\r\ncontent-disposition: form-data; name=\"files[0]\"; filename=\"a\"\r\n\r\n";
     let names = "--b\r\ncontent-disposition: form-data; name=\"files[0]\"; \
                  filename=\"a\0/../\u{202e}é\\\"\"\r\n\r\nx\r\n--b--\r\n";
@@ -525,8 +508,7 @@ async fn broken_forms_are_refused_and_leave_nothing(db: PgPool) {
         ("multipart/form-data; boundary=b", "\0".repeat(9999)),
     ] {
         let request = app
-            .request(Method::POST, &messages(guild))
-            .header("authorization", &alice.authorization)
+            .request_by(&alice, Method::POST, &messages(guild))
             .header("content-type", content_type)
             .body(body.clone());
         let reply = app.send(request).await;
@@ -547,8 +529,7 @@ async fn broken_forms_are_refused_and_leave_nothing(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn files_can_come_before_their_message_through_slots(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let slots = json!({ "files": [{ "id": "7", "filename": "a b.png", "file_size": 2000 }] });
     let path = format!("/channels/{}/attachments", guild.general);
     let slots = app.post(&alice, &path, slots).await.expect(200);
@@ -602,12 +583,8 @@ async fn files_can_come_before_their_message_through_slots(db: PgPool) {
 async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let slots = json!({ "files": [{ "filename": "a.txt", "file_size": 10 }] });
-    let path = format!("/channels/{}/attachments", guild.general);
-    let slots = app.post(&alice, &path, slots).await.expect(200);
-    let slot = &slots["attachments"][0];
+    let (alice, guild) = alone(&app).await;
+    let slot = slot(&app, &alice, guild).await;
     let url = slot["upload_url"].as_str().unwrap();
     let url = url.strip_prefix("http://127.0.0.1:8080").unwrap();
     let first = app.client.put(format!("{}{url}", app.origin)).body("first");
@@ -634,12 +611,8 @@ async fn a_slow_upload_does_not_replace_what_a_message_shows_by_then(db: PgPool)
 #[sqlx::test(migrations = "../migrations")]
 async fn an_upload_that_ends_while_the_message_is_stored_does_not_replace_its_file(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let slots = json!({ "files": [{ "filename": "a.txt", "file_size": 10 }] });
-    let path = format!("/channels/{}/attachments", guild.general);
-    let slots = app.post(&alice, &path, slots).await.expect(200);
-    let slot = &slots["attachments"][0];
+    let (alice, guild) = alone(&app).await;
+    let slot = slot(&app, &alice, guild).await;
     let url = slot["upload_url"].as_str().unwrap();
     let url = url.replace("http://127.0.0.1:8080", &app.origin);
     let put = async |bytes: &'static str| {
@@ -684,10 +657,7 @@ fn ogg() -> Vec<u8> {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_voice_message_is_one_recording_and_nothing_else(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let guild = app.guild(&alice, "Hall").await;
-    app.join(&bob, guild).await;
+    let (alice, bob, guild) = hall(&app).await;
     let path = messages(guild);
     let voice = json!({
         "flags": 1 << 13,

@@ -21,8 +21,7 @@ async fn every_change_is_in_the_log_with_its_reason_and_what_differs(db: PgPool)
 
     let guild = format!("/guilds/{}", hall.id);
     let request = app
-        .request(Method::PATCH, &guild)
-        .header("authorization", &alice.authorization)
+        .request_by(&alice, Method::PATCH, &guild)
         .header("x-audit-log-reason", "a%20better%20name%20%C3%BC")
         .json(&json!({ "name": "great hall" }));
     app.send(request).await.expect(200);
@@ -243,8 +242,7 @@ async fn a_reason_that_is_too_long_is_refused(db: PgPool) {
     let alice = app.user("alice").await;
     let hall = app.guild(&alice, "hall").await;
     let request = app
-        .request(Method::PATCH, &format!("/guilds/{}", hall.id))
-        .header("authorization", &alice.authorization)
+        .request_by(&alice, Method::PATCH, &format!("/guilds/{}", hall.id))
         .header("x-audit-log-reason", "x".repeat(513))
         .json(&json!({ "name": "great hall" }));
     app.send(request)

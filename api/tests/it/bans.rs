@@ -38,8 +38,7 @@ async fn a_ban_removes_the_member_and_their_messages_and_keeps_them_out(db: PgPo
     let path = ban_path(hall, &bob);
     app.get(&alice, &path).await.expect_error(404, 10026);
     let request = app
-        .request(reqwest::Method::PUT, &path)
-        .header("authorization", &alice.authorization)
+        .request_by(&alice, reqwest::Method::PUT, &path)
         .header("x-audit-log-reason", "noise")
         .json(&json!({ "delete_message_seconds": 3600 }));
     app.send(request).await.expect(204);
@@ -118,8 +117,7 @@ async fn a_ban_leaves_what_a_thread_began_with(db: PgPool) {
         sent.push(message.expect(200)["id"].clone());
     }
     let request = app
-        .request(reqwest::Method::PUT, &ban_path(hall, &bob))
-        .header("authorization", &alice.authorization)
+        .request_by(&alice, reqwest::Method::PUT, &ban_path(hall, &bob))
         .json(&json!({ "delete_message_seconds": 3600 }));
     app.send(request).await.expect(204);
 
@@ -145,8 +143,7 @@ async fn what_to_delete_may_stand_in_the_query(db: PgPool) {
     // As serenity and discord.py write it: nothing in the body.
     let ban = async |query: &str| {
         let path = format!("{}?{query}", ban_path(hall, &bob));
-        let request = app.request(reqwest::Method::PUT, &path);
-        app.send(request.header("authorization", &alice.authorization))
+        app.send(app.request_by(&alice, reqwest::Method::PUT, &path))
             .await
     };
     ban("delete_message_seconds=604801")

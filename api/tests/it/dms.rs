@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestUser},
+    harness::{TestApp, TestUser, hall},
     log,
 };
 
@@ -19,11 +19,14 @@ async fn friends(app: &TestApp) -> (TestUser, TestUser, TestUser, TestUser) {
         app.join(user, hall).await;
     }
     for (one, other) in [(&alice, &bob), (&alice, &carol), (&bob, &carol)] {
-        for (a, b) in [(one, other), (other, one)] {
-            relate(app, a, b, 1).await;
-        }
+        befriend(app, one, other).await;
     }
     (alice, bob, carol, bot)
+}
+
+pub(crate) async fn befriend(app: &TestApp, one: &TestUser, other: &TestUser) {
+    relate(app, one, other, 1).await;
+    relate(app, other, one, 1).await;
 }
 
 async fn relate(app: &TestApp, a: &TestUser, b: &TestUser, kind: i16) {
@@ -285,8 +288,7 @@ async fn a_dm_becomes_a_group_of_friends_only(db: PgPool) {
             .expect_error(400, 50033);
     }
     assert_eq!(app.event_names(bob.id).await.len(), told);
-    relate(&app, &bob, &alice, 1).await;
-    relate(&app, &alice, &bob, 1).await;
+    befriend(&app, &alice, &bob).await;
     let group = app.put(&alice, &with_bob, json!({})).await.expect(201);
     assert_eq!(group["type"], 3);
     assert_eq!(group["recipients"].as_array().unwrap().len(), 2);
@@ -295,10 +297,7 @@ async fn a_dm_becomes_a_group_of_friends_only(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guild_opens_no_doors_while_it_pauses_or_is_restricted(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let made = dm(&app, &alice, &bob).await;
     let path = format!("{}/messages", at(&made));
     let write = async |user: &TestUser| {

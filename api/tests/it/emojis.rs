@@ -6,17 +6,14 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::TestApp,
+    harness::{TestApp, alone, hall},
     media::{data_uri, gif, png},
 };
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let bob = app.user("bob").await;
-    app.join(&bob, guild).await;
+    let (alice, bob, guild) = hall(&app).await;
     let role = app.grant(&bob, guild, Permissions::empty()).await;
     let path = format!("/guilds/{}/emojis", guild.id);
 
@@ -107,15 +104,8 @@ async fn a_guilds_emojis_are_made_listed_changed_and_removed(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn emojis_are_for_those_who_may(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let bob = app.user("bob").await;
-    app.join(&bob, guild).await;
-    sqlx::query("update role set permissions = 0 where role_id = $1")
-        .bind(guild.id.to_db())
-        .execute(&app.db)
-        .await
-        .unwrap();
+    let (alice, bob, guild) = hall(&app).await;
+    app.everyone_may(guild, Permissions::empty()).await;
     let path = format!("/guilds/{}/emojis", guild.id);
     let body = |name: &str| json!({ "name": name, "image": data_uri(&png(8, 8)) });
     let alices = app.post(&alice, &path, body("alices")).await.expect(201);
@@ -155,8 +145,7 @@ async fn emojis_are_for_those_who_may(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn wrong_emojis_are_refused_at_the_right_place(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/emojis", guild.id);
     let image = data_uri(&png(8, 8));
     for (body, at, code) in [
@@ -263,8 +252,7 @@ async fn an_applications_emojis_are_its_own(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn emojis_forget_a_role_that_is_deleted(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let roles = format!("/guilds/{}/roles", guild.id);
     let role = async || {
         let made = app.post(&alice, &roles, json!({})).await.expect(200);

@@ -112,9 +112,7 @@ async fn ask(
     let path = generator.path(path);
     let query = generator.query(operation);
     let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-    let mut request = app
-        .request(method.clone(), &format!("{path}{query}"))
-        .header("authorization", &caller.authorization);
+    let mut request = app.request_by(caller, method.clone(), &format!("{path}{query}"));
     let mut sent = String::new();
     if !schema.is_null() {
         sent = match generator.rng.random_range(0..20) {

@@ -4,7 +4,11 @@ use guildhall_shared::{
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{conformance::conforms, harness::TestApp, log};
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, hall},
+    log,
+};
 
 fn id<T>(value: &Value) -> Id<T> {
     value.as_str().unwrap().parse().unwrap()
@@ -161,9 +165,7 @@ async fn a_guild_is_its_members_only(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn changes_are_told_to_all_members(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let path = format!("/guilds/{}", hall.id);
     let body = json!({ "name": "New Hall", "description": "Ours", "verification_level": 1, "system_channel_id": null });
     app.patch(&bob, &path, body.clone())
@@ -228,9 +230,7 @@ async fn only_the_owner_gives_a_guild_away(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn the_owner_ends_a_guild(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     app.grant(&bob, hall, Permissions::ADMINISTRATOR).await;
     let path = format!("/guilds/{}", hall.id);
     app.delete(&bob, &path).await.expect_error(403, 50013);
@@ -266,9 +266,7 @@ async fn guilds_that_are_deleted_leave_room_for_others(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn who_is_pending_is_given_no_guild(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     sqlx::query("update member set pending = true where user_id = $1")
         .bind(bob.id.to_db())
         .execute(&app.db)

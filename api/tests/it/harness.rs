@@ -5,7 +5,7 @@ use guildhall_api::{app::App, config::Config, http};
 use guildhall_shared::{
     Id, Permissions, Timestamp, id::marker, snowflake::Snowflakes, token::Token,
 };
-use reqwest::{Method, StatusCode, header::HeaderMap};
+use reqwest::{Method, StatusCode, header::HeaderMap, multipart::Form};
 use serde_json::{Value, json};
 use sqlx::{
     PgPool, PgTransaction,
@@ -191,6 +191,17 @@ impl TestApp {
             .request(method, format!("{}/api/v10{path}", self.origin))
     }
 
+    /// [`Self::request`] by somebody.
+    pub(crate) fn request_by(
+        &self,
+        user: &TestUser,
+        method: Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let request = self.request(method, path);
+        request.header("authorization", &user.authorization)
+    }
+
     pub(crate) async fn send(&self, request: reqwest::RequestBuilder) -> Reply {
         let response = request.send().await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
@@ -209,15 +220,11 @@ impl TestApp {
     }
 
     pub(crate) async fn get(&self, user: &TestUser, path: &str) -> Reply {
-        let request = self.request(Method::GET, path);
-        self.send(request.header("authorization", &user.authorization))
-            .await
+        self.send(self.request_by(user, Method::GET, path)).await
     }
 
     pub(crate) async fn delete(&self, user: &TestUser, path: &str) -> Reply {
-        let request = self.request(Method::DELETE, path);
-        self.send(request.header("authorization", &user.authorization))
-            .await
+        self.send(self.request_by(user, Method::DELETE, path)).await
     }
 
     pub(crate) async fn post(&self, user: &TestUser, path: &str, body: Value) -> Reply {
@@ -239,8 +246,19 @@ impl TestApp {
         path: &str,
         body: Value,
     ) -> Reply {
-        let request = self.request(method, path).json(&body);
-        self.send(request.header("authorization", &user.authorization))
+        self.send(self.request_by(user, method, path).json(&body))
+            .await
+    }
+
+    /// With a multipart form.
+    pub(crate) async fn upload(
+        &self,
+        user: &TestUser,
+        method: Method,
+        path: &str,
+        form: Form,
+    ) -> Reply {
+        self.send(self.request_by(user, method, path).multipart(form))
             .await
     }
 
@@ -395,6 +413,38 @@ impl TestApp {
         role
     }
 
+    /// From now on @everyone of a guild may do just this, without events.
+    pub(crate) async fn everyone_may(&self, guild: TestGuild, permissions: Permissions) {
+        sqlx::query("update role set permissions = $2 where role_id = $1")
+            .bind(guild.id.to_db())
+            .bind(permissions.bits() as i64)
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
+    /// Every operation of `/openapi.json`: its method, its path, and the same with an id in each place.
+    pub(crate) async fn operations(&self) -> Vec<(Method, String, String)> {
+        let document = self.client.get(format!("{}/openapi.json", self.origin));
+        let document: Value = document.send().await.unwrap().json().await.unwrap();
+        let mut operations = Vec::new();
+        for (route, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                let Ok(method) = Method::from_bytes(method.to_uppercase().as_bytes()) else {
+                    continue;
+                };
+                let mut path = route.clone();
+                while let (Some(from), Some(to)) = (path.find('{'), path.find('}')) {
+                    path.replace_range(from..=to, "100000000000000001");
+                }
+                operations.push((method, route.clone(), path));
+            }
+        }
+        let count = operations.len();
+        assert!(count > 250, "only {count} operations");
+        operations
+    }
+
     /// Name and body of every event of a guild or user, in order, without those of the audit
     /// log, which come with nearly every change. Panics on a gap in the numbers.
     pub(crate) async fn events<T>(&self, realm: Id<T>) -> Vec<(&'static str, Value)> {
@@ -441,6 +491,19 @@ impl TestApp {
         let events = self.events(realm).await;
         events.into_iter().map(|(name, _)| name).collect()
     }
+}
+
+/// A connection to the Redis of every test's API.
+pub(crate) async fn redis_connection() -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// Alice, alone in her guild.
+pub(crate) async fn alone(app: &TestApp) -> (TestUser, TestGuild) {
+    let alice = app.user("alice").await;
+    let hall = app.guild(&alice, "Hall").await;
+    (alice, hall)
 }
 
 /// Alice, and Bob as a member of her guild.

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser},
+    harness::{TestApp, TestGuild, TestUser, alone},
     log,
 };
 
@@ -244,8 +244,7 @@ async fn an_old_invite_is_unknown(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn who_came_for_a_visit_leaves_with_their_last_session_unless_given_a_role(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let hall = app.guild(&alice, "Hall").await;
+    let (alice, hall) = alone(&app).await;
     let path = format!("/channels/{}/invites", hall.general);
     let invite = app.post(&alice, &path, json!({ "temporary": true })).await;
     let code = invite.expect(200)["code"].as_str().unwrap().to_owned();

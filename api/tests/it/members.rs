@@ -236,9 +236,8 @@ async fn members_are_found_by_the_beginning_of_any_name(db: PgPool) {
     let found = async |query: &str| -> Vec<Value> {
         let path = format!("/guilds/{}/members/search", hall.id);
         let request = app
-            .request(reqwest::Method::GET, &path)
-            .query(&[("query", query), ("limit", "10")])
-            .header("authorization", &alice.authorization);
+            .request_by(&alice, reqwest::Method::GET, &path)
+            .query(&[("query", query), ("limit", "10")]);
         let list = app.send(request).await.expect(200);
         conforms("search_guild_members", 200, &list);
         let id = |member: &Value| member["user"]["id"].clone();

@@ -139,9 +139,7 @@ async fn what_is_no_message_is_refused(db: PgPool) {
     app.post(&nobody, &path, json!({ "content": "x" }))
         .await
         .expect_error(401, 0);
-    let raw = app
-        .request(Method::POST, &path)
-        .header("authorization", &alice.authorization);
+    let raw = app.request_by(&alice, Method::POST, &path);
     app.send(raw.body("{\"content\":"))
         .await
         .expect_error(400, 50109);
@@ -503,17 +501,23 @@ async fn typing_is_not_numbered(db: PgPool) {
         .expect_error(403, 50001);
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn without_the_intent_for_it_a_bot_reads_no_content(db: PgPool) {
-    let app = TestApp::new(db).await;
-    let (alice, _, hall) = hall(&app).await;
-    let bot = app.bot(&alice, "helper").await;
+/// A bot in the guild that may not read what others write.
+async fn bot_without_the_intent(app: &TestApp, owner: &TestUser, hall: TestGuild) -> TestUser {
+    let bot = app.bot(owner, "helper").await;
     app.join(&bot, hall).await;
     sqlx::query("update application set flags = 0 where application_id = $1")
         .bind(bot.id.to_db())
         .execute(&app.db)
         .await
         .unwrap();
+    bot
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn without_the_intent_for_it_a_bot_reads_no_content(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = bot_without_the_intent(&app, &alice, hall).await;
     let messages = path(hall.general);
     let body = json!({ "content": "secret", "embeds": [{ "title": "t" }] });
     let hers = app.post(&alice, &messages, body).await.expect(200);
@@ -560,13 +564,7 @@ async fn without_the_intent_for_it_a_bot_reads_no_content(db: PgPool) {
 async fn without_the_intent_a_bot_reads_of_a_reply_what_is_its_own(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
-    let bot = app.bot(&alice, "helper").await;
-    app.join(&bot, hall).await;
-    sqlx::query("update application set flags = 0 where application_id = $1")
-        .bind(bot.id.to_db())
-        .execute(&app.db)
-        .await
-        .unwrap();
+    let bot = bot_without_the_intent(&app, &alice, hall).await;
     let reply_to = |message: &Value| {
         json!({
             "content": "because",

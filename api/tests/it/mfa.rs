@@ -226,8 +226,7 @@ async fn sensitive_calls_ask_for_it(db: PgPool) {
     let (alice, codes) = enrolled(&app).await;
     let revoke = |proof: Option<String>| {
         let mut request = app
-            .request(Method::POST, "/auth/sessions/logout")
-            .header("authorization", &alice.authorization)
+            .request_by(&alice, Method::POST, "/auth/sessions/logout")
             .json(&json!({ "session_id_hashes": ["x"] }));
         if let Some(proof) = proof {
             request = request.header("x-discord-mfa-authorization", proof);
@@ -274,8 +273,7 @@ async fn sensitive_calls_ask_for_it(db: PgPool) {
             .expect(200),
     );
     let request = app
-        .request(Method::POST, "/auth/sessions/logout")
-        .header("authorization", &other.authorization)
+        .request_by(&other, Method::POST, "/auth/sessions/logout")
         .header("x-discord-mfa-authorization", proof)
         .json(&json!({ "session_id_hashes": ["x"] }));
     app.send(request).await.expect_error(401, 60003);
@@ -370,8 +368,7 @@ async fn codes_cannot_be_guessed_by_trying(db: PgPool) {
     let mut refused = None;
     for n in 0..11 {
         let request = app
-            .request(Method::POST, "/users/@me/mfa/totp/disable")
-            .header("authorization", &alice.authorization)
+            .request_by(&alice, Method::POST, "/users/@me/mfa/totp/disable")
             .header("x-forwarded-for", format!("10.1.{n}.7"))
             .json(&json!({ "code": "000000" }));
         let reply = app.send(request).await;

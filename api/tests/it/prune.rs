@@ -3,13 +3,17 @@ use serde_json::json;
 use sqlx::PgPool;
 use time::Duration;
 
-use crate::{conformance::conforms, harness::TestApp, sessions::change_meanwhile, threads::hall};
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, alone},
+    sessions::change_meanwhile,
+    threads::hall,
+};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn who_was_not_seen_for_long_is_removed(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let hall = app.guild(&alice, "Hall").await;
+    let (alice, hall) = alone(&app).await;
     let mut old = Vec::new();
     for name in ["gone", "holder", "seen", "fresh"] {
         let user = app.user(name).await;
@@ -79,8 +83,7 @@ async fn who_was_not_seen_for_long_is_removed(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_prune_that_breaks_off_tells_how_many_it_removed(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let hall = app.guild(&alice, "Hall").await;
+    let (alice, hall) = alone(&app).await;
     for n in 0..55 {
         let user = app.user(&format!("user-{n}")).await;
         app.join(&user, hall).await;

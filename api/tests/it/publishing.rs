@@ -6,7 +6,10 @@ use guildhall_shared::{envelope::Envelope, keys, shard::ShardId};
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::{harness::TestApp, log};
+use crate::{
+    harness::{TestApp, redis_connection},
+    log,
+};
 
 /// Id and fields of a stream's entry.
 type Entry = (String, Vec<(String, Vec<u8>)>);
@@ -20,8 +23,7 @@ async fn a_stored_event_reaches_its_shards_stream_as_stored(db: PgPool) {
         .expect(200);
     let stored = log::envelopes(&app.db, alice.id).await;
 
-    let client = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
-    let mut redis = client.get_multiplexed_async_connection().await.unwrap();
+    let mut redis = redis_connection().await;
     let stream = keys::shard_events(ShardId::of(alice.id, 4096));
     let found = async {
         loop {

@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestUser, hall},
+    harness::{TestApp, TestUser, alone, hall},
     log,
 };
 
@@ -187,10 +187,7 @@ async fn nobody_reaches_above_their_own_role(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn roles_are_moved_below_the_mover(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let bob = app.user("bob").await;
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let path = format!("/guilds/{}/roles", hall.id);
     let bobs = app.grant(&bob, hall, Permissions::MANAGE_ROLES).await;
     let mut ids = Vec::new();
@@ -253,8 +250,7 @@ async fn roles_are_moved_below_the_mover(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn colours_come_in_threes(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let hall = app.guild(&alice, "Hall").await;
+    let (alice, hall) = alone(&app).await;
     let path = format!("/guilds/{}/roles", hall.id);
     let colors = json!({ "primary_color": 1, "secondary_color": 2, "tertiary_color": null });
     let role = app

@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{CLUSTER_KEY, TestApp, TestGuild, TestUser},
+    harness::{CLUSTER_KEY, TestApp, TestGuild, TestUser, alone},
     media::{data_uri, png},
 };
 
@@ -170,16 +170,15 @@ fn upload(name: &str, bytes: Vec<u8>) -> Form {
 /// A process whose files are in `s3`, and somebody with a guild.
 async fn hall(db: PgPool, s3: &S3) -> (TestApp, TestUser, TestGuild) {
     let app = TestApp::with(db, |config| s3.configure(config)).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     (app, alice, guild)
 }
 
 async fn send(app: &TestApp, user: &TestUser, guild: TestGuild, form: Form) -> Value {
     let path = format!("/channels/{}/messages", guild.general);
-    let request = app.request(Method::POST, &path).multipart(form);
-    let request = request.header("authorization", &user.authorization);
-    app.send(request).await.expect(200)
+    app.upload(user, Method::POST, &path, form)
+        .await
+        .expect(200)
 }
 
 async fn delete(app: &TestApp, user: &TestUser, guild: TestGuild, message: &Value) {
@@ -240,9 +239,9 @@ async fn a_service_that_is_away_costs_a_503_and_leaves_nothing(db: PgPool) {
     s3.service.kill().await.unwrap();
     let path = format!("/channels/{}/messages", guild.general);
     let form = upload("b.txt", b"lost".to_vec()).text("payload_json", "{}");
-    let request = app.request(Method::POST, &path).multipart(form);
-    let request = request.header("authorization", &alice.authorization);
-    app.send(request).await.expect_error(503, 0);
+    app.upload(&alice, Method::POST, &path, form)
+        .await
+        .expect_error(503, 0);
     assert_eq!(app.fetch(path_of(&kept)).await.status(), 503);
     // What was announced is known and unused: to be collected, like everything nobody shows.
     assert_eq!((app.files().await, s3.objects()), ((1, 1), 1));

@@ -4,7 +4,11 @@ use guildhall_shared::{Permissions, id::marker};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{conformance::conforms, harness::TestApp, media::data_uri};
+use crate::{
+    conformance::conforms,
+    harness::{TestApp, alone, hall},
+    media::data_uri,
+};
 
 /// The beginning of an Ogg file.
 fn ogg() -> Vec<u8> {
@@ -16,8 +20,7 @@ fn ogg() -> Vec<u8> {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
     let body = json!({
         "name": "horn", "volume": 0.5, "emoji_name": "📯", "sound": data_uri(&ogg()),
@@ -76,8 +79,7 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn wrong_sounds_are_refused(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
     let sound = data_uri(&ogg());
     for (body, at, code) in [
@@ -129,10 +131,7 @@ async fn wrong_sounds_are_refused(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn only_who_is_connected_and_heard_plays_a_sound(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
-    let bob = app.user("bob").await;
-    app.join(&bob, guild).await;
+    let (alice, bob, guild) = hall(&app).await;
     let voice: guildhall_shared::Id<marker::Channel> = app.id();
     sqlx::query("insert into channel (channel_id, guild_id, kind, name) values ($1, $2, 2, 'v')")
         .bind(voice.to_db())
@@ -177,12 +176,7 @@ async fn only_who_is_connected_and_heard_plays_a_sound(db: PgPool) {
     app.post(&bob, &play, body.clone())
         .await
         .expect_error(400, 50167);
-    let none = (Permissions::VIEW_CHANNEL | Permissions::CONNECT).bits() as i64;
-    sqlx::query("update role set permissions = $2 where role_id = $1")
-        .bind(guild.id.to_db())
-        .bind(none)
-        .execute(&app.db)
-        .await
-        .unwrap();
+    let little = Permissions::VIEW_CHANNEL | Permissions::CONNECT;
+    app.everyone_may(guild, little).await;
     app.post(&bob, &play, body).await.expect_error(403, 50013);
 }

@@ -12,14 +12,12 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{Reply, TestApp, TestUser},
+    harness::{Reply, TestApp, TestUser, alone},
     media::{gif, png},
 };
 
 async fn create(app: &TestApp, user: &TestUser, path: &str, form: Form) -> Reply {
-    let request = app.request(Method::POST, path).multipart(form);
-    app.send(request.header("authorization", &user.authorization))
-        .await
+    app.upload(user, Method::POST, path, form).await
 }
 
 fn form(bytes: Vec<u8>) -> Form {
@@ -33,8 +31,7 @@ fn form(bytes: Vec<u8>) -> Form {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guilds_stickers_are_made_shown_changed_and_removed(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/stickers", guild.id);
     let lottie = br#"{"v":"5.5.2","fr":60,"ip":0,"op":1,"w":1,"h":1,"layers":[]}"#;
     let mut made = Vec::new();
@@ -104,8 +101,7 @@ async fn a_guilds_stickers_are_made_shown_changed_and_removed(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn wrong_stickers_are_refused(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/stickers", guild.id);
     let mut bomb = png(1, 1);
     bomb[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
@@ -127,13 +123,7 @@ async fn wrong_stickers_are_refused(db: PgPool) {
 
     let bob = app.user("bob").await;
     app.join(&bob, guild).await;
-    let everyone = Permissions::VIEW_CHANNEL.bits() as i64;
-    sqlx::query("update role set permissions = $2 where role_id = $1")
-        .bind(guild.id.to_db())
-        .bind(everyone)
-        .execute(&app.db)
-        .await
-        .unwrap();
+    app.everyone_may(guild, Permissions::VIEW_CHANNEL).await;
     let reply = create(&app, &bob, &path, form(png(9, 9))).await;
     reply.expect_error(403, 50013);
     for _ in 0..5 {
@@ -165,8 +155,7 @@ struct PacksCommand {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_pack_of_the_operators_is_listed_sent_and_served(db: PgPool) {
     let app = TestApp::new(db).await;
-    let alice = app.user("alice").await;
-    let guild = app.guild(&alice, "Hall").await;
+    let (alice, guild) = alone(&app).await;
     let empty = app
         .send(app.request(Method::GET, "/sticker-packs"))
         .await

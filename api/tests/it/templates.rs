@@ -7,15 +7,13 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, at_once},
+    harness::{TestApp, at_once, hall},
 };
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let guild = format!("/guilds/{}", hall.id);
     let role = json!({ "name": "Mods", "permissions": Permissions::KICK_MEMBERS });
     app.post(&alice, &format!("{guild}/roles"), role)
@@ -120,9 +118,7 @@ async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_widget_shows_a_guild_to_everybody_once_it_is_on(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let settings = format!("/guilds/{}/widget", hall.id);
     let json_path = format!("{settings}.json");
     app.get(&bob, &settings).await.expect_error(403, 50013);
@@ -161,9 +157,7 @@ async fn a_widget_shows_a_guild_to_everybody_once_it_is_on(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_widget_shows_who_talks_and_waits_for_nobody(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob) = (app.user("alice").await, app.user("bob").await);
-    let hall = app.guild(&alice, "Hall").await;
-    app.join(&bob, hall).await;
+    let (alice, bob, hall) = hall(&app).await;
     let room = json!({ "name": "Room", "type": 2 });
     let channels = format!("/guilds/{}/channels", hall.id);
     let room = app.post(&alice, &channels, room).await.expect(201)["id"].clone();

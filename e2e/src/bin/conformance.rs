@@ -3,22 +3,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use e2e::{
-    cluster::{Cluster, Options},
-    conformance,
-};
+use e2e::{cluster::Cluster, conformance};
 
 /// `conformance [PAGE]`: writes the page to a file as well. Exit code 1 if anything failed.
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    let cluster = Cluster::start(Options {
-        apis: 1,
-        gateways: 1,
-        shards: 32,
-        mail_to_log: true,
-        ..Options::DEFAULT
-    })
-    .await?;
+    let cluster = Cluster::start(conformance::OPTIONS).await?;
     let book = conformance::run(&cluster).await;
     let page = book.page();
     if let Some(file) = std::env::args_os().nth(1).map(PathBuf::from) {

@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Proof, World, credentials::password};
-use crate::{rest::Rest, world::random_word};
+use crate::{
+    rest::Rest,
+    world::{each, random_word},
+};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     instance(world, book).await;
@@ -64,13 +67,7 @@ async fn instance(world: &World, book: &mut Book) {
 }
 
 async fn users(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     book.prove("get_my_user", async |p: &mut Proof| {
         let me = p.answers(bot.rest.get("/users/@me").await);
         p.acts(me["id"] == bot.id.as_str(), "it is oneself");
@@ -166,12 +163,8 @@ async fn users(world: &World, book: &mut Book) {
 }
 
 async fn settings(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, ..] = world.people();
+    let guild = &world.guild;
     book.prove("user_settings_update", async |p: &mut Proof| {
         let changed = p.answers(
             member
@@ -220,12 +213,7 @@ async fn settings(world: &World, book: &mut Book) {
 }
 
 async fn notes(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        owner,
-        ..
-    } = world;
+    let [owner, member, stranger, ..] = world.people();
     let path = format!("/users/@me/notes/{}", owner.id);
     book.prove("user_note_put", async |p: &mut Proof| {
         p.answers(member.rest.put(&path, &json!({"note": "kind"})).await);
@@ -268,13 +256,7 @@ async fn notes(world: &World, book: &mut Book) {
 }
 
 async fn relationships(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        owner,
-        bot,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     let list = "/users/@me/relationships";
     // Others may have made some.
     for (one, two) in [(member, stranger), (stranger, member)] {
@@ -331,9 +313,8 @@ async fn relationships(world: &World, book: &mut Book) {
     .await;
     book.prove("relationships_list", async |p: &mut Proof| {
         let listed = p.answers(member.rest.get(list).await);
-        let mut listed = listed.as_array().into_iter().flatten();
         p.acts(
-            listed.any(|other| with(stranger)(other) && other["type"] == 1),
+            each(&listed).any(|other| with(stranger)(other) && other["type"] == 1),
             "the friend is listed",
         );
         p.refuses_no_more();

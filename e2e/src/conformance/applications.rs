@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Book, NOTHING, Person, Proof, World};
 use crate::{
     rest::{Reply, Rest},
-    world::{random_word, text},
+    world::{each, random_word, text},
 };
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
@@ -256,13 +256,8 @@ async fn commands(world: &World, book: &mut Book) {
 }
 
 async fn permissions(world: &World, book: &mut Book) {
-    let World {
-        bot,
-        owner,
-        member,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let commands = format!("/applications/{}/guilds/{}/commands", bot.id, guild.id);
     let made = bot
         .rest
@@ -303,11 +298,7 @@ async fn permissions(world: &World, book: &mut Book) {
             let list = p.answers(bot.rest.get(&format!("{commands}/permissions")).await);
             p.acts(list.to_string().contains(&id), "it is listed");
             p.refuses(
-                world
-                    .stranger
-                    .rest
-                    .get(&format!("{commands}/permissions"))
-                    .await,
+                stranger.rest.get(&format!("{commands}/permissions")).await,
                 403,
                 50001,
             );
@@ -323,11 +314,7 @@ async fn invoke(world: &World, who: &Person, nonce: &str) -> Reply {
         world.bot.id, world.guild.id
     );
     let list = world.bot.rest.get(&path).await.body;
-    let greet = list
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|command| command["name"] == "greet");
+    let greet = each(&list).find(|command| command["name"] == "greet");
     let greet = greet.cloned().unwrap_or_default();
     let form = json!({
         "type": 2, "application_id": world.bot.id, "guild_id": world.guild.id,
@@ -349,13 +336,7 @@ async fn received(world: &World) -> Value {
 }
 
 async fn interactions(world: &World, book: &mut Book) {
-    let World {
-        bot,
-        member,
-        stranger,
-        owner,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     let nobody = Rest::new(&world.origin);
     book.prove("interaction_create", async |p: &mut Proof| {
         p.answers(invoke(world, member, "n1").await);
@@ -402,12 +383,7 @@ async fn interactions(world: &World, book: &mut Book) {
 }
 
 async fn follow_ups(world: &World, book: &mut Book) {
-    let World {
-        bot,
-        member,
-        stranger,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
     let nobody = Rest::new(&world.origin);
     let interaction = received(world).await;
     let Some(token) = interaction["token"].as_str() else {
@@ -463,20 +439,12 @@ async fn send_form(rest: &Rest, path: &str, form: &[(&str, &str)]) -> Reply {
         .request(Method::POST, path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(pairs.join("&"));
-    match rest.send(request).await {
-        Ok(reply) => reply,
-        Err(error) => panic!("{path}: no answer: {error:#}"),
-    }
+    rest.answer(request).await
 }
 
 async fn grants(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        guild,
-        bot,
-        ..
-    } = world;
+    let [owner, member, _, bot] = world.people();
+    let guild = &world.guild;
     let nobody = Rest::new(&world.origin);
     let id = bot.id.clone();
     let redirect = "https://example.org/back";

@@ -218,10 +218,7 @@ impl Book {
         {
             let path = fill(operation.path);
             let method = Method::from_bytes(operation.method.as_bytes()).unwrap_or_default();
-            let reply = match nobody.try_call(method, &path, None).await {
-                Ok(reply) => reply,
-                Err(error) => panic!("{path}: no answer: {error:#}"),
-            };
+            let reply = nobody.call(method, &path, None).await;
             let fits = (reply.status, reply.code()) == (401, 0);
             self.proof(operation).anonymous.note(fits, || {
                 format!("not 401 without a token, but {}", reply.status)

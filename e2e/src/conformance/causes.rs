@@ -17,7 +17,7 @@ use crate::{
     rest::Rest,
     session::Session,
     wire,
-    world::{permission, random_word, text},
+    world::{each, permission, random_word, text},
 };
 
 /// An event that has not come after this long never will.
@@ -146,15 +146,12 @@ impl Causes<'_> {
     /// Op 4 into a hidden voice channel, and out of it.
     async fn voice(&mut self) {
         let World { bot, guild, .. } = self.world;
-        let hidden = json!([{"id": guild.id, "type": 0, "allow": "0",
-                             "deny": permission::VIEW_CHANNEL.to_string()}]);
+        let hidden = json!([permission::hides(&guild.id, 0)]);
         let form = json!({"name": "talk", "type": 2, "permission_overwrites": hidden});
         let path = format!("/guilds/{}/channels", guild.id);
         let channel = text(&self.world.owner.rest.post(&path, &form).await.ok()["id"]);
         for to in [Value::from(channel.as_str()), Value::Null] {
-            let d = json!({"guild_id": guild.id, "channel_id": to,
-                           "self_mute": false, "self_deaf": false});
-            bot.session.send(&json!({"op": 4, "d": d}));
+            bot.session.send(&client::voice(&guild.id, to.as_str()));
             let own = |d: &Value| d["user_id"] == bot.id.as_str() && d["channel_id"] == to;
             self.emitted(bot, "VOICE_STATE_UPDATE", own).await;
             let begun = |d: &Value| {
@@ -175,16 +172,9 @@ impl Causes<'_> {
 
     /// A thread below a channel that the member comes to see; then it changes and goes.
     async fn threads(&mut self) {
-        let World {
-            owner,
-            member,
-            bot,
-            guild,
-            stranger,
-            ..
-        } = self.world;
-        let hidden = json!([{"id": guild.id, "type": 0, "allow": "0",
-                             "deny": permission::VIEW_CHANNEL.to_string()}]);
+        let [owner, member, stranger, bot] = self.world.people();
+        let guild = &self.world.guild;
+        let hidden = json!([permission::hides(&guild.id, 0)]);
         let channel = owner.account.make_channel(&guild.id, "above", hidden).await;
         let form = json!({"name": "below", "type": 11});
         let path = format!("/channels/{channel}/threads");
@@ -193,10 +183,7 @@ impl Causes<'_> {
         let form = json!({"type": 1, "allow": permission::VIEW_CHANNEL.to_string(), "deny": "0"});
         owner.rest.put(&own, &form).await.ok();
         let name = "THREAD_LIST_SYNC";
-        let has_it = |d: &Value| {
-            let mut threads = d["threads"].as_array().into_iter().flatten();
-            threads.any(|one| one["id"] == thread.as_str())
-        };
+        let has_it = |d: &Value| each(&d["threads"]).any(|one| one["id"] == thread.as_str());
         let sync = self.emitted(member, name, has_it).await;
         if let Some(proof) = self.book.of(name) {
             for other in [owner, stranger] {
@@ -278,7 +265,7 @@ impl Causes<'_> {
             .await;
         let path = format!("/guilds/{}/integrations", guild.id);
         let list = owner.rest.get(&path).await.ok();
-        let mut list = list.as_array().into_iter().flatten();
+        let mut list = each(&list);
         let is_helper = |one: &&Value| one["application"]["id"] == id.as_str();
         let integration = list
             .find(is_helper)
@@ -350,7 +337,7 @@ impl Causes<'_> {
         let emoji = format!("{path}/emojis/{}", text(&emoji["id"]));
         bot.rest.delete(&emoji).await.ok();
         let both_bare = |d: &Value| {
-            let told = d["soundboard_sounds"].as_array().into_iter().flatten();
+            let told = each(&d["soundboard_sounds"]);
             let bare = told.filter(|sound| sound["emoji_id"].is_null());
             let ids: Vec<_> = bare.map(|sound| sound["sound_id"].clone()).collect();
             ids == made
@@ -361,13 +348,8 @@ impl Causes<'_> {
 
     /// An application that is silent, opens a form, and completes a word.
     async fn interactions(&mut self) {
-        let World {
-            member,
-            bot,
-            guild,
-            owner,
-            ..
-        } = self.world;
+        let [owner, member, _, bot] = self.world.people();
+        let guild = &self.world.guild;
         let commands = format!("/applications/{}/guilds/{}/commands", bot.id, guild.id);
         let options = json!([{"type": 3, "name": "word", "description": "a word",
                               "autocomplete": true, "required": false}]);

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use super::{causes::Causes, world::World};
-use crate::{session::Session, world::random_word};
+use crate::{
+    session::Session,
+    world::{each, random_word},
+};
 
 /// READY_SUPPLEMENTAL is read.
 const PRIORITIZED_READY_PAYLOAD: u64 = 1 << 5;
@@ -21,12 +24,8 @@ const UNREAD_WAIT: Duration = Duration::from_secs(60);
 
 /// The member's client on another device.
 pub(super) async fn prove(causes: &mut Causes<'_>) {
-    let World {
-        owner,
-        member,
-        guild,
-        ..
-    } = causes.world;
+    let [owner, member, ..] = causes.world.people();
+    let guild = &causes.world.guild;
     let shown = owner.account.say(&guild.lobby, &random_word()).await;
     owner.account.say(&guild.secret, &random_word()).await;
     let mut login = member.account.login(member.urls.clone(), 0);
@@ -60,7 +59,7 @@ impl Causes<'_> {
         let supplement = second.dispatch(name, |_| true).await;
         let ready = second.dispatch("READY", |_| true).await;
         let ids = |d: &Value| -> Vec<Value> {
-            let guilds = d["guilds"].as_array().into_iter().flatten();
+            let guilds = each(&d["guilds"]);
             guilds.map(|guild| guild["id"].clone()).collect()
         };
         let fits = ids(&supplement) == ids(&ready) && !ids(&ready).is_empty();
@@ -69,18 +68,9 @@ impl Causes<'_> {
 
     /// The member's sessions hear of each other.
     async fn logins(&mut self, second: &Session) {
-        let World {
-            owner,
-            member,
-            stranger,
-            bot,
-            ..
-        } = self.world;
+        let [owner, member, stranger, bot] = self.world.people();
         let (name, id) = ("SESSIONS_REPLACE", second.session_id());
-        let has_it = |d: &Value| {
-            let mut sessions = d.as_array().into_iter().flatten();
-            sessions.any(|session| session["session_id"] == id.as_str())
-        };
+        let has_it = |d: &Value| each(d).any(|session| session["session_id"] == id.as_str());
         self.emitted(member, name, has_it).await;
         for other in [owner, stranger, bot] {
             let fault = format!("{} got it", other.role);
@@ -95,7 +85,7 @@ impl Causes<'_> {
         let channels = json!({guild.lobby.as_str(): [[0, 99]]});
         second.send(&json!({"op": 14, "d": {"guild_id": guild.id, "channels": channels}}));
         let has = |d: &Value, kinds: &[&str], word: &str| {
-            let mut ops = d["ops"].as_array().into_iter().flatten();
+            let mut ops = each(&d["ops"]);
             let is_it = |op: &Value| {
                 let kind = op["op"].as_str().unwrap_or_default();
                 kinds.contains(&kind) && op.to_string().contains(word)
@@ -137,13 +127,8 @@ impl Causes<'_> {
 
     /// `shown` and a message in a channel the member does not see were written before.
     async fn unread(&mut self, second: &Session, shown: &str) {
-        let World {
-            member,
-            stranger,
-            bot,
-            guild,
-            ..
-        } = self.world;
+        let [_, member, stranger, bot] = self.world.people();
+        let guild = &self.world.guild;
         let name = "CHANNEL_UNREAD_UPDATE";
         let number = |id: &Value| id.as_str().and_then(|id| id.parse::<u64>().ok());
         let shown = number(&json!(shown));
@@ -172,12 +157,8 @@ impl Causes<'_> {
     /// The newer forms of CHANNEL_UNREAD_UPDATE, which are of no tier that is counted: each client
     /// gets the newest that it reads, and nothing else of the kind.
     async fn newer_forms(&mut self) {
-        let World {
-            owner,
-            member,
-            guild,
-            ..
-        } = self.world;
+        let [owner, member, ..] = self.world.people();
+        let guild = &self.world.guild;
         let (older, v1, v2) = (
             "CHANNEL_UNREAD_UPDATE",
             "PASSIVE_UPDATE_V1",

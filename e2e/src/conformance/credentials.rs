@@ -10,7 +10,7 @@ use totp_rs::{Builder, Secret, Totp};
 use super::{Book, Proof, World};
 use crate::{
     rest::{Reply, Rest},
-    world::{Account, random_word, text},
+    world::{Account, each, random_word, text},
 };
 
 /// A mail that has not come after this long never will.
@@ -69,10 +69,7 @@ async fn logins(world: &World, book: &mut Book) {
     .await;
     book.prove("auth_sessions_revoke", async |p: &mut Proof| {
         let list = second.get("/auth/sessions").await.body;
-        let hashes: Vec<&Value> = list["user_sessions"]
-            .as_array()
-            .into_iter()
-            .flatten()
+        let hashes: Vec<&Value> = each(&list["user_sessions"])
             .map(|s| &s["id_hash"])
             .collect();
         p.refuses(
@@ -131,12 +128,7 @@ async fn mailed(world: &World, account: &Account, old: &str) -> String {
 
 async fn mailed_tokens(world: &World, book: &mut Book) {
     let nobody = Rest::new(&world.origin);
-    let World {
-        member,
-        stranger,
-        bot,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
     let mut ticket = String::new();
     book.prove("auth_verify_resend", async |p: &mut Proof| {
         let first = mailed(world, &member.account, "").await;
@@ -243,10 +235,7 @@ async fn with_proof(rest: &Rest, path: &str, proof: &str, form: &Value) -> Reply
         .request(Method::POST, path)
         .header("x-discord-mfa-authorization", proof)
         .json(form);
-    match rest.send(request).await {
-        Ok(reply) => reply,
-        Err(error) => panic!("{path}: no answer: {error:#}"),
-    }
+    rest.answer(request).await
 }
 
 async fn second_factor(world: &World, book: &mut Book) {
@@ -279,7 +268,7 @@ async fn second_factor(world: &World, book: &mut Book) {
         rest = nobody.with_token(&text(&answer["token"]));
         let me = rest.get("/users/@me").await.body;
         p.acts(me["mfa_enabled"] == true, "it is on");
-        let codes = answer["backup_codes"].as_array().into_iter().flatten();
+        let codes = each(&answer["backup_codes"]);
         backup = codes.map(|code| text(&code["code"])).collect();
         p.acts(backup.len() >= 4, "there are backup codes");
     })
@@ -339,7 +328,7 @@ async fn second_factor(world: &World, book: &mut Book) {
         let form = json!({"password": word, "regenerate": true});
         p.refuses(rest.post(path, &form).await, 401, 60003);
         let answer = p.answers(with_proof(&rest, path, &proof, &form).await);
-        let codes = answer["backup_codes"].as_array().into_iter().flatten();
+        let codes = each(&answer["backup_codes"]);
         let fresh: Vec<String> = codes.map(|code| text(&code["code"])).collect();
         p.acts(
             !fresh.is_empty() && fresh.iter().all(|code| !backup.contains(code)),

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Person, Proof, World};
 use crate::{
+    client,
     rest::{Reply, Rest},
-    world::{permission, text},
+    world::{each, permission, text},
 };
 
 /// One red pixel.
@@ -47,29 +48,20 @@ pub(super) fn sound() -> String {
 
 async fn send(rest: &Rest, method: Method, path: &str, form: Form) -> Reply {
     let request = rest.request(method, path).multipart(form);
-    match rest.send(request).await {
-        Ok(reply) => reply,
-        Err(error) => panic!("{path}: no answer: {error:#}"),
-    }
+    rest.answer(request).await
 }
 
 async fn emojis(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/emojis", guild.id);
     let form = json!({"name": "pixel", "image": image()});
     let mut id = String::new();
     let has = |id: &str, name: &str| {
         let (id, name) = (id.to_owned(), name.to_owned());
         move |d: &Value| {
-            let mut emojis = d["emojis"].as_array().into_iter().flatten();
-            emojis.any(|emoji| emoji["id"] == id.as_str() && emoji["name"] == name.as_str())
+            each(&d["emojis"])
+                .any(|emoji| emoji["id"] == id.as_str() && emoji["name"] == name.as_str())
         }
     };
     book.prove("create_guild_emoji", async |p: &mut Proof| {
@@ -183,14 +175,8 @@ async fn application_emojis(world: &World, book: &mut Book) {
 }
 
 async fn stickers(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/stickers", guild.id);
     let form = || {
         let file = Part::bytes(png()).file_name("pixel.png");
@@ -268,13 +254,8 @@ async fn stickers(world: &World, book: &mut Book) {
 }
 
 async fn sticker_packs(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, ..] = world.people();
+    let guild = &world.guild;
     let mut pack = Value::Null;
     book.prove("list_sticker_packs", async |p: &mut Proof| {
         let packs = p.answers(member.rest.get("/sticker-packs").await);
@@ -305,14 +286,8 @@ async fn sticker_packs(world: &World, book: &mut Book) {
 }
 
 async fn soundboard(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
     book.prove("get_soundboard_default_sounds", async |p: &mut Proof| {
         let list = p.answers(member.rest.get("/soundboard-default-sounds").await);
@@ -382,21 +357,9 @@ async fn soundboard(world: &World, book: &mut Book) {
 
 /// A sound is heard by those who are in the voice channel.
 async fn play(world: &World, p: &mut Proof, sound: &str) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
-    let channels = format!("/guilds/{}/channels", guild.id);
-    let voice = bot
-        .rest
-        .post(&channels, &json!({"name": "loud", "type": 2}))
-        .await
-        .body;
-    let voice = text(&voice["id"]);
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
+    let voice = world.channel_of_type(2).await.expect("a voice channel");
     let path = format!("/channels/{voice}/send-soundboard-sound");
     let form = json!({"sound_id": sound});
     p.refuses(member.rest.post(&path, &form).await, 400, 50167);
@@ -410,10 +373,7 @@ async fn play(world: &World, p: &mut Proof, sound: &str) {
 }
 
 async fn join(person: &Person, guild: &str, channel: Option<&str>) {
-    let command = json!({"op": 4, "d": {
-        "guild_id": guild, "channel_id": channel, "self_mute": false, "self_deaf": false,
-    }});
-    person.session.send(&command);
+    person.session.send(&client::voice(guild, channel));
     person
         .session
         .dispatch("VOICE_STATE_UPDATE", |d| {
@@ -423,13 +383,8 @@ async fn join(person: &Person, guild: &str, channel: Option<&str>) {
 }
 
 async fn attachments(world: &World, book: &mut Book) {
-    let World {
-        member,
-        bot,
-        stranger,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let messages = format!("/channels/{}/messages", guild.lobby);
     let upload = |name: &str| {
         let payload = json!({"content": "see", "attachments": [{"id": 0, "description": "a dot"}]});

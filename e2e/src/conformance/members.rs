@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Proof, World};
-use crate::world::text;
+use crate::world::{each, text};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     roles(world, book).await;
@@ -14,14 +14,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn roles(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/roles", guild.id);
     let mut id = String::new();
     book.prove("create_guild_role", async |p: &mut Proof| {
@@ -56,8 +50,10 @@ async fn roles(world: &World, book: &mut Book) {
     .await;
     book.prove("list_guild_roles", async |p: &mut Proof| {
         let list = p.answers(member.rest.get(&path).await);
-        let mut list = list.as_array().into_iter().flatten();
-        p.acts(list.any(|role| role["id"] == id.as_str()), "it is listed");
+        p.acts(
+            each(&list).any(|role| role["id"] == id.as_str()),
+            "it is listed",
+        );
         p.refuses(stranger.rest.get(&path).await, 403, 50001);
     })
     .await;
@@ -129,22 +125,15 @@ async fn roles(world: &World, book: &mut Book) {
 }
 
 async fn role_lists(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/roles", guild.id);
     let role = world.grant(member, 0).await;
     book.prove("bulk_update_guild_roles", async |p: &mut Proof| {
         let form = json!([{"id": role, "position": 1}]);
         let list = p.answers(owner.rest.patch(&path, &form).await);
-        let mut list = list.as_array().into_iter().flatten();
         p.acts(
-            list.any(|other| other["id"] == role.as_str()),
+            each(&list).any(|other| other["id"] == role.as_str()),
             "the roles are listed",
         );
         p.refuses(member.rest.patch(&path, &form).await, 403, 50013);
@@ -199,14 +188,8 @@ async fn role_lists(world: &World, book: &mut Book) {
 }
 
 async fn members(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/members", guild.id);
     let one = format!("{path}/{}", member.id);
     book.prove("get_guild_member", async |p: &mut Proof| {
@@ -248,9 +231,8 @@ async fn members(world: &World, book: &mut Book) {
                 .get(&format!("{path}/search?query={query}&limit=10"))
                 .await,
         );
-        let mut found = found.as_array().into_iter().flatten();
         p.acts(
-            found.any(|found| found["user"]["id"] == member.id.as_str()),
+            each(&found).any(|found| found["user"]["id"] == member.id.as_str()),
             "the member is found",
         );
         p.faults(
@@ -296,13 +278,8 @@ async fn members(world: &World, book: &mut Book) {
 }
 
 async fn own_member(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let me = format!("/guilds/{}/members/@me", guild.id);
     let named = |name: &'static str| {
         move |d: &Value| d["user"]["id"] == member.id.as_str() && d["nick"] == name
@@ -350,14 +327,8 @@ async fn own_member(world: &World, book: &mut Book) {
 }
 
 async fn removals(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     book.prove("delete_guild_member", async |p: &mut Proof| {
         let guest = world.guest().await;
         let path = format!("/guilds/{}/members/{}", guild.id, guest.id);

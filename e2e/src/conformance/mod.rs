@@ -8,15 +8,17 @@
 //! A case is one call of [`Book::prove`] in the file of its area:
 //!
 //! ```ignore
+//! let [owner, member, stranger, bot] = world.people();
+//! let guild = &world.guild;
 //! book.prove("create_channel_invite", async |p: &mut Proof| {
 //!     let invites = format!("/channels/{}/invites", guild.lobby);
-//!     let invite = p.answers(world.owner.rest.post(&invites, &json!({"max_uses": 3})).await);
-//!     let list = world.owner.rest.get(&invites).await.body;
+//!     let invite = p.answers(owner.rest.post(&invites, &json!({"max_uses": 3})).await);
+//!     let list = owner.rest.get(&invites).await.body;
 //!     p.acts(list[0]["code"] == invite["code"], "the invite is listed");
-//!     p.event(&[&world.bot], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
-//!     p.nobody_else(&[&world.member, &world.stranger], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
-//!     p.refuses(world.stranger.rest.post(&invites, &json!({})).await, 403, 50001);
-//!     p.faults(world.owner.rest.post(&invites, &json!({"max_uses": 999})).await, "max_uses", "NUMBER_TYPE_MAX");
+//!     p.event(&[bot], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
+//!     p.nobody_else(&[member, stranger], "INVITE_CREATE", |d| d["code"] == invite["code"]).await;
+//!     p.refuses(stranger.rest.post(&invites, &json!({})).await, 403, 50001);
+//!     p.faults(owner.rest.post(&invites, &json!({"max_uses": 999})).await, "max_uses", "NUMBER_TYPE_MAX");
 //! }).await;
 //! ```
 //!
@@ -47,10 +49,16 @@ pub use self::{
     operations::{OPERATIONS, Operation},
     world::{Person, Place, World},
 };
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Options};
 
 /// An id that nothing has.
 const NOTHING: &str = "100000000000000001";
+
+/// What the cases run against: mails are read from its log.
+pub const OPTIONS: Options = Options {
+    mail_to_log: true,
+    ..Options::SMALL
+};
 
 /// Runs every case.
 pub async fn run(cluster: &Cluster) -> Book {

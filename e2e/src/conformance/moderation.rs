@@ -14,14 +14,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn bans(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/bans", guild.id);
     let guest_account = world.guest().await;
     let guest_id = guest_account.id.clone();
@@ -140,13 +134,8 @@ async fn bans(world: &World, book: &mut Book) {
 }
 
 async fn prune(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/prune", guild.id);
     book.prove("preview_prune_guild", async |p: &mut Proof| {
         let preview = p.answers(bot.rest.get(&format!("{path}?days=7")).await);
@@ -182,14 +171,8 @@ async fn prune(world: &World, book: &mut Book) {
 }
 
 async fn audit_log(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/audit-logs", guild.id);
     book.prove("list_guild_audit_log_entries", async |p: &mut Proof| {
         let name = random_word();
@@ -198,10 +181,7 @@ async fn audit_log(world: &World, book: &mut Book) {
         let request = request
             .header("x-audit-log-reason", "because%20so")
             .json(&json!({"name": name}));
-        let role = match bot.rest.send(request).await {
-            Ok(reply) => text(&reply.ok()["id"]),
-            Err(error) => panic!("no answer: {error:#}"),
-        };
+        let role = text(&bot.rest.answer(request).await.ok()["id"]);
         let is_it = |d: &Value| d["target_id"] == role.as_str() && d["action_type"] == 30;
         let event = p
             .event(&[owner, bot], "GUILD_AUDIT_LOG_ENTRY_CREATE", is_it)
@@ -238,14 +218,8 @@ async fn audit_log(world: &World, book: &mut Book) {
 }
 
 async fn automod(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/auto-moderation/rules", guild.id);
     let word = random_word();
     let form = json!({

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Proof, World};
-use crate::world::{permission, text};
+use crate::world::{each, permission, text};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     channels(world, book).await;
@@ -15,7 +15,7 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn channels(world: &World, book: &mut Book) {
-    let (owner, member, stranger, bot) = (&world.owner, &world.member, &world.stranger, &world.bot);
+    let [owner, member, stranger, bot] = world.people();
     let channels = format!("/guilds/{}/channels", world.guild.id);
     let mut id = String::new();
     book.prove("create_guild_channel", async |p: &mut Proof| {
@@ -50,10 +50,7 @@ async fn channels(world: &World, book: &mut Book) {
     .await;
     book.prove("list_guild_channels", async |p: &mut Proof| {
         let listed = p.answers(member.rest.get(&channels).await);
-        let has = |id: &str| {
-            let mut listed = listed.as_array().into_iter().flatten();
-            listed.any(|channel| channel["id"] == id)
-        };
+        let has = |id: &str| each(&listed).any(|channel| channel["id"] == id);
         p.acts(has(&id), "a visible channel is listed");
         p.acts(!has(&world.guild.secret), "a hidden one is not");
         p.refuses(stranger.rest.get(&channels).await, 403, 50001);
@@ -124,12 +121,7 @@ async fn channels(world: &World, book: &mut Book) {
     })
     .await;
     book.prove("update_voice_channel_status", async |p: &mut Proof| {
-        let voice = bot
-            .rest
-            .post(&channels, &json!({"name": "voice", "type": 2}))
-            .await
-            .body;
-        let voice = text(&voice["id"]);
+        let voice = world.channel_of_type(2).await.expect("a voice channel");
         let status = format!("/channels/{voice}/voice-status");
         p.answers(bot.rest.put(&status, &json!({"status": "singing"})).await);
         let is_it = |d: &Value| d["id"] == voice.as_str() && d["status"] == "singing";
@@ -157,13 +149,7 @@ async fn channels(world: &World, book: &mut Book) {
 }
 
 async fn direct_messages(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     let mut dm = String::new();
     book.prove("create_dm", async |p: &mut Proof| {
         let form = json!({"recipient_id": owner.id});
@@ -217,18 +203,11 @@ async fn befriend(one: &super::Person, two: &super::Person) {
 }
 
 async fn groups(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     befriend(owner, member).await;
     befriend(owner, stranger).await;
     let form = json!({"recipients": [member.id, stranger.id]});
-    let made = owner.rest.post("/users/@me/channels", &form).await;
-    let Some(group) = made.body["id"].as_str().map(str::to_owned) else {
+    let Some(group) = owner.rest.post("/users/@me/channels", &form).await.id() else {
         return;
     };
     let in_group = |d: &Value| d["channel_id"] == group.as_str();
@@ -269,14 +248,8 @@ async fn groups(world: &World, book: &mut Book) {
 }
 
 async fn threads(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let lobby = &guild.lobby;
     book.prove("create_thread_from_message", async |p: &mut Proof| {
         let message = bot.account.say(lobby, "discuss").await;
@@ -348,20 +321,11 @@ async fn threads(world: &World, book: &mut Book) {
 }
 
 async fn thread_members(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let threads = format!("/channels/{}/threads", guild.lobby);
-    let made = bot
-        .rest
-        .post(&threads, &json!({"name": "crowd", "type": 11}))
-        .await;
-    let Some(thread) = made.body["id"].as_str().map(str::to_owned) else {
+    let form = json!({"name": "crowd", "type": 11});
+    let Some(thread) = bot.rest.post(&threads, &form).await.id() else {
         return;
     };
     let path = format!("/channels/{thread}/thread-members");
@@ -465,21 +429,17 @@ async fn thread_members(world: &World, book: &mut Book) {
 }
 
 async fn thread_lists(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let channel = world.channel().await;
     let make = async |kind: u8| {
         let form = json!({"name": format!("thread {kind}"), "type": kind});
-        let made = bot
-            .rest
-            .post(&format!("/channels/{channel}/threads"), &form)
-            .await;
-        made.body["id"].as_str().unwrap_or_default().to_owned()
+        let threads = format!("/channels/{channel}/threads");
+        bot.rest
+            .post(&threads, &form)
+            .await
+            .id()
+            .unwrap_or_default()
     };
     let (active, public, private) = (make(11).await, make(11).await, make(12).await);
     for archived in [&public, &private] {

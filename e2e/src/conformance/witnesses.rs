@@ -16,7 +16,7 @@ use super::{
 use crate::{
     session::{Dispatch, Session},
     wire,
-    world::{Account, random_word},
+    world::{Account, each, random_word},
 };
 
 /// Highest bit of an intent.
@@ -261,8 +261,8 @@ fn needed(name: &str, d: &Value, bot: &str) -> Option<Vec<u32>> {
         "GUILD_MEMBER_UPDATE" if d["user"]["id"] == bot => None,
         "VOICE_STATE_UPDATE" if of("user_id") => None,
         "THREAD_MEMBERS_UPDATE" => {
-            let added = d["added_members"].as_array().into_iter().flatten();
-            let removed = d["removed_member_ids"].as_array().into_iter().flatten();
+            let added = each(&d["added_members"]);
+            let removed = each(&d["removed_member_ids"]);
             let mut users = added.map(|member| &member["user_id"]).chain(removed);
             // Its own membership comes with either intent, that of others with GUILD_MEMBERS.
             match users.any(|user| user == bot) {

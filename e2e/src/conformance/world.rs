@@ -136,6 +136,7 @@ impl World {
         }
     }
 
+    /// Owner, member, stranger and bot.
     pub fn people(&self) -> [&Person; 4] {
         [&self.owner, &self.member, &self.stranger, &self.bot]
     }
@@ -151,6 +152,25 @@ impl World {
                 .await;
         }
         place
+    }
+
+    /// A channel of [`World::guild`] that is of this type and that everybody sees; `None`: the bot may
+    /// make none.
+    pub async fn channel_of_type(&self, kind: u8) -> Option<String> {
+        let form = json!({"name": random_word(), "type": kind});
+        let path = format!("/guilds/{}/channels", self.guild.id);
+        self.bot.rest.post(&path, &form).await.id()
+    }
+
+    /// Makes [`World::guild`] a community.
+    pub async fn make_community(&self) {
+        let lobby = &self.guild.lobby;
+        let form = json!({
+            "features": ["COMMUNITY"], "verification_level": 1, "explicit_content_filter": 2,
+            "rules_channel_id": lobby, "public_updates_channel_id": lobby,
+        });
+        let path = format!("/guilds/{}", self.guild.id);
+        self.owner.rest.patch(&path, &form).await;
     }
 
     /// A text channel of [`World::guild`] that everybody sees.
@@ -208,8 +228,7 @@ async fn make_place(owner: &Account, member: &Account, bot: &Account) -> Place {
     };
     owner.invite(&guild, member).await;
     owner.add_bot_with(&guild, bot, ADMINISTRATOR).await;
-    let hidden =
-        json!([{"id": id, "type": 0, "allow": "0", "deny": permission::VIEW_CHANNEL.to_string()}]);
+    let hidden = json!([permission::hides(&id, 0)]);
     let secret = owner.make_channel(&id, "secret", hidden).await;
     Place {
         id,

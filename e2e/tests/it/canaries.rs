@@ -65,11 +65,8 @@ impl Watch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_and_texts_are_in_no_log_no_metric_and_no_error() {
     let cluster = Use::own(Options {
-        apis: 1,
-        gateways: 1,
-        shards: 32,
         log: Some("trace,hyper=info,h2=info,sqlx=debug"),
-        ..Options::DEFAULT
+        ..Options::SMALL
     })
     .await;
     let mut watch = Watch::default();

@@ -2,7 +2,7 @@
 //! clients use: zlib, zstd and eetf of Rust, `zlib` and `zstandard` of Python as discord.py calls them,
 //! zlib and zstd of Node.js (the latter where it has it), pako, fast-zlib and zlib-sync.
 
-use std::{collections::HashMap, io::Cursor, path::Path, process::Stdio};
+use std::{path::Path, process::Stdio};
 
 use e2e::{
     client::{connect_tcp, identify, resume},
@@ -11,23 +11,20 @@ use e2e::{
     wire,
     world::{self, Account, INTENTS},
 };
-use eetf::{Atom, BigInteger, Binary, FixInteger, List, Map, Term};
-use flate2::{Decompress, FlushDecompress};
 use futures_util::{SinkExt, StreamExt};
+use guildhall_spec::encodings::{Big, Stream, from_etf, inflate_whole, to_etf};
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpStream, process::Command, sync::OnceCell};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{Message, client::IntoClientRequest},
 };
-use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
 use super::bots::discordjs;
 
 static CLUSTER: Shared = Shared::new(Options {
-    apis: 1,
-    shards: 32,
-    ..Options::DEFAULT
+    gateways: 2,
+    ..Options::SMALL
 });
 
 /// Encoding, `compress` of the query, `compress` of IDENTIFY.
@@ -52,8 +49,7 @@ const FORMATS: [Format; 8] = [
 struct Client {
     format: Format,
     socket: WebSocketStream<TcpStream>,
-    zlib: Decompress,
-    zstd: DCtx<'static>,
+    stream: Stream,
     /// Binary messages as they came, and what they said.
     binary: Vec<(Vec<u8>, Vec<u8>)>,
     texts: usize,
@@ -72,8 +68,7 @@ impl Client {
         Self {
             format,
             socket,
-            zlib: Decompress::new(true),
-            zstd: DCtx::create(),
+            stream: Stream::default(),
             binary: Vec::new(),
             texts: 0,
         }
@@ -104,7 +99,7 @@ impl Client {
                     let text = self.unpack(&bytes);
                     self.binary.push((bytes.to_vec(), text.clone()));
                     return Ok(match self.format.0 {
-                        "etf" => etf_payload(&text),
+                        "etf" => from_etf(&text, Big::Texts),
                         _ => json_payload(&String::from_utf8(text).unwrap()),
                     });
                 }
@@ -116,12 +111,9 @@ impl Client {
 
     fn unpack(&mut self, bytes: &[u8]) -> Vec<u8> {
         match self.format {
-            (_, Some("zlib-stream"), _) => {
-                assert!(bytes.ends_with(&[0, 0, 0xFF, 0xFF]), "no flush");
-                inflate(&mut self.zlib, bytes)
-            }
-            (_, Some("zstd-stream"), _) => unzstd(&mut self.zstd, bytes),
-            (_, _, true) => inflate(&mut Decompress::new(true), bytes),
+            (_, Some("zlib-stream"), _) => self.stream.zlib(bytes),
+            (_, Some("zstd-stream"), _) => self.stream.zstd(bytes),
+            (_, _, true) => inflate_whole(bytes),
             _ => bytes.to_vec(),
         }
     }
@@ -155,92 +147,6 @@ fn is(name: &'static str) -> impl Fn(&Value) -> bool {
 fn json_payload(text: &str) -> Value {
     let frame = wire::parse(text).unwrap();
     json!({"t": frame.t, "s": frame.s, "op": frame.op, "d": frame.d})
-}
-
-fn etf_payload(bytes: &[u8]) -> Value {
-    let mut cursor = Cursor::new(bytes);
-    let term = Term::decode(&mut cursor).unwrap();
-    assert_eq!(cursor.position(), bytes.len() as u64);
-    from_etf(&term)
-}
-
-/// Ids are texts again.
-fn from_etf(term: &Term) -> Value {
-    match term {
-        Term::Atom(atom) => match &*atom.name {
-            "nil" => Value::Null,
-            "true" => json!(true),
-            "false" => json!(false),
-            other => panic!("atom {other}"),
-        },
-        Term::FixInteger(integer) => json!(integer.value),
-        Term::BigInteger(integer) => json!(integer.value.to_string()),
-        Term::Float(float) => json!(float.value),
-        Term::Binary(binary) => json!(String::from_utf8(binary.bytes.clone()).unwrap()),
-        Term::List(list) => list.elements.iter().map(from_etf).collect(),
-        Term::Map(map) => {
-            let entry = |(key, value): (&Term, &Term)| match from_etf(key) {
-                Value::String(key) => (key, from_etf(value)),
-                key => panic!("key {key}"),
-            };
-            Value::Object(map.map.iter().map(entry).collect())
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-/// As a client of Elixir or erlpack writes it.
-fn to_etf(payload: &Value) -> Vec<u8> {
-    fn term(value: &Value) -> Term {
-        let binary = |text: &str| Term::from(Binary::from(text.as_bytes()));
-        match value {
-            Value::Null => Atom::from("nil").into(),
-            Value::Bool(value) => Atom::from(value.to_string()).into(),
-            Value::Number(number) => {
-                let number = number.as_i64().unwrap();
-                match i32::try_from(number) {
-                    Ok(small) => FixInteger::from(small).into(),
-                    Err(_) => BigInteger::from(number).into(),
-                }
-            }
-            Value::String(text) => binary(text),
-            Value::Array(list) => List::from(list.iter().map(term).collect::<Vec<_>>()).into(),
-            Value::Object(map) => {
-                let entries = map.iter().map(|(key, value)| (binary(key), term(value)));
-                Map::from(entries.collect::<HashMap<_, _>>()).into()
-            }
-        }
-    }
-    let mut out = Vec::new();
-    term(payload).encode(&mut out).unwrap();
-    out
-}
-
-fn inflate(decompress: &mut Decompress, mut bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
-    while !bytes.is_empty() || out.len() == out.capacity() {
-        out.reserve(64 * 1024);
-        let before = decompress.total_in();
-        decompress
-            .decompress_vec(bytes, &mut out, FlushDecompress::Sync)
-            .unwrap();
-        bytes = &bytes[(decompress.total_in() - before) as usize..];
-    }
-    out
-}
-
-fn unzstd(decoder: &mut DCtx<'_>, bytes: &[u8]) -> Vec<u8> {
-    let (mut out, mut room) = (Vec::new(), vec![0; 1 << 17]);
-    let mut input = InBuffer::around(bytes);
-    loop {
-        let mut output = OutBuffer::around(&mut room[..]);
-        let read = decoder.decompress_stream(&mut output, &mut input);
-        read.map_err(zstd_safe::get_error_name).unwrap();
-        out.extend_from_slice(output.as_slice());
-        if input.pos() == bytes.len() && output.pos() < 1 << 17 {
-            return out;
-        }
-    }
 }
 
 /// What another program makes of recorded messages, in hex; `None` if it lacks its library.

@@ -2,12 +2,12 @@
 //! says what was written; every session that stayed or resumed must have exactly that, once and
 //! in order, and every confirmed message must be in it (I1 to I6, I8, I11, I15).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use e2e::{
     cluster::{Cluster, Options, Use},
-    ledger::{self, Confirmed, Writers},
+    ledger::{self, Writers},
     session::Session,
     world::{self, Account, Guild, INTENTS},
 };
@@ -83,27 +83,22 @@ impl Stage {
         Writers::start(&self.writers, &cluster.origins())
     }
 
-    /// Per channel what the database holds from the first confirmed message on, after checking
-    /// it against what was confirmed.
-    pub(crate) async fn stored(
+    /// Ends the writers: what was confirmed is in the database, and what is there since the first
+    /// confirmed message every session has. `whole`: the gateways whose sessions never lost their
+    /// life.
+    pub(crate) async fn assert_nothing_lost(
         &self,
         cluster: &Cluster,
-        confirmed: &[Confirmed],
-    ) -> BTreeMap<String, Vec<(u64, String)>> {
-        let db = cluster.db().await.unwrap();
-        let stored = ledger::stored_since_confirmed(&db, &self.guilds, confirmed).await;
-        stored.unwrap()
-    }
-
-    /// Every session has everything. `whole`: the gateways whose sessions never lost their life.
-    pub(crate) async fn assert_all_received(
-        &self,
-        stored: &BTreeMap<String, Vec<(u64, String)>>,
+        writers: Writers,
         whole: &[usize],
     ) {
+        let confirmed = writers.finish().await;
+        let db = cluster.db().await.unwrap();
+        let stored = ledger::stored_since_confirmed(&db, &self.guilds, &confirmed).await;
+        let stored = stored.unwrap();
         for (gateway, pair) in self.sessions.iter().enumerate() {
             for (session, name) in pair.iter().zip(["human", "bot"]) {
-                for (channel, messages) in stored {
+                for (channel, messages) in &stored {
                     let name = format!("{name} at gateway {gateway}, channel {channel}");
                     let whole = whole.contains(&gateway);
                     ledger::assert_received(&name, session, channel, messages, whole).await;
@@ -168,10 +163,7 @@ async fn killed_api_and_gateway_lose_no_confirmed_message() {
     cluster.gateways[1].server.restart().await.unwrap();
     cluster.map_of(2).await;
     writers.more(SOME).await;
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -185,10 +177,7 @@ async fn flushed_redis_loses_nothing() {
     }
     writers.more(SOME).await;
     cluster.map_of(2).await;
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0, 1]).await;
     stage.assert_sockets_stayed();
 }
 
@@ -207,10 +196,7 @@ async fn killed_redis_loses_nothing() {
     cluster.kill_redis().await.unwrap();
     cluster.restart_redis().await.unwrap();
     writers.more(SOME).await;
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0, 1]).await;
     stage.assert_sockets_stayed();
 }
 
@@ -240,10 +226,7 @@ async fn without_coordinator_login_delivery_and_failover_work() {
     cluster.gateways[1].server.restart().await.unwrap();
     cluster.map_of(2).await;
     writers.more(SOME).await;
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0]).await;
     for session in late {
         session.assert_clean();
     }
@@ -273,10 +256,7 @@ async fn an_api_that_dies_between_commit_and_publish_loses_nothing() {
         writers.more(SOME / 2).await;
         api.restart().await.unwrap();
     }
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0, 1]).await;
     stage.assert_sockets_stayed();
 }
 
@@ -351,10 +331,7 @@ async fn restarted_postgres_loses_no_confirmed_message() {
             .unwrap();
         writers.more(SOME).await;
     }
-    let confirmed = writers.finish().await;
-
-    let stored = stage.stored(&cluster, &confirmed).await;
-    stage.assert_all_received(&stored, &[0, 1]).await;
+    stage.assert_nothing_lost(&cluster, writers, &[0, 1]).await;
     stage.assert_sockets_stayed();
     for session in stage.sessions.iter().flatten() {
         let beats = session.log().heartbeats_acked;

@@ -31,12 +31,6 @@ static LIMITED: Shared = Shared::new(Options {
 /// counts, too.
 const IDENTIFY_PAUSE: Duration = Duration::from_secs(1);
 
-/// Sessions of one account on both gateways.
-async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {
-    let at = |gateway: usize| account.login(vec![cluster.gateways[gateway].url()], INTENTS);
-    [Session::start(at(0)).await, Session::start(at(1)).await]
-}
-
 /// How long it took from the answer to the call that revoked the token.
 async fn all_close(sessions: &[Session; 2], why: &str) -> Duration {
     let answered = Instant::now();
@@ -54,7 +48,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
     let cluster = CLUSTER.cluster().await;
     let human = async || {
         let account = world::human(&cluster, "human").await;
-        let sessions = on_both(&cluster, &account).await;
+        let sessions = account.on_both(&cluster).await;
         (account, sessions)
     };
     let password = |account: &Account| format!("a long password of {}", account.name);
@@ -69,7 +63,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
         assert_eq!(log.named("AUTH_SESSION_CHANGE").count(), 1);
     }
     let again = Account { token, ..changes };
-    on_both(&cluster, &again).await;
+    again.on_both(&cluster).await;
 
     let (listed, elsewhere) = human().await;
     let form =
@@ -81,7 +75,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
         token,
         ..listed.clone()
     };
-    let stays = on_both(&cluster, &other).await;
+    let stays = other.on_both(&cluster).await;
     let known = other.rest.get("/auth/sessions").await.ok();
     // The session that looks at the list was used last.
     let old = &known["user_sessions"][1]["id_hash"];
@@ -108,7 +102,7 @@ async fn whatever_revokes_a_token_closes_its_sockets_on_every_gateway() {
 
     let (owner, _) = human().await;
     let bot = owner.make_bot("bot").await;
-    let sessions = on_both(&cluster, &bot).await;
+    let sessions = bot.on_both(&cluster).await;
     let application = bot.application.as_deref().unwrap();
     let path = format!("/applications/{application}/delete");
     let form = json!({"password": password(&owner)});
@@ -135,8 +129,8 @@ async fn a_revoked_token_closes_its_sockets_within_a_second() {
     for _ in 0..ATTEMPTS {
         let human = world::human(&cluster, "human").await;
         let bot = human.make_bot("bot").await;
-        let bots = on_both(&cluster, &bot).await;
-        let people = on_both(&cluster, &human).await;
+        let bots = bot.on_both(&cluster).await;
+        let people = human.on_both(&cluster).await;
         let application = bot.application.as_deref().unwrap();
         let path = format!("/applications/{application}/bot/reset");
         human.rest.post(&path, &json!({})).await.ok();
@@ -157,7 +151,7 @@ async fn a_bot_that_is_kicked_stays_connected_and_loses_the_guild() {
     let bot = owner.make_bot("bot").await;
     let guild = owner.make_guild("house").await;
     owner.add_bot(&guild, &bot).await;
-    let sessions = on_both(&cluster, &bot).await;
+    let sessions = bot.on_both(&cluster).await;
     let path = format!("/guilds/{}/members/{}", guild.id, bot.id);
     assert_eq!(owner.rest.delete(&path).await.status, 204);
     for session in &sessions {
@@ -221,6 +215,25 @@ async fn answer_to_identify(client: &mut Client) -> Option<Frame> {
     }
 }
 
+/// Identifies on this connection until its turn has come.
+async fn until_let_in(client: &mut Client, payload: &Value) {
+    let end = Instant::now() + wait::NEVER;
+    loop {
+        client.send(payload);
+        if answer_to_identify(client).await.unwrap().op == 0 {
+            return;
+        }
+        assert!(Instant::now() < end, "its turn never came");
+        tokio::time::sleep(IDENTIFY_PAUSE).await;
+    }
+}
+
+/// What a bot is told of its `session_start_limit` by this API.
+pub(crate) async fn session_starts(cluster: &Cluster, api: usize, bot: &Account) -> Value {
+    let rest = cluster.rest(api).with_token(&format!("Bot {}", bot.token));
+    rest.get("/gateway/bot").await.ok()["session_start_limit"].clone()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_has_at_most_50_sessions_over_all_gateways() {
     let cluster = CLUSTER.cluster().await;
@@ -249,11 +262,7 @@ async fn session_starts_of_a_bot_are_counted_and_end_for_the_day() {
     let cluster = CLUSTER.cluster().await;
     let owner = world::human(&cluster, "owner").await;
     let bot = owner.make_bot("bot").await;
-    let limit = async |api: usize| {
-        let rest = cluster.rest(api).with_token(&format!("Bot {}", bot.token));
-        rest.get("/gateway/bot").await.ok()["session_start_limit"].clone()
-    };
-    let fresh = limit(0).await;
+    let fresh = session_starts(&cluster, 0, &bot).await;
     assert_eq!(
         (&fresh["total"], &fresh["remaining"]),
         (&json!(1000), &json!(1000))
@@ -266,7 +275,7 @@ async fn session_starts_of_a_bot_are_counted_and_end_for_the_day() {
         identify(&url(number as usize), &bot, shard).await.unwrap();
     }
     for api in 0..2 {
-        let counted = limit(api).await;
+        let counted = session_starts(&cluster, api, &bot).await;
         assert_eq!(counted["remaining"], 997);
         let left = counted["reset_after"].as_u64().unwrap();
         assert!(0 < left && left < 86_400_000, "{left}");
@@ -284,7 +293,8 @@ async fn session_starts_of_a_bot_are_counted_and_end_for_the_day() {
         let refused = identify(&url(number as usize), &bot, Some([3 + number, 5])).await;
         assert_eq!(refused.unwrap_err(), End::Closed(4004));
     }
-    assert_eq!(limit(1).await["remaining"], 0);
+    let spent = session_starts(&cluster, 1, &bot).await;
+    assert_eq!(spent["remaining"], 0);
 }
 
 /// A bucket is free again after five seconds, which a busy machine may spend between two clients.
@@ -295,8 +305,7 @@ async fn of_a_bucket_one_identifies_at_a_time_over_all_gateways() {
     let cluster = CLUSTER.cluster().await;
     let owner = world::human(&cluster, "owner").await;
     let bot = owner.make_bot("bot").await;
-    let rest = cluster.rest(0).with_token(&format!("Bot {}", bot.token));
-    let limit = rest.get("/gateway/bot").await.ok()["session_start_limit"].clone();
+    let limit = session_starts(&cluster, 0, &bot).await;
     assert_eq!(limit["max_concurrency"], BUCKETS);
     let payload = |shard: u32| client::identify(&bot.token, Some(INTENTS), Some([shard, SHARDS]));
     let answer = async |gateway: usize, shard: u32| {
@@ -323,15 +332,7 @@ async fn of_a_bucket_one_identifies_at_a_time_over_all_gateways() {
     let (_client, told) = answer(1, 6).await;
     assert_eq!(told.op, 0, "another bucket is free");
     // It comes to its turn on the same connection.
-    let end = Instant::now() + wait::NEVER;
-    loop {
-        client.send(&payload(shard));
-        if answer_to_identify(&mut client).await.unwrap().op == 0 {
-            break;
-        }
-        assert!(Instant::now() < end, "its turn never came");
-        tokio::time::sleep(IDENTIFY_PAUSE).await;
-    }
+    until_let_in(&mut client, &payload(shard)).await;
 }
 
 /// The same of a person, who has one bucket.
@@ -363,15 +364,7 @@ async fn a_person_identifies_once_at_a_time_over_all_gateways() {
     let told = answer_to_identify(&mut free).await.unwrap();
     assert_eq!(told.op, 0, "nobody else is kept waiting");
     // They come to their turn on the same connection.
-    let end = Instant::now() + wait::NEVER;
-    loop {
-        client.send(&payload);
-        if answer_to_identify(&mut client).await.unwrap().op == 0 {
-            break;
-        }
-        assert!(Instant::now() < end, "their turn never came");
-        tokio::time::sleep(IDENTIFY_PAUSE).await;
-    }
+    until_let_in(&mut client, &payload).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -458,7 +451,7 @@ async fn members_by_the_thousand_come_in_order_here_and_over_a_link() {
     let guild = owner.make_guild_on(&cluster, 1, "crowded").await;
     owner.add_bot(&guild, &bot).await;
     crowd::add(&cluster, &guild.id, COUNT).await;
-    let sessions = on_both(&cluster, &bot).await;
+    let sessions = bot.on_both(&cluster).await;
     let all = |nonce: &str| {
         let d = json!({"guild_id": guild.id, "query": "", "limit": 0, "nonce": nonce});
         json!({"op": 8, "d": d})

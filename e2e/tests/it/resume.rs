@@ -53,7 +53,7 @@ impl Stage {
     async fn logged(cluster: &Cluster) -> (Self, [Session; 2]) {
         let stage = Self::new(cluster).await;
         let sessions = stage.sessions(cluster, 1).await;
-        stage.settle(&[&sessions[0], &sessions[1]]).await;
+        stage.settle(&sessions).await;
         let ids: Vec<String> = sessions.iter().map(Session::session_id).collect();
         logged(cluster, &ids).await;
         (stage, sessions)
@@ -67,8 +67,18 @@ impl Stage {
         [human, bot]
     }
 
-    async fn settle(&self, sessions: &[&Session]) {
-        ledger::settle(&self.human, &self.guilds, sessions.iter().copied()).await;
+    /// Sessions of the human at the second gateway.
+    async fn crowd(&self, cluster: &Cluster) -> Vec<Session> {
+        let mut sessions = Vec::new();
+        for _ in 0..CROWD {
+            let login = self.human.login(cluster.urls(1), INTENTS);
+            sessions.push(Session::start(login).await);
+        }
+        sessions
+    }
+
+    async fn settle(&self, sessions: &[Session]) {
+        ledger::settle(&self.human, &self.guilds, sessions.iter()).await;
     }
 
     /// What the database holds per channel, from the first confirmed message on.
@@ -92,10 +102,19 @@ async fn resumed(session: &Session, times: usize) {
     assert_eq!((log.lives, log.refused), (1, 0), "it had to identify anew");
 }
 
-async fn assert_all(session: &Session, name: &str, stored: &BTreeMap<String, Vec<(u64, String)>>) {
-    let whole = session.log().lives == 1;
-    for (channel, messages) in stored {
-        ledger::assert_received(name, session, channel, messages, whole).await;
+async fn all_resumed(sessions: &[Session], times: usize) {
+    for session in sessions {
+        resumed(session, times).await;
+    }
+}
+
+/// Each session has everything, but for what it missed between two lives.
+async fn assert_all(sessions: &[Session], stored: &BTreeMap<String, Vec<(u64, String)>>) {
+    for (number, session) in sessions.iter().enumerate() {
+        let (name, whole) = (format!("session {number}"), session.log().lives == 1);
+        for (channel, messages) in stored {
+            ledger::assert_received(&name, session, channel, messages, whole).await;
+        }
     }
 }
 
@@ -106,24 +125,20 @@ async fn sessions_move_between_living_gateways_and_back() {
     let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
     let sessions = stage.sessions(&cluster, 0).await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    stage.settle(&sessions).await;
     let writers = Writers::start(&stage.writers, &cluster.origins());
     for turn in 0..6 {
         writers.more(SOME / 2).await;
         // Whoever is at this gateway finds it closed and goes to the other.
         let here = turn % 2;
         let proxy = &cluster.gateways[here].proxy;
-        proxy.refuse();
-        proxy.cut();
-        for session in &sessions {
-            resumed(session, turn + 1).await;
-        }
+        proxy.shut();
+        all_resumed(&sessions, turn + 1).await;
         proxy.accept();
     }
     writers.more(SOME).await;
     let stored = stage.stored(&cluster, writers).await;
-    assert_all(&sessions[0], "human", &stored).await;
-    assert_all(&sessions[1], "bot", &stored).await;
+    assert_all(&sessions, &stored).await;
 }
 
 /// Nobody is told anything in the gateway's last moments: then its log is complete, and every session
@@ -218,12 +233,8 @@ async fn killed_under_load(resume: &'static str) -> usize {
     };
     let cluster = Use::own(options).await;
     let stage = Stage::new(&cluster).await;
-    let mut sessions = Vec::new();
-    for _ in 0..CROWD {
-        let login = stage.human.login(cluster.urls(1), INTENTS);
-        sessions.push(Session::start(login).await);
-    }
-    stage.settle(&sessions.iter().collect::<Vec<_>>()).await;
+    let sessions = stage.crowd(&cluster).await;
+    stage.settle(&sessions).await;
     let writers = Writers::start(&stage.writers, &cluster.origins());
     writers.more(SOME).await;
     cluster.gateways[1].server.kill();
@@ -237,12 +248,9 @@ async fn killed_under_load(resume: &'static str) -> usize {
     }
     writers.more(SOME).await;
     let stored = stage.stored(&cluster, writers).await;
-    let mut exact = 0;
-    for (number, session) in sessions.iter().enumerate() {
-        exact += usize::from(session.log().lives == 1);
-        assert_all(session, &format!("session {number}"), &stored).await;
-    }
-    exact
+    assert_all(&sessions, &stored).await;
+    let first_life = |session: &&Session| session.log().lives == 1;
+    sessions.iter().filter(first_life).count()
 }
 
 /// SIGTERM: clients are asked to reconnect, and go on elsewhere, all of them.
@@ -250,23 +258,16 @@ async fn killed_under_load(resume: &'static str) -> usize {
 async fn a_gateway_that_is_stopped_hands_all_its_sessions_on() {
     let cluster = Use::own(Options::DEFAULT).await;
     let stage = Stage::new(&cluster).await;
-    let mut sessions = Vec::new();
-    for _ in 0..CROWD {
-        sessions.push(Session::start(stage.human.login(cluster.urls(1), INTENTS)).await);
-    }
+    let mut sessions = stage.crowd(&cluster).await;
     sessions.push(Session::start(stage.bot.login(cluster.urls(1), INTENTS)).await);
-    stage.settle(&sessions.iter().collect::<Vec<_>>()).await;
+    stage.settle(&sessions).await;
     let writers = Writers::start(&stage.writers, &cluster.origins());
     writers.more(SOME).await;
     cluster.gateways[1].server.signal(Signal::TERM);
-    for session in &sessions {
-        resumed(session, 1).await;
-    }
+    all_resumed(&sessions, 1).await;
     writers.more(SOME).await;
     let stored = stage.stored(&cluster, writers).await;
-    for (number, session) in sessions.iter().enumerate() {
-        assert_all(session, &format!("session {number}"), &stored).await;
-    }
+    assert_all(&sessions, &stored).await;
 }
 
 /// A gateway that hangs is dead for its clients. When it goes on, its copies of their sessions have
@@ -278,12 +279,9 @@ async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
 
     let hung = &cluster.gateways[1];
     hung.server.signal(Signal::STOP);
-    hung.proxy.refuse();
-    hung.proxy.cut();
-    for session in &sessions {
-        resumed(session, 1).await;
-    }
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    hung.proxy.shut();
+    all_resumed(&sessions, 1).await;
+    stage.settle(&sessions).await;
     hung.server.signal(Signal::CONT);
     hung.proxy.accept();
     wait::until("no session at the gateway that hung", async || {
@@ -293,15 +291,12 @@ async fn a_gateway_that_wakes_up_finds_its_sessions_taken() {
         line.ends_with(" 0").then_some(())
     })
     .await;
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    stage.settle(&sessions).await;
 
     // And back: it takes them again.
-    cluster.gateways[0].proxy.refuse();
-    cluster.gateways[0].proxy.cut();
-    for session in &sessions {
-        resumed(session, 2).await;
-    }
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    cluster.gateways[0].proxy.shut();
+    all_resumed(&sessions, 2).await;
+    stage.settle(&sessions).await;
     for session in &sessions {
         session.assert_clean();
         assert_eq!(session.log().named("GUILD_DELETE").count(), 0);
@@ -317,12 +312,9 @@ async fn an_old_copy_is_nobodys_when_redis_forgot_who_has_the_session() {
 
     let (holds, hung) = (&cluster.gateways[0], &cluster.gateways[1]);
     hung.server.signal(Signal::STOP);
-    hung.proxy.refuse();
-    hung.proxy.cut();
-    for session in &sessions {
-        resumed(session, 1).await;
-    }
-    stage.settle(&[&sessions[0], &sessions[1]]).await;
+    hung.proxy.shut();
+    all_resumed(&sessions, 1).await;
+    stage.settle(&sessions).await;
     cluster.kill_redis().await.unwrap();
     holds.server.kill();
     cluster.restart_redis().await.unwrap();
@@ -341,8 +333,7 @@ async fn an_old_copy_is_nobodys_when_redis_forgot_who_has_the_session() {
     }
     writers.more(SOME).await;
     let stored = stage.stored(&cluster, writers).await;
-    assert_all(&sessions[0], "human", &stored).await;
-    assert_all(&sessions[1], "bot", &stored).await;
+    assert_all(&sessions, &stored).await;
 }
 
 /// What happened to the account meanwhile holds: a kick is told, a revoked token closes with 4004.
@@ -351,8 +342,7 @@ async fn what_happened_while_a_session_was_away_is_told() {
     let cluster = Use::own(Options::DEFAULT).await;
     let (stage, sessions) = Stage::logged(&cluster).await;
     cluster.gateways[1].server.signal(Signal::STOP);
-    cluster.gateways[1].proxy.refuse();
-    cluster.gateways[1].proxy.cut();
+    cluster.gateways[1].proxy.shut();
 
     let (kept, left) = (&stage.guilds[0], &stage.guilds[1]);
     let member = format!("/guilds/{}/members/{}", left.id, stage.bot.id);

@@ -4,36 +4,22 @@
 use std::collections::BTreeSet;
 
 use e2e::{
-    cluster::{Cluster, Options, Shared},
+    cluster::{Options, Shared},
     ledger::{self, Writers},
     session::Session,
-    world::{self, Account, Guild, INTENTS, permission},
+    world::{
+        self, Account, Guild, INTENTS,
+        permission::{hides, shows},
+    },
 };
 use guildhall_shared::gateway::EventKind;
-use serde_json::{Value, json};
+use serde_json::json;
 
 static CLUSTER: Shared = Shared::new(Options::DEFAULT);
 
 const GUILDS: u32 = 1;
 const GUILD_MESSAGES: u32 = 1 << 9;
 const MESSAGE_CONTENT: u32 = 1 << 15;
-
-/// An overwrite that hides a channel from a role (type 0) or a member (type 1).
-fn hides(target: &str, kind: u8) -> Value {
-    let deny = permission::VIEW_CHANNEL.to_string();
-    json!({"id": target, "type": kind, "allow": "0", "deny": deny})
-}
-
-fn shows(target: &str, kind: u8) -> Value {
-    let allow = permission::VIEW_CHANNEL.to_string();
-    json!({"id": target, "type": kind, "allow": allow, "deny": "0"})
-}
-
-/// Sessions of one account on both gateways.
-async fn on_both(cluster: &Cluster, account: &Account) -> [Session; 2] {
-    let at = |gateway: usize| account.login(vec![cluster.gateways[gateway].url()], INTENTS);
-    [Session::start(at(0)).await, Session::start(at(1)).await]
-}
 
 fn of_channel(session: &Session, t: &str, channel: &str) -> usize {
     let log = session.log();
@@ -63,13 +49,10 @@ async fn a_hidden_channel_is_silent_for_those_who_may_not_see_it() {
         let overwrites = json!([hides(&guild.id, 0), shows(&friend.id, 1)]);
         let secret = owner.make_channel(&guild.id, "secret", overwrites).await;
 
-        let blind = [
-            on_both(&cluster, &guest).await,
-            on_both(&cluster, &bot).await,
-        ];
+        let blind = [guest.on_both(&cluster).await, bot.on_both(&cluster).await];
         let seeing = [
-            on_both(&cluster, &owner).await,
-            on_both(&cluster, &friend).await,
+            owner.on_both(&cluster).await,
+            friend.on_both(&cluster).await,
         ];
         for session in seeing.iter().flatten().chain(blind.iter().flatten()) {
             let guild_id = guild.id.as_str();
@@ -152,11 +135,8 @@ async fn revoking_and_granting_take_effect_at_their_event() {
         owner.invite(&guild, &guest).await;
         owner.add_bot(&guild, &bot).await;
         let channel = owner.make_channel(&guild.id, "on-off", json!([])).await;
-        let (guests, bots) = (
-            on_both(&cluster, &guest).await,
-            on_both(&cluster, &bot).await,
-        );
-        let owners = on_both(&cluster, &owner).await;
+        let (guests, bots) = (guest.on_both(&cluster).await, bot.on_both(&cluster).await);
+        let owners = owner.on_both(&cluster).await;
         settle(&owner, &channel, guests.iter().chain(&bots).chain(&owners)).await;
 
         let writers = Writers::start(
@@ -330,13 +310,10 @@ async fn a_kicked_member_gets_guild_delete_and_nothing_after() {
     owner.invite(&guild, &guest).await;
     owner.add_bot(&guild, &bot).await;
     owner.add_bot(&guild, &watcher).await;
-    let (guests, bots) = (
-        on_both(&cluster, &guest).await,
-        on_both(&cluster, &bot).await,
-    );
-    let owners = on_both(&cluster, &owner).await;
+    let (guests, bots) = (guest.on_both(&cluster).await, bot.on_both(&cluster).await);
+    let owners = owner.on_both(&cluster).await;
     // Humans are not told of members; a bot with the intent is.
-    let watchers = on_both(&cluster, &watcher).await;
+    let watchers = watcher.on_both(&cluster).await;
     let all = guests.iter().chain(&bots).chain(&owners).chain(&watchers);
     settle(&owner, &guild.channel, all).await;
 
@@ -407,10 +384,7 @@ async fn revoked_tokens_close_their_sessions() {
     let cluster = CLUSTER.cluster().await;
     let human = world::human(&cluster, "human").await;
     let bot = human.make_bot("bot").await;
-    let sessions = [
-        on_both(&cluster, &human).await,
-        on_both(&cluster, &bot).await,
-    ];
+    let sessions = [human.on_both(&cluster).await, bot.on_both(&cluster).await];
     let application = bot.application.as_deref().unwrap();
     let path = format!("/applications/{application}/bot/reset");
     human.rest.post(&path, &json!({})).await.ok();

@@ -10,9 +10,8 @@ use e2e::{
 use serde_json::{Value, json};
 
 static CLUSTER: Shared = Shared::new(Options {
-    apis: 1,
-    shards: 32,
-    ..Options::DEFAULT
+    gateways: 2,
+    ..Options::SMALL
 });
 
 fn has(value: &Value, keys: &[&str]) {
@@ -308,9 +307,8 @@ async fn a_message_carries_what_libraries_need() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopping_gateway_sends_reconnect() {
     let cluster = e2e::cluster::Use::own(Options {
-        apis: 1,
-        shards: 32,
-        ..Options::DEFAULT
+        gateways: 2,
+        ..Options::SMALL
     })
     .await;
     let owner = world::human(&cluster, "owner").await;

@@ -422,4 +422,4 @@ fn latin1(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 #[path = "etf_tests.rs"]
-pub(crate) mod tests;
+mod tests;

@@ -1,6 +1,5 @@
-use std::io::Cursor;
-
-use eetf::{Atom, BigInteger, Binary, FixInteger, Float, List, Map, Term as Oracle};
+use eetf::{Binary, Float, Term as Oracle};
+use guildhall_spec::encodings::{Big, from_etf, to_etf, to_term};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -8,74 +7,12 @@ use super::*;
 
 /// As another implementation reads it.
 fn read_by_oracle(term: &[u8]) -> serde_json::Value {
-    let mut cursor = Cursor::new(term);
-    let value = Oracle::decode(&mut cursor).unwrap();
-    assert_eq!(cursor.position(), term.len() as u64);
-    from_oracle(&value)
-}
-
-pub(crate) fn from_oracle(term: &Oracle) -> serde_json::Value {
-    match term {
-        Oracle::Atom(atom) => match &*atom.name {
-            "nil" => json!(null),
-            "true" => json!(true),
-            "false" => json!(false),
-            other => panic!("atom {other}"),
-        },
-        Oracle::FixInteger(integer) => json!(integer.value),
-        Oracle::BigInteger(integer) => serde_json::from_str(&integer.value.to_string()).unwrap(),
-        Oracle::Float(float) => json!(float.value),
-        Oracle::Binary(binary) => json!(String::from_utf8(binary.bytes.clone()).unwrap()),
-        Oracle::List(list) => list.elements.iter().map(from_oracle).collect(),
-        Oracle::Map(map) => {
-            let entries = map.map.iter().map(|(key, value)| {
-                let serde_json::Value::String(key) = from_oracle(key) else {
-                    panic!("{key:?}")
-                };
-                (key, from_oracle(value))
-            });
-            serde_json::Value::Object(entries.collect())
-        }
-        other => panic!("{other:?}"),
-    }
-}
-
-fn to_oracle(value: &serde_json::Value) -> Oracle {
-    let binary = |text: &str| Oracle::from(Binary::from(text.as_bytes()));
-    match value {
-        serde_json::Value::Null => Atom::from("nil").into(),
-        serde_json::Value::Bool(value) => Atom::from(value.to_string()).into(),
-        serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            // The oracle writes lists of small negative integers as strings of bytes.
-            (Some(integer), _) if (0..=i64::from(i32::MAX)).contains(&integer) => {
-                FixInteger::from(integer as i32).into()
-            }
-            (Some(integer), _) => BigInteger::from(integer).into(),
-            (None, _) if number.is_u64() => BigInteger::from(number.as_u64().unwrap()).into(),
-            (None, float) => Float::try_from(float.unwrap()).unwrap().into(),
-        },
-        serde_json::Value::String(text) => binary(text),
-        serde_json::Value::Array(list) => {
-            List::from(list.iter().map(to_oracle).collect::<Vec<_>>()).into()
-        }
-        serde_json::Value::Object(map) => {
-            let entries = map
-                .iter()
-                .map(|(key, value)| (binary(key), to_oracle(value)));
-            Map::from(entries.collect::<std::collections::HashMap<_, _>>()).into()
-        }
-    }
+    from_etf(term, Big::Numbers)
 }
 
 fn term(value: &serde_json::Value) -> Vec<u8> {
     let mut out = vec![VERSION];
     put_json(&mut out, value.to_string().as_bytes()).unwrap();
-    out
-}
-
-fn written_by_oracle(value: &serde_json::Value) -> Vec<u8> {
-    let mut out = Vec::new();
-    to_oracle(value).encode(&mut out).unwrap();
     out
 }
 
@@ -113,7 +50,7 @@ proptest! {
 
     #[test]
     fn what_another_writes_we_read(json in values()) {
-        let read = value(&written_by_oracle(&json)).unwrap();
+        let read = value(&to_etf(&json)).unwrap();
         prop_assert_eq!(as_json(&read), json);
     }
 
@@ -177,13 +114,13 @@ fn ids_are_integers_but_not_what_people_name_so() {
 fn an_identify_reads_as_its_json_does() {
     let identify = |shard: Oracle, intents: Oracle| {
         let d = json!({"token": "MQ.b.c", "properties": {"os": "linux"}, "compress": true});
-        let Oracle::Map(mut d) = to_oracle(&d) else {
+        let Oracle::Map(mut d) = to_term(&d) else {
             unreachable!()
         };
         let key = |name: &str| Oracle::from(Binary::from(name.as_bytes()));
         d.map.insert(key("shard"), shard);
         d.map.insert(key("intents"), intents);
-        let Oracle::Map(mut payload) = to_oracle(&json!({"op": 2})) else {
+        let Oracle::Map(mut payload) = to_term(&json!({"op": 2})) else {
             unreachable!()
         };
         payload.map.insert(key("d"), d.into());
@@ -199,7 +136,7 @@ fn an_identify_reads_as_its_json_does() {
     let command = identify(shard, Float::try_from(513.0).unwrap().into());
     assert_eq!(command.shard, Some((0, 2)));
     assert_eq!(command.intents.map(|intents| intents.bits()), Some(513));
-    let command = identify(to_oracle(&json!([1, 2])), to_oracle(&json!(513)));
+    let command = identify(to_term(&json!([1, 2])), to_term(&json!(513)));
     assert_eq!(command.shard, Some((1, 2)));
     assert!(matches!(
         parse(&term(&json!({"op": 1, "d": null}))),

@@ -166,10 +166,10 @@ impl Adler {
 #[cfg(test)]
 mod tests {
     use flate2::{Decompress, FlushDecompress};
+    use guildhall_spec::encodings::inflate;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decoder::inflate;
 
     fn texts() -> impl Strategy<Value = Vec<(Vec<u8>, bool)>> {
         let word = prop_oneof![

@@ -288,29 +288,15 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use guildhall_spec::encodings::unzstd;
     use proptest::prelude::*;
-    use zstd_safe::{DCtx, InBuffer, OutBuffer};
+    use zstd_safe::DCtx;
 
     use super::*;
 
-    fn unpack(decoder: &mut DCtx<'_>, piece: &[u8]) -> Result<Vec<u8>, &'static str> {
-        let (mut out, mut room) = (Vec::new(), vec![0; 1 << 17]);
-        let mut input = InBuffer::around(piece);
-        loop {
-            let mut output = OutBuffer::around(&mut room[..]);
-            decoder
-                .decompress_stream(&mut output, &mut input)
-                .map_err(zstd_safe::get_error_name)?;
-            out.extend_from_slice(output.as_slice());
-            if input.pos() == piece.len() && output.pos() < 1 << 17 {
-                return Ok(out);
-            }
-        }
-    }
-
     fn stream() -> DCtx<'static> {
         let mut decoder = DCtx::create();
-        assert_eq!(unpack(&mut decoder, &STREAM_HEADER), Ok(Vec::new()));
+        assert_eq!(unzstd(&mut decoder, &STREAM_HEADER), Ok(Vec::new()));
         decoder
     }
 
@@ -333,7 +319,7 @@ mod tests {
         let mut decoder = stream();
         for len in SPLITS.map(|split| split - PADDING) {
             let (block, text) = head(len);
-            assert_eq!(unpack(&mut decoder, &block), Ok(text), "{len}");
+            assert_eq!(unzstd(&mut decoder, &block), Ok(text), "{len}");
         }
     }
 
@@ -362,9 +348,9 @@ mod tests {
             let mut before: Vec<u8> = Vec::new();
             for (text, how) in &texts {
                 match how {
-                    0 => prop_assert_eq!(unpack(&mut decoder, &raw(text)), Ok(text.clone())),
+                    0 => prop_assert_eq!(unzstd(&mut decoder, &raw(text)), Ok(text.clone())),
                     // What this reads depends on what was before; only what it leaves behind matters.
-                    1 => drop(unpack(&mut decoder, &foreign(text))),
+                    1 => drop(unzstd(&mut decoder, &foreign(text))),
                     _ => {
                         let (block, head) = head(40);
                         // The head as nothing in a text can match it.
@@ -374,7 +360,7 @@ mod tests {
                             _ => &dictionary,
                         };
                         let piece = [block, zstd.compress(dictionary, text)].concat();
-                        prop_assert_eq!(unpack(&mut decoder, &piece), Ok([head, text.clone()].concat()));
+                        prop_assert_eq!(unzstd(&mut decoder, &piece), Ok([head, text.clone()].concat()));
                     }
                 }
                 before = match how {
@@ -391,12 +377,12 @@ mod tests {
         let text = b"<aaaaaaaaaaaaaaaaaaaaaaaa>{bbbbbbbbbbbbbbbbbbb}0123456789".repeat(3);
         let piece = Zstd::default().compress(b"", &text);
         let mut decoder = stream();
-        assert_eq!(unpack(&mut decoder, &piece), Ok(text.clone()));
-        drop(unpack(
+        assert_eq!(unzstd(&mut decoder, &piece), Ok(text.clone()));
+        drop(unzstd(
             &mut decoder,
             &foreign(&b"0123456789abcdefghijk".repeat(9)),
         ));
-        assert_ne!(unpack(&mut decoder, &piece), Ok(text));
+        assert_ne!(unzstd(&mut decoder, &piece), Ok(text));
     }
 
     #[test]
@@ -408,8 +394,8 @@ mod tests {
         let mut decoder = stream();
         for _ in 0..2 {
             let piece = [&block[..], &Zstd::default().compress(b"", &text)].concat();
-            assert!(unpack(&mut decoder, &piece).unwrap() == [&head[..], &text].concat());
+            assert!(unzstd(&mut decoder, &piece).unwrap() == [&head[..], &text].concat());
         }
-        assert!(unpack(&mut decoder, &raw(&text)).unwrap() == text);
+        assert!(unzstd(&mut decoder, &raw(&text)).unwrap() == text);
     }
 }

@@ -14,6 +14,7 @@ mod status;
 mod subscriptions;
 mod voice;
 mod watch;
+mod way;
 
 use std::{
     net::SocketAddr,
@@ -48,6 +49,8 @@ const SHARDS: u16 = 16;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Wait for something that must not come.
 const QUIET: Duration = Duration::from_millis(300);
+/// Between two looks at something that cannot wake a test.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Redis databases are shared with other processes: each test takes one of its own.
 static DATABASE: AtomicU32 = AtomicU32::new(0);
@@ -200,6 +203,36 @@ impl World {
         self.make_token(self.member, secret).await
     }
 
+    /// Overwrites that hide a channel from everybody but the owner.
+    fn hidden(&self) -> Value {
+        json!([{"id": self.guild, "type": 0, "allow": "0", "deny": "1024"}])
+    }
+
+    /// Makes a voice channel, whose id is so far behind the open one's.
+    async fn make_voice(&self, behind: u64, overwrites: Value, settings: Value) -> Id<Channel> {
+        let channel = Id::<Channel>::new(self.open.get() + behind).unwrap();
+        sqlx::query(
+            "insert into channel (channel_id, guild_id, kind, name, overwrites, settings)
+             values ($1, $2, 2, 'voice', $3, $4)",
+        )
+        .bind(channel.to_db())
+        .bind(self.guild.to_db())
+        .bind(overwrites)
+        .bind(settings)
+        .execute(&self.db)
+        .await
+        .unwrap();
+        channel
+    }
+
+    /// Makes every account a person's.
+    async fn without_bots(&self) {
+        sqlx::query("update account set bot = false")
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
     fn realm(&self) -> Id<Realm> {
         self.guild.cast()
     }
@@ -273,6 +306,20 @@ impl World {
             .unwrap();
     }
 
+    /// Somebody types in the open channel.
+    fn typing(&self) -> Envelope {
+        Envelope {
+            realm: self.realm(),
+            durability: Durability::Ephemeral,
+            kind: EventKind::TypingStart,
+            vis: Visibility::channel(self.open, Intents::GUILD_MESSAGE_TYPING),
+            at_ms: 0,
+            trace: 0,
+            body: "{}".into(),
+            alt: None,
+        }
+    }
+
     async fn post(&self) -> u64 {
         let event = self.store_message().await;
         self.publish(&event).await;
@@ -332,14 +379,8 @@ impl World {
                 .zip(1..)
                 .map(|(&user, slot)| {
                     let request = SnapshotRequest {
-                        session: SessionKey {
-                            slot,
-                            generation: 1,
-                        },
-                        large_threshold: 50,
-                        members: true,
-                        presences: false,
-                        unavailable: Some(false),
+                        session: session(slot),
+                        ..SNAPSHOT
                     };
                     Subscriber::new(user, vec![request])
                 })
@@ -359,6 +400,35 @@ async fn empty(redis: &mut redis::aio::MultiplexedConnection) {
         .await
         .unwrap();
 }
+
+/// Looks until `look` finds what it looks for.
+async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The session in this place of its core.
+const fn session(slot: u32) -> SessionKey {
+    SessionKey {
+        slot,
+        generation: 1,
+    }
+}
+
+/// What most sessions ask of a guild.
+const SNAPSHOT: SnapshotRequest = SnapshotRequest {
+    session: session(1),
+    large_threshold: 50,
+    members: true,
+    presences: false,
+    unavailable: Some(false),
+};
 
 fn seq(event: &Envelope) -> u64 {
     event.position().unwrap().seq

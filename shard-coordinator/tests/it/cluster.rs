@@ -7,21 +7,12 @@ use guildhall_shared::keys;
 use guildhall_shared::shard::ShardId;
 use sqlx::PgPool;
 
-use crate::harness::{SHARDS, TestCluster};
+use crate::harness::{SHARDS, START, TestCluster, owned};
 
-/// A first map: the lead, and time to hear every node.
-const START: Duration = Duration::from_secs(6);
 /// Design: the next leader acts within 8 s; its first round follows.
 const TAKE_OVER: Duration = Duration::from_secs(10);
 /// A change that waits for a heartbeat to expire and a round.
 const CHANGE: Duration = Duration::from_secs(5);
-
-fn owned(map: &ClusterMap, node: &str) -> usize {
-    let shards = (0..SHARDS).map(ShardId);
-    shards
-        .filter(|shard| map.owner(*shard) == Some(node))
-        .count()
-}
 
 fn all_owned_by(map: &ClusterMap, nodes: &[&str]) -> bool {
     let owned: usize = nodes.iter().map(|node| owned(map, node)).sum();
@@ -31,10 +22,7 @@ fn all_owned_by(map: &ClusterMap, nodes: &[&str]) -> bool {
 #[sqlx::test(migrations = "../migrations")]
 async fn one_of_two_leads_and_the_other_takes_over(db: PgPool) {
     let mut cluster = TestCluster::new(db, 12).await;
-    let _gateways = [
-        cluster.start_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let _gateways = cluster.start_gateways();
     let one = cluster.start_coordinator("one");
     let two = cluster.start_coordinator("two");
     let first = cluster

@@ -49,10 +49,7 @@ fn install() {
 async fn an_operator_drains_a_node_on_the_page(db: PgPool) {
     tokio::task::spawn_blocking(install).await.unwrap();
     let cluster = TestCluster::new(db, 0).await;
-    let _gateways = [
-        cluster.start_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let _gateways = cluster.start_gateways();
     let config = cluster.config("one");
     let origin = format!("http://{}", config.listen);
     let mut coordinator = Some(TestCluster::start(config.clone()));

@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use guildhall_shared::cluster_map::{ClusterMap, GuildLoad, NodeState, ShardLoad};
 use guildhall_shared::operator::{
@@ -13,10 +13,11 @@ use guildhall_shared::operator::{
 use guildhall_shared::shard::ShardId;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde::de::DeserializeOwned;
-use shard_coordinator::access::AdminKey;
 use sqlx::PgPool;
 
-use crate::harness::{CLUSTER_KEY, SHARDS, TestCluster, TestCoordinator, TestGateway};
+use crate::harness::{
+    CLUSTER_KEY, SHARDS, TestCluster, TestCoordinator, TestGateway, both, owned, token_of,
+};
 
 /// A first map, or a change of it.
 const SOON: Duration = Duration::from_secs(10);
@@ -169,16 +170,7 @@ impl Ran {
 }
 
 fn token(name: &str, scope: Scope) -> String {
-    let key = AdminKey::of_cluster(CLUSTER_KEY).unwrap();
-    let hour = Duration::from_secs(3_600);
-    key.sign(name, scope, hour, SystemTime::now()).unwrap()
-}
-
-fn owned(map: &ClusterMap, node: &str) -> usize {
-    let shards = (0..SHARDS).map(ShardId);
-    shards
-        .filter(|shard| map.owner(*shard) == Some(node))
-        .count()
+    token_of(name, CLUSTER_KEY, scope)
 }
 
 /// A coordinator, two gateways, and the map of both.
@@ -193,10 +185,7 @@ struct Running {
 impl Running {
     async fn start(db: PgPool, redis_db: u8) -> Self {
         let mut cluster = TestCluster::new(db, redis_db).await;
-        let _gateways = [
-            cluster.start_gateway("gateway-1", "127.0.0.1:1"),
-            cluster.start_gateway("gateway-2", "127.0.0.1:2"),
-        ];
+        let _gateways = cluster.start_gateways();
         for gateway in &_gateways {
             gateway.report(|status| {
                 let (shard, load) = (ShardId(7), 600);
@@ -213,9 +202,9 @@ impl Running {
             });
         }
         let coordinator = cluster.start_coordinator("one");
+        let all = usize::from(SHARDS);
         let both = |map: &ClusterMap| {
-            let owned = ["gateway-1", "gateway-2"].map(|node| owned(map, node));
-            owned[0] > 0 && owned[1] > 0 && owned[0] + owned[1] == usize::from(SHARDS)
+            both(map) && owned(map, "gateway-1") + owned(map, "gateway-2") == all
         };
         cluster.map_with(SOON, "the first map", both).await;
         let guildctl = Guildctl::for_operator(&format!("http://{}", coordinator.listen()));

@@ -1,6 +1,7 @@
 //! A cluster to test on: coordinators in this process, gateways that only send heartbeats and
 //! say that they follow the map.
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
@@ -22,8 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) const SHARDS: u16 = 256;
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
+/// A first map: the lead, and time to hear every node.
+pub(crate) const START: Duration = Duration::from_secs(6);
 /// A heartbeat's life here; shorter than a real one's, so that tests are.
 const TTL_MS: u64 = 1_500;
+/// Between two looks at something that cannot wake a test.
+const LOOK: Duration = Duration::from_millis(20);
 
 pub(crate) struct TestCluster {
     pub(crate) db: PgPool,
@@ -136,6 +141,16 @@ impl TestCluster {
         }
     }
 
+    /// `gateway-1` and `gateway-2`.
+    pub(crate) fn start_gateways(&self) -> [TestGateway; 2] {
+        [1, 2].map(|n| self.start_gateway(&format!("gateway-{n}"), &format!("127.0.0.1:{n}")))
+    }
+
+    /// The same two as busy ones.
+    pub(crate) fn start_busy_gateways(&self) -> [TestGateway; 2] {
+        [1, 2].map(|n| self.start_busy_gateway(&format!("gateway-{n}"), &format!("127.0.0.1:{n}")))
+    }
+
     /// A gateway that has realms open in every shard it may own.
     pub(crate) fn start_busy_gateway(&self, id: &str, relay_addr: &str) -> TestGateway {
         let gateway = self.start_gateway(id, relay_addr);
@@ -157,19 +172,11 @@ impl TestCluster {
         what: &str,
         accept: impl Fn(&ClusterMap) -> bool,
     ) -> ClusterMap {
-        let start = Instant::now();
-        loop {
-            let map = self.map().await;
-            if let Some(map) = map.as_ref().filter(|map| accept(map)) {
-                return map.clone();
-            }
-            let version = map.map(|map| map.version);
-            assert!(
-                start.elapsed() < within,
-                "{what}: not within {within:?}, {version:?}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until(what, within, async || match self.map().await {
+            Some(map) if accept(&map) => Ok(map),
+            other => Err(other.map(|map| map.version)),
+        })
+        .await
     }
 
     pub(crate) async fn term(&self) -> i64 {
@@ -222,16 +229,12 @@ impl TestCoordinator {
 
     /// Waits for a line of `/metrics`.
     pub(crate) async fn metric(&self, line: &str, within: Duration) {
-        let start = Instant::now();
-        while !self
-            .get("/metrics")
-            .await
-            .lines()
-            .any(|found| found == line)
-        {
-            assert!(start.elapsed() < within, "{line}: not within {within:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(line, within, async || {
+            let metrics = self.get("/metrics").await;
+            let found = metrics.lines().find(|found| *found == line);
+            found.map(|_| ()).ok_or("another value")
+        })
+        .await;
     }
 
     /// The whole reply; empty while the coordinator is not listening yet.
@@ -307,15 +310,14 @@ impl TestCoordinator {
         within: Duration,
         accept: impl Fn(&Value) -> bool,
     ) -> Value {
-        let start = Instant::now();
-        loop {
+        until(path, within, async || {
             let (_, answer) = self.ask("GET", path, Value::Null).await;
-            if accept(&answer) {
-                return answer;
+            match accept(&answer) {
+                true => Ok(answer),
+                false => Err(answer),
             }
-            assert!(start.elapsed() < within, "{path}: {answer}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        })
+        .await
     }
 
     /// The first so many bytes of an endless reply.
@@ -349,10 +351,47 @@ pub(crate) fn bearer(cluster_key: &str, scope: Scope) -> String {
     format!("authorization: Bearer {}\r\n", token(cluster_key, scope))
 }
 
+/// Ann's token.
 pub(crate) fn token(cluster_key: &str, scope: Scope) -> String {
+    token_of("ann", cluster_key, scope)
+}
+
+pub(crate) fn token_of(name: &str, cluster_key: &str, scope: Scope) -> String {
     let key = AdminKey::of_cluster(cluster_key).unwrap();
     let hour = Duration::from_secs(3_600);
-    key.sign("ann", scope, hour, SystemTime::now()).unwrap()
+    key.sign(name, scope, hour, SystemTime::now()).unwrap()
+}
+
+/// Looks until `look` finds what it looks for; its errors tell what is there instead.
+pub(crate) async fn until<T, E: Debug>(
+    what: &str,
+    within: Duration,
+    mut look: impl AsyncFnMut() -> std::result::Result<T, E>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => assert!(
+                start.elapsed() < within,
+                "{what}: not within {within:?}, {seen:?}"
+            ),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// How many shards a node has.
+pub(crate) fn owned(map: &ClusterMap, node: &str) -> usize {
+    let shards = (0..SHARDS).map(ShardId);
+    shards
+        .filter(|shard| map.owner(*shard) == Some(node))
+        .count()
+}
+
+/// Both of [`TestCluster::start_gateways`] have shards.
+pub(crate) fn both(map: &ClusterMap) -> bool {
+    owned(map, "gateway-1") > 0 && owned(map, "gateway-2") > 0
 }
 
 pub(crate) struct TestGateway {
@@ -368,11 +407,11 @@ impl TestGateway {
 
     /// Waits until it has this map.
     pub(crate) async fn has(&self, map: MapVersion, within: Duration) {
-        let start = Instant::now();
-        while self.status.lock().unwrap().map < map {
-            assert!(start.elapsed() < within, "the gateway never has {map:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("the map at the gateway", within, async || {
+            let has = self.status.lock().unwrap().map;
+            (has >= map).then_some(()).ok_or(has)
+        })
+        .await;
     }
 }
 

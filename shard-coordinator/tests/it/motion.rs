@@ -1,27 +1,18 @@
 //! Moves in steps: how many at once, what holds them, who drives them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use guildhall_shared::cluster_map::{ClusterMap, ShardLoad};
 use guildhall_shared::shard::ShardId;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{SHARDS, TestCluster, TestCoordinator};
+use crate::harness::{SHARDS, START, TestCluster, TestCoordinator, both, owned, until};
 
-/// A first map: the lead, and time to hear every node.
-const START: Duration = Duration::from_secs(6);
 /// A change that waits for a round, or for a step before it.
 const CHANGE: Duration = Duration::from_secs(8);
 /// Sixteen steps, each a heartbeat and a glance.
 const STEPS: Duration = Duration::from_secs(60);
-
-fn owned(map: &ClusterMap, node: &str) -> usize {
-    let shards = (0..SHARDS).map(ShardId);
-    shards
-        .filter(|shard| map.owner(*shard) == Some(node))
-        .count()
-}
 
 fn moved(before: &ClusterMap, after: &ClusterMap) -> usize {
     let shards = (0..SHARDS).map(ShardId);
@@ -30,17 +21,10 @@ fn moved(before: &ClusterMap, after: &ClusterMap) -> usize {
         .count()
 }
 
-fn both(map: &ClusterMap) -> bool {
-    owned(map, "gateway-1") > 0 && owned(map, "gateway-2") > 0
-}
-
 #[sqlx::test(migrations = "../migrations")]
 async fn a_drain_moves_eight_shards_at_a_time_by_whichever_coordinator(db: PgPool) {
     let mut cluster = TestCluster::new(db, 5).await;
-    let _gateways = [
-        cluster.start_busy_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_busy_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let _gateways = cluster.start_busy_gateways();
     let coordinators = [
         cluster.start_coordinator("one"),
         cluster.start_coordinator("two"),
@@ -78,10 +62,7 @@ async fn a_drain_moves_eight_shards_at_a_time_by_whichever_coordinator(db: PgPoo
 #[sqlx::test(migrations = "../migrations")]
 async fn a_running_plan_can_be_paused_and_aborted_and_lets_nobody_else_in(db: PgPool) {
     let mut cluster = TestCluster::new(db, 6).await;
-    let gateways = [
-        cluster.start_busy_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_busy_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let gateways = cluster.start_busy_gateways();
     let coordinator = cluster.start_coordinator("one");
     let first = cluster.map_with(START, "the first map", both).await;
     let change = json!({ "change": "drain", "node": "gateway-2" });
@@ -179,15 +160,11 @@ async fn aborted_while(coordinator: &TestCoordinator, db: &PgPool, ends: &'stati
     let commit = async {
         let waiting = "select count(*) from pg_stat_activity
                        where datname = current_database() and wait_event_type = 'Lock'";
-        let start = Instant::now();
-        loop {
+        until("the abort waits", CHANGE, async || {
             let count: i64 = sqlx::query_scalar(waiting).fetch_one(db).await.unwrap();
-            if count > 0 {
-                break;
-            }
-            assert!(start.elapsed() < CHANGE, "the abort waits for nothing");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            if count > 0 { Ok(()) } else { Err(count) }
+        })
+        .await;
         tx.commit().await.unwrap();
     };
     let abort = coordinator.refuses("POST", "abort", Value::Null);

@@ -9,19 +9,12 @@ use guildhall_shared::shard::ShardId;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{CLUSTER_KEY, SHARDS, TestCluster, TestCoordinator, bearer, token};
+use crate::harness::{
+    CLUSTER_KEY, SHARDS, START, TestCluster, TestCoordinator, bearer, both, owned, token,
+};
 
-/// A first map: the lead, and time to hear every node.
-const START: Duration = Duration::from_secs(6);
 /// A change that waits for a round, or for a step before it.
 const CHANGE: Duration = Duration::from_secs(8);
-
-fn owned(map: &ClusterMap, node: &str) -> usize {
-    let shards = (0..SHARDS).map(ShardId);
-    shards
-        .filter(|shard| map.owner(*shard) == Some(node))
-        .count()
-}
 
 async fn actions(cluster: &TestCluster) -> Vec<(String, String)> {
     let rows = "select who, action from cluster_audit order by audit_id";
@@ -112,12 +105,8 @@ async fn only_who_has_a_token_is_answered_and_only_so_far(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn every_change_shows_in_the_map_and_in_the_history(db: PgPool) {
     let mut cluster = TestCluster::new(db, 2).await;
-    let _gateways = [
-        cluster.start_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let _gateways = cluster.start_gateways();
     let coordinator = cluster.start_coordinator("one");
-    let both = |map: &ClusterMap| owned(map, "gateway-1") > 0 && owned(map, "gateway-2") > 0;
     let first = cluster.map_with(START, "the first map", both).await;
 
     coordinator
@@ -317,12 +306,8 @@ async fn reads_tell_where_a_guild_is_and_what_costs_most(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_plan_is_tried_first_and_goes_stale(db: PgPool) {
     let mut cluster = TestCluster::new(db, 4).await;
-    let _gateways = [
-        cluster.start_gateway("gateway-1", "127.0.0.1:1"),
-        cluster.start_gateway("gateway-2", "127.0.0.1:2"),
-    ];
+    let _gateways = cluster.start_gateways();
     let coordinator = cluster.start_coordinator("one");
-    let both = |map: &ClusterMap| owned(map, "gateway-1") > 0 && owned(map, "gateway-2") > 0;
     let first = cluster.map_with(START, "the first map", both).await;
 
     let drain = json!({ "changes": [{ "change": "drain", "node": "gateway-2", "over_s": 90 }] });

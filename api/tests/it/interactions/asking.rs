@@ -466,11 +466,11 @@ async fn a_file_comes_with_a_command(db: PgPool) {
     let form = Form::new()
         .text("payload_json", world.body(2, data).to_string())
         .part("files[0]", Part::text("hello").file_name("notes.txt"));
-    let request = world.app.request(Method::POST, "/interactions");
-    let request = request
-        .header("authorization", &world.alice.authorization)
-        .multipart(form);
-    world.app.send(request).await.expect(204);
+    world
+        .app
+        .upload(&world.alice, Method::POST, "/interactions", form)
+        .await
+        .expect(204);
     let sent = world.newest_interaction(world.guild.id).await;
     let id = &sent["data"]["options"][1]["value"];
     let file = &sent["data"]["resolved"]["attachments"][text(id)];

@@ -230,10 +230,10 @@ async fn a_form_has_fields_of_all_kinds(db: PgPool) {
         let form = Form::new()
             .text("payload_json", world.body(5, data).to_string())
             .part("files[3]", Part::text("hello").file_name("a.txt"));
-        let request = world.app.request(Method::POST, "/interactions");
-        request
-            .header("authorization", &world.alice.authorization)
-            .multipart(form)
+        let request = world
+            .app
+            .request_by(&world.alice, Method::POST, "/interactions");
+        request.multipart(form)
     };
     let refused = world.app.send(submit("c", "5")).await;
     let refused = refused.expect_fault("data.components.3.component.value", "ENUM_TYPE_COERCE");

@@ -6,6 +6,7 @@ use sqlx::PgPool;
 
 use super::{NOTHING, button, text};
 use crate::{
+    dms::befriend,
     harness::{Reply, TestApp, TestGuild, TestUser},
     log,
 };
@@ -18,17 +19,6 @@ struct World {
     bot: TestUser,
     guild: TestGuild,
     command: Value,
-}
-
-async fn befriend(app: &TestApp, one: &TestUser, two: &TestUser) {
-    for (user, other) in [(one, two), (two, one)] {
-        sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
-            .bind(user.id.to_db())
-            .bind(other.id.to_db())
-            .execute(&app.db)
-            .await
-            .unwrap();
-    }
 }
 
 impl World {

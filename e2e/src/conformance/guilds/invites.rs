@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, Proof, World};
-use crate::world::text;
+use crate::world::{each, text};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     invites(world, book).await;
@@ -11,14 +11,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn invites(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/channels/{}/invites", guild.lobby);
     let hidden = format!("/channels/{}/invites", guild.secret);
     let mut code = String::new();
@@ -81,11 +75,7 @@ async fn invites(world: &World, book: &mut Book) {
         p.event(&[bot], "GUILD_MEMBER_ADD", is_it).await;
         p.nobody_else(&[stranger], "GUILD_MEMBER_ADD", is_it).await;
         let list = bot.rest.get(&path).await.body;
-        let invite = list
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|invite| invite["code"] == code.as_str());
+        let invite = each(&list).find(|invite| invite["code"] == code.as_str());
         p.acts(
             invite.is_some_and(|invite| invite["uses"] == 1),
             "the use is counted",
@@ -109,10 +99,7 @@ async fn invites(world: &World, book: &mut Book) {
             let part = reqwest::multipart::Part::text(csv.clone()).file_name("users.csv");
             let form = reqwest::multipart::Form::new().part("target_users_file", part);
             let request = who.request(reqwest::Method::PUT, &targets).multipart(form);
-            match who.send(request).await {
-                Ok(reply) => reply,
-                Err(error) => panic!("no answer: {error:#}"),
-            }
+            who.answer(request).await
         };
         p.answers(put(&bot.rest).await);
         p.acts(true, "see get_invite_target_users");
@@ -149,14 +136,8 @@ async fn invites(world: &World, book: &mut Book) {
 }
 
 async fn templates(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        bot,
-        stranger,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/templates", guild.id);
     let mut code = String::new();
     book.prove("create_guild_template", async |p: &mut Proof| {

@@ -7,7 +7,7 @@ mod voice;
 use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Proof, World};
-use crate::world::{random_word, text};
+use crate::world::{each, random_word, text};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     guilds(world, book).await;
@@ -21,14 +21,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn guilds(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}", guild.id);
     book.prove("guild_create", async |p: &mut Proof| {
         let form = json!({
@@ -42,7 +36,7 @@ async fn guilds(world: &World, book: &mut Book) {
         p.event(&[owner], "GUILD_CREATE", is_it).await;
         p.nobody_else(&[member, stranger, bot], "GUILD_CREATE", is_it).await;
         let channels = owner.rest.get(&format!("/guilds/{id}/channels")).await.body;
-        let talk = channels.as_array().into_iter().flatten().find(|channel| channel["name"] == "talk");
+        let talk = each(&channels).find(|channel| channel["name"] == "talk");
         p.acts(talk.is_some_and(|talk| talk["parent_id"].is_string()), "placeholders were resolved");
         p.refuses(bot.rest.post("/guilds", &json!({"name": "bots"})).await, 403, 20001);
         p.faults(owner.rest.post("/guilds", &json!({"name": "x"})).await, "name", "BASE_TYPE_BAD_LENGTH");
@@ -176,13 +170,8 @@ async fn guilds(world: &World, book: &mut Book) {
 }
 
 async fn widget(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, _, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/widget", guild.id);
     let nobody = crate::rest::Rest::new(&world.origin);
     book.prove("get_guild_widget", async |p: &mut Proof| {
@@ -232,19 +221,9 @@ async fn widget(world: &World, book: &mut Book) {
 }
 
 async fn community(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        bot,
-        guild,
-        ..
-    } = world;
-    let community = json!({"features": ["COMMUNITY"], "rules_channel_id": guild.lobby,
-        "public_updates_channel_id": guild.lobby, "verification_level": 1, "explicit_content_filter": 2});
-    owner
-        .rest
-        .patch(&format!("/guilds/{}", guild.id), &community)
-        .await;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
+    world.make_community().await;
     let welcome = format!("/guilds/{}/welcome-screen", guild.id);
     book.prove("update_guild_welcome_screen", async |p: &mut Proof| {
         let form = json!({"enabled": true, "description": "hello",
@@ -288,18 +267,13 @@ async fn community(world: &World, book: &mut Book) {
             read["prompts"][0]["options"][0]["title"] == "me",
             "the option reads",
         );
-        p.refuses(world.stranger.rest.get(&onboarding).await, 403, 50001);
+        p.refuses(stranger.rest.get(&onboarding).await, 403, 50001);
     })
     .await;
 }
 
 async fn integrations(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        ..
-    } = world;
+    let [owner, member, stranger, ..] = world.people();
     let place = world.another_guild().await;
     let path = format!("/guilds/{}/integrations", place.id);
     let mut id = Value::Null;
@@ -329,13 +303,7 @@ async fn integrations(world: &World, book: &mut Book) {
 }
 
 async fn endings(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
     for (operation, suffix) in [("guild_delete", ""), ("guild_delete_legacy", "/delete")] {
         let place = world.another_guild().await;
         book.prove(operation, async |p: &mut Proof| {

@@ -14,14 +14,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn scheduled_events(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/scheduled-events", guild.id);
     let form = json!({
         "name": "fair", "privacy_level": 2, "entity_type": 3,
@@ -38,7 +32,7 @@ async fn scheduled_events(world: &World, book: &mut Book) {
         p.nobody_else(&[stranger], "GUILD_SCHEDULED_EVENT_CREATE", is_it)
             .await;
         p.acts(made["status"] == 1, "it is scheduled");
-        p.refuses(world.stranger.rest.post(&path, &form).await, 403, 50001);
+        p.refuses(stranger.rest.post(&path, &form).await, 403, 50001);
         let mut late = form.clone();
         late["name"] = json!("x".repeat(101));
         p.faults(
@@ -121,14 +115,8 @@ pub(super) fn in_days(days: u64) -> Value {
 }
 
 async fn event_exceptions(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/scheduled-events", guild.id);
     let start = in_days(2);
     let form = json!({
@@ -136,10 +124,7 @@ async fn event_exceptions(world: &World, book: &mut Book) {
         "scheduled_start_time": start, "scheduled_end_time": in_days(3),
         "recurrence_rule": {"start": start, "frequency": 3, "interval": 1},
     });
-    let Some(id) = bot.rest.post(&path, &form).await.body["id"]
-        .as_str()
-        .map(str::to_owned)
-    else {
+    let Some(id) = bot.rest.post(&path, &form).await.id() else {
         return;
     };
     let exceptions = format!("{path}/{id}/exceptions");

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, Proof, World, scheduled_events::in_days};
+use crate::client;
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     stages(world, book).await;
@@ -10,20 +11,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn stages(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
-    let form = json!({"name": "stage", "type": 13});
-    let made = bot
-        .rest
-        .post(&format!("/guilds/{}/channels", guild.id), &form)
-        .await;
-    let Some(stage) = made.body["id"].as_str().map(str::to_owned) else {
+    let [owner, member, stranger, bot] = world.people();
+    let Some(stage) = world.channel_of_type(13).await else {
         return;
     };
     let one = format!("/stage-instances/{stage}");
@@ -79,25 +68,13 @@ async fn stages(world: &World, book: &mut Book) {
 }
 
 async fn voice(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/guilds/{}/voice-states", guild.id);
-    let form = json!({"name": "hall", "type": 13});
-    let made = bot
-        .rest
-        .post(&format!("/guilds/{}/channels", guild.id), &form)
-        .await;
-    let Some(hall) = made.body["id"].as_str().map(str::to_owned) else {
+    let Some(hall) = world.channel_of_type(13).await else {
         return;
     };
-    let join = |channel: &str| json!({"op": 4, "d": {"guild_id": guild.id, "channel_id": channel, "self_mute": false, "self_deaf": false}});
-    member.session.send(&join(&hall));
+    member.session.send(&client::voice(&guild.id, Some(&hall)));
     let there = |d: &Value| d["user_id"] == member.id.as_str() && d["channel_id"] == hall.as_str();
     book.prove("get_voice_state", async |p: &mut Proof| {
         p.event(&[owner, bot, member], "VOICE_STATE_UPDATE", there)

@@ -33,14 +33,8 @@ fn at(message: &str) -> impl Fn(&Value) -> bool {
 }
 
 async fn messages(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let (lobby, secret) = (&guild.lobby, &guild.secret);
     let path = format!("/channels/{lobby}/messages");
     let hidden = format!("/channels/{secret}/messages");
@@ -159,13 +153,8 @@ async fn messages(world: &World, book: &mut Book) {
 }
 
 async fn deletions(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let lobby = &guild.lobby;
     let path = format!("/channels/{lobby}/messages");
     book.prove("delete_message", async |p: &mut Proof| {
@@ -223,14 +212,8 @@ async fn deletions(world: &World, book: &mut Book) {
 }
 
 async fn pins(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let lobby = &guild.lobby;
     for (create, list, delete, path) in [
         (
@@ -311,14 +294,8 @@ async fn pins(world: &World, book: &mut Book) {
 }
 
 async fn polls(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let messages = format!("/channels/{}/messages", guild.lobby);
     let form = json!({"poll": {
         "question": {"text": "which?"},

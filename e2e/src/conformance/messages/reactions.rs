@@ -12,14 +12,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn reactions(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let message = bot.account.say(&guild.lobby, "react").await;
     let path = format!("/channels/{}/messages/{message}/reactions", guild.lobby);
     book.prove("add_my_message_reaction", async |p: &mut Proof| {
@@ -115,14 +109,8 @@ async fn reactions(world: &World, book: &mut Book) {
 }
 
 async fn reaction_removals(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let message = bot.account.say(&guild.lobby, "react again").await;
     let path = format!("/channels/{}/messages/{message}/reactions", guild.lobby);
     let react = async || {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, Proof, World, at};
+use crate::world::{each, random_word};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     search(world, book).await;
@@ -10,14 +11,9 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn search(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
-    let word = crate::world::random_word();
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
+    let word = random_word();
     let shown = bot
         .account
         .say(&guild.lobby, &format!("look for {word} here"))
@@ -60,13 +56,8 @@ async fn search(world: &World, book: &mut Book) {
 }
 
 async fn read_states(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let lobby = &guild.lobby;
     let message = bot.account.say(lobby, &format!("<@{}>", member.id)).await;
     let is_it =
@@ -122,9 +113,8 @@ async fn read_states(world: &World, book: &mut Book) {
     .await;
     book.prove("user_mentions", async |p: &mut Proof| {
         let list = p.answers(member.rest.get("/users/@me/mentions").await);
-        let mut list = list.as_array().into_iter().flatten();
         p.acts(
-            list.any(|mention| mention["id"] == message.as_str()),
+            each(&list).any(|mention| mention["id"] == message.as_str()),
             "it is listed",
         );
         p.faults(
@@ -144,9 +134,8 @@ async fn read_states(world: &World, book: &mut Book) {
         p.event(&[member], "RECENT_MENTION_DELETE", at(&message))
             .await;
         let list = member.rest.get("/users/@me/mentions").await.body;
-        let mut list = list.as_array().into_iter().flatten();
         p.acts(
-            list.all(|mention| mention["id"] != message.as_str()),
+            each(&list).all(|mention| mention["id"] != message.as_str()),
             "it is not listed",
         );
         p.refuses_no_more();

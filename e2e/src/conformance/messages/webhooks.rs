@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Book, NOTHING, Proof, World, of};
-use crate::world::text;
+use crate::world::{each, text};
 
 pub(super) async fn prove(world: &World, book: &mut Book) {
     webhooks(world, book).await;
@@ -12,14 +12,8 @@ pub(super) async fn prove(world: &World, book: &mut Book) {
 }
 
 async fn webhooks(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [owner, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/channels/{}/webhooks", guild.lobby);
     let in_lobby = |d: &Value| d["channel_id"] == guild.lobby.as_str();
     let mut hook = Value::Null;
@@ -51,8 +45,10 @@ async fn webhooks(world: &World, book: &mut Book) {
     ] {
         book.prove(operation, async |p: &mut Proof| {
             let listed = p.answers(bot.rest.get(&list).await);
-            let mut listed = listed.as_array().into_iter().flatten();
-            p.acts(listed.any(|hook| hook["id"] == id.as_str()), "it is listed");
+            p.acts(
+                each(&listed).any(|hook| hook["id"] == id.as_str()),
+                "it is listed",
+            );
             p.refuses(member.rest.get(&list).await, 403, 50013);
             p.refuses(stranger.rest.get(&list).await, 403, 50001);
         })
@@ -157,11 +153,7 @@ async fn webhooks(world: &World, book: &mut Book) {
                 )
                 .header("x-github-event", "push")
                 .json(&form);
-            let reply = match nobody.send(request).await {
-                Ok(reply) => reply,
-                Err(error) => panic!("no answer: {error:#}"),
-            };
-            p.answers(reply);
+            p.answers(nobody.answer(request).await);
             let is_it = |d: &Value| {
                 d["webhook_id"] == id.as_str()
                     && (d["content"] == "slack says") == (kind == "slack")
@@ -196,13 +188,8 @@ async fn webhooks(world: &World, book: &mut Book) {
 }
 
 async fn webhook_messages(world: &World, book: &mut Book) {
-    let World {
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
+    let [_, member, stranger, bot] = world.people();
+    let guild = &world.guild;
     let path = format!("/channels/{}/webhooks", guild.lobby);
     let hook = bot.rest.post(&path, &json!({"name": "editor"})).await.body;
     let nobody = crate::rest::Rest::new(&world.origin);
@@ -243,26 +230,9 @@ async fn webhook_messages(world: &World, book: &mut Book) {
 }
 
 async fn following(world: &World, book: &mut Book) {
-    let World {
-        owner,
-        member,
-        stranger,
-        bot,
-        guild,
-        ..
-    } = world;
-    let news = json!({"name": "news", "type": 5});
-    let features = json!({"features": ["COMMUNITY"], "rules_channel_id": guild.lobby,
-        "public_updates_channel_id": guild.lobby, "verification_level": 1, "explicit_content_filter": 2});
-    owner
-        .rest
-        .patch(&format!("/guilds/{}", guild.id), &features)
-        .await;
-    let made = bot
-        .rest
-        .post(&format!("/guilds/{}/channels", guild.id), &news)
-        .await;
-    let Some(news) = made.body["id"].as_str().map(str::to_owned) else {
+    let [owner, member, stranger, bot] = world.people();
+    world.make_community().await;
+    let Some(news) = world.channel_of_type(5).await else {
         return;
     };
     let target = world.channel().await;

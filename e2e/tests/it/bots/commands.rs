@@ -21,7 +21,7 @@ use std::{collections::HashMap, thread};
 use e2e::{
     cluster::Cluster,
     session::Session,
-    world::{self, Account, Guild, INTENTS, random_word, text},
+    world::{self, Account, Guild, INTENTS, each, random_word, text},
 };
 use serde_json::{Value, json};
 
@@ -151,7 +151,7 @@ impl Evening {
                 d["nonce"] == nonce.as_str()
             })
             .await;
-        let offered = offered["choices"].as_array().into_iter().flatten();
+        let offered = each(&offered["choices"]);
         let offered: Vec<(&Value, &Value)> = offered
             .map(|choice| (&choice["name"], &choice["value"]))
             .collect();
@@ -230,8 +230,7 @@ impl Evening {
         let path = format!("/channels/{}/messages", self.guild.channel);
         for reader in [&self.owner, &self.bob] {
             let history = reader.rest.get(&path).await.ok();
-            let mut history = history.as_array().into_iter().flatten();
-            assert!(history.all(|message| message["id"] != secret["id"]));
+            assert!(each(&history).all(|message| message["id"] != secret["id"]));
         }
     }
 
@@ -323,8 +322,7 @@ impl Evening {
         let ban = self.owner.rest.get(&bans).await.ok();
         assert_eq!(ban["reason"], REASON);
         let history = self.owner.rest.get(&path).await.ok();
-        let mut history = history.as_array().into_iter().flatten();
-        assert!(history.all(|message| message["content"] != "noise"));
+        assert!(each(&history).all(|message| message["content"] != "noise"));
         let invites = format!("/channels/{}/invites", self.guild.channel);
         let invite = self.owner.rest.post(&invites, &json!({})).await.ok();
         let invite = format!("/invites/{}", text(&invite["code"]));

@@ -19,7 +19,7 @@ use e2e::{
     ledger::{self, Writers},
     session::Session,
     wait::NEVER,
-    world::{self, Account, Guild, INTENTS},
+    world::{self, Account, Guild, INTENTS, each},
 };
 use serde_json::{Value, json};
 use tokio::{sync::Notify, time::Instant};
@@ -133,8 +133,8 @@ impl Scene {
             .get(&format!("/guilds/{}/channels", self.guild.id))
             .await
             .ok();
-        for channel in channels.as_array().into_iter().flatten() {
-            let cached = seen["channels"].as_array().into_iter().flatten();
+        for channel in each(&channels) {
+            let cached = each(&seen["channels"]);
             assert!(
                 cached.clone().any(|id| id == &channel["id"]),
                 "not cached: {channel} in {seen}"
@@ -153,7 +153,7 @@ impl Scene {
             .await;
         let path = format!("/channels/{}/messages?limit=10", self.guild.channel);
         let history = self.owner.rest.get(&path).await.ok();
-        let stored = history.as_array().into_iter().flatten();
+        let stored = each(&history);
         assert!(
             stored
                 .clone()

@@ -9,11 +9,14 @@ use e2e::{
 use rand::RngExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
-use super::{CLUSTER, Witness};
+use super::{
+    CLUSTER, Witness,
+    raw::{Raw, UPGRADE},
+};
 
 /// 10 000 frames of every kind of nonsense, over a thousand short connections, eight at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,10 +61,7 @@ async fn throw(url: &str, bytes: &[u8], politely: bool) {
     let Ok(mut stream) = connect_tcp(url).await else {
         panic!("the gateway does not accept any more");
     };
-    let upgrade = "GET /?v=10&encoding=json HTTP/1.1\r\nhost: gateway\r\nconnection: Upgrade\r\n\
-        upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    if stream.write_all(upgrade.as_bytes()).await.is_err() {
+    if stream.write_all(UPGRADE.as_bytes()).await.is_err() {
         return;
     }
     let mut start = [0; 512];
@@ -178,40 +178,17 @@ async fn slow_readers_are_dropped_and_harm_nobody() {
     /// Per reader: its queue, its replay buffer, and some for the allocator.
     const MEMORY_BYTES_MAX: u64 = READERS as u64 * (16 << 20) + (64 << 20);
 
-    let cluster = Use::own(Options {
-        apis: 1,
-        gateways: 1,
-        shards: 32,
-        ..Options::DEFAULT
-    })
-    .await;
+    let cluster = Use::own(Options::SMALL).await;
     let witness = Witness::new(&cluster).await;
     let before = cluster.gateways[0].server.memory_bytes().unwrap();
 
     let mut stalled = Vec::new();
     for _ in 0..READERS {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut stream = socket.connect(cluster.gateways[0].addr).await.unwrap();
-        let upgrade = "GET /?v=10 HTTP/1.1\r\nhost: gateway\r\nconnection: Upgrade\r\n\
-            upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-            sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let mut bytes = upgrade.as_bytes().to_vec();
-        let identify = client::identify(&witness.owner.token, None, None).to_string();
-        frame(&mut bytes, 0x81, identify.as_bytes(), true);
-        stream.write_all(&bytes).await.unwrap();
         // Reads until it is logged in, then never again.
-        let mut seen = Vec::new();
-        while !String::from_utf8_lossy(&seen).contains("READY") {
-            let mut part = [0; 2048];
-            let count = stream.read(&mut part).await.unwrap();
-            assert!(count > 0, "closed before READY");
-            seen.extend(&part[..count]);
-            if String::from_utf8_lossy(&seen).contains(r#""op":9"#) {
-                panic!("the identify limit holds up the test");
-            }
-        }
-        stalled.push(stream);
+        let mut reader = Raw::connect_from("127.0.0.1", cluster.gateways[0].addr).await;
+        reader.upgrade().await;
+        reader.identify(&witness.owner.token).await;
+        stalled.push(reader.stream);
     }
 
     // 5 MB in all, more than a queue and the kernel hold.

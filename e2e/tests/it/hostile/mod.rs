@@ -18,12 +18,7 @@ use e2e::{
 use reqwest::Method;
 use serde_json::json;
 
-static CLUSTER: Shared = Shared::new(Options {
-    apis: 1,
-    gateways: 1,
-    shards: 32,
-    ..Options::DEFAULT
-});
+static CLUSTER: Shared = Shared::new(Options::SMALL);
 
 /// A session that looks on while others misbehave, and must not notice.
 struct Witness {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use e2e::wait::NEVER;
+use e2e::{client, wait::NEVER};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -50,6 +50,13 @@ impl Raw {
         assert_eq!(self.status().await, Some(101));
         let hello = self.next_text().await.expect("HELLO");
         assert!(hello.contains(r#""op":10"#), "{hello}");
+    }
+
+    /// Identifies as a person; the READY.
+    pub(super) async fn identify(&mut self, token: &str) -> String {
+        let identify = client::identify(token, None, None).to_string();
+        self.send(&masked(0x81, identify.as_bytes())).await;
+        self.expect(r#""t":"READY""#).await
     }
 
     /// Sends what the server takes; it may be quicker to end.

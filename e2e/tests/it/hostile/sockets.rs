@@ -73,9 +73,7 @@ async fn a_socket_that_is_half_open_is_ended_and_its_session_goes_on() {
     let address = cluster.gateways[0].addr;
     let (token, channel) = (&witness.owner.token, &witness.guild.channel);
     let mut half = Raw::open(address).await;
-    let identify = client::identify(token, None, None).to_string();
-    half.send(&masked(0x81, identify.as_bytes())).await;
-    let ready = half.expect(r#""t":"READY""#).await;
+    let ready = half.identify(token).await;
     half.stream.shutdown().await.unwrap();
     // Whatever the code, there is an end.
     half.closed_with().await;

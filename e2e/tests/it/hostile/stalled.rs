@@ -1,10 +1,7 @@
 //! All clients of a gateway stall at once, each in its own way: its memory stays within the
 //! budget that the limits of the queues add up to (I12), and who reads gets everything.
 
-use e2e::{
-    client,
-    cluster::{Options, Use},
-};
+use e2e::cluster::{Options, Use};
 
 use super::{
     Witness,
@@ -33,24 +30,16 @@ const BUDGET_BYTES: u64 =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_within_its_budget_with_all_clients_stalled() {
-    let cluster = Use::own(Options {
-        apis: 1,
-        gateways: 1,
-        shards: 32,
-        ..Options::DEFAULT
-    })
-    .await;
+    let cluster = Use::own(Options::SMALL).await;
     let witness = Witness::new(&cluster).await;
     let address = cluster.gateways[0].addr;
     let before = cluster.gateways[0].server.memory_bytes().unwrap();
 
-    let identify = client::identify(&witness.owner.token, None, None).to_string();
     let mut stalled = Vec::new();
     for _ in 0..SESSIONS {
         let mut client = Raw::connect_from("127.0.0.1", address).await;
         client.upgrade().await;
-        client.send(&masked(0x81, identify.as_bytes())).await;
-        client.expect(r#""t":"READY""#).await;
+        client.identify(&witness.owner.token).await;
         stalled.push(client);
     }
     for _ in 0..OTHERS {

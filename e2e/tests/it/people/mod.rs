@@ -6,7 +6,7 @@ mod shapes;
 use e2e::{
     cluster::{Cluster, Options, Shared},
     session::Session,
-    world::{self, Account},
+    world::{self, Account, permission},
 };
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ async fn a_web_client_reads_its_ready() {
     let guild = owner.make_guild("house").await;
     owner.invite(&guild, &guest).await;
     befriend(&owner, &guest).await;
-    let hidden = json!([{"id": guild.id, "type": 0, "allow": "0", "deny": "1024"}]);
+    let hidden = json!([permission::hides(&guild.id, 0)]);
     let secret = owner.make_channel(&guild.id, "secret", hidden).await;
     let call = format!("<@{}> @everyone", guest.id);
     let seen = owner.say(&guild.channel, "read").await;

@@ -21,14 +21,13 @@ struct Asker<'a> {
 
 impl Asker<'_> {
     async fn send(&self, number: u32, question: Question) {
-        let session = SessionKey {
-            slot: 1,
-            generation: 1,
-        };
         let ask = Ask {
             number,
             guild: self.guild,
-            from: Address { core: 0, session },
+            from: Address {
+                core: 0,
+                session: session(1),
+            },
             user: self.user,
             bot: self.bot,
             intents: self.intents.bits(),
@@ -150,9 +149,7 @@ async fn all_members_come_in_parts_of_1000(db: PgPool) {
     for (members, parts) in [(1000, 1), (1001, 2), (2500, 3)] {
         world.crowd(members - 2).await;
         let node = Node::start(&world, "a");
-        node.subscribe(world.subscription(&[world.member], None))
-            .await;
-        node.subscribed().await;
+        node.enter(world.subscription(&[world.member], None)).await;
         let (count, found) = all(&world.asker(&node)).await;
         assert_eq!(count, parts);
         let distinct: BTreeSet<_> = found.iter().copied().collect();
@@ -166,9 +163,7 @@ async fn members_are_found_by_name_and_by_id(db: PgPool) {
     let world = World::new(db).await;
     world.crowd(3000).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.member], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.member], None)).await;
     let asker = world.asker(&node);
     let prefix = |query: &str, limit| Wanted::Prefix {
         query: query.into(),
@@ -216,9 +211,8 @@ async fn members_are_found_by_name_and_by_id(db: PgPool) {
 async fn the_list_of_all_is_for_those_who_may_have_it(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.member, world.owner], None))
+    node.enter(world.subscription(&[world.member, world.owner], None))
         .await;
-    node.subscribed().await;
     let asker = |user, bot, intents| Asker {
         user,
         bot,
@@ -273,26 +267,11 @@ async fn an_owner_on_another_node_answers_over_the_link(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn what_is_known_of_channels_is_told_to_who_sees_them(db: PgPool) {
     let world = World::new(db).await;
-    let hidden = Id::<Channel>::new(world.open.get() + 1).unwrap();
-    let voice = Id::<Channel>::new(world.open.get() + 2).unwrap();
-    let deny = json!([{"id": world.guild, "type": 0, "allow": "0", "deny": "1024"}]);
-    for (channel, overwrites, status) in [(hidden, deny, "secret"), (voice, json!([]), "tea")] {
-        sqlx::query(
-            "insert into channel (channel_id, guild_id, kind, name, overwrites, settings)
-             values ($1, $2, 2, 'voice', $3, $4)",
-        )
-        .bind(channel.to_db())
-        .bind(world.guild.to_db())
-        .bind(&overwrites)
-        .bind(json!({"status": status, "voice_start_time": 1_700_000_000}))
-        .execute(&world.db)
-        .await
-        .unwrap();
-    }
+    let says = |status: &str| json!({"status": status, "voice_start_time": 1_700_000_000});
+    let hidden = world.make_voice(1, world.hidden(), says("secret")).await;
+    let voice = world.make_voice(2, json!([]), says("tea")).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.member], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.member], None)).await;
     let asker = world.asker(&node);
     let (_, kind, body) = asker.ask(Question::ChannelStatuses).await;
     assert_eq!(kind, EventKind::ChannelStatuses);
@@ -324,21 +303,8 @@ async fn what_is_known_of_channels_is_told_to_who_sees_them(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
     let world = World::new(db).await;
-    let hidden = Id::<Channel>::new(world.open.get() + 1).unwrap();
-    let voice = Id::<Channel>::new(world.open.get() + 2).unwrap();
-    let deny = json!([{"id": world.guild, "type": 0, "allow": "0", "deny": "1024"}]);
-    for (channel, overwrites) in [(hidden, deny), (voice, json!([]))] {
-        sqlx::query(
-            "insert into channel (channel_id, guild_id, kind, name, overwrites)
-             values ($1, $2, 2, 'voice', $3)",
-        )
-        .bind(channel.to_db())
-        .bind(world.guild.to_db())
-        .bind(&overwrites)
-        .execute(&world.db)
-        .await
-        .unwrap();
-    }
+    let hidden = world.make_voice(1, world.hidden(), json!({})).await;
+    let voice = world.make_voice(2, json!([]), json!({})).await;
     for (user, channel) in [(world.owner, hidden), (world.member, voice)] {
         sqlx::query(
             "insert into voice_state (guild_id, user_id, channel_id, session_id, alive_until)
@@ -352,9 +318,8 @@ async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
         .unwrap();
     }
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.member, world.owner], None))
+    node.enter(world.subscription(&[world.member, world.owner], None))
         .await;
-    node.subscribed().await;
     for (user, seen) in [
         (world.member, vec![world.member]),
         (world.owner, vec![world.owner, world.member]),
@@ -387,9 +352,7 @@ async fn who_joined_last_comes_first(db: PgPool) {
         .await
         .unwrap();
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.member], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.member], None)).await;
     let query = String::new();
     let (_, body) = world.asker(&node).members(Wanted::Recent { query }).await;
     let found = ids(&body);

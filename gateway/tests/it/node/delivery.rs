@@ -16,10 +16,7 @@ async fn messages_between_a_read_and_a_snapshot_are_looked_up(db: PgPool) {
     let vis = Visibility::realm(Intents::GUILDS);
     world.store(EventKind::GuildUpdate, vis, &json!({})).await;
     world.store_message().await;
-    let session = SessionKey {
-        slot: 3,
-        generation: 4,
-    };
+    let session = session(3);
     let between = async |era, after, up_to| {
         let span = Span {
             realm: world.realm(),
@@ -77,11 +74,11 @@ async fn a_delivery_log_that_redis_lost_is_begun_anew_and_its_core_is_told(db: P
             loss: 0,
         };
         node.requests.send(delivered).await.unwrap();
-        let started = Instant::now();
-        while log_in_redis(&world).await.last().map(String::as_str) != Some(chunk) {
-            assert!(started.elapsed() < PATIENCE, "{chunk} is not in the log");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until(&format!("{chunk} is in the log"), async || {
+            let log = log_in_redis(&world).await;
+            (log.last().map(String::as_str) == Some(chunk)).then_some(())
+        })
+        .await;
     };
     deliver(0, "first").await;
     deliver(1, "second").await;
@@ -152,10 +149,7 @@ async fn an_attempt_to_resume_whose_answer_was_lost_takes_the_session_from_nobod
         session_id,
         seq: 3,
     };
-    let connection = SessionKey {
-        slot: 1,
-        generation: 1,
-    };
+    let connection = session(1);
     let stay = ToNode::Stay {
         core: 0,
         connection,

@@ -11,9 +11,9 @@ async fn a_published_event_reaches_the_core(db: PgPool) {
     let node = Node::start(&world, "a");
     node.until("event feed", |node| node.status.is_ready())
         .await;
-    node.subscribe(world.subscription(&[world.owner, world.member], None))
+    let subscribed = node
+        .enter(world.subscription(&[world.owner, world.member], None))
         .await;
-    let subscribed = node.subscribed().await;
     assert_eq!(subscribed.position, Position { era: 1, seq: 0 });
     assert!(!subscribed.lost);
     assert_eq!(subscribed.snapshots.len(), 2);
@@ -24,9 +24,7 @@ async fn a_published_event_reaches_the_core(db: PgPool) {
     for expected in 1..=20 {
         assert_eq!(world.post().await, expected);
     }
-    for expected in 1..=20 {
-        assert_eq!(seq(&*node.event().await), expected);
-    }
+    node.gets(1..=20).await;
     node.quiet().await;
 }
 
@@ -34,27 +32,21 @@ async fn a_published_event_reaches_the_core(db: PgPool) {
 async fn an_event_that_was_never_published_is_found(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     world.store_message().await;
-    assert_eq!(seq(&*node.event().await), 1);
+    node.gets([1]).await;
     // The next one, published, shows that two before it are lacking.
     world.store_message().await;
     world.store_message().await;
     world.post().await;
-    for expected in 2..=4 {
-        assert_eq!(seq(&*node.event().await), expected);
-    }
+    node.gets(2..=4).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]
 async fn without_redis_events_still_come(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start_with(&world, "a", NOBODY, "key");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     for expected in 1..=3 {
         world.store_message().await;
         assert_eq!(seq(&*node.event().await), expected);
@@ -65,9 +57,7 @@ async fn without_redis_events_still_come(db: PgPool) {
 async fn repeats_and_disorder_do_not_show(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     let mut events = Vec::new();
     for _ in 0..6 {
         events.push(world.store_message().await);
@@ -75,9 +65,7 @@ async fn repeats_and_disorder_do_not_show(db: PgPool) {
     for place in [1, 0, 0, 3, 1, 5, 2, 0, 4, 4, 3] {
         world.publish(&events[place]).await;
     }
-    for expected in 1..=6 {
-        assert_eq!(seq(&*node.event().await), expected);
-    }
+    node.gets(1..=6).await;
     node.quiet().await;
 }
 
@@ -85,9 +73,7 @@ async fn repeats_and_disorder_do_not_show(db: PgPool) {
 async fn a_gap_that_cannot_be_filled_starts_the_realm_anew(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     world.store_message().await;
     sqlx::query("delete from realm_event")
         .execute(&world.db)
@@ -99,16 +85,14 @@ async fn a_gap_that_cannot_be_filled_starts_the_realm_anew(db: PgPool) {
     assert_eq!(again.position.seq, 2);
     assert_eq!(again.view.users.len(), 1);
     assert_eq!(world.post().await, 3);
-    assert_eq!(seq(&*node.event().await), 3);
+    node.gets([3]).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]
 async fn a_feed_that_breaks_again_and_again_loses_nothing(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     let database = format!(" db={} ", world.redis_url.rsplit('/').next().unwrap());
     for _ in 0..4 {
         let mut redis = world.redis.clone();
@@ -134,9 +118,7 @@ async fn a_feed_that_breaks_again_and_again_loses_nothing(db: PgPool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    for expected in 1..=80 {
-        assert_eq!(seq(&*node.event().await), expected);
-    }
+    node.gets(1..=80).await;
     node.quiet().await;
 }
 
@@ -148,31 +130,13 @@ async fn cores_without_room_are_caught_up_later(db: PgPool) {
         (0, world.owner, &node.inbox),
         (1, world.member, &node.second),
     ] {
-        let subscriptions = vec![world.subscription(&[user], None)];
-        node.requests
-            .send(ToNode::Subscribe {
-                core,
-                subscriptions,
-            })
-            .await
-            .unwrap();
-        while inbox.messages.try_recv().is_err() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        let subscription = world.subscription(&[user], None);
+        node.subscribe_core(core, subscription).await;
+        running::next(inbox).await;
     }
-    let typing = Envelope {
-        realm: world.realm(),
-        durability: Durability::Ephemeral,
-        kind: EventKind::TypingStart,
-        vis: Visibility::channel(world.open, Intents::GUILD_MESSAGE_TYPING),
-        at_ms: 0,
-        trace: 0,
-        body: "{}".into(),
-        alt: None,
-    };
     let (key, bytes) = (
         keys::shard_events(ShardId::of(world.realm(), SHARDS)),
-        typing.encode().to_vec(),
+        world.typing().encode().to_vec(),
     );
     let mut redis = world.redis.clone();
     while node.metric("node_inbox_full_total") < 2.0 {
@@ -186,25 +150,23 @@ async fn cores_without_room_are_caught_up_later(db: PgPool) {
     world.post().await;
     tokio::time::sleep(QUIET).await;
     for inbox in [&node.inbox, &node.second] {
-        let (mut at, started) = (0, Instant::now());
+        let mut at = 0;
         while at < 2 {
-            assert!(started.elapsed() < PATIENCE, "stands at {at}");
-            match inbox.messages.try_recv() {
-                Ok(ToCore::Event(event)) => {
+            match running::next(inbox).await {
+                ToCore::Event(event) => {
                     if event.position().is_some() {
                         at += 1;
                         assert_eq!(seq(&event), at);
                     }
                 }
-                Ok(ToCore::Subscribed(subscribed)) => {
+                ToCore::Subscribed(subscribed) => {
                     assert!(!subscribed.lost);
                     for event in &subscribed.replay {
                         at += 1;
                         assert_eq!(seq(event), at);
                     }
                 }
-                Ok(other) => panic!("unexpected {other:?}"),
-                Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+                other => panic!("unexpected {other:?}"),
             }
         }
     }

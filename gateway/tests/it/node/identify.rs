@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use guildhall_gateway::bus::{self, IdentifyRequest, Refused};
+use guildhall_gateway::bus::{self, Refused};
 use guildhall_shared::gateway::{CloseCode, session_starts::PERSON_SESSIONS_MAX};
 
 use super::{feed::NOBODY, *};
@@ -21,24 +21,9 @@ async fn identify_knows_its_tokens(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
     let token = world.make_bot(7).await;
-    let identify = async |token: &Token, intents, shard| {
-        let session = SessionKey {
-            slot: 3,
-            generation: 4,
-        };
-        let request = IdentifyRequest {
-            token: token.clone(),
-            intents,
-            shard,
-        };
-        node.requests
-            .send(ToNode::Identify {
-                core: 0,
-                session,
-                request,
-            })
-            .await
-            .unwrap();
+    let identify = async |token: &Token, intents| {
+        let session = session(3);
+        node.identify_as(session, token, intents).await;
         match node.next().await {
             ToCore::Identified {
                 session: of,
@@ -54,24 +39,21 @@ async fn identify_knows_its_tokens(db: PgPool) {
     let wrong = Token::mint(world.member, 1_767_323_045_678, [8; 32]);
     let close = |result: Result<_, Refused>| result.map(|_: Box<bus::Identity>| ()).unwrap_err();
     assert_eq!(
-        close(identify(&wrong, guilds, (0, 1)).await),
+        close(identify(&wrong, guilds).await),
         Refused::Close(CloseCode::AuthenticationFailed)
     );
     assert_eq!(
-        close(identify(&token, None, (0, 1)).await),
+        close(identify(&token, None).await),
         Refused::Close(CloseCode::InvalidIntents)
     );
     assert_eq!(
-        close(identify(&token, Some(Intents::MESSAGE_CONTENT), (0, 1)).await),
+        close(identify(&token, Some(Intents::MESSAGE_CONTENT)).await),
         Refused::Close(CloseCode::DisallowedIntents)
     );
-    let identity = identify(&token, guilds, (0, 1)).await.unwrap();
+    let identity = identify(&token, guilds).await.unwrap();
     assert_eq!(identity.guilds, [world.guild]);
     assert_eq!(identity.user.user.id, world.member);
-    assert_eq!(
-        close(identify(&token, guilds, (0, 1)).await),
-        Refused::TryLater
-    );
+    assert_eq!(close(identify(&token, guilds).await), Refused::TryLater);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -92,22 +74,7 @@ async fn clients_that_identify_at_once_are_each_told_their_own(db: PgPool) {
         (&bot, guilds),
     ];
     for (slot, (token, intents)) in (0..).zip(asked) {
-        let session = SessionKey {
-            slot,
-            generation: 4,
-        };
-        let request = IdentifyRequest {
-            token: token.clone(),
-            intents,
-            shard: (0, 1),
-        };
-        let core = 0;
-        let identify = ToNode::Identify {
-            core,
-            session,
-            request,
-        };
-        node.requests.send(identify).await.unwrap();
+        node.identify_as(session(slot), token, intents).await;
     }
     let mut told = BTreeMap::new();
     while told.len() < asked.len() {
@@ -137,10 +104,7 @@ async fn clients_that_identify_at_once_are_each_told_their_own(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn a_person_who_identifies_too_soon_is_let_in_at_their_next_turn(db: PgPool) {
     let world = World::new(db).await;
-    sqlx::query("update account set bot = false")
-        .execute(&world.db)
-        .await
-        .unwrap();
+    world.without_bots().await;
     let node = Node::start_limited(&world, "a", &world.redis_url);
     let token = world.make_token(world.owner, 7).await;
     let other = world.make_token(world.member, 8).await;

@@ -1,81 +1,28 @@
 //! Presence over nodes: guilds, friends, counts, and owners that change.
 
-use std::net::SocketAddr;
-
-use guildhall_gateway::bus::{IdentifyRequest, SnapshotRequest};
 use guildhall_shared::{
     model::{Platform, Presence, SessionState, Status},
     online,
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::{JoinHandle as Task, JoinSet},
-};
-use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{way::Way, *};
 
-/// A way to Redis that can be cut and opened again. While it is cut connections are made and say
-/// nothing.
-struct RedisWay {
-    gate: Arc<TcpListener>,
-    to: SocketAddr,
-    open: Option<(CancellationToken, Task<()>)>,
-}
-
-impl RedisWay {
-    async fn of(world: &World) -> Self {
-        let (_, rest) = world.redis_url.split_once("://").unwrap();
-        let (server, _) = rest.split_once('/').unwrap();
-        let mut server = server.rsplit('@').next().unwrap().to_owned();
-        if !server.contains(':') {
-            server.push_str(":6379");
-        }
-        let mut all = tokio::net::lookup_host(server).await.unwrap();
-        let gate = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut way = Self {
-            gate: Arc::new(gate),
-            to: all.next().unwrap(),
-            open: None,
-        };
-        way.open();
-        way
+/// A way to a world's Redis, and its URL over this way.
+async fn way_to_redis(world: &World) -> (Way, String) {
+    let (scheme, rest) = world.redis_url.split_once("://").unwrap();
+    let (server, database) = rest.split_once('/').unwrap();
+    let (login, server) = match server.rsplit_once('@') {
+        Some((login, server)) => (format!("{login}@"), server),
+        None => (String::new(), server),
+    };
+    let mut server = server.to_owned();
+    if !server.contains(':') {
+        server.push_str(":6379");
     }
-
-    /// The URL of a world's Redis over this way.
-    fn url(&self, world: &World) -> String {
-        let (scheme, rest) = world.redis_url.split_once("://").unwrap();
-        let (server, database) = rest.split_once('/').unwrap();
-        let login = server.rsplit_once('@');
-        let login = login.map_or(String::new(), |(login, _)| format!("{login}@"));
-        let gate = self.gate.local_addr().unwrap();
-        format!("{scheme}://{login}{gate}/{database}")
-    }
-
-    fn open(&mut self) {
-        let (gate, to, cut) = (self.gate.clone(), self.to, CancellationToken::new());
-        let is_cut = cut.clone();
-        let task = tokio::spawn(async move {
-            let mut links = JoinSet::new();
-            while let Some(Ok((mut one, _))) = is_cut.run_until_cancelled(gate.accept()).await {
-                links.spawn(async move {
-                    if let Ok(mut other) = TcpStream::connect(to).await {
-                        let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
-                    }
-                });
-            }
-            links.shutdown().await;
-        });
-        self.open = Some((cut, task));
-    }
-
-    /// Returns when all connections are closed.
-    async fn cut(&mut self) {
-        if let Some((cut, task)) = self.open.take() {
-            cut.cancel();
-            task.await.unwrap();
-        }
-    }
+    let mut all = tokio::net::lookup_host(server).await.unwrap();
+    let way = Way::to(all.next().unwrap()).await;
+    let url = format!("{scheme}://{login}{}/{database}", way.addr());
+    (way, url)
 }
 
 fn shows(status: Status) -> Presence {
@@ -96,14 +43,8 @@ impl World {
     /// A subscription of one user's session that shows something, and may want to know of others.
     fn present(&self, user: Id<User>, status: Status, presences: bool) -> Subscription {
         let request = SnapshotRequest {
-            session: SessionKey {
-                slot: 1,
-                generation: 1,
-            },
-            large_threshold: 50,
-            members: true,
             presences,
-            unavailable: Some(false),
+            ..SNAPSHOT
         };
         let subscriber = Subscriber {
             presence: shows(status),
@@ -137,10 +78,7 @@ impl World {
 
     /// Two people, each a friend of the other.
     async fn befriend(&self) {
-        sqlx::query("update account set bot = false")
-            .execute(&self.db)
-            .await
-            .unwrap();
+        self.without_bots().await;
         for (user, other) in [(self.owner, self.member), (self.member, self.owner)] {
             sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 1)")
                 .bind(user.to_db())
@@ -170,20 +108,18 @@ impl World {
 
     /// Waits until a person's key is another one than this, or gone.
     async fn until_told(&self, user: Id<User>, before: Option<&Value>) {
-        let started = Instant::now();
-        while self.note(user).await.as_ref() == before {
-            assert!(started.elapsed() < PATIENCE, "never: a change is told");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("a change is told", async || {
+            (self.note(user).await.as_ref() != before).then_some(())
+        })
+        .await;
     }
 
     /// Waits until another owner has written a person's key.
     async fn until_another_writes(&self, user: Id<User>, before: Option<u64>) {
-        let started = Instant::now();
-        while self.writer(user).await == before {
-            assert!(started.elapsed() < PATIENCE, "never: another owner writes");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until("another owner writes", async || {
+            (self.writer(user).await != before).then_some(())
+        })
+        .await;
     }
 
     async fn online(&self) -> Vec<u8> {
@@ -274,9 +210,9 @@ pub(super) async fn two_nodes(world: &World) -> (Node, Node) {
 async fn presences_reach_who_wants_them_on_another_node(db: PgPool) {
     let world = World::new(db).await;
     let (a, mut b) = two_nodes(&world).await;
-    a.subscribe(world.present(world.member, Status::Idle, true))
+    let subscribed = a
+        .enter(world.present(world.member, Status::Idle, true))
         .await;
-    let subscribed = a.subscribed().await;
     let guild: Value = serde_json::from_slice(&subscribed.snapshots[0].1).unwrap();
     assert_eq!(
         guild["presences"][0]["user"]["id"],
@@ -285,9 +221,8 @@ async fn presences_reach_who_wants_them_on_another_node(db: PgPool) {
     assert_eq!(guild["presences"][0]["status"], "idle");
     assert_eq!(guild["presences"].as_array().unwrap().len(), 1);
     let owner = world.owner.to_string();
-    b.subscribe(world.present(world.owner, Status::Online, false))
+    b.enter(world.present(world.owner, Status::Online, false))
         .await;
-    b.subscribed().await;
     // The member's own, which its core keeps from itself, may come between.
     let of_owner = async || loop {
         let (user, status) = a.presence().await;
@@ -311,17 +246,14 @@ async fn presences_reach_who_wants_them_on_another_node(db: PgPool) {
 async fn a_new_owner_learns_who_is_online_and_tells_who_vanished(db: PgPool) {
     let world = World::new(db).await;
     let (mut a, b) = two_nodes(&world).await;
-    a.subscribe(world.present(world.owner, Status::Online, false))
+    a.enter(world.present(world.owner, Status::Online, false))
         .await;
-    a.subscribed().await;
-    b.subscribe(world.present(world.member, Status::Idle, true))
+    b.enter(world.present(world.member, Status::Idle, true))
         .await;
-    b.subscribed().await;
-    let started = Instant::now();
-    while online::count(&world.online().await) != Some(2) {
-        assert!(started.elapsed() < PATIENCE, "never: two are online");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("two are online", async || {
+        (online::count(&world.online().await) == Some(2)).then_some(())
+    })
+    .await;
     // The owner goes together with one of the two.
     a.stop();
     let told = loop {
@@ -350,12 +282,10 @@ async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
     let (a, b) = two_nodes(&world).await;
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
+    a.enter(world.home(world.owner, Status::Online)).await;
     let sessions = a.hears_of_itself().await;
     assert_eq!(sessions[0]["session_id"], "07".repeat(16));
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
+    b.enter(world.home(world.member, Status::Dnd)).await;
     assert_eq!(a.presence().await, (world.member.to_string(), "dnd".into()));
     for user in [world.owner, world.member] {
         assert!(world.writer(user).await.is_some());
@@ -368,22 +298,27 @@ async fn friends_hear_of_each_other_without_a_guild(db: PgPool) {
     assert_eq!(world.writer(world.member).await, None);
 }
 
+/// With the first map the owner at `a` hears that their friend at `b` does not want to be disturbed;
+/// who that is.
+async fn at_home(world: &World, a: &Node, b: &Node) -> String {
+    for node in [a, b] {
+        node.until("the map", |node| node.metric("node_map_version") == 1.0)
+            .await;
+    }
+    let member = world.member.to_string();
+    a.enter(world.home(world.owner, Status::Online)).await;
+    a.hears_of_itself().await;
+    b.enter(world.home(world.member, Status::Dnd)).await;
+    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    member
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn friends_hear_nothing_of_a_move_and_of_a_leave_after_it(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
     let (a, b) = two_nodes(&world).await;
-    for node in [&a, &b] {
-        node.until("the map", |node| node.metric("node_map_version") == 1.0)
-            .await;
-    }
-    let member = world.member.to_string();
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
-    a.hears_of_itself().await;
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
-    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    let member = at_home(&world, &a, &b).await;
     let writer = world.writer(world.member).await;
     assert!(writer.is_some());
     world.publish_map(2, &[&a, &b], 1, Some(0)).await;
@@ -408,17 +343,7 @@ async fn a_leave_right_after_a_move_is_told(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
     let (a, b) = two_nodes(&world).await;
-    for node in [&a, &b] {
-        node.until("the map", |node| node.metric("node_map_version") == 1.0)
-            .await;
-    }
-    let member = world.member.to_string();
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
-    a.hears_of_itself().await;
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
-    assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
+    let member = at_home(&world, &a, &b).await;
     world.publish_map(2, &[&a, &b], 1, Some(0)).await;
     for node in [&a, &b] {
         while !matches!(node.next().await, ToCore::Subscribed(_)) {}
@@ -440,15 +365,12 @@ async fn whoever_is_with_another_owner_is_not_told_to_be_gone(db: PgPool) {
             .await;
     }
     let member = world.member.to_string();
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
+    a.enter(world.home(world.owner, Status::Online)).await;
     a.hears_of_itself().await;
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
+    b.enter(world.home(world.member, Status::Dnd)).await;
     assert_eq!(a.presence().await, (member.clone(), "dnd".into()));
     let writer = world.writer(world.member).await;
-    c.subscribe(world.home(world.member, Status::Dnd)).await;
-    c.subscribed().await;
+    c.enter(world.home(world.member, Status::Dnd)).await;
     world.until_another_writes(world.member, writer).await;
     b.leave_home(world.member).await;
     let told = a.presences_within(Duration::from_secs(1)).await;
@@ -466,11 +388,9 @@ async fn meet(world: &World, a: &Node, b: &Node) -> String {
             .await;
     }
     let member = world.member.to_string();
-    a.subscribe(world.home(world.owner, Status::Online)).await;
-    a.subscribed().await;
+    a.enter(world.home(world.owner, Status::Online)).await;
     a.hears_of_itself().await;
-    b.subscribe(world.home(world.member, Status::Dnd)).await;
-    b.subscribed().await;
+    b.enter(world.home(world.member, Status::Dnd)).await;
     a.until_presence(&member, "dnd").await;
     member
 }
@@ -479,9 +399,9 @@ async fn meet(world: &World, a: &Node, b: &Node) -> String {
 async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
-    let mut way = RedisWay::of(&world).await;
+    let (mut way, url) = way_to_redis(&world).await;
     // Without a map each serves itself.
-    let a = Node::start_with(&world, "a", &way.url(&world), "key");
+    let a = Node::start_with(&world, "a", &url, "key");
     let b = Node::start(&world, "b");
     let member = meet(&world, &a, &b).await;
 
@@ -505,9 +425,9 @@ async fn what_friends_showed_while_redis_was_away_is_told_after_it(db: PgPool) {
 async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: PgPool) {
     let world = World::new(db).await;
     world.befriend().await;
-    let mut way = RedisWay::of(&world).await;
+    let (mut way, url) = way_to_redis(&world).await;
     let a = Node::start(&world, "a");
-    let b = Node::start_with(&world, "b", &way.url(&world), "key");
+    let b = Node::start_with(&world, "b", &url, "key");
     let member = meet(&world, &a, &b).await;
     let failed = |node: &Node| node.metric("node_friends_untold_total");
     let before = failed(&b);
@@ -522,10 +442,7 @@ async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: 
 #[sqlx::test(migrations = "../migrations")]
 async fn whoever_has_blocked_a_partner_is_not_online_in_their_ready(db: PgPool) {
     let world = World::new(db).await;
-    sqlx::query("update account set bot = false")
-        .execute(&world.db)
-        .await
-        .unwrap();
+    world.without_bots().await;
     let dm = world.open.to_db() + 1;
     sqlx::query("insert into channel (channel_id, kind) values ($1, 1)")
         .bind(dm)
@@ -553,23 +470,8 @@ async fn whoever_has_blocked_a_partner_is_not_online_in_their_ready(db: PgPool) 
         Node::start(&world, "a"),
     );
     let online = async || {
-        let request = ToNode::Identify {
-            core: 0,
-            session: SessionKey {
-                slot: 1,
-                generation: 1,
-            },
-            request: IdentifyRequest {
-                token: token.clone(),
-                intents: None,
-                shard: (0, 1),
-            },
-        };
-        node.requests.send(request).await.unwrap();
-        match node.next().await {
-            ToCore::Identified { result, .. } => result.unwrap().presences,
-            other => panic!("not identified, but {other:?}"),
-        }
+        node.identify(&token).await;
+        node.identified().await.unwrap().presences
     };
     assert_eq!(online().await, [(world.member, shows(Status::Online))]);
     sqlx::query("insert into relationship (user_id, other_id, kind) values ($1, $2, 2)")

@@ -1,12 +1,8 @@
 //! Realms of other nodes: links, new maps, owners that die.
 
-use tokio::{
-    io::AsyncReadExt,
-    net::{TcpListener, TcpStream},
-    task::JoinSet,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream};
 
-use super::*;
+use super::{way::Way, *};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn the_relay_carries_another_nodes_realms(db: PgPool) {
@@ -15,9 +11,9 @@ async fn the_relay_carries_another_nodes_realms(db: PgPool) {
     world.publish_map(1, &[&a, &b], 1, Some(0)).await;
     // Two looks at the map: the first may have been under way.
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    a.subscribe(world.subscription(&[world.owner, world.member], None))
+    let subscribed = a
+        .enter(world.subscription(&[world.owner, world.member], None))
         .await;
-    let subscribed = a.subscribed().await;
     assert_eq!(subscribed.snapshots.len(), 2);
     assert_eq!(b.metric("node_links"), 1.0);
     for expected in 1..=10 {
@@ -26,16 +22,7 @@ async fn the_relay_carries_another_nodes_realms(db: PgPool) {
     }
     b.quiet().await;
     // Typing is passed on as well.
-    let typing = Envelope {
-        realm: world.realm(),
-        durability: Durability::Ephemeral,
-        kind: EventKind::TypingStart,
-        vis: Visibility::channel(world.open, Intents::GUILD_MESSAGE_TYPING),
-        at_ms: 0,
-        trace: 0,
-        body: "{}".into(),
-        alt: None,
-    };
+    let typing = world.typing();
     world.publish(&typing).await;
     assert_eq!(*a.event().await, typing);
 }
@@ -48,8 +35,7 @@ async fn when_the_owner_dies_the_standby_goes_on(db: PgPool) {
     let c = Node::start(&world, "c");
     world.publish_map(1, &[&a, &b, &c], 1, Some(2)).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
+    a.enter(world.subscription(&[world.owner], None)).await;
     for expected in 1..=5 {
         world.post().await;
         assert_eq!(seq(&*a.event().await), expected);
@@ -98,8 +84,7 @@ async fn a_dead_owner_is_not_turned_back_to(db: PgPool) {
     let c = Node::start(&world, "c");
     world.publish_map(1, &[&a, &b, &c], 1, Some(2)).await;
     status::heartbeat(&world, "a", |status| status.map.version == 1).await;
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
+    a.enter(world.subscription(&[world.owner], None)).await;
     let posts = async {
         for number in 0..300 {
             if number == 20 {
@@ -117,34 +102,19 @@ async fn a_dead_owner_is_not_turned_back_to(db: PgPool) {
     b.stop();
 }
 
-/// Passes connections on, as long as the task lives; before and after they are only accepted.
-fn pass_on(from: Arc<TcpListener>, to: SocketAddr) -> tokio::task::JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut links = JoinSet::new();
-        while let Ok((mut one, _)) = from.accept().await {
-            links.spawn(async move {
-                let mut other = TcpStream::connect(to).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut one, &mut other).await;
-            });
-        }
-    })
-}
-
 #[sqlx::test(migrations = "../migrations")]
 async fn an_owner_gets_its_realms_back_when_it_answers_again(db: PgPool) {
     let world = World::new(db).await;
     let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
     let c = Node::start(&world, "c");
-    let gate = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let way = pass_on(gate.clone(), b.relay());
-    let relays = [a.relay(), gate.local_addr().unwrap(), c.relay()];
+    let mut way = Way::to(b.relay()).await;
+    let relays = [a.relay(), way.addr(), c.relay()];
     world
         .publish_map_with(1, &[&a, &b, &c], &relays, (1, Some(2)))
         .await;
     status::heartbeat(&world, "a", |status| status.map.version == 1).await;
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
-    way.abort();
+    a.enter(world.subscription(&[world.owner], None)).await;
+    way.cut().await;
     a.subscribed().await;
     assert_eq!(c.metric("node_links"), 1.0);
     // Links to the owner are made and say nothing: nobody waits for them.
@@ -152,15 +122,15 @@ async fn an_owner_gets_its_realms_back_when_it_answers_again(db: PgPool) {
         panic!("unexpected {message:?}");
     }
     assert_eq!(world.post().await, 1);
-    assert_eq!(seq(&*a.event().await), 1);
-    let way = pass_on(gate, b.relay());
+    a.gets([1]).await;
+    way.open();
     let back = a.subscribed().await;
     assert!(!back.lost && back.replay.is_empty());
     assert_eq!(b.metric("node_links"), 1.0);
     assert_eq!(world.post().await, 2);
-    assert_eq!(seq(&*a.event().await), 2);
+    a.gets([2]).await;
     assert_eq!(realms_open(&world, "a").await, 0);
-    way.abort();
+    way.cut().await;
 }
 
 /// The first of two users of a core leaves while the owner reads the guild for it.
@@ -177,20 +147,17 @@ async fn who_waits_behind_one_that_left_is_answered_by_the_same_owner(db: PgPool
         .unwrap();
     a.subscribe(world.subscription(&[world.owner], None)).await;
     a.subscribe(world.subscription(&[world.member], None)).await;
-    let started = Instant::now();
     let waiting = "select exists (
         select from pg_locks
         where relation = 'realm_head'::regclass and not granted
             and database = (select oid from pg_database where datname = current_database())
     )";
-    while !sqlx::query_scalar::<_, bool>(waiting)
-        .fetch_one(&mut *held)
-        .await
-        .unwrap()
-    {
-        assert!(started.elapsed() < PATIENCE, "the guild is not read");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the guild is read", async || {
+        let waits = sqlx::query_scalar::<_, bool>(waiting);
+        let waits = waits.fetch_one(&mut *held).await.unwrap();
+        waits.then_some(())
+    })
+    .await;
     a.requests
         .send(ToNode::Unsubscribe {
             core: 0,
@@ -218,10 +185,9 @@ async fn who_waits_behind_one_that_left_is_answered_by_the_same_owner(db: PgPool
 async fn a_new_map_moves_realms_without_a_break(db: PgPool) {
     let world = World::new(db).await;
     let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
+    a.enter(world.subscription(&[world.owner], None)).await;
     world.post().await;
-    assert_eq!(seq(&*a.event().await), 1);
+    a.gets([1]).await;
     world.publish_map(1, &[&a, &b], 1, Some(0)).await;
     let mut at = 1;
     for _ in 0..100 {
@@ -252,15 +218,13 @@ async fn a_new_map_moves_realms_without_a_break(db: PgPool) {
 /// What a core has got of the realm, checked to be dense: events and replays.
 async fn follow(inbox: &Inbox, last: u64) -> u32 {
     let (mut at, mut subscribed) = (0, 0);
-    let started = Instant::now();
     while at < last {
-        assert!(started.elapsed() < PATIENCE, "stands at {at}");
-        match inbox.messages.try_recv() {
-            Ok(ToCore::Event(event)) => {
+        match running::next(inbox).await {
+            ToCore::Event(event) => {
                 at += 1;
                 assert_eq!(seq(&event), at);
             }
-            Ok(ToCore::Subscribed(ok)) => {
+            ToCore::Subscribed(ok) => {
                 assert!(!ok.lost);
                 subscribed += 1;
                 for event in &ok.replay {
@@ -269,8 +233,7 @@ async fn follow(inbox: &Inbox, last: u64) -> u32 {
                 }
                 assert_eq!(ok.position.seq, at);
             }
-            Ok(other) => panic!("unexpected {other:?}"),
-            Err(_) => tokio::time::sleep(Duration::from_millis(2)).await,
+            other => panic!("unexpected {other:?}"),
         }
     }
     subscribed
@@ -283,14 +246,8 @@ async fn all_cores_follow_a_realm_through_a_move_and_a_death(db: PgPool) {
     let mut b = Node::start(&world, "b");
     let c = Node::start(&world, "c");
     for (core, user) in [(0, world.owner), (1, world.member)] {
-        let subscriptions = vec![world.subscription(&[user], None)];
-        a.requests
-            .send(ToNode::Subscribe {
-                core,
-                subscriptions,
-            })
-            .await
-            .unwrap();
+        a.subscribe_core(core, world.subscription(&[user], None))
+            .await;
     }
     let posts = async {
         tokio::time::sleep(QUIET).await;
@@ -319,8 +276,7 @@ async fn a_node_with_another_key_is_not_let_in(db: PgPool) {
     world.publish_map(1, &[&a, &b], 1, None).await;
     tokio::time::sleep(Duration::from_millis(2500)).await;
     // It serves the realm itself rather than not at all.
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
+    a.enter(world.subscription(&[world.owner], None)).await;
     assert_eq!(b.metric("node_links"), 0.0);
 
     // Junk is answered with the end of the connection.

@@ -3,7 +3,7 @@
 use std::thread::JoinHandle;
 
 use guildhall_gateway::{
-    bus::{self, CoreHandle, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
+    bus::{self, CoreHandle, CoreId, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
     config::{RateLimits, ResumeLog},
     node::{self, ClusterKey, Status},
 };
@@ -102,29 +102,42 @@ impl Node {
     }
 
     pub(super) async fn subscribe(&self, subscription: Subscription) {
-        let subscriptions = vec![subscription];
-        self.requests
-            .send(ToNode::Subscribe {
-                core: 0,
-                subscriptions,
-            })
-            .await
-            .unwrap();
+        self.subscribe_core(0, subscription).await;
+    }
+
+    pub(super) async fn subscribe_core(&self, core: CoreId, subscription: Subscription) {
+        let subscribe = ToNode::Subscribe {
+            core,
+            subscriptions: vec![subscription],
+        };
+        self.requests.send(subscribe).await.unwrap();
+    }
+
+    /// Subscribes; what that is answered with.
+    pub(super) async fn enter(&self, subscription: Subscription) -> Subscribed {
+        self.subscribe(subscription).await;
+        self.subscribed().await
     }
 
     /// Identifies as people do.
     pub(super) async fn identify(&self, token: &Token) {
+        self.identify_as(session(3), token, None).await;
+    }
+
+    pub(super) async fn identify_as(
+        &self,
+        session: SessionKey,
+        token: &Token,
+        intents: Option<Intents>,
+    ) {
         let request = IdentifyRequest {
             token: token.clone(),
-            intents: None,
+            intents,
             shard: (0, 1),
         };
         let identify = ToNode::Identify {
             core: 0,
-            session: SessionKey {
-                slot: 3,
-                generation: 4,
-            },
+            session,
             request,
         };
         self.requests.send(identify).await.unwrap();
@@ -139,20 +152,11 @@ impl Node {
     }
 
     pub(super) async fn next_within(&self, time: Duration) -> Option<ToCore> {
-        let deadline = Instant::now() + time;
-        loop {
-            if let Ok(message) = self.inbox.messages.try_recv() {
-                return Some(message);
-            }
-            if Instant::now() > deadline {
-                return None;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        next_within(&self.inbox, time).await
     }
 
     pub(super) async fn next(&self) -> ToCore {
-        self.next_within(PATIENCE).await.expect("a message")
+        next(&self.inbox).await
     }
 
     pub(super) async fn subscribed(&self) -> Subscribed {
@@ -166,6 +170,13 @@ impl Node {
         match self.next().await {
             ToCore::Event(event) => event,
             other => panic!("no event, but {other:?}"),
+        }
+    }
+
+    /// The next events have these numbers.
+    pub(super) async fn gets(&self, seqs: impl IntoIterator<Item = u64>) {
+        for expected in seqs {
+            assert_eq!(seq(&*self.event().await), expected);
         }
     }
 
@@ -191,11 +202,7 @@ impl Node {
     }
 
     pub(super) async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
-        let started = Instant::now();
-        while !is(self) {
-            assert!(started.elapsed() < PATIENCE, "never: {what}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(what, async || is(self).then_some(())).await;
     }
 
     pub(super) fn stop(&mut self) {
@@ -210,4 +217,22 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.shutdown.cancel();
     }
+}
+
+async fn next_within(inbox: &Inbox, time: Duration) -> Option<ToCore> {
+    let deadline = Instant::now() + time;
+    loop {
+        if let Ok(message) = inbox.messages.try_recv() {
+            return Some(message);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What a core is told next.
+pub(super) async fn next(inbox: &Inbox) -> ToCore {
+    next_within(inbox, PATIENCE).await.expect("a message")
 }

@@ -19,14 +19,10 @@ async fn many_snapshots_of_a_large_guild_come_in_portions(db: PgPool) {
     status::heartbeat(&world, "a", |status| status.map.version == 1).await;
     let asking = (1..=SESSIONS).map(|slot| {
         let request = SnapshotRequest {
-            session: SessionKey {
-                slot,
-                generation: 1,
-            },
-            large_threshold: 50,
+            session: session(slot),
             members: false,
             presences: true,
-            unavailable: Some(false),
+            ..SNAPSHOT
         };
         // Some have several sessions.
         let user = world.guild.get() + 100 + u64::from(slot.div_ceil(2));
@@ -61,6 +57,6 @@ async fn many_snapshots_of_a_large_guild_come_in_portions(db: PgPool) {
     assert_eq!(b.metric("node_links"), 1.0);
     // All of them are in the realm, which goes on from there.
     assert_eq!(world.post().await, 1);
-    assert_eq!(seq(&*a.event().await), 1);
+    a.gets([1]).await;
     a.quiet().await;
 }

@@ -37,9 +37,8 @@ async fn heartbeats_tell_of_the_map_in_use_and_of_what_shards_and_guilds_cost(db
     }
     assert_eq!(a.metric("node_map_version"), 1.0);
     assert!(a.metric("node_map_read_timestamp_seconds") > 0.0);
-    a.subscribe(world.subscription(&[world.owner, world.member], None))
+    a.enter(world.subscription(&[world.owner, world.member], None))
         .await;
-    a.subscribed().await;
     for _ in 0..20 {
         world.post().await;
         a.event().await;
@@ -66,8 +65,7 @@ async fn realms_are_moving_until_the_new_owner_has_answered(db: PgPool) {
     let (a, b) = (Node::start(&world, "a"), Node::start(&world, "b"));
     world.publish_map(1, &[&a, &b], 0, Some(1)).await;
     heartbeat(&world, "a", |status| status.map.version == 1).await;
-    a.subscribe(world.subscription(&[world.owner], None)).await;
-    a.subscribed().await;
+    a.enter(world.subscription(&[world.owner], None)).await;
     world.publish_map(2, &[&a, &b], 1, Some(0)).await;
     heartbeat(&world, "a", |status| {
         status.map.version == 2 && status.realms_moving == 0

@@ -10,9 +10,9 @@ async fn a_core_that_fell_behind_gets_what_it_lacks(db: PgPool) {
         world.store_message().await;
     }
     let from = Position { era: 1, seq: 2 };
-    node.subscribe(world.subscription(&[world.owner], Some(from)))
+    let subscribed = node
+        .enter(world.subscription(&[world.owner], Some(from)))
         .await;
-    let subscribed = node.subscribed().await;
     assert!(!subscribed.lost);
     assert_eq!(subscribed.position.seq, 5);
     let replayed: Vec<u64> = subscribed.replay.iter().map(|event| seq(event)).collect();
@@ -75,20 +75,19 @@ async fn a_core_that_lacks_large_events_gets_them_in_portions(db: PgPool) {
 async fn a_revocation_comes_before_its_event(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner, world.member], None))
+    node.enter(world.subscription(&[world.owner, world.member], None))
         .await;
-    node.subscribed().await;
     let update = json!({
         "id": world.open, "type": 0, "guild_id": world.guild, "name": "open", "position": 0,
         "parent_id": null, "flags": 0, "last_message_id": null,
-        "permission_overwrites": [{"id": world.guild, "type": 0, "allow": "0", "deny": "1024"}],
+        "permission_overwrites": world.hidden(),
     });
     let vis = Visibility::channel(world.open, Intents::GUILDS);
     let event = world.store(EventKind::ChannelUpdate, vis, &update).await;
     world.publish(&event).await;
     let view = node.view().await;
     assert_eq!(view.users, [(world.member, Some(Vec::new()))]);
-    assert_eq!(seq(&*node.event().await), 1);
+    node.gets([1]).await;
     for kind in [EventKind::ChannelUpdate, EventKind::ChannelDelete] {
         let event = node.event().await;
         assert_eq!(event.kind, kind);
@@ -102,8 +101,7 @@ async fn a_newcomer_is_named_alone_and_all_hear_what_follows(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
     for (user, complete) in [(world.owner, true), (world.member, false)] {
-        node.subscribe(world.subscription(&[user], None)).await;
-        let subscribed = node.subscribed().await;
+        let subscribed = node.enter(world.subscription(&[user], None)).await;
         assert_eq!(subscribed.complete, complete);
         let named: Vec<_> = subscribed
             .view
@@ -117,13 +115,13 @@ async fn a_newcomer_is_named_alone_and_all_hear_what_follows(db: PgPool) {
     }
     // Who asks from a position has lost something: all are named again.
     let from = Position { era: 1, seq: 0 };
-    node.subscribe(world.subscription(&[world.owner], Some(from)))
+    let again = node
+        .enter(world.subscription(&[world.owner], Some(from)))
         .await;
-    let again = node.subscribed().await;
     assert!(again.complete);
     assert_eq!(again.view.users.len(), 2);
     assert_eq!(world.post().await, 1);
-    assert_eq!(seq(&*node.event().await), 1);
+    node.gets([1]).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -131,13 +129,13 @@ async fn a_users_own_realm_needs_no_guild(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
     let realm: Id<Realm> = world.member.cast();
-    node.subscribe(Subscription {
-        realm,
-        from: Some(Position { era: 1, seq: 0 }),
-        users: vec![Subscriber::new(world.member, Vec::new())],
-    })
-    .await;
-    let subscribed = node.subscribed().await;
+    let subscribed = node
+        .enter(Subscription {
+            realm,
+            from: Some(Position { era: 1, seq: 0 }),
+            users: vec![Subscriber::new(world.member, Vec::new())],
+        })
+        .await;
     assert_eq!(subscribed.realm, realm);
     assert_eq!(subscribed.view.users, [(world.member, Some(Vec::new()))]);
     assert!(!subscribed.lost);
@@ -148,8 +146,7 @@ async fn a_strangers_subscription_shows_nothing(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
     let stranger = Id::new(999).unwrap();
-    node.subscribe(world.subscription(&[stranger], None)).await;
-    let subscribed = node.subscribed().await;
+    let subscribed = node.enter(world.subscription(&[stranger], None)).await;
     assert_eq!(subscribed.view.users, [(stranger, None)]);
     assert!(subscribed.snapshots.is_empty());
 }
@@ -160,9 +157,7 @@ async fn a_strangers_subscription_shows_nothing(db: PgPool) {
 async fn a_newcomer_is_known_before_the_owner_has_heard_of_it(db: PgPool) {
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
     let newcomer: Id<User> = Id::new(world.guild.get() + 100).unwrap();
     sqlx::query("insert into account (user_id, username) values ($1, 'newcomer')")
         .bind(newcomer.to_db())

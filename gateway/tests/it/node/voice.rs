@@ -8,13 +8,10 @@ const START_TIME: EventKind = EventKind::VoiceChannelStartTimeUpdate;
 
 impl Node {
     /// Op 4 of a session of `world.owner`.
-    async fn voice(&self, world: &World, session: u32, channel: Option<Id<Channel>>) {
+    async fn voice(&self, world: &World, slot: u32, channel: Option<Id<Channel>>) {
         let request = VoiceRequest {
-            session: SessionKey {
-                slot: session,
-                generation: 1,
-            },
-            session_id: format!("session {session}"),
+            session: session(slot),
+            session_id: format!("session {slot}"),
             user: world.owner,
             command: VoiceCommand {
                 guild: world.guild,
@@ -69,9 +66,7 @@ async fn voice_is_entered_taken_over_and_left(db: PgPool) {
         .await
         .unwrap();
     let node = Node::start(&world, "a");
-    node.subscribe(world.subscription(&[world.owner], None))
-        .await;
-    node.subscribed().await;
+    node.enter(world.subscription(&[world.owner], None)).await;
 
     node.voice(&world, 1, Some(world.open)).await;
     let (event, slot, told) = node.voice_told(true).await;
