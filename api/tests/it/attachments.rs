@@ -279,7 +279,7 @@ async fn an_attachment_that_is_listed_twice_is_one(db: PgPool) {
 #[sqlx::test(migrations = "../migrations")]
 async fn who_may_not_attach_leaves_nothing_behind(db: PgPool) {
     let app = TestApp::new(db).await;
-    let (alice, bob, guild) = hall(&app).await;
+    let (_, bob, guild) = hall(&app).await;
     let little = Permissions::VIEW_CHANNEL | Permissions::SEND_MESSAGES;
     app.everyone_may(guild, little).await;
     let form = || Form::new().part("files[0]", file("a.txt", "a"));

@@ -1,8 +1,6 @@
 //! The kernel floor beside the gateway: what both cost is measured in turns, so that a machine that is
 //! slower for a while is slower for both.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use load_tests::{child::Helper, process::Process, stage::payload_len};
 
