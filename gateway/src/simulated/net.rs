@@ -121,18 +121,27 @@ pub struct Stream {
 
 impl Stream {
     pub(crate) fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        let mut read = 0;
+        self.read_with(into.len(), |bytes| {
+            into[read..read + bytes.len()].copy_from_slice(bytes);
+            read += bytes.len();
+        })
+    }
+
+    /// Gives away what has come, at most so many bytes, and says how many these were.
+    fn read_with(&self, room: usize, mut give: impl FnMut(&[u8])) -> io::Result<usize> {
         let mut way = self.incoming.borrow_mut();
         let now = Instant::now();
         let mut read = 0;
-        if into.is_empty() {
+        if room == 0 {
             return Ok(0);
         }
-        while read < into.len()
+        while read < room
             && let Some((due, chunk)) = way.chunks.front_mut()
             && *due <= now
         {
-            let some = chunk.len().min(into.len() - read);
-            into[read..read + some].copy_from_slice(&chunk[..some]);
+            let some = chunk.len().min(room - read);
+            give(&chunk[..some]);
             chunk.advance(some);
             read += some;
             if chunk.is_empty() {
@@ -236,11 +245,8 @@ impl AsyncRead for Stream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            match self.try_read(buffer.initialize_unfilled()) {
-                Ok(read) => {
-                    buffer.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
+            match self.read_with(buffer.remaining(), |bytes| buffer.put_slice(bytes)) {
+                Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

@@ -8,6 +8,9 @@ use anyhow::Result;
 use clap::Parser;
 use simulator::{Plan, ResumeLog, Sample, Settings, run};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs clusters in virtual time and checks the invariants throughout.
 #[derive(Debug, Parser)]
 #[command(name = "simulator")]
