@@ -34,6 +34,9 @@ const ONE_AIM: f64 = 1.1;
 const NAIVE_AIM: f64 = 0.4;
 const BURST_AIM: f64 = 0.09;
 const IDLE_AIM_KB: f64 = 4.0;
+/// Fewer say nothing of what one takes: an allocator begins pages of 64 KB for each size and thread,
+/// some megabytes in all.
+const MEMORY_SESSIONS_MIN: u16 = 4000;
 /// Compressions, and what a delivery may cost beside a plain one.
 const COMPRESSIONS: [(&str, f64); 2] = [("zlib-stream", 1.1), ("zstd-stream", 1.2)];
 /// Bytes of a zlib-stream beside those of a context that all of a connection's stream goes through.
@@ -223,18 +226,19 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     );
     report::line("deliveries to sessions that may not hear", served.overheard);
     report::section("Memory of an idle identified session");
-    report::aim(
-        "what one more takes of its anonymous memory",
-        memory.kb_per_session,
-        " KB",
-        &Aim::AtMost(IDLE_AIM_KB),
-    );
-    report::row(
-        &format!("memory of an idle session, of {connections}"),
-        memory.kb_per_session,
-        " KB",
-        &Aim::AtMost(IDLE_AIM_KB),
-    );
+    let one_more = "what one more takes of its anonymous memory";
+    if config.connections < MEMORY_SESSIONS_MIN {
+        let kb = memory.kb_per_session;
+        report::line(
+            one_more,
+            format!("{kb:.2} KB: of so few, what the allocator keeps of logins decides"),
+        );
+    } else {
+        let (kb, aim) = (memory.kb_per_session, Aim::AtMost(IDLE_AIM_KB));
+        report::aim(one_more, kb, " KB", &aim);
+        let what = format!("memory of an idle session, of {connections}");
+        report::row(&what, kb, " KB", &aim);
+    }
     report::line(
         "  growth over all after the first",
         format!(
