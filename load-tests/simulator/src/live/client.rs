@@ -30,6 +30,8 @@ pub(crate) struct Client {
     user: Id<User>,
     token: String,
     session: Known,
+    /// When it identified last.
+    identified: Instant,
     /// Where it was last.
     place: Option<usize>,
     /// What it did and was told last, for who looks for what is wrong.
@@ -44,8 +46,9 @@ pub(crate) struct Session {
     id: String,
     s: u64,
     guilds: BTreeMap<Id<Guild>, Option<Listed>>,
-    /// What may have cost it its session since it began.
+    /// When it was asked for: its gateway has it from then on, before READY is here.
     began: Instant,
+    /// Where it was, or may have been.
     places: Vec<usize>,
     /// When its connection was last known to work.
     heard: Instant,
@@ -76,6 +79,7 @@ impl Client {
             user,
             token,
             session,
+            identified: Instant::now(),
             place: None,
             trail: VecDeque::new(),
         }
@@ -128,7 +132,8 @@ impl Client {
         }
     }
 
-    fn identify(&self) -> Value {
+    fn identify(&mut self) -> Value {
+        self.identified = Instant::now();
         let intents = (Intents::GUILDS | Intents::GUILD_MESSAGES).bits();
         json!({"op": 2, "d": {"token": self.token, "intents": intents, "properties": {}}})
     }
@@ -218,7 +223,8 @@ impl Client {
             // Too many identify, or the database does not answer.
             return Ok(());
         };
-        let excused = self.shared.excuses(&session.places, session.began);
+        let losses = self.shared.losses.borrow();
+        let excused = losses.excuse(&session.places, session.began);
         let late = session.heard.elapsed() > WINDOW;
         let mut counts = self.shared.counts.borrow_mut();
         counts.invalid += 1;
@@ -251,7 +257,7 @@ impl Client {
                 id: id.to_owned(),
                 s,
                 guilds: guilds?,
-                began: Instant::now(),
+                began: self.identified,
                 places: vec![place],
                 heard: Instant::now(),
             });
@@ -442,4 +448,59 @@ fn short(d: &Value) -> String {
         .map(|(field, value)| format!("{field} {value}"))
         .collect();
     said.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::Settings;
+    use crate::live::{Live, Sample};
+
+    /// Of a cluster without anybody else.
+    fn alone() -> (Live, Client) {
+        let sample = Sample {
+            guilds: 0,
+            clients: 0,
+            ..Settings::small(1).sample
+        };
+        let live = Live::begin(&sample, 1, (1, 1), Duration::ZERO);
+        let user = Id::new(1).unwrap();
+        let client = Client::new(live.shared.clone(), user, String::new(), Known::default());
+        (live, client)
+    }
+
+    fn ready(client: &mut Client) {
+        let ready = json!({"t": "READY", "s": 1, "d": {"session_id": "a", "guilds": []}});
+        client.dispatch(&ready, 0).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_began_without_redis_may_be_lost_before_it_answers() {
+        let (live, mut client) = alone();
+        live.redis_goes_away(Duration::from_secs(8));
+        advance(Duration::from_secs(4)).await;
+        client.identify();
+        ready(&mut client);
+        client.invalid().unwrap();
+        advance(Duration::from_secs(5)).await;
+        client.identify();
+        ready(&mut client);
+        assert!(client.invalid().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_may_be_lost_with_a_node_that_ends_while_ready_is_on_its_way() {
+        let (live, mut client) = alone();
+        client.identify();
+        advance(Duration::from_millis(1)).await;
+        live.shared.lost_node(0);
+        advance(Duration::from_millis(1)).await;
+        ready(&mut client);
+        client.invalid().unwrap();
+        client.identify();
+        ready(&mut client);
+        assert!(client.invalid().is_err());
+    }
 }

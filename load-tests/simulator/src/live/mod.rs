@@ -3,6 +3,7 @@
 
 mod client;
 mod history;
+mod losses;
 mod wire;
 mod writer;
 
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 
 use self::client::{Client, Known};
 use self::history::History;
+use self::losses::Losses;
 use crate::chance::Chance;
 
 /// What is real.
@@ -73,13 +75,6 @@ pub(crate) struct Shared {
     breaks_every_ms: u64,
     counts: RefCell<Counts>,
     wrong: RefCell<Option<Error>>,
-}
-
-/// What may cost sessions, and when it happened last.
-#[derive(Debug, Default)]
-struct Losses {
-    stores: Option<Instant>,
-    nodes: BTreeMap<usize, Instant>,
 }
 
 impl Live {
@@ -209,7 +204,7 @@ impl Live {
 
     /// Redis forgets everything: by a command, or as it starts anew.
     pub(crate) fn flush(&self, restarts: bool) {
-        self.shared.lost_stores();
+        self.shared.redis_forgot();
         match restarts {
             true => self.shared.redis.restart(),
             false => self.shared.redis.flush(),
@@ -217,13 +212,8 @@ impl Live {
     }
 
     pub(crate) fn redis_goes_away(&self, lasts: Duration) {
-        self.shared.lost_stores();
+        self.shared.redis_is_away(lasts);
         self.shared.redis.go_away(Instant::now() + lasts);
-        let shared = self.shared.clone();
-        spawn_local(async move {
-            tokio::time::sleep(lasts).await;
-            shared.lost_stores();
-        });
     }
 
     /// A replica of Redis falls behind, and takes its place after a while.
@@ -232,7 +222,7 @@ impl Live {
         let shared = self.shared.clone();
         spawn_local(async move {
             tokio::time::sleep(lag).await;
-            shared.lost_stores();
+            shared.redis_forgot();
             shared.redis.fail_over();
         });
     }
@@ -312,21 +302,18 @@ impl Shared {
         name(node)
     }
 
-    fn lost_stores(&self) {
-        self.losses.borrow_mut().stores = Some(Instant::now());
+    fn redis_is_away(&self, lasts: Duration) {
+        let now = Instant::now();
+        let mut losses = self.losses.borrow_mut();
+        losses.redis_is_away(now, now + lasts);
+    }
+
+    fn redis_forgot(&self) {
+        self.losses.borrow_mut().redis_forgot(Instant::now());
     }
 
     fn lost_node(&self, node: usize) {
-        let mut losses = self.losses.borrow_mut();
-        losses.nodes.insert(node, Instant::now());
-    }
-
-    /// Whether something has happened since then that may cost a session of these nodes.
-    fn excuses(&self, nodes: &[usize], since: Instant) -> bool {
-        let losses = self.losses.borrow();
-        let nodes = nodes.iter().filter_map(|node| losses.nodes.get(node));
-        let mut lost = losses.stores.iter().chain(nodes);
-        lost.any(|&at| at >= since)
+        self.losses.borrow_mut().node(node, Instant::now());
     }
 
     fn wrong(&self, error: Error) {
