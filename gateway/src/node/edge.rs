@@ -366,10 +366,17 @@ impl Edge {
         let mut out = Outgoing::new();
         {
             let mut state = self.state.borrow_mut();
+            let map = self.map.current();
+            // One that failed under this map is tried again by whoever looks for candidates.
+            let has_failed = self.links.has_failed(map.version);
             // Found once for each shard, however many realms there are.
             let mut best: FxHashMap<ShardId, Server> = FxHashMap::default();
             let mut is_elsewhere = |realm: Id<Realm>, serving: &Server| {
                 let shard = ShardId::of(realm, self.shards);
+                let is_owner = |owner| self.is_at(serving, owner);
+                if !has_failed && map.owner(shard).is_some_and(is_owner) {
+                    return false;
+                }
                 let best = best.entry(shard);
                 serving != best.or_insert_with(|| self.candidate(realm, 0))
             };
@@ -390,6 +397,14 @@ impl Edge {
             }
         }
         self.send(out);
+    }
+
+    /// Whether a server is the node of this name.
+    fn is_at(&self, server: &Server, node: &str) -> bool {
+        match server {
+            Server::Local => node == self.node,
+            Server::Node(name) => node == &**name,
+        }
     }
 
     /// Looks after late answers and cores that fell behind, as long as the task lives.

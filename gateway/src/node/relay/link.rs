@@ -123,6 +123,12 @@ impl Links {
         }
     }
 
+    /// Whether any of them failed under this map and has not proven itself since.
+    pub(crate) fn has_failed(&self, version: MapVersion) -> bool {
+        let links = self.links.borrow();
+        links.values().any(|link| link.failed == Some(version))
+    }
+
     /// Tries a link that failed again, once its pause is over.
     pub(crate) fn reopen(self: &Rc<Self>, node: &str) {
         if self.is_usable(node) {
