@@ -23,7 +23,7 @@ use guildhall_shared::{
     shard::ShardId,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use self::{
     subs::{Ask, PendingSubs, RealmSub},
@@ -40,7 +40,7 @@ use crate::bus::{
     self, CoreHandle, CoreId, PresenceChange, Subscriber, Subscription, Watch, WatchChange,
 };
 
-/// Time between looks for late answers and cores that fell behind.
+/// Time between looks for late answers and cores that fell behind, while there may be any.
 const TICK: Duration = Duration::from_millis(100);
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
@@ -69,6 +69,8 @@ pub(crate) struct Edge {
     behind: Cell<bool>,
     /// More realms are to move than were moved at once.
     more_moves: Cell<bool>,
+    /// There is something to look after.
+    busy: Notify,
     /// Messages on their way out: the local owner answers at once, and an answer may bring
     /// the next message, which then waits for its turn here instead of nesting.
     outgoing: RefCell<Outgoing>,
@@ -119,6 +121,7 @@ impl Edge {
                 moving: Moving::default(),
                 behind: Cell::new(false),
                 more_moves: Cell::new(false),
+                busy: Notify::new(),
                 outgoing: RefCell::default(),
                 sending: Cell::new(false),
                 state: RefCell::default(),
@@ -391,6 +394,9 @@ impl Edge {
                 .collect();
             let moved: Vec<Id<Realm>> = moving.iter().copied().take(MOVES_MAX).collect();
             self.more_moves.set(moving.len() > MOVES_MAX);
+            if self.more_moves.get() {
+                self.busy.notify_one();
+            }
             self.moving.found(moving);
             for realm in moved {
                 self.resubscribe(&mut state, realm, &mut out);
@@ -410,9 +416,24 @@ impl Edge {
     /// Looks after late answers and cores that fell behind, as long as the task lives.
     pub(crate) async fn tend(self: Rc<Self>) {
         loop {
+            while self.is_idle() {
+                self.busy.notified().await;
+            }
             sleep(TICK).await;
             self.look_after();
         }
+    }
+
+    /// Nothing is to be looked after.
+    fn is_idle(&self) -> bool {
+        let is_waiting = !self.state.borrow().pending.is_empty();
+        !is_waiting && !self.behind.get() && !self.more_moves.get()
+    }
+
+    /// Some core has something queued that no answer will send.
+    fn fell_behind(&self) {
+        self.behind.set(true);
+        self.busy.notify_one();
     }
 
     /// One look.

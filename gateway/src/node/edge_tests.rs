@@ -11,7 +11,7 @@ use guildhall_shared::{
 use guildhall_store::pool;
 use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::{asking::ATTEMPTS_MAX, *};
 use crate::{
@@ -241,6 +241,30 @@ async fn a_core_that_had_no_room_before_an_answer_came_subscribes_again_behind_i
         while bench.inbox.messages.try_recv().is_ok() {}
         bench.answer(waits, &[2]);
         assert_ne!(bench.pending(), waits);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_slept_as_nothing_was_to_be_done_subscribes_a_core_again_that_fell_behind() {
+    let test = async {
+        let bench = Bench::new();
+        spawn_local(bench.edge.clone().tend());
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        while bench.inbox.messages.try_recv().is_ok() {}
+        // Until it sleeps.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert!(bench.edge.is_idle());
+        while bench.edge.cores[0].send(ToCore::KeepClients).is_ok() {}
+        let lost = FromOwner::Event(event(6));
+        bench.edge.receive(&Server::Local, lost);
+        while bench.inbox.messages.try_recv().is_ok() {}
+        while bench.asked().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
     };
     LocalSet::new().run_until(test).await;
 }
