@@ -364,6 +364,18 @@ impl Edge {
         self.send(out);
     }
 
+    /// Nodes that serve realms here, or were asked to.
+    pub(crate) fn servers(&self) -> FxHashSet<Rc<str>> {
+        let state = self.state.borrow();
+        let serving = state.realms.values().flat_map(|entry| &entry.serving);
+        let asked = state.pending.values().map(|pending| &pending.server);
+        let nodes = serving.chain(asked).filter_map(|server| match server {
+            Server::Local => None,
+            Server::Node(node) => Some(node.clone()),
+        });
+        nodes.collect()
+    }
+
     /// Turns to the owners of the present map where another node serves now.
     pub(crate) fn rebalance(&self) {
         let mut out = Outgoing::new();
