@@ -317,11 +317,14 @@ impl Links {
                 outbox.push(Frame::Ping.encode());
             }
         };
-        select! {
-            result = read => result,
-            result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
-            () = ping => Ok(()),
-        }
+        let link = async {
+            select! {
+                result = read => result,
+                () = ping => Ok(()),
+                result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
+            }
+        };
+        outbox.attend(link).await
     }
 
     async fn prove(
