@@ -1,10 +1,10 @@
 //! `cargo xtask test`: every test of the workspace, on servers of its own.
 
-use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::SystemTime;
+use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail};
 
@@ -24,8 +24,12 @@ const NODE_FOLDERS: [(&str, &str); 4] = [
     ("api/tests/s3rver", "guildhall-api"),
     ("shard-coordinator/tests/dashboard", COORDINATOR),
 ];
+/// Tests at a time, for each processor: most wait for processes of theirs, or for time to pass.
+const PER_PROCESSOR: usize = 2;
 const E2E: &str = "e2e";
 const COORDINATOR: &str = "shard-coordinator";
+/// Says how many tests of a program run at a time.
+const THREADS: &str = "RUST_TEST_THREADS";
 
 /// Runs `cargo test` with `arguments`; the last lines printed are what failed, by name, and
 /// `N passed, M failed[, K skipped]`.
@@ -59,6 +63,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         .env("GUILDHALL_PG_BIN", &binaries.postgres)
         .env("GUILDHALL_REDIS_BIN", &binaries.redis)
         .env("GUILDHALL_BIN_DIR", Profile::Debug.folder());
+    if env::var_os(THREADS).is_none() {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS, (processors * PER_PROCESSOR).to_string());
+    }
     let outcome = stream(command);
     redis.stop();
     postgres.stop();

@@ -1,8 +1,6 @@
 //! A Redis Cluster of three primaries instead of one server: everything as before, and one primary
 //! that is away costs nothing but time, and that only to what is its (I1 to I6, I8).
 
-use std::time::{Duration, Instant};
-
 use e2e::{
     cluster::{Options, Shared, Use},
     session::Session,
@@ -79,11 +77,7 @@ async fn a_killed_primary_that_comes_back_empty_loses_nothing() {
         writers.more(SOME).await;
         cluster.kill_primary(primary).await.unwrap();
         writers.more(SOME).await;
-        let started = Instant::now();
         stage.settle().await; // delivery goes on without it
-        let per_guild = started.elapsed() / stage.guilds.len() as u32;
-        println!("primary {primary} away: {per_guild:?} per message and all its sessions");
-        assert!(per_guild < Duration::from_secs(3), "{per_guild:?}");
         // Whoever comes now gets in.
         let urls = vec![cluster.gateways[primary % 2].url()];
         Session::start(stage.human.login(urls, INTENTS)).await;

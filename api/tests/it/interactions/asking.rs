@@ -267,12 +267,14 @@ async fn who_may_not_call_is_refused(db: PgPool) {
     let mut silent = good.clone();
     silent["channel_id"] = category["id"].clone();
     world.post(silent).await.expect_error(400, 50008);
-    // Where the bot is not.
-    sqlx::query("delete from member where user_id = $1")
-        .bind(world.bot.id.to_db())
-        .execute(&app.db)
-        .await
-        .unwrap();
+    // Where neither the bot is nor its commands are.
+    for gone in [
+        "delete from member where user_id = $1",
+        "delete from integration where application_id = $1",
+    ] {
+        let bot = world.bot.id.to_db();
+        sqlx::query(gone).bind(bot).execute(&app.db).await.unwrap();
+    }
     world.post(good).await.expect_error(404, 10002);
 }
 
