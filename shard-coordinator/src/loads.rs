@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use guildhall_shared::cluster_map::{ClusterMap, NodeState, Nodes, ShardLoad};
 use guildhall_shared::operator::Move;
-use guildhall_shared::shard::ShardId;
+use guildhall_shared::shard::{ShardId, ShardSet};
 
 use crate::node::NodeSetting;
 use crate::placement;
@@ -95,9 +95,15 @@ impl Loads {
 
 /// Per shard, whether its owner has any realm of it open, or does not say.
 pub(crate) fn open_shards(shards: u16, live: &Nodes, map: Option<&ClusterMap>) -> Vec<bool> {
+    let (nodes, owners) = map.map_or((&[][..], &[][..]), |map| (&map.nodes[..], &map.shards[..]));
+    // Once for each node, not for each of its shards.
+    let said: Vec<Option<&ShardSet>> = nodes
+        .iter()
+        .map(|id| live.get(id)?.shards_open.as_ref())
+        .collect();
     let is_open = |shard: ShardId| {
-        let owner = map.and_then(|map| map.owner(shard));
-        let said = owner.and_then(|owner| live.get(owner)?.shards_open.as_ref());
+        let owner = owners.get(usize::from(shard.0)).and_then(|at| at.owner);
+        let said = owner.and_then(|owner| *said.get(usize::from(owner))?);
         said.is_none_or(|open| open.contains(shard))
     };
     (0..shards).map(ShardId).map(is_open).collect()
@@ -219,6 +225,12 @@ mod tests {
     fn a_shard_is_open_unless_its_owner_says_it_is_not() {
         let live = Nodes::from([node("a", &[], Some(&[1])), node("b", &[], None)]);
         assert_eq!(open_shards(3, &live, Some(&map())), [false, true, true]);
+        assert_eq!(open_shards(3, &live, None), [true; 3]);
+        let mut odd = map();
+        odd.shards[0].owner = None;
+        odd.shards[1].owner = Some(7);
+        odd.shards.truncate(2);
+        assert_eq!(open_shards(3, &live, Some(&odd)), [true; 3]);
     }
 
     #[test]

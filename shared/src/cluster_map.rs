@@ -23,7 +23,7 @@ pub struct MapVersion {
 pub struct ClusterMap {
     #[serde(flatten)]
     pub version: MapVersion,
-    /// Node ids; `shards` refers to them by place.
+    /// Node ids, ascending as coordinators write them; `shards` refers to them by place.
     pub nodes: Vec<String>,
     /// Relay address (`host:port`) per node, same order as `nodes`.
     pub relay_addrs: Vec<String>,
@@ -62,8 +62,15 @@ impl ClusterMap {
 
     /// Relay address of a node of this map.
     pub fn relay_addr(&self, node: &str) -> Option<&str> {
-        let place = self.nodes.iter().position(|id| id == node)?;
-        self.relay_addrs.get(place).map(String::as_str)
+        self.relay_addrs.get(self.place(node)?).map(String::as_str)
+    }
+
+    /// Finds a node in any order, in that of coordinators without a look at all of them.
+    fn place(&self, node: &str) -> Option<usize> {
+        let found = self.nodes.binary_search_by(|id| id.as_str().cmp(node));
+        found
+            .ok()
+            .or_else(|| self.nodes.iter().position(|id| id == node))
     }
 
     fn node(&self, place: Option<u16>) -> Option<&str> {
@@ -205,5 +212,37 @@ mod tests {
         assert_eq!(again.owner(ShardId(0)), Some("b"));
         assert_eq!(again.owner(ShardId(1)), None);
         assert_eq!(again.relay_addr("b"), Some("127.0.0.1:2"));
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_name_in_any_order() {
+        let ascending: Vec<String> = (0..9).map(|nth| format!("node-{nth}")).collect();
+        let mut mixed = ascending.clone();
+        mixed.rotate_left(4);
+        mixed.swap(1, 7);
+        for nodes in [ascending, mixed] {
+            let map = ClusterMap {
+                relay_addrs: nodes.iter().map(|id| format!("{id}:1")).collect(),
+                nodes,
+                ..ClusterMap::default()
+            };
+            for id in &map.nodes {
+                assert_eq!(map.relay_addr(id), Some(&*format!("{id}:1")));
+            }
+            for unknown in ["", "node-", "node-4x", "node-9"] {
+                assert_eq!(map.relay_addr(unknown), None, "{unknown}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_node_without_an_address_has_none() {
+        let map = ClusterMap {
+            nodes: vec!["a".into(), "b".into()],
+            relay_addrs: vec!["127.0.0.1:1".into()],
+            ..ClusterMap::default()
+        };
+        assert_eq!(map.relay_addr("a"), Some("127.0.0.1:1"));
+        assert_eq!(map.relay_addr("b"), None);
     }
 }

@@ -163,8 +163,7 @@ pub(crate) async fn live(core: Rc<RefCell<Core>>, inbox: Inbox) {
     });
     while !core.borrow().is_drained() {
         if !core.borrow().is_behind() {
-            // A tick must be able to end the loop of a drained core.
-            let _ = tokio::time::timeout(TICK, inbox.wait()).await;
+            inbox.wait().await;
         }
         let given_way = {
             let mut core = core.borrow_mut();
@@ -402,6 +401,9 @@ impl Core {
         self.report_load();
         self.tick_unread();
         self.flush();
+        if self.is_drained() {
+            self.bell.ring(); // its loop may wait for ever else
+        }
         self.lag_since(began);
     }
 

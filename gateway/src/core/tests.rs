@@ -15,7 +15,11 @@ use guildhall_shared::{
     token::Token,
 };
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, task::LocalSet, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::{LocalSet, spawn_local},
+    time::sleep,
+};
 
 use super::{
     Core,
@@ -802,6 +806,34 @@ fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
         while left() > 0 {
             sleep(Duration::from_millis(10)).await;
         }
+    });
+}
+
+#[test]
+fn the_loop_of_a_drained_core_ends_once_its_last_client_has_gone() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    let Bench {
+        mut core,
+        requests: _requests,
+        ..
+    } = bench;
+    let (node, inbox) = bus::inbox();
+    core.bell = inbox.bell.clone();
+    let core = Rc::new(RefCell::new(core));
+    core.borrow_mut().this = Rc::downgrade(&core);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let living = spawn_local(super::live(core.clone(), inbox));
+        node.send(ToCore::Drain).unwrap();
+        while !core.borrow().is_closing(client.connection) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        core.borrow_mut().connection_ended(client.connection);
+        living.await.unwrap();
     });
 }
 

@@ -23,7 +23,7 @@ use guildhall_shared::{
     shard::ShardId,
 };
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 
 use self::{
     subs::{Ask, PendingSubs, RealmSub},
@@ -40,7 +40,7 @@ use crate::bus::{
     self, CoreHandle, CoreId, PresenceChange, Subscriber, Subscription, Watch, WatchChange,
 };
 
-/// Time between looks for late answers and cores that fell behind.
+/// Time between looks for late answers and cores that fell behind, while there may be any.
 const TICK: Duration = Duration::from_millis(100);
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
@@ -69,6 +69,8 @@ pub(crate) struct Edge {
     behind: Cell<bool>,
     /// More realms are to move than were moved at once.
     more_moves: Cell<bool>,
+    /// There is something to look after.
+    busy: Notify,
     /// Messages on their way out: the local owner answers at once, and an answer may bring
     /// the next message, which then waits for its turn here instead of nesting.
     outgoing: RefCell<Outgoing>,
@@ -119,6 +121,7 @@ impl Edge {
                 moving: Moving::default(),
                 behind: Cell::new(false),
                 more_moves: Cell::new(false),
+                busy: Notify::new(),
                 outgoing: RefCell::default(),
                 sending: Cell::new(false),
                 state: RefCell::default(),
@@ -361,15 +364,34 @@ impl Edge {
         self.send(out);
     }
 
+    /// Nodes that serve realms here, or were asked to.
+    pub(crate) fn servers(&self) -> FxHashSet<Rc<str>> {
+        let state = self.state.borrow();
+        let serving = state.realms.values().flat_map(|entry| &entry.serving);
+        let asked = state.pending.values().map(|pending| &pending.server);
+        let nodes = serving.chain(asked).filter_map(|server| match server {
+            Server::Local => None,
+            Server::Node(node) => Some(node.clone()),
+        });
+        nodes.collect()
+    }
+
     /// Turns to the owners of the present map where another node serves now.
     pub(crate) fn rebalance(&self) {
         let mut out = Outgoing::new();
         {
             let mut state = self.state.borrow_mut();
+            let map = self.map.current();
+            // One that failed under this map is tried again by whoever looks for candidates.
+            let has_failed = self.links.has_failed(map.version);
             // Found once for each shard, however many realms there are.
             let mut best: FxHashMap<ShardId, Server> = FxHashMap::default();
             let mut is_elsewhere = |realm: Id<Realm>, serving: &Server| {
                 let shard = ShardId::of(realm, self.shards);
+                let is_owner = |owner| self.is_at(serving, owner);
+                if !has_failed && map.owner(shard).is_some_and(is_owner) {
+                    return false;
+                }
                 let best = best.entry(shard);
                 serving != best.or_insert_with(|| self.candidate(realm, 0))
             };
@@ -384,6 +406,9 @@ impl Edge {
                 .collect();
             let moved: Vec<Id<Realm>> = moving.iter().copied().take(MOVES_MAX).collect();
             self.more_moves.set(moving.len() > MOVES_MAX);
+            if self.more_moves.get() {
+                self.busy.notify_one();
+            }
             self.moving.found(moving);
             for realm in moved {
                 self.resubscribe(&mut state, realm, &mut out);
@@ -392,12 +417,35 @@ impl Edge {
         self.send(out);
     }
 
+    /// Whether a server is the node of this name.
+    fn is_at(&self, server: &Server, node: &str) -> bool {
+        match server {
+            Server::Local => node == self.node,
+            Server::Node(name) => node == &**name,
+        }
+    }
+
     /// Looks after late answers and cores that fell behind, as long as the task lives.
     pub(crate) async fn tend(self: Rc<Self>) {
         loop {
+            while self.is_idle() {
+                self.busy.notified().await;
+            }
             sleep(TICK).await;
             self.look_after();
         }
+    }
+
+    /// Nothing is to be looked after.
+    fn is_idle(&self) -> bool {
+        let is_waiting = !self.state.borrow().pending.is_empty();
+        !is_waiting && !self.behind.get() && !self.more_moves.get()
+    }
+
+    /// Some core has something queued that no answer will send.
+    fn fell_behind(&self) {
+        self.behind.set(true);
+        self.busy.notify_one();
     }
 
     /// One look.

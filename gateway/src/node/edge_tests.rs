@@ -11,7 +11,7 @@ use guildhall_shared::{
 use guildhall_store::pool;
 use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
-use tokio::task::LocalSet;
+use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::{asking::ATTEMPTS_MAX, *};
 use crate::{
@@ -76,22 +76,25 @@ impl Bench {
     /// This node is the owner by the map, and another one the standby.
     fn with_standby() -> Self {
         let bench = Self::new();
+        bench.offer(1, (0, 1));
+        bench
+    }
+
+    /// A map of nodes `a`, which is this one, and `b`: by their places, who owns all shards and who
+    /// stands by.
+    fn offer(&self, version: u64, (owner, standby): (u16, u16)) {
         let assignment = Assignment {
-            owner: Some(0),
-            standby: Some(1),
+            owner: Some(owner),
+            standby: Some(standby),
         };
         let map = ClusterMap {
-            version: MapVersion {
-                term: 1,
-                version: 1,
-            },
+            version: MapVersion { term: 1, version },
             nodes: vec!["a".to_owned(), "b".to_owned()],
             relay_addrs: vec!["127.0.0.1:1".to_owned(); 2],
             shards: vec![assignment; usize::from(SHARDS)],
             ..ClusterMap::default()
         };
-        assert!(bench.edge.map.offer(map));
-        bench
+        assert!(self.edge.map.offer(map));
     }
 
     /// The session of a user.
@@ -243,6 +246,30 @@ async fn a_core_that_had_no_room_before_an_answer_came_subscribes_again_behind_i
 }
 
 #[tokio::test]
+async fn who_slept_as_nothing_was_to_be_done_subscribes_a_core_again_that_fell_behind() {
+    let test = async {
+        let bench = Bench::new();
+        spawn_local(bench.edge.clone().tend());
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        while bench.inbox.messages.try_recv().is_ok() {}
+        // Until it sleeps.
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert!(bench.edge.is_idle());
+        while bench.edge.cores[0].send(ToCore::KeepClients).is_ok() {}
+        let lost = FromOwner::Event(event(6));
+        bench.edge.receive(&Server::Local, lost);
+        while bench.inbox.messages.try_recv().is_ok() {}
+        while bench.asked().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
 async fn who_came_while_another_owner_did_not_answer_is_asked_for_at_the_one_that_serves() {
     let test = async {
         let bench = Bench::new();
@@ -312,6 +339,34 @@ async fn who_is_refused_again_and_again_is_told_so_and_the_others_hear_on() {
         bench.edge.receive(&Server::Local, event);
         let heard = bench.inbox.messages.try_recv();
         assert!(matches!(heard, Ok(ToCore::Event(_))));
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn a_realm_is_turned_to_the_owner_of_a_new_map_and_stays_there_until_its_link_fails() {
+    let test = async {
+        let bench = Bench::with_standby();
+        let moving = || bench.edge.moving().count();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        bench.offer(2, (0, 1));
+        bench.edge.rebalance();
+        assert_eq!((bench.asked(), moving()), (None, 0));
+        bench.offer(3, (1, 0));
+        bench.edge.rebalance();
+        let (moves, owner) = bench.asked().unwrap();
+        assert_eq!((&owner, moving()), (&Server::Node("b".into()), 1));
+        bench.answer_of(&owner, moves, &[1]);
+        bench.edge.rebalance();
+        assert_eq!((bench.asked(), moving()), (None, 0));
+        // Nobody is there.
+        while bench.edge.links.is_trusted("b") {
+            sleep(Duration::from_millis(1)).await;
+        }
+        bench.edge.rebalance();
+        let asked = bench.asked().map(|(_, server)| server);
+        assert_eq!((asked, moving()), (Some(Server::Local), 1));
     };
     LocalSet::new().run_until(test).await;
 }

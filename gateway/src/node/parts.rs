@@ -24,7 +24,7 @@ use super::{
         losses::{self, Losses},
     },
 };
-use crate::bus::CoreHandle;
+use crate::{bus::CoreHandle, clock};
 
 /// How a node reaches Postgres and Redis.
 pub(crate) struct Ways {
@@ -153,6 +153,8 @@ impl Parts {
     /// After every look at the map, whether or not it is another one.
     pub(crate) fn map_looked_at(&self) {
         self.links.forget_gone();
+        self.links
+            .close_unused(clock::now(), || self.edge.servers());
         self.edge.rebalance();
     }
 }

@@ -61,7 +61,6 @@ impl Net {
             there: there.clone(),
             incoming: incoming.clone(),
             outgoing: outgoing.clone(),
-            timer: RefCell::new(None),
         };
         if listener.send(stream(&there, &here, &out, &back)).is_err() {
             listeners.remove(address);
@@ -105,8 +104,33 @@ struct OneWay {
     ended: bool,
     /// Nobody reads.
     unread: bool,
+    /// Who reads, while nothing is on its way.
     reader: Option<Waker>,
     writer: Option<Waker>,
+    /// Wakes the reader when the first chunk arrives.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl OneWay {
+    /// Waits for the arrival of the first chunk, which is to come.
+    fn poll_arrival(&mut self, due: Instant, context: &mut Context<'_>) -> Poll<()> {
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if timer.deadline() != due {
+            timer.as_mut().reset(due);
+        }
+        timer.as_mut().poll(context)
+    }
+
+    /// The first chunk is on its way: a reader has nothing to do before it arrives.
+    fn wake_at(&mut self, due: Instant) {
+        let Some(reader) = self.reader.take() else {
+            return;
+        };
+        let mut context = Context::from_waker(&reader);
+        if due <= Instant::now() || self.poll_arrival(due, &mut context).is_ready() {
+            reader.wake();
+        }
+    }
 }
 
 /// One end of a connection.
@@ -116,7 +140,6 @@ pub struct Stream {
     there: Rc<str>,
     incoming: Way,
     outgoing: Way,
-    timer: RefCell<Option<Pin<Box<Sleep>>>>,
 }
 
 impl Stream {
@@ -168,37 +191,27 @@ impl Stream {
         }
         let cut = with(|world| world.net.cut_until(&self.here, &self.there)).flatten();
         let before = way.chunks.back().map(|&(due, _)| due);
-        let due = [Some(Instant::now() + delay()), cut, before];
-        if let Some(due) = due.into_iter().flatten().max() {
-            way.chunks
-                .push_back((due, Bytes::copy_from_slice(&bytes[..some])));
-        }
+        let late = [cut, before].into_iter().flatten();
+        let due = late.fold(Instant::now() + delay(), Instant::max);
+        way.chunks
+            .push_back((due, Bytes::copy_from_slice(&bytes[..some])));
         way.bytes += some;
-        wake(&mut way.reader);
+        way.wake_at(due);
         Ok(some)
     }
 
     /// Of one task at a time.
     pub(crate) fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let due = {
-            let mut way = self.incoming.borrow_mut();
-            match way.chunks.front() {
-                None if way.ended => return Poll::Ready(Ok(())),
-                Some(&(due, _)) if due <= Instant::now() => return Poll::Ready(Ok(())),
-                Some(&(due, _)) => Some(due),
-                None => {
-                    way.reader = Some(context.waker().clone());
-                    None
-                }
+        let mut way = self.incoming.borrow_mut();
+        match way.chunks.front().map(|&(due, _)| due) {
+            None if way.ended => Poll::Ready(Ok(())),
+            None => {
+                way.reader = Some(context.waker().clone());
+                Poll::Pending
             }
-        };
-        let Some(due) = due else {
-            return Poll::Pending;
-        };
-        let mut timer = self.timer.borrow_mut();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
-        timer.as_mut().reset(due);
-        timer.as_mut().poll(context).map(Ok)
+            Some(due) if due <= Instant::now() => Poll::Ready(Ok(())),
+            Some(due) => way.poll_arrival(due, context).map(Ok),
+        }
     }
 
     /// Of one task at a time.
@@ -289,5 +302,67 @@ impl AsyncWrite for Stream {
 fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::{
+        super::{Simulation, connect},
+        *,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_is_woken_when_what_was_sent_arrives_and_not_before() {
+        let _simulation = Simulation::begin(1, 5, None);
+        let listening = with(|world| world.net.listen("b", "b:1"));
+        let here = connect("a", "b:1").unwrap().unwrap();
+        let there = listening.unwrap().recv().await.unwrap();
+        for byte in 0..50 {
+            let mut looks = 0;
+            let arrives = poll_fn(|context| {
+                looks += 1;
+                there.poll_read_ready(context)
+            });
+            let (arrived, sent) = tokio::join!(arrives, async { here.try_write(&[byte]) });
+            arrived.unwrap();
+            assert_eq!((sent.unwrap(), looks), (1, 2));
+            let mut read = [0; 2];
+            assert_eq!(there.try_read(&mut read).unwrap(), 1);
+            assert_eq!(read[0], byte);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_behind_something_arrives_behind_it_and_the_end_last() {
+        let _simulation = Simulation::begin(1, 5, None);
+        let listening = with(|world| world.net.listen("b", "b:1"));
+        let here = connect("a", "b:1").unwrap().unwrap();
+        let there = listening.unwrap().recv().await.unwrap();
+        let read = async {
+            let mut all = Vec::new();
+            loop {
+                poll_fn(|context| there.poll_read_ready(context))
+                    .await
+                    .unwrap();
+                let mut bytes = [0; 16];
+                match there.try_read(&mut bytes) {
+                    Ok(0) => return all,
+                    Ok(read) => all.extend_from_slice(&bytes[..read]),
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+            }
+        };
+        let write = async {
+            for byte in 0..50 {
+                assert_eq!(here.try_write(&[byte]).unwrap(), 1);
+                tokio::time::sleep(std::time::Duration::from_millis(u64::from(byte) % 3)).await;
+            }
+            drop(here);
+        };
+        let (all, ()) = tokio::join!(read, write);
+        assert_eq!(all, (0..50).collect::<Vec<u8>>());
     }
 }

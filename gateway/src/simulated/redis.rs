@@ -157,7 +157,11 @@ impl Shared {
 }
 
 impl Server for Shared {
-    fn ask(self: Arc<Self>, line: Option<u64>, commands: Vec<Words>) -> Asked<Vec<Value>> {
+    fn ask<'a>(
+        self: Arc<Self>,
+        line: Option<u64>,
+        commands: Vec<Words<'a>>,
+    ) -> Asked<'a, Vec<Value>> {
         Box::pin(async move {
             travel().await;
             let answers = {
@@ -176,7 +180,7 @@ impl Server for Shared {
         })
     }
 
-    fn let_in(self: Arc<Self>, pushed: Pushed) -> Asked<u64> {
+    fn let_in(self: Arc<Self>, pushed: Pushed) -> Asked<'static, u64> {
         Box::pin(async move {
             travel().await;
             let mut state = self.state();
@@ -227,7 +231,7 @@ impl State {
         format!("{:016x}:{}:0", self.run, self.flushes)
     }
 
-    fn command(&mut self, line: Option<u64>, words: &[Vec<u8>]) -> RedisResult<Value> {
+    fn command(&mut self, line: Option<u64>, words: &[&[u8]]) -> RedisResult<Value> {
         self.commands += 1;
         if self.commands.is_multiple_of(PURGE_EVERY) {
             let now = unix_ms().unwrap_or_default();
@@ -239,17 +243,17 @@ impl State {
             (b"GET", [key]) => Ok(self.text(key).map_or(Value::Nil, Value::BulkString)),
             (b"SET", [key, value, options @ ..]) => {
                 let before = self.text(key);
-                let has = |option: &[u8]| options.iter().any(|word| word == option);
+                let has = |option: &[u8]| options.iter().any(|&word| word == option);
                 let ttl = options.iter().position(|word| word == b"PX");
                 let ttl = ttl.and_then(|at| number(options.get(at + 1)?));
-                self.set(key, value.clone(), ttl);
+                self.set(key, value.to_vec(), ttl);
                 Ok(match (has(b"GET"), before) {
                     (false, _) => Value::Okay,
                     (true, before) => before.map_or(Value::Nil, Value::BulkString),
                 })
             }
             (b"DEL", keys) => {
-                let deleted = keys.iter().filter(|key| self.keys.remove(*key).is_some());
+                let deleted = keys.iter().filter(|key| self.keys.remove(**key).is_some());
                 Ok(Value::Int(deleted.count() as i64))
             }
             (b"PEXPIRE", [key, ttl, ..]) => {
@@ -269,7 +273,7 @@ impl State {
             (b"SSUBSCRIBE" | b"SUBSCRIBE", [channel]) => {
                 // One that was disconnected meanwhile gets nothing.
                 if let Some(line) = line.filter(|line| self.lines.contains_key(line)) {
-                    let lines = self.subscribed.entry(channel.clone()).or_default();
+                    let lines = self.subscribed.entry(channel.to_vec()).or_default();
                     lines.insert(line);
                     Ok(Value::Okay)
                 } else {
@@ -277,7 +281,7 @@ impl State {
                 }
             }
             (b"SUNSUBSCRIBE", [channel]) => {
-                if let (Some(line), Some(lines)) = (line, self.subscribed.get_mut(channel)) {
+                if let (Some(line), Some(lines)) = (line, self.subscribed.get_mut(*channel)) {
                     lines.remove(&line);
                 }
                 Ok(Value::Okay)
@@ -327,7 +331,7 @@ impl State {
     }
 
     /// `[NOMKSTREAM] [MINID ~ id] * field value …`
-    fn xadd(&mut self, key: &[u8], words: &[Vec<u8>]) -> Value {
+    fn xadd(&mut self, key: &[u8], words: &[&[u8]]) -> Value {
         let mut words = words;
         let mut oldest = 0;
         loop {
@@ -349,7 +353,8 @@ impl State {
                 [] => return Value::Nil,
             }
         }
-        let (ms, sequence) = self.add(key.to_vec(), words.to_vec());
+        let fields = words.iter().map(|word| word.to_vec());
+        let (ms, sequence) = self.add(key.to_vec(), fields.collect());
         if let Some(Key {
             value: Kept::Stream(entries),
             ..
@@ -362,7 +367,7 @@ impl State {
         Value::BulkString(format!("{ms}-{sequence}").into_bytes())
     }
 
-    fn xrange(&mut self, key: &[u8], from: &[u8], rest: &[Vec<u8>]) -> Value {
+    fn xrange(&mut self, key: &[u8], from: &[u8], rest: &[&[u8]]) -> Value {
         let (after, from) = match from {
             [b'(', id @ ..] => (true, id),
             id => (false, id),
@@ -395,7 +400,7 @@ impl State {
     }
 
     /// What the scripts of `travel::holders` do.
-    fn script(&mut self, hash: &[u8], key: &[u8], arguments: &[Vec<u8>]) -> RedisResult<Value> {
+    fn script(&mut self, hash: &[u8], key: &[u8], arguments: &[&[u8]]) -> RedisResult<Value> {
         let is = |script: &redis::Script| script.get_hash().as_bytes() == hash;
         let text = |value: String| Value::BulkString(value.into_bytes());
         let stored = self.text(key);
@@ -411,7 +416,7 @@ impl State {
             if !is_same || *life != self.life().into_bytes() {
                 return Ok(Value::Int(0));
             }
-            self.set(key, to.clone(), number(ttl));
+            self.set(key, to.to_vec(), number(ttl));
             return Ok(Value::Int(1));
         }
         if is(&scripts::RENEW) {
@@ -419,8 +424,8 @@ impl State {
         }
         if is(&scripts::STAY) {
             let life = self.life();
-            let known = arguments.get(4).cloned().unwrap_or_default();
-            let known = String::from_utf8(known).unwrap_or_default();
+            let known = arguments.get(4).copied().unwrap_or_default();
+            let known = std::str::from_utf8(known).unwrap_or_default();
             if !known.contains(&format!(" {life} ")) {
                 let nobody = Value::BulkString(Vec::new());
                 return Ok(Value::Array(vec![Value::Int(-1), text(life), nobody]));
@@ -432,7 +437,7 @@ impl State {
     }
 
     /// The function `keep()` of these scripts.
-    fn keep(&mut self, key: &[u8], arguments: &[Vec<u8>]) -> Value {
+    fn keep(&mut self, key: &[u8], arguments: &[&[u8]]) -> Value {
         let [generation, from, to, ttl, ..] = arguments else {
             return Value::Nil;
         };
@@ -442,7 +447,7 @@ impl State {
         {
             return Value::Int(0);
         }
-        self.set(key, to.clone(), number(ttl));
+        self.set(key, to.to_vec(), number(ttl));
         Value::Int(1)
     }
 }

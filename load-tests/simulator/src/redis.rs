@@ -9,7 +9,9 @@ use guildhall_shared::keys;
 /// Times are virtual milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Redis {
-    beats: BTreeMap<String, (u64, NodeStatus)>,
+    /// The last heartbeat of each node, and when it expires.
+    live: Nodes,
+    expiries: BTreeMap<String, u64>,
     map: Option<Rc<ClusterMap>>,
     /// It answers nobody before this time.
     away_until: u64,
@@ -26,25 +28,33 @@ impl Redis {
 
     /// It comes back empty.
     pub(crate) fn flush(&mut self) {
-        self.beats.clear();
+        self.live.clear();
+        self.expiries.clear();
         self.map = None;
     }
 
     pub(crate) fn beat(&mut self, now: u64, status: NodeStatus) {
         let expires = now + keys::NODE_TTL_MS;
-        self.beats.insert(status.id.clone(), (expires, status));
+        self.expiries.insert(status.id.clone(), expires);
+        self.live.insert(status.id.clone(), status);
     }
 
     pub(crate) fn forget(&mut self, id: &str) {
-        self.beats.remove(id);
+        self.live.remove(id);
+        self.expiries.remove(id);
     }
 
     /// Nodes whose heartbeat has not expired.
-    pub(crate) fn live(&mut self, now: u64) -> Nodes {
-        self.beats.retain(|_, (expires, _)| *expires > now);
-        let statuses = self.beats.iter();
-        let statuses = statuses.map(|(id, (_, status))| (id.clone(), status.clone()));
-        statuses.collect()
+    pub(crate) fn live(&mut self, now: u64) -> &Nodes {
+        let live = &mut self.live;
+        self.expiries.retain(|id, expires| {
+            let lives = *expires > now;
+            if !lives {
+                live.remove(id);
+            }
+            lives
+        });
+        live
     }
 
     pub(crate) fn map(&self) -> Option<&Rc<ClusterMap>> {

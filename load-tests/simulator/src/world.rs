@@ -434,10 +434,11 @@ impl World {
             return Ok(());
         }
         let live = self.redis.live(self.now);
-        if !is_due && !pilot.glance(now, &live) {
+        if !is_due && !pilot.glance(now, live) {
             return Ok(());
         }
         coordinator.round_due = self.now + millis(ROUND);
+        let live = live.clone();
         self.round(place, live)
     }
 

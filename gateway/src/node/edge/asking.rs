@@ -232,6 +232,7 @@ impl Edge {
                 until: clock::now() + SUBSCRIBE_TIMEOUT,
             },
         );
+        self.busy.notify_one();
     }
 
     /// The owners to ask, best first: never empty. One that failed is tried again meanwhile.

@@ -199,7 +199,7 @@ impl Edge {
                 sub.queue(pending.ask);
             }
             if is_behind && !is_late {
-                return self.behind.set(true);
+                return self.fell_behind();
             }
             return self.next(state, realm, pending.core, out);
         }
@@ -288,7 +288,7 @@ impl Edge {
             return true;
         }
         self.metrics.inbox_full.inc();
-        self.behind.set(true);
+        self.fell_behind();
         sub.live = false;
         sub.stalled = true;
         sub.catch_up();

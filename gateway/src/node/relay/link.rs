@@ -1,4 +1,5 @@
-//! The edge's side of the links: one connection per owner node, made when it is needed.
+//! The edge's side of the links: one connection per owner node, made when it is needed, and closed
+//! when it was of no use for a while.
 //!
 //! A link that breaks is reported to the edge, which subscribes elsewhere at once; the next
 //! attempt waits a little longer after each failure. Until one succeeds, or there is another
@@ -11,7 +12,7 @@ use std::{
 };
 
 use guildhall_shared::cluster_map::MapVersion;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -34,6 +35,10 @@ use crate::{
 /// Pause after the first, and longest pause after a further failure.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+
+/// A link that served no realm, and that nothing was sent over, for so long is closed: pings and
+/// buffers are for those that are of use. Whoever waits for an answer waits less.
+const UNUSED_MAX: Duration = Duration::from_secs(60);
 
 /// What the links tell the edge.
 pub(crate) enum LinkEvent {
@@ -61,6 +66,8 @@ struct Link {
     pause: Duration,
     /// The map under which it failed, unless it has proven itself since.
     failed: Option<MapVersion>,
+    /// When something but a ping was sent over it, or it was seen that it is of use.
+    used_at: Instant,
 }
 
 enum State {
@@ -123,6 +130,12 @@ impl Links {
         }
     }
 
+    /// Whether any of them failed under this map and has not proven itself since.
+    pub(crate) fn has_failed(&self, version: MapVersion) -> bool {
+        let links = self.links.borrow();
+        links.values().any(|link| link.failed == Some(version))
+    }
+
     /// Tries a link that failed again, once its pause is over.
     pub(crate) fn reopen(self: &Rc<Self>, node: &str) {
         if self.is_usable(node) {
@@ -138,6 +151,31 @@ impl Links {
         });
     }
 
+    /// Closes the links that are of no use. `used`: the nodes that serve realms here or were asked to.
+    pub(crate) fn close_unused(&self, now: Instant, used: impl FnOnce() -> FxHashSet<Rc<str>>) {
+        let is_quiet = |link: &Link| {
+            let quiet_for = now.saturating_duration_since(link.used_at);
+            quiet_for >= UNUSED_MAX && matches!(link.state, State::Up(_))
+        };
+        if !self.links.borrow().values().any(is_quiet) {
+            return;
+        }
+        let used = used();
+        self.links.borrow_mut().retain(|node, link| {
+            if !is_quiet(link) {
+                return true;
+            }
+            if used.contains(node) {
+                link.used_at = now;
+                return true;
+            }
+            if let State::Up(outbox) = &link.state {
+                outbox.broken.cancel();
+            }
+            false
+        });
+    }
+
     /// Sends a frame, connecting first if need be; what cannot be sent ends in a
     /// [`LinkEvent::Down`].
     pub(crate) fn send(self: &Rc<Self>, node: &Rc<str>, frame: &Frame) {
@@ -148,21 +186,28 @@ impl Links {
     pub(crate) fn send_if_up(&self, node: &str, frame: &Frame) {
         if let Some(Link {
             state: State::Up(outbox),
+            used_at,
             ..
-        }) = self.links.borrow().get(node)
+        }) = self.links.borrow_mut().get_mut(node)
         {
+            *used_at = clock::now();
             outbox.push(frame.encode());
         }
     }
 
     /// What waits for a node; the link to it is made if there is none.
     fn outbox(self: &Rc<Self>, node: &Rc<str>) -> Rc<Outbox> {
+        let now = clock::now();
         let mut links = self.links.borrow_mut();
-        let (pause, failed) = match links.get(node) {
+        let (pause, failed) = match links.get_mut(node) {
             Some(Link {
                 state: State::Up(outbox),
+                used_at,
                 ..
-            }) => return outbox.clone(),
+            }) => {
+                *used_at = now;
+                return outbox.clone();
+            }
             Some(link) => (link.pause, link.failed),
             None => (RETRY_FIRST, None),
         };
@@ -171,6 +216,7 @@ impl Links {
             state: State::Up(outbox.clone()),
             pause,
             failed,
+            used_at: now,
         };
         links.insert(node.clone(), link);
         spawn_local(self.clone().keep(node.clone(), outbox.clone()));
@@ -183,14 +229,20 @@ impl Links {
             result = self.run(&node, &outbox) => result,
             () = outbox.broken.cancelled() => Err(LinkError::Silent),
         };
-        if let Err(error) = result {
-            tracing::warn!(%error, node.id = %node, "link to an owner ended");
-        }
         outbox.broken.cancel();
-        if let Some(link) = self.links.borrow_mut().get_mut(&node) {
+        {
+            let mut links = self.links.borrow_mut();
+            let link = links.get_mut(&node).filter(|link| link.is_of(&outbox));
+            let Some(link) = link else {
+                tracing::debug!(node.id = %node, "link to an owner closed: it was of no use");
+                return;
+            };
             link.state = State::Down(clock::now() + link.pause);
             link.pause = (link.pause * 2).min(RETRY_LONGEST);
             link.failed = Some(self.map.version());
+        }
+        if let Err(error) = result {
+            tracing::warn!(%error, node.id = %node, "link to an owner ended");
         }
         self.report(&node, LinkEvent::Down);
     }
@@ -265,11 +317,14 @@ impl Links {
                 outbox.push(Frame::Ping.encode());
             }
         };
-        select! {
-            result = read => result,
-            result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
-            () = ping => Ok(()),
-        }
+        let link = async {
+            select! {
+                result = read => result,
+                () = ping => Ok(()),
+                result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
+            }
+        };
+        outbox.attend(link).await
     }
 
     async fn prove(
@@ -313,8 +368,17 @@ impl Links {
     }
 }
 
+impl Link {
+    /// Whether it is up, and this waits for it.
+    fn is_of(&self, outbox: &Rc<Outbox>) -> bool {
+        matches!(&self.state, State::Up(own) if Rc::ptr_eq(own, outbox))
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use guildhall_shared::cluster_map::ClusterMap;
     use tokio::{io::AsyncWriteExt, net::TcpListener, task::LocalSet, time::sleep};
 
@@ -379,6 +443,43 @@ mod tests {
             assert!(links.is_usable("b") && !links.is_trusted("b"));
             assert!(watch.offer(map(2)));
             assert!(links.is_trusted("b"));
+        };
+        LocalSet::new().run_until(test).await;
+    }
+
+    #[tokio::test]
+    async fn a_link_of_no_use_is_closed_and_another_is_made_when_it_is_needed() {
+        let test = async {
+            // Lets links in and says nothing.
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (watch, links) = links();
+            assert!(watch.offer(ClusterMap {
+                relay_addrs: vec![listener.local_addr().unwrap().to_string()],
+                ..map(2)
+            }));
+            let downs = Rc::new(Cell::new(0));
+            let counted = downs.clone();
+            links.listen(move |_, event| {
+                if matches!(event, LinkEvent::Down) {
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let node: Rc<str> = "b".into();
+            let first = links.outbox(&node);
+            let now = clock::now();
+            links.close_unused(now, FxHashSet::default);
+            let serves = || FxHashSet::from_iter([node.clone()]);
+            links.close_unused(now + UNUSED_MAX * 2, serves);
+            assert!(!first.broken.is_cancelled());
+            links.close_unused(now + UNUSED_MAX * 4, FxHashSet::default);
+            assert!(first.broken.is_cancelled());
+            let second = links.outbox(&node);
+            // Until its task has ended.
+            while Rc::strong_count(&first) > 1 {
+                sleep(Duration::from_millis(1)).await;
+            }
+            assert!(links.is_trusted("b") && !second.broken.is_cancelled());
+            assert_eq!(downs.get(), 0);
         };
         LocalSet::new().run_until(test).await;
     }

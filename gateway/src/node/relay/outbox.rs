@@ -4,8 +4,11 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::poll_fn,
     io::IoSlice,
+    pin::pin,
     rc::Rc,
+    task::{Poll, Waker},
 };
 
 use bytes::{Buf, Bytes};
@@ -29,7 +32,10 @@ const WRITE_FRAMES_MAX: usize = 64;
 pub(crate) struct Outbox {
     frames: RefCell<VecDeque<Bytes>>,
     bytes: Cell<usize>,
-    filled: Notify,
+    /// Who writes, while there is nothing to write.
+    writer: RefCell<Option<Waker>>,
+    /// The task of the link runs.
+    attended: Cell<bool>,
     drained: Notify,
     /// Cancelled when the link must end.
     pub(crate) broken: CancellationToken,
@@ -54,7 +60,30 @@ impl Outbox {
         }
         self.bytes.set(bytes);
         self.frames.borrow_mut().push_back(frame);
-        self.filled.notify_one();
+        if !self.attended.get() {
+            self.wake_writer();
+        }
+    }
+
+    /// The whole task of a link, which writes what it says itself without being woken for it.
+    pub(crate) async fn attend<T>(&self, link: impl Future<Output = T>) -> T {
+        let mut link = pin!(link);
+        poll_fn(|context| {
+            self.attended.set(true);
+            let ended = link.as_mut().poll(context);
+            self.attended.set(false);
+            if !self.frames.borrow().is_empty() {
+                self.wake_writer();
+            }
+            ended
+        })
+        .await
+    }
+
+    fn wake_writer(&self) {
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
     }
 
     /// Bytes that wait.
@@ -72,6 +101,18 @@ impl Outbox {
         }
     }
 
+    /// Waits until there is something to write.
+    async fn filled(&self) {
+        poll_fn(|context| {
+            if !self.frames.borrow().is_empty() {
+                return Poll::Ready(());
+            }
+            self.writer.replace(Some(context.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Writes what comes, until the writer fails or the link breaks.
     pub(crate) async fn write_to(
         &self,
@@ -86,7 +127,7 @@ impl Outbox {
                 batch.extend(frames.drain(..count));
             }
             if batch.is_empty() {
-                self.filled.notified().await;
+                self.filled().await;
                 continue;
             }
             let slices: Vec<IoSlice<'_>> = batch.iter().map(|frame| IoSlice::new(frame)).collect();
@@ -112,6 +153,11 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use tokio::{
+        io::AsyncReadExt,
+        task::{LocalSet, spawn_local},
+    };
+
     use super::*;
 
     #[test]
@@ -137,9 +183,7 @@ mod tests {
         let (mut writer, mut reader) = tokio::io::duplex(7);
         let read = async {
             let mut got = vec![0; 2000];
-            tokio::io::AsyncReadExt::read_exact(&mut reader, &mut got)
-                .await
-                .unwrap();
+            reader.read_exact(&mut got).await.unwrap();
             got
         };
         let got = tokio::select! {
@@ -148,5 +192,50 @@ mod tests {
         };
         assert_eq!(got, frames.concat());
         assert_eq!(outbox.bytes.get(), 0);
+    }
+
+    /// How often a link's task runs that says something at its first run, before or after its writer
+    /// has had its turn; over once that was written.
+    async fn runs(says_first: bool) -> u32 {
+        let (outbox, runs) = (Outbox::new(), Rc::new(Cell::new(0)));
+        let (mut writer, mut reader) = tokio::io::duplex(64);
+        let counted = runs.clone();
+        let link = async move {
+            let says = poll_fn(|_| {
+                counted.set(counted.get() + 1);
+                if counted.get() == 1 {
+                    outbox.push(Bytes::from_static(b"x"));
+                }
+                Poll::<()>::Pending
+            });
+            let link = async {
+                if says_first {
+                    tokio::select! {
+                        biased;
+                        () = says => {}
+                        _ = outbox.write_to(&mut writer) => {}
+                    }
+                } else {
+                    tokio::select! {
+                        biased;
+                        _ = outbox.write_to(&mut writer) => {}
+                        () = says => {}
+                    }
+                }
+            };
+            outbox.attend(link).await;
+        };
+        let link = spawn_local(link);
+        let mut got = [0];
+        reader.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"x");
+        link.abort();
+        runs.get()
+    }
+
+    #[tokio::test]
+    async fn a_link_is_not_woken_for_what_it_has_written_already() {
+        let test = async { (runs(true).await, runs(false).await) };
+        assert_eq!(LocalSet::new().run_until(test).await, (1, 2));
     }
 }

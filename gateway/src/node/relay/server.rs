@@ -139,11 +139,14 @@ impl Server {
                 }
             }
         };
-        let result: Result<(), LinkError> = select! {
-            result = read => result,
-            result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
-            () = outbox.broken.cancelled() => Ok(()),
+        let link = async {
+            select! {
+                result = read => result,
+                result = outbox.write_to(&mut writer) => result.map_err(LinkError::from),
+                () = outbox.broken.cancelled() => Ok(()),
+            }
         };
+        let result: Result<(), LinkError> = outbox.attend(link).await;
         self.owner.edge_gone(edge);
         result
     }

@@ -1,6 +1,8 @@
 //! Lives of Redis: a server is in another one after every start, every fail-over and every flush, so
 //! whatever it was told in its present life it still has, unless somebody deleted it.
 
+use std::sync::LazyLock;
+
 use redis::Pipeline;
 
 /// Lives remembered; a cluster has one per primary.
@@ -19,8 +21,8 @@ pub(super) const LIFE: &str = r"
 
 /// Asks for the life of the server that has a key.
 pub(super) fn ask_life(pipeline: &mut Pipeline, key: &str) {
-    let script = format!("{LIFE} return life()");
-    pipeline.cmd("EVAL").arg(script).arg(1).arg(key);
+    static SCRIPT: LazyLock<String> = LazyLock::new(|| format!("{LIFE} return life()"));
+    pipeline.cmd("EVAL").arg(SCRIPT.as_str()).arg(1).arg(key);
 }
 
 /// The newest known life of each server.

@@ -14,7 +14,7 @@ use std::{
 
 use guildhall_redis::Connection;
 use guildhall_shared::keys;
-use redis::{RedisError, RedisResult};
+use redis::{Pipeline, RedisError, RedisResult};
 use tokio::{
     sync::Mutex,
     time::{sleep, timeout},
@@ -56,6 +56,8 @@ pub(crate) struct Losses {
     parts: Parts,
     /// Written to Redis at every look, and looked for at the next one.
     mark: String,
+    /// What every look asks.
+    questions: Pipeline,
     known: RefCell<Lives>,
     /// How often the cores were told to doubt what they have.
     doubts: Cell<u64>,
@@ -86,9 +88,11 @@ struct Company {
 
 impl Losses {
     pub(crate) fn new(parts: Parts) -> Rc<Self> {
+        let mark = format!("{:032x}", clock::random::<u128>());
         Rc::new(Self {
+            questions: questions(&parts, &mark),
             parts,
-            mark: format!("{:032x}", clock::random::<u128>()),
+            mark,
             known: RefCell::default(),
             doubts: Cell::new(0),
             seen: RefCell::default(),
@@ -198,35 +202,10 @@ impl Losses {
     }
 
     async fn try_look(&self) -> RedisResult<bool> {
-        let Parts {
-            boot,
-            commands,
-            log,
-            cores,
-            ..
-        } = &self.parts;
-        let mark = keys::mark(*boot);
-        let mut pipeline = redis::pipe();
-        pipeline
-            .cmd("SET")
-            .arg(&mark)
-            .arg(&self.mark)
-            .arg("PX")
-            .arg(keys::DELIVERY_LOG_MS)
-            .arg("GET");
-        ask_life(&mut pipeline, &mark);
-        for core in 0..cores.len() {
-            ask_life(&mut pipeline, &keys::delivery_log(*boot, core as u16));
-        }
-        if matches!(commands, Connection::Cluster(_)) {
-            for probe in 0..PROBES {
-                ask_life(&mut pipeline, &keys::probe(probe));
-            }
-        }
-        let mut commands = commands.clone();
-        // Some may be on servers that are away.
-        let pipeline = pipeline.ignore_errors();
-        let said: Vec<RedisResult<Option<String>>> = pipeline.query_async(&mut commands).await?;
+        let Parts { log, cores, .. } = &self.parts;
+        let mut commands = self.parts.commands.clone();
+        let said: Vec<RedisResult<Option<String>>> =
+            self.questions.query_async(&mut commands).await?;
         let mut said = said.into_iter();
         let mut next = || said.next().unwrap_or_else(|| Err(no_answer()));
         let (found, life) = (next()?, next()?);
@@ -266,6 +245,32 @@ impl Losses {
         log.forget();
         told
     }
+}
+
+/// The mark, written and read; the lives of its server, of those of the logs, and, in Redis Cluster, of
+/// those of the probes.
+fn questions(parts: &Parts, mark: &str) -> Pipeline {
+    let (boot, key) = (parts.boot, keys::mark(parts.boot));
+    let mut pipeline = redis::pipe();
+    pipeline
+        .cmd("SET")
+        .arg(&key)
+        .arg(mark)
+        .arg("PX")
+        .arg(keys::DELIVERY_LOG_MS)
+        .arg("GET");
+    ask_life(&mut pipeline, &key);
+    for core in 0..parts.cores.len() {
+        ask_life(&mut pipeline, &keys::delivery_log(boot, core as u16));
+    }
+    if matches!(parts.commands, Connection::Cluster(_)) {
+        for probe in 0..PROBES {
+            ask_life(&mut pipeline, &keys::probe(probe));
+        }
+    }
+    // Some may be on servers that are away.
+    pipeline.ignore_errors();
+    pipeline
 }
 
 fn no_answer() -> RedisError {
