@@ -466,6 +466,21 @@ async fn codes_work_once_and_for_their_client(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_link_to_log_in_that_names_a_guild_of_others_logs_in(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let guild = app.guild(&alice, "home").await;
+    let (bot, _) = client(&app, &alice).await;
+    let more = format!("&guild_id={}", guild.id);
+    let scope = "identify%20applications.commands";
+    let location = authorize(&app, &bob, &bot, scope, &more).await;
+    assert!(!code_of(&location).is_empty());
+    let integrations = format!("/guilds/{}/integrations", guild.id);
+    assert_eq!(app.get(&alice, &integrations).await.expect(200), json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_exchange_takes_one_connection(options: PgPoolOptions, connect: PgConnectOptions) {
     let app = TestApp::new(two_connections(options, connect).await).await;
     let alice = app.user("alice").await;

@@ -323,7 +323,9 @@ pub(super) async fn oauth_authorize(
         return Ok(Json(Location { location }));
     }
     let scopes = query.scopes();
-    let guild_id = body.guild_id.or(query.guild_id);
+    // A guild that a link to log in names besides is the user's to choose.
+    let of_link = query.guild_id.filter(|_| query.needs_guild());
+    let guild_id = body.guild_id.or(of_link);
     let mut params = Vec::new();
     let mut tx = app.db.begin().await?;
     let mut events = Vec::new();
