@@ -625,6 +625,8 @@ impl CoreHandle {
 
 impl Bell {
     pub(crate) fn ring(&self) {
+        // The other half of what `Inbox::wait` does: one of the two sees what the other has stored.
+        std::sync::atomic::fence(Ordering::SeqCst);
         if self.sleeping.swap(false, Ordering::AcqRel) {
             self.notify.notify_one();
         }

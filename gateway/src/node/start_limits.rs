@@ -59,12 +59,13 @@ const KEEP: &str = r"
 static KEEP_SEAT: LazyLock<Script> =
     LazyLock::new(|| Script::new(&format!("{KEEP} keep(now()) return 1")));
 
-/// One begins; 0 if there are as many as there may be.
+/// One begins; 0 if there are as many as there may be. Asked again, as an answer was lost, it counts once.
 static TAKE_SEAT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(&format!(
         r"{KEEP}
         local now = now()
         redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+        redis.call('ZREM', KEYS[1], ARGV[1])
         if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then
             return 0
         end

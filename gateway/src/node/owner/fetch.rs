@@ -294,16 +294,21 @@ impl Owner {
             return;
         };
         let turns = self.replays.borrow().get(&edge).cloned();
-        let _turn = match &turns {
-            Some(turns) => turns.acquire().await,
-            None => return,
+        let Some(turns) = turns else {
+            return;
         };
+        let mut turn = None;
         let (mut got, mut events_max) = (Vec::new(), REPLAY_EVENTS_FIRST);
         loop {
             self.room(edge).await;
             let Some(after) = self.replayed(id, ticket, &mut got) else {
                 return;
             };
+            if turn.is_none() {
+                // For Postgres alone; the realm may have come as far by then.
+                turn = Some(turns.acquire().await);
+                continue;
+            }
             match self.stored.since(id, after, events_max).await {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
