@@ -36,7 +36,8 @@ async fn a_core_that_lacks_large_events_gets_them_in_portions(db: PgPool) {
     const EVENTS: u64 = 12;
     let world = World::new(db).await;
     let node = Node::start(&world, "a");
-    let large = json!({"pad": "x".repeat(400 * 1024)});
+    let pad = "x".repeat(400 * 1024);
+    let large = json!({"id": "77", "channel_id": world.open, "pad": pad});
     let store = async || {
         let vis = Visibility::channel(world.open, Intents::GUILD_MESSAGES);
         world.store(EventKind::MessageCreate, vis, &large).await
