@@ -243,7 +243,7 @@ impl State {
             (b"GET", [key]) => Ok(self.text(key).map_or(Value::Nil, Value::BulkString)),
             (b"SET", [key, value, options @ ..]) => {
                 let before = self.text(key);
-                let has = |option: &[u8]| options.iter().any(|&word| word == option);
+                let has = |option: &[u8]| options.contains(&option);
                 let ttl = options.iter().position(|word| word == b"PX");
                 let ttl = ttl.and_then(|at| number(options.get(at + 1)?));
                 self.set(key, value.to_vec(), ttl);
