@@ -43,6 +43,17 @@ impl World {
         world
     }
 
+    /// Alice presses `go` below a message of the guild.
+    async fn press(&self, message: &Value) {
+        let press = json!({
+            "type": 3, "application_id": self.bot.id, "channel_id": self.guild.general,
+            "guild_id": self.guild.id, "message_id": message["id"],
+            "data": { "component_type": 2, "custom_id": "go" },
+        });
+        let pressed = self.app.post(&self.alice, "/interactions", press).await;
+        pressed.expect(204);
+    }
+
     /// A global command of the application.
     async fn make(&self, name: &str, more: Value) -> Value {
         let mut command = json!({ "name": name, "description": "x" });
@@ -303,13 +314,7 @@ async fn others_use_what_it_wrote_until_it_is_taken_away(db: PgPool) {
     let interaction = world.called(&world.bob, &world.lobby()).await;
     let data = json!({ "content": "press", "components": [button("go")] });
     let message = world.answer(&interaction, data).await;
-    let press = json!({
-        "type": 3, "application_id": world.bot.id, "channel_id": world.guild.general,
-        "guild_id": world.guild.id, "message_id": message["id"],
-        "data": { "component_type": 2, "custom_id": "go" },
-    });
-    let pressed = world.app.post(&world.alice, "/interactions", press).await;
-    pressed.expect(204);
+    world.press(&message).await;
     let interaction = world.asked_of_bot().await;
     assert_eq!(interaction["type"], 3);
     assert_eq!(interaction["member"]["user"]["id"], json!(world.alice.id));
@@ -368,13 +373,7 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
         let more = world.app.post_anonymously(&hook, more).await;
         more.expect(200);
     }
-    let press = json!({
-        "type": 3, "application_id": world.bot.id, "channel_id": world.guild.general,
-        "guild_id": world.guild.id, "message_id": message["id"],
-        "data": { "component_type": 2, "custom_id": "go" },
-    });
-    let pressed = world.app.post(&world.alice, "/interactions", press).await;
-    pressed.expect(204);
+    world.press(&message).await;
     assert_eq!(world.asked_of_bot().await["type"], 3);
 
     let integration = format!("{guild}/integrations/{}", world.bot.id);
