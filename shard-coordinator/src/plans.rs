@@ -22,8 +22,9 @@ use crate::placement::{self, Observed};
 use crate::refusal::Refusal;
 use crate::settings::{self, Orders, Settings, World};
 
-/// Key of the advisory lock under which operators' changes are made one after the other.
-const CHANGE_LOCK: i64 = 0x6775_696c_6468_616c;
+/// Key of the advisory lock under which operators' changes are made one after the other. The API
+/// has locks of its own in the same database.
+const CHANGE_LOCK: i64 = i64::from_be_bytes(*b"guildctl");
 /// A step that settles as fast as gateways report takes about this long.
 const STEP_EXPECTED_MS: u64 = 1_000;
 /// Drafts and ended plans are forgotten after this many days, when another is made.

@@ -215,7 +215,11 @@ impl Settings {
         }
         changes
             .iter()
-            .try_for_each(|change| self.change_one(change, world))
+            .try_for_each(|change| self.change_one(change, world))?;
+        // A node that is gone is forgotten once nothing is set for it.
+        self.nodes
+            .retain(|_, setting| *setting != NodeSetting::default());
+        Ok(())
     }
 
     fn change_one(&mut self, change: &Change, world: World<'_>) -> Result<(), Refusal> {
@@ -265,10 +269,10 @@ impl Settings {
         Ok(())
     }
 
-    /// The setting of a node that is live or was ever set up.
+    /// The setting of a node that is live or set up.
     fn node(&mut self, id: &str, world: World<'_>) -> Result<&mut NodeSetting, Refusal> {
         if !world.live.contains_key(id) && !self.nodes.contains_key(id) {
-            let message = format!("no gateway {id:?} is live or was ever set up");
+            let message = format!("no gateway {id:?} is live or set up");
             return Err(Refusal::new(ProblemCode::UnknownNode, message));
         }
         Ok(self.nodes.entry(id.to_owned()).or_default())
@@ -389,8 +393,24 @@ mod tests {
         );
         let undrain = Change::Undrain { node: A.to_owned() };
         let settings = changed(&[drain(), undrain, move_to(A, &[3])]).unwrap();
-        assert_eq!(settings.nodes[A], NodeSetting::default());
+        assert!(settings.nodes.is_empty());
         assert_eq!(settings.moves[&ShardId(3)], A);
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_forgotten_once_nothing_is_set_for_it() {
+        let mut settings = changed(&[drain()]).unwrap();
+        let live = Nodes::new();
+        let world = World {
+            live: &live,
+            shards: 256,
+            now_ms: 6,
+        };
+        let undrain = [Change::Undrain { node: A.to_owned() }];
+        settings.change(&undrain, world).unwrap();
+        assert_eq!(settings, Settings::default());
+        let again = settings.change(&undrain, world).unwrap_err();
+        assert_eq!(again.0.code, ProblemCode::UnknownNode);
     }
 
     #[test]

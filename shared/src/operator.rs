@@ -123,7 +123,7 @@ pub enum ProblemCode {
     HeaderMissing,
     /// 404.
     UnknownPath,
-    /// 404: neither live nor ever set up.
+    /// 404: neither live nor set up.
     UnknownNode,
     /// 404: the cluster has fewer shards.
     UnknownShard,

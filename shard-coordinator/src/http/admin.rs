@@ -72,6 +72,8 @@ struct Asked {
     method: Method,
     /// Path below [`PREFIX`].
     path: Vec<String>,
+    /// The same as it was written: it has no NUL, which Postgres stores in no text.
+    written: String,
     query: BTreeMap<String, String>,
     headers: HeaderMap,
     body: Bytes,
@@ -85,7 +87,8 @@ impl Asked {
             let part = percent_decode_str(part).decode_utf8();
             part.map(|part| part.into_owned())
         };
-        let parts = path.trim_start_matches('/').split('/').map(decode);
+        let written = path.trim_start_matches('/').to_owned();
+        let parts = written.split('/').map(decode);
         let path = parts.collect::<std::result::Result<_, _>>();
         let path = path.map_err(|_| bad("the path is not UTF-8"))?;
         let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
@@ -97,6 +100,7 @@ impl Asked {
         Ok(Self {
             method: head.method,
             path,
+            written,
             query: query.into_owned().collect(),
             headers: head.headers,
             body: body.to_bytes(),
@@ -324,7 +328,7 @@ impl Admin {
             detail: json!({
                 "code": refusal.0.code,
                 "method": asked.method.as_str(),
-                "path": asked.path.join("/"),
+                "path": asked.written,
             }),
             version: self.version().await,
         };
