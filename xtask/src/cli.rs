@@ -23,7 +23,8 @@ enum Command {
     /// Run a cluster here: Postgres, Redis, one API, one coordinator, two gateways, a demo guild.
     ///
     /// `DATABASE_URL` and `REDIS_URL` are used if set; otherwise private servers are
-    /// started, with their data in `.guildhall/`. Ctrl-C stops everything.
+    /// started, with their data in `.guildhall/`. Ctrl-C stops everything, a second one at once.
+    /// Settings of the processes, such as `RATE_LIMITS=off`, are taken from the environment.
     Up {
         /// Throw away the private database, the demo guild and uploaded files first.
         #[arg(long)]

@@ -191,10 +191,11 @@ impl Cluster {
         for mut member in gateways.into_iter().chain(others) {
             let name = member.service.name().to_owned();
             if !member.service.stop(STOP_GRACE) {
-                println!(
-                    "  {name} did not stop within {} s and was killed",
-                    STOP_GRACE.as_secs()
-                );
+                let grace = STOP_GRACE.as_secs();
+                match interrupt::hurried() {
+                    true => println!("  {name} was killed"),
+                    false => println!("  {name} did not stop within {grace} s and was killed"),
+                }
             }
         }
     }

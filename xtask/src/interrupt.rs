@@ -15,6 +15,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+/// What was started is being stopped.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// The user asked to stop. Not a failure: the exit code is 130, nothing is printed.
 #[derive(Debug)]
@@ -42,6 +44,19 @@ pub(crate) fn listen() -> Result<()> {
 /// Was a stop asked for?
 pub fn requested() -> bool {
     STOP.get().is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// What was started is stopped from now on: a further Ctrl-C is for [`hurried`].
+pub(crate) fn stopping() {
+    if let Some(flag) = STOP.get() {
+        flag.store(false, Ordering::Relaxed);
+    }
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+/// Was a stop asked for once more, after [`stopping`]? Nothing is waited for then.
+pub(crate) fn hurried() -> bool {
+    STOPPING.load(Ordering::Relaxed) && requested()
 }
 
 /// Fails with [`Interrupted`] once a stop was asked for.

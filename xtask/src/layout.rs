@@ -135,10 +135,14 @@ impl Layout {
     /// A secret that is made once and stays. `length` in multiples of 128 bits.
     pub(crate) fn secret(&self, name: &str, length: usize) -> Result<String> {
         let file = self.root.join("secrets.json");
-        let mut secrets: Map<String, Value> = match fs::read_to_string(&file) {
-            Ok(text) => serde_json::from_str(&text)
+        // Others in their place would not fit the database.
+        let mut secrets: Map<String, Value> = match fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("{} is damaged", file.display()))?,
-            Err(_) => Map::new(),
+            Err(error) if error.kind() == ErrorKind::NotFound => Map::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", file.display()));
+            }
         };
         if let Some(Value::String(secret)) = secrets.get(name) {
             return Ok(secret.clone());
@@ -228,6 +232,26 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "x").unwrap();
         path
+    }
+
+    #[test]
+    fn secrets_that_cannot_be_read_are_not_replaced() {
+        let scratch = scratch_folder("secrets").unwrap();
+        let root = scratch.join(".guildhall");
+        let layout = Layout {
+            postgres: root.join("postgres"),
+            _lock: lock(&file(root.join("up.lock"))).unwrap(),
+            root: root.clone(),
+        };
+        let secret = layout.secret("cluster_key", 2).unwrap();
+        assert_eq!(secret.len(), 64);
+        assert_eq!(layout.secret("cluster_key", 2).unwrap(), secret);
+        let damaged = b"{\"cluster_key\": \"\xff";
+        fs::write(root.join("secrets.json"), damaged).unwrap();
+        let error = layout.secret("cluster_key", 2).unwrap_err();
+        assert!(format!("{error:#}").contains("is damaged"), "{error:#}");
+        assert_eq!(fs::read(root.join("secrets.json")).unwrap(), damaged);
+        fs::remove_dir_all(scratch).unwrap();
     }
 
     #[test]

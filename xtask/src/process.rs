@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process, test_kill_process};
 
-use crate::interrupt::POLL_INTERVAL;
+use crate::interrupt::{self, POLL_INTERVAL};
 
 /// A user of this machine, by numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +172,20 @@ impl Service {
         }
     }
 
-    /// Asks for a clean stop; kills it when `grace` has passed. True: it stopped by itself.
+    /// Asks for a clean stop; kills it when `grace` has passed, or when Ctrl-C is pressed once more.
+    /// True: it stopped by itself.
     pub fn stop(&mut self, grace: Duration) -> bool {
+        self.stop_unless(interrupt::hurried, grace)
+    }
+
+    /// As [`stop`](Self::stop), with what ends the waiting.
+    fn stop_unless(&mut self, hurried: impl Fn() -> bool, grace: Duration) -> bool {
         self.signal(self.launch.stop_signal);
-        let clean = self.wait(grace).is_some();
+        let end = Instant::now() + grace;
+        while self.ended().is_none() && Instant::now() < end && !hurried() {
+            thread::sleep(POLL_INTERVAL / 2);
+        }
+        let clean = self.ended().is_some();
         if !clean {
             self.kill();
         }
@@ -248,7 +258,7 @@ pub fn wait_ready(
                 service.log_tail()
             );
         }
-        crate::interrupt::sleep(POLL_INTERVAL)?;
+        interrupt::sleep(POLL_INTERVAL)?;
     }
 }
 
@@ -402,6 +412,18 @@ mod tests {
         })
         .unwrap();
         assert!(!child.stop(Duration::from_millis(200)));
+        assert!(child.ended().is_some());
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_a_child_once_haste_is_asked_for() {
+        let folder = scratch("hurried");
+        let mut launch = Launch::new("patient", "/bin/sleep", folder.join("log"));
+        launch.arguments = vec!["600".into()];
+        launch.stop_signal = Signal::CONT; // it does not end by that
+        let mut child = launch.start().unwrap();
+        assert!(!child.stop_unless(|| true, Duration::from_secs(600)));
         assert!(child.ended().is_some());
         fs::remove_dir_all(folder).unwrap();
     }

@@ -37,6 +37,7 @@ pub(crate) fn run(fresh: bool, release: bool) -> Result<ExitCode> {
         announce(&stack, &demo, &layout, started.elapsed());
         supervise(&mut stack)
     });
+    interrupt::stopping();
     stack.stop();
     match outcome {
         Err(error) if error.is::<Interrupted>() => Ok(ExitCode::SUCCESS),
@@ -58,7 +59,7 @@ impl Stack {
         if self.cluster.is_none() && self.redis.is_none() && self.postgres.is_none() {
             return;
         }
-        println!("\nStopping");
+        println!("\nStopping; Ctrl-C again kills what is left");
         if let Some(mut cluster) = self.cluster.take() {
             cluster.stop();
             println!("  gateways, API and coordinator have stopped");
