@@ -66,3 +66,62 @@ impl From<serde_json::Error> for Refusal {
         Error::from(error).into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// The manual's table has every word, once, with its status.
+    #[test]
+    fn the_manual_has_every_code_with_its_status() {
+        let manual = include_str!("../../docs/guildctl.md");
+        let mut listed = BTreeSet::new();
+        for line in manual.lines() {
+            let mut cells = line.split('|').map(str::trim).skip(1);
+            let (Some(word), Some(status)) = (cells.next(), cells.next()) else {
+                continue;
+            };
+            let Ok(status) = status.parse::<u16>() else {
+                continue; // the exit codes, the tables of other chapters
+            };
+            let word = word.trim_matches('`');
+            let code: ProblemCode = serde_json::from_value(json!(word)).unwrap();
+            assert_eq!(code.status(), status, "{word}");
+            assert!(listed.insert(word), "{word} is there twice");
+        }
+        for code in [
+            ProblemCode::BadRequest,
+            ProblemCode::Unauthorized,
+            ProblemCode::ScopeTooSmall,
+            ProblemCode::HeaderMissing,
+            ProblemCode::UnknownPath,
+            ProblemCode::UnknownNode,
+            ProblemCode::UnknownShard,
+            ProblemCode::UnknownPlan,
+            ProblemCode::NoMap,
+            ProblemCode::MethodNotAllowed,
+            ProblemCode::PlanRunning,
+            ProblemCode::PlanStale,
+            ProblemCode::PlanNotDraft,
+            ProblemCode::NothingToAbort,
+            ProblemCode::NodeNotAccepting,
+            ProblemCode::ShardPinned,
+            ProblemCode::BodyTooLong,
+            ProblemCode::TooManyStreams,
+            ProblemCode::Internal,
+            ProblemCode::AdminDisabled,
+            ProblemCode::NoRedis,
+            ProblemCode::NoPostgres,
+        ] {
+            let Ok(Value::String(word)) = serde_json::to_value(code) else {
+                panic!("{code:?} is no word");
+            };
+            assert!(listed.remove(word.as_str()), "{word} is missing");
+        }
+        assert!(listed.is_empty(), "{listed:?} is no code");
+    }
+}

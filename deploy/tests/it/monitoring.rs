@@ -163,6 +163,7 @@ fn the_manual_says_how_to_install_upgrade_scale_restore_and_tune() {
         "Scale out and in",
         "Tune",
         "Back up and restore",
+        "Keys and passwords",
         "Metrics and alerts",
         "Larger stores",
     ] {
