@@ -1,11 +1,14 @@
 //! The units: what they start and set exists, and systemd takes them.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use deploy::{checkout, settings::programs};
+use deploy::{
+    checkout,
+    settings::{Program, programs},
+};
 use regex::Regex;
 
-use crate::{stop_seconds, success, tool};
+use crate::{read, stop_seconds, success, tool};
 
 const BIN: &str = "/opt/guildhall/bin/";
 
@@ -35,6 +38,30 @@ fn units_start_our_programs_with_settings_that_they_have() {
             .variables();
         for found in variable.captures_iter(&text) {
             assert!(known.contains(&found[1]), "{}: {found:?}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_guide_fills_the_files_of_units_with_settings_that_exist() {
+    let guide = read("deploy/README.md");
+    let (_, guide) = guide.split_once("\n## systemd\n").expect("a chapter");
+    let known: BTreeSet<String> = programs().iter().flat_map(Program::variables).collect();
+    let setting = Regex::new("`([A-Z][A-Z0-9_]+)=").unwrap();
+    let mut told = 0;
+    for found in setting.captures_iter(guide) {
+        assert!(known.contains(&found[1]), "{}", &found[1]);
+        told += 1;
+    }
+    assert!(told > 8, "{told}");
+    for (file, text) in units() {
+        for line in text.lines() {
+            let Some(path) = line.strip_prefix("Documentation=file:///opt/guildhall/") else {
+                continue;
+            };
+            let page = checkout().join(path);
+            assert!(page.is_file(), "{}: {path}", file.display());
+            assert!(guide.contains("-t /opt/guildhall/docs docs/*.md"));
         }
     }
 }
