@@ -1,7 +1,7 @@
 //! Periodic work on the database: partitions of the event log, expired rows.
 //!
 //! Every API process runs it. Each step is a short transaction of its own, because
-//! creating or dropping a partition locks out whoever writes an event.
+//! dropping a partition locks out whoever writes an event.
 
 use std::{collections::HashSet, panic::AssertUnwindSafe, time::Duration};
 
@@ -13,7 +13,7 @@ use guildhall_shared::{
     id::marker,
 };
 use serde_json::json;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use time::{OffsetDateTime, macros::format_description};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -140,16 +140,31 @@ async fn create_partitions_from(db: &PgPool, now: OffsetDateTime) -> Result<()> 
     while start < now + AHEAD_SECONDS {
         let name = partition_name(start);
         if !existing.contains(&name) {
-            // Names and bounds cannot be parameters; both are made of digits only.
-            let end = start + PARTITION_SECONDS;
-            let statement = format!(
-                "create table if not exists {name} partition of realm_event
-                 for values from (to_timestamp({start})) to (to_timestamp({end}))"
-            );
-            change_partitions(db, statement).await?;
+            create_partition(db, &name, start).await?;
         }
         start += PARTITION_SECONDS;
     }
+    Ok(())
+}
+
+/// `partition of` would lock out writers, and wait for a back-up that reads the table; an attached one does not.
+async fn create_partition(db: &PgPool, name: &str, start: i64) -> Result<()> {
+    let mut tx = change_partitions(db).await?;
+    // Another process may have made it since.
+    if partitions(&mut tx).await?.contains(name) {
+        return Ok(());
+    }
+    // Names and bounds cannot be parameters; both are made of digits only.
+    let end = start + PARTITION_SECONDS;
+    let statements = format!(
+        "create table {name} (like realm_event including all);
+         alter table realm_event attach partition {name}
+         for values from (to_timestamp({start})) to (to_timestamp({end}))"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
     Ok(())
 }
 
@@ -160,15 +175,19 @@ async fn drop_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
         let is_old = partition_start(&name)
             .is_some_and(|start| start + PARTITION_SECONDS + KEEP_SECONDS < now.unix_timestamp());
         if is_old {
-            change_partitions(db, format!("drop table if exists {name}")).await?;
+            let mut tx = change_partitions(db).await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table if exists {name}")))
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
         }
     }
     Ok(())
 }
 
-/// One change at a time in the whole cluster. Writers of events wait for it, so it gives up
+/// One change at a time in the whole cluster. Writers of events wait for a drop, so it gives up
 /// soon if it would have to wait for them; the next round is soon enough.
-async fn change_partitions(db: &PgPool, statement: String) -> Result<()> {
+async fn change_partitions(db: &PgPool) -> Result<Transaction<'_, Postgres>> {
     let mut tx = db.begin().await?;
     sqlx::query!("select pg_advisory_xact_lock($1)", LOCK)
         .fetch_one(&mut *tx)
@@ -176,11 +195,7 @@ async fn change_partitions(db: &PgPool, statement: String) -> Result<()> {
     sqlx::query!("set local lock_timeout = '500ms'")
         .execute(&mut *tx)
         .await?;
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statement))
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(())
+    Ok(tx)
 }
 
 async fn partitions(db: &mut PgConnection) -> Result<HashSet<String>> {
@@ -267,6 +282,31 @@ mod tests {
         let start = 1_795_446_600;
         assert_eq!(partition_start(&partition_name(start)), Some(start));
         assert_eq!(partition_start("realm_event_default"), None);
+    }
+
+    /// As a back-up holds its locks, and writers theirs.
+    #[sqlx::test(migrations = "../migrations")]
+    async fn partitions_are_made_while_others_read_and_write(db: PgPool) {
+        create_partitions(&db).await.unwrap();
+        let mut tx = db.begin().await.unwrap();
+        let locks = "lock table realm_event in access share mode;
+                     lock table realm_event in row exclusive mode";
+        sqlx::raw_sql(locks).execute(&mut *tx).await.unwrap();
+        let later = database_time(&db).await.unwrap() + time::Duration::hours(1);
+        create_partitions_from(&db, later).await.unwrap();
+        tx.rollback().await.unwrap();
+
+        let names = partitions(&mut db.acquire().await.unwrap()).await.unwrap();
+        let last = names.iter().filter_map(|name| partition_start(name)).max();
+        assert!(last.unwrap() + PARTITION_SECONDS >= later.unix_timestamp() + AHEAD_SECONDS);
+        let indexes: Vec<i64> = sqlx::query_scalar(
+            "select count(*) from pg_inherits i join pg_index x on x.indrelid = i.inhrelid
+             where i.inhparent = 'realm_event'::regclass group by x.indrelid",
+        )
+        .fetch_all(&db)
+        .await
+        .unwrap();
+        assert_eq!(indexes, vec![2; names.len()]);
     }
 
     #[sqlx::test(migrations = "../migrations")]
