@@ -78,6 +78,7 @@ fn large(arguments: &Arguments) -> Result<()> {
             resume: ResumeLog::Async,
             broken: None,
         },
+        tells_minutes: true,
     })?;
     print!("{report}");
     Ok(())

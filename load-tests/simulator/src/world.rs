@@ -47,6 +47,8 @@ pub struct Settings {
     pub plan: Plan,
     /// The guilds and clients that are real, besides sessions that are only counted.
     pub sample: Sample,
+    /// Each virtual minute is told of on standard error.
+    pub tells_minutes: bool,
 }
 
 impl Settings {
@@ -72,6 +74,7 @@ impl Settings {
                 },
                 broken: None,
             },
+            tells_minutes: false,
         }
     }
 }
@@ -507,6 +510,10 @@ impl World {
 
     fn second(&mut self) -> Result<()> {
         self.after(1_000, Due::Second);
+        if self.settings.tells_minutes && self.now % 60_000 == 0 {
+            let (minutes, took) = (self.now / 60_000, self.epoch.elapsed().as_secs());
+            eprintln!("{minutes} min simulated in {took} s");
+        }
         self.live.is_right()?;
         self.crowd
             .second(self.now, &mut self.gateways, &mut self.chance);

@@ -73,6 +73,7 @@ fn the_same_seed_gives_the_same_bytes_and_another_one_does_not() {
                 clients: 20,
                 ..Settings::small(7).sample
             },
+            ..Settings::small(7)
         };
         run(&settings).unwrap().to_string()
     };
