@@ -21,7 +21,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{members, messages};
+use super::{members, messages, oauth2};
 use crate::{
     access::{self, GuildAccess},
     account,
@@ -326,8 +326,8 @@ impl BanUser {
     }
 }
 
-/// Also for who is no member. What the user wrote lately is deleted after the ban, in steps.
-/// Banning somebody again changes nothing.
+/// Also for who is no member; an application whose commands alone are in the guild leaves it. What
+/// the user wrote lately is deleted after the ban, in steps. Banning somebody again changes nothing.
 ///
 /// Errors: 10004, 10013, 50001, 50013, 50035.
 #[utoipa::path(
@@ -381,9 +381,10 @@ async fn ban(
         return Ok(());
     }
     let mut events = vec![append(&mut tx, guild_id, EventKind::GuildBanAdd, &account).await?];
-    if let Some(member) = &member {
-        events.extend(members::remove(&mut tx, guild_id, member).await?);
-    }
+    events.extend(match &member {
+        Some(member) => members::remove(&mut tx, guild_id, member).await?,
+        None => oauth2::remove_integration(&mut tx, guild_id, target).await?,
+    });
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_BAN_ADD, reason).target(target);
     events.extend(audit::append(app, &mut tx, entry).await?);
     tx.commit().await?;

@@ -21,7 +21,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    membership::{NewMember, admit, check_guild_count, greet, join, join_as, remove, tell_user},
+    membership::{
+        NewMember, admit, check_guild_count, greet, join, join_as, remove, require_not_banned,
+        tell_user,
+    },
     update::{audit_roles, new_roles, rename},
 };
 use crate::{

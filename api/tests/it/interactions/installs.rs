@@ -74,6 +74,16 @@ impl World {
             .await
     }
 
+    /// Alice lets its commands alone into her guild.
+    async fn bring(&self) -> Reply {
+        let path = format!(
+            "/oauth2/authorize?client_id={}&scope=applications.commands",
+            self.bot.id
+        );
+        let body = json!({ "authorize": true, "guild_id": self.guild.id });
+        self.app.post(&self.alice, &path, body).await
+    }
+
     async fn call(&self, user: &TestUser, channel: &Value, command: &Value) -> Reply {
         let data = json!({ "id": command["id"], "name": command["name"], "type": 1 });
         let body = json!({
@@ -334,6 +344,39 @@ async fn others_use_what_it_wrote_until_it_is_taken_away(db: PgPool) {
     refused.expect_error(404, 10002);
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn a_ban_takes_commands_whose_bot_is_not_there_and_keeps_them_out(db: PgPool) {
+    let world = World::new(db).await;
+    let command = world
+        .make("here", json!({ "integration_types": [0] }))
+        .await;
+    world.bring().await.expect(200);
+    let ban = format!("/guilds/{}/bans/{}", world.guild.id, world.bot.id);
+    world
+        .app
+        .put(&world.alice, &ban, json!({}))
+        .await
+        .expect(204);
+    let names = world.app.event_names(world.guild.id).await;
+    let told = [
+        "GUILD_BAN_ADD",
+        "INTEGRATION_DELETE",
+        "GUILD_INTEGRATIONS_UPDATE",
+    ];
+    assert!(names.ends_with(&told), "{names:?}");
+    let path = format!("/guilds/{}/integrations", world.guild.id);
+    let left = world.app.get(&world.alice, &path).await.expect(200);
+    assert_eq!(left, json!([]));
+    let refused = world.call(&world.bob, &world.lobby(), &command).await;
+    refused.expect_error(404, 10002);
+
+    world.bring().await.expect_error(403, 40007);
+    world.app.delete(&world.alice, &ban).await.expect(204);
+    world.bring().await.expect(200);
+    let called = world.call(&world.bob, &world.lobby(), &command).await;
+    called.expect(204);
+}
+
 /// With `applications.commands` alone.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
@@ -343,12 +386,7 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
         .await;
     let refused = world.call(&world.bob, &world.lobby(), &command).await;
     refused.expect_error(404, 10002);
-    let path = format!(
-        "/oauth2/authorize?client_id={}&scope=applications.commands",
-        world.bot.id
-    );
-    let body = json!({ "authorize": true, "guild_id": world.guild.id });
-    world.app.post(&world.alice, &path, body).await.expect(200);
+    world.bring().await.expect(200);
     let guild = format!("/guilds/{}", world.guild.id);
     assert_eq!(world.index(&world.bob, &guild).await, ["here"]);
     // That one comes with users.
