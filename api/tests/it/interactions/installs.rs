@@ -462,3 +462,32 @@ async fn what_cannot_be_installed_by_a_user_is_not(db: PgPool) {
     let read = world.app.get(&world.bot, own).await.expect(200);
     assert_eq!(read["approximate_user_install_count"], 1);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_for_users_alone_comes_into_no_guild(db: PgPool) {
+    let world = World::new(db).await;
+    let set = async |config: Value| {
+        let body = json!({ "integration_types_config": config });
+        let path = "/applications/@me";
+        world.app.patch(&world.bot, path, body).await.expect(200);
+    };
+    let add = async |query: &str| {
+        let path = format!("/oauth2/authorize?client_id={}{query}", world.bot.id);
+        let body = json!({ "authorize": true, "guild_id": world.guild.id });
+        world.app.post(&world.alice, &path, body).await
+    };
+    set(json!({ "1": {} })).await;
+    for query in ["", "&scope=bot", "&scope=applications.commands"] {
+        let reply = add(query).await;
+        reply.expect_fault("integration_type", "INSTALL_TYPE_NOT_SUPPORTED");
+    }
+    let path = format!("/oauth2/authorize?client_id={}&scope=bot", world.bot.id);
+    let shown = world.app.get(&world.alice, &path).await;
+    shown.expect_fault("integration_type", "INSTALL_TYPE_NOT_SUPPORTED");
+    world.install(&world.bob).await.expect(200);
+    assert_eq!(world.app.event_names(world.guild.id).await, [""; 0]);
+
+    set(json!({ "0": {} })).await;
+    add("&scope=applications.commands").await.expect(200);
+    add("&scope=bot").await.expect(200);
+}
