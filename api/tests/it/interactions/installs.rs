@@ -1,6 +1,6 @@
 //! Applications that a user has installed for themselves: their commands go where the user goes.
 
-use guildhall_shared::{Id, Permissions, id::marker};
+use guildhall_shared::{Id, Permissions, gateway::EventKind, id::marker};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -423,6 +423,41 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
     assert_eq!(world.index(&world.bob, &guild).await, [""; 0]);
     let refused = world.call(&world.bob, &world.lobby(), &command).await;
     refused.expect_error(404, 10002);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_application_hears_of_its_permissions_where_its_bot_is_not(db: PgPool) {
+    let world = World::new(db).await;
+    world.bring().await.expect(200);
+    let told_before = world.app.event_names(world.bot.id).await.len();
+    let path = format!(
+        "/applications/{0}/guilds/{1}/commands/{0}/permissions",
+        world.bot.id, world.guild.id
+    );
+    let entry = json!({ "id": world.guild.id, "type": 1, "permission": false });
+    let body = json!({ "permissions": [entry] });
+    let set = world.app.put(&world.alice, &path, body).await.expect(200);
+    let told = world.app.events(world.bot.id).await.split_off(told_before);
+    let kind = "APPLICATION_COMMAND_PERMISSIONS_UPDATE";
+    assert_eq!(told, [(kind, set)]);
+    // Of the guild's events only people get it.
+    let envelopes = log::envelopes(&world.app.db, world.guild.id).await;
+    let mut of_people = envelopes
+        .iter()
+        .filter(|event| event.kind == EventKind::ApplicationCommandPermissionsUpdate);
+    let of_people = of_people.next().unwrap();
+    assert_eq!(of_people.vis.except, [world.bot.id]);
+    let count = |names: Vec<&str>| names.iter().filter(|name| **name == kind).count();
+    assert_eq!(count(world.app.event_names(world.guild.id).await), 1);
+
+    // A bot that comes hears it as a member does.
+    let bot = format!("/oauth2/authorize?client_id={}&scope=bot", world.bot.id);
+    let body = json!({ "authorize": true, "guild_id": world.guild.id });
+    world.app.post(&world.alice, &bot, body).await.expect(200);
+    let body = json!({ "permissions": [] });
+    world.app.put(&world.alice, &path, body).await.expect(200);
+    assert_eq!(count(world.app.event_names(world.guild.id).await), 3);
+    assert_eq!(count(world.app.event_names(world.bot.id).await), 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]
