@@ -231,14 +231,8 @@ async fn ban_search(
                    from ("#
                     + $bans
                     + r#") b join account a using (user_id)
-                   where ($3::text is null
-                      or lower(a.username) collate "C" >= lower($3) collate "C"
-                        and lower(a.username) collate "C"
-                            <= (lower($3) || chr(1114111)) collate "C"
-                      or a.global_name is not null
-                        and lower(a.global_name) collate "C" >= lower($3) collate "C"
-                        and lower(a.global_name) collate "C"
-                            <= (lower($3) || chr(1114111)) collate "C")
+                   where ($3::text is null or begins(a.username, $3)
+                      or begins(a.global_name, $3))
                    order by a.user_id limit $4"#,
                 guild_id.to_db(),
                 ids.as_deref(),
