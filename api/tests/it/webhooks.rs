@@ -431,6 +431,34 @@ async fn slacks_clients_write_forms_too(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn no_forum_follows_an_announcement_channel(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let mut made = Vec::new();
+    for (name, kind) in [("news", 5), ("posts", 15)] {
+        let body = json!({ "name": name, "type": kind });
+        let channel = app.post(&alice, &channels, body).await.expect(201);
+        made.push(channel["id"].as_str().unwrap().to_owned());
+    }
+    let [news, forum]: [String; 2] = made.try_into().unwrap();
+    let path = format!("/channels/{news}/followers");
+    let follow = async |target: &Value| {
+        let body = json!({ "webhook_channel_id": target });
+        app.post(&alice, &path, body).await
+    };
+    follow(&json!(forum)).await.expect_error(400, 50024);
+    let followed = follow(&json!(hall.general)).await.expect(200);
+    let webhook = format!("/webhooks/{}", followed["webhook_id"].as_str().unwrap());
+    let to_forum = json!({ "channel_id": forum });
+    app.patch(&alice, &webhook, to_forum)
+        .await
+        .expect_error(400, 50024);
+    let read = app.get(&alice, &webhook).await.expect(200);
+    assert_eq!(read["channel_id"], json!(hall.general));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_announcement_reaches_its_followers(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

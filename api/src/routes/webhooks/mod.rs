@@ -168,7 +168,7 @@ async fn create_webhook(
     let avatar = store_avatar(&app, id, new.avatar.as_deref()).await?;
     let mut tx = app.db.begin().await?;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    require_kind(access.channel.kind)?;
+    require_kind(INCOMING, access.channel.kind)?;
     let webhook = Webhook {
         id,
         kind: INCOMING,
@@ -194,10 +194,12 @@ async fn create_webhook(
     Ok(body)
 }
 
+/// Where a webhook may be. What a follower brings begins no posts.
+///
 /// Errors: 50024 for channels without messages of their own.
-fn require_kind(kind: ChannelKind) -> Result<()> {
-    let is_forum = matches!(kind, ChannelKind::FORUM | ChannelKind::MEDIA);
-    if (kind.has_messages() && !kind.is_thread()) || is_forum {
+fn require_kind(webhook: i16, channel: ChannelKind) -> Result<()> {
+    let fits_all = channel.has_messages() && !channel.is_thread();
+    if fits_all || channel.is_forum() && webhook == INCOMING {
         Ok(())
     } else {
         Err(ErrorCode::InvalidChannelType.into())
@@ -377,7 +379,7 @@ async fn update_webhook(
             let fault = Fault::Other("CHANNEL_INVALID", "Not a channel of this guild.".into());
             return Err(FormErrors::one("channel_id", fault));
         }
-        require_kind(target.channel.kind)?;
+        require_kind(before.kind, target.channel.kind)?;
         webhook.channel = channel;
     }
     apply(&mut webhook, &change, avatar);
