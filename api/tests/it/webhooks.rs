@@ -376,6 +376,31 @@ async fn a_webhook_wakes_the_thread_it_writes_in(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_edits_nothing_in_an_archived_thread(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let threads = format!("/channels/{}/threads", hall.general);
+    let thread = json!({ "name": "Thread", "type": 11 });
+    let thread = app.post(&alice, &threads, thread).await.expect(201);
+    let thread = thread["id"].as_str().unwrap();
+    let post = format!("{url}?wait=true&thread_id={thread}");
+    let sent = anonymously(&app, Method::POST, &post, json!({ "content": "hi" })).await;
+    let sent = sent.expect(200)["id"].as_str().unwrap().to_owned();
+    let path = format!("/channels/{thread}");
+    app.patch(&alice, &path, json!({ "archived": true }))
+        .await
+        .expect(200);
+    let one = format!("{url}/messages/{sent}?thread_id={thread}");
+    let edit = json!({ "content": "ho" });
+    anonymously(&app, Method::PATCH, &one, edit)
+        .await
+        .expect_error(400, 50083);
+    let gone = app.send(app.request(Method::DELETE, &one)).await;
+    gone.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn other_services_write_in_their_own_forms(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
