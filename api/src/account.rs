@@ -62,19 +62,15 @@ pub(crate) async fn state(db: &mut PgConnection, user: Id<marker::User>) -> Resu
 /// Accounts whose username or display name begins so, in any case; `None`: they are too many to be
 /// gone through.
 pub(crate) async fn named(db: &mut PgConnection, beginning: &str) -> Result<Option<BTreeSet<i64>>> {
-    // Each name by its index; the end of the range is the greatest text with the beginning.
+    // Each name by its index.
     let found = sqlx::query!(
         r#"select array(
-                    select user_id from account
-                    where lower(username) collate "C" >= lower($1::text) collate "C"
-                      and lower(username) collate "C" <= (lower($1) || chr(1114111)) collate "C"
-                    limit $2) as "by_username!",
+                    select user_id from account where begins(username, $1) limit $2)
+                    as "by_username!",
                   array(
                     select user_id from account
-                    where global_name is not null
-                      and lower(global_name) collate "C" >= lower($1) collate "C"
-                      and lower(global_name) collate "C" <= (lower($1) || chr(1114111)) collate "C"
-                    limit $2) as "by_global_name!""#,
+                    where global_name is not null and begins(global_name, $1) limit $2)
+                    as "by_global_name!""#,
         beginning,
         NAMED_MAX,
     )

@@ -227,6 +227,19 @@ impl ThreadAccess {
         Ok(held)
     }
 
+    /// Errors: 160005 in a locked one for who does not manage threads, 60003.
+    pub(crate) fn require_unlocked(&self) -> Result<()> {
+        if !self.thread.thread_metadata.locked {
+            return Ok(());
+        }
+        let needed = Permissions::MANAGE_THREADS;
+        if !self.permissions().contains(needed) {
+            return Err(ErrorCode::ThreadLocked.into());
+        }
+        self.require(needed)?;
+        Ok(())
+    }
+
     pub(crate) fn audience(&self) -> Audience {
         Audience::of_thread(
             self.guild.id,
@@ -353,15 +366,8 @@ impl Place {
     /// Errors: 160005 in a locked thread for who does not manage threads, 60003.
     pub(crate) fn require_unlocked(&self) -> Result<()> {
         match self {
-            Self::Thread(access) if access.thread.thread_metadata.locked => {
-                let needed = Permissions::MANAGE_THREADS;
-                if !access.permissions().contains(needed) {
-                    return Err(ErrorCode::ThreadLocked.into());
-                }
-                access.require(needed)?;
-                Ok(())
-            }
-            Self::Channel(_) | Self::Thread(_) | Self::Private(_) => Ok(()),
+            Self::Thread(access) => access.require_unlocked(),
+            Self::Channel(_) | Self::Private(_) => Ok(()),
         }
     }
 

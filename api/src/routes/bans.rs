@@ -21,7 +21,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{members, messages};
+use super::{members, messages, oauth2};
 use crate::{
     access::{self, GuildAccess},
     account,
@@ -231,14 +231,8 @@ async fn ban_search(
                    from ("#
                     + $bans
                     + r#") b join account a using (user_id)
-                   where ($3::text is null
-                      or lower(a.username) collate "C" >= lower($3) collate "C"
-                        and lower(a.username) collate "C"
-                            <= (lower($3) || chr(1114111)) collate "C"
-                      or a.global_name is not null
-                        and lower(a.global_name) collate "C" >= lower($3) collate "C"
-                        and lower(a.global_name) collate "C"
-                            <= (lower($3) || chr(1114111)) collate "C")
+                   where ($3::text is null or begins(a.username, $3)
+                      or begins(a.global_name, $3))
                    order by a.user_id limit $4"#,
                 guild_id.to_db(),
                 ids.as_deref(),
@@ -326,8 +320,8 @@ impl BanUser {
     }
 }
 
-/// Also for who is no member. What the user wrote lately is deleted after the ban, in steps.
-/// Banning somebody again changes nothing.
+/// Also for who is no member; an application whose commands alone are in the guild leaves it. What
+/// the user wrote lately is deleted after the ban, in steps. Banning somebody again changes nothing.
 ///
 /// Errors: 10004, 10013, 50001, 50013, 50035.
 #[utoipa::path(
@@ -381,9 +375,10 @@ async fn ban(
         return Ok(());
     }
     let mut events = vec![append(&mut tx, guild_id, EventKind::GuildBanAdd, &account).await?];
-    if let Some(member) = &member {
-        events.extend(members::remove(&mut tx, guild_id, member).await?);
-    }
+    events.extend(match &member {
+        Some(member) => members::remove(&mut tx, guild_id, member).await?,
+        None => oauth2::remove_integration(&mut tx, guild_id, target).await?,
+    });
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_BAN_ADD, reason).target(target);
     events.extend(audit::append(app, &mut tx, entry).await?);
     tx.commit().await?;

@@ -147,7 +147,7 @@ pub(crate) async fn read(
     Ok(integrations.collect())
 }
 
-/// Errors: 10004, 50001, 50013.
+/// By id, the first 50: more cannot be read. Errors: 10004, 50001, 50013.
 #[utoipa::path(
     get,
     path = "/guilds/{guild_id}/integrations",

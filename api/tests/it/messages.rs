@@ -402,6 +402,24 @@ async fn edits_are_the_authors(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn others_change_whether_embeds_are_shown_and_no_other_flag(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let bot = app.bot(&alice, "helper").await;
+    app.join(&bot, hall).await;
+    let button = json!({ "type": 2, "style": 1, "label": "x", "custom_id": "x" });
+    let body = json!({ "components": [{ "type": 1, "components": [button] }] });
+    let path = format!("/channels/{}/messages", hall.general);
+    let sent = app.post(&bot, &path, body).await.expect(200);
+    let path = one(hall.general, &sent);
+    let flags = json!({ "flags": (1 << 15) | (1 << 2) });
+    let hers = app.patch(&alice, &path, flags.clone()).await.expect(200);
+    assert_eq!(hers["flags"], 1 << 2);
+    let own = app.patch(&bot, &path, flags).await.expect(200);
+    assert_eq!(own["flags"], (1 << 15) | (1 << 2));
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn deleting_others_messages_needs_a_permission(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -551,6 +551,22 @@ async fn in_a_locked_thread_only_moderators_edit(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn in_a_locked_thread_only_moderators_add_others(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, hall) = hall(&app).await;
+    let thread = create(&app, &bob, hall, 11).await;
+    app.patch(&alice, &at(&thread), json!({ "locked": true }))
+        .await
+        .expect(200);
+    let member = format!("{}/thread-members/{}", at(&thread), carol.id);
+    app.put(&bob, &member, json!({}))
+        .await
+        .expect_error(400, 160_005);
+    app.get(&bob, &member).await.expect_error(404, 10007);
+    app.put(&alice, &member, json!({})).await.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn what_cannot_be_deleted_is_not_deleted_in_bulk(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, _, hall) = hall(&app).await;

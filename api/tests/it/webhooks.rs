@@ -376,6 +376,31 @@ async fn a_webhook_wakes_the_thread_it_writes_in(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_webhook_edits_nothing_in_an_archived_thread(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let threads = format!("/channels/{}/threads", hall.general);
+    let thread = json!({ "name": "Thread", "type": 11 });
+    let thread = app.post(&alice, &threads, thread).await.expect(201);
+    let thread = thread["id"].as_str().unwrap();
+    let post = format!("{url}?wait=true&thread_id={thread}");
+    let sent = anonymously(&app, Method::POST, &post, json!({ "content": "hi" })).await;
+    let sent = sent.expect(200)["id"].as_str().unwrap().to_owned();
+    let path = format!("/channels/{thread}");
+    app.patch(&alice, &path, json!({ "archived": true }))
+        .await
+        .expect(200);
+    let one = format!("{url}/messages/{sent}?thread_id={thread}");
+    let edit = json!({ "content": "ho" });
+    anonymously(&app, Method::PATCH, &one, edit)
+        .await
+        .expect_error(400, 50083);
+    let gone = app.send(app.request(Method::DELETE, &one)).await;
+    gone.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn other_services_write_in_their_own_forms(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
@@ -428,6 +453,34 @@ async fn slacks_clients_write_forms_too(db: PgPool) {
     app.send(request.body("payload=%7B"))
         .await
         .expect_error(400, 50109);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_forum_follows_an_announcement_channel(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let mut made = Vec::new();
+    for (name, kind) in [("news", 5), ("posts", 15)] {
+        let body = json!({ "name": name, "type": kind });
+        let channel = app.post(&alice, &channels, body).await.expect(201);
+        made.push(channel["id"].as_str().unwrap().to_owned());
+    }
+    let [news, forum]: [String; 2] = made.try_into().unwrap();
+    let path = format!("/channels/{news}/followers");
+    let follow = async |target: &Value| {
+        let body = json!({ "webhook_channel_id": target });
+        app.post(&alice, &path, body).await
+    };
+    follow(&json!(forum)).await.expect_error(400, 50024);
+    let followed = follow(&json!(hall.general)).await.expect(200);
+    let webhook = format!("/webhooks/{}", followed["webhook_id"].as_str().unwrap());
+    let to_forum = json!({ "channel_id": forum });
+    app.patch(&alice, &webhook, to_forum)
+        .await
+        .expect_error(400, 50024);
+    let read = app.get(&alice, &webhook).await.expect(200);
+    assert_eq!(read["channel_id"], json!(hall.general));
 }
 
 #[sqlx::test(migrations = "../migrations")]

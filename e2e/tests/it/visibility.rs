@@ -454,6 +454,22 @@ async fn bot_shards_share_the_guilds_between_them() {
             assert!(mine.contains(guild), "of another shard: {d}");
         }
     }
+    // Where its bot is not, an application hears of itself by the first shard alone.
+    let other = owner.make_guild("its commands alone").await;
+    let application = bot.application.as_deref().unwrap();
+    let path = format!("/oauth2/authorize?client_id={application}&scope=applications.commands");
+    let form = json!({"authorize": true, "guild_id": other.id});
+    owner.rest.post(&path, &form).await.ok();
+    let path = format!(
+        "/applications/{application}/guilds/{}/commands/{application}/permissions",
+        other.id
+    );
+    let form = json!({"permissions": [{"id": other.id, "type": 1, "permission": false}]});
+    owner.rest.put(&path, &form).await.ok();
+    let is_it = |d: &serde_json::Value| d["guild_id"] == other.id.as_str();
+    shards[0]
+        .dispatch("APPLICATION_COMMAND_PERMISSIONS_UPDATE", is_it)
+        .await;
     // The other shard had all the time of this one to get what is not its own.
     for guild in &guilds {
         owner.say(&guild.channel, "the end").await;
@@ -465,6 +481,8 @@ async fn bot_shards_share_the_guilds_between_them() {
             let guild: u64 = dispatch.d()["guild_id"].as_str().unwrap().parse().unwrap();
             assert_eq!((guild >> 22) % COUNT, shard);
         }
+        let of_itself = log.named("APPLICATION_COMMAND_PERMISSIONS_UPDATE").count();
+        assert_eq!(of_itself, usize::from(shard == 0));
         drop(log);
         session.assert_clean();
     }

@@ -80,10 +80,13 @@ impl Core {
             now,
             ..
         } = self;
-        // A bot's private channels are its first shard's, and what users ask it outside of its
+        // A bot's private channels are its first shard's, and what concerns it outside of its
         // guilds.
         let is_private = event.vis.intents.intersects(DIRECT);
-        let is_interaction = event.kind == EventKind::InteractionCreate;
+        let is_of_guilds = matches!(
+            event.kind,
+            EventKind::InteractionCreate | EventKind::ApplicationCommandPermissionsUpdate
+        );
         let is_end = event.kind == EventKind::GuildDelete && event.position().is_some();
         let mut told = FxHashSet::default();
         hub.recipients(event, |slot, variant| {
@@ -92,7 +95,7 @@ impl Core {
             }
             let session = sessions.get(slot as usize);
             let is_own = |session: &Session| shard::realm(session.user) == event.realm;
-            let first_shard_only = is_private || is_interaction && session.is_some_and(is_own);
+            let first_shard_only = is_private || is_of_guilds && session.is_some_and(is_own);
             if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
                 return;
             }

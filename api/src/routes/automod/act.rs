@@ -18,9 +18,11 @@ use sqlx::{PgConnection, PgExecutor};
 use time::Duration;
 
 use super::{
-    Action, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule,
-    SEND_ALERT, SPAM, TIMEOUT, all,
     matcher::{Found, Matcher},
+    rule::{
+        Action, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule,
+        SEND_ALERT, SPAM, TIMEOUT, all,
+    },
     visibility,
 };
 use crate::{

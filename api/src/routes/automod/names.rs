@@ -11,7 +11,11 @@ use guildhall_shared::{
 };
 use sqlx::PgConnection;
 
-use super::{BLOCK_INTERACTION, ON_MEMBER, Rule, act::Deed, matcher::Found};
+use super::{
+    act::Deed,
+    matcher::Found,
+    rule::{BLOCK_INTERACTION, ON_MEMBER, Rule},
+};
 use crate::{app::App, error::Result};
 
 /// A member as the rules see one.

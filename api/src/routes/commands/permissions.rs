@@ -8,6 +8,7 @@ use guildhall_shared::{
     gateway::{EventKind, Intents},
     id::marker,
     model::{AuditAction, CommandPermission, CommandPermissions},
+    shard::realm,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -213,7 +214,9 @@ pub(super) async fn set_guild_application_command_permissions(
     let entries: Vec<CommandPermission> = entries.collect();
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD | Permissions::MANAGE_ROLES;
-    let guild = access::guild_for_change(&mut tx, &caller, guild_id, needed).await?;
+    let bot: Id<marker::User> = application_id.cast();
+    access::lock_realms(&mut tx, [realm(guild_id), realm(bot)]).await?;
+    let guild = access::guild(&mut *tx, &caller, guild_id, needed).await?;
     require_in_guild(&mut tx, application_id, guild_id).await?;
     check_target(&mut tx, application_id, guild_id, command_id).await?;
     check_entries(&mut tx, &guild, &entries).await?;
@@ -251,7 +254,6 @@ pub(super) async fn set_guild_application_command_permissions(
         guild_id,
         permissions: entries,
     };
-    let mut envelopes = Vec::new();
     let bots = bots_of(&mut *tx, guild_id).await?;
     let managers = Scope::Permissions {
         any_of: Permissions::MANAGE_GUILD,
@@ -259,11 +261,15 @@ pub(super) async fn set_guild_application_command_permissions(
     };
     let mut to_people = Visibility::of(managers, Intents::empty());
     to_people.except = bots;
-    let to_bot = Visibility::users(vec![application_id.cast()]);
+    let to_bot = Visibility::users(vec![bot]);
     let kind = EventKind::ApplicationCommandPermissionsUpdate;
-    for vis in [to_people, to_bot] {
-        envelopes.push(events::append(&mut tx, guild_id, kind, vis, &set, None).await?);
-    }
+    let mut envelopes = vec![events::append(&mut tx, guild_id, kind, to_people, &set, None).await?];
+    // A bot that is no member hears nothing of the guild.
+    let member = guildhall_store::guild::member(&mut *tx, guild_id, bot).await?;
+    envelopes.push(match member {
+        Some(_) => events::append(&mut tx, guild_id, kind, to_bot, &set, None).await?,
+        None => events::append(&mut tx, bot, kind, to_bot, &set, None).await?,
+    });
     let entry = audit_entry(&caller, &set, &before, &reason);
     envelopes.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;

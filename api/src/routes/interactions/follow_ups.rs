@@ -27,7 +27,7 @@ use crate::{
     routes::{
         applications,
         messages::{self, EditForm, NewMessageForm, Request, Sender},
-        webhooks,
+        threads, webhooks,
     },
 };
 
@@ -119,8 +119,13 @@ pub(crate) async fn follow_up(
             message.flags &= !MessageFlags::EPHEMERAL;
             message.flags |= original.message.flags & MessageFlags::EPHEMERAL;
             let is_ephemeral = original.is_ephemeral;
+            let mut told = match is_ephemeral {
+                true => Vec::new(),
+                false => threads::wake(&mut tx, &audience).await?,
+            };
             message::store_late(&mut tx, &message).await?;
-            message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?
+            told.extend(message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?);
+            told
         }
         None => {
             check_count(&mut tx, &row).await?;
@@ -200,7 +205,7 @@ pub(crate) async fn read_message(
     Ok(*message::own(&mut tx, &row, id).await?.message)
 }
 
-/// `None`: the first answer. Errors: 10008, 10015, 50006, 50027, 50035.
+/// `None`: the first answer. Errors: 10008, 10015, 50006, 50027, 50035, 50083.
 pub(crate) async fn edit_message(
     app: &App,
     application: Id<Webhook>,
@@ -250,7 +255,7 @@ pub(super) async fn get_original_webhook_message(
     Ok(Json(message))
 }
 
-/// Changes the first answer to an interaction. Errors: 10008, 10015, 50006, 50027, 50035.
+/// Changes the first answer to an interaction. Errors: 10008, 10015, 50006, 50027, 50035, 50083.
 #[utoipa::path(
     patch,
     path = "/webhooks/{webhook_id}/{webhook_token}/messages/@original",

@@ -267,7 +267,7 @@ fn check_poll(reach: Reach, message: &Message) -> Result<()> {
 
 /// Changes a message and tells those who may see it. The place is locked.
 ///
-/// Errors: 50006, 50035.
+/// Errors: 50006, 50035, 50083.
 pub(super) async fn edit(
     app: &App,
     db: &mut PgConnection,
@@ -277,6 +277,14 @@ pub(super) async fn edit(
     (form, files): (&EditForm, &Files),
 ) -> Result<(Message, Vec<Envelope>)> {
     let mut message = *shown.message;
+    let mut envelopes = Vec::new();
+    if !shown.is_ephemeral {
+        match message.flags & MessageFlags::LOADING {
+            0 => threads::require_awake(db, audience).await?,
+            // It comes now, as a new message does.
+            _ => envelopes = threads::wake(db, audience).await?,
+        }
+    }
     let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
@@ -291,7 +299,7 @@ pub(super) async fn edit(
         message.edited_timestamp = None;
         store_late(db, &message).await?;
     }
-    let envelopes = changed(db, row, audience, &message, shown.is_ephemeral).await?;
+    envelopes.extend(changed(db, row, audience, &message, shown.is_ephemeral).await?);
     Ok((message, envelopes))
 }
 

@@ -104,14 +104,7 @@ pub(crate) async fn admit(
     user: &model::User,
     start: NewMember<'_>,
 ) -> Result<Option<(Member, Vec<Envelope>)>> {
-    let banned = sqlx::query_scalar!(
-        "select 1 as one from ban where guild_id = $1 and user_id = $2",
-        guild.to_db(),
-        user.id.to_db(),
-    );
-    if banned.fetch_optional(&mut *db).await?.is_some() {
-        return Err(ErrorCode::BannedFromGuild.into());
-    }
+    require_not_banned(db, guild, user.id).await?;
     if !user.bot {
         check_guild_count(db, user.id).await?;
         let settings = settings(db, guild).await?;
@@ -156,6 +149,23 @@ pub(crate) async fn admit(
     envelopes.push(tell_user(db, guild, user.id, EventKind::UserJoinedGuild).await?);
     envelopes.extend(automod::act_on_name(app, db, guild, named, &verdict).await?);
     Ok(Some((member, envelopes)))
+}
+
+/// Errors: 40007.
+pub(crate) async fn require_not_banned(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    user: Id<User>,
+) -> Result<()> {
+    let banned = sqlx::query_scalar!(
+        "select 1 as one from ban where guild_id = $1 and user_id = $2",
+        guild.to_db(),
+        user.to_db(),
+    );
+    match banned.fetch_optional(db).await? {
+        Some(_) => Err(ErrorCode::BannedFromGuild.into()),
+        None => Ok(()),
+    }
 }
 
 /// The join message, where the guild wants one.

@@ -21,7 +21,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    membership::{NewMember, admit, check_guild_count, greet, join, join_as, remove, tell_user},
+    membership::{
+        NewMember, admit, check_guild_count, greet, join, join_as, remove, require_not_banned,
+        tell_user,
+    },
     update::{audit_roles, new_roles, rename},
 };
 use crate::{
@@ -162,7 +165,7 @@ async fn search_guild_members(
     Ok(Json(found))
 }
 
-/// Each name by its own index; the end of the range is the greatest text with the prefix.
+/// Each name by its own index.
 async fn search(
     db: &mut PgConnection,
     guild: Id<Guild>,
@@ -179,9 +182,7 @@ async fn search(
                 MemberRow,
                 r#"with found as (
                      (select m.user_id from member m
-                      where m.guild_id = $1 and m.nick is not null
-                        and lower(m.nick) collate "C" >= lower($2::text) collate "C"
-                        and lower(m.nick) collate "C" <= (lower($2) || chr(1114111)) collate "C"
+                      where m.guild_id = $1 and m.nick is not null and begins(m.nick, $2)
                       limit $3)
                      union
                      ("#
@@ -212,15 +213,9 @@ async fn search(
                where guild_id = $1 and member.user_id = w.user_id offset 0) m"
         ),
         None => search!(
-            r#"select m.user_id from member m join account a on a.user_id = m.user_id
-               where m.guild_id = $1 and $4::bigint[] is null
-                 and (lower(a.username) collate "C" >= lower($2) collate "C"
-                     and lower(a.username) collate "C"
-                         <= (lower($2) || chr(1114111)) collate "C"
-                   or a.global_name is not null
-                     and lower(a.global_name) collate "C" >= lower($2) collate "C"
-                     and lower(a.global_name) collate "C"
-                         <= (lower($2) || chr(1114111)) collate "C")"#
+            "select m.user_id from member m join account a on a.user_id = m.user_id
+             where m.guild_id = $1 and $4::bigint[] is null
+               and (begins(a.username, $2) or begins(a.global_name, $2))"
         ),
     };
     Ok(rows.into_iter().map(Member::from).collect())

@@ -162,7 +162,7 @@ async fn get_message(
     Ok(Json(shown_to(&user, place.guild_id(), message)))
 }
 
-/// The author changes everything, others with MANAGE_MESSAGES the flags.
+/// The author changes everything, others with MANAGE_MESSAGES whether embeds are shown.
 ///
 /// Errors: 10003, 10008, 50001, 50005, 50006, 50021, 50035, 50083, 160005, 200000, 520003.
 #[utoipa::path(
@@ -176,7 +176,10 @@ async fn update_message(
     State(app): State<App>,
     user: CurrentUser,
     Path((channel_id, message_id)): Path<(Id<Channel>, Id<marker::Message>)>,
-    Upload { body, mut files }: Upload<EditForm>,
+    Upload {
+        mut body,
+        mut files,
+    }: Upload<EditForm>,
 ) -> Result<Json<Message>> {
     let slots = body.attachments.as_deref().unwrap_or_default();
     files.claim_slots(&app, channel_id, user.id, slots).await?;
@@ -194,6 +197,7 @@ async fn update_message(
             return Err(ErrorCode::CannotEditOthersMessage.into());
         }
         place.require(Permissions::MANAGE_MESSAGES)?;
+        body.keep_flags_of_others();
     } else if !message.kind.is_written() {
         return Err(ErrorCode::SystemMessage.into());
     }

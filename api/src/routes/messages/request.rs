@@ -387,6 +387,13 @@ impl EditForm {
             || !files.is_empty()
     }
 
+    /// Leaves of the flags those that others than the author may change.
+    pub(super) fn keep_flags_of_others(&mut self) {
+        if let Some(flags) = self.flags.as_mut().and_then(Option::as_mut) {
+            *flags &= MessageFlags::SUPPRESS_EMBEDS;
+        }
+    }
+
     pub(super) fn has_embeds(&self) -> bool {
         matches!(&self.embeds, Some(Some(embeds)) if !embeds.is_empty())
     }

@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     guild::{add_bot, add_commands, add_scopes},
-    install,
+    install::{self, Install},
 };
 use crate::{
     access,
@@ -248,7 +248,7 @@ pub(super) async fn oauth_authorize_preview(
 }
 
 /// Errors: 10002; 20012 to add somebody else's private bot; 50035 for a foreign redirect, and for
-/// an application that is not for users.
+/// an application that is not for users or not for guilds.
 async fn find_application(
     app: &App,
     caller: &CurrentUser,
@@ -257,7 +257,10 @@ async fn find_application(
     let id = query.client_id.ok_or(ErrorCode::UnknownApplication)?;
     let application = applications::find(&app.db, &app.config.cluster_key, id).await?;
     if query.is_for_user() {
-        install::check_allowed(&application)?;
+        install::check_allowed(&application, Install::User)?;
+    }
+    if query.needs_guild() {
+        install::check_allowed(&application, Install::Guild)?;
     }
     if query.needs_guild() || query.is_for_user() {
         require_public(&application, caller)?;
@@ -334,6 +337,7 @@ pub(super) async fn oauth_authorize(
     }
     if let Some(guild_id) = guild_id.filter(|_| query.is_for_guild()) {
         require_public(&application, &caller)?;
+        install::check_allowed(&application, Install::Guild)?;
         let wanted = body.permissions.or(query.permissions).unwrap_or_default();
         let bot = application.bot.id;
         access::lock_realms(&mut tx, [guild_id.cast(), bot.cast()]).await?;

@@ -103,7 +103,9 @@ pub(super) async fn add_bot(
     Ok(told)
 }
 
-/// Lets an application's commands into a guild without its bot; the guild's head is locked.
+/// Lets an application's commands into a guild without its bot; both heads are locked.
+///
+/// Errors: 40007.
 pub(super) async fn add_commands(
     app: &App,
     db: &mut PgConnection,
@@ -113,6 +115,7 @@ pub(super) async fn add_commands(
     actor: Id<marker::User>,
     reason: &Reason,
 ) -> Result<Vec<Envelope>> {
+    members::require_not_banned(db, guild_id, application.bot.id).await?;
     let added = sqlx::query!(
         "insert into integration (guild_id, integration_id, application_id, user_id, scopes)
          values ($1, $2, $2, $3, $4) on conflict do nothing",

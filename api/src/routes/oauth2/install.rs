@@ -1,4 +1,5 @@
-//! Applications that users install for themselves, not into a guild.
+//! Applications that users install for themselves, not into a guild; and where one may be
+//! installed.
 
 use guildhall_shared::{
     Id,
@@ -15,16 +16,25 @@ use crate::{
 
 /// What an application of a user may be given, besides what it may do for them.
 pub(super) const SCOPE: &str = "applications.commands";
-/// Key of `integration_types_config`.
-const USER_INSTALL: &str = "1";
+
+/// Where an application is installed.
+#[derive(Clone, Copy)]
+pub(super) enum Install {
+    Guild,
+    User,
+}
 
 /// Errors: 50035 for an application that says where it may be installed, and this is not there.
-pub(super) fn check_allowed(application: &Application) -> Result<()> {
+pub(super) fn check_allowed(application: &Application, install: Install) -> Result<()> {
+    // Keys of `integration_types_config`.
+    let (key, message) = match install {
+        Install::Guild => ("0", "This application cannot be added to guilds"),
+        Install::User => ("1", "This application cannot be installed by users"),
+    };
     let config = application.settings.integration_types_config.as_ref();
-    if config.is_none_or(|config| config.contains_key(USER_INSTALL)) {
+    if config.is_none_or(|config| config.contains_key(key)) {
         return Ok(());
     }
-    let message = "This application cannot be installed by users";
     let fault = Fault::Other("INSTALL_TYPE_NOT_SUPPORTED", message.into());
     Err(FormErrors::one("integration_type", fault))
 }

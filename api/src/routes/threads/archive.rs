@@ -4,6 +4,7 @@ use bytes::Bytes;
 use guildhall_shared::{
     Id,
     envelope::Envelope,
+    error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{Channel, Guild},
     model::ThreadMember,
@@ -58,6 +59,16 @@ pub(crate) async fn wake(db: &mut PgConnection, place: &Audience) -> Result<Vec<
         true => revive(db, place.channel).await,
         false => Ok(Vec::new()),
     }
+}
+
+/// Before a message is edited by somebody who is no member. The place is locked.
+///
+/// Errors: 50083 in an archived thread.
+pub(crate) async fn require_awake(db: &mut PgConnection, place: &Audience) -> Result<()> {
+    if place.kind.is_thread() && load(db, place.channel).await?.thread_metadata.archived {
+        return Err(ErrorCode::ThreadArchived.into());
+    }
+    Ok(())
 }
 
 /// Tells every member of a woken thread that they are in it: who listens forgot archived ones.

@@ -225,7 +225,7 @@ async fn remove(
     tell_members(db, &thread, user, None).await.map(Some)
 }
 
-/// Errors: 10003, 10007, 30033, 50001, 50013, 50024, 50083.
+/// By who may write there. Errors: 10003, 10007, 30033, 50001, 50013, 50024, 50083, 160005.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/thread-members/{user_id}",
@@ -240,6 +240,7 @@ pub(super) async fn add_thread_member(
     let mut tx = app.db.begin().await?;
     let access = open_thread(&mut tx, &user, channel_id).await?;
     access.require(Permissions::SEND_MESSAGES_IN_THREADS)?;
+    access.require_unlocked()?;
     let thread = &access.thread;
     let may_invite = thread.kind != ChannelKind::PRIVATE_THREAD
         || thread.thread_metadata.invitable.unwrap_or(true)

@@ -25,7 +25,7 @@ use sqlx::PgConnection;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    archive::{archive_idle, wake},
+    archive::{archive_idle, require_awake, wake},
     create::post_of_webhook,
     members::make_ready,
     update::{delete_all_of, delete_thread, update_thread},

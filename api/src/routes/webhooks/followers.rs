@@ -80,7 +80,7 @@ async fn follow_channel(
     let needed = Permissions::MANAGE_WEBHOOKS;
     let target = access::channel_for_change(&mut tx, &user, target_id, needed).await?;
     let source = access::channel(&mut tx, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
-    require_kind(target.channel.kind)?;
+    require_kind(FOLLOWER, target.channel.kind)?;
     if source.channel.kind != ChannelKind::ANNOUNCEMENT || source.channel.id == target_id {
         return Err(ErrorCode::InvalidChannelType.into());
     }

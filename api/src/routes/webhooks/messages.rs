@@ -28,6 +28,7 @@ use crate::{
     routes::{
         interactions,
         messages::{self, EditForm, Mentioner, Request, Sender},
+        threads,
     },
 };
 
@@ -117,7 +118,7 @@ async fn for_change(
     Ok((webhook, audience, message))
 }
 
-/// Errors: 10003, 10008, 10015, 50006, 50027, 50035.
+/// Errors: 10003, 10008, 10015, 50006, 50027, 50035, 50083.
 #[utoipa::path(
     patch,
     path = "/webhooks/{webhook_id}/{webhook_token}/messages/{message_id}",
@@ -144,6 +145,7 @@ async fn update_webhook_message(
     let thread = query.thread_id;
     let (webhook, audience, mut message) =
         for_change(&mut tx, webhook_id, &token, thread, message_id).await?;
+    threads::require_awake(&mut tx, &audience).await?;
     let request = Request {
         sender: Sender::Webhook,
         mentioner: Mentioner::Anybody(Some(webhook.guild)),

@@ -10,6 +10,7 @@ mod followers;
 mod github;
 mod messages;
 mod slack;
+mod stored;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -17,31 +18,32 @@ use guildhall_shared::{
     envelope::{Envelope, Visibility},
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
-    id::marker::{self, Application, Channel, Guild},
-    model::{AuditAction, ChannelKind, User, present},
+    id::marker::{self, Channel, Guild},
+    model::{AuditAction, ChannelKind, present},
 };
-use guildhall_store::account::UserRow;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id, check_token};
 pub(crate) use self::{
     avatar::Pictures,
     followers::{deliver_crossposts, deliver_soon, queue_copies},
+    stored::{Webhook, by_token},
 };
 use crate::{
     access::{self, ChannelAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
-    error::{Error, Result},
+    error::Result,
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, store_image},
-    routes::{interactions, messages::check_webhook_name},
+    routes::messages::check_webhook_name,
 };
 
 /// Of one channel.
@@ -61,233 +63,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(execute::router())
         .merge(messages::router())
         .merge(followers::router())
-}
-
-/// A row of `webhook`.
-#[derive(Debug, Clone)]
-pub(crate) struct Webhook {
-    pub(crate) id: Id<marker::Webhook>,
-    kind: i16,
-    pub(crate) guild: Id<Guild>,
-    pub(crate) channel: Id<Channel>,
-    creator: Option<Id<marker::User>>,
-    pub(crate) name: String,
-    pub(crate) avatar: Option<String>,
-    /// Incoming webhooks have one.
-    token: Option<String>,
-    pub(crate) application: Option<Id<Application>>,
-    source_guild: Option<Id<Guild>>,
-    source_channel: Option<Id<Channel>>,
-}
-
-struct Row {
-    webhook_id: i64,
-    kind: i16,
-    guild_id: i64,
-    channel_id: i64,
-    creator_id: Option<i64>,
-    name: String,
-    avatar: Option<String>,
-    token: Option<String>,
-    application_id: Option<i64>,
-    source_guild_id: Option<i64>,
-    source_channel_id: Option<i64>,
-}
-
-impl From<Row> for Webhook {
-    fn from(row: Row) -> Self {
-        Self {
-            id: Id::from_db(row.webhook_id),
-            kind: row.kind,
-            guild: Id::from_db(row.guild_id),
-            channel: Id::from_db(row.channel_id),
-            creator: row.creator_id.map(Id::from_db),
-            name: row.name,
-            avatar: row.avatar,
-            token: row.token,
-            application: row.application_id.map(Id::from_db),
-            source_guild: row.source_guild_id.map(Id::from_db),
-            source_channel: row.source_channel_id.map(Id::from_db),
-        }
-    }
-}
-
-/// A webhook as it goes out.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Webhook)]
-struct WebhookBody {
-    id: Id<marker::Webhook>,
-    /// 1 incoming, 2 channel follower.
-    #[serde(rename = "type")]
-    kind: i16,
-    guild_id: Id<Guild>,
-    channel_id: Id<Channel>,
-    /// Who made it; not for those who come with the token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<User>,
-    name: String,
-    avatar: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<String>,
-    application_id: Option<Id<Application>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<String>,
-    /// Followers: `{id, name, icon}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_guild: Option<Value>,
-    /// Followers: `{id, name}`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source_channel: Option<Value>,
-}
-
-/// Who looks at webhooks.
-#[derive(Debug, Clone, Copy)]
-enum Viewer {
-    /// Somebody who holds MANAGE_WEBHOOKS.
-    Member(Id<marker::User>),
-    /// Whoever has the token.
-    Token,
-}
-
-async fn by_id(db: impl PgExecutor<'_>, id: Id<marker::Webhook>) -> Result<Option<Webhook>> {
-    let row = sqlx::query_as!(
-        Row,
-        "select webhook_id, kind, guild_id, channel_id, creator_id, name, avatar, token,
-                application_id, source_guild_id, source_channel_id
-         from webhook where webhook_id = $1",
-        id.to_db(),
-    )
-    .fetch_optional(db)
-    .await?;
-    Ok(row.map(Webhook::from))
-}
-
-/// The webhook that a token is of. Errors: 10015, 50027.
-pub(crate) async fn by_token(
-    db: impl PgExecutor<'_>,
-    id: Id<marker::Webhook>,
-    token: &str,
-) -> Result<Webhook> {
-    let webhook = by_id(db, id).await?;
-    let webhook = webhook.ok_or(Error::WrongToken(ErrorCode::UnknownWebhook))?;
-    match &webhook.token {
-        Some(own) if is_same(own, token) => Ok(webhook),
-        Some(_) | None => Err(ErrorCode::InvalidWebhookToken.into()),
-    }
-}
-
-/// Before a body is read: a webhook's own token, or one of an interaction that stands for it.
-///
-/// Errors: 10008, 10015, 50027.
-async fn check_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
-    if interactions::is_token(token) {
-        return interactions::check_token(app, id, token).await;
-    }
-    by_token(&app.db, id, token).await?;
-    Ok(())
-}
-
-/// Compares secrets in a time that does not tell how much of them is equal.
-fn is_same(one: &str, other: &str) -> bool {
-    one.len() == other.len()
-        && one
-            .bytes()
-            .zip(other.bytes())
-            .fold(0, |differs, (a, b)| differs | (a ^ b))
-            == 0
-}
-
-/// Webhooks as `viewer` sees them: two queries, however many they are.
-async fn bodies(
-    app: &App,
-    db: &mut PgConnection,
-    viewer: Viewer,
-    webhooks: Vec<Webhook>,
-) -> Result<Vec<WebhookBody>> {
-    let creators: Vec<i64> = webhooks
-        .iter()
-        .filter_map(|webhook| webhook.creator.map(Id::to_db))
-        .collect();
-    let creators = match viewer {
-        Viewer::Token => Vec::new(),
-        Viewer::Member(_) => {
-            sqlx::query_as!(
-                UserRow,
-                "select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
-                        a.accent_color, a.bot, a.public_flags
-                 from account a where a.user_id = any($1)",
-                &creators,
-            )
-            .fetch_all(&mut *db)
-            .await?
-        }
-    };
-    let creators: Vec<User> = creators.into_iter().map(User::from).collect();
-    let sources: Vec<i64> = webhooks
-        .iter()
-        .filter_map(|webhook| webhook.source_channel.map(Id::to_db))
-        .collect();
-    let sources = match sources.as_slice() {
-        [] => Vec::new(),
-        channels => {
-            sqlx::query!(
-                r#"select c.channel_id, c.name as "name?", g.guild_id, g.name as guild, g.icon
-                   from channel c join guild g using (guild_id) where c.channel_id = any($1)"#,
-                channels,
-            )
-            .fetch_all(&mut *db)
-            .await?
-        }
-    };
-    let bodies = webhooks.into_iter().map(|webhook| {
-        let source = webhook.source_channel.and_then(|channel| {
-            sources
-                .iter()
-                .find(|source| source.channel_id == channel.to_db())
-        });
-        let token = webhook.token.filter(|_| match viewer {
-            Viewer::Token => true,
-            Viewer::Member(user) => webhook
-                .application
-                .is_none_or(|application| application.get() == user.get()),
-        });
-        WebhookBody {
-            id: webhook.id,
-            kind: webhook.kind,
-            guild_id: webhook.guild,
-            channel_id: webhook.channel,
-            user: webhook
-                .creator
-                .and_then(|id| creators.iter().find(|user| user.id == id).cloned()),
-            name: webhook.name,
-            avatar: webhook.avatar,
-            url: token.as_ref().map(|token| {
-                let base = app.config.public_url.trim_end_matches('/');
-                format!("{base}/api/webhooks/{}/{token}", webhook.id)
-            }),
-            token,
-            application_id: webhook.application,
-            source_guild: source.map(|source| {
-                let id: Id<Guild> = Id::from_db(source.guild_id);
-                json!({ "id": id, "name": source.guild, "icon": source.icon })
-            }),
-            source_channel: source.map(|source| {
-                let id: Id<Channel> = Id::from_db(source.channel_id);
-                json!({ "id": id, "name": source.name })
-            }),
-        }
-    });
-    Ok(bodies.collect())
-}
-
-async fn body(
-    app: &App,
-    db: &mut PgConnection,
-    viewer: Viewer,
-    webhook: Webhook,
-) -> Result<Json<WebhookBody>> {
-    let body = bodies(app, db, viewer, vec![webhook]).await?.pop();
-    Ok(Json(body.ok_or(ErrorCode::UnknownWebhook)?))
 }
 
 /// Every webhook of a channel. Errors: 10003, 50001, 50013.
@@ -393,7 +168,7 @@ async fn create_webhook(
     let avatar = store_avatar(&app, id, new.avatar.as_deref()).await?;
     let mut tx = app.db.begin().await?;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
-    require_kind(access.channel.kind)?;
+    require_kind(INCOMING, access.channel.kind)?;
     let webhook = Webhook {
         id,
         kind: INCOMING,
@@ -419,10 +194,12 @@ async fn create_webhook(
     Ok(body)
 }
 
+/// Where a webhook may be. What a follower brings begins no posts.
+///
 /// Errors: 50024 for channels without messages of their own.
-fn require_kind(kind: ChannelKind) -> Result<()> {
-    let is_forum = matches!(kind, ChannelKind::FORUM | ChannelKind::MEDIA);
-    if (kind.has_messages() && !kind.is_thread()) || is_forum {
+fn require_kind(webhook: i16, channel: ChannelKind) -> Result<()> {
+    let fits_all = channel.has_messages() && !channel.is_thread();
+    if fits_all || channel.is_forum() && webhook == INCOMING {
         Ok(())
     } else {
         Err(ErrorCode::InvalidChannelType.into())
@@ -602,7 +379,7 @@ async fn update_webhook(
             let fault = Fault::Other("CHANNEL_INVALID", "Not a channel of this guild.".into());
             return Err(FormErrors::one("channel_id", fault));
         }
-        require_kind(target.channel.kind)?;
+        require_kind(before.kind, target.channel.kind)?;
         webhook.channel = channel;
     }
     apply(&mut webhook, &change, avatar);

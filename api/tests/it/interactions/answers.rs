@@ -470,3 +470,41 @@ async fn files_come_with_an_answer(db: PgPool) {
         assert_eq!(used().await, 0);
     }
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_late_answer_wakes_its_thread_and_no_change_does(db: PgPool) {
+    let world = World::new(db).await;
+    let threads = format!("/channels/{}/threads", world.guild.general);
+    let body = json!({ "name": "Thread", "type": 11 });
+    let thread = world.app.post(&world.alice, &threads, body).await;
+    let thread = thread.expect(201)["id"].clone();
+    let path = format!("/channels/{}", text(&thread));
+    let archive = async || {
+        let body = json!({ "archived": true });
+        let archived = world.app.patch(&world.alice, &path, body).await;
+        archived.expect(200);
+    };
+    for (method, answered) in [(Method::PATCH, ORIGINAL), (Method::POST, "")] {
+        let mut ping = world.ping();
+        ping["channel_id"] = thread.clone();
+        let interaction = world.act(ping).await;
+        world
+            .answer(&interaction, json!({ "type": 5 }))
+            .await
+            .expect(200);
+        archive().await;
+        let answer = json!({ "content": "done" });
+        let answer = world.hook(method, &interaction, answered, answer).await;
+        answer.expect(200);
+        let read = world.app.get(&world.alice, &path).await.expect(200);
+        assert_eq!(read["thread_metadata"]["archived"], false);
+
+        archive().await;
+        let change = json!({ "content": "done it" });
+        let refused = world.patch_original(&interaction, change).await;
+        refused.expect_error(400, 50083);
+        let awake = json!({ "archived": false });
+        let woken = world.app.patch(&world.alice, &path, awake).await;
+        woken.expect(200);
+    }
+}

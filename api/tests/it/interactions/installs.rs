@@ -1,6 +1,6 @@
 //! Applications that a user has installed for themselves: their commands go where the user goes.
 
-use guildhall_shared::{Id, Permissions, id::marker};
+use guildhall_shared::{Id, Permissions, gateway::EventKind, id::marker};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -72,6 +72,16 @@ impl World {
         self.app
             .post(user, &path, json!({ "authorize": true }))
             .await
+    }
+
+    /// Alice lets its commands alone into her guild.
+    async fn bring(&self) -> Reply {
+        let path = format!(
+            "/oauth2/authorize?client_id={}&scope=applications.commands",
+            self.bot.id
+        );
+        let body = json!({ "authorize": true, "guild_id": self.guild.id });
+        self.app.post(&self.alice, &path, body).await
     }
 
     async fn call(&self, user: &TestUser, channel: &Value, command: &Value) -> Reply {
@@ -334,6 +344,39 @@ async fn others_use_what_it_wrote_until_it_is_taken_away(db: PgPool) {
     refused.expect_error(404, 10002);
 }
 
+#[sqlx::test(migrations = "../migrations")]
+async fn a_ban_takes_commands_whose_bot_is_not_there_and_keeps_them_out(db: PgPool) {
+    let world = World::new(db).await;
+    let command = world
+        .make("here", json!({ "integration_types": [0] }))
+        .await;
+    world.bring().await.expect(200);
+    let ban = format!("/guilds/{}/bans/{}", world.guild.id, world.bot.id);
+    world
+        .app
+        .put(&world.alice, &ban, json!({}))
+        .await
+        .expect(204);
+    let names = world.app.event_names(world.guild.id).await;
+    let told = [
+        "GUILD_BAN_ADD",
+        "INTEGRATION_DELETE",
+        "GUILD_INTEGRATIONS_UPDATE",
+    ];
+    assert!(names.ends_with(&told), "{names:?}");
+    let path = format!("/guilds/{}/integrations", world.guild.id);
+    let left = world.app.get(&world.alice, &path).await.expect(200);
+    assert_eq!(left, json!([]));
+    let refused = world.call(&world.bob, &world.lobby(), &command).await;
+    refused.expect_error(404, 10002);
+
+    world.bring().await.expect_error(403, 40007);
+    world.app.delete(&world.alice, &ban).await.expect(204);
+    world.bring().await.expect(200);
+    let called = world.call(&world.bob, &world.lobby(), &command).await;
+    called.expect(204);
+}
+
 /// With `applications.commands` alone.
 #[sqlx::test(migrations = "../migrations")]
 async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
@@ -343,12 +386,7 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
         .await;
     let refused = world.call(&world.bob, &world.lobby(), &command).await;
     refused.expect_error(404, 10002);
-    let path = format!(
-        "/oauth2/authorize?client_id={}&scope=applications.commands",
-        world.bot.id
-    );
-    let body = json!({ "authorize": true, "guild_id": world.guild.id });
-    world.app.post(&world.alice, &path, body).await.expect(200);
+    world.bring().await.expect(200);
     let guild = format!("/guilds/{}", world.guild.id);
     assert_eq!(world.index(&world.bob, &guild).await, ["here"]);
     // That one comes with users.
@@ -388,6 +426,41 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_application_hears_of_its_permissions_where_its_bot_is_not(db: PgPool) {
+    let world = World::new(db).await;
+    world.bring().await.expect(200);
+    let told_before = world.app.event_names(world.bot.id).await.len();
+    let path = format!(
+        "/applications/{0}/guilds/{1}/commands/{0}/permissions",
+        world.bot.id, world.guild.id
+    );
+    let entry = json!({ "id": world.guild.id, "type": 1, "permission": false });
+    let body = json!({ "permissions": [entry] });
+    let set = world.app.put(&world.alice, &path, body).await.expect(200);
+    let told = world.app.events(world.bot.id).await.split_off(told_before);
+    let kind = "APPLICATION_COMMAND_PERMISSIONS_UPDATE";
+    assert_eq!(told, [(kind, set)]);
+    // Of the guild's events only people get it.
+    let envelopes = log::envelopes(&world.app.db, world.guild.id).await;
+    let mut of_people = envelopes
+        .iter()
+        .filter(|event| event.kind == EventKind::ApplicationCommandPermissionsUpdate);
+    let of_people = of_people.next().unwrap();
+    assert_eq!(of_people.vis.except, [world.bot.id]);
+    let count = |names: Vec<&str>| names.iter().filter(|name| **name == kind).count();
+    assert_eq!(count(world.app.event_names(world.guild.id).await), 1);
+
+    // A bot that comes hears it as a member does.
+    let bot = format!("/oauth2/authorize?client_id={}&scope=bot", world.bot.id);
+    let body = json!({ "authorize": true, "guild_id": world.guild.id });
+    world.app.post(&world.alice, &bot, body).await.expect(200);
+    let body = json!({ "permissions": [] });
+    world.app.put(&world.alice, &path, body).await.expect(200);
+    assert_eq!(count(world.app.event_names(world.guild.id).await), 3);
+    assert_eq!(count(world.app.event_names(world.bot.id).await), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn what_cannot_be_installed_by_a_user_is_not(db: PgPool) {
     let world = World::new(db).await;
     let with = async |query: &str| {
@@ -423,4 +496,33 @@ async fn what_cannot_be_installed_by_a_user_is_not(db: PgPool) {
     world.install(&world.alice).await.expect(200);
     let read = world.app.get(&world.bot, own).await.expect(200);
     assert_eq!(read["approximate_user_install_count"], 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_for_users_alone_comes_into_no_guild(db: PgPool) {
+    let world = World::new(db).await;
+    let set = async |config: Value| {
+        let body = json!({ "integration_types_config": config });
+        let path = "/applications/@me";
+        world.app.patch(&world.bot, path, body).await.expect(200);
+    };
+    let add = async |query: &str| {
+        let path = format!("/oauth2/authorize?client_id={}{query}", world.bot.id);
+        let body = json!({ "authorize": true, "guild_id": world.guild.id });
+        world.app.post(&world.alice, &path, body).await
+    };
+    set(json!({ "1": {} })).await;
+    for query in ["", "&scope=bot", "&scope=applications.commands"] {
+        let reply = add(query).await;
+        reply.expect_fault("integration_type", "INSTALL_TYPE_NOT_SUPPORTED");
+    }
+    let path = format!("/oauth2/authorize?client_id={}&scope=bot", world.bot.id);
+    let shown = world.app.get(&world.alice, &path).await;
+    shown.expect_fault("integration_type", "INSTALL_TYPE_NOT_SUPPORTED");
+    world.install(&world.bob).await.expect(200);
+    assert_eq!(world.app.event_names(world.guild.id).await, [""; 0]);
+
+    set(json!({ "0": {} })).await;
+    add("&scope=applications.commands").await.expect(200);
+    add("&scope=bot").await.expect(200);
 }
