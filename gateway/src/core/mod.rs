@@ -113,9 +113,9 @@ pub struct Core {
     /// Sessions that lack more of a realm, which is asked for when their clients have taken what they
     /// were told.
     lagging: FxHashSet<(Id<Realm>, SessionKey)>,
-    /// Users whose view changed by events that sessions here did not get, or not in time: they get
+    /// Sessions whose user's view changed by events that they did not get, or not in time: they get
     /// the guild again as soon as the rest has come.
-    blurred: views::Users,
+    blurred: views::Blurred,
     /// Users whose view changed a moment ago: were this the last of this core, or of an owner, nobody
     /// would know what they were told of it.
     unsettled: views::Unsettled,
@@ -220,7 +220,7 @@ impl Core {
             subscriptions: Vec::new(),
             unavailable: FxHashSet::default(),
             lagging: FxHashSet::default(),
-            blurred: views::Users::default(),
+            blurred: views::Blurred::default(),
             unsettled: views::Unsettled::default(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),

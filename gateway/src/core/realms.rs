@@ -219,9 +219,10 @@ impl Core {
             return false;
         };
         session.guilds.retain(|(known, _)| *known != guild);
-        let user = session.user;
+        let (user, key) = (session.user, session.key(slot));
         self.stop_watching(slot, guild);
         let realm = shard::realm(guild);
+        self.blurred.remove(realm, key);
         if self.hub.leave(realm, user, slot) {
             self.unsubscribe(realm, user);
         } else {
@@ -422,7 +423,7 @@ impl Core {
             };
             let mut missed = replay.iter().filter(|event| event.position() > Some(from));
             if missed.any(|event| may_be_wrong(event)) {
-                self.blur(realm, user);
+                self.blur_session(realm, slot);
             }
             let Some(hub) = self.hub.get_mut(realm) else {
                 return;

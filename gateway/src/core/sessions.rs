@@ -463,6 +463,7 @@ impl Core {
             .chain([own]);
         let mut still = Vec::new();
         for realm in realms {
+            self.blurred.remove(realm, session.key(slot));
             if self.hub.leave(realm, session.user, slot) {
                 self.unsubscribe(realm, session.user);
             } else {

@@ -1,6 +1,7 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
 mod portions;
+mod views;
 
 use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
