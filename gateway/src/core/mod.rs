@@ -108,6 +108,8 @@ pub struct Core {
     /// Requests on their way to the node: sent at the next flush, as its queue takes them.
     outbox: VecDeque<ToNode>,
     subscriptions: Vec<Subscription>,
+    /// The same for sessions that lack some of a realm which others here may have.
+    lacking: Vec<Subscription>,
     /// Realms whose owner could not be reached: asked for again at the next tick.
     unavailable: FxHashSet<Id<Realm>>,
     /// Sessions that lack more of a realm, which is asked for when their clients have taken what they
@@ -218,6 +220,7 @@ impl Core {
             layouts: Layouts::default(),
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
+            lacking: Vec::new(),
             unavailable: FxHashSet::default(),
             lagging: FxHashSet::default(),
             blurred: views::Blurred::default(),
@@ -328,6 +331,8 @@ impl Core {
     fn tell_node(&mut self) {
         self.ask_ready();
         self.ask_for_guilds();
+        let lacking = std::mem::take(&mut self.lacking);
+        self.subscriptions.extend(realms::gathered(lacking));
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);

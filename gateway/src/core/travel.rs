@@ -10,7 +10,7 @@ use guildhall_shared::{
 
 use super::{Core, TICK, clock, sessions::RECORD_PERIOD};
 use crate::{
-    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
+    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, ToNode},
     codec::Resume,
     dispatch::Dispatch,
     session::{
@@ -279,11 +279,7 @@ impl Core {
         }
         for (realm, at) in from {
             self.hub.join(realm, user, slot);
-            self.subscriptions.push(Subscription {
-                realm,
-                from: Some(at),
-                users: vec![Subscriber::new(user, Vec::new())],
-            });
+            self.ask_from(realm, user, at);
         }
         self.record(slot);
         if self.has_left(connection) {
