@@ -55,7 +55,7 @@ use tokio::{
 
 use self::{
     feed::Feed,
-    intake::{PENDING_MAX, Taken},
+    intake::{PENDING_BYTES_MAX, PENDING_MAX, Taken},
     loads::Loads,
     people::People,
     realm::{Effect, Realm},
@@ -161,7 +161,7 @@ struct Entry {
     realm: Option<Realm>,
     /// It is being read (again): events wait in `early`.
     reading: bool,
-    /// At most [`PENDING_MAX`]; what does not fit is found lacking later.
+    /// At most [`PENDING_MAX`] of [`PENDING_BYTES_MAX`]; what does not fit is found lacking later.
     early: Vec<Arc<Envelope>>,
     /// A task fetches what is lacking.
     filling: bool,
@@ -659,7 +659,9 @@ impl Entry {
         metrics: &Metrics,
     ) {
         let (Some(realm), false) = (&mut self.realm, self.reading) else {
-            if event.position().is_some() && self.early.len() < PENDING_MAX {
+            let has_room =
+                self.early.len() < PENDING_MAX && replay::bytes(&self.early) < PENDING_BYTES_MAX;
+            if event.position().is_some() && has_room {
                 self.early.push(event);
             }
             return;
