@@ -388,7 +388,8 @@ impl Core {
                     self.outbox.push_front(request);
                     return;
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                // Nobody will take them any more.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.outbox.clear(),
             }
         }
     }
@@ -417,7 +418,8 @@ impl Core {
         self.generation
     }
 
+    /// Its clients have gone, and the node has been told all of it.
     fn is_drained(&self) -> bool {
-        self.draining && self.connections.is_empty()
+        self.draining && self.connections.is_empty() && self.outbox.is_empty()
     }
 }

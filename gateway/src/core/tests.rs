@@ -838,6 +838,28 @@ fn the_loop_of_a_drained_core_ends_once_its_last_client_has_gone() {
     });
 }
 
+/// The end of its delivery log is among it.
+#[test]
+fn a_drained_core_stays_until_the_node_has_taken_what_it_leaves() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    let ((session, _), slot) = (bench.reached(&client), bench.session(&client).slot);
+    bench.asked();
+    while bench.core.node.try_send(ToNode::Ended(session)).is_ok() {}
+    bench
+        .core
+        .dispatch_body(slot, EventKind::GuildUpdate, b"{}");
+    bench.tell(ToCore::Drain);
+    bench.core.connection_ended(client.connection);
+    bench.core.flush();
+    assert!(!bench.core.is_drained());
+    bench.asked();
+    let left = bench.asked();
+    let mut left = left.iter();
+    assert!(left.any(|request| matches!(request, ToNode::Delivered { .. })));
+    assert!(bench.core.is_drained());
+}
+
 #[test]
 fn a_presence_without_a_status_leaves_the_status_as_it_was() {
     let mut bench = Bench::new(1);
