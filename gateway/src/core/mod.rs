@@ -108,14 +108,16 @@ pub struct Core {
     /// Requests on their way to the node: sent at the next flush, as its queue takes them.
     outbox: VecDeque<ToNode>,
     subscriptions: Vec<Subscription>,
+    /// The same for sessions that lack some of a realm which others here may have.
+    lacking: Vec<Subscription>,
     /// Realms whose owner could not be reached: asked for again at the next tick.
     unavailable: FxHashSet<Id<Realm>>,
     /// Sessions that lack more of a realm, which is asked for when their clients have taken what they
     /// were told.
     lagging: FxHashSet<(Id<Realm>, SessionKey)>,
-    /// Users whose view changed by events that sessions here did not get, or not in time: they get
+    /// Sessions whose user's view changed by events that they did not get, or not in time: they get
     /// the guild again as soon as the rest has come.
-    blurred: views::Users,
+    blurred: views::Blurred,
     /// Users whose view changed a moment ago: were this the last of this core, or of an owner, nobody
     /// would know what they were told of it.
     unsettled: views::Unsettled,
@@ -218,9 +220,10 @@ impl Core {
             layouts: Layouts::default(),
             outbox: VecDeque::new(),
             subscriptions: Vec::new(),
+            lacking: Vec::new(),
             unavailable: FxHashSet::default(),
             lagging: FxHashSet::default(),
-            blurred: views::Users::default(),
+            blurred: views::Blurred::default(),
             unsettled: views::Unsettled::default(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
@@ -328,6 +331,8 @@ impl Core {
     fn tell_node(&mut self) {
         self.ask_ready();
         self.ask_for_guilds();
+        let lacking = std::mem::take(&mut self.lacking);
+        self.subscriptions.extend(realms::gathered(lacking));
         if !self.subscriptions.is_empty() {
             let mut subscriptions = std::mem::take(&mut self.subscriptions);
             self.describe(&mut subscriptions);
@@ -383,7 +388,8 @@ impl Core {
                     self.outbox.push_front(request);
                     return;
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => return,
+                // Nobody will take them any more.
+                Err(mpsc::error::TrySendError::Closed(_)) => self.outbox.clear(),
             }
         }
     }
@@ -412,7 +418,8 @@ impl Core {
         self.generation
     }
 
+    /// Its clients have gone, and the node has been told all of it.
     fn is_drained(&self) -> bool {
-        self.draining && self.connections.is_empty()
+        self.draining && self.connections.is_empty() && self.outbox.is_empty()
     }
 }

@@ -222,9 +222,10 @@ impl Core {
             return false;
         };
         session.guilds.retain(|(known, _)| *known != guild);
-        let user = session.user;
+        let (user, key) = (session.user, session.key(slot));
         self.stop_watching(slot, guild);
         let realm = shard::realm(guild);
+        self.blurred.remove(realm, key);
         if self.hub.leave(realm, user, slot) {
             self.unsubscribe(realm, user);
         } else {
@@ -241,13 +242,15 @@ impl Core {
     /// A user's last session here has left a realm. What was still to be asked for them there is
     /// not: it would be sent after this, and subscribe them for good.
     pub(super) fn unsubscribe(&mut self, realm: Id<Realm>, user: Id<User>) {
-        self.subscriptions.retain_mut(|subscription| {
-            if subscription.realm == realm {
-                let users = &mut subscription.users;
-                users.retain(|subscriber| subscriber.user != user);
-            }
-            !subscription.users.is_empty()
-        });
+        for asked in [&mut self.subscriptions, &mut self.lacking] {
+            asked.retain_mut(|subscription| {
+                if subscription.realm == realm {
+                    let users = &mut subscription.users;
+                    users.retain(|subscriber| subscriber.user != user);
+                }
+                !subscription.users.is_empty()
+            });
+        }
         self.outbox.push_back(ToNode::Unsubscribe {
             core: self.config.id,
             realm,
@@ -402,12 +405,7 @@ impl Core {
             }
             if position < have {
                 // Others here are further than this answer: ask again, up to where they are.
-                let users = vec![Subscriber::new(user, Vec::new())];
-                self.subscriptions.push(Subscription {
-                    realm,
-                    from: Some(from),
-                    users,
-                });
+                self.ask_from(realm, user, from);
                 continue;
             }
             let first = replay.first().and_then(|event| event.position());
@@ -425,7 +423,7 @@ impl Core {
             };
             let mut missed = replay.iter().filter(|event| event.position() > Some(from));
             if missed.any(|event| may_be_wrong(event)) {
-                self.blur(realm, user);
+                self.blur_session(realm, slot);
             }
             let Some(hub) = self.hub.get_mut(realm) else {
                 return;
@@ -491,11 +489,15 @@ impl Core {
             self.lagging.insert((realm, key));
             return;
         }
-        let users = vec![Subscriber::new(user, Vec::new())];
-        self.subscriptions.push(Subscription {
+        self.ask_from(realm, user, from);
+    }
+
+    /// Asks for what a session lacks of a realm, behind what it has.
+    pub(super) fn ask_from(&mut self, realm: Id<Realm>, user: Id<User>, from: Position) {
+        self.lacking.push(Subscription {
             realm,
             from: Some(from),
-            users,
+            users: vec![Subscriber::new(user, Vec::new())],
         });
     }
 
@@ -667,18 +669,36 @@ impl Core {
                 }
             }
             for (_, user, from) in self.returning(realm) {
-                let users = vec![Subscriber::new(user, Vec::new())];
-                self.subscriptions.push(Subscription {
-                    realm,
-                    from: Some(from),
-                    users,
-                });
+                self.ask_from(realm, user, from);
             }
             if let Some(position) = position {
                 self.sync(realm, position);
             }
         }
     }
+}
+
+/// One subscription of each realm for all who lack something of it, from the earliest position of them
+/// on. From another era nothing can be had: that is no matter of the others.
+pub(super) fn gathered(lacking: Vec<Subscription>) -> Vec<Subscription> {
+    let mut places = FxHashMap::default();
+    let mut gathered: Vec<Subscription> = Vec::new();
+    for one in lacking {
+        let era = one.from.map(|from| from.era);
+        let place = *places.entry((one.realm, era)).or_insert(gathered.len());
+        match gathered.get_mut(place) {
+            Some(all) => {
+                all.from = all.from.min(one.from);
+                all.users.extend(one.users);
+            }
+            None => gathered.push(one),
+        }
+    }
+    for Subscription { users, .. } in &mut gathered {
+        users.sort_by_key(|subscriber| subscriber.user);
+        users.dedup_by_key(|subscriber| subscriber.user);
+    }
+    gathered
 }
 
 /// Channels that these events create.

@@ -19,10 +19,7 @@ use super::{
     travel::Held,
 };
 use crate::{
-    bus::{
-        Identity, Refused, Seat, SessionKey, SessionSlot, Subscriber, Subscription, ToNode,
-        VoiceRequest,
-    },
+    bus::{Identity, Refused, Seat, SessionKey, SessionSlot, ToNode, VoiceRequest},
     codec::{Resume, VoiceCommand},
     delivery::Numbered,
     dispatch::Dispatch,
@@ -69,11 +66,7 @@ impl Core {
         let user = identity.user.user.id;
         let realm = shard::realm(user);
         self.hub.join(realm, user, slot);
-        self.subscriptions.push(Subscription {
-            realm,
-            from: Some(identity.position),
-            users: vec![Subscriber::new(user, Vec::new())],
-        });
+        self.ask_from(realm, user, identity.position);
         let guilds = if identity.user.user.bot {
             let body = ready::for_bot(&identity, id, &self.config.resume_url, pending.shard);
             self.dispatch_ready(slot, EventKind::Ready, &body);
@@ -463,6 +456,7 @@ impl Core {
             .chain([own]);
         let mut still = Vec::new();
         for realm in realms {
+            self.blurred.remove(realm, session.key(slot));
             if self.hub.leave(realm, session.user, slot) {
                 self.unsubscribe(realm, session.user);
             } else {

@@ -1,8 +1,10 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
+mod leaving;
 mod portions;
+mod views;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -15,11 +17,7 @@ use guildhall_shared::{
     token::Token,
 };
 use serde_json::{Value, json};
-use tokio::{
-    sync::mpsc,
-    task::{LocalSet, spawn_local},
-    time::sleep,
-};
+use tokio::sync::mpsc;
 
 use super::{
     Core,
@@ -627,214 +625,6 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
 /// Names of what a client was dispatched.
 fn names(told: Vec<(String, Value)>) -> Vec<String> {
     told.into_iter().map(|(name, _)| name).collect()
-}
-
-/// A link breaks, or an inbox is full, between a change of views and what it is told by: the next
-/// owner's view is no other than the core's, and its replay has the event alone.
-#[test]
-fn who_was_cut_off_right_behind_a_change_of_views_gets_the_guild_again() {
-    let change = || ViewChange {
-        channels: vec![(Id::new(5).unwrap(), Some(1))],
-        users: vec![(user(), Some(vec![0, 1]))],
-    };
-    for cut in [true, false] {
-        let mut bench = Bench::new(1);
-        let client = bench.identified();
-        bench.has_guild(&client, 1);
-        bench.read(&client);
-        bench.tell(ToCore::View {
-            realm: shard::realm(guild()),
-            change: change(),
-        });
-        let role = event(EventKind::GuildRoleUpdate, 2);
-        let mut replay = Vec::new();
-        if cut {
-            replay.push(role);
-            // Some links break without a word.
-            (0..6).for_each(|_| bench.core.tick());
-        } else {
-            bench.tell(ToCore::Event(role));
-            (0..2).for_each(|_| bench.core.tick());
-        }
-        bench.answered(Subscribed {
-            view: change(),
-            replay,
-            ..answer(2)
-        });
-        let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
-        let expected: &[&str] = match cut {
-            true => &["GUILD_ROLE_UPDATE", "GUILD_DELETE"],
-            false => &["GUILD_ROLE_UPDATE"],
-        };
-        assert_eq!(told, expected, "cut: {cut}");
-    }
-}
-
-/// The same, where its client goes to another node before this core has heard anything further.
-#[test]
-fn who_goes_elsewhere_right_behind_a_change_of_views_gets_the_guild_again() {
-    let mut bench = Bench::new(1);
-    let client = bench.identified();
-    bench.has_guild(&client, 1);
-    let (session, s) = bench.reached(&client);
-    bench.tell(ToCore::View {
-        realm: shard::realm(guild()),
-        change: ViewChange {
-            channels: vec![(Id::new(5).unwrap(), Some(1))],
-            users: vec![(user(), Some(vec![0, 1]))],
-        },
-    });
-    bench.tell(ToCore::Event(event(EventKind::GuildRoleUpdate, 2)));
-    bench.tell(ToCore::Claim(Box::new(Claim {
-        number: 1,
-        session,
-        token: Token::parse(model::TOKEN).unwrap().hash(),
-        s,
-    })));
-    let claimed = bench.asked().into_iter().find_map(|request| match request {
-        ToNode::Claimed { result, .. } => Some(*result),
-        _ => None,
-    });
-    let session = match claimed {
-        Some(Claimed::Session(session)) => *session,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(session.dispatches.len(), 1);
-    let guilds = [(guild(), Reached::Blurred(at(2)))];
-    assert_eq!(session.record.guilds, guilds);
-}
-
-/// A replay has nothing of a channel that is hidden, and that somebody went there from one which is
-/// not is told by what is not numbered.
-#[test]
-fn who_was_cut_off_when_something_went_out_of_their_sight_gets_the_guild_again() {
-    let channel = |id: u64| Id::<Channel>::new(id).unwrap();
-    let view = || ViewChange {
-        channels: vec![(channel(5), Some(0)), (channel(6), Some(1))],
-        users: vec![(user(), Some(vec![0]))],
-    };
-    for (place, comes) in [(5, false), (5, true), (6, false), (6, true)] {
-        let mut bench = Bench::new(1);
-        let client = if comes {
-            let session = travelling(1);
-            let client = bench.resumes((session.record.id, session.s));
-            bench.arrived(&client, session);
-            client
-        } else {
-            let client = bench.identified();
-            let snapshots = vec![snapshot(bench.session(&client), 1)];
-            bench.answered(Subscribed {
-                view: view(),
-                snapshots,
-                ..answer(1)
-            });
-            client
-        };
-        bench.read(&client);
-        let mut moved = Envelope::clone(&event(EventKind::VoiceStateUpdate, 2));
-        moved.vis = Visibility::channel(channel(place), Intents::GUILDS);
-        bench.answered(Subscribed {
-            view: view(),
-            replay: vec![Arc::new(moved)],
-            ..answer(2)
-        });
-        let told = bench.read(&client);
-        let is_again = told.iter().any(|(name, _)| name == "GUILD_DELETE");
-        assert_eq!(is_again, place == 6, "in {place}, comes: {comes}: {told:?}");
-    }
-}
-
-/// Its user left and came again: the snapshot of before was on its way, and its owner told nobody of
-/// what changed until they were subscribed anew.
-#[test]
-fn who_came_again_to_other_channels_than_the_snapshot_has_gets_the_guild_again() {
-    for (seen, is_again) in [(vec![0], false), (vec![0, 1], true)] {
-        let mut bench = Bench::new(1);
-        let client = bench.identified();
-        bench.has_guild(&client, 1);
-        bench.read(&client);
-        bench.answered(Subscribed {
-            view: ViewChange {
-                channels: vec![(Id::new(5).unwrap(), Some(1))],
-                users: vec![(user(), Some(seen))],
-            },
-            complete: false,
-            ..answer(1)
-        });
-        let told: Vec<String> = bench.read(&client).into_iter().map(|(t, _)| t).collect();
-        assert_eq!(told == ["GUILD_DELETE"], is_again, "{told:?}");
-    }
-}
-
-#[test]
-fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
-    let mut bench = Bench::new(1);
-    let clients: Vec<Client> = (0..20).map(|_| bench.identified()).collect();
-    let Bench {
-        core,
-        requests: _requests,
-        ..
-    } = bench;
-    let core = Rc::new(RefCell::new(core));
-    core.borrow_mut().this = Rc::downgrade(&core);
-    let left = || {
-        let core = core.borrow();
-        let mut left = 0;
-        for client in &clients {
-            left += usize::from(!core.is_closing(client.connection));
-        }
-        left
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let over = Duration::from_secs(2);
-        core.borrow_mut().on_message(ToCore::SendAway { over });
-        while left() == clients.len() {
-            sleep(Duration::from_millis(10)).await;
-        }
-        core.borrow_mut().on_message(ToCore::KeepClients);
-        let kept = left();
-        assert!(kept > 0);
-        sleep(Duration::from_millis(400)).await;
-        assert_eq!(left(), kept);
-
-        let over = Duration::ZERO;
-        core.borrow_mut().on_message(ToCore::SendAway { over });
-        while left() > 0 {
-            sleep(Duration::from_millis(10)).await;
-        }
-    });
-}
-
-#[test]
-fn the_loop_of_a_drained_core_ends_once_its_last_client_has_gone() {
-    let mut bench = Bench::new(1);
-    let client = bench.identified();
-    let Bench {
-        mut core,
-        requests: _requests,
-        ..
-    } = bench;
-    let (node, inbox) = bus::inbox();
-    core.bell = inbox.bell.clone();
-    let core = Rc::new(RefCell::new(core));
-    core.borrow_mut().this = Rc::downgrade(&core);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, async {
-        let living = spawn_local(super::live(core.clone(), inbox));
-        node.send(ToCore::Drain).unwrap();
-        while !core.borrow().is_closing(client.connection) {
-            sleep(Duration::from_millis(10)).await;
-        }
-        core.borrow_mut().connection_ended(client.connection);
-        living.await.unwrap();
-    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use guildhall_shared::{
 
 use super::{Core, TICK, clock, sessions::RECORD_PERIOD};
 use crate::{
-    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, Subscriber, Subscription, ToNode},
+    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, ToNode},
     codec::Resume,
     dispatch::Dispatch,
     session::{
@@ -121,8 +121,8 @@ impl Core {
                 GuildPhase::Returning(at) => at,
                 GuildPhase::Present => reached(realm)?,
             };
-            let user = session.user;
-            let blurred = self.blurred.has(realm, user) || self.unsettled.has(realm, user);
+            let (key, user) = (session.key(slot), session.user);
+            let blurred = self.blurred.has(realm, key) || self.unsettled.has(realm, user);
             let at = if blurred {
                 Reached::Blurred(at)
             } else {
@@ -257,6 +257,7 @@ impl Core {
             is_held |= self.held.is_some() && session.replay.hold(self.log.number());
         }
         let slot = self.sessions.insert(session) as SessionSlot;
+        let key = SessionKey { slot, generation };
         if let Some(held) = self.held.as_mut().filter(|_| is_held) {
             held.wait(slot);
         }
@@ -267,7 +268,7 @@ impl Core {
                 Reached::Nothing(arrival) => self.want_guild(slot, guild, arrival),
                 Reached::Position(at) | Reached::Blurred(at) => {
                     if let Reached::Blurred(_) = reached {
-                        self.blurred.add(shard::realm(guild), user);
+                        self.blurred.add(shard::realm(guild), key);
                     }
                     if let Some(session) = self.sessions.get_mut(slot as usize) {
                         session.set_guild_phase(guild, GuildPhase::Returning(at));
@@ -278,11 +279,7 @@ impl Core {
         }
         for (realm, at) in from {
             self.hub.join(realm, user, slot);
-            self.subscriptions.push(Subscription {
-                realm,
-                from: Some(at),
-                users: vec![Subscriber::new(user, Vec::new())],
-            });
+            self.ask_from(realm, user, at);
         }
         self.record(slot);
         if self.has_left(connection) {

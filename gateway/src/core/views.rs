@@ -3,7 +3,8 @@
 //! A replay is filtered by the present view, and what tells of gained and lost channels is not
 //! numbered. So a session whose view changed while it did not hear everything is *blurred*: it gets
 //! the guild again once the rest has come, here or where it goes on. So is one that may have missed
-//! that something went from a channel which it sees to one which it does not.
+//! that something went from a channel which it sees to one which it does not. Of a user's sessions
+//! one may have missed what another one has heard.
 
 use guildhall_shared::{
     Id,
@@ -17,7 +18,7 @@ use serde::Deserialize;
 
 use super::Core;
 use crate::{
-    bus::{SessionSlot, ViewChange},
+    bus::{SessionKey, SessionSlot, ViewChange},
     hub::RealmHub,
     session::{Arrival, GuildPhase},
 };
@@ -29,24 +30,33 @@ const SETTLED_TICKS: u32 = 2;
 /// without a word is known to be broken by then.
 const SETTLED_TICKS_MAX: u32 = 8;
 
-/// Some users of realms.
+/// Some sessions, by realms.
 #[derive(Debug, Default)]
-pub(super) struct Users(FxHashMap<Id<Realm>, FxHashSet<Id<User>>>);
+pub(super) struct Blurred(FxHashMap<Id<Realm>, FxHashSet<SessionKey>>);
 
-impl Users {
-    /// False if they are among them.
-    pub(super) fn add(&mut self, realm: Id<Realm>, user: Id<User>) -> bool {
-        self.0.entry(realm).or_default().insert(user)
+impl Blurred {
+    /// False if it is among them.
+    pub(super) fn add(&mut self, realm: Id<Realm>, session: SessionKey) -> bool {
+        self.0.entry(realm).or_default().insert(session)
     }
 
-    pub(super) fn has(&self, realm: Id<Realm>, user: Id<User>) -> bool {
-        self.0
-            .get(&realm)
-            .is_some_and(|users| users.contains(&user))
+    pub(super) fn has(&self, realm: Id<Realm>, session: SessionKey) -> bool {
+        let sessions = self.0.get(&realm);
+        sessions.is_some_and(|sessions| sessions.contains(&session))
     }
 
-    /// Those of a realm, who are no longer among them.
-    pub(super) fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<Id<User>> {
+    /// A session is no longer in a realm.
+    pub(super) fn remove(&mut self, realm: Id<Realm>, session: SessionKey) {
+        if let Some(sessions) = self.0.get_mut(&realm) {
+            sessions.remove(&session);
+            if sessions.is_empty() {
+                self.0.remove(&realm);
+            }
+        }
+    }
+
+    /// Those of a realm, which are no longer among them.
+    pub(super) fn forget(&mut self, realm: Id<Realm>) -> FxHashSet<SessionKey> {
         self.0.remove(&realm).unwrap_or_default()
     }
 }
@@ -120,9 +130,11 @@ impl Core {
         for user in touched {
             if syncing {
                 self.blur(realm, user);
-            } else if !self.blurred.has(realm, user) && self.unsettled.add(realm, user, at) {
+            } else if self.unsettled.add(realm, user, at) {
                 // What the change is told by comes right after it.
-                self.log_blurred(realm, user);
+                for slot in self.slots_of(realm, user) {
+                    self.log_blurred(realm, slot);
+                }
             }
         }
         self.members_again(realm, members);
@@ -130,42 +142,46 @@ impl Core {
 
     /// What a user's sessions know of a guild's channels may be wrong from here on.
     pub(super) fn blur(&mut self, realm: Id<Realm>, user: Id<User>) {
-        if self.blurred.add(realm, user) {
-            self.log_blurred(realm, user);
+        for slot in self.slots_of(realm, user) {
+            self.blur_session(realm, slot);
         }
     }
 
-    /// Should this core die, those who go on with a user's sessions know it.
-    fn log_blurred(&mut self, realm: Id<Realm>, user: Id<User>) {
-        let hub = self.hub.get(realm);
-        for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
-            let session = self.sessions.get(slot as usize);
-            if session.is_some_and(|session| session.intents.contains(Intents::GUILDS)) {
-                self.log.blurred(slot, realm.cast());
-            }
+    /// The same of one session.
+    pub(super) fn blur_session(&mut self, realm: Id<Realm>, slot: SessionSlot) {
+        let session = self.sessions.get(slot as usize);
+        if session.is_some_and(|session| self.blurred.add(realm, session.key(slot))) {
+            self.log_blurred(realm, slot);
         }
     }
 
-    /// Blurred users' sessions get the guild again once all that they missed has come.
+    fn slots_of(&self, realm: Id<Realm>, user: Id<User>) -> Vec<SessionSlot> {
+        let hub = self.hub.get(realm).into_iter();
+        hub.flat_map(|hub| hub.sessions_of(user)).collect()
+    }
+
+    /// Should this core die, those who go on with a session know it.
+    fn log_blurred(&mut self, realm: Id<Realm>, slot: SessionSlot) {
+        let session = self.sessions.get(slot as usize);
+        if session.is_some_and(|session| session.intents.contains(Intents::GUILDS)) {
+            self.log.blurred(slot, realm.cast());
+        }
+    }
+
+    /// Blurred sessions get the guild again once all that they missed has come.
     pub(super) fn sharpen(&mut self, realm: Id<Realm>) {
         if self.hub.get(realm).is_some_and(RealmHub::is_syncing) {
             return;
         }
-        for user in self.blurred.forget(realm) {
-            let hub = self.hub.get(realm);
-            let slots: Vec<_> = hub
-                .into_iter()
-                .flat_map(|hub| hub.sessions_of(user))
-                .collect();
-            for slot in slots {
-                let session = self.sessions.get(slot as usize);
-                match session.and_then(|session| session.guild_phase(realm.cast())) {
-                    Some(GuildPhase::Present) => self.guild_again(slot, realm.cast()),
-                    Some(GuildPhase::Returning(_)) => {
-                        self.blurred.add(realm, user);
-                    }
-                    Some(GuildPhase::Waiting(_)) | None => {}
+        for key in self.blurred.forget(realm) {
+            let session = self.sessions.get(key.slot as usize);
+            let session = session.filter(|session| session.key(key.slot) == key);
+            match session.and_then(|session| session.guild_phase(realm.cast())) {
+                Some(GuildPhase::Present) => self.guild_again(key.slot, realm.cast()),
+                Some(GuildPhase::Returning(_)) => {
+                    self.blurred.add(realm, key);
                 }
+                Some(GuildPhase::Waiting(_)) | None => {}
             }
         }
     }
@@ -175,12 +191,11 @@ impl Core {
         let hub = &self.hub;
         let position = |realm| hub.get(realm).and_then(RealmHub::position);
         for (realm, user) in self.unsettled.tick(position) {
-            if self.blurred.has(realm, user) {
-                continue;
-            }
-            let hub = self.hub.get(realm);
-            for slot in hub.into_iter().flat_map(|hub| hub.sessions_of(user)) {
-                self.log.sharp(slot, realm.cast());
+            for slot in self.slots_of(realm, user) {
+                let session = self.sessions.get(slot as usize);
+                if session.is_some_and(|of| !self.blurred.has(realm, of.key(slot))) {
+                    self.log.sharp(slot, realm.cast());
+                }
             }
         }
         let hub = &self.hub;

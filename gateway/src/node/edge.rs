@@ -26,7 +26,7 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::{sync::Notify, time::sleep};
 
 use self::{
-    subs::{Ask, PendingSubs, RealmSub},
+    subs::{Ask, PendingSubs, RealmSub, Tries},
     to_owner::{Message, Outgoing},
 };
 use super::{
@@ -355,7 +355,7 @@ impl Edge {
                 .collect();
             for id in asked {
                 // The node is no candidate any more.
-                self.ask_again(state, id, 0, &mut out);
+                self.ask_again(state, id, Tries::default(), &mut out);
             }
             for realm in lost {
                 self.resubscribe(state, realm, &mut out);

@@ -54,6 +54,14 @@ fn event(seq: u64) -> Arc<Envelope> {
     })
 }
 
+/// All owners have failed.
+fn given_up() -> Tries {
+    Tries {
+        attempt: ATTEMPTS_MAX,
+        failed: None,
+    }
+}
+
 impl Bench {
     /// To be called in a [`LocalSet`].
     fn new() -> Self {
@@ -198,7 +206,7 @@ async fn what_a_core_could_not_be_told_to_ask_for_again_is_asked_for_again() {
         let mut state = bench.edge.state.borrow_mut();
         bench
             .edge
-            .ask_again(&mut state, waits, ATTEMPTS_MAX, &mut out);
+            .ask_again(&mut state, waits, given_up(), &mut out);
         drop(state);
         assert_eq!(bench.queued(), [id(1)]);
     };
@@ -278,13 +286,14 @@ async fn who_came_while_another_owner_did_not_answer_is_asked_for_at_the_one_tha
         let (edge, mut out) = (&bench.edge, Outgoing::new());
         let other = Server::Node("b".into());
         let mut state = edge.state.borrow_mut();
-        edge.ask(&mut state, guild(), 0, other, Ask::default(), 0, &mut out);
+        let (ask, tries) = (Ask::default(), Tries::default());
+        edge.ask(&mut state, guild(), 0, other, ask, tries, &mut out);
         drop(state);
         let moves = bench.pending();
         bench.subscribe(&[2]);
         assert_eq!((bench.pending(), bench.queued()), (moves, vec![id(2)]));
         let mut state = edge.state.borrow_mut();
-        edge.ask_again(&mut state, moves, ATTEMPTS_MAX, &mut out);
+        edge.ask_again(&mut state, moves, given_up(), &mut out);
         drop(state);
         assert_ne!(bench.pending(), moves);
         assert!(bench.queued().is_empty());
@@ -323,15 +332,10 @@ async fn who_is_refused_again_and_again_is_told_so_and_the_others_hear_on() {
         bench.answer(bench.pending(), &[1]);
         bench.subscribe(&[2]);
         let mut refused = 0;
-        while let Some((id, server)) = bench.asked() {
-            if server == Server::Local {
-                refused += 1;
-                assert!(refused <= ATTEMPTS_MAX);
-                bench.refuse(id);
-            } else {
-                // Of no use: another owner serves the realm.
-                bench.answer_of(&server, id, &[1, 2]);
-            }
+        while let Some((id, _)) = bench.asked() {
+            refused += 1;
+            assert!(refused <= ATTEMPTS_MAX);
+            bench.refuse(id);
         }
         let told = bench.inbox.messages.try_iter().last();
         assert!(matches!(told, Some(ToCore::Unavailable { .. })));
@@ -339,6 +343,41 @@ async fn who_is_refused_again_and_again_is_told_so_and_the_others_hear_on() {
         bench.edge.receive(&Server::Local, event);
         let heard = bench.inbox.messages.try_recv();
         assert!(matches!(heard, Ok(ToCore::Event(_))));
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_is_refused_by_the_owner_is_served_by_the_standby_and_the_others_hear_that_one() {
+    let test = async {
+        let bench = Bench::with_standby();
+        bench.subscribe(&[1]);
+        bench.answer(bench.pending(), &[1]);
+        bench.subscribe(&[2]);
+        bench.refuse(bench.pending());
+        let (asked, standby) = bench.asked().unwrap();
+        assert_eq!(standby, Server::Node("b".into()));
+        bench.answer_of(&standby, asked, &[1, 2]);
+        assert_eq!(bench.asked(), None);
+        let Some(ToCore::Subscribed(subscribed)) = bench.inbox.messages.try_iter().last() else {
+            panic!("no answer");
+        };
+        assert!(subscribed.complete);
+        assert_eq!(subscribed.snapshots, [(Bench::session(2), "{}".into())]);
+        for (server, heard) in [(Server::Local, false), (standby, true)] {
+            bench.edge.receive(&server, FromOwner::Event(event(6)));
+            assert_eq!(bench.inbox.messages.try_recv().is_ok(), heard);
+        }
+        // The owner is asked again with the next look at the map.
+        bench.edge.rebalance();
+        let (asked, owner) = bench.asked().unwrap();
+        assert_eq!(owner, Server::Local);
+        bench.refuse(asked);
+        assert_eq!(bench.asked(), None);
+        bench
+            .edge
+            .receive(&Server::Node("b".into()), FromOwner::Event(event(7)));
+        assert!(bench.inbox.messages.try_recv().is_ok());
     };
     LocalSet::new().run_until(test).await;
 }

@@ -226,7 +226,7 @@ pub fn run(
 async fn serve(
     config: Config,
     cores: Vec<CoreHandle>,
-    mut requests: mpsc::Receiver<ToNode>,
+    requests: mpsc::Receiver<ToNode>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     if server::is_public(config.relay_listen.ip()) && !config.relay_public {
@@ -328,20 +328,33 @@ async fn serve(
     let log = parts.log.clone();
     let accounts = Accounts::Postgres(identifier);
     let desk = Desk::new(&config, &parts, accounts, limits, voice, cores.into());
-    let mut stopped = pin!(shutdown.cancelled());
+    attend(requests, shutdown.cancelled(), |request| desk.take(request)).await;
+    config.status.stop();
+    log.ship().await;
+    heartbeat.farewell().await;
+    tracing::info!(node.id = %config.node_id, "node stopped");
+    Ok(())
+}
+
+/// Takes what cores ask until it is to stop, and what they have left behind then: the end of the
+/// delivery log is among it.
+async fn attend(
+    mut requests: mpsc::Receiver<ToNode>,
+    stopped: impl Future<Output = ()>,
+    mut take: impl FnMut(ToNode),
+) {
+    let mut stopped = pin!(stopped);
     loop {
         let request = tokio::select! {
             request = requests.recv() => request,
             () = &mut stopped => None,
         };
         let Some(request) = request else { break };
-        desk.take(request);
+        take(request);
     }
-    config.status.stop();
-    log.ship().await;
-    heartbeat.farewell().await;
-    tracing::info!(node.id = %config.node_id, "node stopped");
-    Ok(())
+    while let Ok(request) = requests.try_recv() {
+        take(request);
+    }
 }
 
 /// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the
@@ -365,4 +378,33 @@ pub(crate) async fn answer(
         sleep(ANSWER_PAUSE).await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cores_have_left_behind_is_seen_to_before_a_node_stops() {
+        const CHUNKS: u64 = 60;
+        let (cores, requests) = mpsc::channel(REQUESTS_MAX);
+        for number in 0..CHUNKS {
+            let delivered = ToNode::Delivered {
+                core: 0,
+                number,
+                chunk: Default::default(),
+                loss: 0,
+            };
+            cores.try_send(delivered).unwrap();
+        }
+        let mut taken = Vec::new();
+        let take = |request| match request {
+            ToNode::Delivered { number, .. } => taken.push(number),
+            other => panic!("{other:?}"),
+        };
+        attend(requests, ready(()), take).await;
+        assert_eq!(taken, (0..CHUNKS).collect::<Vec<_>>());
+    }
 }

@@ -58,6 +58,7 @@ pub struct Gateway {
 struct Process {
     stands_still: Cell<bool>,
     waker: RefCell<Option<Waker>>,
+    has_left: Cell<bool>,
 }
 
 impl Gateway {
@@ -69,7 +70,11 @@ impl Gateway {
         let local = LocalSet::new();
         let (core, inbox) = bus::inbox();
         let node = Rc::new(Node::new(&setup, core.clone()));
-        local.spawn_local(live(setup, node.clone(), (core, inbox), new_maps, leaving));
+        let (of_process, of_node) = (process.clone(), node.clone());
+        local.spawn_local(async move {
+            live(setup, of_node, (core, inbox), new_maps, leaving).await;
+            of_process.has_left.set(true);
+        });
         let mut local = Box::pin(local);
         let watched = process.clone();
         let task = spawn_local(poll_fn(move |context| {
@@ -109,6 +114,11 @@ impl Gateway {
     /// realms until it is dropped.
     pub fn leave(&self) {
         self.leaves.send_replace(true);
+    }
+
+    /// It was asked to leave, and its clients are gone and its log is shipped.
+    pub fn has_left(&self) -> bool {
+        self.process.has_left.get()
     }
 
     /// Realms that are on their way to another owner.

@@ -28,7 +28,7 @@ const COORDINATORS: usize = 3;
 const PER_NODE_MAX: usize = 8;
 /// Sessions of a node that stops are gone after this time.
 const DRAIN_MS: u64 = 20_000;
-/// A node that stops does not wait longer for its shards to be taken.
+/// A node that stops does not wait longer for its shards to be taken and its clients to go.
 const STOP_MAX_MS: u64 = DRAIN_MS + 30_000;
 /// A node that stopped is started again after this time.
 const BOOT_MS: u64 = 5_000;
@@ -522,10 +522,16 @@ impl World {
             let Phase::Stopping { gone_by } = gateway.phase else {
                 continue;
             };
-            let idle = gateway.sessions == 0 && self.watch.owned(node) == 0;
+            let has_left = self.live.has_left(node);
+            let idle = gateway.sessions == 0 && self.watch.owned(node) == 0 && has_left;
             let late = self.now >= gone_by - DRAIN_MS + STOP_MAX_MS;
             if idle || late {
-                self.live.end(node);
+                if has_left {
+                    self.live.end(node);
+                } else {
+                    // As by whoever waited for it to end.
+                    self.live.crash(node, false);
+                }
                 self.stop(node);
                 self.crowd.lose(&mut self.gateways[node]);
                 if self.redis.answers(self.now) {
@@ -591,5 +597,58 @@ impl World {
             self.take_overs,
             self.leaderless_max,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_leaves_ends_when_its_clients_have_gone_and_not_before() {
+        const NODES: usize = 2;
+        let any = Settings::small(1);
+        let settings = Settings {
+            nodes: NODES,
+            shards: 1,
+            sessions: 0,
+            length_ms: 60_000,
+            sample: Sample {
+                guilds: 1,
+                clients: 4,
+                ..any.sample.clone()
+            },
+            ..any
+        };
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let mut world = World::new(settings.clone());
+            for node in 0..NODES {
+                // Right before the world looks whether it can end.
+                let restart = Due::Fault(Fault::Restart { node });
+                world.at(20_990 + 20_000 * node as u64, restart);
+            }
+            let mut ended = 0;
+            while let Some(Reverse((time, _, due))) = world.due.pop()
+                && time <= settings.length_ms
+            {
+                world.wait_until(time).await;
+                let leaves = |node: &usize| {
+                    let phase = world.gateways[*node].phase;
+                    matches!(phase, Phase::Stopping { .. })
+                };
+                let leaving: Vec<usize> = (0..NODES).filter(leaves).collect();
+                let left: Vec<bool> = (0..NODES).map(|node| world.live.has_left(node)).collect();
+                world.happen(due).unwrap();
+                for node in leaving {
+                    if !world.gateways[node].is_running() {
+                        assert!(left[node], "node {node}");
+                        ended += 1;
+                    }
+                }
+            }
+            assert_eq!(ended, NODES);
+        });
     }
 }

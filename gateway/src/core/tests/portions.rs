@@ -57,6 +57,40 @@ fn who_lacks_more_than_one_answer_holds_gets_the_rest_by_the_next() {
 }
 
 #[test]
+fn all_who_lack_some_of_a_realm_are_served_by_one_answer_after_the_other() {
+    let mut bench = Bench::new(1);
+    let clients: Vec<Client> = [1, 2, 3]
+        .into_iter()
+        .map(|seq| {
+            let session = travelling(seq);
+            let client = bench.resumes((session.record.id, session.s));
+            bench.arrived(&client, session);
+            bench.read(&client);
+            client
+        })
+        .collect();
+    bench.subscriptions();
+    let update = |seq| event(EventKind::GuildEmojisUpdate, seq);
+    let mut answered = |from: u64, position| {
+        bench.answered(Subscribed {
+            replay: vec![update(from + 1), update(from + 2)],
+            ..answer(position)
+        });
+        let told: Vec<usize> = clients
+            .iter()
+            .map(|client| bench.read(client).len())
+            .collect();
+        let asked = bench.subscriptions().into_iter();
+        let of_guild = asked.filter(|one| one.realm == shard::realm(guild()));
+        let froms: Vec<_> = of_guild.map(|one| one.from).collect();
+        (told, froms)
+    };
+    assert_eq!(answered(1, 7), (vec![2, 1, 0], vec![Some(at(3))]));
+    assert_eq!(answered(3, 7), (vec![2, 2, 2], vec![Some(at(5))]));
+    assert_eq!(answered(5, 7), (vec![2, 2, 2], vec![]));
+}
+
+#[test]
 fn a_slow_client_that_lacks_a_lot_is_told_more_when_it_has_read() {
     let session = travelling(1);
     let mut bench = Bench::new(1);

@@ -10,7 +10,7 @@ use guildhall_shared::{
 
 use super::{
     Edge, Server, State,
-    subs::{Ask, Pending},
+    subs::{Ask, Pending, Tries},
     to_owner::{Message, Outgoing},
 };
 use crate::{
@@ -64,14 +64,14 @@ impl Edge {
         let Some(ask) = sub.queued.take() else {
             return;
         };
-        let attempt = std::mem::take(&mut sub.attempt);
+        let tries = std::mem::take(&mut sub.tries);
         // All cores of a realm stay with one owner; `rebalance` moves them together.
         let server = match &entry.serving {
             Some(Server::Node(node)) if !self.links.is_trusted(node) => None,
             serving => serving.clone(),
         };
         let server = server.unwrap_or_else(|| self.candidate(realm, 0));
-        self.ask(state, realm, core, server, *ask, attempt, out);
+        self.ask(state, realm, core, server, *ask, tries, out);
     }
 
     /// Subscribes all cores of a realm at the owner it should have.
@@ -82,7 +82,7 @@ impl Edge {
         let mut asks = Vec::new();
         for sub in &mut entry.cores {
             if sub.pending.is_none() {
-                sub.attempt = 0;
+                sub.tries = Tries::default();
                 sub.catch_up();
                 asks.extend(sub.queued.take().map(|ask| (sub.core, *ask)));
             }
@@ -90,26 +90,44 @@ impl Edge {
         for (core, ask) in asks {
             self.metrics.resubscriptions.inc();
             let server = self.candidate(realm, 0);
-            self.ask(state, realm, core, server, ask, 0, out);
+            self.ask(state, realm, core, server, ask, Tries::default(), out);
         }
     }
 
     /// Turns to the next owner where the one asked has not answered in time.
     pub(super) fn retry(&self, state: &mut State, out: &mut Outgoing) {
         let now = clock::now();
-        let late: Vec<(u64, u32)> = state
+        let late: Vec<(u64, Tries)> = state
             .pending
             .iter()
             .filter(|(_, pending)| pending.until <= now)
-            .map(|(&id, pending)| (id, pending.attempt + 1))
+            .map(|(&id, pending)| (id, self.failed(pending)))
             .collect();
-        for (id, attempt) in late {
-            self.ask_again(state, id, attempt, out);
+        for (id, tries) in late {
+            self.ask_again(state, id, tries, out);
+        }
+    }
+
+    /// What has been tried, now that who was asked has not answered.
+    fn failed(&self, pending: &Pending) -> Tries {
+        let Pending {
+            realm,
+            server,
+            tries,
+            ..
+        } = pending;
+        let failed = match *server == self.candidate(*realm, 0) {
+            true => Some(server.clone()),
+            false => tries.failed.clone(),
+        };
+        Tries {
+            attempt: tries.attempt + 1,
+            failed,
         }
     }
 
     /// Gives up on an answer, and asks whose turn it is.
-    pub(super) fn ask_again(&self, state: &mut State, id: u64, attempt: u32, out: &mut Outgoing) {
+    pub(super) fn ask_again(&self, state: &mut State, id: u64, tries: Tries, out: &mut Outgoing) {
         let Some(pending) = state.pending.remove(&id) else {
             return;
         };
@@ -126,7 +144,7 @@ impl Edge {
             return;
         };
         sub.pending = None;
-        if attempt >= ATTEMPTS_MAX {
+        if tries.attempt >= ATTEMPTS_MAX {
             let is_served = is_served && sub.live;
             if is_served && pending.ask.from.is_none() && pending.ask.names_nobody() {
                 // The owner of before goes on, and is asked for those who came meanwhile; the next
@@ -144,8 +162,8 @@ impl Edge {
             }
             return;
         }
-        let server = self.candidate(realm, attempt);
-        self.ask(state, realm, core, server, pending.ask, attempt, out);
+        let server = self.candidate(realm, tries.attempt);
+        self.ask(state, realm, core, server, pending.ask, tries, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "one private step of its callers")]
@@ -156,7 +174,7 @@ impl Edge {
         core: CoreId,
         server: Server,
         ask: Ask,
-        attempt: u32,
+        tries: Tries,
         out: &mut Outgoing,
     ) {
         let Some(entry) = state.realms.get_mut(&realm) else {
@@ -228,7 +246,7 @@ impl Edge {
                 ask,
                 named,
                 complete,
-                attempt,
+                tries,
                 until: clock::now() + SUBSCRIBE_TIMEOUT,
             },
         );

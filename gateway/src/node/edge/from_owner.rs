@@ -174,11 +174,13 @@ impl Edge {
             }
             return self.next(state, realm, pending.core, out);
         }
-        // An answer from before the realm moved to its owner: asked again there.
+        // An answer from before the realm moved to its owner: asked again there, unless that has
+        // failed with it.
+        let has_failed = pending.tries.failed.as_ref() == Some(&best);
         let is_late = entry
             .serving
             .as_ref()
-            .is_some_and(|now| now != server && *now == best);
+            .is_some_and(|now| now != server && *now == best && !has_failed);
         // Its core was given more by another owner since than the answer holds.
         let has_more = !ok.lost
             && entry
@@ -195,7 +197,7 @@ impl Edge {
             if let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core) {
                 sub.pending = None;
                 // Counted on: an owner that fails each time would be asked without end.
-                sub.attempt = pending.attempt;
+                sub.tries = pending.tries;
                 sub.queue(pending.ask);
             }
             if is_behind && !is_late {

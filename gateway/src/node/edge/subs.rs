@@ -41,8 +41,17 @@ pub(super) struct CoreSub {
     pub(super) pending: Option<u64>,
     /// Asked for while a subscription was pending; sent when that one is answered.
     pub(super) queued: Option<Box<Ask>>,
-    /// Owners that failed already with what is queued.
+    /// With what is queued.
+    pub(super) tries: Tries,
+}
+
+/// What has been tried for a subscription.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tries {
+    /// Owners that failed already.
     pub(super) attempt: u32,
+    /// The owner by the map, if it is one of them.
+    pub(super) failed: Option<Server>,
 }
 
 /// What a subscription is for.
@@ -65,7 +74,7 @@ pub(super) struct Pending {
     pub(super) named: SmallVec<[Id<User>; 1]>,
     /// All users of the core were named, not only those who came.
     pub(super) complete: bool,
-    pub(super) attempt: u32,
+    pub(super) tries: Tries,
     /// When another owner is asked.
     pub(super) until: Instant,
 }
@@ -87,7 +96,7 @@ impl RealmSub {
             position: None,
             pending: None,
             queued: None,
-            attempt: 0,
+            tries: Tries::default(),
         });
         self.cores.len() - 1
     }

@@ -13,7 +13,10 @@ use guildhall_shared::{
     id::marker::Realm as RealmMarker,
     shard::{Position, ShardId},
 };
-use tokio::{task::spawn_local, time::sleep};
+use tokio::{
+    task::spawn_local,
+    time::{sleep, timeout},
+};
 
 use super::{
     FromOwner, Owner, SNAPSHOT_BYTES, Todo, Wait,
@@ -30,15 +33,16 @@ use crate::{
 
 /// Heads read in one query.
 const HEADS_MAX: usize = 1000;
-/// Events read in one query.
-const EVENTS_MAX: u32 = 1000;
-/// Events of a replay read in its first query, and at most in one: they may be large.
-const REPLAY_EVENTS_FIRST: u32 = 32;
-const REPLAY_EVENTS_MAX: u32 = 256;
+/// Events of one realm read in the first query of several, and at most in one: they may be large.
+const EVENTS_FIRST: u32 = 32;
+const EVENTS_MAX: u32 = 256;
 /// Events that a subscription may be behind; one that is further behind starts from a snapshot.
 const REPLAY_MAX: u64 = 10_000;
 /// Pause after a read that failed.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+/// Longest wait for room on the links of all who listen to a realm: those that are slower than the
+/// others are reset when they are full.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Reads of a gap that find nothing before it counts as unfillable. A published event is
 /// committed, and so are all before it: one read should do.
 const MISSES_MAX: u32 = 3;
@@ -192,6 +196,7 @@ impl Owner {
             return;
         }
         let (mut streamed, mut misses) = (false, 0);
+        let (mut events_max, mut passed) = (EVENTS_FIRST, 0);
         while let Some((position, due, shard)) = self.gap(id) {
             let now = clock::now();
             if due > now {
@@ -211,13 +216,14 @@ impl Owner {
                 .gap_fetches
                 .with_label_values(&["postgres"])
                 .inc();
-            match self.stored.since(id, position, EVENTS_MAX).await {
+            match self.stored.since(id, position, events_max).await {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
                     if first.is_some_and(|first| first.seq == position.seq + 1) {
                         misses = 0;
+                        events_max = (events_max * 2).min(EVENTS_MAX);
                         for event in events {
-                            self.ingest(event);
+                            self.pass_on(event, &mut passed).await;
                         }
                         continue;
                     }
@@ -282,9 +288,31 @@ impl Owner {
 
     /// Takes in what a shard's stream has; repeats are dropped as always.
     pub(super) async fn from_stream(self: &Rc<Self>, shard: ShardId) {
+        let mut passed = 0;
         for event in self.feed.recent(shard).await {
-            self.ingest(event);
+            self.pass_on(event, &mut passed).await;
         }
+    }
+
+    /// Takes in one of many events that were read. Between portions of them the links of those who
+    /// listen get time to make room. `passed`: bytes since they last did.
+    async fn pass_on(self: &Rc<Self>, event: Envelope, passed: &mut usize) {
+        if *passed >= replay::BYTES_MAX {
+            *passed = 0;
+            let _ = timeout(ROOM_WAIT_MAX, self.room_for(event.realm)).await;
+        }
+        *passed += replay::bytes_of(&event);
+        self.ingest(event);
+    }
+
+    /// Waits while a lot is still to be written to anybody who listens to a realm.
+    async fn room_for(&self, id: Id<RealmMarker>) {
+        let edges: Vec<EdgeId> = {
+            let state = self.state.borrow();
+            let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
+            realm.into_iter().flat_map(Realm::edges).collect()
+        };
+        join_all(edges.into_iter().map(|edge| self.room(edge))).await;
     }
 
     /// Answers a subscription that starts before what the realm keeps in memory, or a lot before
@@ -298,7 +326,7 @@ impl Owner {
             return;
         };
         let mut turn = None;
-        let (mut got, mut events_max) = (Vec::new(), REPLAY_EVENTS_FIRST);
+        let (mut got, mut events_max) = (Vec::new(), EVENTS_FIRST);
         loop {
             self.room(edge).await;
             let Some(after) = self.replayed(id, ticket, &mut got) else {
@@ -316,7 +344,7 @@ impl Owner {
                         return self.end_replay(id, ticket, None);
                     }
                     got.extend(events.into_iter().map(Arc::new));
-                    events_max = (events_max * 2).min(REPLAY_EVENTS_MAX);
+                    events_max = (events_max * 2).min(EVENTS_MAX);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "replay not read");
@@ -431,3 +459,7 @@ impl Owner {
 
 /// Position of a realm that does not exist.
 const UNKNOWN: Position = Position { era: 0, seq: 0 };
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

@@ -2,6 +2,8 @@
 //!
 //! Pure. Changed only by the guild's own events, in their order.
 
+mod bodies;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
@@ -13,8 +15,8 @@ use guildhall_shared::{
     gateway::EventKind,
     id::marker,
     model::{
-        Channel, EventException, Guild, Member, MessageKind, Role, ScheduledEvent, StageInstance,
-        Thread, User, VoiceState,
+        Channel, EventException, Guild, Member, ScheduledEvent, StageInstance, Thread, User,
+        VoiceState,
     },
     permissions::{self, MemberAccess, Overwrite, OverwriteKind},
 };
@@ -23,6 +25,10 @@ use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use serde::Deserialize;
 use serde_json::Value;
 
+use self::bodies::{
+    Deleted, OfChannel, WithEmojis, WithId, WithPins, WithRole, WithRoleId, WithSoundId,
+    WithSounds, WithStartTime, WithStatus, WithStickers, WithUser,
+};
 use super::{
     threads::{Sight, Threads},
     view::{Classes, Seen, Views},
@@ -74,81 +80,6 @@ impl Touched {
             Self::Nobody
         }
     }
-}
-
-#[derive(Deserialize)]
-struct WithId {
-    id: Id<marker::Any>,
-}
-
-#[derive(Deserialize)]
-struct OfChannel {
-    id: Id<marker::Message>,
-    channel_id: Id<marker::Channel>,
-    #[serde(rename = "type", default)]
-    kind: MessageKind,
-}
-
-/// MESSAGE_DELETE has one `id`, MESSAGE_DELETE_BULK all of them in `ids`.
-#[derive(Deserialize)]
-struct Deleted {
-    channel_id: Option<Id<marker::Channel>>,
-    id: Option<Id<marker::Message>>,
-    #[serde(default)]
-    ids: Vec<Id<marker::Message>>,
-}
-
-#[derive(Deserialize)]
-struct WithPins {
-    channel_id: Id<marker::Channel>,
-    last_pin_timestamp: Option<Timestamp>,
-}
-
-#[derive(Deserialize)]
-struct WithRole {
-    role: Role,
-}
-
-#[derive(Deserialize)]
-struct WithRoleId {
-    role_id: Id<marker::Role>,
-}
-
-#[derive(Deserialize)]
-struct WithUser {
-    user: WithId,
-}
-
-#[derive(Deserialize)]
-struct WithEmojis {
-    emojis: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct WithStickers {
-    stickers: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct WithSoundId {
-    sound_id: Id<marker::Any>,
-}
-
-#[derive(Deserialize)]
-struct WithStatus {
-    id: Id<marker::Channel>,
-    status: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WithStartTime {
-    id: Id<marker::Channel>,
-    voice_start_time: Option<i64>,
-}
-
-#[derive(Deserialize)]
-struct WithSounds {
-    soundboard_sounds: Vec<Value>,
 }
 
 /// What somebody is told who saw a thing where it was and does not see its new channel.

@@ -10,11 +10,14 @@ use std::{
 
 use guildhall_shared::{envelope::Envelope, shard::Position};
 
+use super::replay::bytes_of;
 use crate::broken::{self, Broken};
 
 /// Events of one realm kept while an earlier one is lacking; further ones are dropped
 /// and fetched with the gap.
 pub(crate) const PENDING_MAX: usize = 1024;
+/// Bytes of them: the one that exceeds these is the last. All are handed out in one step.
+pub(crate) const PENDING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long a lacking event may still arrive by itself.
 pub(crate) const GAP_WAIT: Duration = Duration::from_millis(50);
 
@@ -35,6 +38,7 @@ pub(crate) enum Taken {
 pub(crate) struct Intake {
     position: Position,
     early: BTreeMap<u64, Arc<Envelope>>,
+    early_bytes: usize,
     /// Highest number known to exist.
     head: u64,
     /// When the gap is fetched; `None` while nothing is lacking.
@@ -46,6 +50,7 @@ impl Intake {
         Self {
             position,
             early: BTreeMap::new(),
+            early_bytes: 0,
             head: position.seq,
             due: None,
         }
@@ -77,10 +82,14 @@ impl Intake {
         if at.seq > self.position.seq + 1 {
             let lacked = self.is_lacking();
             self.head = self.head.max(at.seq);
-            if self.early.len() >= PENDING_MAX {
+            if self.early.len() >= PENDING_MAX || self.early_bytes >= PENDING_BYTES_MAX {
                 self.due = Some(now);
-            } else if self.early.insert(at.seq, event).is_some() {
-                return Taken::Repeat;
+            } else {
+                self.early_bytes += bytes_of(&event);
+                if let Some(before) = self.early.insert(at.seq, event) {
+                    self.early_bytes -= bytes_of(&before);
+                    return Taken::Repeat;
+                }
             }
             if !lacked {
                 self.due = Some(now + GAP_WAIT);
@@ -93,6 +102,7 @@ impl Intake {
                 break;
             }
             let event = next.remove();
+            self.early_bytes -= bytes_of(&event);
             self.advance(event, out);
         }
         self.head = self.head.max(self.position.seq);
@@ -118,6 +128,7 @@ impl Intake {
     /// What seemed to be lacking does not exist.
     pub(crate) fn forget(&mut self) {
         self.early.clear();
+        self.early_bytes = 0;
         self.head = self.position.seq;
         self.due = None;
     }
@@ -216,6 +227,31 @@ mod tests {
         }
         assert_eq!(intake.due(), Some(now));
         assert!(intake.is_lacking());
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        const EVENTS: u64 = 40;
+        let large = |seq| {
+            let event = Envelope::clone(&event(at(seq)));
+            let body = vec![b'x'; PENDING_BYTES_MAX / 8].into();
+            Arc::new(Envelope { body, ..event })
+        };
+        let now = Instant::now();
+        let (mut intake, mut out) = (Intake::new(at(0)), Vec::new());
+        let mut next = 1;
+        while next <= EVENTS {
+            // Twice: what comes again takes no more room.
+            for seq in (next + 1..=EVENTS).flat_map(|seq| [seq, seq]) {
+                intake.offer(now, at(seq), large(seq), &mut out);
+            }
+            out.clear();
+            intake.offer(now, at(next), large(next), &mut out);
+            let last = EVENTS.min(next + 8);
+            assert_eq!(seqs(&out), (next..=last).collect::<Vec<_>>());
+            next = last + 1;
+        }
+        assert!(!intake.is_lacking());
     }
 
     proptest! {

@@ -104,7 +104,8 @@ impl People {
     fn put_back(&self, batch: BTreeMap<Id<User>, Waiting>) {
         let mut waiting = self.waiting.borrow_mut();
         for (user, old) in batch {
-            waiting.entry(user).or_insert(old);
+            let again = old.again;
+            waiting.entry(user).or_insert(old).again |= again;
         }
     }
 
@@ -460,7 +461,21 @@ async fn delete_left(
 
 #[cfg(test)]
 mod tests {
+    use guildhall_shared::shard::Position;
+
     use super::*;
+
+    #[test]
+    fn that_somebody_has_to_hear_of_a_person_is_not_forgotten_with_what_could_not_be_told() {
+        let user: Id<User> = Id::new(5).unwrap();
+        let realm = Realm::user(user.cast(), Position { era: 1, seq: 0 });
+        let people = People::default();
+        people.put(user, &realm, true);
+        let untold = people.take();
+        people.put(user, &realm, false);
+        people.put_back(untold);
+        assert!(people.take()[&user].again);
+    }
 
     #[test]
     fn a_note_without_a_writer_is_read() {

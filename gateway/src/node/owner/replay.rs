@@ -30,7 +30,8 @@ pub(super) fn bytes(events: &[Arc<Envelope>]) -> usize {
     events.iter().map(|event| bytes_of(event)).sum()
 }
 
-fn bytes_of(event: &Envelope) -> usize {
+/// Bytes that an event takes, about.
+pub(super) fn bytes_of(event: &Envelope) -> usize {
     let users = match &event.vis.scope {
         Scope::Users(users) => users.len(),
         Scope::Thread { members, .. } => members.len(),

@@ -5,6 +5,8 @@
 //! follows events and presences, and is told at the same tick as these. Who watches comes
 //! from the edges, which say it again to a new owner.
 
+mod shapes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -15,16 +17,17 @@ use guildhall_shared::{
     Id, Permissions,
     gateway::EventKind,
     id::marker::{Guild, Role, User},
-    model::{Member, PresenceUser, PresenceView},
+    model::PresenceUser,
     permissions::Overwrite,
 };
 use rustc_hash::FxHashMap;
-use serde::{Serialize, Serializer};
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
+use self::shapes::{Header, json_of, op_json};
 use super::{
     guild::{GuildState, Touched},
-    member_list::{BLOCK_ROWS, Group, MemberList, Op, Row},
+    member_list::{Group, MemberList},
     presence::{Presences, Told},
     realm::EdgeId,
     view::{Seen, sees},
@@ -599,113 +602,6 @@ fn murmur3(bytes: &[u8]) -> u32 {
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     hash ^ hash >> 16
-}
-
-/// A group as clients read it.
-#[derive(Serialize)]
-struct Header {
-    id: String,
-    count: usize,
-}
-
-impl From<(Group, usize)> for Header {
-    fn from((group, count): (Group, usize)) -> Self {
-        let id = group.name();
-        Self { id, count }
-    }
-}
-
-/// A row as clients read it.
-struct Item<'a> {
-    guild: &'a GuildState,
-    presences: &'a Presences,
-    row: &'a Row,
-}
-
-impl Serialize for Item<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "lowercase")]
-        enum Shown<'a> {
-            Group(Header),
-            Member(Option<WithPresence<'a>>),
-        }
-        #[derive(Serialize)]
-        struct WithPresence<'a> {
-            #[serde(flatten)]
-            member: &'a Member,
-            presence: PresenceView<'a>,
-        }
-        match *self.row {
-            Row::Group { group, count } => {
-                Shown::Group(Header::from((group, count))).serialize(serializer)
-            }
-            Row::Member { user, .. } => {
-                let presence = self.presences.of(user);
-                let member = self.guild.members.get(&user);
-                let member = member.map(|member| WithPresence {
-                    member,
-                    presence: presence.view(PresenceUser::Id { id: user }, None),
-                });
-                Shown::Member(member).serialize(serializer)
-            }
-        }
-    }
-}
-
-fn op_json(guild: &GuildState, presences: &Presences, op: &Op) -> Box<RawValue> {
-    #[derive(Serialize)]
-    #[serde(tag = "op", rename_all = "UPPERCASE")]
-    enum Shown<'a> {
-        Sync {
-            range: [u32; 2],
-            items: Vec<Item<'a>>,
-        },
-        Insert {
-            index: usize,
-            item: Item<'a>,
-        },
-        Update {
-            index: usize,
-            item: Item<'a>,
-        },
-        Delete {
-            index: usize,
-        },
-        Invalidate {
-            range: [u32; 2],
-        },
-    }
-    let range = |block: u32| [block * BLOCK_ROWS, (block + 1) * BLOCK_ROWS - 1];
-    let item = |row| Item {
-        guild,
-        presences,
-        row,
-    };
-    let shown = match op {
-        Op::Sync { block, rows } => Shown::Sync {
-            range: range(*block),
-            items: rows.iter().map(item).collect(),
-        },
-        Op::Insert { index, row } => Shown::Insert {
-            index: *index,
-            item: item(row),
-        },
-        Op::Update { index, row } => Shown::Update {
-            index: *index,
-            item: item(row),
-        },
-        Op::Delete { index } => Shown::Delete { index: *index },
-        Op::Invalidate { block } => Shown::Invalidate {
-            range: range(*block),
-        },
-    };
-    to_raw_value(&shown).expect("string keys and finite numbers")
-}
-
-fn json_of(d: &impl Serialize) -> Bytes {
-    let json = serde_json::to_vec(d).expect("string keys and finite numbers");
-    json.into()
 }
 
 #[cfg(test)]

@@ -285,28 +285,34 @@ impl Holders {
     /// Ends the copies of sessions that other nodes have taken over, as long as the task lives.
     pub(crate) async fn watch_taken(self: Rc<Self>) {
         let mut after = "0".to_owned();
-        let mut has_more = false;
         loop {
-            if !std::mem::take(&mut has_more) {
-                sleep(TAKEN_PERIOD).await;
-            }
-            let mut commands = self.commands.clone();
-            let taken: RedisResult<StreamRangeReply> = redis::cmd("XRANGE")
-                .arg(keys::taken(self.boot))
-                .arg(format!("({after}"))
-                .arg("+")
-                .arg("COUNT")
-                .arg(TAKEN_AT_ONCE)
-                .query_async(&mut commands)
-                .await;
-            let taken = match taken {
-                Ok(taken) => taken,
-                Err(error) => {
-                    tracing::debug!(%error, "what others have taken over is not known");
-                    continue;
-                }
+            sleep(TAKEN_PERIOD).await;
+            let read = async |after: &str| {
+                let mut commands = self.commands.clone();
+                redis::cmd("XRANGE")
+                    .arg(keys::taken(self.boot))
+                    .arg(format!("({after}"))
+                    .arg("+")
+                    .arg("COUNT")
+                    .arg(TAKEN_AT_ONCE)
+                    .query_async::<StreamRangeReply>(&mut commands)
+                    .await
             };
-            has_more = taken.ids.len() >= TAKEN_AT_ONCE;
+            if let Err(error) = self.end_taken(&mut after, read).await {
+                tracing::debug!(%error, "what others have taken over is not known");
+            }
+        }
+    }
+
+    /// One look: ends all copies that `read` has of, behind the entry `after` and in portions.
+    async fn end_taken(
+        &self,
+        after: &mut String,
+        read: impl AsyncFn(&str) -> RedisResult<StreamRangeReply>,
+    ) -> RedisResult<()> {
+        loop {
+            let taken = read(after.as_str()).await?;
+            let is_all = taken.ids.len() < TAKEN_AT_ONCE;
             for entry in taken.ids {
                 if let Some(session) = entry.get::<String>(keys::STREAM_FIELD)
                     && let Some(session) = SessionId::parse(&session)
@@ -319,7 +325,10 @@ impl Holders {
                         self.lose(session, here.core);
                     }
                 }
-                after = entry.id;
+                *after = entry.id;
+            }
+            if is_all {
+                return Ok(());
             }
         }
     }
@@ -393,6 +402,10 @@ impl std::fmt::Display for Holder {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use ::redis::{Value, streams::StreamId};
+
     use super::*;
     use crate::{bus, node::redis};
 
@@ -425,6 +438,39 @@ mod tests {
         assert_eq!(holders.stay(session, 0, "").await.unwrap(), Stay::Copy);
         assert_eq!(ended(), 1);
         assert_eq!(holders.generation(session), 3);
+    }
+
+    /// All sessions of a node that hung were taken over meanwhile.
+    #[tokio::test]
+    async fn copies_of_many_sessions_end_with_one_look() {
+        const MANY: usize = 2 * TAKEN_AT_ONCE + 500;
+        let (core, inbox) = bus::inbox();
+        let nowhere = redis::client("redis://127.0.0.1:1").unwrap();
+        let holders = Holders::new(BOOT, nowhere.connection().unwrap(), vec![core].into());
+        let entries: Vec<StreamId> = (1..=MANY)
+            .map(|number| {
+                let session = format!("{BOOT:08x}{number:024x}").into_bytes();
+                StreamId {
+                    id: number.to_string(),
+                    map: [(keys::STREAM_FIELD.to_owned(), Value::BulkString(session))].into(),
+                    ..StreamId::default()
+                }
+            })
+            .collect();
+        let reads = Cell::new(0);
+        let read = async |after: &str| {
+            reads.set(reads.get() + 1);
+            let skipped = after.parse().unwrap();
+            let ids = entries.iter().skip(skipped).take(TAKEN_AT_ONCE);
+            let ids = ids.cloned().collect();
+            RedisResult::Ok(StreamRangeReply { ids })
+        };
+        let mut after = "0".to_owned();
+        holders.end_taken(&mut after, read).await.unwrap();
+        let messages = inbox.messages.try_iter();
+        let ended = messages.filter(|message| matches!(message, ToCore::Taken(_)));
+        assert_eq!((ended.count(), reads.get()), (MANY, 3));
+        assert_eq!(after, MANY.to_string());
     }
 
     #[test]

@@ -173,6 +173,11 @@ impl Live {
         self.gateway(node).inspect(|gateway| gateway.leave());
     }
 
+    /// One that was asked to leave needs to live no longer for its clients.
+    pub(crate) fn has_left(&self, node: usize) -> bool {
+        self.gateway(node).is_none_or(Gateway::has_left)
+    }
+
     /// Clients are led there all the same.
     pub(crate) fn stand_still(&self, node: usize) {
         self.shared.lost_node(node);
