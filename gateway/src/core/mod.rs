@@ -331,10 +331,10 @@ impl Core {
     fn tell_node(&mut self) {
         self.ask_ready();
         self.ask_for_guilds();
-        let lacking = std::mem::take(&mut self.lacking);
-        self.subscriptions.extend(realms::gathered(lacking));
-        if !self.subscriptions.is_empty() {
-            let mut subscriptions = std::mem::take(&mut self.subscriptions);
+        // A session's own realm is asked for before its guilds.
+        let mut subscriptions = realms::gathered(std::mem::take(&mut self.lacking));
+        subscriptions.append(&mut self.subscriptions);
+        if !subscriptions.is_empty() {
             self.describe(&mut subscriptions);
             self.outbox.push_back(ToNode::Subscribe {
                 core: self.config.id,
