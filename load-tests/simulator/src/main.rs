@@ -30,9 +30,9 @@ struct Arguments {
     #[arg(long, default_value_t = 50)]
     crashes: u64,
     /// Guilds that are real, and clients in them, each in two
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 32)]
     guilds: usize,
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 1_000)]
     clients: usize,
     #[arg(long, default_value_t = 1)]
     seed: u64,
