@@ -288,7 +288,11 @@ async fn a_slot_on_its_way_is_served_from_both_ends() {
 
     let plain = async |member: &Redis| {
         let client = redis::Client::open(member.url()).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
+        let connection = client.get_multiplexed_async_connection_with_config(&patient);
+        connection.await.unwrap()
     };
     let (mut old, mut new) = (plain(&members[2]).await, plain(&members[0]).await);
     let id = redis::cmd("CLUSTER").arg("MYID").to_owned();

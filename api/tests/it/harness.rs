@@ -496,7 +496,14 @@ impl TestApp {
 /// A connection to the Redis of every test's API.
 pub(crate) async fn redis_connection() -> redis::aio::MultiplexedConnection {
     let client = redis::Client::open(std::env::var("REDIS_URL").unwrap()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    // However busy the machine is.
+    let patient = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(None)
+        .set_response_timeout(None);
+    client
+        .get_multiplexed_async_connection_with_config(&patient)
+        .await
+        .unwrap()
 }
 
 /// Alice, alone in her guild.

@@ -161,7 +161,9 @@ impl World {
         );
         let client = redis::Client::open(redis_url.as_str()).unwrap();
         // One test floods the server all of them share: the default is 500 ms.
-        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let patient = redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
         let mut redis = client
             .get_multiplexed_async_connection_with_config(&patient)
             .await

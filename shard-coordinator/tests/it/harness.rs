@@ -45,8 +45,9 @@ impl TestCluster {
         let redis_url = format!("{scheme}://{host}/{redis_db}");
         let client = redis::Client::open(redis_url.as_str()).unwrap();
         // A machine that builds meanwhile may take its time.
-        let config =
-            AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(20)));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
         let redis = client.get_multiplexed_async_connection_with_config(&config);
         let redis = redis.await.unwrap();
         let mut cluster = Self {
