@@ -510,7 +510,7 @@ impl World {
 
     fn second(&mut self) -> Result<()> {
         self.after(1_000, Due::Second);
-        if self.settings.tells_minutes && self.now % 60_000 == 0 {
+        if self.settings.tells_minutes && self.now.is_multiple_of(60_000) {
             let (minutes, took) = (self.now / 60_000, self.epoch.elapsed().as_secs());
             eprintln!("{minutes} min simulated in {took} s");
         }
