@@ -51,6 +51,10 @@ const FLOOR_SHARE: u16 = 4;
 const DEAF_SESSIONS: usize = 10;
 /// Longest wait for all deliveries of a round.
 const ROUND_PATIENCE: Duration = Duration::from_secs(30);
+/// Heartbeats come between turns, at least this far apart: a slow machine takes longer than a session
+/// lasts without one. The gateway has answered them after [`BEAT_SETTLE`].
+const BEAT_PERIOD: Duration = Duration::from_secs(15);
+const BEAT_SETTLE: Duration = Duration::from_secs(1);
 /// Longest wait for a helper's answer otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 const VIEW_CHANNEL: u64 = 1 << 10;
@@ -363,7 +367,13 @@ impl Ring {
         let (mut total, mut sent) = (Duration::ZERO, 0);
         let mut threads = BTreeMap::<String, Duration>::new();
         let part = |turn: u16| u32::from(rounds) * u32::from(turn) / u32::from(turns);
+        let mut beaten: Option<Instant> = None;
         for turn in 0..turns {
+            if beaten.is_none_or(|at| at.elapsed() > BEAT_PERIOD) {
+                beaten = Some(Instant::now());
+                self.readers.tell("beat").await?;
+                tokio::time::sleep(BEAT_SETTLE).await;
+            }
             let (before, threads_before) = (self.gateway.cpu()?, self.gateway.cpu_by_thread()?);
             let sent_before = sent;
             for _ in part(turn)..part(turn + 1) {
@@ -417,7 +427,6 @@ async fn measure_gateway(config: &Config, ring: &mut Ring) -> Result<Served> {
     let delivery = format!("frame {}", payload_len(&ring.stage.frame));
     let one = ring.rounds(&delivery, config.rounds, 1).await?;
     let mut overheard = ring.overheard().await?;
-    ring.readers.tell("beat").await?;
     let burst = ring
         .rounds(&delivery, config.burst_rounds, config.burst)
         .await?;
