@@ -263,13 +263,15 @@ pub(super) async fn set_guild_application_command_permissions(
     to_people.except = bots;
     let to_bot = Visibility::users(vec![bot]);
     let kind = EventKind::ApplicationCommandPermissionsUpdate;
-    let mut envelopes = vec![events::append(&mut tx, guild_id, kind, to_people, &set, None).await?];
     // A bot that is no member hears nothing of the guild.
-    let member = guildhall_store::guild::member(&mut *tx, guild_id, bot).await?;
-    envelopes.push(match member {
-        Some(_) => events::append(&mut tx, guild_id, kind, to_bot, &set, None).await?,
-        None => events::append(&mut tx, bot, kind, to_bot, &set, None).await?,
-    });
+    let of_bot = match guildhall_store::guild::member(&mut *tx, guild_id, bot).await? {
+        Some(_) => realm(guild_id),
+        None => realm(bot),
+    };
+    let mut envelopes = Vec::new();
+    for (realm, vis) in [(realm(guild_id), to_people), (of_bot, to_bot)] {
+        envelopes.push(events::append(&mut tx, realm, kind, vis, &set, None).await?);
+    }
     let entry = audit_entry(&caller, &set, &before, &reason);
     envelopes.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
