@@ -1,6 +1,10 @@
 //! The scenario's side of a [`swarm`](crate::swarm): its commands as functions.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 
@@ -8,12 +12,19 @@ use crate::{child::Helper, world::Account};
 
 /// Longest wait for a swarm's answer.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Between what is measured heartbeats are at least this far apart: a session lasts a minute without
+/// one, and a slow machine takes longer than that for the logins of all.
+pub(crate) const BEAT_PERIOD: Duration = Duration::from_secs(15);
+/// After this a gateway has answered the heartbeats of all.
+pub const BEAT_SETTLE: Duration = Duration::from_secs(1);
 /// Tokens in one line to a swarm.
 const TOKENS_PER_LINE: usize = 500;
 
 /// A swarm of clients.
 pub struct Clients {
     swarm: Helper,
+    /// When the last heartbeats went.
+    beaten: Instant,
 }
 
 /// Milliseconds.
@@ -43,7 +54,8 @@ impl Clients {
     /// Starts a swarm: this program with the subcommand `swarm`.
     pub fn start() -> Result<Self> {
         let swarm = Helper::start("swarm")?;
-        Ok(Self { swarm })
+        let beaten = Instant::now();
+        Ok(Self { swarm, beaten })
     }
 
     async fn ask(&mut self, command: &str, word: &str) -> Result<String> {
@@ -103,6 +115,9 @@ impl Clients {
             self.open(address, bots.len()).await?;
             self.name(bots).await?;
             self.identify(intents, (0, 1), guilds).await?;
+            if self.is_due() {
+                self.beat().await?;
+            }
         }
         self.beat().await
     }
@@ -166,8 +181,14 @@ impl Clients {
 
     /// A heartbeat of each, with what it got last.
     pub async fn beat(&mut self) -> Result<()> {
+        self.beaten = Instant::now();
         self.ask("beat", "beat").await?;
         Ok(())
+    }
+
+    /// Whether it is time for heartbeats.
+    pub fn is_due(&self) -> bool {
+        self.beaten.elapsed() > BEAT_PERIOD
     }
 
     /// Each sends this text.

@@ -7,6 +7,7 @@
 //! - `tokens <token>…`: who the connections are, in order; `tokens`.
 //! - `identify <intents> <shard> <of>`: IDENTIFYs on all connections at once and waits for READY
 //!   (with `guilds <count>`, for that many GUILD_CREATEs of each, too); `ready <p50 p99 max> <op 9s>`.
+//!   As with `open` and `return`, those who are through send heartbeats if it takes long.
 //! - `drop`: breaks all connections without a close frame; `dropped`.
 //! - `return <address>`: connects all dropped ones again at once and RESUMEs each, or IDENTIFYs it
 //!   when it is told op 9; `returned <resumed> <identified anew> <p50 p99 max>`, from connecting to
@@ -41,6 +42,7 @@ use rustix::{
 use serde_json::json;
 
 use crate::{
+    clients::BEAT_PERIOD,
     readers::{client_frame, payload_len},
     report::quantile,
 };
@@ -234,9 +236,14 @@ impl Swarm {
     /// Turns until nobody is left to wait for.
     fn until_done(&mut self, events: &mut Vec<epoll::Event>, buffer: &mut [u8]) -> Result<()> {
         let end = Instant::now() + PATIENCE;
+        let mut beat_at = Instant::now() + BEAT_PERIOD;
         while self.left > 0 {
             let now = Instant::now();
             ensure!(now < end, "{} clients are not through", self.left);
+            if now >= beat_at {
+                self.beat()?;
+                beat_at = now + BEAT_PERIOD;
+            }
             while let Some(&Reverse((at, place))) = self.retries.peek() {
                 if at > now || self.connecting >= CONNECTING_MAX {
                     break;
@@ -359,15 +366,7 @@ impl Swarm {
                 println!("latency {} {}", self.spread(), self.took_ms.len());
             }
             ["beat"] => {
-                for client in &self.clients {
-                    let beat = json!({"op": 1, "d": client.s}).to_string();
-                    if let (Some(mut stream), State::Live) = (client.stream.as_ref(), client.state)
-                    {
-                        stream
-                            .write_all(&client_frame(beat.as_bytes()))
-                            .context("a connection takes no heartbeat")?;
-                    }
-                }
+                self.beat()?;
                 println!("beat");
             }
             ["say", count, ..] => {
@@ -389,6 +388,19 @@ impl Swarm {
                 println!("closed");
             }
             _ => bail!("no such command: {}", words[0]),
+        }
+        Ok(())
+    }
+
+    /// A heartbeat of each that is live.
+    fn beat(&self) -> Result<()> {
+        for client in &self.clients {
+            let beat = json!({"op": 1, "d": client.s}).to_string();
+            if let (Some(mut stream), State::Live) = (client.stream.as_ref(), client.state) {
+                stream
+                    .write_all(&client_frame(beat.as_bytes()))
+                    .context("a connection takes no heartbeat")?;
+            }
         }
         Ok(())
     }

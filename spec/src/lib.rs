@@ -1,9 +1,10 @@
 //! The official OpenAPI document, and whether a body is what it says; the encodings of a gateway, as
-//! clients read them. For tests.
+//! clients read them; the fields that client libraries cannot do without. For tests.
 //!
 //! Knows nothing of Guildhall: what is asked and what to make of a fault is the caller's.
 
 pub mod encodings;
+pub mod libraries;
 
 use std::{
     collections::HashMap,

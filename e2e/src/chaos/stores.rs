@@ -34,6 +34,7 @@ impl RedisPair {
                 pid_file: None,
                 dies_with_parent: true,
                 cluster: false,
+                tls: None,
             };
             Redis::start(&Binaries::find()?.redis, options)
         };

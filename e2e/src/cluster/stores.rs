@@ -104,6 +104,7 @@ pub(super) async fn start_redis(
                 pid_file: Some(folder.join(format!("{name}.pid"))),
                 dies_with_parent: true,
                 cluster: count > 1,
+                tls: None,
             };
             servers.push(Redis::start(&program, options)?);
         }

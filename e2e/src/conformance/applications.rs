@@ -547,7 +547,7 @@ async fn grants(world: &World, book: &mut Book) {
                     &wrong,
                 )
                 .await,
-            401,
+            403,
             50025,
         );
     })

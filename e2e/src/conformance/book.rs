@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
+use guildhall_spec::libraries;
 use reqwest::Method;
 use serde_json::Value;
 
@@ -66,7 +67,7 @@ impl Proof {
     /// The answer to a valid request; its body.
     pub fn answers(&mut self, reply: Reply) -> Value {
         let faults = match self.operation.success.contains(&reply.status) {
-            true => guildhall_spec::faults(self.operation.id, reply.status, &reply.body),
+            true => faults_of(self.operation.id, &reply),
             false => vec![format!("status {}: {}", reply.status, reply.body)],
         };
         self.answers.note(faults.is_empty(), || faults.join("; "));
@@ -155,7 +156,8 @@ impl Proof {
 #[derive(Debug, Default)]
 pub struct Book {
     proofs: BTreeMap<&'static str, Proof>,
-    /// Frames that broke a rule of the wire or that twilight could not read.
+    /// Frames that broke a rule of the wire or that twilight could not read, and events of the
+    /// bot in which another library misses something.
     pub wire_faults: Vec<String>,
     pub events: EventBook,
 }
@@ -230,6 +232,10 @@ impl Book {
         for person in world.people() {
             self.wire_faults
                 .extend(person.session.log().faults.iter().cloned());
+        }
+        for dispatch in &world.bot.session.log().dispatches {
+            let missed = libraries::faults(dispatch.t(), dispatch.d());
+            self.wire_faults.extend(missed);
         }
     }
 
@@ -350,6 +356,15 @@ impl Book {
     }
 }
 
+/// What the official schema does not take of an answer, and what libraries miss in it.
+fn faults_of(operation: &str, reply: &Reply) -> Vec<String> {
+    let mut faults = guildhall_spec::faults(operation, reply.status, &reply.body);
+    if guildhall_spec::has_body(operation, reply.status) {
+        faults.extend(libraries::faults(operation, &reply.body));
+    }
+    faults
+}
+
 fn passed(operation: &Operation, proof: &Proof) -> [bool; 3] {
     let anonymous = proof.anonymous.passed() || !operation.needs_token();
     [
@@ -395,8 +410,9 @@ const HEAD: &str = "\
 
 Made by `cargo xtask conformance`, which runs every case against a cluster of real processes; not
 edited by hand. An operation **answers** if a valid request gets a documented status and a body that
-the official schema takes, **acts** if a following read and the gateway's event show its effect to
-those who may see it and to nobody else, **refuses** if 401, 403, 404 and 400 come as specified.
+the official schema takes and that libraries read, **acts** if a following read and the gateway's event
+show its effect to those who may see it and to nobody else, **refuses** if 401, 403, 404 and 400 come as
+specified.
 
 | operations | of | answer | act | refuse | all three |
 |---|---|---|---|---|---|

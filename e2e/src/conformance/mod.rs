@@ -2,8 +2,8 @@
 //!
 //! For each operation of `conformance/operations.tsv` three things are asked:
 //! **answers**: a valid request gets a documented status and a body that the official schema
-//! takes; **acts**: a following read shows the effect, and its event reaches those who may see
-//! it and nobody else; **refuses**: 401, 403, 404 and 400 as specified.
+//! takes and that libraries read; **acts**: a following read shows the effect, and its event
+//! reaches those who may see it and nobody else; **refuses**: 401, 403, 404 and 400 as specified.
 //!
 //! A case is one call of [`Book::prove`] in the file of its area:
 //!

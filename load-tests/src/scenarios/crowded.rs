@@ -143,6 +143,9 @@ impl Scene {
         self.clients.count(payload_len(&self.stage.frame)).await?;
         let mut took = Vec::new();
         for n in 1..=u64::from(count) {
+            if self.clients.is_due() {
+                self.clients.beat().await?;
+            }
             self.clients.begin_await(n * self.online as u64).await?;
             let started = Instant::now();
             self.stage.send(1).await?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use load_tests::{
     child::Helper,
-    clients::{Clients, Spread},
+    clients::{BEAT_SETTLE, Clients, Spread},
     crowd,
     lag::Lags,
     process::{Process, machine, sessions_for},
@@ -102,7 +102,6 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         .await?;
     let lags = Lags::read(admin).await?;
     let all = pace.gateway(&mut clients, &mut stage, sessions).await?;
-    clients.beat().await?;
     let again = pace.gateway(&mut clients, &mut stage, sessions).await?;
     let muted = sessions / 10;
     let memory = gateway.anonymous_bytes()?;
@@ -160,6 +159,9 @@ impl Pace {
     ) -> Result<Spread> {
         let mut spread = None;
         for messages in [WARM_UP, self.messages] {
+            // A session lasts a minute without, as a measurement may.
+            clients.beat().await?;
+            sleep(BEAT_SETTLE).await;
             clients.count(payload_len(&stage.frame)).await?;
             let expected = messages * sessions;
             clients.begin_await(expected as u64).await?;

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use guildhall_shared::shard;
 use load_tests::{
-    clients::Clients,
+    clients::{BEAT_SETTLE, Clients},
     crowd,
     lag::Lags,
     process::{Process, machine, sessions_for},
@@ -27,6 +27,10 @@ const SPARE_FILES: u64 = 300;
 /// Sessions of each gateway before memory is looked at.
 const WARM_UP_SESSIONS: usize = 200;
 const SETTLE: Duration = Duration::from_secs(3);
+/// Most looks at memory that still falls, [`SETTLE`] apart: fewer than a session lasts without heartbeats.
+const LOOKS_MAX: usize = 10;
+/// Logins of one gateway at once; between two such portions all others' clients send heartbeats.
+const PORTION: usize = 4000;
 
 /// Measures a guild over all gateways of a cluster. Loopback and a private cluster only: it makes
 /// accounts in the database by hand and writes to the event log as the API does.
@@ -114,17 +118,10 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
             .await?;
         *bots = rest;
     }
-    tokio::time::sleep(SETTLE).await;
-    let before = anonymous_bytes(&gateways)?;
+    let before = memory_at_rest(&gateways).await?;
 
-    let log_in = async |gateway: &mut Gateway, bots: &[Account]| {
-        gateway
-            .clients
-            .log_in(gateway.address, bots, intents, 1)
-            .await
-    };
     let started = Instant::now();
-    log_in(&mut gateways[0], parts[0]).await?;
+    log_in(&mut gateways, 0, parts[0], intents).await?;
     let warm = WARM_UP_SESSIONS.min(each);
     let mut sessions = vec![warm; count];
     sessions[0] = each;
@@ -134,8 +131,8 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     );
     tokio::time::sleep(SETTLE).await;
     let one = rounds(config, &mut gateways, &sessions, &mut stage).await?;
-    for (place, gateway) in gateways.iter_mut().enumerate().skip(1) {
-        log_in(gateway, parts[place]).await?;
+    for place in 1..count {
+        log_in(&mut gateways, place, parts[place], intents).await?;
         sessions[place] = each;
     }
     println!(
@@ -145,9 +142,9 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     for gateway in &mut gateways {
         gateway.clients.beat().await?;
     }
-    tokio::time::sleep(SETTLE).await;
     let opened = (total - warm * count) as f64;
-    let grown = anonymous_bytes(&gateways)?.saturating_sub(before) as f64 / opened / 1024.0;
+    let after = memory_at_rest(&gateways).await?;
+    let grown = after.saturating_sub(before) as f64 / opened / 1024.0;
     let mut lags = Vec::new();
     for gateway in &gateways {
         lags.push(Lags::read(gateway.admin).await?);
@@ -173,6 +170,48 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
+/// Fills the gateway at a place of `gateways`.
+async fn log_in(
+    gateways: &mut [Gateway],
+    place: usize,
+    bots: &[Account],
+    intents: u32,
+) -> Result<()> {
+    for bots in bots.chunks(PORTION) {
+        let Gateway {
+            clients, address, ..
+        } = &mut gateways[place];
+        clients.log_in(*address, bots, intents, 1).await?;
+        beat_if_due(gateways).await?;
+    }
+    Ok(())
+}
+
+/// Heartbeats where it is time for them.
+async fn beat_if_due(gateways: &mut [Gateway]) -> Result<()> {
+    for gateway in gateways {
+        if gateway.clients.is_due() {
+            gateway.clients.beat().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes once they do not fall any more: what many logins take for a moment goes back later.
+async fn memory_at_rest(gateways: &[Gateway]) -> Result<u64> {
+    let mut before = anonymous_bytes(gateways)?;
+    for _ in 0..LOOKS_MAX {
+        tokio::time::sleep(SETTLE).await;
+        let now = anonymous_bytes(gateways)?;
+        let is_steady = now >= before / 100 * 99;
+        before = now;
+        if is_steady {
+            break;
+        }
+    }
+    Ok(before)
+}
+
 fn anonymous_bytes(gateways: &[Gateway]) -> Result<u64> {
     gateways
         .iter()
@@ -194,8 +233,14 @@ async fn rounds(
     let cpu = |gateways: &[Gateway]| -> Result<Duration> {
         gateways.iter().map(|gateway| gateway.process.cpu()).sum()
     };
-    let before = cpu(gateways)?;
+    let (mut used, mut before) = (Duration::ZERO, cpu(gateways)?);
     for round in 1..=u64::from(config.rounds) {
+        if gateways.iter().any(|gateway| gateway.clients.is_due()) {
+            used += cpu(gateways)? - before;
+            beat_if_due(gateways).await?;
+            tokio::time::sleep(BEAT_SETTLE).await;
+            before = cpu(gateways)?;
+        }
         for (gateway, &sessions) in gateways.iter_mut().zip(sessions) {
             gateway.clients.begin_await(round * sessions as u64).await?;
         }
@@ -204,7 +249,7 @@ async fn rounds(
             gateway.clients.done().await?;
         }
     }
-    let used = cpu(gateways)? - before;
+    used += cpu(gateways)? - before;
     let deliveries = sessions.iter().sum::<usize>() as f64 * f64::from(config.rounds);
     Ok(used.as_secs_f64() * 1e6 / deliveries)
 }

@@ -195,10 +195,10 @@ async fn deletions(world: &World, book: &mut Book) {
             .await;
         let gone = member.rest.get(&format!("{path}/{two}")).await;
         p.acts(gone.code() == 10008, "they are gone");
-        p.faults(
+        p.refuses(
             bot.rest.post(&bulk, &json!({"messages": [one]})).await,
-            "messages",
-            "BASE_TYPE_BAD_LENGTH",
+            400,
+            50016,
         );
         p.refuses(
             bot.rest

@@ -43,8 +43,23 @@ async fn a_day_of_oceanic() {
     passes(node("oceanic_bot.js").await).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_interactions_py() {
+    passes(python(PYTHON, "interactions_bot.py", "interactions").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_discordeno() {
+    passes(node("discordeno_bot.mjs").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_eris() {
+    passes(node("eris_bot.js").await).await;
+}
+
 /// `installed`: the folder whose requirements are the library.
-async fn python(installed: &str, script: &str, library: &str) -> Command {
+pub(super) async fn python(installed: &str, script: &str, library: &str) -> Command {
     let mut command = Command::new(from_pip(installed).await);
     command
         .arg(script)
@@ -53,7 +68,7 @@ async fn python(installed: &str, script: &str, library: &str) -> Command {
     command
 }
 
-async fn node(script: &str) -> Command {
+pub(super) async fn node(script: &str) -> Command {
     from_npm(NODE).await;
     let mut command = Command::new("node");
     command.arg(script).current_dir(NODE);

@@ -11,6 +11,7 @@ mod script;
 mod serenity_commands;
 mod serenity_poise;
 mod twilight;
+mod users;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -70,6 +70,31 @@ async fn malformed_frames_are_closed_with_their_codes() {
     witness.is_served(&cluster).await;
 }
 
+/// Clients of people say in one frame what they look at in all their guilds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_may_send_longer_frames_than_bots() {
+    let cluster = CLUSTER.cluster().await;
+    let witness = Witness::new(&cluster).await;
+    let bot = witness.owner.make_bot("bot").await;
+    let frame = |bytes: usize| {
+        let empty = r#"{"op":37,"d":{"subscriptions":{},"x":""}}"#;
+        let filling = "x".repeat(bytes - empty.len());
+        format!(r#"{{"op":37,"d":{{"subscriptions":{{}},"x":"{filling}"}}}}"#)
+    };
+    for (account, intents, most) in [(&witness.owner, None, 15_360), (&bot, Some(1), 4096)] {
+        let mut client = open(&cluster).await;
+        client.identify(&account.token, intents).await;
+        client.expect_dispatch("READY").await;
+        client.send_text(frame(most));
+        client.send(&json!({"op": 1, "d": null}));
+        client.expect_op(11).await;
+        client.send_text(frame(most + 1));
+        let end = client.ended().await;
+        assert_eq!(end, End::Closed(4002), "after {} bytes", most + 1);
+    }
+    witness.is_served(&cluster).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_and_identity_are_checked() {
     let cluster = CLUSTER.cluster().await;
