@@ -84,6 +84,13 @@ impl GuildAccess {
         self.base_of(self.access())
     }
 
+    /// Whether a timeout or a quarantine leaves the caller nothing but to look and to read.
+    pub(crate) fn is_silenced(&self) -> bool {
+        let until = self.member.silenced_until();
+        until.is_some_and(|until| until > Timestamp::now())
+            && !self.base().contains(Permissions::ADMINISTRATOR)
+    }
+
     /// Guild-level permissions of another member.
     pub(crate) fn base_of_member(&self, user: Id<User>, member: &Member) -> Permissions {
         self.base_of(self.access_of(user, member))
@@ -308,7 +315,7 @@ pub(crate) async fn place_for_change(
     channel: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<Place> {
-    lock_place(db, channel, None).await?;
+    lock_place(db, channel, &[]).await?;
     place(db, user, channel, needed).await
 }
 
@@ -320,15 +327,15 @@ pub(crate) async fn audience_for_change(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,
 ) -> Result<Audience> {
-    audience_for_change_with(db, channel, None).await
+    audience_for_change_with(db, channel, &[]).await
 }
 
-/// [`audience_for_change`] of a channel where something is told to somebody who may not be in
-/// it: of a private one their head is locked too.
+/// [`audience_for_change`] of a channel where something is told to some who may not be in it: of
+/// a private one their heads are locked too.
 pub(crate) async fn audience_for_change_with(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,
-    also: Option<Id<User>>,
+    also: &[Id<User>],
 ) -> Result<Audience> {
     lock_place(db, channel, also).await?;
     let row = sqlx::query!(
@@ -376,18 +383,18 @@ pub(crate) async fn channel_for_change(
     id: Id<marker::Channel>,
     needed: Permissions,
 ) -> Result<ChannelAccess> {
-    lock_place(db, id, None).await?;
+    lock_place(db, id, &[]).await?;
     channel(db, user, id, needed).await
 }
 
-/// Locks the heads that events of a channel go to, for a private one `also` that of `also`.
+/// Locks the heads that events of a channel go to, for a private one also those of `also`.
 /// Statements of their own: the next one must see what was committed while these waited.
 ///
 /// Errors: 10003.
 async fn lock_place(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,
-    also: Option<Id<User>>,
+    also: &[Id<User>],
 ) -> Result<()> {
     let guild = sqlx::query!(
         "select h.realm_id from channel c join realm_head h on h.realm_id = c.guild_id
@@ -414,8 +421,9 @@ async fn lock_place(
     )
     .fetch_all(&mut *db)
     .await?;
-    let participants = ids_from_db::<Realm>(participants).into_iter();
-    lock_realms(db, participants.chain(also.map(Id::cast))).await
+    let mut realms = ids_from_db::<Realm>(participants);
+    realms.extend(also.iter().map(|user| user.cast::<Realm>()));
+    lock_realms(db, realms).await
 }
 
 /// Locks heads, the smallest id first, as everyone does: so nobody waits in a circle.

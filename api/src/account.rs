@@ -59,6 +59,20 @@ pub(crate) async fn state(db: &mut PgConnection, user: Id<marker::User>) -> Resu
     Ok(state.map(State::from_db))
 }
 
+/// Before somebody joins or owns a guild: they may have deleted their account since they were
+/// looked at. Its realm's head is locked.
+///
+/// Errors: 10013.
+pub(crate) async fn require_not_deleted(
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+) -> Result<()> {
+    match state(db, user).await? {
+        None | Some(State::Deleted) => Err(ErrorCode::UnknownUser.into()),
+        Some(State::Active | State::Disabled | State::Locked) => Ok(()),
+    }
+}
+
 /// Accounts whose username or display name begins so, in any case; `None`: they are too many to be
 /// gone through.
 pub(crate) async fn named(db: &mut PgConnection, beginning: &str) -> Result<Option<BTreeSet<i64>>> {
@@ -400,7 +414,7 @@ async fn erase_some(app: &App, user: Id<marker::User>) -> Result<bool> {
 }
 
 async fn leave_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
-    // A guild that was given to them at the last moment keeps its owner.
+    // A guild that was given to them, by an earlier version, keeps its owner.
     let guilds = sqlx::query_scalar!(
         "select m.guild_id from member m join guild g using (guild_id)
          where m.user_id = $1 and g.owner_id <> $1 order by m.guild_id limit $2",

@@ -3,6 +3,7 @@
 use std::{ops::Deref, sync::Arc, time::Duration};
 
 use guildhall_redis::{Client, Connection, Patience};
+use guildhall_shared::{Id, cluster_key::BadClusterKey, id::marker};
 use guildhall_store::pool;
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::sync::Semaphore;
@@ -16,12 +17,14 @@ use crate::{
     error::Result,
     events::Publisher,
     housekeeping,
+    keys::Keys,
     mail::Mailer,
     media::{self, Media},
     message_writer::MessageWriter,
     outgoing::Outgoing,
     rate_limit::Limiter,
     routes::{self, automod::Rules, webhooks::Pictures},
+    second_factor,
     seen::Seen,
     snowflakes::Snowflakes,
     telemetry::Metrics,
@@ -50,6 +53,9 @@ pub struct App(Arc<Shared>);
 /// What [`App`] points to.
 pub struct Shared {
     pub config: Config,
+    pub(crate) keys: Keys,
+    /// What clients know this cluster by; the same for good.
+    pub(crate) instance_id: Id<marker::Any>,
     pub(crate) db: PgPool,
     pub(crate) redis: Connection,
     pub(crate) snowflakes: Snowflakes,
@@ -86,6 +92,8 @@ impl Deref for App {
 /// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    #[error("{0}")]
+    ClusterKey(#[from] BadClusterKey),
     #[error("REDIS_URL: {0}")]
     RedisUrl(redis::RedisError),
     #[error("metrics: {0}")]
@@ -117,9 +125,12 @@ impl App {
     ///
     /// The schema must be there; Redis need not be.
     pub async fn start(config: Config, db: PgPool) -> Result<Self, StartError> {
+        let metrics = Metrics::new()?;
+        let keys = Keys::new(&config, metrics.previous_key_uses.clone())?;
+        config.voice.check()?;
         // Events stored before the first round need their partition.
         housekeeping::create_partitions(&db).await?;
-        let metrics = Metrics::new()?;
+        let instance_id = routes::instance::id(&db, &keys.current).await?;
         let client =
             Client::open(config.redis_url.reveal(), REDIS).map_err(StartError::RedisUrl)?;
         let redis = client.connection().map_err(StartError::RedisUrl)?;
@@ -144,8 +155,10 @@ impl App {
             mailer: Mailer::start(&config, &tasks, &stop)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
             access: AccessCache::default(),
-            media: Media::open(&config, db.clone())?,
+            media: Media::open(&config, &keys, db.clone())?,
             config,
+            keys,
+            instance_id,
             db,
             redis,
             publisher,
@@ -210,6 +223,11 @@ impl App {
     /// Removes temporary members without a session, as housekeeping does every minute.
     pub async fn remove_temporary_members(&self) -> crate::error::Result<()> {
         routes::members::temporary::remove_unseen(self).await
+    }
+
+    /// Seals second factors with the renewed key, as housekeeping does every minute.
+    pub async fn seal_factors_anew(&self) -> crate::error::Result<()> {
+        second_factor::seal_anew(self).await
     }
 
     /// Waits for what requests left behind.

@@ -42,7 +42,9 @@ use crate::{
     config::Secret,
     error::{Error, Result},
     form::{Fault, FormErrors},
-    http, oauth,
+    http,
+    keys::{Keys, Use},
+    oauth,
     rate_limit::Limit,
     sessions,
 };
@@ -358,15 +360,15 @@ const PASSWORD_MEMORY_KIB: u32 = 19 * 1024;
 /// Hashes and checks passwords with argon2id, off the async threads.
 #[derive(Debug)]
 pub(crate) struct Passwords {
-    running: Semaphore,
-    admitted: Semaphore,
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
 }
 
 impl Passwords {
     pub(crate) fn new() -> Self {
         Self {
-            running: Semaphore::new(PASSWORDS_AT_ONCE),
-            admitted: Semaphore::new(PASSWORDS_AT_ONCE + PASSWORDS_WAITING_MAX),
+            running: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE)),
+            admitted: Arc::new(Semaphore::new(PASSWORDS_AT_ONCE + PASSWORDS_WAITING_MAX)),
         }
     }
 
@@ -394,16 +396,20 @@ impl Passwords {
         .await
     }
 
+    /// The places are the work's own: it goes on when whoever asked for it has gone.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-        let _admitted = self
-            .admitted
-            .try_acquire()
+        let admitted = Arc::clone(&self.admitted)
+            .try_acquire_owned()
             .map_err(|_| Error::Unavailable("too many passwords wait to be checked"))?;
-        let _running =
-            self.running.acquire().await.map_err(|_| {
-                Error::Internal("the password semaphore is never closed".to_owned())
-            })?;
-        tokio::task::spawn_blocking(work)
+        let running = Arc::clone(&self.running)
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::Internal("the password semaphore is never closed".to_owned()))?;
+        let placed = move || {
+            let _places = (admitted, running);
+            work()
+        };
+        tokio::task::spawn_blocking(placed)
             .await
             .map_err(|error| Error::Internal(format!("password task: {error}")))
     }
@@ -463,6 +469,13 @@ impl Audience {
             Self::SecondFactor => "guildhall-second-factor",
         }
     }
+
+    const fn key_use(self) -> Use {
+        match self {
+            Self::Operator => Use::OperatorToken,
+            Self::SecondFactor => Use::Proof,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -511,18 +524,39 @@ impl FromRequestParts<App> for Operator {
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
             .ok_or(ErrorCode::Unauthorized)?;
-        let name = token_subject(&app.config.cluster_key, Audience::Operator, token)
-            .ok_or(ErrorCode::Unauthorized)?;
+        let name =
+            token_subject(&app.keys, Audience::Operator, token).ok_or(ErrorCode::Unauthorized)?;
         Ok(Self { name })
     }
 }
 
 /// Whose token this is, if it is one of ours for `audience` and still valid.
-pub(crate) fn token_subject(key: &Secret, audience: Audience, token: &str) -> Option<String> {
+pub(crate) fn token_subject(keys: &Keys, audience: Audience, token: &str) -> Option<String> {
     let mut rules = Validation::new(JwtAlgorithm::HS256);
     rules.set_audience(&[audience.name()]);
     rules.leeway = 0;
-    let key = DecodingKey::from_secret(key.reveal().as_bytes());
-    let token = jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()?;
-    Some(token.claims.sub)
+    let decoded = keys.first(audience.key_use(), |key| {
+        let key = DecodingKey::from_secret(key.reveal().as_bytes());
+        jsonwebtoken::decode::<Claims>(token, &key, &rules).ok()
+    });
+    decoded.map(|(_, token)| token.claims.sub)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_password_has_its_place_until_it_is_hashed_even_if_nobody_waits() {
+        let passwords = Passwords::new();
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let asked = passwords.run(move || until.recv().is_ok());
+        assert!(asked.now_or_never().is_none());
+        assert_eq!(passwords.running.available_permits(), PASSWORDS_AT_ONCE - 1);
+        end.send(()).unwrap();
+        let all = passwords.running.acquire_many(PASSWORDS_AT_ONCE as u32);
+        assert!(all.await.is_ok());
+    }
 }

@@ -2,7 +2,11 @@
 
 use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
 
-use guildhall_shared::voice::VoiceSettings;
+use guildhall_shared::{
+    cluster_key::{BadClusterKey, ClusterKeys, require_long},
+    shard,
+    voice::{self, VoiceSettings},
+};
 
 /// A setting that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -85,8 +89,9 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis 7 or later, as redis://host:port; several addresses with commas between are members
-    /// of a Redis Cluster. The API serves without it; events then arrive later.
+    /// Redis 7 or later, as redis://host:port, or rediss:// with TLS; several addresses with
+    /// commas between are members of a Redis Cluster. The API serves without it; events then
+    /// arrive later.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
@@ -158,18 +163,32 @@ pub struct Config {
     #[arg(
         long,
         env = "CLUSTER_SHARDS",
-        default_value_t = guildhall_shared::shard::SHARDS_DEFAULT,
-        value_parser = clap::value_parser!(u16).range(1..)
+        default_value_t = shard::SHARDS_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX))
     )]
     pub cluster_shards: u16,
 
     /// Secret shared by all processes of the cluster, at least 32 characters; signs operator tokens.
-    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true, value_parser = cluster_key)]
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Secret,
+
+    /// Key that becomes CLUSTER_KEY: what is made with it is accepted already. Only while it is
+    /// renewed.
+    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true)]
+    pub cluster_key_next: Option<Secret>,
+
+    /// Key that was CLUSTER_KEY: what was made with it is still accepted, and second factors that
+    /// it sealed are sealed anew. Only while it is renewed.
+    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true)]
+    pub cluster_key_previous: Option<Secret>,
 
     /// Rate limits for clients.
     #[arg(long, env = "RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: RateLimits,
+
+    /// Days that what operators did (`cluster_audit`) is kept; 0: for ever.
+    #[arg(long, env = "CLUSTER_AUDIT_DAYS", default_value_t = 400)]
+    pub cluster_audit_days: u16,
 
     #[command(flatten)]
     pub policies: Policies,
@@ -185,7 +204,7 @@ pub struct Config {
     #[arg(long, env = "API_PROXIES", default_value_t = 0)]
     pub proxies: u8,
 
-    /// Where interactions endpoints of applications may be.
+    /// Where interactions endpoints of applications and pictures of webhooks may be.
     #[arg(long, env = "OUTGOING_HTTP", value_enum, default_value = "public")]
     pub outgoing_http: OutgoingHttp,
 
@@ -259,15 +278,21 @@ pub struct MailConfig {
 pub struct VoiceConfig {
     /// Media server that clients in voice are sent to, as host:port without a scheme. Without one
     /// they are told to wait.
-    #[arg(long = "voice-endpoint", env = "VOICE_ENDPOINT", requires = "voice_key", value_parser = endpoint)]
+    #[arg(long = "voice-endpoint", env = "VOICE_ENDPOINT", requires = "voice_key", value_parser = voice::endpoint)]
     pub voice_endpoint: Option<String>,
 
     /// Secret shared with the media server, at least 32 characters; signs the clients' tokens.
-    #[arg(long, env = "VOICE_KEY", hide_env_values = true, value_parser = cluster_key)]
+    #[arg(long, env = "VOICE_KEY", hide_env_values = true)]
     pub voice_key: Option<Secret>,
 }
 
 impl VoiceConfig {
+    /// Errors: a key that is too short. What is wrong with a secret is not for clap to print.
+    pub(crate) fn check(&self) -> Result<(), BadClusterKey> {
+        let key = self.voice_key.as_ref().map(Secret::reveal);
+        key.map_or(Ok(()), |key| require_long("VOICE_KEY", key))
+    }
+
     pub(crate) fn settings(&self) -> VoiceSettings {
         let key = self.voice_key.as_ref().map_or("", Secret::reveal);
         VoiceSettings::new(self.voice_endpoint.clone(), key)
@@ -285,8 +310,8 @@ pub struct MigrateConfig {
     #[arg(
         long,
         env = "CLUSTER_SHARDS",
-        default_value_t = guildhall_shared::shard::SHARDS_DEFAULT,
-        value_parser = clap::value_parser!(u16).range(1..)
+        default_value_t = shard::SHARDS_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX))
     )]
     pub cluster_shards: u16,
 }
@@ -303,16 +328,24 @@ pub struct RaiseEraConfig {
 #[derive(Debug, Clone, clap::Args)]
 pub struct OperatorTokenConfig {
     /// Secret shared by all processes of the cluster.
-    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true, value_parser = cluster_key)]
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Secret,
 
-    /// Whose token it is; appears in the log.
+    /// Whose token it is; appears in the log and in the history of what operators did.
     #[arg(long, default_value = "operator")]
     pub name: String,
 
     /// How long it is valid.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1440))]
     pub minutes: u16,
+}
+
+impl OperatorTokenConfig {
+    /// The key that signs. Errors: one that is too short.
+    pub fn key(&self) -> Result<&Secret, BadClusterKey> {
+        ClusterKeys::check(self.cluster_key.reveal(), None, None)?;
+        Ok(&self.cluster_key)
+    }
 }
 
 /// An URL without a trailing slash.
@@ -324,29 +357,48 @@ pub(crate) fn base_url(text: &str) -> Result<String, String> {
     Ok(text.trim_end_matches('/').to_owned())
 }
 
-/// `host:port` without a scheme.
-fn endpoint(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.contains("://") || text.contains('/') {
-        return Err("must be host:port, without a scheme".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn cluster_key(text: &str) -> Result<Secret, String> {
-    if text.len() < 32 {
-        return Err("must have at least 32 characters".to_owned());
-    }
-    Ok(Secret(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn parse(args: &[&str]) -> Command {
+        let args = std::iter::once("guildhall-api").chain(args.iter().copied());
+        Cli::try_parse_from(args).unwrap().command
+    }
 
     #[test]
     fn secrets_print_as_stars() {
         let secret = Secret::from("postgres://me:hunter2@db".to_owned());
         assert_eq!(format!("{secret:?}"), "***");
+    }
+
+    #[test]
+    fn a_short_key_is_refused_by_name_and_is_not_printed() {
+        let (short, long) = ("x".repeat(31), "x".repeat(32));
+        for (key, fine) in [(&short, false), (&long, true), (&String::new(), false)] {
+            let cluster_key = format!("--cluster-key={key}");
+            let Command::OperatorToken(config) = parse(&["operator-token", &cluster_key]) else {
+                panic!("another command");
+            };
+            let refused = config.key().err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), fine, "{refused:?}");
+            assert!(refused.is_none_or(|text| text.starts_with("CLUSTER_KEY: ")));
+
+            let voice_key = format!("--voice-key={key}");
+            let url = ["--database-url=d", "--redis-url=r", "--gateway-url=ws://g"];
+            let keys = [cluster_key.as_str(), voice_key.as_str()];
+            let args = ["serve"].into_iter().chain(url).chain(keys);
+            let Command::Serve(config) = parse(&args.collect::<Vec<_>>()) else {
+                panic!("another command");
+            };
+            let refused = config.voice.check().err().map(|error| error.to_string());
+            assert_eq!(refused.is_none(), fine, "{refused:?}");
+            assert!(refused.is_none_or(|text| text.starts_with("VOICE_KEY: ")));
+        }
+        assert!(VoiceConfig::default().check().is_ok());
     }
 
     #[test]

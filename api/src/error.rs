@@ -1,6 +1,6 @@
 //! Why a request failed, and what the client is told. Spec: limits-and-errors › Errors.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use axum::{
     body::Body,
@@ -37,9 +37,35 @@ pub enum Error {
     #[error("503: Service Unavailable")]
     Unavailable(&'static str),
     #[error("500: Internal Server Error")]
-    Database(sqlx::Error),
+    Database(DatabaseError),
     #[error("500: Internal Server Error")]
     Internal(String),
+}
+
+/// An error of the database, printed without what Postgres quotes of rows: these hold people's words,
+/// addresses and hashes, and errors are logged.
+pub struct DatabaseError(pub(crate) sqlx::Error);
+
+impl fmt::Debug for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            // Its detail and its context are left out.
+            sqlx::Error::Database(said) => f
+                .debug_struct("Database")
+                .field("code", &said.code())
+                .field("message", &said.message())
+                .field("table", &said.table())
+                .field("constraint", &said.constraint())
+                .finish(),
+            other => fmt::Debug::fmt(other, f),
+        }
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
 }
 
 impl From<ErrorCode> for Error {
@@ -63,9 +89,9 @@ impl From<sqlx::Error> for Error {
                     "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "25P03"
                     | "53300" | "25006",
                 ) => Self::Unavailable("the database refused for now"),
-                _ => Self::Database(error),
+                _ => Self::Database(DatabaseError(error)),
             },
-            _ => Self::Database(error),
+            _ => Self::Database(DatabaseError(error)),
         }
     }
 }
@@ -169,4 +195,22 @@ pub(crate) fn json_bytes_response(json: Vec<u8>) -> Response {
         HeaderValue::from_static("application/json"),
     );
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::PgPool;
+
+    use super::*;
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn what_postgres_quotes_of_a_row_is_not_printed(db: PgPool) {
+        let told = "create temporary table told (words text check (words <> 'hush'));
+                    insert into told values ('hush')";
+        let refused = sqlx::raw_sql(told).execute(&db).await.unwrap_err();
+        assert!(format!("{refused:?}").contains("hush"));
+        let printed = format!("{:?}", Error::from(refused));
+        assert!(printed.contains("told_words_check"), "{printed}");
+        assert!(!printed.contains("hush"), "{printed}");
+    }
 }

@@ -104,8 +104,8 @@ pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
         Ok(value) => value,
         // Some values of the wrong type count as wrong syntax: the tree tells.
         Err(_) => {
-            let tree: Value = serde_json::from_slice(body).map_err(|_| ErrorCode::InvalidJson)?;
-            match parse_despite_faults(tree, &mut form) {
+            let tree = serde_json::from_slice(body).map_err(|_| ErrorCode::InvalidJson)?;
+            match parse_despite_faults(with_whole_numbers(tree), &mut form) {
                 Some(value) => value,
                 None => return Err(Error::Form(form)),
             }
@@ -119,6 +119,28 @@ pub(crate) fn parse_form<T: Form>(body: &[u8]) -> Result<T> {
 fn wants_list<T: DeserializeOwned>() -> bool {
     let refused = serde_json::from_str::<T>("{}").err();
     refused.is_some_and(|error| error.to_string().contains("expected a sequence"))
+}
+
+/// Whole numbers that were written as fractions (`1.0`) as such: discord.py says so how many hours a
+/// poll lasts.
+fn with_whole_numbers(tree: Value) -> Value {
+    /// From here on not every whole number is a fraction of its own.
+    const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+    match tree {
+        Value::Number(number) if number.is_f64() => match number.as_f64() {
+            Some(float) if float.fract() == 0.0 && float.abs() < WHOLE_MAX => {
+                Value::from(float as i64)
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(list) => list.into_iter().map(with_whole_numbers).collect(),
+        Value::Object(map) => {
+            let map = map.into_iter();
+            map.map(|(key, value)| (key, with_whole_numbers(value)))
+                .collect()
+        }
+        other => other,
+    }
 }
 
 /// Parses `tree` again and again, each time without the field that did not fit, so that
@@ -457,6 +479,18 @@ mod tests {
             .and_then(Value::as_str)
             .unwrap_or("")
             .to_owned()
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_fraction() {
+        let body = br#"{"name":"a","limit":2.0,"inner":[{"value":-3.0}]}"#;
+        let sample = parse_form::<Sample>(body).unwrap();
+        assert_eq!((sample.limit, sample.inner[0].value), (Some(2), -3));
+        for limit in ["2.5", "1e300"] {
+            let body = format!(r#"{{"name":"a","limit":{limit}}}"#);
+            let errors = errors(parse_form::<Sample>(body.as_bytes()));
+            assert!(!code(&errors, "/limit").is_empty(), "{limit}");
+        }
     }
 
     #[test]

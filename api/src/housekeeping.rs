@@ -28,7 +28,7 @@ use crate::{
         applications, interactions, members, mentions, messages, oauth2, polls, roles,
         scheduled_events, threads, voice, webhooks,
     },
-    tickets,
+    second_factor, tickets,
 };
 
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -46,6 +46,10 @@ const NONCE_SECONDS: f64 = 600.0;
 const INVITES_MAX: i64 = 500;
 /// Expired tickets of one round.
 const TICKETS_MAX: i64 = 5000;
+/// Oldest rows of `cluster_audit` that one round looks at.
+const DEEDS_MAX: i64 = 5000;
+/// Rows that fail before a step is given up.
+const FAILURES_MAX: u32 = 10;
 /// Key of the advisory lock of those who change partitions.
 const LOCK: i64 = i64::from_be_bytes(*b"guildhal");
 
@@ -75,6 +79,8 @@ async fn round(app: &App) {
     }
     step("forget nonces", forget_nonces(db)).await;
     step("forget tickets", forget_tickets(db)).await;
+    let deeds = forget_deeds(db, app.config.cluster_audit_days);
+    step("forget what operators did", deeds).await;
     step("work on accounts", account::work(app)).await;
     step("expire invites", expire_invites(app)).await;
     step("take deleted roles", roles::take_deleted(app)).await;
@@ -86,6 +92,7 @@ async fn round(app: &App) {
     step("forget mentions", mentions::forget_old(db)).await;
     let removed = members::temporary::remove_unseen(app);
     step("remove temporary members", removed).await;
+    step("forget timeouts", members::forget_timeouts(db)).await;
     step("end polls", polls::end_expired(app)).await;
     step("archive threads", threads::archive_idle(app)).await;
     step("collect channels", collect::run(db)).await;
@@ -97,6 +104,7 @@ async fn round(app: &App) {
     step("forget OAuth2 tokens", oauth2::forget_expired(db)).await;
     let deleted = applications::finish_deletions(app);
     step("delete applications", deleted).await;
+    step("seal second factors anew", second_factor::seal_anew(app)).await;
 }
 
 /// Does one step. What some row makes fail, panic or wait, stays with this step.
@@ -118,6 +126,29 @@ async fn step(name: &str, work: impl Future<Output = Result<()>>) {
             step = name,
             "housekeeping took too long; the next round tries again"
         ),
+    }
+}
+
+/// What became of the rows of a step, one after the other: one that fails holds up no other. Many
+/// that do are not to blame themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    failed: u32,
+}
+
+impl Rows {
+    /// Errors: the row's, if too many have failed: then the step is over.
+    pub(crate) fn done(&mut self, row: Result<()>) -> Result<()> {
+        let Err(error) = row else { return Ok(()) };
+        self.failed += 1;
+        if self.failed >= FAILURES_MAX {
+            return Err(error);
+        }
+        tracing::warn!(
+            ?error,
+            "housekeeping failed with one row; the next round tries again"
+        );
+        Ok(())
     }
 }
 
@@ -161,11 +192,7 @@ async fn create_partition(db: &PgPool, name: &str, start: i64) -> Result<()> {
          alter table realm_event attach partition {name}
          for values from (to_timestamp({start})) to (to_timestamp({end}))"
     );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
-        .execute(&mut *tx)
-        .await?;
-    tx.commit().await?;
-    Ok(())
+    apply(tx, statements).await
 }
 
 /// Drops partitions whose events nobody can ask for any more.
@@ -175,11 +202,8 @@ async fn drop_partitions(db: &PgPool, now: OffsetDateTime) -> Result<()> {
         let is_old = partition_start(&name)
             .is_some_and(|start| start + PARTITION_SECONDS + KEEP_SECONDS < now.unix_timestamp());
         if is_old {
-            let mut tx = change_partitions(db).await?;
-            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("drop table if exists {name}")))
-                .execute(&mut *tx)
-                .await?;
-            tx.commit().await?;
+            let tx = change_partitions(db).await?;
+            apply(tx, format!("drop table if exists {name}")).await?;
         }
     }
     Ok(())
@@ -196,6 +220,15 @@ async fn change_partitions(db: &PgPool) -> Result<Transaction<'_, Postgres>> {
         .execute(&mut *tx)
         .await?;
     Ok(tx)
+}
+
+/// The end of a change of partitions.
+async fn apply(mut tx: Transaction<'_, Postgres>, statements: String) -> Result<()> {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 async fn partitions(db: &mut PgConnection) -> Result<HashSet<String>> {
@@ -238,6 +271,24 @@ async fn forget_tickets(db: &PgPool) -> Result<()> {
     tickets::forget_expired(&mut *db.acquire().await?, TICKETS_MAX).await
 }
 
+/// Deletes what operators did more than `days` ago, the oldest first; nothing for 0.
+async fn forget_deeds(db: &PgPool, days: u16) -> Result<()> {
+    if days == 0 {
+        return Ok(());
+    }
+    sqlx::query!(
+        "delete from cluster_audit where audit_id in (
+           select audit_id from (
+             select audit_id, at from cluster_audit order by audit_id limit $2) oldest
+           where at < now() - $1::float8 * interval '1 day')",
+        f64::from(days),
+        DEEDS_MAX,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Deletes expired invites, each with its INVITE_DELETE.
 async fn expire_invites(app: &App) -> Result<()> {
     let expired = sqlx::query!(
@@ -246,36 +297,55 @@ async fn expire_invites(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for invite in expired {
-        let guild: Id<marker::Guild> = Id::from_db(invite.guild_id);
-        let mut tx = app.db.begin().await?;
-        access::lock_realms(&mut tx, [guild.cast()]).await?;
-        let channel = sqlx::query_scalar!(
-            "delete from invite where code = $1 and expires_at < now() returning channel_id",
-            invite.code,
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
-        // Another process was quicker.
-        let Some(channel) = channel else { continue };
-        let channel: Id<marker::Channel> = Id::from_db(channel);
-        let scope = Scope::Permissions {
-            any_of: Permissions::MANAGE_CHANNELS,
-            channel: Some(channel),
-        };
-        let vis = Visibility::of(scope, Intents::GUILD_INVITES);
-        let body = json!({ "channel_id": channel, "guild_id": guild, "code": invite.code });
-        let event =
-            events::append(&mut tx, guild, EventKind::InviteDelete, vis, &body, None).await?;
-        tx.commit().await?;
-        app.publisher.publish([event]);
+        let expired = expire_invite(app, &invite.code, Id::from_db(invite.guild_id));
+        rows.done(expired.await)?;
     }
+    Ok(())
+}
+
+async fn expire_invite(app: &App, code: &str, guild: Id<marker::Guild>) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [guild.cast()]).await?;
+    let channel = sqlx::query_scalar!(
+        "delete from invite where code = $1 and expires_at < now() returning channel_id",
+        code,
+    )
+    .fetch_optional(&mut *tx)
+    .await?;
+    // Another process was quicker.
+    let Some(channel) = channel else {
+        return Ok(());
+    };
+    let channel: Id<marker::Channel> = Id::from_db(channel);
+    let scope = Scope::Permissions {
+        any_of: Permissions::MANAGE_CHANNELS,
+        channel: Some(channel),
+    };
+    let vis = Visibility::of(scope, Intents::GUILD_INVITES);
+    let body = json!({ "channel_id": channel, "guild_id": guild, "code": code });
+    let event = events::append(&mut tx, guild, EventKind::InviteDelete, vis, &body, None).await?;
+    tx.commit().await?;
+    app.publisher.publish([event]);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn a_step_goes_on_after_few_failures_and_not_after_many() {
+        let mut rows = Rows::default();
+        let failed = || Err(Error::Internal("no".to_owned()));
+        for _ in 1..FAILURES_MAX {
+            rows.done(failed()).unwrap();
+            rows.done(Ok(())).unwrap();
+        }
+        rows.done(failed()).unwrap_err();
+    }
 
     #[test]
     fn a_partition_is_named_by_its_start() {
@@ -333,6 +403,26 @@ mod tests {
         let left = all().await;
         assert!(!left.contains(&partition_name(present - 3600)));
         assert!(left.contains(&partition_name(present)));
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn what_operators_did_is_kept_as_long_as_they_say(db: PgPool) {
+        for days in [399, 401] {
+            sqlx::query(
+                "insert into cluster_audit (at, who, action, detail, term, version)
+                 values (now() - $1 * interval '1 day', 'ada', 'cordon', '{}', 1, 1)",
+            )
+            .bind(days)
+            .execute(&db)
+            .await
+            .unwrap();
+        }
+        let count = "select count(*) from cluster_audit";
+        for (days, left) in [(0, 2), (400, 1), (300, 0)] {
+            forget_deeds(&db, days).await.unwrap();
+            let kept: i64 = sqlx::query_scalar(count).fetch_one(&db).await.unwrap();
+            assert_eq!(kept, left, "{days}");
+        }
     }
 
     #[derive(clap::Parser)]

@@ -38,7 +38,7 @@ async fn run(command: Command) -> Result<(), StartError> {
         }
         Command::OperatorToken(config) => {
             let lifetime = Duration::from_secs(60 * u64::from(config.minutes));
-            let key = &config.cluster_key;
+            let key = config.key()?;
             let token = auth::sign_token(key, Audience::Operator, &config.name, lifetime)?;
             println!("{token}");
             Ok(())

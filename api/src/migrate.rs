@@ -1,10 +1,18 @@
 //! The database's schema: bringing it up to date, and refusing to serve without it.
 
+use std::sync::LazyLock;
+
 use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
 
 use crate::{app::StartError, config::MigrateConfig, housekeeping};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+/// Those that a later release has applied are left alone: its schema serves this one, too, and
+/// going back to this one may run its `migrate` again.
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!("../migrations");
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// Applies what is missing, under sqlx's own lock, and fixes the cluster's number of shards.
 ///

@@ -5,7 +5,9 @@
 //! nothing is redirected, waited for long or read without end. Never follows what an answer says.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,6 +18,7 @@ use reqwest::{
     header::{CONTENT_TYPE, HeaderMap, HeaderValue},
     redirect,
 };
+use rustc_hash::FxHashMap;
 use tokio::sync::Semaphore;
 
 use crate::{config::OutgoingHttp, form::Fault};
@@ -25,8 +28,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers to what is posted are read up to here; a longer one counts as none. They may bring
 /// files; with [`REQUESTS_MAX`] of them this is what memory is spent at worst.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
-/// Requests under way; more fail at once.
+/// Requests that post something, under way; more fail at once.
 const REQUESTS_MAX: usize = 256;
+/// The same of those that only read: pictures take no places from interactions.
+const READS_MAX: usize = 64;
+/// Requests of either kind under way to one host: one that does not answer takes no places from others.
+const HOST_REQUESTS_MAX: usize = 32;
+/// Names looked up at once; more fail at once.
+const LOOKUPS_MAX: usize = 64;
 /// Longest URL.
 const URL_BYTES_MAX: usize = 2048;
 
@@ -35,7 +44,29 @@ const URL_BYTES_MAX: usize = 2048;
 pub(crate) struct Outgoing {
     client: Client,
     reach: OutgoingHttp,
-    running: Semaphore,
+    posting: Semaphore,
+    reading: Semaphore,
+    /// How many are under way to each host.
+    hosts: Mutex<FxHashMap<String, usize>>,
+}
+
+/// One of the requests under way to a host.
+struct PlaceAt<'a> {
+    outgoing: &'a Outgoing,
+    host: String,
+}
+
+impl Drop for PlaceAt<'_> {
+    fn drop(&mut self) {
+        let hosts = self.outgoing.hosts.lock();
+        let mut hosts = hosts.unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = hosts.get_mut(&self.host) {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&self.host);
+            }
+        }
+    }
 }
 
 /// What came back, whole.
@@ -69,12 +100,14 @@ impl Outgoing {
             .referer(false)
             .https_only(reach == OutgoingHttp::Public)
             .user_agent(concat!("Guildhall/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Guard(reach))
+            .dns_resolver(Guard::new(reach))
             .build()?;
         Ok(Self {
             client,
             reach,
-            running: Semaphore::new(REQUESTS_MAX),
+            posting: Semaphore::new(REQUESTS_MAX),
+            reading: Semaphore::new(READS_MAX),
+            hosts: Mutex::default(),
         })
     }
 
@@ -127,6 +160,7 @@ impl Outgoing {
         timeout: Duration,
     ) -> Result<Answer, Unreachable> {
         let request = self.client.post(url.clone()).headers(headers).body(body);
+        let _place = self.posting.try_acquire().map_err(|_| Unreachable::Busy)?;
         self.send(&url, request, timeout, ANSWER_BYTES_MAX).await
     }
 
@@ -138,7 +172,22 @@ impl Outgoing {
         bytes_max: usize,
     ) -> Result<Answer, Unreachable> {
         let request = self.client.get(url.clone());
+        let _place = self.reading.try_acquire().map_err(|_| Unreachable::Busy)?;
         self.send(&url, request, timeout, bytes_max).await
+    }
+
+    /// Errors: [`Unreachable::Busy`] while too many are under way to its host.
+    fn place_at(&self, url: &Url) -> Result<PlaceAt<'_>, Unreachable> {
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_end_matches('.').to_owned();
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = hosts.entry(host.clone()).or_default();
+        if *count >= HOST_REQUESTS_MAX {
+            return Err(Unreachable::Busy);
+        }
+        *count += 1;
+        let outgoing = self;
+        Ok(PlaceAt { outgoing, host })
     }
 
     async fn send(
@@ -151,7 +200,7 @@ impl Outgoing {
         if !self.may_reach(url) {
             return Err(Unreachable::Forbidden);
         }
-        let _running = self.running.try_acquire().map_err(|_| Unreachable::Busy)?;
+        let _place = self.place_at(url)?;
         let exchange = async {
             let mut response = request.send().await.map_err(|_| Unreachable::NoAnswer)?;
             let status = response.status();
@@ -177,15 +226,32 @@ impl Outgoing {
 
 /// Looks names up and hands out only addresses that may be reached: the connection goes to
 /// the very address that was judged.
-struct Guard(OutgoingHttp);
+struct Guard {
+    reach: OutgoingHttp,
+    lookups: Arc<Semaphore>,
+}
+
+impl Guard {
+    fn new(reach: OutgoingHttp) -> Self {
+        let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+        Self { reach, lookups }
+    }
+}
 
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
-        let reach = self.0;
+        let (reach, lookups) = (self.reach, Arc::clone(&self.lookups));
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> =
-                found.filter(|address| reach.allows(address.ip())).collect();
+            let place = lookups.try_acquire_owned().map_err(|_| Unreachable::Busy)?;
+            // The place is the lookup's own: the system goes on with one that nobody waits for, on
+            // a thread that passwords, images and files need too.
+            let look_up = move || {
+                let _place = place;
+                let found = (name.as_str(), 0).to_socket_addrs()?;
+                Ok::<Vec<SocketAddr>, io::Error>(found.collect())
+            };
+            let mut allowed = tokio::task::spawn_blocking(look_up).await??;
+            allowed.retain(|address| reach.allows(address.ip()));
             if allowed.is_empty() {
                 return Err(Unreachable::Forbidden.into());
             }
@@ -245,6 +311,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -312,5 +380,56 @@ mod tests {
             .post(url, HeaderMap::new(), Bytes::new(), Duration::from_secs(5))
             .await;
         assert_eq!(sent.unwrap_err(), Unreachable::NoAnswer);
+    }
+
+    #[tokio::test]
+    async fn a_lookup_needs_a_place() {
+        let guard = Guard::new(OutgoingHttp::Any);
+        let name = || "localhost".parse::<Name>().unwrap();
+        let places = guard.lookups.try_acquire_many(LOOKUPS_MAX as u32).unwrap();
+        let refused = guard.resolve(name()).await.err().unwrap();
+        assert_eq!(
+            refused.downcast_ref::<Unreachable>(),
+            Some(&Unreachable::Busy)
+        );
+        drop(places);
+        assert!(guard.resolve(name()).await.is_ok());
+    }
+
+    #[test]
+    fn a_lookup_that_nobody_waits_for_has_its_place_until_it_ends() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let guard = Guard::new(OutgoingHttp::Any);
+            let (end, until) = std::sync::mpsc::channel::<()>();
+            // The only thread for such work has some.
+            let other = tokio::task::spawn_blocking(move || until.recv());
+            let asked = guard.resolve("localhost".parse().unwrap());
+            assert!(asked.now_or_never().is_none());
+            assert_eq!(guard.lookups.available_permits(), LOOKUPS_MAX - 1);
+            end.send(()).unwrap();
+            assert!(other.await.unwrap().is_ok());
+            let all = guard.lookups.acquire_many(LOOKUPS_MAX as u32);
+            assert!(all.await.is_ok());
+        });
+    }
+
+    #[test]
+    fn a_host_takes_its_share_of_places_and_gives_it_back() {
+        let outgoing = Outgoing::new(OutgoingHttp::Any).unwrap();
+        let url = |text| outgoing.parse(text).unwrap();
+        let slow = url("http://slow.example/a");
+        let places: Vec<_> = (0..HOST_REQUESTS_MAX)
+            .map(|_| outgoing.place_at(&slow).unwrap())
+            .collect();
+        let same = url("https://SLOW.example.:8443/b");
+        assert_eq!(outgoing.place_at(&same).err(), Some(Unreachable::Busy));
+        assert!(outgoing.place_at(&url("http://other.example/")).is_ok());
+        drop(places);
+        assert!(outgoing.place_at(&same).is_ok());
+        assert!(outgoing.hosts.lock().unwrap().is_empty());
     }
 }

@@ -18,6 +18,11 @@ pub(crate) fn derive(cluster_key: &Secret, purpose: &str, owner: u64) -> [u8; 32
     key
 }
 
+/// What a cluster key is known by in the database; nothing follows from it.
+pub(crate) fn name(cluster_key: &Secret) -> Vec<u8> {
+    derive(cluster_key, "guildhall name of a key 1", 0)[..8].to_vec()
+}
+
 fn cipher(cluster_key: &Secret, purpose: &str, owner: u64) -> RandomizedNonceKey {
     RandomizedNonceKey::new(&AES_256_GCM, &derive(cluster_key, purpose, owner))
         .expect("the key has 32 bytes")
@@ -52,6 +57,14 @@ pub(crate) fn open(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_has_a_lasting_name_of_its_own() {
+        let key = |key: &str| Secret::from(key.to_owned());
+        assert_eq!(name(&key("one")), name(&key("one")));
+        assert_ne!(name(&key("one")), name(&key("two")));
+        assert_eq!(name(&key("one")).len(), 8);
+    }
 
     #[test]
     fn only_the_same_key_purpose_and_owner_open_what_was_sealed() {

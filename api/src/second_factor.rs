@@ -3,6 +3,7 @@
 //!
 //! A code is taken once. The authenticator's secret is stored sealed with the cluster's key,
 //! backup codes are derived from it and not stored: who reads the database can make neither.
+//! When the key is renewed, both are sealed anew, the codes as they are ([`Sealed`]).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,7 @@ use crate::{
     auth::{self, Audience, CurrentUser},
     config::Secret,
     error::{Error, Result},
+    keys::{Keys, Use},
     rate_limit::Limit,
     sealed, sessions,
     tickets::{self, Purpose},
@@ -33,6 +35,10 @@ const BACKUP_ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const BACKUP_CODE_LENGTH: usize = 8;
 /// What an authenticator's secret is sealed for.
 const SEALED_FOR: &str = "guildhall totp secret 1";
+/// What backup codes are sealed for that a key of before has made.
+const KEPT_FOR: &str = "guildhall backup codes 1";
+/// Second factors that are read at once to be sealed anew.
+const BATCH: i64 = 500;
 /// Codes tried for one account, right or wrong.
 const TRIES: Limit = Limit::per_seconds(10, 600);
 /// How long the second factor counts after it was shown for a sensitive call.
@@ -72,26 +78,213 @@ pub(crate) async fn is_on(db: &mut PgConnection, user: Id<marker::User>) -> Resu
     Ok(on)
 }
 
+/// What a cluster key has made of a second factor, as stored.
+struct Sealed {
+    secret: Vec<u8>,
+    salt: Vec<u8>,
+    /// Backup codes of a key of before; sealed with the key that sealed the secret.
+    kept: Option<Vec<u8>>,
+}
+
+/// A second factor as stored.
+struct Stored {
+    sealed: Sealed,
+    /// Bit n: backup code n is used up.
+    used: i32,
+}
+
+impl Sealed {
+    /// The authenticator's secret, and the key that sealed it; `None`: none of ours.
+    fn open<'k>(&self, keys: &'k Keys, user: Id<marker::User>) -> Option<(&'k Secret, Vec<u8>)> {
+        keys.find(|key| sealed::open(key, SEALED_FOR, user.get(), &self.secret))
+    }
+
+    /// The backup codes; `key` is the one that sealed the secret.
+    fn codes(&self, key: &Secret, user: Id<marker::User>) -> Vec<String> {
+        let kept = self.kept.as_deref();
+        let kept = kept.and_then(|kept| sealed::open(key, KEPT_FOR, user.get(), kept));
+        // Older code makes a new salt and knows of no kept codes: then they are over.
+        let kept = kept.and_then(|kept| codes_of(kept.strip_prefix(&*self.salt)?));
+        kept.unwrap_or_else(|| {
+            let code = |number| backup_code(key, user, &self.salt, number);
+            (0..BACKUP_CODES).map(code).collect()
+        })
+    }
+
+    /// The same with the current key; `key` has sealed it, `secret` was inside.
+    fn anew(&self, keys: &Keys, user: Id<marker::User>, key: &Secret, secret: &[u8]) -> Self {
+        let mut kept = self.salt.clone();
+        for code in self.codes(key, user) {
+            kept.extend(code.as_bytes());
+        }
+        let seal = |purpose, plain: &[u8]| sealed::seal(&keys.current, purpose, user.get(), plain);
+        Self {
+            secret: seal(SEALED_FOR, secret),
+            salt: self.salt.clone(),
+            kept: Some(seal(KEPT_FOR, &kept)),
+        }
+    }
+}
+
+/// Backup codes, one after the other.
+fn codes_of(letters: &[u8]) -> Option<Vec<String>> {
+    let codes = letters.chunks(BACKUP_CODE_LENGTH);
+    let codes: Option<Vec<String>> = codes
+        .map(|code| String::from_utf8(code.to_vec()).ok())
+        .collect();
+    let length = BACKUP_CODE_LENGTH * BACKUP_CODES as usize;
+    codes.filter(|_| letters.len() == length)
+}
+
+/// Reads a second factor. Errors: 60002.
+async fn stored(db: &mut PgConnection, user: Id<marker::User>) -> Result<Stored> {
+    let row = sqlx::query!(
+        "select totp_secret, backup_salt, backup_kept, backup_used
+         from account_mfa where user_id = $1",
+        user.to_db(),
+    )
+    .fetch_optional(db)
+    .await?
+    .ok_or(ErrorCode::NoSecondFactor)?;
+    Ok(Stored {
+        sealed: Sealed {
+            secret: row.totp_secret,
+            salt: row.backup_salt,
+            kept: row.backup_kept,
+        },
+        used: row.backup_used,
+    })
+}
+
+/// Seals it anew if the previous key sealed it, and notes which key it has else. False: it was not
+/// of any key, or somebody else has changed it.
+///
+/// Nothing is overwritten that was not read: of two processes one stores, and new backup codes
+/// stay.
+async fn seal_with_current(
+    db: &mut PgConnection,
+    keys: &Keys,
+    user: Id<marker::User>,
+    old: &Sealed,
+) -> Result<bool> {
+    let Some((key, secret)) = old.open(keys, user) else {
+        return Ok(false);
+    };
+    let stored = if keys.is_previous(key) {
+        let new = old.anew(keys, user, key, &secret);
+        sqlx::query!(
+            "update account_mfa set totp_secret = $4, backup_kept = $5, sealed_with = $6
+             where user_id = $1 and totp_secret = $2 and backup_salt = $3",
+            user.to_db(),
+            old.secret,
+            old.salt,
+            new.secret,
+            new.kept,
+            sealed::name(&keys.current),
+        )
+        .execute(db)
+        .await?
+    } else {
+        sqlx::query!(
+            "update account_mfa set sealed_with = $3 where user_id = $1 and totp_secret = $2",
+            user.to_db(),
+            old.secret,
+            sealed::name(key),
+        )
+        .execute(db)
+        .await?
+    };
+    Ok(stored.rows_affected() > 0)
+}
+
+/// [`seal_with_current`] for one that was just shown.
+async fn note_use(
+    db: &mut PgConnection,
+    keys: &Keys,
+    user: Id<marker::User>,
+    sealed: &Sealed,
+) -> Result<()> {
+    let Some((key, _)) = sealed.open(keys, user) else {
+        return Ok(());
+    };
+    keys.note(Use::SecondFactor, key);
+    if keys.is_previous(key) {
+        seal_with_current(db, keys, user, sealed).await?;
+    }
+    Ok(())
+}
+
+/// Seals anew, with the current key, what only the previous one opens: all of it, in steps. Does
+/// nothing unless the key is being renewed.
+pub(crate) async fn seal_anew(app: &App) -> Result<()> {
+    let keys = &app.keys;
+    if keys.previous.is_none() {
+        return Ok(());
+    }
+    // What has the next key, others have made: it is ahead.
+    let lasting: Vec<Vec<u8>> = keys.lasting().map(sealed::name).collect();
+    let (mut after, mut done, mut left) = (0, 0_u64, 0_i64);
+    while !app.stop.is_cancelled() {
+        let rows = sqlx::query!(
+            "select user_id, totp_secret, backup_salt, backup_kept from account_mfa
+             where user_id > $1 and (sealed_with is null or sealed_with <> all($2))
+             order by user_id limit $3",
+            after,
+            &lasting,
+            BATCH,
+        )
+        .fetch_all(&app.db)
+        .await?;
+        let Some(last) = rows.last() else {
+            app.metrics.factors_to_seal.set(left);
+            break;
+        };
+        after = last.user_id;
+        let mut db = app.db.acquire().await?;
+        for row in rows {
+            let sealed = Sealed {
+                secret: row.totp_secret,
+                salt: row.backup_salt,
+                kept: row.backup_kept,
+            };
+            match seal_with_current(&mut db, keys, Id::from_db(row.user_id), &sealed).await? {
+                true => done += 1,
+                false => left += 1,
+            }
+        }
+    }
+    if done > 0 {
+        tracing::info!(
+            done,
+            left,
+            "second factors were looked at for the renewed CLUSTER_KEY"
+        );
+    }
+    Ok(())
+}
+
 /// Switches it on; the code shows that the authenticator has the secret, and is used up.
 ///
 /// Errors: 60001, 60008.
 pub(crate) async fn switch_on(
     db: &mut PgConnection,
-    key: &Secret,
+    keys: &Keys,
     user: Id<marker::User>,
     totp: &Totp,
     code: &str,
 ) -> Result<()> {
     let step = step_of(totp, code).ok_or(ErrorCode::InvalidTotpCode)?;
     let salt: [u8; 16] = rand::random();
+    let key = &keys.current;
     let secret = sealed::seal(key, SEALED_FOR, user.get(), totp.secret().as_ref());
     let stored = sqlx::query!(
-        "insert into account_mfa (user_id, totp_secret, totp_step, backup_salt)
-         values ($1, $2, $3, $4) on conflict do nothing",
+        "insert into account_mfa (user_id, totp_secret, totp_step, backup_salt, sealed_with)
+         values ($1, $2, $3, $4, $5) on conflict do nothing",
         user.to_db(),
         secret,
         step,
         salt.as_slice(),
+        sealed::name(key),
     )
     .execute(db)
     .await?;
@@ -114,21 +307,15 @@ pub(crate) async fn count_try(app: &App, user: Id<marker::User>) -> Result<()> {
 }
 
 /// Takes a code of the authenticator, once. Errors: 60002, 60008, also for every code if the
-/// secret was sealed with another cluster key.
+/// secret was sealed with a key that is not ours any more.
 pub(crate) async fn take_totp(
     db: &mut PgConnection,
-    key: &Secret,
+    keys: &Keys,
     user: Id<marker::User>,
     code: &str,
 ) -> Result<()> {
-    let secret = sqlx::query_scalar!(
-        "select totp_secret from account_mfa where user_id = $1",
-        user.to_db(),
-    )
-    .fetch_optional(&mut *db)
-    .await?
-    .ok_or(ErrorCode::NoSecondFactor)?;
-    let Some(secret) = sealed::open(key, SEALED_FOR, user.get(), &secret) else {
+    let sealed = stored(&mut *db, user).await?.sealed;
+    let Some((_, secret)) = sealed.open(keys, user) else {
         tracing::error!(%user, "a second factor cannot be read: CLUSTER_KEY is not the one it was made with");
         return Err(ErrorCode::InvalidTotpCode.into());
     };
@@ -139,12 +326,12 @@ pub(crate) async fn take_totp(
         user.to_db(),
         step,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
     if taken.rows_affected() == 0 {
         return Err(ErrorCode::InvalidTotpCode.into());
     }
-    Ok(())
+    note_use(db, keys, user, &sealed).await
 }
 
 /// The step a code belongs to: the current one or a neighbour.
@@ -160,52 +347,65 @@ fn step_of(totp: &Totp, code: &str) -> Option<i64> {
 /// Takes a backup code, once. Errors: 60002, 60008.
 pub(crate) async fn take_backup_code(
     db: &mut PgConnection,
-    key: &Secret,
+    keys: &Keys,
     user: Id<marker::User>,
     code: &str,
 ) -> Result<()> {
-    let row = sqlx::query!(
-        "select backup_salt, backup_used from account_mfa where user_id = $1 for update",
+    // Nobody else takes one meanwhile.
+    sqlx::query!(
+        "select from account_mfa where user_id = $1 for update",
         user.to_db(),
     )
-    .fetch_optional(&mut *db)
-    .await?
-    .ok_or(ErrorCode::NoSecondFactor)?;
+    .execute(&mut *db)
+    .await?;
+    let Stored { sealed, used } = stored(&mut *db, user).await?;
     let code: String = code
         .chars()
         .filter(|c| !c.is_whitespace() && *c != '-')
         .take(BACKUP_CODE_LENGTH + 1)
         .collect::<String>()
         .to_ascii_lowercase();
+    let codes = codes(&sealed, keys, user);
     let number = (0..BACKUP_CODES)
-        .filter(|number| row.backup_used & (1 << number) == 0)
-        .find(|&number| {
-            let own = backup_code(key, user, &row.backup_salt, number);
+        .zip(&codes)
+        .filter(|(number, _)| used & (1 << number) == 0)
+        .find(|(_, own)| {
             bool::from(subtle::ConstantTimeEq::ct_eq(
                 own.as_bytes(),
                 code.as_bytes(),
             ))
         })
+        .map(|(number, _)| number)
         .ok_or(ErrorCode::InvalidTotpCode)?;
     sqlx::query!(
         "update account_mfa set backup_used = backup_used | $2 where user_id = $1",
         user.to_db(),
         1 << number,
     )
-    .execute(db)
+    .execute(&mut *db)
     .await?;
-    Ok(())
+    note_use(db, keys, user, &sealed).await
+}
+
+/// The backup codes of a second factor, whichever of our keys has made them.
+fn codes(sealed: &Sealed, keys: &Keys, user: Id<marker::User>) -> Vec<String> {
+    let key = sealed
+        .open(keys, user)
+        .map_or(&keys.current, |(key, _)| key);
+    sealed.codes(key, user)
 }
 
 /// Either kind of code. Errors: 60002, 60008.
 pub(crate) async fn take_any(
     db: &mut PgConnection,
-    key: &Secret,
+    keys: &Keys,
     user: Id<marker::User>,
     code: &str,
 ) -> Result<()> {
-    match take_totp(&mut *db, key, user, code).await {
-        Err(Error::Code(ErrorCode::InvalidTotpCode)) => take_backup_code(db, key, user, code).await,
+    match take_totp(&mut *db, keys, user, code).await {
+        Err(Error::Code(ErrorCode::InvalidTotpCode)) => {
+            take_backup_code(db, keys, user, code).await
+        }
         other => other,
     }
 }
@@ -221,31 +421,31 @@ pub(crate) struct BackupCode {
 /// An account's backup codes; new ones if `regenerate`. Errors: 60002.
 pub(crate) async fn backup_codes(
     db: &mut PgConnection,
-    key: &Secret,
+    keys: &Keys,
     user: Id<marker::User>,
     regenerate: bool,
 ) -> Result<Vec<BackupCode>> {
     if regenerate {
+        // New codes shall not follow from the previous key.
+        let sealed = stored(&mut *db, user).await?.sealed;
+        note_use(&mut *db, keys, user, &sealed).await?;
         let salt: [u8; 16] = rand::random();
         sqlx::query!(
-            "update account_mfa set backup_salt = $2, backup_used = 0 where user_id = $1",
+            "update account_mfa set backup_salt = $2, backup_used = 0, backup_kept = null
+             where user_id = $1",
             user.to_db(),
             salt.as_slice(),
         )
         .execute(&mut *db)
         .await?;
     }
-    let row = sqlx::query!(
-        "select backup_salt, backup_used from account_mfa where user_id = $1",
-        user.to_db(),
-    )
-    .fetch_optional(db)
-    .await?
-    .ok_or(ErrorCode::NoSecondFactor)?;
+    let Stored { sealed, used } = stored(db, user).await?;
+    let codes = codes(&sealed, keys, user);
     Ok((0..BACKUP_CODES)
-        .map(|number| BackupCode {
-            code: backup_code(key, user, &row.backup_salt, number),
-            consumed: row.backup_used & (1 << number) != 0,
+        .zip(codes)
+        .map(|(number, code)| BackupCode {
+            code,
+            consumed: used & (1 << number) != 0,
             user_id: user,
         })
         .collect())
@@ -287,16 +487,14 @@ fn is_shown(app: &App, caller: &CurrentUser, parts: &Parts) -> bool {
     let proof = parts.headers.get(SHOWN_HEADER);
     proof
         .and_then(|value| value.to_str().ok())
-        .and_then(|proof| {
-            auth::token_subject(&app.config.cluster_key, Audience::SecondFactor, proof)
-        })
+        .and_then(|proof| auth::token_subject(&app.keys, Audience::SecondFactor, proof))
         .is_some_and(|session| session == sessions::name(caller.token))
 }
 
 /// What [`SHOWN_HEADER`] shall hold for this session's next sensitive calls.
 pub(crate) fn proof(app: &App, caller: &CurrentUser) -> Result<String> {
     auth::sign_token(
-        &app.config.cluster_key,
+        &app.keys.current,
         Audience::SecondFactor,
         &sessions::name(caller.token),
         SHOWN_LIFETIME,
@@ -333,7 +531,7 @@ pub(crate) async fn require(
     };
     count_try(app, caller.id).await?;
     let mut tx = app.db.begin().await?;
-    take_any(&mut tx, &app.config.cluster_key, caller.id, code).await?;
+    take_any(&mut tx, &app.keys, caller.id, code).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -372,6 +570,53 @@ mod tests {
         ] {
             assert!(parse_secret(bad).is_err(), "{bad}");
         }
+    }
+
+    const SECRET: [u8; 20] = [7; 20];
+
+    fn sealed_by(key: &str) -> Sealed {
+        let key = Secret::from(key.to_owned());
+        Sealed {
+            secret: sealed::seal(&key, SEALED_FOR, 1, &SECRET),
+            salt: vec![5; 16],
+            kept: None,
+        }
+    }
+
+    #[test]
+    fn sealed_anew_it_has_the_same_secret_and_codes_without_the_key_of_before() {
+        let user: Id<marker::User> = Id::new(1).unwrap();
+        let old = sealed_by("old");
+        let of = |sealed: &Sealed, key: &str| {
+            let keys = Keys::renewing(key, None, None);
+            let (key, secret) = sealed.open(&keys, user)?;
+            Some((secret, sealed.codes(key, user)))
+        };
+        let at_first = of(&old, "old").unwrap();
+        assert_eq!(at_first.0, SECRET);
+        let anew = |sealed: &Sealed, key: &str, previous: &str| {
+            let keys = Keys::renewing(key, None, Some(previous));
+            let (by, secret) = sealed.open(&keys, user).unwrap();
+            assert!(keys.is_previous(by));
+            sealed.anew(&keys, user, by, &secret)
+        };
+        let new = anew(&old, "new", "old");
+        assert_eq!(of(&new, "new").unwrap(), at_first);
+        assert_eq!(of(&new, "old"), None);
+        // And again, with the next key.
+        let newer = anew(&new, "newer", "new");
+        assert_eq!(of(&newer, "newer").unwrap(), at_first);
+        assert_eq!(of(&newer, "new"), None);
+        // Older code has made new codes: the kept ones are over.
+        let regenerated = Sealed {
+            salt: vec![6; 16],
+            ..newer
+        };
+        let (secret, codes) = of(&regenerated, "newer").unwrap();
+        assert_eq!(secret, SECRET);
+        let key = Secret::from("newer".to_owned());
+        assert_eq!(codes[3], backup_code(&key, user, &[6; 16], 3));
+        assert!(!at_first.1.contains(&codes[3]));
     }
 
     #[test]

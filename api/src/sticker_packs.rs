@@ -35,6 +35,7 @@ use crate::{
     error::{Error, Result},
     extract::{Form, parse_form},
     form::{Fault, FormErrors},
+    keys::Keys,
     media::{Media, MediaConfig},
     routes::stickers::{
         StickerFile,
@@ -164,7 +165,7 @@ pub async fn run_on(db: &PgPool, config: Config) -> Result<String, StartError> {
     match config.action {
         Action::Import { folder } => {
             // Nothing is signed here.
-            let no_key = Secret::from(String::new());
+            let no_key = Keys::only(Secret::from(String::new()));
             let media = Media::with(&config.media, &no_key, "", db.clone())?;
             import(db, &media, &folder).await
         }

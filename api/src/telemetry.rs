@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -40,6 +40,10 @@ pub struct Metrics {
     pub(crate) rate_limited: IntCounter,
     /// Rate-limit decisions made without Redis.
     pub(crate) rate_limit_fallbacks: IntCounter,
+    /// What only the previous cluster key opened, by `keys::Use`.
+    pub(crate) previous_key_uses: IntCounterVec,
+    /// Second factors that are not sealed with the current or the next cluster key.
+    pub(crate) factors_to_seal: IntGauge,
 }
 
 impl Metrics {
@@ -78,6 +82,17 @@ impl Metrics {
                 "guildhall_api_rate_limit_fallbacks_total",
                 "Rate-limit decisions made without Redis",
             )?,
+            previous_key_uses: IntCounterVec::new(
+                Opts::new(
+                    "guildhall_api_previous_key_uses_total",
+                    "What was taken only because of CLUSTER_KEY_PREVIOUS",
+                ),
+                &["what"],
+            )?,
+            factors_to_seal: IntGauge::new(
+                "guildhall_api_factors_to_seal",
+                "Second factors that were not sealed anew by the last round of housekeeping",
+            )?,
             registry,
         };
         let registry = &metrics.registry;
@@ -88,6 +103,8 @@ impl Metrics {
         registry.register(Box::new(metrics.events_unpublished.clone()))?;
         registry.register(Box::new(metrics.rate_limited.clone()))?;
         registry.register(Box::new(metrics.rate_limit_fallbacks.clone()))?;
+        registry.register(Box::new(metrics.previous_key_uses.clone()))?;
+        registry.register(Box::new(metrics.factors_to_seal.clone()))?;
         Ok(metrics)
     }
 

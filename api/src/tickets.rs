@@ -19,7 +19,7 @@ pub(crate) enum Purpose {
     Action = 2,
     /// Mailed: the address is theirs.
     VerifyEmail = 3,
-    /// Mailed: they may choose a new password.
+    /// Mailed, or handed over by an operator: they may choose a new password.
     ResetPassword = 4,
     /// Mailed: they may see their backup codes.
     ViewBackupCodes = 5,
@@ -52,7 +52,7 @@ const ATTEMPTS_MAX: i16 = 5;
 #[derive(Debug)]
 pub(crate) struct Ticket {
     pub(crate) user: Id<marker::User>,
-    /// The address it was mailed to.
+    /// The address it was mailed to; none if nobody mailed it.
     pub(crate) email: Option<String>,
 }
 

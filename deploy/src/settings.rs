@@ -58,6 +58,25 @@ impl Program {
         setting.and_then(default)
     }
 
+    /// What it says where one of its secrets is `value` and all else is missing: of each secret that
+    /// it, or one of its subcommands, takes.
+    pub fn refusals_of_secrets(&self, value: &str) -> Vec<String> {
+        let mut refusals = Vec::new();
+        let subcommands = self.command.get_subcommands().map(Some);
+        for subcommand in subcommands.chain([None]) {
+            let arguments = subcommand.unwrap_or(&self.command).get_arguments();
+            let secrets = arguments.filter(|arg| arg.is_hide_env_values_set());
+            for secret in secrets.filter_map(Arg::get_long) {
+                let mut words = vec![self.name.to_owned()];
+                words.extend(subcommand.map(|command| command.get_name().to_owned()));
+                words.push(format!("--{secret}={value}"));
+                let parsed = self.command.clone().try_get_matches_from(words);
+                refusals.extend(parsed.err().map(|error| error.to_string()));
+            }
+        }
+        refusals
+    }
+
     /// What it reads from the environment when it serves.
     fn settings(&self) -> Vec<&Arg> {
         let serve = self.command.find_subcommand("serve");

@@ -37,6 +37,7 @@ pub(crate) fn command(bytes: &[u8]) {
         Ok(Command::Sounds(_)) => op == 31,
         Ok(Command::Members(_)) => matches!(op, 8 | 35),
         Ok(Command::Ask(..)) => matches!(op, 36 | 39 | 43),
+        Ok(Command::Unfit(_)) => matches!(op, 2 | 6),
         // Only who has not identified is told otherwise first.
         Ok(Command::Malformed(_)) => !matches!(op, 1 | 2 | 6 | 40),
         Ok(_) | Err(_) => true,

@@ -102,8 +102,8 @@ pub enum ToNode {
         /// It was a copy that counts no longer; the session may have come back since.
         overtaken: bool,
     },
-    /// A session that was resumed is over.
-    Ended(SessionId),
+    /// A session of this core that was resumed is over.
+    Ended { core: CoreId, session: SessionId },
     /// The next chunk of this core's delivery log; answered by [`ToCore::Stored`] if clients wait
     /// for it. `loss`: the last one that the core knew of.
     Delivered {
@@ -144,7 +144,13 @@ pub enum ToNode {
     /// A session looks at other members of a guild than before.
     Watch(Box<WatchChange>),
     /// A person's session is over and no longer counts.
-    Left { person: Id<User>, seat: Seat },
+    Left {
+        core: CoreId,
+        /// `None`: there was none yet.
+        session: Option<SessionId>,
+        person: Id<User>,
+        seat: Seat,
+    },
     /// This core's last session of these users in this realm is gone.
     Unsubscribe {
         core: CoreId,
@@ -529,9 +535,9 @@ pub struct Subscribed {
     /// Durable events after the position that was asked for, dense: up to `position`, or as far as
     /// one answer takes.
     pub replay: Vec<Arc<Envelope>>,
-    /// `replay` could not be made complete (era changed, events gone): sessions that were
-    /// live need a fresh snapshot.
-    pub lost: bool,
+    /// `replay` could not be made complete (era changed, events gone) and is empty: who stands before
+    /// this position needs a fresh snapshot, and who does not is to ask again.
+    pub lost: Option<Position>,
     /// `d` of GUILD_CREATE per session that asked.
     pub snapshots: Vec<(SessionKey, Bytes)>,
 }

@@ -1,9 +1,13 @@
 //! Settings of a gateway, read once at start.
 
-use std::{fmt, net::SocketAddr, str::FromStr};
+use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
 
 use clap::{Parser, ValueEnum};
-use guildhall_shared::voice::VoiceSettings;
+use guildhall_shared::{
+    cluster_key::{ClusterKeys, require_long},
+    shard,
+    voice::{self, VoiceSettings},
+};
 
 use crate::node::ClusterKey;
 
@@ -15,8 +19,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis or Valkey, 7 or later; several addresses with commas between are members of a Redis
-    /// Cluster.
+    /// Redis or Valkey, 7 or later, as redis://host:port, or rediss:// with TLS; several
+    /// addresses with commas between are members of a Redis Cluster.
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
@@ -65,6 +69,14 @@ pub struct Config {
     #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Secret,
 
+    /// Key that becomes CLUSTER_KEY: accepted of others already. Only while it is renewed.
+    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true, value_parser = maybe_empty)]
+    pub cluster_key_next: Option<Secret>,
+
+    /// Key that was CLUSTER_KEY: still accepted of others. Only while it is renewed.
+    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true, value_parser = maybe_empty)]
+    pub cluster_key_previous: Option<Secret>,
+
     /// Whether clients get events before (async) or after (sync) the delivery log tells of them. Only
     /// with sync every session resumes on another node after kill -9; it adds a round trip to
     /// Redis to every event.
@@ -89,7 +101,7 @@ pub struct Config {
     pub connections_per_address_max: u32,
 
     /// Shards of the cluster; the same everywhere and for ever.
-    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = guildhall_shared::shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX)))]
     pub shards: u16,
 
     /// Bot shards of one bot that may identify at once (`max_concurrency`).
@@ -107,10 +119,10 @@ pub struct Config {
 
     /// Media server that clients in voice are sent to, as host:port without a scheme. Without
     /// one they are told to wait.
-    #[arg(long, env = "VOICE_ENDPOINT", requires = "voice_key")]
+    #[arg(long, env = "VOICE_ENDPOINT", requires = "voice_key", value_parser = voice::endpoint)]
     pub voice_endpoint: Option<String>,
 
-    /// Secret shared with the media server; signs the clients' tokens.
+    /// Secret shared with the media server, at least 32 characters; signs the clients' tokens.
     #[arg(long, env = "VOICE_KEY", hide_env_values = true)]
     pub voice_key: Option<Secret>,
 
@@ -171,22 +183,31 @@ impl Config {
         self.url.as_deref().unwrap_or(&self.public_url)
     }
 
-    /// The key of the relay's links.
+    /// The key of the relay's links, with those accepted beside it.
     ///
     /// # Errors
-    /// If it is too short to be one.
+    /// If one is too short, or the same as another.
     pub fn relay_key(&self) -> Result<ClusterKey, String> {
-        if self.cluster_key.0.len() < 32 {
-            return Err("CLUSTER_KEY: needs at least 32 characters".to_owned());
-        }
-        ClusterKey::new(self.cluster_key.0.clone())
+        let next = self.cluster_key_next.as_ref().map(|key| key.0.as_str());
+        let previous = self.cluster_key_previous.as_ref().map(|key| key.0.as_str());
+        let keys = ClusterKeys::check(&self.cluster_key.0, next, previous)
+            .map_err(|error| error.to_string())?;
+        let key = ClusterKey::new(keys.current);
+        keys.others()
+            .fold(key, |key, other| key?.accepting(other))
             .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())
     }
 
     /// Where voice is handed to.
-    pub fn voice(&self) -> VoiceSettings {
-        let key = self.voice_key.as_ref().map_or("", |key| key.0.as_str());
-        VoiceSettings::new(self.voice_endpoint.clone(), key)
+    ///
+    /// # Errors
+    /// If the key is too short to be one: what is wrong with a secret is not for clap to print.
+    pub fn voice(&self) -> Result<VoiceSettings, String> {
+        let key = self.voice_key.as_ref().map(|key| key.0.as_str());
+        key.map_or(Ok(()), |key| require_long("VOICE_KEY", key))
+            .map_err(|error| error.to_string())?;
+        let endpoint = self.voice_endpoint.clone();
+        Ok(VoiceSettings::new(endpoint, key.unwrap_or_default()))
     }
 
     /// Threads to start.
@@ -196,6 +217,11 @@ impl Config {
             cores => usize::from(cores),
         }
     }
+}
+
+/// Empty counts as none, as templates of settings have it.
+fn maybe_empty(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret(text.to_owned()))
 }
 
 fn node_id(text: &str) -> Result<String, String> {
@@ -215,5 +241,72 @@ fn gateway_url(text: &str) -> Result<String, String> {
             Ok(text.to_owned())
         }
         _ => Err("ws://host:port or wss://host:port, without a trailing slash or query".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "the old key of a cluster, long enough";
+    const NEW: &str = "the new key of a cluster, long enough";
+
+    fn try_config(more: &[&str]) -> Result<Config, clap::Error> {
+        let key = format!("--cluster-key={OLD}");
+        let base = ["test", "--database-url=d", "--redis-url=r", "--node-id=a"];
+        Config::try_parse_from(
+            base.into_iter()
+                .chain([key.as_str()])
+                .chain(more.iter().copied()),
+        )
+    }
+
+    fn config(more: &[&str]) -> Config {
+        try_config(more).unwrap()
+    }
+
+    #[test]
+    fn keys_beside_the_current_one_are_accepted_and_an_empty_one_is_none() {
+        let own = ClusterKey::new(OLD).unwrap();
+        assert_eq!(config(&[]).relay_key().unwrap(), own);
+        let empty = ["--cluster-key-next=", "--cluster-key-previous="];
+        assert_eq!(config(&empty).relay_key().unwrap(), own);
+        let with = own.accepting(NEW).unwrap();
+        for setting in ["next", "previous"] {
+            let config = config(&[&format!("--cluster-key-{setting}={NEW}")]);
+            assert_eq!(config.relay_key().unwrap(), with);
+            assert!(!format!("{config:?}").contains("long enough"));
+        }
+    }
+
+    #[test]
+    fn a_bad_key_is_refused_by_name() {
+        for bad in ["short", OLD] {
+            for (setting, name) in [
+                ("next", "CLUSTER_KEY_NEXT: "),
+                ("previous", "CLUSTER_KEY_PREVIOUS: "),
+            ] {
+                let config = config(&[&format!("--cluster-key-{setting}={bad}")]);
+                let error = config.relay_key().unwrap_err();
+                assert!(error.starts_with(name), "{error}");
+                assert!(!error.contains(OLD), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_media_servers_and_the_api_would_not_take_stops_the_start() {
+        let (short, long) = ("x".repeat(31), "x".repeat(32));
+        for (key, endpoint, fine) in [
+            (&long, "voice.example:443", true),
+            (&short, "voice.example:443", false),
+            (&long, "wss://voice.example", false),
+        ] {
+            let key = format!("--voice-key={key}");
+            let endpoint = format!("--voice-endpoint={endpoint}");
+            let voice = try_config(&[&key, &endpoint]).map(|config| config.voice());
+            assert_eq!(matches!(voice, Ok(Ok(_))), fine, "{key} {endpoint}");
+        }
+        assert!(config(&[]).voice().is_ok());
     }
 }

@@ -207,10 +207,10 @@ fn consume(
             // A close frame is out; what the client still sends is of no interest.
             return Consumed::UpTo(bytes.len());
         }
-        let inbound = match core.frame_len(&bytes[at..]) {
+        let inbound = match core.frame_len(key, &bytes[at..]) {
             Ok(Some(len)) if len <= bytes.len() - at => {
                 at += len;
-                core.parse(&bytes[at - len..at], fragments)
+                core.parse(key, &bytes[at - len..at], fragments)
             }
             Ok(_) => {
                 core.flush();

@@ -30,10 +30,12 @@ pub fn session_id(text: &str) {
     }
 }
 
+/// Of a client's message.
+const MESSAGE_BYTES_MAX: usize = 512;
+
 /// What a connection's bytes come to: the same however they arrive, whoever used the parser
 /// before, and as RFC 6455 has it.
 pub fn websocket(bytes: &[u8]) {
-    const MESSAGE_BYTES_MAX: usize = 512;
     let mut parser = Parser::new(MESSAGE_BYTES_MAX);
     let all = read(&mut parser, bytes);
     let again = read(&mut parser, bytes);
@@ -56,11 +58,11 @@ pub fn websocket(bytes: &[u8]) {
 fn read(parser: &mut Parser, mut bytes: &[u8]) -> (Vec<Inbound>, Option<CloseCode>) {
     let (mut fragments, mut all): (Option<Box<Fragments>>, _) = (None, Vec::new());
     loop {
-        let inbound = match parser.frame_len(bytes) {
+        let inbound = match parser.frame_len(bytes, MESSAGE_BYTES_MAX) {
             Ok(Some(len)) if len <= bytes.len() => {
                 let (frame, rest) = bytes.split_at(len);
                 bytes = rest;
-                parser.parse(frame, &mut fragments)
+                parser.parse(frame, &mut fragments, MESSAGE_BYTES_MAX)
             }
             Ok(_) => return (all, None),
             Err(code) => Err(code),

@@ -52,6 +52,8 @@ pub enum Error {
     Node(#[from] node::Error),
     #[error("the node thread ended: {0}")]
     NodePanicked(&'static str),
+    #[error("a thread that serves clients ended; see the log")]
+    CoreEnded,
 }
 
 /// Runs a gateway until SIGTERM or SIGINT, then drains it.
@@ -104,6 +106,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                         let _ = core_affinity::set_for_current(pin);
                     }
                     core::run(core, inbox, to_node)
+                        .inspect_err(|error| tracing::error!(%error, "a core has no runtime"))
                 })?,
         );
     }
@@ -112,7 +115,13 @@ pub fn run(config: Config) -> Result<(), Error> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let served = runtime.block_on(serve(&config, &cores, &metrics, &status, &registry, &node));
+    let ended = || {
+        if threads.iter().any(JoinHandle::is_finished) {
+            return Some(Err(Error::CoreEnded));
+        }
+        node.is_finished().then_some(Ok(()))
+    };
+    let served = runtime.block_on(serve(&config, &cores, &metrics, &status, &registry, ended));
     status.stop();
     if served.is_ok() {
         tracing::info!("leaving: clients are asked to reconnect");
@@ -150,7 +159,7 @@ fn start_node(
         identify_concurrency: config.identify_concurrency,
         rate_limits: config.rate_limits,
         db_connections_max: config.db_connections_max,
-        voice: config.voice(),
+        voice: config.voice().map_err(Error::Config)?,
         status: status.clone(),
         registry: registry.clone(),
     };
@@ -159,14 +168,15 @@ fn start_node(
     Ok(thread.spawn(move || node::run(node, cores, requests, shutdown))?)
 }
 
-/// Accepts clients and answers operators until told to leave.
+/// Accepts clients and answers operators until told to leave, or until `ended` says that a thread
+/// has: clients that its core is given would not be served.
 async fn serve(
     config: &Config,
     cores: &Arc<[CoreHandle]>,
     metrics: &CoreMetrics,
     status: &Arc<Status>,
     registry: &Registry,
-    node: &JoinHandle<Result<(), node::Error>>,
+    ended: impl Fn() -> Option<Result<(), Error>>,
 ) -> Result<(), Error> {
     let admin = TcpListener::bind(config.admin_listen).await;
     let admin = admin.map_err(|source| Error::Listen {
@@ -191,42 +201,65 @@ async fn serve(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
     let mut before = metrics.dispatches.get();
-    loop {
+    let left = loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
             _ = seconds.tick() => {
                 let now = metrics.dispatches.get();
                 status.set_dispatches_per_s(now - before);
                 status.set_sessions(metrics.sessions());
                 before = now;
-                if node.is_finished() {
-                    break;
+                if let Some(ended) = ended() {
+                    break ended;
                 }
             }
         }
-    }
+    };
     for task in accepting {
         task.abort();
     }
-    Ok(())
+    left
 }
 
 /// Sends every client away and waits for the cores to end.
 fn drain(cores: &[CoreHandle], threads: Vec<JoinHandle<io::Result<()>>>) {
-    for core in cores {
+    let deadline = std::time::Instant::now() + DRAIN_MAX;
+    for (core, thread) in cores.iter().zip(&threads) {
         let mut message = ToCore::Drain;
-        // A full inbox empties: the core is running.
-        while let Err(back) = core.send(message) {
+        // A full inbox empties, unless its core hangs, or has ended.
+        while let Err(back) = core.send(message)
+            && !thread.is_finished()
+            && std::time::Instant::now() < deadline
+        {
             message = back;
             thread::sleep(Duration::from_millis(10));
-            if threads.iter().all(JoinHandle::is_finished) {
-                return;
-            }
         }
     }
-    let deadline = std::time::Instant::now() + DRAIN_MAX;
     while !threads.iter().all(JoinHandle::is_finished) && std::time::Instant::now() < deadline {
         thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cores_that_live_are_drained_though_one_has_ended() {
+        let ((first, gone), (second, inbox)) = (bus::inbox(), bus::inbox());
+        drop(gone);
+        let ended = thread::spawn(|| Ok(()));
+        while !ended.is_finished() {
+            thread::yield_now();
+        }
+        let (told, tells) = std::sync::mpsc::channel();
+        let lives = thread::spawn(move || {
+            let message = inbox.messages.recv();
+            let _ = told.send(matches!(message, Ok(ToCore::Drain)));
+            Ok(())
+        });
+        drain(&[first, second], vec![ended, lives]);
+        assert_eq!(tells.recv(), Ok(true));
     }
 }

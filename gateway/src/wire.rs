@@ -16,8 +16,12 @@ use futures_util::FutureExt;
 use guildhall_shared::gateway::CloseCode;
 use tokio::io::{AsyncRead, ReadBuf};
 
-/// Longest payload of a client's message, over all its fragments. Spec: gateway.md › Rate limits and size.
+/// Longest payload of a client's message, over all its fragments, of bots and before IDENTIFY.
+/// Spec: gateway.md › Rate limits and size.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
+
+/// The same of a person's session: such clients name all their guilds in one op 37.
+pub const PERSON_MESSAGE_BYTES_MAX: usize = 15 * 1024;
 
 /// Longest payload of a ping, pong or close. Spec: RFC 6455, 5.5.
 const CONTROL_BYTES_MAX: u8 = 125;
@@ -39,6 +43,7 @@ pub enum Inbound {
 
 /// One per core.
 pub struct Parser {
+    /// Of any connection; each may have less.
     message_bytes_max: usize,
     feed: Feed,
     reader: WebSocketRead<Feed>,
@@ -55,12 +60,12 @@ pub struct Fragments {
 
 impl Default for Parser {
     fn default() -> Self {
-        Self::new(MESSAGE_BYTES_MAX)
+        Self::new(PERSON_MESSAGE_BYTES_MAX)
     }
 }
 
 impl Parser {
-    /// A parser of messages of up to this many bytes.
+    /// A parser of messages of up to this many bytes, whoever sends them.
     pub fn new(message_bytes_max: usize) -> Self {
         let feed = Feed::default();
         let (mut reader, _) = after_handshake_split(feed.clone(), tokio::io::sink(), Role::Server);
@@ -75,10 +80,11 @@ impl Parser {
     }
 
     /// Length of the frame that `bytes` starts with; `None` if its header is not complete.
+    /// `bytes_max`: of a message of this connection.
     ///
     /// Errors: 1002 for a frame without mask and for a long control frame, of which
     /// fastwebsockets minds pings only; 4002 for a payload that is too long.
-    pub fn frame_len(&self, bytes: &[u8]) -> Result<Option<usize>, CloseCode> {
+    pub fn frame_len(&self, bytes: &[u8], bytes_max: usize) -> Result<Option<usize>, CloseCode> {
         let &[first, second, ref rest @ ..] = bytes else {
             return Ok(None);
         };
@@ -94,7 +100,7 @@ impl Parser {
             (126 | 127, _) => return Ok(None),
             (len, _) => (0, u64::from(len)),
         };
-        if payload > self.message_bytes_max as u64 {
+        if payload > bytes_max.min(self.message_bytes_max) as u64 {
             return Err(CloseCode::DecodeError);
         }
         Ok(Some(2 + extra + 4 + payload as usize))
@@ -107,6 +113,7 @@ impl Parser {
         &mut self,
         frame: &[u8],
         fragments: &mut Option<Box<Fragments>>,
+        bytes_max: usize,
     ) -> Result<Inbound, CloseCode> {
         self.feed.put(frame);
         let parsed = self
@@ -123,13 +130,9 @@ impl Parser {
             Ok(frame) => {
                 let payload = &frame.payload;
                 match frame.opcode {
-                    OpCode::Text | OpCode::Binary | OpCode::Continuation => message(
-                        frame.opcode,
-                        frame.fin,
-                        payload,
-                        fragments,
-                        self.message_bytes_max,
-                    ),
+                    OpCode::Text | OpCode::Binary | OpCode::Continuation => {
+                        message(frame.opcode, frame.fin, payload, fragments, bytes_max)
+                    }
                     OpCode::Ping => Ok(Inbound::Ping(payload.to_vec())),
                     OpCode::Pong => Ok(Inbound::Pong(payload.to_vec())),
                     OpCode::Close => close(payload),
@@ -283,13 +286,17 @@ mod tests {
         out
     }
 
-    fn read_all(mut bytes: &[u8]) -> (Vec<Inbound>, Option<CloseCode>) {
+    fn read_all(bytes: &[u8]) -> (Vec<Inbound>, Option<CloseCode>) {
+        read_up_to(MESSAGE_BYTES_MAX, bytes)
+    }
+
+    fn read_up_to(max: usize, mut bytes: &[u8]) -> (Vec<Inbound>, Option<CloseCode>) {
         let (mut parser, mut fragments, mut all) = (Parser::default(), None, Vec::new());
         loop {
-            match parser.frame_len(bytes) {
+            match parser.frame_len(bytes, max) {
                 Err(code) => return (all, Some(code)),
                 Ok(Some(len)) if len <= bytes.len() => {
-                    match parser.parse(&bytes[..len], &mut fragments) {
+                    match parser.parse(&bytes[..len], &mut fragments, max) {
                         Ok(Inbound::Partial) => {}
                         Ok(inbound) => all.push(inbound),
                         Err(code) => return (all, Some(code)),
@@ -375,11 +382,31 @@ mod tests {
     }
 
     #[test]
+    fn a_person_says_more_at_once() {
+        let max = PERSON_MESSAGE_BYTES_MAX;
+        let whole = masked(0x81, &vec![b'x'; max]);
+        let (all, fault) = read_up_to(max, &whole);
+        assert_eq!(fault, None);
+        assert!(matches!(&all[..], [Inbound::Text(text)] if text.len() == max));
+        let mut pieces = masked(0x01, &vec![b'x'; max - 5000]);
+        pieces.extend(masked(0x80, &[b'x'; 5000]));
+        let (all, fault) = read_up_to(max, &pieces);
+        assert_eq!(fault, None);
+        assert!(matches!(&all[..], [Inbound::Text(text)] if text.len() == max));
+        let long = masked(0x81, &vec![b'x'; max + 1]);
+        assert_eq!(read_up_to(max, &long).1, Some(CloseCode::DecodeError));
+        pieces.extend(masked(0x01, &vec![b'x'; max]));
+        pieces.extend(masked(0x80, b"x"));
+        assert_eq!(read_up_to(max, &pieces).1, Some(CloseCode::DecodeError));
+    }
+
+    #[test]
     fn the_parser_recovers_after_another_connections_fault() {
         let mut parser = Parser::default();
-        assert!(parser.parse(&masked(0xC1, b"bad"), &mut None).is_err());
+        let mut parse = |frame: &[u8]| parser.parse(frame, &mut None, MESSAGE_BYTES_MAX);
+        assert!(parse(&masked(0xC1, b"bad")).is_err());
         assert!(
-            matches!(parser.parse(&masked(0x81, b"good"), &mut None), Ok(Inbound::Text(text)) if text == b"good")
+            matches!(parse(&masked(0x81, b"good")), Ok(Inbound::Text(text)) if text == b"good")
         );
     }
 

@@ -1,37 +1,64 @@
 //! What `REDIS_URL` says.
 
 use redis::{
-    ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisResult,
-    io::tcp::TcpSettings,
+    ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, ProtocolVersion, RedisError,
+    RedisResult, io::tcp::TcpSettings, parse_redis_url,
 };
+
+use crate::tls::{self, ROOTS};
 
 /// Where Redis is.
 #[derive(Debug)]
 pub(crate) enum Address {
-    Server(ConnectionInfo),
+    Server(Box<ConnectionInfo>),
     /// Members of a cluster, at least one, who know the others. User, password and all but
     /// the address are the first one's, for all.
     Cluster(Vec<ConnectionInfo>),
 }
 
-/// Errors: an address that is none; a database or a socket file for a cluster.
+impl Address {
+    /// Whether it is reached with TLS; of a cluster all members are, or none.
+    pub(crate) fn is_tls(&self) -> bool {
+        match self {
+            Self::Server(server) => is_tls(server),
+            Self::Cluster(seeds) => seeds.iter().any(is_tls),
+        }
+    }
+}
+
+/// Errors: an address that is none; a database or a socket file for a cluster, members with TLS
+/// beside others without; certificates that are not to be checked, or cannot be.
 pub(crate) fn parse(url: &str) -> RedisResult<Address> {
     let mut parts = url.split(',').map(str::trim);
     let first = parts.next().unwrap_or_default();
-    let server = info(first)?;
+    let mut server = info(first)?;
+    if let Some(file) = setting(first, ROOTS) {
+        server = tls::trusting(server, &file)?;
+    }
     let scheme = first
         .split_once("://")
         .map_or("redis", |(scheme, _)| scheme);
     let mut seeds = vec![server.clone()];
     for part in parts.filter(|part| !part.is_empty()) {
-        let other = match part.contains("://") {
-            true => info(part)?,
-            false => info(&format!("{scheme}://{part}"))?,
+        let part = match part.contains("://") {
+            true => part.to_owned(),
+            false => format!("{scheme}://{part}"),
         };
-        seeds.push(server.clone().set_addr(other.addr().clone()));
+        let other = info(&part)?;
+        if setting(&part, ROOTS).is_some() {
+            let late = "sslrootcert= stands behind the first address";
+            return Err((ErrorKind::InvalidClientConfig, late).into());
+        }
+        if is_tls(&other) != is_tls(&server) {
+            let mixed = "members of a Redis Cluster are reached with TLS all, or none";
+            return Err((ErrorKind::InvalidClientConfig, mixed).into());
+        }
+        let (host, port) = host_and_port(&other).ok_or_else(socket_file)?;
+        seeds.push(at(&server, host, port));
     }
-    if seeds.len() == 1 && !says_cluster(first) {
-        return Ok(Address::Server(server));
+    let says_cluster = setting(first, "cluster").is_some_and(|value| value == "true");
+    if seeds.len() == 1 && !says_cluster {
+        return Ok(Address::Server(Box::new(server)));
     }
     if server.redis_settings().db() != 0 {
         return Err((
@@ -40,25 +67,33 @@ pub(crate) fn parse(url: &str) -> RedisResult<Address> {
         )
             .into());
     }
-    if seeds.iter().any(|seed| host_and_port(seed).is_none()) {
-        return Err((
-            ErrorKind::InvalidClientConfig,
-            "Redis Cluster is not reached through a socket file",
-        )
-            .into());
-    }
+    host_and_port(&server).ok_or_else(socket_file)?;
     Ok(Address::Cluster(seeds))
 }
 
-fn says_cluster(url: &str) -> bool {
-    let (_, query) = url.split_once('?').unwrap_or_default();
-    let (query, _) = query.split_once('#').unwrap_or((query, ""));
-    query.split('&').any(|setting| setting == "cluster=true")
+fn socket_file() -> RedisError {
+    (
+        ErrorKind::InvalidClientConfig,
+        "Redis Cluster is not reached through a socket file",
+    )
+        .into()
+}
+
+/// What is said behind the `?` of an address.
+fn setting(url: &str, name: &str) -> Option<String> {
+    let url = parse_redis_url(url)?;
+    let mut settings = url.query_pairs();
+    let (_, value) = settings.find(|(key, _)| key == name)?;
+    Some(value.into_owned())
 }
 
 /// RESP3 without Nagle's delay.
 fn info(url: &str) -> RedisResult<ConnectionInfo> {
     let info = url.into_connection_info()?;
+    if let ConnectionAddr::TcpTls { insecure: true, .. } = info.addr() {
+        let insecure = "#insecure is not taken: certificates are checked";
+        return Err((ErrorKind::InvalidClientConfig, insecure).into());
+    }
     let settings = info.redis_settings().clone();
     let settings = settings.set_protocol(ProtocolVersion::RESP3);
     let info = match info.addr() {
@@ -68,6 +103,10 @@ fn info(url: &str) -> RedisResult<ConnectionInfo> {
         _ => info,
     };
     Ok(info.set_redis_settings(settings))
+}
+
+pub(crate) fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// `None`: a socket file.
@@ -123,6 +162,8 @@ mod tests {
             "redis://:pw@h:1/3",
             "unix:///run/redis.sock",
             "redis://h:1,",
+            "rediss://user:pw@h:1/3",
+            "redis://h?cluster=false",
         ] {
             assert!(matches!(parse(url), Ok(Address::Server(_))), "{url}");
         }
@@ -139,9 +180,59 @@ mod tests {
 
     #[test]
     fn what_no_cluster_can_be_is_refused() {
-        for url in ["redis://a/1,b", "unix:///a,b", "redis://a,", "redis://a,:b"] {
+        for url in [
+            "redis://a/1,b",
+            "unix:///a,b",
+            "unix:///a?cluster=true",
+            "redis://a,unix:///b",
+            "redis://a,",
+            "redis://a,:b",
+        ] {
             let refused = !matches!(parse(url), Ok(Address::Cluster(_)));
             assert!(refused, "{url}");
         }
+    }
+
+    #[test]
+    fn tls_is_the_same_for_all_members() {
+        assert!(!parse("redis://h").unwrap().is_tls());
+        assert!(parse("rediss://h").unwrap().is_tls());
+        for url in ["rediss://:pw@a:1,b:2", "rediss://:pw@a:1,rediss://b:2"] {
+            let Address::Cluster(members) = parse(url).unwrap() else {
+                panic!("{url} is no cluster");
+            };
+            assert!(members.iter().all(is_tls), "{url}");
+            assert!(is_tls(&at(&members[1], "c", 3)), "{url}");
+            assert_eq!(seeds(url), ["a 1 pw", "b 2 pw"]);
+        }
+        for url in ["rediss://a,redis://b", "redis://a,rediss://b"] {
+            parse(url).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn certificates_are_checked_in_any_case() {
+        for url in ["rediss://a#insecure", "rediss://a,rediss://b#insecure"] {
+            parse(url).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_read_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let empty = folder.path().join("empty.pem");
+        std::fs::write(&empty, "no certificate\n").unwrap();
+        let none = folder.path().join("none.pem");
+        for file in [empty, none] {
+            let url = format!("rediss://a?{ROOTS}={}", file.display());
+            let error = parse(&url).unwrap_err().to_string();
+            assert!(error.contains(ROOTS), "{error}");
+            assert!(error.contains(".pem"), "{error}");
+        }
+        let error = parse("rediss://a,b:1?sslrootcert=/ca.pem").unwrap_err();
+        assert!(error.to_string().contains("first"), "{error}");
+        // Without TLS nobody would look at them.
+        let error = parse("redis://a?sslrootcert=/ca.pem").unwrap_err();
+        assert!(error.to_string().contains("rediss"), "{error}");
     }
 }

@@ -14,6 +14,7 @@ mod node;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod slot;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 
@@ -49,7 +50,7 @@ pub struct Client(Kind);
 #[derive(Debug, Clone)]
 enum Kind {
     Single {
-        client: redis::Client,
+        client: Arc<redis::Client>,
         patience: Patience,
         /// Never changes.
         layout: Arc<watch::Sender<Arc<Layout>>>,
@@ -67,15 +68,21 @@ impl Client {
     /// cluster's primaries are from now on, as long as a clone lives. To be called in a runtime.
     ///
     /// One address is a server; several, separated by commas, or one with `?cluster=true`, are
-    /// where to ask for the primaries of a Redis Cluster. Errors: an address that is none.
+    /// where to ask for the primaries of a Redis Cluster. `rediss://` is with TLS, and
+    /// `?sslrootcert=` names the file (PEM) of the certificates that count in place of the public
+    /// ones. Errors: an address that is none; a file that is not read.
     pub fn open(url: &str, patience: Patience) -> RedisResult<Self> {
-        Ok(Self(match address::parse(url)? {
+        let address = address::parse(url)?;
+        if address.is_tls() {
+            tls::choose_provider();
+        }
+        Ok(Self(match address {
             Address::Server(info) => {
-                let client = redis::Client::open(info)?;
+                let client = redis::Client::open(*info)?;
                 let layout = Layout::single(client.clone());
                 let layout = Arc::new(watch::Sender::new(Arc::new(layout)));
                 Kind::Single {
-                    client,
+                    client: Arc::new(client),
                     patience,
                     layout,
                 }
@@ -107,7 +114,8 @@ impl Client {
                 if let Some(pause) = patience.pause_max {
                     config = config.set_max_delay(pause);
                 }
-                let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+                let client = redis::Client::clone(client);
+                let manager = ConnectionManager::new_lazy_with_config(client, config)?;
                 Connection::Single(manager)
             }
             Kind::Cluster(cluster) => Connection::Cluster(cluster.clone()),
@@ -129,7 +137,7 @@ impl Client {
     /// The server that has a key or carries a channel. Errors: it is not known.
     pub async fn home(&self, key: &str) -> RedisResult<redis::Client> {
         match &self.0 {
-            Kind::Single { client, .. } => Ok(client.clone()),
+            Kind::Single { client, .. } => Ok(redis::Client::clone(client)),
             Kind::Cluster(cluster) => cluster.home(key).await,
             #[cfg(feature = "simulated")]
             Kind::Simulated { layout, .. } => {

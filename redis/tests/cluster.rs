@@ -34,6 +34,7 @@ fn cluster(folder: &Path) -> Vec<Redis> {
             pid_file: None,
             dies_with_parent: false,
             cluster: true,
+            tls: None,
         };
         Redis::start(&program, options).unwrap()
     };

@@ -1,4 +1,5 @@
-//! Who did what: `cluster_audit`. Rows are only ever added here.
+//! Who did what: `cluster_audit`. Rows are only ever added here; the API's housekeeping deletes
+//! those past their time.
 
 use guildhall_shared::cluster_map::MapVersion;
 use guildhall_shared::operator::{AuditEntry, History};

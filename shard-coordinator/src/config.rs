@@ -1,12 +1,14 @@
 //! Settings, read once at the start, and the connections they describe.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use guildhall_redis::{Client, Connection, Patience};
-use guildhall_shared::shard::SHARDS_DEFAULT;
+use guildhall_shared::cluster_key::ClusterKeys;
+use guildhall_shared::shard::{SHARDS_DEFAULT, SHARDS_MAX};
 use guildhall_store::pool;
 use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
@@ -32,8 +34,8 @@ pub struct Config {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Redis: heartbeats and the map; several addresses with commas between are members of a
-    /// Redis Cluster
+    /// Redis: heartbeats and the map, as redis://host:port, or rediss:// with TLS; several
+    /// addresses with commas between are members of a Redis Cluster
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
@@ -50,13 +52,23 @@ pub struct Config {
     #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
     pub cluster_key: Option<Secret>,
 
+    /// Key that becomes CLUSTER_KEY: operators' tokens under it are taken already. Only while it
+    /// is renewed
+    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true, value_parser = maybe_empty)]
+    pub cluster_key_next: Option<Secret>,
+
+    /// Key that was CLUSTER_KEY: operators' tokens under it are still taken. Only while it is
+    /// renewed
+    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true, value_parser = maybe_empty)]
+    pub cluster_key_previous: Option<Secret>,
+
     /// Name of this coordinator in logs and in cluster_term
     #[arg(long, env = "COORDINATOR_ID", default_value = "coordinator")]
     pub id: String,
 
     /// Shards of the cluster, fixed when it is created
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = SHARDS_DEFAULT,
-          value_parser = clap::value_parser!(u16).range(1..=16_384))]
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     pub shards: u16,
 
     /// Shards with open realms that a gateway may have in motion at once, in and out together
@@ -98,12 +110,30 @@ impl fmt::Debug for Secret {
 impl Config {
     /// The key of operators' tokens, if they may come at all.
     ///
-    /// Errors: a `CLUSTER_KEY` that is too short.
+    /// Errors: a key that is too short, or the same as another.
     pub(crate) fn admin_key(&self) -> Result<Option<AdminKey>> {
-        let key = self.cluster_key.as_ref();
-        let key = key.map(|Secret(key)| AdminKey::of_cluster(key));
-        key.transpose()
-            .map_err(|_| Error::setting("CLUSTER_KEY", "needs at least 32 characters"))
+        let Some(Secret(key)) = &self.cluster_key else {
+            return Ok(None);
+        };
+        let next = self.cluster_key_next.as_ref().map(|key| key.0.as_str());
+        let previous = self.cluster_key_previous.as_ref();
+        let previous = previous.map(|key| key.0.as_str());
+        let keys = ClusterKeys::check(key, next, previous)
+            .map_err(|error| Error::setting(error.setting, error.reason))?;
+        Ok(Some(AdminKey::of_keys(keys)))
+    }
+
+    /// Names of keys that do nothing: there is no operators' API without `CLUSTER_KEY`.
+    pub(crate) fn idle_keys(&self) -> Vec<&'static str> {
+        let others = [
+            ("CLUSTER_KEY_NEXT", &self.cluster_key_next),
+            ("CLUSTER_KEY_PREVIOUS", &self.cluster_key_previous),
+        ];
+        let is_given = |key: &Option<Secret>| key.as_ref().is_some_and(|key| !key.0.is_empty());
+        let idle = others
+            .iter()
+            .filter(|(_, key)| self.cluster_key.is_none() && is_given(key));
+        idle.map(|(name, _)| *name).collect()
     }
 
     /// Errors: a listener that everybody could reach without `COORDINATOR_PUBLIC`.
@@ -141,6 +171,11 @@ impl Config {
         let client = Client::open(&self.redis_url.0, patience).map_err(bad)?;
         client.connection().map_err(bad)
     }
+}
+
+/// Empty counts as none, as templates of settings have it.
+fn maybe_empty(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret(text.to_owned()))
 }
 
 /// Whether everybody in the world may reach an address, as far as it shows; as of a gateway's
@@ -229,5 +264,42 @@ mod tests {
         let long = ["--cluster-key", "a cluster key for tests, long enough"];
         assert!(config(&long).admin_key().unwrap().is_some());
         assert!(!format!("{:?}", config(&long)).contains("long enough"));
+    }
+
+    #[test]
+    fn keys_beside_one_that_is_not_given_do_nothing() {
+        let next = "--cluster-key-next=another cluster key for tests, as long";
+        let idle = |more: &[&str]| parse(more).unwrap().config.idle_keys();
+        assert_eq!(idle(&[next]), ["CLUSTER_KEY_NEXT"]);
+        assert_eq!(
+            idle(&["--cluster-key-next=", "--cluster-key-previous=short"]),
+            ["CLUSTER_KEY_PREVIOUS"]
+        );
+        let key = "--cluster-key=a cluster key for tests, long enough";
+        assert!(idle(&[key, next]).is_empty());
+        assert!(idle(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_bad_key_beside_the_current_one_is_refused_by_name() {
+        let key = "a cluster key for tests, long enough";
+        let with = |setting: &str, value: &str| {
+            let other = format!("--cluster-key-{setting}={value}");
+            parse(&["--cluster-key", key, &other]).unwrap().config
+        };
+        for (setting, name) in [
+            ("next", "CLUSTER_KEY_NEXT"),
+            ("previous", "CLUSTER_KEY_PREVIOUS"),
+        ] {
+            for bad in ["short", key] {
+                let error = with(setting, bad).admin_key().unwrap_err().to_string();
+                assert!(error.starts_with(name), "{error}");
+                assert!(!error.contains(key), "{error}");
+            }
+            assert!(with(setting, "").admin_key().unwrap().is_some());
+            let good = with(setting, "another cluster key for tests, as long");
+            assert!(good.admin_key().unwrap().is_some());
+            assert!(!format!("{good:?}").contains("as long"));
+        }
     }
 }

@@ -12,6 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     #[error("{name}: {reason}")]
     Setting { name: &'static str, reason: String },
+    #[error("the database has no schema: run `guildhall-api migrate` first")]
+    NotMigrated,
     #[error("CLUSTER_SHARDS: the cluster was created with {cluster} shards, not {setting}")]
     Shards { cluster: String, setting: u16 },
     #[error("COORDINATOR_LISTEN: cannot listen on {addr}: {source}")]

@@ -42,11 +42,18 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a coordinator until `stop`, then gives up the lead.
 ///
-/// Fails at the start only: on a bad setting, a listener for everybody that is not wanted, an occupied address, an unreachable Postgres,
-/// or a cluster created with another number of shards.
+/// Fails at the start only: on a bad setting, a listener for everybody that is not wanted, an
+/// occupied address, an unreachable Postgres or one without the schema, or a cluster created with
+/// another number of shards.
 pub async fn serve(config: Config, stop: CancellationToken) -> Result<()> {
     config.check_listen()?;
     let key = config.admin_key()?;
+    if key.is_none() {
+        tracing::warn!("there is no operators' API: CLUSTER_KEY is not set");
+    }
+    for setting in config.idle_keys() {
+        tracing::warn!(setting, "is not used: CLUSTER_KEY is not set");
+    }
     let db = config.connect_postgres()?;
     // Whatever operators wait for, the lead does not.
     let operators_db = config.connect_postgres()?;

@@ -21,13 +21,16 @@ pub(crate) struct Shown {
 }
 
 /// Fails unless the cluster has this many shards; a new cluster gets them.
+///
+/// Errors: [`Error::NotMigrated`], [`Error::Shards`].
 pub(crate) async fn check_shards(db: &PgPool, shards: u16) -> Result<()> {
     sqlx::query!(
         "insert into cluster_setting (key, value) values ('shards', $1) on conflict do nothing",
         shards.to_string(),
     )
     .execute(db)
-    .await?;
+    .await
+    .map_err(without_table)?;
     let cluster = sqlx::query_scalar!("select value from cluster_setting where key = 'shards'")
         .fetch_one(db)
         .await?;
@@ -36,6 +39,15 @@ pub(crate) async fn check_shards(db: &PgPool, shards: u16) -> Result<()> {
         return Err(Error::Shards { cluster, setting });
     }
     Ok(())
+}
+
+fn without_table(error: sqlx::Error) -> Error {
+    let error_of_database = error.as_database_error();
+    // undefined_table
+    match error_of_database.is_some_and(|error| error.code().as_deref() == Some("42P01")) {
+        true => Error::NotMigrated,
+        false => error.into(),
+    }
 }
 
 pub(crate) async fn shown(redis: &mut Connection) -> Result<Shown> {

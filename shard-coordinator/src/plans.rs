@@ -128,10 +128,14 @@ pub(crate) async fn change(
     let mut new = orders.settings.clone();
     new.change(std::slice::from_ref(&change), scene.world(orders.now_ms))?;
     settings::write(&mut tx, &orders.settings, &new).await?;
+    let mut detail = serde_json::to_value(&change)?;
+    if let Some(was) = orders.settings.replaced_by(&change) {
+        detail["was"] = was;
+    }
     let deed = Deed {
         who,
         action,
-        detail: serde_json::to_value(&change)?,
+        detail,
         version: scene.version(),
     };
     let id = audit::record(&mut tx, deed).await?;
@@ -483,6 +487,7 @@ fn outcome(scene: &Scene, before: &Settings, after: &Settings) -> Option<Outcome
         load_imbalance_before_milli: now.load_milli,
         load_imbalance_after_milli: then.load_milli,
         sessions: gone().map(|(_, status)| status.sessions).sum(),
+        stuck: step.left,
         events_per_s: step.moves.iter().map(load).sum::<u64>() / 60,
         steps,
         seconds: u32::try_from(moves_ms.max(drain_ms).div_ceil(1_000)).unwrap_or(u32::MAX),

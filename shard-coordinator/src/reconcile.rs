@@ -95,6 +95,9 @@ impl Reconciler {
                     tracing::warn!(%error, "round failed; the next one starts afresh");
                 }
             }
+            if self.lead.current(Instant::now()).is_none() {
+                self.metrics.follows();
+            }
             // What a round noted that did not come so far.
             self.journal.write().await;
             // A round is never cut short: what it publishes is under way no longer than that.

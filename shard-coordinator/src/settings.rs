@@ -9,6 +9,7 @@ use guildhall_shared::operator::{
 };
 use guildhall_shared::shard::ShardId;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 
 use crate::error::Result;
@@ -222,10 +223,30 @@ impl Settings {
         Ok(())
     }
 
+    /// What a change replaces, for who wants it back; `None` of moves, which replace nothing that
+    /// is set.
+    pub(crate) fn replaced_by(&self, change: &Change) -> Option<Value> {
+        let setting = |node: &String| self.nodes.get(node).copied().unwrap_or_default();
+        Some(match change {
+            Change::Cordon { node }
+            | Change::Uncordon { node }
+            | Change::Drain { node, .. }
+            | Change::Undrain { node } => json!(setting(node).state),
+            Change::Weight { node, .. } => json!(setting(node).weight.number()),
+            Change::Pin { shard, .. } | Change::Unpin { shard } => json!(self.pins.get(shard)),
+            Change::Move { .. } => return None,
+        })
+    }
+
     fn change_one(&mut self, change: &Change, world: World<'_>) -> Result<(), Refusal> {
         match change {
             Change::Cordon { node } => {
                 let setting = self.node(node, world)?;
+                if setting.state == NodeState::Draining {
+                    // It would end a drain that somebody else may have begun.
+                    let message = format!("{node:?} is draining: undrain it first");
+                    return Err(Refusal::new(ProblemCode::BadRequest, message));
+                }
                 (setting.state, setting.drain) = (NodeState::Cordoned, None);
             }
             Change::Uncordon { node } => self.activate(node, NodeState::Cordoned, world)?,
@@ -433,6 +454,35 @@ mod tests {
         assert_eq!(code(&pinned), ProblemCode::ShardPinned);
         let uncordon = Change::Uncordon { node: A.to_owned() };
         assert_eq!(code(&[drain(), uncordon]), ProblemCode::BadRequest);
+        let cordon = || Change::Cordon { node: A.to_owned() };
+        assert_eq!(code(&[drain(), cordon()]), ProblemCode::BadRequest);
+        let settings = changed(&[cordon(), drain()]).unwrap();
+        assert_eq!(settings.nodes[A].state, NodeState::Draining);
+    }
+
+    #[test]
+    fn what_a_change_replaces_is_known() {
+        let node = || A.to_owned();
+        let shard = ShardId(7);
+        let weight = Change::Weight {
+            node: node(),
+            weight: 2.0,
+        };
+        let pin = Change::Pin {
+            shard,
+            node: node(),
+        };
+        let before = Settings::default();
+        assert_eq!(before.replaced_by(&weight), Some(json!(1.0)));
+        assert_eq!(before.replaced_by(&pin), Some(Value::Null));
+        assert_eq!(before.replaced_by(&drain()), Some(json!("active")));
+        let after = changed(&[weight.clone(), pin, drain()]).unwrap();
+        assert_eq!(after.replaced_by(&weight), Some(json!(2.0)));
+        let unpin = Change::Unpin { shard };
+        assert_eq!(after.replaced_by(&unpin), Some(json!(A)));
+        let undrain = Change::Undrain { node: node() };
+        assert_eq!(after.replaced_by(&undrain), Some(json!("draining")));
+        assert_eq!(after.replaced_by(&move_to(A, &[3])), None);
     }
 
     #[test]

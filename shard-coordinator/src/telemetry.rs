@@ -101,7 +101,7 @@ impl Metrics {
             paused: gauge("coordinator_paused", "1 while operators hold moves back."),
             imbalance: gauge(
                 "coordinator_imbalance_per_mille",
-                "Shards of the fullest node against its share; 1000 is even.",
+                "Shards of the fullest node against its share; 1000 is even, 0 of who does not lead.",
             ),
             load_imbalance: gauge(
                 "coordinator_load_imbalance_per_mille",
@@ -110,6 +110,19 @@ impl Metrics {
             plan_seconds,
             last_round: Mutex::new(None),
             registry,
+        }
+    }
+
+    /// What only a leader knows, others do not go on telling.
+    pub(crate) fn follows(&self) {
+        for of_leader in [
+            &self.moves_left,
+            &self.plan_pending,
+            &self.paused,
+            &self.imbalance,
+            &self.load_imbalance,
+        ] {
+            of_leader.set(0);
         }
     }
 

@@ -24,7 +24,6 @@ codes! {
     ServiceUnavailable = 0, 503, "503: Service Unavailable";
     UnsupportedMediaType = 0, 415, "415: Unsupported Media Type";
     RangeNotSatisfiable = 0, 416, "416: Range Not Satisfiable";
-    UnknownAccount = 10001, 404, "Unknown Account";
     UnknownApplication = 10002, 404, "Unknown Application";
     UnknownChannel = 10003, 404, "Unknown Channel";
     UnknownGuild = 10004, 404, "Unknown Guild";
@@ -38,7 +37,6 @@ codes! {
     UnknownEmoji = 10014, 404, "Unknown Emoji";
     InvalidEmoji = 10014, 400, "Unknown Emoji";
     UnknownWebhook = 10015, 404, "Unknown Webhook";
-    UnknownSession = 10020, 404, "Unknown Session";
     UnknownBan = 10026, 404, "Unknown Ban";
     UnknownSticker = 10060, 404, "Unknown sticker";
     UnknownStickerPack = 10061, 404, "Unknown sticker pack";
@@ -48,9 +46,9 @@ codes! {
     UnknownCommandPermissions = 10066, 404, "Unknown application command permissions";
     MaximumCommands = 30032, 400, "Maximum number of application commands reached (100)";
     CommandNameExists = 40041, 400, "An application command with that name already exists";
-    InteractionFailedToSend = 40043, 400, "Application interaction failed to send";
     InteractionAcknowledged = 40060, 400, "Interaction has already been acknowledged.";
-    InvalidOAuth2Token = 50025, 401, "Invalid OAuth2 access token provided";
+    // Not 401, which tells bots that their own token is dead.
+    InvalidOAuth2Token = 50025, 403, "Invalid OAuth2 access token provided";
     MissingScope = 50026, 400, "Missing required OAuth2 scope";
     UnknownGuildTemplate = 10057, 404, "Unknown guild template";
     UnknownVoiceState = 10065, 404, "Unknown Voice State";
@@ -64,7 +62,6 @@ codes! {
     OnlyBotsCanUse = 20002, 403, "Only bots can use this endpoint";
     NotAuthorizedOnApplication = 20012, 403, "You are not authorized to perform this action on this application";
     SlowmodeRateLimit = 20016, 429, "This action cannot be performed due to slowmode rate limit";
-    OnlyOwner = 20018, 403, "Only the owner of this account can perform this action";
     MaximumGuilds = 30001, 400, "Maximum number of guilds reached (100)";
     MaximumPins = 30003, 400, "Maximum number of pins reached for the channel (250)";
     MaximumFriends = 30002, 400, "Maximum number of friends reached (1000)";
@@ -76,7 +73,6 @@ codes! {
     MaximumAttachments = 30015, 400, "Maximum number of attachments in a message reached (10)";
     MaximumInvites = 30016, 400, "Maximum number of invites reached (1000)";
     MaximumAnimatedEmojis = 30018, 400, "Maximum number of animated emojis reached";
-    MaximumMembers = 30019, 400, "Maximum number of server members reached";
     MaximumRecipients = 30004, 400, "Maximum number of recipients reached (10)";
     MaximumThreadMembers = 30033, 400, "Maximum number of thread participants has been reached (1000)";
     VerificationNeeded = 40002, 403, "You need to verify your account in order to perform this action.";
@@ -107,11 +103,11 @@ codes! {
     EmptyMessage = 50006, 400, "Cannot send an empty message";
     CannotSendToUser = 50007, 403, "Cannot send messages to this user";
     NonTextChannel = 50008, 400, "Cannot send messages in a non-text channel";
-    BotlessApplication = 50010, 400, "OAuth2 application does not have a bot";
     VanityTaken = 50020, 400, "Invite code was either invalid or taken";
     MissingPermissions = 50013, 403, "Missing Permissions";
     InvalidWebhookToken = 50027, 401, "Invalid Webhook Token";
     NoteTooLong = 50015, 400, "Note was too long";
+    BulkDeleteCount = 50016, 400, "Provided too few or too many messages to delete. Must provide at least 2 and fewer than 100 messages to delete";
     InvalidRole = 50028, 400, "Invalid Role";
     SystemMessage = 50021, 403, "Cannot execute action on a system message";
     InvalidChannelType = 50024, 400, "Cannot execute action on this channel type";
@@ -145,7 +141,6 @@ codes! {
     WebhookThreadOnlyInForums = 220003, 400, "Webhooks can only create threads in forum channels";
     PollVotingBlocked = 520000, 400, "Poll voting blocked";
     PollExpired = 520001, 400, "Poll expired";
-    InvalidChannelTypeForPoll = 520002, 400, "Invalid channel type for poll creation";
     CannotEditPoll = 520003, 400, "Cannot edit a poll message";
     InvalidPollEmoji = 520004, 400, "Cannot use an emoji included with the poll";
     CannotExpireNonPoll = 520006, 400, "Cannot expire a non-poll message";

@@ -2,6 +2,7 @@
 //!
 //! Pure: no I/O, no async, no clock of its own (`now` is passed in).
 
+pub mod cluster_key;
 pub mod cluster_map;
 pub mod command_access;
 pub mod envelope;

@@ -194,6 +194,14 @@ impl ProblemCode {
 pub struct Accepted {
     /// Its row in the history.
     pub audit_id: i64,
+    /// False while no coordinator leads: it is acted on once one does.
+    #[serde(default = "unless_told")]
+    pub led: bool,
+}
+
+/// What a coordinator that does not know the question is taken to answer.
+fn unless_told() -> bool {
+    true
 }
 
 /// Answer of `GET nodes`, by id.
@@ -376,16 +384,23 @@ pub struct AuditEntry {
     pub who: String,
     /// A word: that of the path (`cordon`, `plan_apply` …), `refused`, or what the coordinator
     /// did (`lead_taken`, `node_lost`, `node_joined`, `freeze`, `thaw`, `step`,
-    /// `step_timed_out`, `plan_done`, `move_dropped`).
+    /// `step_timed_out`, `plan_done`, `move_dropped`). Of deeds at the API: `registration`,
+    /// `account_lock`, `account_unlock`, `password_reset`, `second_factor_remove`,
+    /// `message_delete`, `guild_read`, `guild_delete`.
     pub action: String,
+    /// What was asked for, as in [`Change`]; of a single change of a setting with `was`: what it
+    /// replaced. Of deeds at the API the ids of what they were done to.
     pub detail: serde_json::Value,
-    /// Of the map in use then; 0 before the first.
+    /// Of the map in use then; 0 before the first, and of deeds at the API.
     pub version: MapVersion,
 }
 
 /// Answer of `GET moves`: what is under way.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Moves {
+    /// False while no coordinator leads: nothing moves then.
+    #[serde(default = "unless_told")]
+    pub led: bool,
     /// While set, only shards without a serving owner move.
     pub paused: Option<Pause>,
     /// The plan that runs.
@@ -558,6 +573,10 @@ pub struct Outcome {
     /// Sessions that are sent to other nodes (those of nodes that drain). A shard that moves
     /// breaks none.
     pub sessions: u64,
+    /// Shards that are to leave their node and have nowhere to go, for no other node takes any.
+    /// They stay, and the plan runs, until one does.
+    #[serde(default)]
+    pub stuck: u32,
     /// Of the shards that move: events times subscribed nodes, per second.
     pub events_per_s: u64,
     /// Steps the moves take; shards in which nothing is open move beside them.
@@ -613,6 +632,14 @@ mod tests {
         assert_eq!(problem.code, ProblemCode::Other);
         let json = serde_json::to_string(&ProblemCode::PlanStale).unwrap();
         assert_eq!(json, r#""plan_stale""#);
+    }
+
+    #[test]
+    fn what_an_older_coordinator_does_not_say_is_nothing_to_worry_about() {
+        let accepted: Accepted = serde_json::from_str(r#"{"audit_id":7}"#).unwrap();
+        assert!(accepted.led);
+        let text = r#"{"paused":null,"plan":null,"requested":[],"progress":null}"#;
+        assert!(serde_json::from_str::<Moves>(text).unwrap().led);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::id::{Id, marker::Realm};
 
 /// Shards of a cluster unless it was created with another number.
 pub const SHARDS_DEFAULT: u16 = 4096;
+/// Most shards that a cluster can be created with: a map names the nodes of each.
+pub const SHARDS_MAX: u16 = 16_384;
 
 /// Our slice of realms: `(realm_id >> 22) % S`. Not a bot's `shard: [id, n]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -18,6 +18,14 @@ pub struct VoiceSettings {
     key: Vec<u8>,
 }
 
+/// Reads `host:port`. Errors: a scheme, a path, an empty text.
+pub fn endpoint(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains('/') {
+        return Err("must be host:port, without a scheme".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 impl VoiceSettings {
     pub fn new(endpoint: Option<String>, key: &str) -> Self {
         Self {

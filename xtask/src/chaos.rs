@@ -1,6 +1,7 @@
 //! `cargo xtask chaos`: faults at random on a private cluster of real processes; see docs/chaos.md.
 
-use std::process::{Command, ExitCode};
+use std::fs::File;
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::Result;
 use clap::Args;
@@ -73,11 +74,16 @@ pub(crate) fn run(arguments: &Chaos) -> Result<ExitCode> {
     })
 }
 
-/// The run of `cargo xtask test`. Everything is built.
-pub(crate) fn smoke() -> Result<Counts> {
-    let words = SMOKE.map(str::to_owned);
+/// The run of `cargo xtask test`, whose output goes to a file: others run beside it. Everything is
+/// built.
+pub(crate) fn smoke(output: &File) -> Result<Counts> {
+    let mut command = program(&SMOKE.map(str::to_owned), None)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?);
     let mut counts = Counts::default();
-    counts.note("chaos", one(&words, None)?);
+    counts.note("chaos", cargo::run(command)?.success());
     Ok(counts)
 }
 
@@ -132,6 +138,10 @@ fn build(broken: bool) -> Result<()> {
 
 /// One run; true if nothing was found.
 fn one(words: &[String], broken: Option<&str>) -> Result<bool> {
+    Ok(cargo::run(program(words, broken)?)?.success())
+}
+
+fn program(words: &[String], broken: Option<&str>) -> Result<Command> {
     let binaries = install::databases()?;
     let mut command = Command::new(Profile::Debug.folder().join("chaos"));
     command
@@ -142,5 +152,5 @@ fn one(words: &[String], broken: Option<&str>) -> Result<bool> {
     if let Some(broken) = broken {
         command.args(["--broken", broken]);
     }
-    Ok(cargo::run(command)?.success())
+    Ok(command)
 }

@@ -137,8 +137,10 @@ impl Layout {
         let file = self.root.join("secrets.json");
         // Others in their place would not fit the database.
         let mut secrets: Map<String, Value> = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{} is damaged", file.display()))?,
+            Ok(text) => serde_json::from_slice(&text).with_context(|| {
+                let file = file.display();
+                format!("{file} is damaged: bring it back, or start empty (--fresh)")
+            })?,
             Err(error) if error.kind() == ErrorKind::NotFound => Map::new(),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: every test of the workspace, on servers of its own.
 
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::SystemTime;
-use std::{env, fs, thread};
+use std::{env, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::autobahn;
 use crate::cargo::{self, Profile, cargo};
@@ -14,7 +15,7 @@ use crate::chaos;
 use crate::counts::Counts;
 use crate::fuzz;
 use crate::install;
-use crate::servers::{Postgres, Redis, checkout, sweep};
+use crate::servers::{Postgres, Redis, checkout, scratch_folder, sweep};
 
 /// Programs of others that tests run, and whose tests: libraries for bots, a server that speaks S3,
 /// what drives a browser.
@@ -77,15 +78,35 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
         counts.note("cargo test", false);
     }
     if arguments.is_empty() {
+        beside_chaos(&mut counts)?;
+    }
+    println!("\n{counts}");
+    Ok(counts.exit_code())
+}
+
+/// What is no `cargo test`. Chaos waits for nine minutes most of the time: the others are built and
+/// run meanwhile.
+fn beside_chaos(counts: &mut Counts) -> Result<()> {
+    let folder = scratch_folder("chaos")?;
+    let log = folder.join("chaos.log");
+    let output = File::create(&log)?;
+    println!("\n     Running faults at random on a cluster: what it says comes last");
+    let chaos = thread::scope(|threads| -> Result<Result<Counts>> {
+        let chaos = threads.spawn(|| chaos::smoke(&output));
         println!("\n     Running the Autobahn test suite over the gateway's WebSocket");
         counts.add_all(autobahn::cases()?);
         println!("\n     Running the fuzz targets under libFuzzer");
         counts.add_all(fuzz::smoke()?);
-        println!("\n     Running faults at random on a cluster: nine minutes");
-        counts.add_all(chaos::smoke()?);
-    }
-    println!("\n{counts}");
-    Ok(counts.exit_code())
+        println!("\n     Waiting for the faults at random");
+        chaos
+            .join()
+            .map_err(|_| anyhow!("what waits for chaos panicked"))
+    })?;
+    let said = fs::read_to_string(&log).context("the output of chaos is gone")?;
+    print!("{said}");
+    let _ = fs::remove_dir_all(folder);
+    counts.add_all(chaos?);
+    Ok(())
 }
 
 /// Builds what the tests need in the very shape `cargo test` wants it, so nothing is built twice.

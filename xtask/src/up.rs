@@ -4,7 +4,7 @@ use std::env;
 use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use crate::cargo::{self, Profile};
 use crate::cluster::{Cluster, Plan, Ports};
@@ -143,7 +143,13 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
         run: Some(layout.run()),
     };
     let ports = Ports::choose(plan.gateways)?;
-    Cluster::migrate(&plan, &ports)?;
+    let own = stack.postgres.is_some();
+    Cluster::migrate(&plan, &ports).map_err(|error| {
+        match own.then(|| advice(&error.to_string())).flatten() {
+            Some(advice) => anyhow!("{error}\n{advice}"),
+            None => error,
+        }
+    })?;
     println!("  migrations applied");
     Cluster::import_stickers(&plan, &ports, &checkout().join("sticker-packs/hello"))?;
     let cluster = Cluster::start(&plan, ports, |ready| println!("  {ready} is ready"))?;
@@ -152,6 +158,23 @@ fn start(layout: &Layout, stack: &mut Stack, fresh: bool, release: bool) -> Resu
     let demo = seed::seed(api, layout.demo())?;
     println!("  demo guild is there");
     Ok(demo)
+}
+
+/// What to do where a migration of the private database fails and its words help nobody.
+fn advice(error: &str) -> Option<&'static str> {
+    if error.contains("was previously applied but") {
+        Some(
+            "the private database has migrations of another checkout: go back to that one, or \
+             start empty (--fresh)",
+        )
+    } else if error.contains("password authentication failed") {
+        Some(
+            "the private database was made with another .guildhall/secrets.json: bring that back, \
+             or start empty (--fresh)",
+        )
+    } else {
+        None
+    }
 }
 
 /// A setting that is set and not empty.
@@ -182,6 +205,7 @@ fn private_redis(layout: &Layout) -> Result<Redis> {
         pid_file: Some(layout.run().join("redis.pid")),
         dies_with_parent: true,
         cluster: false,
+        tls: None,
     };
     Redis::start(&install::redis()?, options)
 }
@@ -265,6 +289,13 @@ impl Patient {
         pause
     }
 
+    /// It did not start. Returns as [`Self::ended`]; however long it ran before, that was no
+    /// stable time.
+    fn failed(&mut self, now: Instant) -> Duration {
+        self.started = now;
+        self.ended(now)
+    }
+
     fn restarted(&mut self, now: Instant) {
         self.started = now;
         self.due = None;
@@ -299,7 +330,7 @@ fn supervise(stack: &mut Stack) -> Result<ExitCode> {
                     }
                     Err(error) if error.is::<Interrupted>() => return Err(error),
                     Err(error) => {
-                        let pause = patient.ended(Instant::now());
+                        let pause = patient.failed(Instant::now());
                         println!(
                             "{} does not start, next attempt in {} s: {error:#}",
                             patient.name,
@@ -377,5 +408,37 @@ mod tests {
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         patient.restarted(t0);
         assert_eq!(patient.ended(t0 + STABLE_AFTER), BACKOFF_MIN);
+    }
+
+    #[test]
+    fn what_ran_for_long_and_does_not_start_any_more_is_tried_ever_less_often() {
+        let mut patient = Patient::new("redis", Instant::now());
+        let later = Instant::now() + STABLE_AFTER;
+        let mut pauses = vec![patient.ended(later).as_secs()];
+        pauses.extend((0..6).map(|_| patient.failed(later).as_secs()));
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    }
+
+    #[test]
+    fn a_database_that_does_not_fit_is_told_from_other_failures() {
+        for (error, what) in [
+            (
+                "migration 46 was previously applied but is missing in the resolved migrations",
+                Some("another checkout"),
+            ),
+            (
+                "migration 3 was previously applied but has been modified",
+                Some("another checkout"),
+            ),
+            (
+                r#"FATAL: password authentication failed for user "postgres""#,
+                Some("secrets.json"),
+            ),
+            ("No space left on device", None),
+        ] {
+            let advice = advice(error);
+            assert_eq!(advice.is_some(), what.is_some(), "{error}");
+            assert!(advice.unwrap_or("").contains(what.unwrap_or("")), "{error}");
+        }
     }
 }

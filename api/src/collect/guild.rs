@@ -87,6 +87,7 @@ async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Resul
         };
     }
     empty_table!("member");
+    empty_table!("silenced_leaver");
     empty_table!("ban");
     empty_table!("role");
     empty_table!("voice_state");

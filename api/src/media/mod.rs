@@ -29,14 +29,17 @@ pub(crate) use self::{
         Image, ImageOf, check_image, decode_data_uri, inspect, is_kept, parse_image, store_fetched,
         store_image, store_optional_image, too_large,
     },
-    render::{Format, Variant, default_avatar},
+    render::{Format, Variant},
     sign::{SLOT_SECONDS, Signed, SlotClaim},
     sniff::{is_inline, sniff_type},
-    upload::{FILES_MAX, Files, StickerUpload, Upload},
+    upload::{FILES_MAX, Files, StickerUpload, Upload, read_after},
 };
 pub use config::MediaConfig;
 
-use crate::config::{Config, Secret};
+use crate::{
+    config::{Config, Secret},
+    keys::Keys,
+};
 
 /// Images worked on at the same time; each may hold [`images::PIXELS_MAX`] pixels.
 const IMAGE_WORKERS: usize = 4;
@@ -46,7 +49,7 @@ const IMAGE_WORKERS: usize = 4;
 pub(crate) struct Media {
     db: PgPool,
     store: Arc<dyn ObjectStore>,
-    key: Secret,
+    keys: Keys,
     pub(crate) cdn_url: String,
     pub(crate) api_url: String,
     pub(crate) attachment_bytes_max: u64,
@@ -56,15 +59,18 @@ pub(crate) struct Media {
 
 impl Media {
     /// Opens the store. Errors: a folder that cannot be made, settings that do not fit.
-    pub(crate) fn open(config: &Config, db: PgPool) -> Result<Self, object_store::Error> {
-        let (key, public_url) = (&config.cluster_key, &config.public_url);
-        Self::with(&config.media, key, public_url, db)
+    pub(crate) fn open(
+        config: &Config,
+        keys: &Keys,
+        db: PgPool,
+    ) -> Result<Self, object_store::Error> {
+        Self::with(&config.media, keys, &config.public_url, db)
     }
 
-    /// As [`Self::open`]. `key` signs addresses, all of them below `public_url`.
+    /// As [`Self::open`]. `keys` sign addresses, all of them below `public_url`.
     pub(crate) fn with(
         media: &MediaConfig,
-        key: &Secret,
+        keys: &Keys,
         public_url: &str,
         db: PgPool,
     ) -> Result<Self, object_store::Error> {
@@ -82,7 +88,7 @@ impl Media {
         Ok(Self {
             db,
             store,
-            key: key.clone(),
+            keys: keys.clone(),
             cdn_url: media
                 .cdn_public_url
                 .clone()

@@ -128,7 +128,37 @@ impl Media {
         }
         Ok(rendered)
     }
+
+    /// Picture of users who have none, 0 to 5, so many pixels high and wide; drawn once, however
+    /// many ask. `None` for another number.
+    pub(crate) async fn default_avatar(&self, index: usize, size: u32) -> Result<Option<Bytes>> {
+        if index >= DEFAULT_AVATARS.len() {
+            return Ok(None);
+        }
+        let (format, side) = (Format::Png, Some(size));
+        let variant = Variant { format, size: side };
+        let key = (format!("embed/avatars/{index}"), variant);
+        let guard = match self.rendered.0.get_value_or_guard_async(&key).await {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(guard) => guard,
+        };
+        let drawn = self.work(move || default_avatar(index, size)).await?;
+        if let Some(drawn) = &drawn {
+            let _ = guard.insert(drawn.clone());
+        }
+        Ok(drawn)
+    }
 }
+
+/// Colours of the pictures of users who have none.
+const DEFAULT_AVATARS: [[u8; 3]; 6] = [
+    [0x4C, 0x6E, 0xF5],
+    [0x74, 0x7F, 0x8D],
+    [0x2F, 0x9E, 0x63],
+    [0xE8, 0xA3, 0x17],
+    [0xD6, 0x3A, 0x4A],
+    [0xB5, 0x4B, 0xC4],
+];
 
 /// Does work under a permit, which is the work's own: it goes on when whoever asked for it has gone.
 async fn run<T: Send + 'static>(
@@ -294,17 +324,9 @@ fn fit(image: RgbaImage, size: Option<u32>) -> Option<RgbaImage> {
     RgbaImage::from_raw(to_width, to_height, target.into_vec())
 }
 
-/// Pictures of users who have none: 0 to 5, one colour each, as PNG.
-pub(crate) fn default_avatar(index: usize, size: u32) -> Option<Bytes> {
-    const COLORS: [[u8; 3]; 6] = [
-        [0x4C, 0x6E, 0xF5],
-        [0x74, 0x7F, 0x8D],
-        [0x2F, 0x9E, 0x63],
-        [0xE8, 0xA3, 0x17],
-        [0xD6, 0x3A, 0x4A],
-        [0xB5, 0x4B, 0xC4],
-    ];
-    let [red, green, blue] = *COLORS.get(index)?;
+/// One of [`DEFAULT_AVATARS`] as PNG.
+fn default_avatar(index: usize, size: u32) -> Option<Bytes> {
+    let [red, green, blue] = *DEFAULT_AVATARS.get(index)?;
     let side = size as f32;
     // A head and shoulders, in parts of the side.
     let image = RgbaImage::from_fn(size, size, |x, y| {
@@ -330,6 +352,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::{config::Secret, keys::Keys};
 
     fn png(width: u32, height: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -403,6 +426,29 @@ mod tests {
         assert_eq!(workers.available_permits(), 0);
         end.send(()).unwrap();
         let _permit = workers.acquire().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_default_avatar_is_drawn_in_its_turn_and_once() {
+        let workers = Arc::new(Semaphore::new(1));
+        let media = Media {
+            db: sqlx::PgPool::connect_lazy("postgres://localhost").unwrap(),
+            store: Arc::new(object_store::memory::InMemory::new()),
+            keys: Keys::only(Secret::from(String::new())),
+            cdn_url: String::new(),
+            api_url: String::new(),
+            attachment_bytes_max: 0,
+            workers: Arc::clone(&workers),
+            rendered: Rendered::default(),
+        };
+        let others = Arc::clone(&workers).acquire_owned().await.unwrap();
+        assert!(media.default_avatar(0, 16).now_or_never().is_none());
+        drop(others);
+        let drawn = media.default_avatar(0, 16).await.unwrap();
+        let _others = workers.acquire().await.unwrap();
+        let again = media.default_avatar(0, 16).now_or_never().unwrap();
+        assert_eq!(again.unwrap(), drawn);
+        assert!(media.default_avatar(6, 16).await.unwrap().is_none());
     }
 
     #[test]

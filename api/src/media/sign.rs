@@ -8,10 +8,12 @@ use guildhall_shared::{
     id::marker::{Attachment, Channel, User},
 };
 use hmac::{Hmac, KeyInit, Mac};
+use serde_json::Value;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::Media;
+use super::{Media, sanitize};
+use crate::{config::Secret, keys::Use};
 
 /// An address given out to replace an expired one holds this long, seconds.
 const REFRESHED_SECONDS: i64 = 24 * 3600;
@@ -46,25 +48,56 @@ pub(crate) struct SlotClaim {
     pub(crate) id: Id<Attachment>,
     pub(crate) channel: Id<Channel>,
     pub(crate) user: Id<User>,
+    /// Bytes, as announced.
     pub(crate) size: u64,
     /// Unix seconds.
     pub(crate) until: i64,
     pub(crate) filename: String,
 }
 
-impl Media {
-    fn signature(&self, purpose: &str, signed: &str) -> String {
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.reveal().as_bytes())
-            .expect("HMAC takes keys of any length");
-        mac.update(purpose.as_bytes());
-        mac.update(&[0]);
-        mac.update(signed.as_bytes());
-        hex::encode(mac.finalize().into_bytes())
+/// What a signature is for; one of another purpose is none.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Attachment,
+    Slot,
+}
+
+impl Purpose {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Attachment => "attachment",
+            Self::Slot => "slot",
+        }
     }
 
-    fn is_signed(&self, purpose: &str, signed: &str, signature: &str) -> bool {
-        let own = self.signature(purpose, signed);
-        own.as_bytes().ct_eq(signature.as_bytes()).into()
+    const fn key_use(self) -> Use {
+        match self {
+            Self::Attachment => Use::Attachment,
+            Self::Slot => Use::UploadSlot,
+        }
+    }
+}
+
+fn signature_by(key: &Secret, purpose: Purpose, signed: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.reveal().as_bytes())
+        .expect("HMAC takes keys of any length");
+    mac.update(purpose.name().as_bytes());
+    mac.update(&[0]);
+    mac.update(signed.as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+impl Media {
+    fn signature(&self, purpose: Purpose, signed: &str) -> String {
+        signature_by(&self.keys.current, purpose, signed)
+    }
+
+    fn is_signed(&self, purpose: Purpose, signed: &str, signature: &str) -> bool {
+        let signing = self.keys.first(purpose.key_use(), |key| {
+            let own = signature_by(key, purpose, signed);
+            bool::from(own.as_bytes().ct_eq(signature.as_bytes())).then_some(())
+        });
+        signing.is_some()
     }
 
     /// Where an attachment is read; for good.
@@ -75,18 +108,50 @@ impl Media {
         filename: &str,
     ) -> String {
         let path = format!("{channel}/{id}/{filename}");
-        let signature = self.signature("attachment", &path);
+        let signature = self.signature(Purpose::Attachment, &path);
         format!("{}/attachments/{path}?hm={signature}", self.cdn_url)
+    }
+
+    /// Makes the addresses of these attachments, wherever in a stored object they stand, those of
+    /// today: they may be signed with a key of before. `own`: what the object's readers may read.
+    pub(crate) fn sign_anew(&self, own: &[Id<Attachment>], value: &mut Value) {
+        match value {
+            Value::String(text) => {
+                if let Some(signed) = self.signed_today(own, text) {
+                    *text = signed;
+                }
+            }
+            Value::Array(list) => list.iter_mut().for_each(|each| self.sign_anew(own, each)),
+            Value::Object(map) => map.values_mut().for_each(|each| self.sign_anew(own, each)),
+            _ => {}
+        }
+    }
+
+    /// The address with today's signature, if it is one of these attachments' for good.
+    fn signed_today(&self, own: &[Id<Attachment>], url: &str) -> Option<String> {
+        let (head, signature) = url.split_once("?hm=")?;
+        let (_, path) = head.rsplit_once("/attachments/")?;
+        let mut parts = path.split('/');
+        let (channel, id, filename) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_own = parts.next().is_none()
+            && channel.parse::<Id<Channel>>().is_ok()
+            && id
+                .parse::<Id<Attachment>>()
+                .is_ok_and(|id| own.contains(&id))
+            && sanitize(filename) == filename;
+        let signed = is_own.then(|| self.signature(Purpose::Attachment, path))?;
+        (signature != signed).then(|| format!("{head}?hm={signed}"))
     }
 
     /// Whether this query opens `path` (`<channel>/<id>/<filename>`) at this time.
     pub(crate) fn opens(&self, path: &str, query: &Signed, now: i64) -> bool {
         let signature = query.hm.as_deref().unwrap_or_default();
         let Some(ex) = &query.ex else {
-            return self.is_signed("attachment", path, signature);
+            // No name has a `?`: it would be the end of an address that runs out.
+            return !path.contains('?') && self.is_signed(Purpose::Attachment, path, signature);
         };
         i64::from_str_radix(ex, 16).is_ok_and(|until| until >= now)
-            && self.is_signed("attachment", &format!("{path}?{ex}"), signature)
+            && self.is_signed(Purpose::Attachment, &format!("{path}?{ex}"), signature)
     }
 
     /// A fresh address for one that once was signed here, expired or not.
@@ -99,7 +164,7 @@ impl Media {
         }
         let now = Timestamp::now().0.unix_timestamp();
         let ex = format!("{:x}", now + REFRESHED_SECONDS);
-        let hm = self.signature("attachment", &format!("{path}?{ex}"));
+        let hm = self.signature(Purpose::Attachment, &format!("{path}?{ex}"));
         let base = &self.cdn_url;
         Some(format!(
             "{base}/attachments/{path}?ex={ex}&is={now:x}&hm={hm}"
@@ -117,7 +182,7 @@ impl Media {
             filename,
         } = slot;
         let head = format!("{id}-{channel}-{user}-{size}-{until}");
-        let signature = self.signature("slot", &format!("{head}/{filename}"));
+        let signature = self.signature(Purpose::Slot, &format!("{head}/{filename}"));
         format!("{head}-{signature}/{filename}")
     }
 
@@ -125,7 +190,7 @@ impl Media {
     pub(crate) fn slot(&self, name: &str) -> Option<SlotClaim> {
         let (head, filename) = name.split_once('/')?;
         let (head, signature) = head.rsplit_once('-')?;
-        if !self.is_signed("slot", &format!("{head}/{filename}"), signature) {
+        if !self.is_signed(Purpose::Slot, &format!("{head}/{filename}"), signature) {
             return None;
         }
         let mut parts = head.split('-');
@@ -138,5 +203,101 @@ impl Media {
             filename: filename.to_owned(),
         };
         (slot.until >= Timestamp::now().0.unix_timestamp()).then_some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{keys::Keys, media::MediaConfig};
+
+    const OLD: &str = "the old key of a cluster, long enough";
+    const NEW: &str = "the new key of a cluster, long enough";
+
+    fn id<T>(id: u64) -> Id<T> {
+        Id::new(id).unwrap()
+    }
+
+    /// One whose database is never asked.
+    fn media(keys: &Keys) -> (tempfile::TempDir, Media) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = MediaConfig::in_folder(folder.path().to_owned());
+        let db =
+            sqlx::postgres::PgPoolOptions::new().connect_lazy("postgres://nobody@127.0.0.1:1/");
+        let media = Media::with(&config, keys, "http://here", db.unwrap()).unwrap();
+        (folder, media)
+    }
+
+    fn signed(url: &str) -> Signed {
+        Signed::parse(url.split_once('?').unwrap().1)
+    }
+
+    #[tokio::test]
+    async fn while_the_key_is_renewed_addresses_and_slots_of_either_are_good() {
+        let (_old, old) = media(&Keys::renewing(OLD, None, None));
+        let (_first, first) = media(&Keys::renewing(OLD, Some(NEW), None));
+        let (_second, second) = media(&Keys::renewing(NEW, None, Some(OLD)));
+        let (_new, new) = media(&Keys::renewing(NEW, None, None));
+        let url = |media: &Media| media.attachment_url(id(1), id(2), "a.png");
+        assert_eq!((url(&old), url(&new)), (url(&first), url(&second)));
+        let opens = |media: &Media, url: &str| media.opens("1/2/a.png", &signed(url), 0);
+        let name = |media: &Media| {
+            media.slot_name(&SlotClaim {
+                id: id(2),
+                channel: id(1),
+                user: id(3),
+                size: 10,
+                until: i64::from(u32::MAX),
+                filename: "a.png".to_owned(),
+            })
+        };
+        for media in [&first, &second] {
+            for made in [&old, &new] {
+                assert!(opens(media, &url(made)));
+                assert!(media.slot(&name(made)).is_some());
+                assert!(opens(media, &media.refreshed(&url(made)).unwrap()));
+            }
+        }
+        let (_strange, strange) = media(&Keys::renewing("strange", Some("odd"), None));
+        for (media, made) in [(&old, &new), (&new, &old), (&second, &strange)] {
+            assert!(!opens(media, &url(made)));
+            assert!(media.slot(&name(made)).is_none());
+            assert_eq!(media.refreshed(&url(made)), None);
+        }
+        // A refreshed address is the current key's.
+        assert!(opens(&new, &second.refreshed(&url(&old)).unwrap()));
+    }
+
+    #[tokio::test]
+    async fn stored_addresses_are_signed_anew_for_a_messages_own_attachments_alone() {
+        let (_old, old) = media(&Keys::renewing(OLD, None, None));
+        // The old key is known no more.
+        let (_new, new) = media(&Keys::renewing(NEW, None, None));
+        let (own, other) = (id(2), id(4));
+        let stored = |media: &Media| {
+            let address = |id, name: &str| media.attachment_url(self::id(1), id, name);
+            json!([{
+                "url": address(own, "a.png"),
+                "image": { "proxy_url": address(own, "a.png") },
+                "text": "see ?hm=1 /attachments/1/2/a.png",
+            }])
+        };
+        let mut value = stored(&old);
+        new.sign_anew(&[own], &mut value);
+        assert_eq!(value, stored(&new));
+        new.sign_anew(&[own], &mut value);
+        assert_eq!(value, stored(&new));
+        for foreign in [
+            old.attachment_url(id(1), other, "a.png"),
+            "http://here/attachments/1/2/a/b.png?hm=0".to_owned(),
+            "http://here/attachments/x/2/a.png?hm=0".to_owned(),
+            "http://here/avatars/1/2/a.png?hm=0".to_owned(),
+        ] {
+            let mut value = json!({ "url": foreign });
+            new.sign_anew(&[own], &mut value);
+            assert_eq!(value, json!({ "url": foreign }));
+        }
     }
 }

@@ -180,12 +180,22 @@ impl<T: Form> Upload<T> {
         request: Request,
         app: &App,
     ) -> Result<Self> {
-        if let Err(error) = check.await {
-            discard(request, app).await;
-            return Err(error);
-        }
-        Self::from_request(request, app).await
+        read_after(check, request, app).await
     }
+}
+
+/// What an extractor reads of a body, once the token in the path was found good: who has none has
+/// nothing kept in memory, and nothing parsed.
+pub(crate) async fn read_after<T: FromRequest<App, Rejection = Error>>(
+    check: impl Future<Output = Result<()>>,
+    request: Request,
+    app: &App,
+) -> Result<T> {
+    if let Err(error) = check.await {
+        discard(request, app).await;
+        return Err(error);
+    }
+    T::from_request(request, app).await
 }
 
 /// Reads a refused body to its end and forgets it: to a client that still sends, the connection
@@ -399,7 +409,7 @@ impl Media {
     /// Streams a whole body into an upload slot, as a new file: what a message was checked with
     /// stays as it was, whenever this one ends.
     ///
-    /// Errors: 40005 above the size announced, 400 for a body that breaks off, 50001 if the slot
+    /// Errors: 40005 above `ATTACHMENT_BYTES_MAX`, 400 for a body that breaks off, 50001 if the slot
     /// is spent by the end of the body.
     pub(crate) async fn receive_into_slot(
         &self,
@@ -410,7 +420,8 @@ impl Media {
         let path = format!("attachments/{id}");
         let lease = Duration::from_secs(SLOT_SECONDS as u64);
         self.announce(&path, lease).await?;
-        let mut received = Receiving::new(self, path, slot.size);
+        // Of the announced size nothing follows: some client makes it up.
+        let mut received = Receiving::new(self, path, self.attachment_bytes_max);
         let mut body = request.into_body().into_data_stream();
         loop {
             match tokio::time::timeout(PAUSE_MAX, body.next()).await {

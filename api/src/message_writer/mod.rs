@@ -40,7 +40,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::numbers::{Decision, Numbered, decide, known_nonces, lock_heads};
 use crate::{
-    error::{Error, Result},
+    error::{DatabaseError, Error, Result},
     events::Publisher,
 };
 
@@ -236,7 +236,7 @@ impl Writer {
                     return Err(Error::Unavailable("the commit was not confirmed"));
                 }
                 Err(Failure::Before(error)) if batch.len() > 1 && is_of_a_row(&error) => {
-                    return Err(Error::Database(error));
+                    return Err(Error::Database(DatabaseError(error)));
                 }
                 Err(Failure::Before(error)) => Error::from(error),
             };

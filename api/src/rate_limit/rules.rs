@@ -167,6 +167,19 @@ const RULES: &[Rule] = &[
         "create role",
         Limit::per_seconds(250, 48 * 3600),
     ),
+    // Replies without pages, which read every member of a guild, or every channel of a user.
+    rule(
+        &["GET"],
+        "/guilds/{guild_id}/roles/member-counts",
+        "count members of roles",
+        Limit::per_seconds(5, 10),
+    ),
+    rule(
+        &["GET"],
+        "/users/@me/channels",
+        "list direct messages",
+        Limit::per_seconds(5, 5),
+    ),
     rule(
         &["POST"],
         "/guilds",
@@ -442,6 +455,18 @@ mod tests {
             bucket(Method::GET, route, "/guilds/5/emojis/6").shared,
             None
         );
+    }
+
+    #[test]
+    fn what_reads_all_there_is_is_asked_seldom() {
+        for path in ["/guilds/5/roles/member-counts", "/users/@me/channels"] {
+            let route = path.replace('5', "{guild_id}");
+            let limit = bucket(Method::GET, &route, path).limit;
+            assert!(
+                limit.window >= Duration::from_secs(1) * limit.requests,
+                "{path}"
+            );
+        }
     }
 
     /// Every route of the router has a bucket of its own or one of the table, and no line

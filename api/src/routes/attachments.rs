@@ -138,7 +138,8 @@ async fn attachment_upload_slots(
 /// Fills an upload slot; the address is the permission. Of several PUTs the one that began last
 /// counts, until a message shows one.
 ///
-/// Errors: 403 for an address that was not given out or is over, 40005 above the size announced.
+/// Errors: 403 for an address that was not given out or is over, 40005 above
+/// `ATTACHMENT_BYTES_MAX`, whatever size was announced.
 #[utoipa::path(
     put,
     path = "/attachments/upload/{slot}/{filename}",

@@ -23,7 +23,7 @@ use crate::{
     app::App,
     error::Result,
     extract::Path,
-    media::{File, Format, Signed, Variant, default_avatar, is_inline},
+    media::{File, Format, Signed, Variant, is_inline},
 };
 
 /// What never changes under its address.
@@ -150,6 +150,7 @@ fn may_move(file: &File) -> bool {
 
 /// 0 to 5, png only.
 async fn embed_avatar(
+    State(app): State<App>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     Path((file,)): Path<(String,)>,
@@ -164,8 +165,8 @@ async fn embed_avatar(
     if is_known(&headers, &tag) && index < 6 {
         return Ok(not_modified(&tag, FOR_GOOD));
     }
-    let drawn = tokio::task::spawn_blocking(move || default_avatar(index, size)).await;
-    let bytes = drawn.ok().flatten().ok_or(ErrorCode::NotFound)?;
+    let drawn = app.media.default_avatar(index, size).await?;
+    let bytes = drawn.ok_or(ErrorCode::NotFound)?;
     Ok(whole(bytes, "image/png", &tag))
 }
 

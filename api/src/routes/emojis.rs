@@ -74,7 +74,7 @@ impl Form for CreateEmoji {
         if let Some(image) = form.required("image", &self.image) {
             media::check_image(form, "image", Some(image));
         }
-        check_roles(form, &self.roles);
+        check_roles(form, self.roles.as_ref().map_or(0, Vec::len));
     }
 }
 
@@ -83,7 +83,9 @@ impl Form for CreateEmoji {
 #[schema(as = UpdateEmojiRequest)]
 struct UpdateEmoji {
     name: Option<String>,
-    roles: Option<Vec<Option<Id<Role>>>>,
+    /// Null: for everybody.
+    #[serde(deserialize_with = "guildhall_shared::model::present")]
+    roles: Option<Option<Vec<Option<Id<Role>>>>>,
 }
 
 impl Form for UpdateEmoji {
@@ -91,7 +93,8 @@ impl Form for UpdateEmoji {
         if let Some(name) = &self.name {
             check_name(form, name);
         }
-        check_roles(form, &self.roles);
+        let roles = self.roles.as_ref().and_then(Option::as_ref);
+        check_roles(form, roles.map_or(0, Vec::len));
     }
 }
 
@@ -106,8 +109,8 @@ fn check_name(form: &mut FormErrors, name: &str) {
     }
 }
 
-fn check_roles(form: &mut FormErrors, roles: &Option<Vec<Option<Id<Role>>>>) {
-    if roles.as_ref().is_some_and(|roles| roles.len() > ROLES_MAX) {
+fn check_roles(form: &mut FormErrors, count: usize) {
+    if count > ROLES_MAX {
         let max = ROLES_MAX;
         form.add("roles", Fault::BadLength { min: 0, max });
     }
@@ -358,7 +361,8 @@ async fn update_guild_emoji(
     if let Some(name) = &body.name {
         emoji.name = super::clean(name);
     }
-    if let Some(roles) = known_roles(&access, &emoji.roles, body.roles)? {
+    let wanted = body.roles.map(Option::unwrap_or_default);
+    if let Some(roles) = known_roles(&access, &emoji.roles, wanted)? {
         emoji.roles = roles;
     }
     sqlx::query!(

@@ -4,6 +4,7 @@
 use axum::{Router, extract::State, http::StatusCode, routing::put};
 use guildhall_shared::{Id, error_code::ErrorCode, id::marker, shard::realm};
 use serde::Deserialize;
+use serde_json::json;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -11,6 +12,7 @@ use crate::{
     access, account,
     app::App,
     auth::{self, CurrentUser, Operator},
+    deeds,
     error::Result,
     extract::{Form, Json, Path},
     form::FormErrors,
@@ -168,6 +170,8 @@ async fn lock_account(
     }
     tickets::void_all(&mut tx, user_id).await?;
     oauth::withdraw_all(&mut *tx, user_id).await?;
+    let detail = json!({ "user": user_id });
+    deeds::record(&mut tx, &operator, "account_lock", detail).await?;
     let event = sessions::revoke(&mut tx, user_id, Which::All).await?;
     tx.commit().await?;
     app.tokens.forget(user_id);
@@ -182,15 +186,19 @@ async fn unlock_account(
     operator: Operator,
     Path(user_id): Path<Id<marker::User>>,
 ) -> Result<StatusCode> {
+    let mut tx = app.db.begin().await?;
     let unlocked = sqlx::query!(
         "update account set state = 0 where user_id = $1 and state = 2",
         user_id.to_db(),
     )
-    .execute(&app.db)
+    .execute(&mut *tx)
     .await?;
     if unlocked.rows_affected() == 0 {
         return Err(ErrorCode::UnknownUser.into());
     }
+    let detail = json!({ "user": user_id });
+    deeds::record(&mut tx, &operator, "account_unlock", detail).await?;
+    tx.commit().await?;
     tracing::info!(operator = operator.name, "an account was unlocked");
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,14 +9,15 @@ use axum::{
 };
 use guildhall_shared::{Id, id::marker};
 use serde::Serialize;
+use sqlx::PgPool;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::policies;
 use crate::{
     app::App,
-    config::{MayCreate, RateLimits, Registration},
-    error::Result,
+    config::{MayCreate, RateLimits, Registration, Secret},
+    error::{Error, Result},
     extract::Json,
     rate_limit,
 };
@@ -56,7 +57,7 @@ struct Instance {
 fn describe(app: &App) -> Instance {
     let policies = &app.config.policies;
     Instance {
-        instance_id: instance_id(app),
+        instance_id: app.instance_id,
         instance_name: policies.instance_name.clone(),
         instance_description: policies.instance_description.clone(),
         image: None,
@@ -67,10 +68,33 @@ fn describe(app: &App) -> Instance {
     }
 }
 
-/// 63 bits of a digest of the cluster's key.
-fn instance_id(app: &App) -> Id<marker::Any> {
+/// The one that is stored; at the first start one is made from the cluster's key. It stays when
+/// the key is renewed.
+pub(crate) async fn id(db: &PgPool, cluster_key: &Secret) -> Result<Id<marker::Any>> {
+    if let Some(id) = stored_id(db).await? {
+        return Ok(id);
+    }
+    sqlx::query!(
+        "insert into cluster_setting (key, value) values ('instance_id', $1) on conflict do nothing",
+        made_from(cluster_key).to_string(),
+    )
+    .execute(db)
+    .await?;
+    let id = stored_id(db).await?;
+    id.ok_or_else(|| Error::Internal("cluster_setting: instance_id is no id".to_owned()))
+}
+
+async fn stored_id(db: &PgPool) -> Result<Option<Id<marker::Any>>> {
+    let stored = sqlx::query_scalar!("select value from cluster_setting where key = 'instance_id'")
+        .fetch_optional(db)
+        .await?;
+    Ok(stored.and_then(|id| id.parse().ok()))
+}
+
+/// 63 bits of a digest.
+fn made_from(cluster_key: &Secret) -> Id<marker::Any> {
     use sha2::{Digest, Sha256};
-    let key = app.config.cluster_key.reveal();
+    let key = cluster_key.reveal();
     let digest = Sha256::digest(format!("instance id of {key}"));
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest[..8]);

@@ -109,7 +109,7 @@ async fn user_mentions(
             places.push((channel, Id::from_db(row.message_id)));
         }
     }
-    let messages = messages::load::messages_at(&mut db, user.id, &places).await?;
+    let messages = messages::load::messages_at(&app.media, &mut db, user.id, &places).await?;
     Ok(Json(messages))
 }
 

@@ -15,10 +15,11 @@ use serde_json::json;
 use crate::{
     app::App,
     auth::Operator,
+    deeds,
     error::{Error, Result, json_response},
     extract::{Form, Json},
     form::FormErrors,
-    routes::{farewell, instance, policies::registration_is_open},
+    routes::{farewell, instance, operators, policies::registration_is_open},
 };
 
 /// Readiness waits no longer than this for the database.
@@ -35,6 +36,7 @@ pub(crate) fn router() -> Router<App> {
             get(show_registration).put(set_registration),
         )
         .merge(farewell::operators())
+        .merge(operators::router())
         .merge(instance::well_known())
 }
 
@@ -107,13 +109,17 @@ async fn set_registration(
     } else {
         "closed"
     };
+    let mut tx = app.db.begin().await?;
     sqlx::query!(
         "insert into cluster_setting (key, value) values ('registration', $1)
          on conflict (key) do update set value = excluded.value",
         value,
     )
-    .execute(&app.db)
+    .execute(&mut *tx)
     .await?;
+    let detail = json!({ "registration": value });
+    deeds::record(&mut tx, &operator, "registration", detail).await?;
+    tx.commit().await?;
     tracing::info!(
         operator = operator.name,
         registration = value,

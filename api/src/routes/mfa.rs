@@ -89,9 +89,9 @@ async fn mfa_totp_enable(
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [caller.id.cast()]).await?;
     caller.require_session(&mut tx).await?;
-    let key = &app.config.cluster_key;
-    second_factor::switch_on(&mut tx, key, caller.id, &totp, code).await?;
-    let codes = second_factor::backup_codes(&mut tx, key, caller.id, false).await?;
+    let keys = &app.keys;
+    second_factor::switch_on(&mut tx, keys, caller.id, &totp, code).await?;
+    let codes = second_factor::backup_codes(&mut tx, keys, caller.id, false).await?;
     let token = renew(&app, tx, caller.id, &client).await?;
     Ok(Json(NewToken {
         token,
@@ -239,8 +239,8 @@ async fn mfa_backup_codes(
             return Err(FormErrors::one("key", fault));
         }
     }
-    let key = &app.config.cluster_key;
-    let backup_codes = second_factor::backup_codes(&mut tx, key, caller.id, regenerate).await?;
+    let keys = &app.keys;
+    let backup_codes = second_factor::backup_codes(&mut tx, keys, caller.id, regenerate).await?;
     tx.commit().await?;
     Ok(Json(BackupCodes { backup_codes }))
 }
@@ -308,11 +308,11 @@ async fn mfa_finish(
     drop(db);
     second_factor::count_try(&app, caller.id).await?;
     let mut tx = app.db.begin().await?;
-    let key = &app.config.cluster_key;
+    let keys = &app.keys;
     if body.mfa_type.as_deref() == Some("totp") {
-        second_factor::take_totp(&mut tx, key, caller.id, &code).await?;
+        second_factor::take_totp(&mut tx, keys, caller.id, &code).await?;
     } else {
-        second_factor::take_backup_code(&mut tx, key, caller.id, &code).await?;
+        second_factor::take_backup_code(&mut tx, keys, caller.id, &code).await?;
     }
     tickets::redeem(&mut tx, &ticket, Purpose::Action).await?;
     tx.commit().await?;

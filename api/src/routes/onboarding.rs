@@ -8,7 +8,7 @@ use guildhall_shared::{
     Id, Permissions,
     error_code::ErrorCode,
     id::marker::{Any, Channel, Guild, Role},
-    model::{AuditAction, ChannelKind},
+    model::{AuditAction, ChannelKind, present},
     permissions::Overwrite,
 };
 use guildhall_store::{ids_from_db, ids_to_db};
@@ -184,14 +184,19 @@ async fn get_guilds_onboarding(
     Ok(Json(onboarding))
 }
 
+/// Absent: as it is; null: none.
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct PutOnboarding {
-    /// At most 15; absent: as they are.
-    prompts: Option<Vec<NewPrompt>>,
-    enabled: Option<bool>,
-    default_channel_ids: Option<Vec<Id<Channel>>>,
-    mode: Option<u8>,
+    /// At most 15.
+    #[serde(deserialize_with = "present")]
+    prompts: Option<Option<Vec<NewPrompt>>>,
+    #[serde(deserialize_with = "present")]
+    enabled: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    default_channel_ids: Option<Option<Vec<Id<Channel>>>>,
+    #[serde(deserialize_with = "present")]
+    mode: Option<Option<u8>>,
 }
 
 #[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
@@ -229,11 +234,12 @@ struct NewOption {
 
 impl Form for PutOnboarding {
     fn check(&self, form: &mut FormErrors) {
-        if let Some(mode) = self.mode.filter(|&mode| mode > MODE_ADVANCED) {
+        if let Some(mode) = self.mode.flatten().filter(|&mode| mode > MODE_ADVANCED) {
             form.add("mode", Fault::NotEnum(mode.to_string()));
         }
-        let channels = self.default_channel_ids.as_ref().map_or(0, Vec::len);
-        let prompts = self.prompts.as_ref().map_or(0, Vec::len);
+        let channels = self.default_channel_ids.iter().flatten();
+        let channels: usize = channels.map(Vec::len).sum();
+        let prompts: usize = self.prompts.iter().flatten().map(Vec::len).sum();
         for (path, length, max) in [
             ("default_channel_ids", channels, CHANNELS_MAX),
             ("prompts", prompts, PROMPTS_MAX),
@@ -242,7 +248,7 @@ impl Form for PutOnboarding {
                 form.add(path, Fault::BadLength { min: 0, max });
             }
         }
-        let prompts = self.prompts.iter().flatten().take(PROMPTS_MAX);
+        let prompts = self.prompts.iter().flatten().flatten().take(PROMPTS_MAX);
         for (index, prompt) in prompts.enumerate() {
             prompt.check(&format!("prompts.{index}"), form);
         }
@@ -299,8 +305,8 @@ impl NewOption {
     }
 }
 
-/// Ids of prompts and options that are known stay; others are given anew. What an option has
-/// already is not looked at again: its roles may be above the caller, or deleted.
+/// Ids of prompts and options that are known stay, each once; others are given anew. What an option
+/// has already is not looked at again: its roles may be above the caller, or deleted.
 ///
 /// Errors: 10004, 50001, 50013, 50035, 350000 when it is on and too few channels are seen.
 #[utoipa::path(
@@ -324,13 +330,17 @@ async fn put_guilds_onboarding(
     before.forget(&gone);
     let mut after = before.clone();
     if let Some(prompts) = body.prompts {
-        after.prompts = new_prompts(&app, &before, prompts)?;
+        after.prompts = new_prompts(&app, &before, prompts.unwrap_or_default())?;
     }
     if let Some(channels) = body.default_channel_ids {
-        after.default_channel_ids = channels;
+        after.default_channel_ids = channels.unwrap_or_default();
     }
-    after.enabled = body.enabled.unwrap_or(after.enabled);
-    after.mode = body.mode.unwrap_or(after.mode);
+    if let Some(enabled) = body.enabled {
+        after.enabled = enabled.unwrap_or_default();
+    }
+    if let Some(mode) = body.mode {
+        after.mode = mode.unwrap_or_default();
+    }
     // Of a client that read it before they were deleted.
     after.forget(&gone);
     check(&mut tx, &access, &before, &after).await?;
@@ -367,8 +377,9 @@ async fn put_guilds_onboarding(
 
 fn new_prompts(app: &App, before: &Onboarding, prompts: Vec<NewPrompt>) -> Result<Vec<Prompt>> {
     let clean = |text: Option<String>| super::clean(&text.unwrap_or_default());
-    let kept = |id: Option<Id<Any>>, known: Vec<Id<Any>>| match id {
-        Some(id) if known.contains(&id) => Ok(id),
+    let mut taken = BTreeSet::new();
+    let mut kept = |id: Option<Id<Any>>, known: Vec<Id<Any>>| match id {
+        Some(id) if known.contains(&id) && taken.insert(id) => Ok(id),
         _ => app.snowflakes.next(),
     };
     prompts

@@ -23,7 +23,10 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query},
     form::FormErrors,
-    routes::messages::{self, Topic, tell_in},
+    routes::{
+        dms,
+        messages::{self, Topic, tell_in},
+    },
 };
 
 /// Of one channel.
@@ -143,7 +146,7 @@ async fn pins(
         .iter()
         .map(|row| (channel, Id::from_db(row.message_id)))
         .collect();
-    let messages = messages::load::messages_at(&mut db, user.id, &places).await?;
+    let messages = messages::load::messages_at(&app.media, &mut db, user.id, &places).await?;
     pins.items = messages
         .into_iter()
         .filter_map(|message| {
@@ -158,8 +161,8 @@ async fn pins(
     Ok(pins)
 }
 
-/// Pins a message, tells so in the channel (type 6). Errors: 10003, 10008, 30003, 50001,
-/// 50013, 50021.
+/// Pins a message, tells so in the channel (type 6). Errors: 10003, 10008, 30003, 50001, 50007,
+/// 50013, 50021, 50278.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/messages/pins/{message_id}",
@@ -202,7 +205,11 @@ async fn pin(
     let needed = Permissions::PIN_MESSAGES | Permissions::READ_MESSAGE_HISTORY;
     let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
     place.require_unarchived()?;
-    let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
+    if let Place::Private(access) = &place {
+        // What is said of it is a message.
+        dms::require_let(&mut tx, access).await?;
+    }
+    let mut message = messages::load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if !message.kind.is_written() {
@@ -299,7 +306,7 @@ async fn unpin(
     let needed = Permissions::PIN_MESSAGES;
     let place = access::place_for_change(&mut tx, user, channel_id, needed).await?;
     place.require_unarchived()?;
-    let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
+    let mut message = messages::load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if !message.pinned {

@@ -31,6 +31,7 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path, Query, from_zero, null_is_default},
     form::{Fault, FormErrors},
+    housekeeping::Rows,
     routes::{
         messages::{self, Topic, tell_in},
         reactions::{custom_emoji, is_unicode_emoji},
@@ -363,7 +364,9 @@ struct VoteEvent {
     answer_id: i16,
 }
 
-/// Replaces the caller's vote. Errors: 10003, 10008, 20001, 50001, 50013, 50035, 520000, 520001.
+/// Replaces the caller's vote.
+///
+/// Errors: 10003, 10008, 20001, 50001, 50013, 50035, 50083, 520000, 520001.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/polls/{message_id}/answers/@me",
@@ -390,6 +393,7 @@ async fn poll_vote(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL | Permissions::READ_MESSAGE_HISTORY;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
+    place.require_unarchived()?;
     let poll = sqlx::query!(
         r#"select finalized or expires_at <= now() as "over!", multiple, counts from poll
            where channel_id = $1 and message_id = $2"#,
@@ -477,7 +481,7 @@ async fn poll_vote(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Ends the caller's own poll now. Errors: 10003, 10008, 50001, 50005, 520001, 520006.
+/// Ends the caller's own poll now. Errors: 10003, 10008, 50001, 50005, 50083, 520001, 520006.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/polls/{message_id}/expire",
@@ -492,7 +496,8 @@ async fn poll_expire(
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
-    let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
+    place.require_unarchived()?;
+    let mut message = messages::load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     let Some(poll) = &mut message.poll else {
@@ -597,28 +602,37 @@ pub(crate) async fn end_expired(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for row in over {
-        let channel = Id::from_db(row.channel_id);
-        let mut tx = app.db.begin().await?;
-        let audience = match access::audience_for_change(&mut tx, channel).await {
-            Ok(audience) => audience,
-            // The channel is being deleted, and the poll with it.
-            Err(Error::Code(ErrorCode::UnknownChannel)) => continue,
-            Err(error) => return Err(error),
-        };
-        let viewer = Id::from_db(row.author_id);
-        let id = Id::from_db(row.message_id);
-        let message = messages::load::message(&mut tx, viewer, channel, id).await?;
-        // Another process was quicker, or it was deleted.
-        let Some(mut message) = message.filter(|message| {
-            let results = message.poll.as_ref().and_then(|poll| poll.results.as_ref());
-            results.is_some_and(|results| !results.is_finalized)
-        }) else {
-            continue;
-        };
-        let events = finalize(app, &mut tx, &audience, &mut message).await?;
-        tx.commit().await?;
-        app.publisher.publish(events);
+        let (channel, id) = (Id::from_db(row.channel_id), Id::from_db(row.message_id));
+        rows.done(end_one(app, channel, id, Id::from_db(row.author_id)).await)?;
     }
+    Ok(())
+}
+
+async fn end_one(
+    app: &App,
+    channel: Id<Channel>,
+    id: Id<marker::Message>,
+    author: Id<User>,
+) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    let audience = match access::audience_for_change(&mut tx, channel).await {
+        Ok(audience) => audience,
+        // The channel is being deleted, and the poll with it.
+        Err(Error::Code(ErrorCode::UnknownChannel)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let message = messages::load::message(&app.media, &mut tx, author, channel, id).await?;
+    // Another process was quicker, or it was deleted.
+    let Some(mut message) = message.filter(|message| {
+        let results = message.poll.as_ref().and_then(|poll| poll.results.as_ref());
+        results.is_some_and(|results| !results.is_finalized)
+    }) else {
+        return Ok(());
+    };
+    let events = finalize(app, &mut tx, &audience, &mut message).await?;
+    tx.commit().await?;
+    app.publisher.publish(events);
     Ok(())
 }

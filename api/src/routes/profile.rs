@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::relationships;
+use super::{relationships, users};
 use crate::{
     access, account,
     app::App,
@@ -243,10 +243,12 @@ async fn mutual_guilds(
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct UpdateProfile {
+    #[serde(deserialize_with = "present")]
     #[schema(max_length = 190)]
-    bio: Option<String>,
+    bio: Option<Option<String>>,
+    #[serde(deserialize_with = "present")]
     #[schema(max_length = 40)]
-    pronouns: Option<String>,
+    pronouns: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
     #[schema(maximum = 16777215)]
     accent_color: Option<Option<u32>>,
@@ -254,10 +256,10 @@ struct UpdateProfile {
 
 impl Form for UpdateProfile {
     fn check(&self, form: &mut FormErrors) {
-        if let Some(bio) = &self.bio {
+        if let Some(Some(bio)) = &self.bio {
             form.length("bio", bio, 0..=190);
         }
-        if let Some(pronouns) = &self.pronouns {
+        if let Some(Some(pronouns)) = &self.pronouns {
             form.length("pronouns", pronouns, 0..=40);
         }
         if let Some(Some(color)) = self.accent_color {
@@ -288,8 +290,8 @@ async fn user_profile_update(
            accent_color = case when $4 then $5 else accent_color end
          where user_id = $1",
         caller.id.to_db(),
-        body.bio.as_deref().map(super::clean),
-        body.pronouns.as_deref().map(super::clean),
+        body.bio.as_ref().map(users::cleared),
+        body.pronouns.as_ref().map(users::cleared),
         body.accent_color.is_some(),
         body.accent_color.flatten().map(|color| color as i32),
     )

@@ -11,7 +11,14 @@ use guildhall_shared::{
 use serde::Serialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{access, app::App, auth::CurrentUser, error::Result, extract::Path};
+use crate::{
+    access::{self, Place},
+    app::App,
+    auth::CurrentUser,
+    error::Result,
+    extract::Path,
+    routes::dms,
+};
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(trigger_typing_indicator))
@@ -29,7 +36,7 @@ struct TypingStart {
     member: Option<Member>,
 }
 
-/// Errors: 10003, 50001, 50008, 50013.
+/// Errors: 10003, 50001, 50007, 50008, 50013, 50278.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/typing",
@@ -43,6 +50,9 @@ async fn trigger_typing_indicator(
 ) -> Result<StatusCode> {
     let mut db = app.db.acquire().await?;
     let place = access::place(&mut db, &user, channel_id, Permissions::VIEW_CHANNEL).await?;
+    if let Place::Private(access) = &place {
+        dms::require_let(&mut db, access).await?;
+    }
     drop(db);
     if !place.kind().has_messages() {
         return Err(ErrorCode::NonTextChannel.into());

@@ -5,7 +5,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     error_code::ErrorCode,
     id::marker,
-    model::{self, GuildSettings, User},
+    model::{self, GuildSettings, User, silenced_until},
     permissions::{self, MemberAccess},
 };
 use guildhall_store::account::{self as accounts, UserRow};
@@ -89,8 +89,10 @@ struct UpdateMyUser {
     banner: Option<Option<String>>,
     #[serde(deserialize_with = "model::present")]
     accent_color: Option<Option<u32>>,
-    bio: Option<String>,
-    pronouns: Option<String>,
+    #[serde(deserialize_with = "model::present")]
+    bio: Option<Option<String>>,
+    #[serde(deserialize_with = "model::present")]
+    pronouns: Option<Option<String>>,
     email: Option<String>,
     date_of_birth: Option<String>,
     /// Needed for a new username, e-mail or password.
@@ -111,10 +113,10 @@ impl Form for UpdateMyUser {
         if let Some(Some(color)) = self.accent_color {
             form.range("accent_color", color.into(), 0..=0xFF_FFFF);
         }
-        if let Some(bio) = &self.bio {
+        if let Some(Some(bio)) = &self.bio {
             form.length("bio", bio, 0..=190);
         }
-        if let Some(pronouns) = &self.pronouns {
+        if let Some(Some(pronouns)) = &self.pronouns {
             form.length("pronouns", pronouns, 0..=40);
         }
         if let Some(email) = &self.email {
@@ -141,6 +143,11 @@ struct UpdatedUser {
     /// After a change of password: the one token that still works.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+}
+
+/// Text of an account as it is stored: none is empty.
+pub(super) fn cleared(text: &Option<String>) -> String {
+    text.as_deref().map(super::clean).unwrap_or_default()
 }
 
 /// Changes the caller's account. A new password revokes every older token; a new address is
@@ -200,8 +207,8 @@ async fn update_my_user(
         body.banner.is_some(),
         body.accent_color.is_some(),
         body.accent_color.flatten().map(|color| color as i32),
-        body.bio.as_deref().map(super::clean),
-        body.pronouns.as_deref().map(super::clean),
+        body.bio.as_ref().map(cleared),
+        body.pronouns.as_ref().map(cleared),
         email,
         body.date_of_birth.as_deref().and_then(parse_date),
         new_hash,
@@ -356,6 +363,7 @@ struct MyGuildRow {
     member_count: i32,
     settings: Jsonb<GuildSettings>,
     communication_disabled_until: Option<OffsetDateTime>,
+    flags: i64,
     /// Of @everyone and the member's roles.
     granted: Option<i64>,
 }
@@ -387,7 +395,7 @@ async fn my_guilds(
                 MyGuildRow,
                 r#"select g.guild_id, g.name, g.icon, g.owner_id, g.member_count,
                           g.settings as "settings: Jsonb<GuildSettings>",
-                          m.communication_disabled_until,
+                          m.communication_disabled_until, m.flags,
                           (select bit_or(r.permissions) from role r
                            where r.guild_id = g.guild_id
                              and (r.role_id = g.guild_id or r.role_id = any (m.roles))) as granted
@@ -415,11 +423,12 @@ async fn my_guilds(
         .into_iter()
         .map(|row| {
             let id: Id<marker::Guild> = Id::from_db(row.guild_id);
+            let timeout = row.communication_disabled_until.map(Timestamp);
             let access = MemberAccess {
                 user,
                 is_owner: row.owner_id == user.to_db(),
                 roles: &[],
-                communication_disabled_until: row.communication_disabled_until.map(Timestamp),
+                communication_disabled_until: silenced_until(row.flags as u64, timeout),
             };
             // All roles of the member are in `granted`: handed over as @everyone's.
             let granted = Permissions::from_bits_truncate(row.granted.unwrap_or(0) as u64);

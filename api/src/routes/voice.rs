@@ -8,11 +8,12 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
-    model::{ChannelKind, VoiceState, present},
+    model::{AuditAction, ChannelKind, VoiceState, present},
     voice::VoiceServer,
 };
 use guildhall_store::voice::{self, change};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -20,6 +21,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use crate::{
     access::{self, ChannelAccess},
     app::App,
+    audit::{self, Entry, Reason},
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path},
@@ -189,7 +191,7 @@ async fn update_self_voice_state(
             after.request_to_speak_timestamp = None;
         }
     }
-    store(app, tx, guild_id, before, after).await
+    store(app, tx, guild_id, before, after, None).await
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -215,6 +217,7 @@ async fn update_voice_state(
     State(app): State<App>,
     user: CurrentUser,
     Path((guild_id, user_id)): Path<(Id<Guild>, Id<User>)>,
+    reason: Reason,
     Json(body): Json<UpdateOther>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
@@ -228,7 +231,11 @@ async fn update_voice_state(
         // Invited to speak: the hand goes up until they step up themselves.
         after.request_to_speak_timestamp = None;
     }
-    store(app, tx, guild_id, before, after).await
+    let audited = |state: &VoiceState| json!({ "suppress": state.suppress });
+    let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_UPDATE, &reason)
+        .target(user_id)
+        .changed(&audited(&before), &audited(&after))?;
+    store(app, tx, guild_id, before, after, Some(entry)).await
 }
 
 /// The caller at the stage somebody is on, which is `named` if one is named.
@@ -255,9 +262,13 @@ async fn store(
     guild_id: Id<Guild>,
     before: VoiceState,
     after: VoiceState,
+    entry: Option<Entry>,
 ) -> Result<StatusCode> {
     if after != before {
-        let (_, events) = change::put(&mut tx, guild_id, after, http::trace()).await?;
+        let (_, mut events) = change::put(&mut tx, guild_id, after, http::trace()).await?;
+        if let Some(entry) = entry {
+            events.extend(audit::append(&app, &mut tx, entry).await?);
+        }
         tx.commit().await?;
         app.publisher.publish(events);
     }

@@ -114,7 +114,8 @@ struct UpdateWelcomeScreen {
     /// At most 5.
     #[serde(deserialize_with = "present")]
     welcome_channels: Option<Option<Vec<WelcomeChannel>>>,
-    enabled: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    enabled: Option<Option<bool>>,
 }
 
 impl Form for UpdateWelcomeScreen {
@@ -188,7 +189,9 @@ async fn update_guild_welcome_screen(
             })
             .collect();
     }
-    enabled = body.enabled.unwrap_or(enabled);
+    if let Some(wanted) = body.enabled {
+        enabled = wanted.unwrap_or_default();
+    }
     sqlx::query!(
         "insert into welcome_screen (guild_id, enabled, description, channels)
          values ($1, $2, $3, $4)

@@ -52,6 +52,7 @@ async fn an_application_comes_with_a_bot_that_can_log_in(db: PgPool) {
     }
     let all = app.get(&alice, "/applications").await.expect(200);
     assert_eq!(all.as_array().unwrap().len(), 1);
+    assert_eq!(all[0]["verification_state"], 1);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -350,4 +351,19 @@ async fn a_session_that_ends_meanwhile_gets_no_secret_and_deletes_no_application
     .await
     .unwrap();
     assert_eq!(changed, 0);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_deleted_meanwhile_makes_no_application(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let mut held = app.db.begin().await.unwrap();
+    sqlx::query("select from account where username = 'alice' for update")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let made = app.post(&alice, "/applications", json!({ "name": "Ping" }));
+    let deleted = "update account set state = 3 where username = 'alice'";
+    let (reply, ()) = tokio::join!(made, change_meanwhile(&app, held, deleted));
+    reply.expect_error(404, 10013);
 }

@@ -396,6 +396,11 @@ async fn a_forbidden_name_is_quarantined_until_it_changes(db: PgPool) {
     assert_eq!(logged.count(), 1);
 
     // Reading goes on, taking part does not.
+    let guilds = app.get(&bob, "/users/@me/guilds").await.expect(200);
+    let held = &guilds[0]["permissions"];
+    let held: Permissions = serde_json::from_value(held.clone()).unwrap();
+    assert!(held.contains(Permissions::VIEW_CHANNEL), "{held:?}");
+    assert!(!held.contains(Permissions::SEND_MESSAGES), "{held:?}");
     let text = json!({ "content": "hi" });
     app.get(&bob, &messages).await.expect(200);
     app.post(&bob, &messages, text.clone())
@@ -472,6 +477,34 @@ async fn a_name_for_all_guilds_is_judged_where_it_is_shown(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_is_stored_is_answered_so_whatever_becomes_of_the_alert(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let threads = format!("/channels/{}/threads", hall.general);
+    let sent = app.post(&bob, &messages, json!({ "content": "fish" }));
+    let sent = sent.await.expect(200);
+    let message = format!("{messages}/{}", sent["id"].as_str().unwrap());
+    let mut rule = keyword_rule(hall);
+    rule["actions"] = json!([{ "type": 2, "metadata": { "channel_id": hall.general } }]);
+    app.post(&alice, &path(hall), rule).await.expect(200);
+    app.refuse("insert", "audit_entry", "new.action = 144")
+        .await;
+    let cats = json!({ "name": "cats", "type": 11 });
+    let thread = app.post(&bob, &threads, cats).await.expect(201);
+    let thread = format!("/channels/{}", thread["id"].as_str().unwrap());
+    app.patch(&bob, &thread, json!({ "name": "more cats" }))
+        .await
+        .expect(200);
+    app.patch(&bob, &message, json!({ "content": "cats" }))
+        .await
+        .expect(200);
+    let of_message = format!("{message}/threads");
+    let cats = json!({ "name": "cats" });
+    app.post(&bob, &of_message, cats).await.expect(201);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_timeout_alone_blocks_no_message(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;
@@ -544,4 +577,37 @@ async fn a_rule_whose_channel_for_alerts_is_gone_can_be_changed(db: PgPool) {
     app.patch(&alice, &one, json!({ "actions": alert }))
         .await
         .expect_fault("actions.0.metadata.channel_id", "CHANNEL_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn mentions_without_a_limit_are_limited_as_little_as_may_be(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let rules = path(hall);
+    let body = json!({ "name": "spam", "event_type": 1, "trigger_type": 5, "enabled": true });
+    let rule = app.post(&alice, &rules, body).await.expect(200);
+    assert_eq!(rule["trigger_metadata"]["mention_total_limit"], 50);
+    let messages = format!("/channels/{}/messages", hall.general);
+    let body = json!({ "content": format!("<@{}>", alice.id) });
+    app.post(&bob, &messages, body.clone()).await.expect(200);
+
+    // Whoever wants none says so.
+    let one = format!("{rules}/{}", rule["id"].as_str().unwrap());
+    let none = json!({ "trigger_metadata": { "mention_total_limit": 0 } });
+    let rule = app.patch(&alice, &one, none).await.expect(200);
+    assert_eq!(rule["trigger_metadata"]["mention_total_limit"], 0);
+    app.post(&bob, &messages, body.clone())
+        .await
+        .expect_error(400, 200_000);
+
+    // Null is none, where nothing at all leaves it as it is.
+    let exempt = json!({ "exempt_channels": [hall.general] });
+    app.patch(&alice, &one, exempt).await.expect(200);
+    app.patch(&alice, &one, json!({})).await.expect(200);
+    app.post(&bob, &messages, body.clone()).await.expect(200);
+    let none = json!({ "exempt_channels": null, "exempt_roles": null });
+    app.patch(&alice, &one, none).await.expect(200);
+    app.post(&bob, &messages, body)
+        .await
+        .expect_error(400, 200_000);
 }

@@ -285,17 +285,8 @@ async fn a_bulk_ban_that_breaks_off_deletes_what_the_banned_wrote(db: PgPool) {
     let old = app.post(&bob, &messages, json!({ "content": "hi" })).await;
     let old = old.expect(200);
     // The database fails at the second one.
-    let broken = format!(
-        "create function fail() returns trigger language plpgsql as
-           'begin raise exception ''no''; end';
-         create trigger fail before insert on ban for each row
-           when (new.user_id = {}) execute function fail();",
-        eve.id
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(broken))
-        .execute(&app.db)
-        .await
-        .unwrap();
+    app.refuse("insert", "ban", &format!("new.user_id = {}", eve.id))
+        .await;
     let path = format!("/guilds/{}/bulk-ban", hall.id);
     let wanted = json!({ "user_ids": [bob.id, eve.id], "delete_message_seconds": 3600 });
     app.post(&alice, &path, wanted.clone())

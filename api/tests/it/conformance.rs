@@ -1,4 +1,4 @@
-//! Replies against the official OpenAPI document.
+//! Replies and events against the official OpenAPI document, and against what libraries read.
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,15 @@ pub(crate) fn conforms(operation_id: &str, status: u16, body: &Value) {
     );
     let faults = guildhall_spec::faults(operation_id, status, body);
     assert!(faults.is_empty(), "{operation_id}: {faults:#?}\n{body:#}");
+    libraries_read(operation_id, body);
+}
+
+/// Panics unless client libraries find what they read in the body of an event or an answer, or in
+/// an `error` or a `rate limit`.
+#[track_caller]
+pub(crate) fn libraries_read(name: &str, body: &Value) {
+    let faults = guildhall_spec::libraries::faults(name, body);
+    assert!(faults.is_empty(), "{faults:#?}\n{body:#}");
 }
 
 #[test]

@@ -167,16 +167,25 @@ async fn who_is_blocked_or_a_stranger_cannot_write(db: PgPool) {
     let (alice, bob, _, _) = friends(&app).await;
     let stranger = app.user("stranger").await;
     let made = dm(&app, &alice, &bob).await;
-    relate(&app, &bob, &alice, 2).await;
     let path = format!("{}/messages", at(&made));
+    let sent = app.post(&alice, &path, json!({ "content": "hi" })).await;
+    let pin = format!("{path}/pins/{}", sent.expect(200)["id"].as_str().unwrap());
+    relate(&app, &bob, &alice, 2).await;
     app.post(&alice, &path, json!({ "content": "hi" }))
+        .await
+        .expect_error(403, 50007);
+    // Nor be heard of otherwise.
+    app.put(&alice, &pin, json!({}))
+        .await
+        .expect_error(403, 50007);
+    app.post(&alice, &format!("{}/typing", at(&made)), json!({}))
         .await
         .expect_error(403, 50007);
     let made = dm(&app, &stranger, &bob).await;
     let path = format!("{}/messages", at(&made));
     app.post(&stranger, &path, json!({ "content": "hi" }))
         .await
-        .expect_error(403, 50007);
+        .expect_error(403, 50278);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -257,6 +266,26 @@ async fn a_group_has_ten_people_whatever_field_names_them(db: PgPool) {
     let body = json!({ "recipient_id": friends[8], "recipients": friends[..9] });
     let group = app.post(&alice, path, body).await.expect(200);
     assert_eq!(group["recipients"].as_array().unwrap().len(), 9);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_names_themselves_with_a_friend_wants_a_group(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, ..) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let path = "/users/@me/channels";
+    let body = json!({ "recipients": [bob.id, alice.id] });
+    let group = app.post(&alice, path, body).await.expect(200);
+    assert_eq!(
+        (&group["type"], &group["owner_id"]),
+        (&json!(3), &json!(alice.id))
+    );
+    assert_eq!(group["recipients"].as_array().unwrap().len(), 1);
+    assert_eq!(group["recipients"][0]["id"], json!(bob.id));
+    for recipients in [json!([alice.id]), json!([alice.id, stranger.id])] {
+        let body = json!({ "recipients": recipients });
+        app.post(&alice, path, body).await.expect_error(400, 50033);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -286,3 +286,18 @@ async fn emojis_forget_a_role_that_is_deleted(db: PgPool) {
         .await
         .expect_error(400, 50028);
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_emoji_whose_roles_are_null_is_for_everybody(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, guild) = hall(&app).await;
+    let role = app.grant(&bob, guild, Permissions::empty()).await;
+    let path = format!("/guilds/{}/emojis", guild.id);
+    let body = json!({ "name": "few", "image": data_uri(&png(8, 8)), "roles": [role] });
+    let made = app.post(&alice, &path, body).await.expect(201);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    let renamed = app.patch(&alice, &one, json!({ "name": "some" })).await;
+    assert_eq!(renamed.expect(200)["roles"], json!([role]));
+    let cleared = app.patch(&alice, &one, json!({ "roles": null })).await;
+    assert_eq!(cleared.expect(200)["roles"], json!([]));
+}

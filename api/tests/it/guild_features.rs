@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, hall},
+    harness::{TestApp, alone, hall},
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -191,6 +191,38 @@ async fn a_vanity_code_is_one_guilds_alone(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_vanity_code_names_no_channel_that_is_hidden(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, hall) = alone(&app).await;
+    let path = format!("/guilds/{}/vanity-url", hall.id);
+    app.patch(&alice, &path, json!({ "code": "hall" }))
+        .await
+        .expect(200);
+    let path = format!("/guilds/{}/channels", hall.id);
+    let lobby = app.post(&alice, &path, json!({ "name": "lobby" })).await;
+    let lobby = lobby.expect(201)["id"].clone();
+    let shown = async || {
+        let invite = app.send(app.request(Method::GET, "/invites/hall")).await;
+        invite.expect(200)["channel"].clone()
+    };
+    let hide = async |channel: &str| {
+        let path = format!("/channels/{channel}/permissions/{}", hall.id);
+        let deny = json!({ "type": 0, "deny": Permissions::VIEW_CHANNEL });
+        app.put(&alice, &path, deny).await.expect(204);
+    };
+    assert_eq!(shown().await["name"], "general");
+
+    hide(&hall.general.to_string()).await;
+    let channel = shown().await;
+    assert_eq!(channel["id"], lobby);
+    assert_eq!(channel["name"], "lobby");
+    hide(lobby.as_str().unwrap()).await;
+    let channel = shown().await;
+    assert_eq!(channel["id"], json!(hall.general));
+    assert_eq!(channel["name"], "");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_welcome_screen_names_channels(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;
@@ -295,6 +327,20 @@ async fn onboarding_needs_channels_that_newcomers_see(db: PgPool) {
         .await;
     let again = again.expect(200);
     assert_eq!(again["prompts"][0]["id"], set["prompts"][0]["id"]);
+    // Once: a copy is another prompt.
+    let mut twice = set["prompts"][0].clone();
+    let option = twice["options"][0].clone();
+    twice["options"] = json!([option, option]);
+    let body = json!({ "prompts": [twice, twice] });
+    let copied = app.put(&alice, &path, body).await.expect(200);
+    let mut ids = std::collections::BTreeSet::new();
+    for prompt in copied["prompts"].as_array().unwrap() {
+        assert!(ids.insert(prompt["id"].as_str()), "{copied:#}");
+        for option in prompt["options"].as_array().unwrap() {
+            assert!(ids.insert(option["id"].as_str()), "{copied:#}");
+        }
+    }
+    assert!(ids.contains(&set["prompts"][0]["id"].as_str()));
     let guild = app
         .get(&bob, &format!("/guilds/{}", hall.id))
         .await

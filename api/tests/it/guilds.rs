@@ -8,6 +8,7 @@ use crate::{
     conformance::conforms,
     harness::{TestApp, hall},
     log,
+    sessions::change_meanwhile,
 };
 
 fn id<T>(value: &Value) -> Id<T> {
@@ -261,6 +262,24 @@ async fn guilds_that_are_deleted_leave_room_for_others(db: PgPool) {
     app.post(&alice, "/guilds", json!({ "name": "Hall" }))
         .await
         .expect(201);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_deleted_meanwhile_owns_no_guild(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let deleted = "update account set state = 3 where username = 'bob'";
+    let held = app.hold(bob.id).await;
+    let path = format!("/guilds/{}", hall.id);
+    let given = app.patch(&alice, &path, json!({ "owner_id": bob.id }));
+    let (reply, ()) = tokio::join!(given, change_meanwhile(&app, held, deleted));
+    reply.expect_error(404, 10013);
+
+    let deleted = "update account set state = 3 where username = 'alice'";
+    let held = app.hold(alice.id).await;
+    let made = app.post(&alice, "/guilds", json!({ "name": "Yard" }));
+    let (reply, ()) = tokio::join!(made, change_meanwhile(&app, held, deleted));
+    reply.expect_error(404, 10013);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -17,6 +17,8 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
+use crate::conformance::libraries_read;
+
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
 pub(crate) const GATEWAY_URL: &str = "ws://127.0.0.1:4999";
 
@@ -86,7 +88,7 @@ impl Reply {
     pub(crate) fn expect_error(self, status: u16, code: u32) -> Value {
         let body = self.expect(status);
         assert_eq!(body["code"], code, "{body:#}");
-        assert!(body["message"].is_string(), "{body:#}");
+        libraries_read("error", &body);
         body
     }
 
@@ -260,6 +262,21 @@ impl TestApp {
     ) -> Reply {
         self.send(self.request_by(user, method, path).multipart(form))
             .await
+    }
+
+    /// From now on the database refuses these rows of a table: `what` is what would write them,
+    /// `insert` or `update`; `which` is a condition on `new`.
+    pub(crate) async fn refuse(&self, what: &str, table: &str, which: &str) {
+        let statements = format!(
+            "create function fail() returns trigger language plpgsql as
+               'begin raise exception ''no''; end';
+             create trigger fail before {what} on {table} for each row
+               when ({which}) execute function fail();"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+            .execute(&self.db)
+            .await
+            .unwrap();
     }
 
     /// Without a token.

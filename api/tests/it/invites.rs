@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
-    conformance::conforms,
+    conformance::{conforms, libraries_read},
     harness::{TestApp, TestGuild, TestUser, alone},
     log,
+    sessions::change_meanwhile,
 };
 
 async fn hall(app: &TestApp) -> (TestUser, TestUser, TestGuild) {
@@ -55,6 +56,10 @@ async fn an_invite_brings_somebody_in(db: PgPool) {
         names,
         ["INVITE_CREATE", "GUILD_MEMBER_ADD", "MESSAGE_CREATE"]
     );
+    assert_eq!(events[0].1["type"], 0);
+    for (name, body) in &events {
+        libraries_read(name, body);
+    }
     assert_eq!(events[1].1["user"]["id"], bob.id.to_string());
     assert_eq!(events[1].1["guild_id"], hall.id.to_string());
     assert_eq!(events[2].1["type"], 7);
@@ -224,6 +229,39 @@ async fn only_an_invite_to_the_same_is_given_again(db: PgPool) {
     assert_eq!(to(&chess).await["code"], made["code"]);
     let other = to(&cards).await;
     assert_eq!(other["target_application"]["id"], json!(cards.id));
+    assert_eq!(other["target_application"]["summary"], "");
+    libraries_read("create_channel_invite", &other);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_invite_leads_to_an_application_that_is_being_deleted(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, hall) = alone(&app).await;
+    let chess = app.bot(&alice, "Chess").await;
+    let rooms = format!("/guilds/{}/channels", hall.id);
+    let body = json!({ "name": "games", "type": 2 });
+    let room = app.post(&alice, &rooms, body).await.expect(201);
+    sqlx::query("update application set deleted_at = now()")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let path = format!("/channels/{}/invites", room["id"].as_str().unwrap());
+    let body = json!({ "target_type": 2, "target_application_id": chess.id });
+    app.post(&alice, &path, body)
+        .await
+        .expect_fault("target_application_id", "INVITE_TARGET_INVALID");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_deleted_meanwhile_does_not_come_in(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = invite(&app, &alice, hall, json!({})).await;
+    let held = app.hold(bob.id).await;
+    let come = app.post(&bob, &path, json!({}));
+    let deleted = "update account set state = 3 where username = 'bob'";
+    let (reply, ()) = tokio::join!(come, change_meanwhile(&app, held, deleted));
+    reply.expect_error(404, 10013);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -185,6 +185,45 @@ async fn a_timeout_silences_until_it_ends(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_leaves_in_a_timeout_comes_back_in_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/channels/{}/invites", hall.general);
+    let invite = app.post(&alice, &path, json!({})).await.expect(200);
+    let accept = format!("/invites/{}", invite["code"].as_str().unwrap());
+    let leave = format!("/users/@me/guilds/{}", hall.id);
+    let back = async || {
+        app.delete(&bob, &leave).await.expect(204);
+        app.post(&bob, &accept, json!({})).await.expect(200);
+    };
+    let send = async || {
+        let path = format!("/channels/{}/messages", hall.general);
+        app.post(&bob, &path, json!({ "content": "x" })).await
+    };
+    let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    let until = Timestamp(Timestamp::now().0 + time::Duration::seconds(60));
+    let silence = async |until: Option<Timestamp>| {
+        let body = json!({ "communication_disabled_until": until });
+        app.patch(&alice, &path, body).await.expect(200);
+    };
+    let silenced = async || {
+        let member = app.get(&alice, &path).await.expect(200);
+        member["communication_disabled_until"].clone()
+    };
+    silence(Some(until)).await;
+    let before = silenced().await;
+    assert_ne!(before, Value::Null);
+    for _ in 0..2 {
+        back().await;
+        assert_eq!(silenced().await, before);
+        send().await.expect_error(403, 50013);
+    }
+    silence(None).await;
+    back().await;
+    send().await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_kick_is_told_to_the_guild_and_to_the_kicked(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -460,9 +460,12 @@ async fn bots_delete_in_bulk(db: PgPool) {
         .expect_error(403, 20002);
     app.post(&bot, &path, both()).await.expect_error(403, 50013);
     app.grant(&bot, hall, Permissions::MANAGE_MESSAGES).await;
-    app.post(&bot, &path, json!({ "messages": [a["id"]] }))
-        .await
-        .expect_fault("messages", "BASE_TYPE_BAD_LENGTH");
+    let many: Vec<String> = (1..=101).map(|id| id.to_string()).collect();
+    for wrong in [json!([]), json!([a["id"]]), json!(many)] {
+        app.post(&bot, &path, json!({ "messages": wrong }))
+            .await
+            .expect_error(400, 50016);
+    }
     app.post(&bot, &path, json!({}))
         .await
         .expect_fault("messages", "BASE_TYPE_REQUIRED");

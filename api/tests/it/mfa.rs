@@ -19,7 +19,7 @@ use crate::{
 const SECRET: &str = "JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP";
 
 /// The code `steps` half-minutes from now: the server takes the current one and its neighbours.
-fn code(steps: i64) -> String {
+pub(crate) fn code(steps: i64) -> String {
     let secret = Secret::try_from_base32(SECRET).unwrap();
     let totp: Totp = Builder::new().with_secret(secret).build().unwrap();
     let now = SystemTime::now()
@@ -30,7 +30,7 @@ fn code(steps: i64) -> String {
 }
 
 /// With the second factor on and no code used yet; and the backup codes.
-async fn enrolled(app: &TestApp) -> (TestUser, Vec<String>) {
+pub(crate) async fn enrolled(app: &TestApp) -> (TestUser, Vec<String>) {
     let alice = register(app, "alice").await;
     let body = json!({ "password": PASSWORD, "secret": SECRET, "code": code(0) });
     let body = app
@@ -68,7 +68,7 @@ pub(crate) async fn give_factor(app: &TestApp, user: &TestUser) {
         .unwrap();
 }
 
-async fn ticket(app: &TestApp) -> String {
+pub(crate) async fn ticket(app: &TestApp) -> String {
     let body = json!({ "login": "alice", "password": PASSWORD });
     let body = app.post_anonymously("/auth/login", body).await.expect(200);
     assert_eq!(
@@ -285,6 +285,28 @@ async fn sensitive_calls_ask_for_it(db: PgPool) {
     )
     .await
     .expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_is_given_away_with_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _) = enrolled(&app).await;
+    let bob = app.user("bob").await;
+    let guild = app.guild(&alice, "Hall").await;
+    app.join(&bob, guild).await;
+    let path = format!("/guilds/{}", guild.id);
+    let change = |body: Value| app.patch(&alice, &path, body);
+    change(json!({ "name": "Home", "owner_id": alice.id }))
+        .await
+        .expect(200);
+    change(json!({ "owner_id": bob.id }))
+        .await
+        .expect_error(401, 60003);
+    change(json!({ "owner_id": bob.id, "code": "abcdef" }))
+        .await
+        .expect_error(400, 60008);
+    let given = change(json!({ "owner_id": bob.id, "code": code(0) })).await;
+    assert_eq!(given.expect(200)["owner_id"], json!(bob.id));
 }
 
 #[sqlx::test(migrations = "../migrations")]

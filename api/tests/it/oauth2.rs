@@ -430,6 +430,9 @@ async fn codes_work_once_and_for_their_client(db: PgPool) {
 
     // PKCE: the digest of "v" * 43.
     let verifier = "v".repeat(43);
+    let code = code_of(&authorize(&app, &bob, &bot, "identify", "").await);
+    let unasked = exchange(&code, REDIRECT, &secret, &verifier).await;
+    assert_eq!(unasked.0, 400);
     let challenge = "&code_challenge=7w_YNF9DSfIdPf_pRjSq646_kPr-2-o9NAl16JGghdM";
     for (method, challenge) in [
         ("plain", format!("&code_challenge={verifier}")),
@@ -580,7 +583,7 @@ async fn a_bot_brings_in_who_allowed_it(db: PgPool) {
         .await;
     app.put(&client.0, &path, access(&without))
         .await
-        .expect_error(401, 50025);
+        .expect_error(403, 50025);
     app.put(&alice, &path, access(&body))
         .await
         .expect_error(403, 20002);
@@ -645,7 +648,7 @@ async fn who_is_gone_locked_or_asleep_is_let_in_by_no_application(db: PgPool) {
         let access = json!({ "access_token": body["access_token"] });
         app.put(&client.0, &path, access)
             .await
-            .expect_error(401, 50025);
+            .expect_error(403, 50025);
         let refresh = body["refresh_token"].as_str().unwrap();
         let fields = [("grant_type", "refresh_token"), ("refresh_token", refresh)];
         assert_eq!(refusal(&app, &client, &fields).await, "invalid_grant");

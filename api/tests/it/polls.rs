@@ -165,6 +165,69 @@ async fn a_poll_ends_by_itself_when_its_time_is_over(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn nobody_votes_in_an_archived_thread(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let threads = format!("/channels/{}/threads", hall.general);
+    let body = json!({ "name": "x", "type": 11 });
+    let thread = app.post(&alice, &threads, body).await.expect(201);
+    let thread = format!("/channels/{}", thread["id"].as_str().unwrap());
+    let messages = format!("{thread}/messages");
+    let sent = app.post(&alice, &messages, poll(false)).await.expect(200);
+    let polls = format!("{thread}/polls/{}", sent["id"].as_str().unwrap());
+    vote(&app, &bob, &polls, json!([1])).await;
+    app.patch(&alice, &thread, json!({ "archived": true }))
+        .await
+        .expect(200);
+    let path = format!("{polls}/answers/@me");
+    app.put(&bob, &path, json!({ "answer_ids": [2] }))
+        .await
+        .expect_error(400, 50083);
+    app.post(&alice, &format!("{polls}/expire"), Value::Null)
+        .await
+        .expect_error(400, 50083);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_poll_that_cannot_be_ended_holds_up_no_other(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (stuck, _) = open(&app, &alice, hall, false).await;
+    let (other, _) = open(&app, &alice, hall, false).await;
+    let (_, id) = stuck.rsplit_once('/').unwrap();
+    let over = format!(
+        "update poll set expires_at = now() - case when message_id = {id} then interval '2 s'
+                                                   else interval '1 s' end"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(over))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let first = format!("new.message_id = {id}");
+    app.refuse("update", "poll", &first).await;
+    app.app.end_polls().await.unwrap();
+    for (message, ended) in [(stuck, false), (other, true)] {
+        let read = app.get(&alice, &message).await.expect(200);
+        assert_eq!(read["poll"]["results"]["is_finalized"], ended);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn hours_may_be_written_as_a_fraction(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/channels/{}/messages", hall.general);
+    let lasting = |hours: f64| {
+        let mut body = poll(false);
+        body["poll"]["duration"] = json!(hours);
+        body
+    };
+    app.post(&alice, &path, lasting(2.0)).await.expect(200);
+    let reply = app.post(&alice, &path, lasting(1.5)).await;
+    reply.expect_fault("poll.duration", "NUMBER_TYPE_COERCE");
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn polls_that_are_wrong_are_refused(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -5,7 +5,10 @@ use reqwest::{Method, header::HeaderMap};
 use serde_json::json;
 use sqlx::PgPool;
 
-use crate::harness::{TestApp, alone, redis_connection};
+use crate::{
+    conformance::libraries_read,
+    harness::{TestApp, alone, redis_connection},
+};
 
 fn number(headers: &HeaderMap, name: &str) -> f64 {
     headers[name].to_str().unwrap().parse().unwrap()
@@ -36,6 +39,7 @@ async fn a_used_up_bucket_answers_429_until_it_resets(db: PgPool) {
     let body = reply.expect(429);
     assert_eq!(body["message"], "You are being rate limited.");
     assert_eq!(body["global"], false);
+    libraries_read("rate limit", &body);
     let retry_after = body["retry_after"].as_f64().unwrap();
     assert!(retry_after > 0.0 && retry_after <= 5.0, "{retry_after}");
     assert_eq!(number(&headers, "retry-after"), retry_after.ceil());

@@ -292,18 +292,43 @@ async fn a_recurring_event_has_exceptions_and_a_next_date(db: PgPool) {
     assert_eq!(next["scheduled_start_time"], json!(in_hours(49)));
     assert_eq!(next["scheduled_end_time"], json!(in_hours(50)));
 
-    let moved = json!({ "is_canceled": false, "scheduled_start_time": in_hours(26) });
+    let moved = json!({ "is_canceled": null, "scheduled_start_time": in_hours(26) });
     let moved = app
         .patch(&alice, &format!("{exceptions}/{id}"), moved)
         .await;
     let moved = moved.expect(200);
     conforms("update_guild_scheduled_event_exception", 200, &moved);
+    assert_eq!(moved["is_canceled"], false);
+    app.patch(&alice, &one, json!({ "status": 4 }))
+        .await
+        .expect(200);
+    let off = json!({ "is_canceled": true });
+    app.patch(&alice, &format!("{exceptions}/{id}"), off)
+        .await
+        .expect_error(400, 180000);
     app.delete(&alice, &format!("{exceptions}/{id}"))
         .await
         .expect(204);
     app.delete(&alice, &format!("{exceptions}/{id}"))
         .await
         .expect_error(404, 10070);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_manages_events_makes_none_without_the_bit_for_that(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let made = app.post(&alice, &path, picnic()).await.expect(200);
+    app.everyone_may(hall, Permissions::VIEW_CHANNEL).await;
+    app.grant(&bob, hall, Permissions::MANAGE_EVENTS).await;
+    app.post(&bob, &path, picnic())
+        .await
+        .expect_error(403, 50013);
+    let one = format!("{path}/{}", made["id"].as_str().unwrap());
+    app.patch(&bob, &one, json!({ "name": "Lunch" }))
+        .await
+        .expect(200);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -457,6 +482,47 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn an_event_that_has_opened_its_stage_stays_on_it(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, 13).await;
+    let other = channel(&app, &alice, hall, 13).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let body = json!({
+        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
+        "scheduled_start_time": in_hours(1),
+    });
+    let made = app.post(&alice, &path, body.clone()).await.expect(200);
+    let later = app.post(&alice, &path, body).await.expect(200);
+    let at = |event: &Value| format!("{path}/{}", event["id"].as_str().unwrap());
+    let change = async |event: &Value, body: Value| app.patch(&alice, &at(event), body).await;
+    change(&made, json!({ "channel_id": other }))
+        .await
+        .expect(200);
+    change(&made, json!({ "channel_id": stage, "status": 2 }))
+        .await
+        .expect(200);
+    let moves = json!({ "channel_id": other });
+    change(&made, moves)
+        .await
+        .expect_fault("channel_id", "GUILD_SCHEDULED_EVENT_PLACE_INVALID");
+    let leaves = json!({
+        "entity_type": 3, "channel_id": null, "scheduled_end_time": in_hours(2),
+        "entity_metadata": { "location": "The park" },
+    });
+    change(&made, leaves)
+        .await
+        .expect_fault("entity_type", "GUILD_SCHEDULED_EVENT_PLACE_INVALID");
+    // Another event that does not take place there after all.
+    change(&later, json!({ "status": 4 })).await.expect(200);
+    let stage = format!("/stage-instances/{stage}");
+    let open = app.get(&alice, &stage).await.expect(200);
+    assert_eq!(open["guild_scheduled_event_id"], made["id"]);
+    change(&made, json!({ "status": 3 })).await.expect(200);
+    app.get(&alice, &stage).await.expect_error(404, 10067);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_stage_that_is_closed_leaves_an_event_its_next_date(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;
@@ -521,4 +587,29 @@ async fn two_processes_move_an_event_on_once(db: PgPool) {
     let names = app.event_names(hall.id).await;
     let updates = names.iter().filter(|name| name.ends_with("_UPDATE"));
     assert_eq!(updates.count(), 1);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_event_that_cannot_be_moved_on_holds_up_no_other(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let stuck = app.post(&alice, &path, picnic()).await.expect(200);
+    let other = app.post(&alice, &path, picnic()).await.expect(200);
+    let id = stuck["id"].as_str().unwrap();
+    let due = format!(
+        "update scheduled_event set starts_at = now() - case when event_id = {id}
+           then interval '2 s' else interval '1 s' end"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(due))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let first = format!("new.event_id = {id}");
+    app.refuse("update", "scheduled_event", &first).await;
+    app.app.move_events_on().await.unwrap();
+    for (event, status) in [(&stuck, 1), (&other, 2)] {
+        let one = format!("{path}/{}", event["id"].as_str().unwrap());
+        assert_eq!(app.get(&alice, &one).await.expect(200)["status"], status);
+    }
 }

@@ -1,7 +1,7 @@
 use guildhall_shared::{Id, Permissions, id::marker};
 use serde_json::{Value, json};
 use sqlx::{
-    PgPool,
+    PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -367,6 +367,68 @@ async fn edits_and_deletes_reach_the_index(db: PgPool) {
         .await
         .expect(200);
     assert_eq!(found["total_results"], 0);
+}
+
+async fn run(db: &mut PgConnection, statements: &'static str) {
+    sqlx::raw_sql(statements).execute(db).await.unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_is_changed_while_it_is_indexed_is_found_as_it_is(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    for content in ["red", "blue"] {
+        send(&app, &alice, hall, json!({ "content": content })).await;
+    }
+    age(&app).await;
+    let search = format!("/guilds/{}/messages/search", hall.id);
+    // An edit and a delete that are not committed yet.
+    let mut changing = app.db.begin().await.unwrap();
+    let change = "update message set content = 'green' where content = 'red';
+                  delete from message where content = 'blue'";
+    run(&mut changing, change).await;
+    let found = app.get(&alice, &search);
+    let commit = async {
+        app.until_somebody_waits().await;
+        changing.commit().await.unwrap();
+    };
+    let (found, ()) = tokio::join!(found, commit);
+    assert_eq!(contents(&found.expect(200)), ["green"]);
+    let old = app.get(&alice, &format!("{search}?content=red")).await;
+    assert_eq!(old.expect(200)["total_results"], 0);
+
+    for content in ["early", "late"] {
+        send(&app, &alice, hall, json!({ "content": content })).await;
+    }
+    let afresh = "delete from message_search; delete from message_search_channel";
+    run(&mut app.db.acquire().await.unwrap(), afresh).await;
+    age(&app).await;
+    // Whoever indexes them waits for this before it has written anything.
+    let mut held = app.db.begin().await.unwrap();
+    let row = "insert into message_search (channel_id, message_id, author_id, author_kind, words,
+                                           has, mention_everyone, mentions, mention_roles, hosts,
+                                           filenames)
+               select channel_id, message_id, 1, 0, '', 0, false, '{}', '{}', '{}', '{}'
+               from message where content = 'early'";
+    run(&mut held, row).await;
+    let late = "select message_id from message where content = 'late'";
+    let late: i64 = sqlx::query_scalar(late).fetch_one(&app.db).await.unwrap();
+    let late = format!("/channels/{}/messages/{late}", hall.general);
+    let deleted = async {
+        app.until_somebody_waits().await;
+        app.delete(&alice, &late).await.expect(204);
+    };
+    let both = "select count(*) = 2 from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+    let release = async {
+        app.until(both).await;
+        held.rollback().await.unwrap();
+    };
+    let (found, (), ()) = tokio::join!(app.get(&alice, &search), deleted, release);
+    found.expect(200);
+    let found = app.get(&alice, &search).await.expect(200);
+    assert_eq!(contents(&found), ["early", "green"]);
+    assert_eq!(found["total_results"], 2);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -90,6 +90,14 @@ async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
     );
     assert_ne!(tag["id"], forum["available_tags"][0]["id"]);
 
+    // A template made by an older server names no region, and is not behind for that.
+    assert_eq!(shown["serialized_source_guild"]["region"], "deprecated");
+    let old = r#"update guild_template set snapshot = snapshot || '{"region": null}'"#;
+    sqlx::query(old).execute(&app.db).await.unwrap();
+    let list = app.get(&alice, &path).await.expect(200);
+    assert_eq!(list[0]["serialized_source_guild"]["region"], "deprecated");
+    assert_eq!(list[0]["is_dirty"], false);
+
     // The guild changes: the template is behind until it is synced.
     app.patch(&alice, &guild, json!({ "verification_level": 2 }))
         .await
@@ -113,6 +121,19 @@ async fn a_template_makes_a_guild_like_its_own(db: PgPool) {
     let gone = app.delete(&alice, &one).await.expect(200);
     conforms("delete_guild_template", 200, &gone);
     app.get(&bob, &open).await.expect_error(404, 10057);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_that_is_made_is_answered_so_whatever_becomes_of_the_count(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let templates = format!("/guilds/{}/templates", hall.id);
+    let body = json!({ "name": "Mine" });
+    let made = app.post(&alice, &templates, body).await.expect(200);
+    app.refuse("update", "guild_template", "true").await;
+    let path = format!("/guilds/templates/{}", made["code"].as_str().unwrap());
+    let body = json!({ "name": "Second" });
+    app.post(&alice, &path, body).await.expect(201);
 }
 
 #[sqlx::test(migrations = "../migrations")]

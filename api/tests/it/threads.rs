@@ -1,5 +1,5 @@
 use guildhall_shared::{
-    Id, Permissions,
+    Id, Permissions, Timestamp,
     envelope::{Scope, Visibility},
     gateway::Intents,
     id::marker,
@@ -11,6 +11,7 @@ use crate::{
     conformance::conforms,
     harness::{TestApp, TestGuild, TestUser},
     log,
+    sessions::change_meanwhile,
 };
 
 /// Alice owns the guild, bob and carol are members.
@@ -503,6 +504,32 @@ async fn who_may_not_write_in_threads_may_not(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_is_timed_out_does_nothing_with_their_own_thread(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, hall) = hall(&app).await;
+    let thread = create(&app, &bob, hall, 12).await;
+    let guest = format!("{}/thread-members/{}", at(&thread), carol.id);
+    app.put(&bob, &guest, json!({})).await.expect(204);
+    let rename = async |name| app.patch(&bob, &at(&thread), json!({ "name": name })).await;
+    rename("Quiet talk").await.expect(200);
+
+    let until = Timestamp(Timestamp::now().0 + time::Duration::MINUTE);
+    let silence = json!({ "communication_disabled_until": until });
+    let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+    app.patch(&alice, &path, silence).await.expect(200);
+    rename("Loud words").await.expect_error(403, 50013);
+    let archived = json!({ "archived": true });
+    app.patch(&bob, &at(&thread), archived.clone())
+        .await
+        .expect_error(403, 50013);
+    app.delete(&bob, &guest).await.expect_error(403, 50013);
+    app.patch(&alice, &at(&thread), archived).await.expect(200);
+    app.patch(&bob, &at(&thread), json!({ "archived": false }))
+        .await
+        .expect_error(403, 50013);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_refused_message_wakes_no_thread(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, _, hall) = hall(&app).await;
@@ -677,4 +704,120 @@ async fn a_thread_falls_asleep_when_nobody_writes_in_it(db: PgPool) {
     let archived = format!("/channels/{}/threads/archived/public", hall.general);
     let archived = app.get(&bob, &archived).await.expect(200);
     assert_eq!(archived["threads"][0]["id"], quiet["id"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_thread_that_cannot_be_archived_holds_up_no_other(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, _, hall) = hall(&app).await;
+    let stuck = create(&app, &alice, hall, 11).await;
+    let other = create(&app, &alice, hall, 11).await;
+    let first = id(&stuck);
+    let idle = format!(
+        "update thread set active_at = now() - interval '30 days'
+           - case when thread_id = {first} then interval '1 s' else interval '0 s' end"
+    );
+    run(&app, idle).await;
+    let first = format!("new.thread_id = {first}");
+    app.refuse("update", "thread", &first).await;
+    app.app.archive_threads().await.unwrap();
+    for (thread, archived) in [(stuck, false), (other, true)] {
+        let read = app.get(&alice, &at(&thread)).await.expect(200);
+        assert_eq!(read["thread_metadata"]["archived"], archived);
+    }
+}
+
+async fn run(app: &TestApp, statements: String) {
+    sqlx::raw_sql(sqlx::AssertSqlSafe(statements))
+        .execute(&app.db)
+        .await
+        .unwrap();
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_thread_begins_or_wakes_beside_a_thousand_others(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    let archive = json!({ "archived": true });
+    app.patch(&alice, &at(&thread), archive).await.expect(200);
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let news = json!({ "name": "news", "type": 5 });
+    let news = app.post(&alice, &channels, news).await.expect(201);
+    let (guild, parent, owner) = (hall.id, hall.general, alice.id);
+    let others = format!(
+        "insert into channel (channel_id, guild_id, kind, name, parent_id)
+         select n, {guild}, 11, 'thread', {parent} from generate_series(1, 1000) n;
+         insert into thread (thread_id, guild_id, parent_id, owner_id, auto_archive_minutes)
+         select n, {guild}, {parent}, {owner}, 60 from generate_series(1, 1000) n"
+    );
+    run(&app, others).await;
+
+    let new = |kind| json!({ "name": "Side talk", "type": kind });
+    let threads = format!("/channels/{}/threads", hall.general);
+    app.post(&alice, &threads, new(11))
+        .await
+        .expect_error(400, 160006);
+    let announcements = format!("{}/threads", at(&news));
+    app.post(&alice, &announcements, new(10))
+        .await
+        .expect_error(400, 160007);
+    let wake = json!({ "archived": false });
+    app.patch(&alice, &at(&thread), wake)
+        .await
+        .expect_error(400, 160006);
+    let messages = format!("{}/messages", at(&thread));
+    let body = json!({ "content": "hello?" });
+    app.post(&alice, &messages, body)
+        .await
+        .expect_error(400, 160006);
+
+    let gone = "update thread set archived = true where thread_id = 1";
+    run(&app, gone.to_owned()).await;
+    say(&app, &alice, &thread, "hello").await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_in_a_full_thread_may_be_added_again(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    let (guild, id) = (hall.id, id(&thread));
+    let others = format!(
+        "insert into account (user_id, username)
+         select n, 'user' || n from generate_series(1, 999) n;
+         insert into member (guild_id, user_id) select {guild}, n from generate_series(1, 999) n;
+         insert into thread_member (thread_id, user_id, guild_id)
+         select {id}, n, {guild} from generate_series(1, 999) n"
+    );
+    run(&app, others).await;
+    let members = format!("{}/thread-members", at(&thread));
+    let add = async |user: String| {
+        app.put(&alice, &format!("{members}/{user}"), json!({}))
+            .await
+    };
+    add("5".to_owned()).await.expect(204);
+    add(bob.id.to_string()).await.expect_error(400, 30033);
+    app.delete(&alice, &format!("{members}/5"))
+        .await
+        .expect(204);
+    add(bob.id.to_string()).await.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_thread_that_is_locked_meanwhile_is_not_woken(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let thread = create(&app, &alice, hall, 11).await;
+    let archive = json!({ "archived": true });
+    app.patch(&alice, &at(&thread), archive).await.expect(200);
+    let held = app.hold(hall.id).await;
+    let messages = format!("{}/messages", at(&thread));
+    let body = json!({ "content": "wait" });
+    let sent = app.post(&bob, &messages, body);
+    let locked = "update thread set locked = true";
+    let (reply, ()) = tokio::join!(sent, change_meanwhile(&app, held, locked));
+    reply.expect_error(400, 160005);
+    let thread = app.get(&bob, &at(&thread)).await.expect(200);
+    assert_eq!(thread["thread_metadata"]["archived"], true);
 }

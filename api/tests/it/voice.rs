@@ -128,6 +128,10 @@ async fn on_a_stage_one_asks_to_speak(db: PgPool) {
         .await
         .expect_error(403, 50013);
     app.patch(&alice, &other, up).await.expect(204);
+    let entry = app.audit(hall.id).await.pop().unwrap();
+    assert_eq!(entry["action_type"], 24);
+    assert_eq!(entry["target_id"], json!(bob.id));
+    assert_eq!(entry["changes"][0]["key"], "suppress");
     let state = app.get(&bob, &own).await.expect(200);
     assert_eq!(state["suppress"], false);
     assert_eq!(state["request_to_speak_timestamp"], Value::Null);
@@ -188,6 +192,11 @@ async fn moderators_mute_move_and_disconnect(db: PgPool) {
         .expect(200);
     assert_eq!(muted["mute"], true);
     assert_eq!(app.get(&bob, &own).await.expect(200)["mute"], true);
+    let free = app.patch(&alice, &member, json!({ "mute": null })).await;
+    assert_eq!(free.expect(200)["mute"], false);
+    app.patch(&alice, &member, json!({ "mute": true }))
+        .await
+        .expect(200);
     app.patch(&alice, &member, json!({ "channel_id": hall.general }))
         .await
         .expect_fault("channel_id", "CHANNEL_INVALID");

@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{Router, routing::get};
+use futures_util::future::join_all;
 use guildhall_shared::{Permissions, envelope::Visibility, gateway::Intents};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -80,6 +81,12 @@ async fn a_webhook_is_made_listed_changed_and_removed(db: PgPool) {
     assert!(by_token.get("user").is_none());
     let renamed = anonymously(&app, Method::PATCH, &url, json!({ "name": "Bell" })).await;
     assert_eq!(renamed.expect(200)["name"], "Bell");
+    // Who has the token acts as the webhook.
+    let newest = async || {
+        let entry = app.audit(hall.id).await.pop().unwrap();
+        (entry["action_type"].clone(), entry["user_id"].clone())
+    };
+    assert_eq!(newest().await, (json!(51), made["id"].clone()));
     let wrong = format!("{one}/wrong");
     app.send(app.request(Method::GET, &wrong))
         .await
@@ -91,7 +98,48 @@ async fn a_webhook_is_made_listed_changed_and_removed(db: PgPool) {
     app.send(app.request(Method::DELETE, &url))
         .await
         .expect(204);
+    assert_eq!(newest().await, (json!(52), made["id"].clone()));
     app.get(&alice, &one).await.expect_error(404, 10015);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_body_is_read_for_a_made_up_token(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (made, url) = webhook(&app, &alice, hall).await;
+    let wrong = format!("/webhooks/{}/wrong", made["id"].as_str().unwrap());
+    for (method, below) in [(Method::PATCH, ""), (Method::POST, "/github")] {
+        let send = |url: &str| {
+            let request = app.request(method.clone(), &format!("{url}{below}"));
+            app.send(request.body("{"))
+        };
+        send(&url).await.expect_error(400, 50109);
+        send(&wrong).await.expect_error(401, 50027);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_token_is_listed_for_who_manages_webhooks_in_its_channel(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (made, _) = webhook(&app, &alice, hall).await;
+    app.grant(&bob, hall, Permissions::MANAGE_WEBHOOKS).await;
+    let path = format!("/guilds/{}/webhooks", hall.id);
+    let listed = app.get(&bob, &path).await.expect(200);
+    assert_eq!(listed[0]["token"], made["token"]);
+
+    for denied in [Permissions::VIEW_CHANNEL, Permissions::MANAGE_WEBHOOKS] {
+        let overwrite = format!("/channels/{}/permissions/{}", hall.general, bob.id);
+        let deny = json!({ "type": 1, "deny": denied });
+        app.put(&alice, &overwrite, deny).await.expect(204);
+        let listed = app.get(&bob, &path).await.expect(200);
+        conforms("get_guild_webhooks", 200, &listed);
+        assert_eq!(listed[0]["id"], made["id"]);
+        assert!(listed[0].get("token").is_none(), "{listed:#}");
+        assert!(listed[0].get("url").is_none(), "{listed:#}");
+    }
+    let listed = app.get(&alice, &path).await.expect(200);
+    assert_eq!(listed[0]["token"], made["token"]);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -559,9 +607,14 @@ async fn an_announcement_reaches_its_followers(db: PgPool) {
 /// An address that serves a picture, and how often it was asked for.
 async fn picture_elsewhere() -> (String, Arc<AtomicUsize>) {
     let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
+    let (count, crowd) = (asked.clone(), asked.clone());
+    let counted = move || {
+        crowd.fetch_add(1, Ordering::SeqCst);
+        std::future::pending::<()>()
+    };
     let router = Router::new()
         .route("/slow.png", get(std::future::pending::<()>))
+        .route("/crowd.png", get(counted))
         .route("/text.png", get(|| async { "no picture" }))
         .fallback(move || {
             count.fetch_add(1, Ordering::SeqCst);
@@ -635,6 +688,31 @@ async fn a_webhooks_message_shows_the_picture_it_names(db: PgPool) {
     let third = send(&format!("{elsewhere}/a.png")).await;
     assert_eq!(third["author"]["avatar"], hash);
     assert_eq!(asked.load(Ordering::SeqCst), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_picture_that_there_was_no_time_to_ask_for_is_asked_for_by_the_next_message(db: PgPool) {
+    /// Requests to one host at once.
+    const PLACES: usize = 32;
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let (_, url) = webhook(&app, &alice, hall).await;
+    let url = format!("{url}?wait=true");
+    let (elsewhere, asked) = picture_elsewhere().await;
+    let send = async |picture: &str| {
+        let body = json!({ "content": "hi", "avatar_url": format!("{elsewhere}/{picture}") });
+        let sent = anonymously(&app, Method::POST, &url, body).await;
+        sent.expect(200)["author"]["avatar"].clone()
+    };
+    let crowd = join_all((0..PLACES).map(|_| send("crowd.png")));
+    let late = async {
+        while asked.load(Ordering::SeqCst) < PLACES {
+            tokio::task::yield_now().await;
+        }
+        send("a.png").await
+    };
+    tokio::join!(crowd, late);
+    assert!(send("a.png").await.is_string());
 }
 
 #[sqlx::test(migrations = "../migrations")]

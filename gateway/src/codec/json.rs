@@ -1,4 +1,4 @@
-//! JSON commands. Frames are small (4096 bytes) and their buffer is ours to scribble in,
+//! JSON commands. Frames are small (15 KiB at most) and their buffer is ours to scribble in,
 //! which is what simd-json wants.
 
 use guildhall_shared::{
@@ -16,6 +16,9 @@ use super::{Command, Identify, Resume, VoiceCommand, presence::presence, questio
 
 /// How deep a command may nest.
 pub(super) const DEPTH_MAX: u32 = 32;
+/// Intents that are passed over: GUILD_EMBEDDED_ACTIVITIES, which no page names and interactions.py
+/// asks for.
+const INTENTS_WITHOUT_EVENTS: u32 = 1 << 17;
 const LARGE_THRESHOLD: std::ops::RangeInclusive<i64> = 50..=250;
 
 /// Op 9. `resumable` is `d`.
@@ -49,12 +52,14 @@ pub(super) fn read(value: &OwnedValue) -> Result<Command, CloseCode> {
             let seq = d.as_u64().or_else(|| d.get("seq")?.as_u64());
             Ok(Command::Heartbeat(seq))
         }
-        op if op == Opcode::Identify as u64 => {
-            identify(d).map(|identify| Command::Identify(Box::new(identify)))
-        }
-        op if op == Opcode::Resume as u64 => {
-            resume(d).map(|resume| Command::Resume(Box::new(resume)))
-        }
+        op if op == Opcode::Identify as u64 => Ok(match identify(d) {
+            Ok(identify) => Command::Identify(Box::new(identify)),
+            Err(code) => Command::Unfit(code),
+        }),
+        op if op == Opcode::Resume as u64 => Ok(match resume(d) {
+            Ok(resume) => Command::Resume(Box::new(resume)),
+            Err(code) => Command::Unfit(code),
+        }),
         // What an identified client alone may send: that comes before how it is said.
         op => identified(op, d).or_else(|code| match code {
             CloseCode::UnknownOpcode => Err(code),
@@ -80,8 +85,8 @@ fn identified(op: u64, d: &OwnedValue) -> Result<Command, CloseCode> {
         op if op == Opcode::RequestChannelMemberCount as u64 => Ok(questions::member_count(d)),
         op if op == Opcode::RequestChannelInfo as u64 => questions::channel_info(d),
         // What official clients send unasked.
-        5 | 13 | 18..=22 | 28..=30 | 34 | 38 | 41 | 42 => {
-            if d.as_object().is_some() || d.is_null() || matches!(op, 34..=43) {
+        5 | 13 | 18..=22 | 28..=30 | 32..=34 | 38 | 41 | 42 => {
+            if d.as_object().is_some() || d.is_null() || matches!(op, 32..=43) {
                 Ok(Command::Other)
             } else {
                 Err(CloseCode::DecodeError)
@@ -122,6 +127,7 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
             intents
                 .as_u64()
                 .and_then(|bits| u32::try_from(bits).ok())
+                .map(|bits| bits & !INTENTS_WITHOUT_EVENTS)
                 .and_then(Intents::from_bits)
                 .ok_or(CloseCode::InvalidIntents)?,
         ),
@@ -279,10 +285,10 @@ mod tests {
         well_formed(parse(&mut value.to_string().into_bytes()))
     }
 
-    /// As of an identified client.
+    /// Whatever comes before how a command is said.
     fn well_formed(command: Result<Command, CloseCode>) -> Result<Command, CloseCode> {
         match command {
-            Ok(Command::Malformed(code)) => Err(code),
+            Ok(Command::Malformed(code) | Command::Unfit(code)) => Err(code),
             command => command,
         }
     }
@@ -388,7 +394,7 @@ mod tests {
             (json!({"shard": [0]}), CloseCode::InvalidShard),
             (json!({"shard": ["0", "1"]}), CloseCode::InvalidShard),
             (json!({"shard": [-1, 1]}), CloseCode::InvalidShard),
-            (json!({"intents": 1 << 17}), CloseCode::InvalidIntents),
+            (json!({"intents": 1 << 18}), CloseCode::InvalidIntents),
             (json!({"intents": "1"}), CloseCode::InvalidIntents),
             (json!({"intents": -1}), CloseCode::InvalidIntents),
             (json!({"intents": 1u64 << 40}), CloseCode::InvalidIntents),
@@ -419,7 +425,8 @@ mod tests {
         }
         let Ok(Command::Identify(identify)) = identify_with(
             json!({"shard": [1, 2], "large_threshold": 1000, "compress": true, "presence": null,
-                   "capabilities": (1u64 << 40) + 32_765, "client_state": {"guild_versions": {}}}),
+                   "capabilities": (1u64 << 40) + 32_765, "client_state": {"guild_versions": {}},
+                   "intents": 1 | 1 << 17}),
         ) else {
             panic!("a valid IDENTIFY");
         };
@@ -446,6 +453,16 @@ mod tests {
             read(json!({"op": 4, "d": {"guild_id": null}})),
             Ok(Command::Other)
         ));
+        for op in [5, 13]
+            .into_iter()
+            .chain(18..=22)
+            .chain(28..=30)
+            .chain(32..=34)
+            .chain([38, 41, 42])
+        {
+            let read = read(json!({"op": op, "d": null}));
+            assert!(matches!(read, Ok(Command::Other)), "{op}");
+        }
     }
 
     proptest! {

@@ -30,8 +30,8 @@ pub const RECONNECT: &str = r#"{"t":null,"s":null,"op":7,"d":null}"#;
 
 /// Reads one command; `message` is overwritten.
 ///
-/// Errors: 4002 for what is not an object of the right shape, 4001 for an unknown opcode,
-/// 4004 for a token without a token's form, 4010 for a bad `shard`, 4013 for bad `intents`.
+/// Errors: 4002 for what is not an object with an opcode, 4001 for an unknown opcode. What is wrong
+/// with a command is said in its place, as where the client stands may come first.
 pub fn read(encoding: Encoding, message: &mut [u8]) -> Result<Command, CloseCode> {
     match encoding {
         Encoding::Json => json::parse(message),
@@ -46,6 +46,9 @@ pub enum Command {
     Heartbeat(Option<u64>),
     Identify(Box<Identify>),
     Resume(Box<Resume>),
+    /// Op 2 or 6 of another shape; how to close then: 4002, 4004 for a token without a token's form,
+    /// 4010 for a bad `shard`, 4013 for bad `intents`. Who has identified already is told that first.
+    Unfit(CloseCode),
     /// Op 3.
     Presence(Box<PresenceCommand>),
     /// Op 14 and 37: what a person's client looks at in these guilds.

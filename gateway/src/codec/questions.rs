@@ -111,13 +111,12 @@ fn guild(d: &OwnedValue) -> Option<Id<Guild>> {
     d.get("guild_id").and_then(json::id_of)
 }
 
-/// One guild, or a list.
+/// One guild, or a list; discord.py-self asks at its start, be it for none.
 fn guilds(value: &OwnedValue) -> Result<Vec<Id<Guild>>, CloseCode> {
     let one = std::slice::from_ref(value);
     let list = value.as_array().map_or(one, |list| list.as_slice());
     let ids: Option<Vec<_>> = list.iter().map(json::id_of).collect();
-    ids.filter(|ids| !ids.is_empty())
-        .ok_or(CloseCode::DecodeError)
+    ids.ok_or(CloseCode::DecodeError)
 }
 
 /// One user, or a list. What cannot be an id comes back as it was.
@@ -204,6 +203,12 @@ mod tests {
     }
 
     #[test]
+    fn no_guild_may_be_asked_about() {
+        let none = json!({"guild_id": [], "query": "", "limit": 0, "user_ids": null});
+        assert!(members(none).guilds.is_empty());
+    }
+
+    #[test]
     fn what_is_no_id_comes_back_as_it_was() {
         let junk = members(json!({"guild_id": "5", "user_ids": [0, -3, 1.5, "x\"y", 7]}));
         let text = |text: &str| Wish::Junk(text.to_owned());
@@ -232,7 +237,7 @@ mod tests {
             json!({"guild_id": "5", "query": ""}),
             json!({"guild_id": "5", "query": "", "limit": -1}),
             json!({"guild_id": "5", "query": 5, "limit": 0}),
-            json!({"guild_id": [], "query": "", "limit": 0}),
+            json!({"guild_id": {}, "query": "", "limit": 0}),
             json!({"guild_id": "x", "query": "", "limit": 0}),
             json!({"guild_id": "5", "user_ids": [{}]}),
             json!({"guild_id": "5", "user_ids": vec![1; 101]}),

@@ -18,7 +18,7 @@ use guildhall_shared::{
 };
 use rustc_hash::FxHashMap;
 
-use super::Core;
+use super::{CHUNKS_WAITING_MAX, Core};
 use crate::{
     bus::{
         Address, Answers, Ask, Members, Part, Question, SessionKey, SessionSlot, ToNode, Wanted,
@@ -85,6 +85,7 @@ impl Core {
             Command::Heartbeat(_)
             | Command::Identify(_)
             | Command::Resume(_)
+            | Command::Unfit(_)
             | Command::Malformed(_)
             | Command::Other => {}
         }
@@ -92,7 +93,7 @@ impl Core {
 
     fn ask_members(&mut self, connection: SessionKey, slot: SessionSlot, command: MembersCommand) {
         let bot = self.sessions.get(slot as usize).is_some_and(|of| of.bot);
-        if bot && command.guilds.len() > 1 {
+        if bot && command.guilds.len() != 1 {
             return self.close(connection, CloseCode::DecodeError);
         }
         if bot && matches!(command.wanted, Wanted::Recent { .. }) {
@@ -231,11 +232,15 @@ impl Core {
     /// Asks again what has no answer, and looks after clients that were slow.
     pub(super) fn tick_asks(&mut self) {
         let now = self.now;
+        // Those of before are perhaps among them.
+        let many_wait = self.outbox.len() >= CHUNKS_WAITING_MAX;
         let asks = &mut self.asks;
         asks.whole_lists
             .retain(|_, at| now.duration_since(*at) < WHOLE_LIST_PERIOD);
         for (&key, line) in &mut asks.lines {
-            line.forget_if_older(now, ANSWER_TIMEOUT);
+            if !many_wait {
+                line.forget_if_older(now, ANSWER_TIMEOUT);
+            }
             if line.asked_at.is_none() {
                 asks.ready.push(key);
             }

@@ -28,7 +28,7 @@ use crate::{
     },
     socket::Socket,
     telemetry::Resumed,
-    wire::{Fragments, Inbound},
+    wire::{Fragments, Inbound, PERSON_MESSAGE_BYTES_MAX},
 };
 
 /// A closed connection whose client does not go is cut after this long.
@@ -91,6 +91,9 @@ impl Core {
             return key;
         }
         self.send_payload(key.slot, codec::HELLO);
+        if self.draining {
+            self.send_away(key.slot);
+        }
         key
     }
 
@@ -105,6 +108,11 @@ impl Core {
     ) -> SessionKey {
         let outbound = Outbound::new(format, true);
         let key = self.insert_connection(stream, outbound, life, Resumed::SameNode);
+        if self.draining {
+            // Before the session is its own: another node brings it there.
+            self.send_away(key.slot);
+            return key;
+        }
         let command = Input::Command(Ok(Command::Resume(Box::new(resume))));
         self.life(key, command);
         self.flush();
@@ -131,9 +139,6 @@ impl Core {
             closing_since: None,
             left: false,
         });
-        if self.draining {
-            self.send_payload(slot as SessionSlot, codec::RECONNECT);
-        }
         SessionKey {
             slot: slot as SessionSlot,
             generation,
@@ -181,16 +186,34 @@ impl Core {
         Ok(read)
     }
 
-    pub(crate) fn frame_len(&self, bytes: &[u8]) -> Result<Option<usize>, CloseCode> {
-        self.parser.frame_len(bytes)
+    pub(crate) fn frame_len(
+        &self,
+        key: SessionKey,
+        bytes: &[u8],
+    ) -> Result<Option<usize>, CloseCode> {
+        self.parser.frame_len(bytes, self.message_bytes_max(key))
     }
 
     pub(crate) fn parse(
         &mut self,
+        key: SessionKey,
         frame: &[u8],
         fragments: &mut Option<Box<Fragments>>,
     ) -> Result<Inbound, CloseCode> {
-        self.parser.parse(frame, fragments)
+        let bytes_max = self.message_bytes_max(key);
+        self.parser.parse(frame, fragments, bytes_max)
+    }
+
+    /// Of a connection's messages: more once it is known to be a person's.
+    fn message_bytes_max(&self, key: SessionKey) -> usize {
+        let session = self.connection(key).and_then(|one| one.session);
+        let session = session.and_then(|slot| self.sessions.get(slot as usize));
+        match session {
+            Some(session) if !session.bot => {
+                PERSON_MESSAGE_BYTES_MAX.max(self.config.message_bytes_max)
+            }
+            _ => self.config.message_bytes_max,
+        }
     }
 
     /// Acts on a frame of a client.

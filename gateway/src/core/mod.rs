@@ -13,6 +13,7 @@ mod load;
 #[cfg(test)]
 mod model;
 mod outbound;
+mod outbox;
 mod presence;
 mod ready;
 mod realms;
@@ -49,7 +50,7 @@ use crate::{
     hub::Hub,
     session::{Session, SessionId},
     telemetry::CoreMetrics,
-    wire::Parser,
+    wire::{PERSON_MESSAGE_BYTES_MAX, Parser},
 };
 use connections::Connection;
 
@@ -66,7 +67,8 @@ const FLUSH_TIME_MAX: Duration = Duration::from_millis(10);
 const FLUSH_STEP: usize = 16;
 /// What waits for so few sessions is written at once by whoever caused it; more is left to the loop.
 const FLUSH_AT_ONCE_MAX: usize = 64;
-/// Requests that may wait for the node before the delivery log is left out.
+/// Requests that may wait for the node before the delivery log is left out, and questions without an
+/// answer are not asked again.
 const CHUNKS_WAITING_MAX: usize = 10_000;
 /// Room in the list of sessions to write to that is not given back.
 const KEPT_CAPACITY: usize = 4096;
@@ -84,8 +86,9 @@ pub struct CoreConfig {
     pub metrics: Arc<CoreMetrics>,
     /// Whether clients are told things before or after the delivery log.
     pub resume: ResumeLog,
-    /// Longest message of a client; [`MESSAGE_BYTES_MAX`](crate::wire::MESSAGE_BYTES_MAX)
-    /// everywhere but in tests of the WebSocket itself.
+    /// Longest message of a client that is no person's;
+    /// [`MESSAGE_BYTES_MAX`](crate::wire::MESSAGE_BYTES_MAX) everywhere but in tests of the WebSocket
+    /// itself.
     pub message_bytes_max: usize,
     /// Sends every message back and does nothing else.
     #[cfg(feature = "echo")]
@@ -106,7 +109,7 @@ pub struct Core {
     dirty: VecDeque<SessionSlot>,
     layouts: Layouts,
     /// Requests on their way to the node: sent at the next flush, as its queue takes them.
-    outbox: VecDeque<ToNode>,
+    outbox: outbox::Outbox,
     subscriptions: Vec<Subscription>,
     /// The same for sessions that lack some of a realm which others here may have.
     lacking: Vec<Subscription>,
@@ -203,7 +206,7 @@ impl Core {
         node: mpsc::Sender<ToNode>,
     ) -> Self {
         Self {
-            parser: Parser::new(config.message_bytes_max),
+            parser: Parser::new(PERSON_MESSAGE_BYTES_MAX.max(config.message_bytes_max)),
             held: match config.resume {
                 ResumeLog::Async => None,
                 ResumeLog::Sync => Some(travel::Held::default()),
@@ -218,7 +221,7 @@ impl Core {
             hub: Hub::default(),
             dirty: VecDeque::new(),
             layouts: Layouts::default(),
-            outbox: VecDeque::new(),
+            outbox: outbox::Outbox::default(),
             subscriptions: Vec::new(),
             lacking: Vec::new(),
             unavailable: FxHashSet::default(),
@@ -381,15 +384,16 @@ impl Core {
 
     /// Moves requests to the node while it has room; the rest waits for the next flush or tick.
     fn post(&mut self) {
-        while let Some(request) = self.outbox.pop_front() {
-            match self.node.try_send(request) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(request)) => {
-                    self.outbox.push_front(request);
-                    return;
+        while !self.outbox.is_empty() {
+            match self.node.try_reserve() {
+                Ok(room) => {
+                    if let Some(request) = self.outbox.pop_front() {
+                        room.send(request);
+                    }
                 }
+                Err(mpsc::error::TrySendError::Full(())) => return,
                 // Nobody will take them any more.
-                Err(mpsc::error::TrySendError::Closed(_)) => self.outbox.clear(),
+                Err(mpsc::error::TrySendError::Closed(())) => self.outbox.clear(),
             }
         }
     }

@@ -11,7 +11,7 @@ use guildhall_shared::{
     shard,
 };
 
-use super::{Core, clock};
+use super::{Core, clock, outbox::Topic};
 use crate::{
     bus::{SessionSlot, Subscription, ToNode},
     codec::PresenceCommand,
@@ -34,9 +34,17 @@ impl Core {
         self.tell_presence(user, realms);
     }
 
-    /// Tells the node what a user shows in these realms from now on.
-    pub(super) fn tell_presence(&mut self, user: Id<User>, realms: Vec<Id<Realm>>) {
+    /// Tells the node what a user shows in these realms from now on, and where it was to be told before.
+    pub(super) fn tell_presence(&mut self, user: Id<User>, mut realms: Vec<Id<Realm>>) {
         let core = self.core_id();
+        if !realms.is_empty()
+            && let Some(ToNode::Presence { realms: before, .. }) =
+                self.outbox.take(Topic::Presence(user))
+        {
+            realms.extend(before.into_iter().map(|(realm, _)| realm));
+            realms.sort_unstable();
+            realms.dedup();
+        }
         let realms = realms.into_iter();
         let realms: Vec<_> = realms
             .map(|realm| (realm, self.presence_in(realm, user)))

@@ -307,12 +307,14 @@ impl Core {
             hub.change_view(view);
             moved
         };
-        // Nothing was asked for those who listen here, who go on from where they are: what is lost is
-        // what others lack, who return from further back.
-        let goes_on = hub
-            .position()
-            .is_some_and(|had| !hub.is_syncing() && had.era == position.era && had <= position);
-        if hub.position().is_none() || lost && !goes_on {
+        // Those who listen here go on from where they are, unless what they had asked for is lost: more
+        // often that is what others lack, who return from further back.
+        let goes_on = hub.position().is_some_and(|had| {
+            let is_lost = hub.is_syncing() && Some(had) < lost;
+            had.era == position.era && had <= position && !is_lost
+        });
+        let begins_anew = lost.is_some() && !goes_on;
+        if hub.position().is_none() || begins_anew {
             // Something may have happened since that was never heard of here.
             self.unread.forget(realm);
         }
@@ -337,22 +339,30 @@ impl Core {
         for user in moved.into_iter().chain(untold).chain(unseen) {
             self.blur(realm, user);
         }
+        let returning = match lost {
+            Some(_) => self.returning(realm),
+            None => Vec::new(),
+        };
+        let (behind, spared): (Vec<_>, Vec<_>) = returning
+            .into_iter()
+            .partition(|&(_, _, from)| Some(from) < lost || from > position);
         let Some(hub) = self.hub.get_mut(realm) else {
             return;
         };
-        if lost && !goes_on {
+        if begins_anew {
             hub.set_position(position);
             hub.set_syncing(false);
-            let everyone = hub.all_sessions();
-            self.blurred.forget(realm);
-            self.lost(realm, everyone);
-        } else {
-            if lost {
-                let returning = self.returning(realm).into_iter();
-                let behind = returning.filter(|&(_, _, from)| from < have || from > position);
-                let behind = behind.map(|(slot, ..)| slot).collect();
-                self.lost(realm, behind);
+            let mut slots = hub.all_sessions();
+            let stays: FxHashSet<SessionSlot> = spared.iter().map(|&(slot, ..)| slot).collect();
+            slots.retain(|slot| !stays.contains(slot));
+            for key in self.blurred.forget(realm) {
+                if stays.contains(&key.slot) {
+                    self.blurred.add(realm, key);
+                }
             }
+            self.lost(realm, slots);
+        } else {
+            self.lost(realm, behind.into_iter().map(|(slot, ..)| slot).collect());
             for event in &replay {
                 self.event(event);
             }
@@ -364,6 +374,13 @@ impl Core {
             if have < position {
                 // The answer to a newcomer, while a gap of those before is still open.
                 self.sync(realm, have);
+            }
+        }
+        // What these lack was asked for from further back than they are: it can still be had.
+        for (_, user, from) in spared {
+            let have = self.hub.get(realm).and_then(RealmHub::position);
+            if Some(from) < have {
+                self.ask_from(realm, user, from);
             }
         }
         self.come_home(realm, position, &replay, &here);
@@ -409,7 +426,8 @@ impl Core {
                 continue;
             }
             let first = replay.first().and_then(|event| event.position());
-            if from < have && first.is_none_or(|first| first.seq > from.seq + 1) {
+            let follows = |first: Position| first.era == from.era && first.seq <= from.seq + 1;
+            if from < have && !first.is_some_and(follows) {
                 continue; // The answer to somebody who was further: its own is to come.
             }
             let Some(intents) = self.sessions.get(slot as usize).map(|of| of.intents) else {

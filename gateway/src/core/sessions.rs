@@ -51,7 +51,7 @@ impl Core {
         let Some(pending) = pending.filter(|_| !is_closing) else {
             // The client is gone, or going.
             if let Ok(identity) = result {
-                self.leave(identity.user.user.id, identity.seat);
+                self.leave(None, identity.user.user.id, identity.seat);
             }
             return;
         };
@@ -406,11 +406,12 @@ impl Core {
         let Some(session) = self.take_out(slot) else {
             return;
         };
-        self.leave(session.user, session.seat);
-        if session.resumed {
-            self.outbox.push_back(ToNode::Ended(session.id));
-        }
+        self.leave(Some(session.id), session.user, session.seat);
         let core = self.core_id();
+        if session.resumed {
+            let session = session.id;
+            self.outbox.push_back(ToNode::Ended { core, session });
+        }
         for &guild in &session.voice {
             let request = VoiceRequest {
                 session: session.key(slot),
@@ -467,10 +468,16 @@ impl Core {
         self.tell_presence(session.user, still);
     }
 
-    /// A session that was counted is over.
-    fn leave(&mut self, person: Id<User>, seat: Option<Seat>) {
+    /// A session that was counted is over, or never came to be.
+    fn leave(&mut self, session: Option<SessionId>, person: Id<User>, seat: Option<Seat>) {
+        let core = self.core_id();
         if let Some(seat) = seat {
-            self.outbox.push_back(ToNode::Left { person, seat });
+            self.outbox.push_back(ToNode::Left {
+                core,
+                session,
+                person,
+                seat,
+            });
         }
     }
 

@@ -206,7 +206,7 @@ impl World {
             },
             complete: true,
             replay: Vec::new(),
-            lost: false,
+            lost: None,
             snapshots: snapshots
                 .map(|wanted| (wanted.session, body.clone()))
                 .collect(),

@@ -1,10 +1,13 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
 mod leaving;
+mod lost;
 mod portions;
 mod views;
+mod waiting;
+mod watching;
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -20,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::{
-    Core,
+    CHUNKS_WAITING_MAX, Core, clock,
     model::{self, guild, user},
 };
 use crate::{
@@ -221,7 +224,7 @@ fn answer(seq: u64) -> Subscribed {
         },
         complete: true,
         replay: Vec::new(),
-        lost: false,
+        lost: None,
         snapshots: Vec::new(),
     }
 }
@@ -590,7 +593,7 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     bench.subscriptions();
 
     bench.answered(Subscribed {
-        lost: true,
+        lost: Some(at(20_000)),
         ..answer(20_001)
     });
     let deleted = || {
@@ -614,7 +617,7 @@ fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     // What is lost to the core itself is lost to all.
     bench.tell(ToCore::Event(event(EventKind::GuildUpdate, 40_000)));
     bench.answered(Subscribed {
-        lost: true,
+        lost: Some(at(39_000)),
         ..answer(40_000)
     });
     for client in [&stays, &returns] {
@@ -663,5 +666,38 @@ fn a_connection_that_goes_to_another_core_brings_what_it_has_sent() {
             .core
             .connection_resumes(socket, Format::default(), life, resume());
         assert_eq!(there.core.is_closing(key), closed, "{beats}");
+    }
+}
+
+#[test]
+fn no_question_is_asked_again_while_the_node_takes_nothing() {
+    let mut bench = Bench::new(1);
+    let client = bench.identified();
+    bench.has_guild(&client, 1);
+    bench.asked();
+    let (session, _) = bench.reached(&client);
+    let d = json!({"guild_ids": [guild()]});
+    bench.say(&client, &json!({"op": 31, "d": d}).to_string());
+    let asks = |bench: &mut Bench| {
+        let mut asks = 0;
+        loop {
+            let asked = bench.asked().into_iter();
+            asks += asked
+                .filter(|request| matches!(request, ToNode::Ask(_)))
+                .count();
+            if bench.core.outbox.is_empty() {
+                return asks;
+            }
+        }
+    };
+    assert_eq!(asks(&mut bench), 1);
+    for (waiting, again) in [(CHUNKS_WAITING_MAX, 0), (0, 1)] {
+        for _ in 0..waiting {
+            let ended = ToNode::Ended { core: 0, session };
+            bench.core.outbox.push_back(ended);
+        }
+        clock::forward(Duration::from_secs(4));
+        bench.core.tick();
+        assert_eq!(asks(&mut bench), again, "{waiting}");
     }
 }

@@ -225,7 +225,7 @@ impl World {
             },
             complete: true,
             replay: Vec::new(),
-            lost,
+            lost: lost.then_some(Position { era: 1, seq }),
             snapshots,
         })));
     }

@@ -11,6 +11,10 @@ use crate::{
     session::GuildPhase,
 };
 
+/// Guilds that a session looks at, and members that it follows in all of them: those that it named
+/// longest ago make way. The delivery log has all of it with every change.
+const GUILDS_MAX: usize = 100;
+const FOLLOWED_MAX: usize = 1000;
 /// Sessions told of anew at one tick: each gets whole lists.
 const AGAIN_MAX: usize = 256;
 
@@ -30,7 +34,7 @@ impl Core {
                 .iter()
                 .position(|(known, _)| *known == guild);
             let mut watch = match place {
-                Some(place) => session.watches.swap_remove(place).1,
+                Some(place) => session.watches.remove(place).1,
                 None => Watch::default(),
             };
             if let Some(channels) = command.channels {
@@ -49,7 +53,19 @@ impl Core {
             if phase == GuildPhase::Present {
                 self.tell_watch(slot, guild, Some(watch));
             }
+            while let Some(oldest) = self.beyond(slot) {
+                self.stop_watching(slot, oldest);
+            }
         }
+    }
+
+    /// The guild that makes way if a session looks at too much.
+    fn beyond(&self, slot: SessionSlot) -> Option<Id<Guild>> {
+        let watches = &self.sessions.get(slot as usize)?.watches;
+        let followed: usize = watches.iter().map(|(_, watch)| watch.members.len()).sum();
+        let is_too_much = watches.len() > GUILDS_MAX || followed > FOLLOWED_MAX;
+        let (oldest, _) = watches.first().filter(|_| is_too_much)?;
+        Some(*oldest)
     }
 
     /// A session has a guild from here on.

@@ -99,11 +99,25 @@ impl Desk {
             } => self.edge.presence(core, user, realms, sessions),
             ToNode::Watch(change) => self.edge.watch(*change),
             ToNode::Ask(ask) => self.edge.pass_on(*ask),
-            ToNode::Left { person, seat } => {
+            ToNode::Left {
+                core,
+                session,
+                person,
+                seat,
+            } => {
+                let is_copy = |session| self.holders.is_elsewhere(session, core);
+                if session.is_some_and(is_copy) {
+                    return;
+                }
                 let limits = self.limits.clone();
                 spawn_local(async move { limits.leave_seat(person, seat).await });
             }
-            ToNode::Voice { core, request } => self.voice.request(core, request),
+            ToNode::Voice { core, request } => {
+                let is_copy = |session| self.holders.is_elsewhere(session, core);
+                if !request.ended || !SessionId::parse(&request.session_id).is_some_and(is_copy) {
+                    self.voice.request(core, request);
+                }
+            }
             ToNode::Unsubscribe { core, realm, users } => {
                 self.edge.unsubscribe(core, realm, &users);
             }
@@ -173,7 +187,12 @@ impl Desk {
                 }
                 self.holders.gone(session);
             }
-            ToNode::Ended(session) => self.holders.gone(session),
+            ToNode::Ended { core, session } => {
+                // The end of a copy is not the session's.
+                if !self.holders.is_elsewhere(session, core) {
+                    self.holders.gone(session);
+                }
+            }
             ToNode::Delivered {
                 core,
                 number,
@@ -248,3 +267,7 @@ impl Accounts {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;

@@ -1,6 +1,6 @@
 //! An operator drains this node: its sessions are sent away, spread over the time that the map
-//! says. The process stays, and takes whoever comes all the same; they are sent away later, as
-//! long as another node would have them.
+//! says, as long as another node would have them. The process stays, and takes whoever comes all
+//! the same; they are sent away later.
 
 use std::{
     cell::Cell,
@@ -30,6 +30,8 @@ pub(crate) struct Drain {
     order: Cell<Option<Order>>,
     /// Whether every core knows of it.
     told: Cell<bool>,
+    /// Whether it waits for a node that clients may go to.
+    waits: Cell<bool>,
     /// When those who came meanwhile are sent away.
     late_at: Cell<Option<Instant>>,
 }
@@ -42,6 +44,7 @@ impl Drain {
             cores,
             order: Cell::new(None),
             told: Cell::new(true),
+            waits: Cell::new(false),
             late_at: Cell::new(None),
         }
     }
@@ -57,7 +60,18 @@ impl Drain {
         if order == self.order.replace(order) && self.told.get() {
             return self.send_late_away(map, now);
         }
-        let over = order.map(left);
+        if order.is_some() && !another_takes(map, &self.node) {
+            self.told.set(false);
+            self.late_at.set(None);
+            if !self.waits.replace(true) {
+                tracing::info!("drained: clients stay until another gateway would have them");
+            }
+            return;
+        }
+        let over = match self.waits.get() {
+            false => order.map(left),
+            true => order.map(left_after_waiting),
+        };
         let late_at = over.and_then(|over| now.checked_add(over + LATE_PAUSE));
         self.late_at.set(late_at);
         match over {
@@ -79,6 +93,10 @@ impl Drain {
             }
         }
         self.told.set(told);
+        if told {
+            // Before that, whoever is told with the next look has waited as the others have.
+            self.waits.set(false);
+        }
     }
 
     /// Sends those away who have come since the last time, unless they could only come back.
@@ -108,8 +126,16 @@ fn left(order: Order) -> Duration {
     Duration::from_millis(until_ms.saturating_sub(clock::unix_ms()).min(order.over_ms))
 }
 
+/// The same where part of that time went by in waiting: not all at once, unless that was said.
+fn left_after_waiting(order: Order) -> Duration {
+    let said = Duration::from_millis(order.over_ms);
+    left(order).max(said.min(LATE_OVER))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::bus::{self, Inbox};
 
@@ -123,24 +149,39 @@ mod tests {
             cores: vec![core.clone()],
             order: Cell::new(None),
             told: Cell::new(true),
+            waits: Cell::new(false),
             late_at: Cell::new(None),
         };
         (drain, core, inbox)
     }
 
+    /// Of a node and one that takes clients.
     fn map(node: &str, drained: bool) -> ClusterMap {
         let order = Order {
             since_ms: u64::MAX / 2,
             over_ms: 60_000,
         };
         ClusterMap {
-            nodes: vec![node.to_owned()],
+            nodes: vec![node.to_owned(), "gateway-9".to_owned()],
             drains: drained
                 .then(|| (node.to_owned(), order))
                 .into_iter()
                 .collect(),
             ..ClusterMap::default()
         }
+    }
+
+    /// Of a drain whose time is over: with the other node, and without it.
+    fn long_over() -> (ClusterMap, ClusterMap) {
+        let mut both = map(HERE, true);
+        let order = Order {
+            since_ms: 0,
+            over_ms: 60_000,
+        };
+        both.drains.insert(HERE.to_owned(), order);
+        let mut alone = both.clone();
+        alone.nodes.retain(|node| node == HERE);
+        (both, alone)
     }
 
     /// What a core was told: over how long its clients leave, or that they stay.
@@ -195,12 +236,12 @@ mod tests {
     fn who_came_meanwhile_is_sent_away_once_a_minute_while_another_node_would_have_them() {
         let (drain, _core, inbox) = drain();
         let start = Instant::now();
-        let alone = map(HERE, true);
-        let mut both = alone.clone();
-        both.nodes.push("gateway-2".to_owned());
+        let both = map(HERE, true);
+        let mut alone = both.clone();
+        alone.nodes.retain(|node| node == HERE);
         let mut both_drained = both.clone();
         let order = both.drains[HERE];
-        both_drained.drains.insert("gateway-2".to_owned(), order);
+        both_drained.drains.insert("gateway-9".to_owned(), order);
         let mut undone = both.clone();
         undone.drains.clear();
         let away = |seconds| vec![Some(Duration::from_secs(seconds))];
@@ -219,5 +260,49 @@ mod tests {
             drain.follow(map, start + Duration::from_secs(second));
             assert_eq!(told(&inbox), expected, "after {second} s");
         }
+    }
+
+    #[test]
+    fn clients_stay_until_another_node_would_have_them() {
+        let (drain, _core, inbox) = drain();
+        let start = Instant::now();
+        let (both, alone) = long_over();
+        let mut both_drained = both.clone();
+        let order = both.drains[HERE];
+        both_drained.drains.insert("gateway-9".to_owned(), order);
+        let mut undone = alone.clone();
+        undone.drains.clear();
+        for (second, map, expected) in [
+            (0, &alone, vec![]),
+            (1, &both_drained, vec![]),
+            (100, &alone, vec![]),
+            (101, &both, vec![Some(LATE_OVER)]),
+            (102, &both, vec![]),
+            (103, &undone, vec![None]),
+            (104, &alone, vec![]),
+            (105, &undone, vec![None]),
+            // As it was said, where nobody had to wait.
+            (106, &both, vec![Some(Duration::ZERO)]),
+        ] {
+            drain.follow(map, start + Duration::from_secs(second));
+            assert_eq!(told(&inbox), expected, "after {second} s");
+            let draining = drain.status.draining.load(Ordering::Relaxed);
+            assert_eq!(draining, !map.drains.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_core_that_is_told_late_after_waiting_sends_nobody_away_all_at_once() {
+        let (drain, core, inbox) = drain();
+        let start = Instant::now();
+        let (both, alone) = long_over();
+        drain.follow(&alone, start);
+        while core.send(ToCore::KeepClients).is_ok() {}
+        drain.follow(&both, start + Duration::from_secs(1));
+        assert!(told(&inbox).iter().all(Option::is_none));
+        drain.follow(&both, start + Duration::from_secs(2));
+        assert_eq!(told(&inbox), [Some(LATE_OVER)]);
+        drain.follow(&both, start + Duration::from_secs(3));
+        assert!(told(&inbox).is_empty());
     }
 }

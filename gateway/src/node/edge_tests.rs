@@ -6,6 +6,7 @@ use guildhall_shared::{
     cluster_map::{Assignment, ClusterMap, MapVersion},
     envelope::{Durability, Envelope, Visibility},
     gateway::{EventKind, Intents},
+    model::{Activity, Platform, Status},
     shard::Position,
 };
 use guildhall_store::pool;
@@ -13,7 +14,7 @@ use prometheus::Registry;
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
-use super::{asking::ATTEMPTS_MAX, *};
+use super::{asking::ATTEMPTS_MAX, to_owner::USERS_PER_FRAME_MAX, *};
 use crate::{
     bus::{Inbox, SessionKey, SnapshotRequest, ToCore, ViewChange},
     clock,
@@ -21,9 +22,13 @@ use crate::{
         database::PATIENCE,
         owner::{FromOwner, feed::Feed},
         redis,
-        relay::{auth::ClusterKey, frame::SubOk},
+        relay::{
+            auth::ClusterKey,
+            frame::{FRAME_BYTES_MAX, Sub, SubOk},
+        },
         stored::Stored,
     },
+    wire::PERSON_MESSAGE_BYTES_MAX,
 };
 
 const SHARDS: u16 = 4;
@@ -151,7 +156,7 @@ impl Bench {
                 users: users.iter().map(see).collect(),
             },
             replay: Vec::new(),
-            lost: false,
+            lost: None,
             snapshots: users.iter().map(get).collect(),
             left: Vec::new(),
         };
@@ -408,4 +413,63 @@ async fn a_realm_is_turned_to_the_owner_of_a_new_map_and_stays_there_until_its_l
         assert_eq!((asked, moving()), (Some(Server::Local), 1));
     };
     LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn subscriptions_that_a_link_has_no_room_for_are_sent_when_there_is_some() {
+    let test = async {
+        let bench = Bench::new();
+        bench.offer(1, (1, 0));
+        let links = &bench.edge.links;
+        let node: Rc<str> = "b".into();
+        let much = Frame::Unsub {
+            realm: guild(),
+            users: vec![id(i64::MAX as u64); 2_000_000],
+            moved: false,
+        };
+        links.send(&node, &much);
+        assert!(!links.has_room("b"));
+        let queued = links.queued_bytes();
+        bench.subscribe(&[1]);
+        let waits = bench.asked();
+        assert_eq!(waits.as_ref().map(|(_, of)| of), Some(&Server::Node(node)));
+        bench.edge.look_after();
+        assert_eq!(
+            (bench.asked(), links.queued_bytes()),
+            (waits.clone(), queued)
+        );
+        // Nobody is there: the next link has room.
+        while links.is_trusted("b") {
+            sleep(Duration::from_millis(1)).await;
+        }
+        bench.offer(2, (1, 0));
+        bench.edge.look_after();
+        let asked = bench.asked();
+        assert_ne!(asked, waits);
+        assert_eq!(asked.map(|(_, of)| of), waits.map(|(_, of)| of));
+        assert!(links.queued_bytes() > 0);
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[test]
+fn users_who_show_as_much_as_they_may_fit_into_a_frame_of_subscriptions() {
+    let text = "x".repeat(PERSON_MESSAGE_BYTES_MAX);
+    let json = serde_json::value::to_raw_value(&text).unwrap();
+    let activities = Arc::new(vec![Activity::new(1, json)]);
+    let mut user = Subscriber::new(id(i64::MAX as u64), Vec::new());
+    user.presence = Presence::of_session(Platform::Desktop, Status::Dnd, Some(&activities));
+    let sub = Sub {
+        id: u64::MAX,
+        realm: guild(),
+        from: Some(Position {
+            era: u32::MAX,
+            seq: u64::MAX,
+        }),
+        users: vec![user],
+        presences: true,
+    };
+    let bytes = Frame::Sub(vec![sub]).encode().len();
+    assert!(bytes > PERSON_MESSAGE_BYTES_MAX);
+    assert!(USERS_PER_FRAME_MAX * bytes < FRAME_BYTES_MAX, "{bytes}");
 }

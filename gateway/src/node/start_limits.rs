@@ -33,7 +33,9 @@ use crate::{bus::Seat, config::RateLimits};
 const BUCKET_PERIOD: Duration = Duration::from_secs(5);
 /// Buckets remembered while Redis is away. When full, nobody may identify.
 const BUCKETS_MAX: usize = 65_536;
-/// Bots whose day is remembered while Redis is away. When full, no other bot may identify.
+/// Time between looks for days that are over.
+const DAYS_SWEEP_PERIOD: Duration = Duration::from_secs(60);
+/// Bots whose day is remembered while Redis is away. When full, other bots are asked to come again.
 const BOTS_MAX: usize = 65_536;
 /// A person's session counts for this long after its gateway last spoke of it.
 const SEAT_PERIOD: Duration = Duration::from_secs(180);
@@ -88,7 +90,7 @@ pub(crate) struct Start {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Started {
     Yes,
-    /// Its bucket is not free yet.
+    /// Its bucket is not free yet, or its start cannot be counted now.
     NotYet,
     /// It is one too many for the day.
     NotToday,
@@ -104,8 +106,8 @@ pub(crate) struct StartLimits {
     people: RateLimits,
     /// Stands in for Redis.
     buckets: RefCell<Buckets<Bucket>>,
-    /// Stands in for Redis: when a bot's day began, and its sessions since.
-    days: RefCell<HashMap<Id<User>, (Instant, u32)>>,
+    /// Stands in for Redis.
+    days: RefCell<Days<Id<User>>>,
     /// Sessions of people on this node.
     seats: RefCell<FxHashMap<Id<User>, Vec<Seat>>>,
 }
@@ -117,7 +119,7 @@ impl StartLimits {
             concurrency: u32::from(concurrency.max(1)),
             people,
             buckets: RefCell::new(Buckets::new(Instant::now())),
-            days: RefCell::default(),
+            days: RefCell::new(Days::new(Instant::now())),
             seats: RefCell::default(),
         })
     }
@@ -191,7 +193,8 @@ impl StartLimits {
         answers
             .map(|(&bot, count)| match count {
                 Some(count) => Some(count),
-                None => count_here(&mut days, bot, now),
+                // By this process alone.
+                None => days.count(bot, now),
             })
             .collect()
     }
@@ -329,7 +332,9 @@ fn started(starts: &[Start], turns: &[bool], counts: &[Option<u32>]) -> Vec<Star
             }
             match counts.next().flatten() {
                 Some(count) if count <= session_starts::total(start.guilds) => Started::Yes,
-                _ => Started::NotToday,
+                Some(_) => Started::NotToday,
+                // Its client would never come again after 4004, and nothing is wrong with it.
+                None => Started::NotYet,
             }
         })
         .collect()
@@ -366,19 +371,39 @@ impl<K: Eq + Hash> Buckets<K> {
     }
 }
 
-/// The number of this start in its day; `None` if it cannot be counted.
-fn count_here<K: Eq + Hash>(
-    days: &mut HashMap<K, (Instant, u32)>,
-    bot: K,
-    now: Instant,
-) -> Option<u32> {
-    days.retain(|_, (began, _)| now.duration_since(*began) < PERIOD);
-    if days.len() >= BOTS_MAX && !days.contains_key(&bot) {
-        return None;
+/// Session starts of bots that this process has counted.
+struct Days<K> {
+    /// When a bot's day began, and its sessions since.
+    by_bot: HashMap<K, (Instant, u32)>,
+    /// When days that are over by then are forgotten: not at each IDENTIFY of a storm.
+    sweep_at: Instant,
+}
+
+impl<K: Eq + Hash> Days<K> {
+    fn new(now: Instant) -> Self {
+        Self {
+            by_bot: HashMap::new(),
+            sweep_at: now + DAYS_SWEEP_PERIOD,
+        }
     }
-    let (_, count) = days.entry(bot).or_insert((now, 0));
-    *count = count.saturating_add(1);
-    Some(*count)
+
+    /// The number of this start in its day; `None` if it cannot be counted.
+    fn count(&mut self, bot: K, now: Instant) -> Option<u32> {
+        let is_over = |began: Instant| now.duration_since(began) >= PERIOD;
+        if now >= self.sweep_at {
+            self.by_bot.retain(|_, (began, _)| !is_over(*began));
+            self.sweep_at = now + DAYS_SWEEP_PERIOD;
+        }
+        if self.by_bot.len() >= BOTS_MAX && !self.by_bot.contains_key(&bot) {
+            return None;
+        }
+        let day = self.by_bot.entry(bot).or_insert((now, 0));
+        if is_over(day.0) {
+            *day = (now, 0);
+        }
+        day.1 = day.1.saturating_add(1);
+        Some(day.1)
+    }
 }
 
 #[cfg(test)]
@@ -408,7 +433,7 @@ mod tests {
                 Started::NotYet,
                 Started::NotToday,
                 Started::Yes,
-                Started::NotToday,
+                Started::NotYet,
             ]
         );
     }
@@ -440,11 +465,38 @@ mod tests {
 
     #[test]
     fn a_day_begins_with_its_first_start() {
-        let (mut days, now) = (HashMap::new(), Instant::now());
-        assert_eq!(count_here(&mut days, 1, now), Some(1));
+        let now = Instant::now();
+        let mut days = Days::new(now);
+        assert_eq!(days.count(1, now), Some(1));
         let later = now + PERIOD - Duration::from_secs(1);
-        assert_eq!(count_here(&mut days, 1, later), Some(2));
-        assert_eq!(count_here(&mut days, 2, later), Some(1));
-        assert_eq!(count_here(&mut days, 1, now + PERIOD), Some(1));
+        assert_eq!(days.count(1, later), Some(2));
+        assert_eq!(days.count(2, later), Some(1));
+        assert_eq!(days.count(1, now + PERIOD), Some(1));
+    }
+
+    #[test]
+    fn days_that_are_over_are_looked_for_now_and_then() {
+        let now = Instant::now();
+        let mut days = Days::new(now);
+        let sweep = now + PERIOD - Duration::from_secs(1);
+        assert_eq!(days.count(1, now), Some(1));
+        assert_eq!(days.count(2, sweep), Some(1));
+        // Not swept yet: its own day is over all the same.
+        let later = now + PERIOD;
+        assert_eq!(days.count(2, later), Some(2));
+        assert_eq!(days.by_bot.len(), 2);
+        assert_eq!(days.count(1, later), Some(1));
+        assert_eq!(days.count(3, later + PERIOD), Some(1));
+        assert_eq!(days.by_bot.len(), 1);
+    }
+
+    #[test]
+    fn when_no_further_bot_can_be_remembered_others_come_again() {
+        let now = Instant::now();
+        let mut days = Days::new(now);
+        assert!((0..BOTS_MAX).all(|bot| days.count(bot, now) == Some(1)));
+        assert_eq!(days.count(BOTS_MAX, now), None);
+        assert_eq!(days.count(0, now), Some(2));
+        assert_eq!(days.count(BOTS_MAX, now + PERIOD), Some(1));
     }
 }

@@ -141,16 +141,17 @@ impl Lifecycle {
                 self.state = State::Checking { since: now };
                 Some(Output::Resume(resume))
             }
+            (State::AwaitingIdentify { .. }, Ok(Command::Unfit(code))) => self.close(code),
+            // However malformed it is.
             (
                 State::Checking { .. } | State::Live,
-                Ok(Command::Identify(_) | Command::Resume(_)),
+                Ok(Command::Identify(_) | Command::Resume(_) | Command::Unfit(_)),
             ) => self.close(CloseCode::AlreadyAuthenticated),
             (State::Live, Ok(Command::Malformed(code))) => self.close(code),
             (State::Live, Ok(command)) => Some(Output::Command(command)),
             (State::AwaitingIdentify { .. } | State::Checking { .. }, Ok(_)) => {
                 self.close(CloseCode::NotAuthenticated)
             }
-            // A second IDENTIFY is that, however malformed.
             (_, Err(code)) => self.close(code),
             (State::Closed, Ok(_)) => None,
         }
@@ -280,6 +281,25 @@ mod tests {
             closed_with(life.handle(t0, identify())),
             Some(CloseCode::AlreadyAuthenticated)
         );
+    }
+
+    #[test]
+    fn a_second_identify_is_that_however_malformed() {
+        let t0 = Instant::now();
+        let unfit = |code| Input::Command(Ok(Command::Unfit(code)));
+        for code in [CloseCode::DecodeError, CloseCode::InvalidIntents] {
+            let first = Lifecycle::new(t0).handle(t0, unfit(code));
+            assert_eq!(closed_with(first), Some(code));
+            for is_live in [false, true] {
+                let mut life = Lifecycle::new(t0);
+                life.handle(t0, identify());
+                if is_live {
+                    life.handle(t0, Input::Accepted);
+                }
+                let second = closed_with(life.handle(t0, unfit(code)));
+                assert_eq!(second, Some(CloseCode::AlreadyAuthenticated));
+            }
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub struct Session {
     pub status: Status,
     /// Activities and changes of presence, once there are any.
     pub doing: Option<Box<Doing>>,
-    /// What a person's client looks at.
+    /// What a person's client looks at, what it named last at the end.
     pub watches: Vec<(Id<Guild>, Watch)>,
     /// Slot of the connection, while there is one.
     pub connection: Option<SessionSlot>,

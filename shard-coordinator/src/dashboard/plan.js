@@ -100,6 +100,7 @@ function drawPlan(made) {
   const figures = [
     ["Moves", `${plural(outcome.moves.length, "shard")} ${outcome.steps === 0 ? "at once" : `in ${plural(outcome.steps, "step")}`}`],
     ["Time", `about ${grouped(outcome.seconds)} s`],
+    ...(outcome.stuck > 0 ? [["Stuck", `${plural(outcome.stuck, "shard")}: no other node takes any`]] : []),
     ["Sessions", `${grouped(outcome.sessions)} are sent to other nodes`],
     ["Events", `${grouped(outcome.events_per_s)} per second in the shards that move`],
     ["By shards", change(outcome.imbalance_before_milli, outcome.imbalance_after_milli)],
@@ -119,7 +120,8 @@ function drawPlan(made) {
 async function apply() {
   const { id, outcome } = plan;
   const text = `${plan.changes.map(words).join("\n")}\n\n${plural(outcome.moves.length, "shard")} move, `
-    + `${plural(outcome.sessions, "session")} are sent to other nodes. About ${grouped(outcome.seconds)} s.`;
+    + `${plural(outcome.sessions, "session")} are sent to other nodes. About ${grouped(outcome.seconds)} s.`
+    + (outcome.stuck > 0 ? `\n\n${plural(outcome.stuck, "shard")} cannot leave: no other node takes any, and the plan does not end before one does.` : "");
   if (!(await ask(`Apply plan ${id}?`, text, "Apply"))) return;
   try {
     await post(`plan/${id}/apply`); // the one that was shown

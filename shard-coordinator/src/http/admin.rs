@@ -216,7 +216,8 @@ impl Admin {
             }
             ["moves"] => {
                 let orders = settings::read_from(&self.db).await?;
-                ok(&self.moves(orders).await?)
+                let led = self.leader().await?.is_some();
+                ok(&self.moves(orders, led).await?)
             }
             ["plan", id] => {
                 let id = parse(id, "plan's id")?;
@@ -288,16 +289,35 @@ impl Admin {
             ("POST", ["resume"]) => return self.pause(who, Pausing::Resume).await,
             ("POST", ["abort"]) => {
                 let id = plans::abort(&self.db, who, self.version().await).await?;
-                return accepted(id);
+                return self.accepted(id).await;
             }
             _ => return Err(unknown_path(path)),
         };
         let scene = self.scene().await?;
-        accepted(plans::change(&self.db, who, action, change, &scene).await?)
+        let id = plans::change(&self.db, who, action, change, &scene).await?;
+        self.accepted(id).await
     }
 
     async fn pause(&self, who: &str, pausing: Pausing) -> Result<Response<Body>> {
-        accepted(plans::pause(&self.db, who, pausing, self.version().await).await?)
+        let id = plans::pause(&self.db, who, pausing, self.version().await).await?;
+        self.accepted(id).await
+    }
+
+    async fn accepted(&self, audit_id: i64) -> Result<Response<Body>> {
+        // It is done: that nobody says who leads makes no failure of it.
+        let led = !matches!(self.leader().await, Ok(None));
+        ok(&Accepted { audit_id, led })
+    }
+
+    /// Who leads now, if anybody does.
+    async fn leader(&self) -> RoundResult<Option<Leader>> {
+        let leader = sqlx::query!("select holder, term from cluster_term where until > now()")
+            .fetch_optional(&self.db)
+            .await?;
+        Ok(leader.map(|row| Leader {
+            holder: row.holder,
+            term: row.term.unsigned_abs(),
+        }))
     }
 
     async fn log_in(&self, asked: &Asked) -> Result<Response<Body>> {
@@ -402,13 +422,14 @@ impl Admin {
         ok(&view.why(guild, last_move).ok_or_else(no_map)?)
     }
 
-    async fn moves(&self, orders: Orders) -> Result<Moves> {
+    async fn moves(&self, orders: Orders, led: bool) -> Result<Moves> {
         let plan = match orders.plan {
             Some(id) => plans::read(&mut *self.db.acquire().await?, id).await?,
             None => None,
         };
         let requested = orders.settings.moves.into_iter();
         Ok(Moves {
+            led,
             paused: orders.pause,
             plan: plan.map(without_moves),
             requested: requested
@@ -421,21 +442,17 @@ impl Admin {
     /// Everything at once.
     pub(super) async fn snapshot(&self) -> Result<Snapshot> {
         let (shown, ages, orders) = self.seen().await?;
-        let leader = sqlx::query!("select holder, term from cluster_term where until > now()")
-            .fetch_optional(&self.db)
-            .await?;
+        let leader = self.leader().await?;
+        let led = leader.is_some();
         let view = View::new(self.shards, &shown, &ages, &orders.settings);
         let (at_ms, map, nodes) = (orders.now_ms, view.map(), view.nodes());
         Ok(Snapshot {
             at_ms,
             coordinator: self.id.clone(),
-            leader: leader.map(|row| Leader {
-                holder: row.holder,
-                term: row.term.unsigned_abs(),
-            }),
+            leader,
             map,
             nodes,
-            moves: self.moves(orders).await?,
+            moves: self.moves(orders, led).await?,
         })
     }
 }
@@ -484,10 +501,6 @@ fn unknown_path(path: &[&str]) -> Refusal {
         true => Refusal::new(ProblemCode::MethodNotAllowed, "not by this method"),
         false => Refusal::new(ProblemCode::UnknownPath, "there is nothing here"),
     }
-}
-
-fn accepted(audit_id: i64) -> Result<Response<Body>> {
-    ok(&Accepted { audit_id })
 }
 
 fn ok<T: Serialize>(value: &T) -> Result<Response<Body>> {

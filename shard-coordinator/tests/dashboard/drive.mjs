@@ -139,6 +139,21 @@ async function aPreviewOfRemovedChangesIsNotShown() {
   await page.context().close();
 }
 
+/** The other node drains already. */
+async function aDrainThatCannotEndSaysSo() {
+  const { page, faults } = await open("light");
+  await signIn(page, OPERATE_TOKEN);
+  await row(page, "gateway-2").filter({ hasText: "Active" }).waitFor();
+  await page.getByRole("button", { name: "Drain gateway-2", exact: true }).click();
+  await page.locator("#plan-figures").filter({ hasText: "256 shards: no other node takes any" }).waitFor();
+  await page.getByRole("button", { name: "Apply…" }).click();
+  await page.getByRole("dialog").filter({ hasText: "256 shards cannot leave" }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.deepEqual(faults, []);
+  await page.context().close();
+}
+
 async function aCoordinatorWithoutPostgresSaysSo() {
   const { page, faults } = await open("light");
   const problem = JSON.stringify({ code: "no_postgres", message: "Postgres does not answer" });
@@ -169,6 +184,7 @@ async function readersMayOnlyLook() {
 try {
   await drainsANode();
   await aPreviewOfRemovedChangesIsNotShown();
+  await aDrainThatCannotEndSaysSo();
   await aCoordinatorWithoutPostgresSaysSo();
   await readersMayOnlyLook();
 } finally {

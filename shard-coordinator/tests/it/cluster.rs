@@ -286,3 +286,12 @@ async fn a_cluster_of_another_number_of_shards_is_refused(db: PgPool) {
     let error = String::from_utf8(refused.stderr).unwrap();
     assert!(error.contains("CLUSTER_SHARDS"), "{error}");
 }
+
+#[sqlx::test(migrations = false)]
+async fn a_database_without_the_schema_is_refused_with_what_makes_it(db: PgPool) {
+    let cluster = TestCluster::new(db, 11).await;
+    let refused = cluster.run(&["serve"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8(refused.stderr).unwrap();
+    assert!(error.contains("guildhall-api migrate"), "{error}");
+}

@@ -18,6 +18,7 @@ use serde_json::Value;
 use shard_coordinator::access::AdminKey;
 use shard_coordinator::{Config, LogFormat, Result};
 use sqlx::{ConnectOptions, PgPool};
+use tokio::sync::{Mutex as Turn, MutexGuard as TurnGuard};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -30,15 +31,21 @@ const TTL_MS: u64 = 1_500;
 /// Between two looks at something that cannot wake a test.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// Whose turn it is at each database of Redis.
+static TURNS: [Turn<()>; 16] = [const { Turn::const_new(()) }; 16];
+
 pub(crate) struct TestCluster {
+    _turn: TurnGuard<'static, ()>,
     pub(crate) db: PgPool,
     pub(crate) redis: MultiplexedConnection,
     redis_url: String,
 }
 
 impl TestCluster {
-    /// `redis_db` belongs to the calling test alone and is emptied.
+    /// `redis_db` is emptied, and is the calling test's alone until this is dropped: tests that
+    /// name the same one take turns.
     pub(crate) async fn new(db: PgPool, redis_db: u8) -> Self {
+        let turn = TURNS[usize::from(redis_db)].lock().await;
         let server = std::env::var("REDIS_URL").expect("REDIS_URL names a Redis to test on");
         let (scheme, rest) = server.split_once("://").unwrap();
         let host = rest.split('/').next().unwrap();
@@ -51,6 +58,7 @@ impl TestCluster {
         let redis = client.get_multiplexed_async_connection_with_config(&config);
         let redis = redis.await.unwrap();
         let mut cluster = Self {
+            _turn: turn,
             db,
             redis,
             redis_url,
@@ -76,6 +84,8 @@ impl TestCluster {
             shards: SHARDS,
             public: false,
             cluster_key: Some(CLUSTER_KEY.to_owned().into()),
+            cluster_key_next: None,
+            cluster_key_previous: None,
             moves_per_node_max: 8,
             log_format: LogFormat::Text,
             log_filter: "info".to_owned(),

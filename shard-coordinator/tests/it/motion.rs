@@ -231,3 +231,33 @@ async fn load_moves_shards_from_a_hot_node(db: PgPool) {
     assert_eq!(causes, ["load"]);
     coordinator.stop().await;
 }
+
+#[sqlx::test(migrations = "../migrations")]
+async fn while_nobody_leads_changes_say_that_they_wait_and_nobody_tells_of_moves(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 11).await;
+    let _gateways = cluster.start_gateways();
+    let coordinator = cluster.start_coordinator("one");
+    cluster.map_with(START, "the first map", both).await;
+    let paused = coordinator.does("POST", "pause", Value::Null).await;
+    assert_eq!(paused["led"], true);
+    coordinator.metric("coordinator_paused 1", CHANGE).await;
+
+    // Nobody can renew the lead or take it.
+    let mut tx = cluster.db.begin().await.unwrap();
+    sqlx::query("select 1 from cluster_term for update")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    let nobody = |moves: &Value| moves["led"] == json!(false);
+    coordinator.until("moves", 2 * CHANGE, nobody).await;
+    coordinator.metric("coordinator_paused 0", CHANGE).await;
+    let path = "nodes/gateway-1/cordon";
+    let cordon = coordinator.does("POST", path, Value::Null).await;
+    assert_eq!(cordon["led"], false);
+    tx.rollback().await.unwrap();
+
+    coordinator.metric("coordinator_paused 1", 2 * CHANGE).await;
+    let moves = coordinator.does("GET", "moves", Value::Null).await;
+    assert_eq!(moves["led"], true);
+    coordinator.stop().await;
+}

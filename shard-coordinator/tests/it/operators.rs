@@ -211,6 +211,20 @@ async fn every_change_shows_in_the_map_and_in_the_history(db: PgPool) {
         "weight", "pin", "unpin", "move", "cordon", "drain", "undrain",
     ];
     assert_eq!(by_ann(&actions), expected);
+    let was = "select detail->'was' from cluster_audit where who = 'ann' order by audit_id";
+    let was: Vec<Option<Value>> = sqlx::query_scalar(was)
+        .fetch_all(&cluster.db)
+        .await
+        .unwrap();
+    let [weight, pin, unpin, moved, cordon, drain, undrain] = &was[..] else {
+        panic!("{was:?}");
+    };
+    assert_eq!(weight, &Some(json!(1.0)));
+    assert_eq!((pin, moved), (&Some(Value::Null), &None));
+    assert_eq!(unpin, &Some(json!("gateway-2")));
+    assert_eq!(cordon, &Some(json!("active")));
+    assert_eq!(drain, &Some(json!("cordoned")));
+    assert_eq!(undrain, &Some(json!("draining")));
     let page = coordinator
         .does("GET", "history?limit=2", Value::Null)
         .await;
@@ -339,6 +353,7 @@ async fn a_plan_is_tried_first_and_goes_stale(db: PgPool) {
     assert_eq!(plan["outcome"]["sessions"], 42);
     assert_eq!(plan["outcome"]["seconds"], 90);
     assert_eq!(plan["outcome"]["steps"], 0, "nothing is open");
+    assert_eq!(plan["outcome"]["stuck"], 0);
     assert_eq!(
         cluster.map().await,
         Some(first),
@@ -373,5 +388,11 @@ async fn a_plan_is_tried_first_and_goes_stale(db: PgPool) {
     );
     let actions = actions(&cluster).await;
     assert!(actions.iter().any(|(_, action)| action == "plan_done"));
+
+    // With the other one draining as well nothing could move, which is said beforehand.
+    let drain = json!({ "changes": [{ "change": "drain", "node": "gateway-1" }] });
+    let plan = coordinator.does("POST", "plan", drain).await;
+    assert_eq!(plan["outcome"]["stuck"], SHARDS);
+    assert_eq!(plan["outcome"]["moves"], json!([]));
     coordinator.stop().await;
 }

@@ -40,6 +40,8 @@ pub struct Application {
     pub approximate_user_install_count: u64,
     pub approximate_user_authorization_count: u64,
     pub eligible_oauth2_scopes: Vec<String>,
+    /// 1: not to be verified. No page names it; discord.py-self reads no application without.
+    pub verification_state: u8,
 }
 
 /// Settings that no query filters on; one jsonb column in the database.

@@ -32,7 +32,7 @@ use anyhow::{Context, Result};
 pub use binaries::Binaries;
 pub(crate) use binaries::{POSTGRES_VARIABLE, REDIS_VARIABLE, version};
 pub use postgres::{Postgres, PostgresOptions};
-pub use redis::{Redis, RedisOptions, form_cluster, move_slot};
+pub use redis::{Redis, RedisOptions, RedisTls, form_cluster, move_slot};
 pub use scratch::scratch_root;
 pub(crate) use scratch::{
     can_enter, checkout, checkout_hash, postgres_account, scratch_folder, sweep, target_folder,

@@ -41,6 +41,18 @@ pub struct RedisOptions {
     /// A member of a Redis Cluster, see [`form_cluster`]; it keeps its place in it when it is
     /// started again.
     pub cluster: bool,
+    /// It listens with TLS as well, at a port of its own; members of a cluster then also speak
+    /// to each other by it.
+    pub tls: Option<RedisTls>,
+}
+
+/// What a [`Redis`] with TLS shows. Files in PEM.
+#[derive(Debug, Clone)]
+pub struct RedisTls {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The certificate of who signed the other one.
+    pub authority: PathBuf,
 }
 
 /// A running private Redis. Dropping it stops it.
@@ -51,6 +63,8 @@ pub struct Redis {
     port: u16,
     /// For the other members of a cluster; 0 outside of one.
     bus_port: u16,
+    /// 0 without TLS.
+    tls_port: u16,
     service: Option<Service>,
     remove_folder: bool,
 }
@@ -72,6 +86,7 @@ impl Redis {
             pid_file: Some(folder.join("redis.pid")),
             dies_with_parent,
             cluster: false,
+            tls: None,
         };
         match Self::start(&binaries.redis, options) {
             Ok(mut server) => {
@@ -94,6 +109,7 @@ impl Redis {
             options,
             port: 0,
             bus_port: 0,
+            tls_port: 0,
             service: None,
             remove_folder: false,
         };
@@ -108,6 +124,11 @@ impl Redis {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where it listens with TLS; 0: nowhere.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
     }
 
     /// While it runs.
@@ -200,6 +221,9 @@ impl Redis {
             if self.options.cluster && (fixed.is_none() || self.bus_port == 0) {
                 self.bus_port = ports::free()?;
             }
+            if self.options.tls.is_some() && (fixed.is_none() || self.tls_port == 0) {
+                self.tls_port = ports::free()?;
+            }
             let configuration = self.options.folder.join("redis.conf");
             write_private(&configuration, &self.configuration())?;
             let mut launch = Launch::new("redis", &self.program, &self.options.log);
@@ -234,6 +258,20 @@ impl Redis {
                  cluster-node-timeout {MEMBER_TIMEOUT_MS}\ncluster-require-full-coverage no\n",
                 self.bus_port,
             ));
+        }
+        if let Some(tls) = &self.options.tls {
+            lines.push_str(&format!(
+                "tls-port {}\ntls-cert-file \"{}\"\ntls-key-file \"{}\"\n\
+                 tls-ca-cert-file \"{}\"\ntls-auth-clients no\n",
+                self.tls_port,
+                tls.certificate.display(),
+                tls.key.display(),
+                tls.authority.display(),
+            ));
+            if self.options.cluster {
+                // Or members would not tell clients with TLS the ports for them.
+                lines.push_str("tls-cluster yes\ntls-replication yes\n");
+            }
         }
         lines
     }

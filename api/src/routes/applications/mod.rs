@@ -73,7 +73,7 @@ impl Form for CreateApplication {
 
 /// Makes an application and its bot user. The bot gets its token by another call.
 ///
-/// Errors: 20001, 50035.
+/// Errors: 10013 for who has deleted their account, 20001, 50035.
 #[utoipa::path(
     post,
     path = "/applications",
@@ -92,13 +92,15 @@ async fn application_create(
     let verify_key = ApplicationKey::new(&app.config.cluster_key, id.cast()).verify_key();
 
     let mut tx = app.db.begin().await?;
-    // One application at a time per owner, so that the count holds.
+    // One application at a time per owner, so that the count holds; none for one who was deleted
+    // meanwhile.
     sqlx::query!(
-        "select from account where user_id = $1 for update",
+        "select from account where user_id = $1 and state <> 3 for update",
         caller.id.to_db()
     )
-    .fetch_one(&mut *tx)
-    .await?;
+    .fetch_optional(&mut *tx)
+    .await?
+    .ok_or(ErrorCode::UnknownUser)?;
     let count = sqlx::query_scalar!(
         r#"select count(*) as "count!" from application
            where owner_id = $1 and deleted_at is null"#,
@@ -383,6 +385,7 @@ pub(crate) async fn find_all(
             approximate_user_install_count: row.installs as u64,
             approximate_user_authorization_count: row.grants as u64,
             eligible_oauth2_scopes: Vec::new(),
+            verification_state: 1,
         }
     });
     Ok(applications.collect())

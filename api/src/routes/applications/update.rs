@@ -59,10 +59,13 @@ pub(super) struct UpdateApplication {
     #[schema(value_type = Option<String>, max_length = 400)]
     description: Option<Option<Description>>,
     /// By the owner only.
-    bot_public: Option<bool>,
-    flags: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    bot_public: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    flags: Option<Option<u64>>,
     /// By the owner only.
-    redirect_uris: Option<Vec<String>>,
+    #[serde(deserialize_with = "present")]
+    redirect_uris: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present")]
     icon: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
@@ -120,7 +123,8 @@ impl Form for UpdateApplication {
         if let Some(Some(description)) = &self.description {
             form.length("description", description.text(), 0..=DESCRIPTION_MAX);
         }
-        let uris = self.redirect_uris.as_deref().unwrap_or_default();
+        let uris = self.redirect_uris.as_ref().and_then(Option::as_deref);
+        let uris = uris.unwrap_or_default();
         check_count(form, "redirect_uris", uris.len(), 0, REDIRECT_URIS_MAX);
         for (index, uri) in uris.iter().enumerate() {
             check_url(form, &format!("redirect_uris.{index}"), uri, false);
@@ -331,10 +335,16 @@ async fn update(
         id.to_db(),
         body.name.as_deref().map(clean).filter(|_| is_owner),
         description,
-        body.bot_public.filter(|_| is_owner),
-        body.flags.map(|flags| flags as i64),
+        body.bot_public
+            .map(|public| public.unwrap_or(true))
+            .filter(|_| is_owner),
+        body.flags
+            .map(|flags| flags.unwrap_or(Application::FLAGS_NEW) as i64),
         SETTABLE_FLAGS as i64,
-        body.redirect_uris.as_deref().filter(|_| is_owner),
+        body.redirect_uris
+            .as_ref()
+            .map(|uris| uris.as_deref().unwrap_or_default())
+            .filter(|_| is_owner),
         Jsonb(settings) as Jsonb<ApplicationSettings>,
         icon.is_some(),
         icon.flatten(),

@@ -283,11 +283,11 @@ async fn second_step(
     second_factor::count_try(app, user).await?;
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [user.cast()]).await?;
-    let key = &app.config.cluster_key;
+    let keys = &app.keys;
     match kind {
-        Code::Totp => second_factor::take_totp(&mut tx, key, user, &code).await?,
+        Code::Totp => second_factor::take_totp(&mut tx, keys, user, &code).await?,
         Code::Backup => {
-            second_factor::take_backup_code(&mut tx, key, user, &code).await?;
+            second_factor::take_backup_code(&mut tx, keys, user, &code).await?;
         }
     }
     // Of two requests with the same ticket and different good codes one gets in.

@@ -1,5 +1,5 @@
-//! What is done by mailed tickets: verifying an address, choosing a new password, seeing
-//! backup codes.
+//! What is done by mailed tickets: verifying an address, choosing a new password (also by a
+//! ticket from an operator), seeing backup codes.
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{Id, error_code::ErrorCode, id::marker};
@@ -245,10 +245,49 @@ async fn mail_reset(app: &App, email: &str) -> Result<()> {
     Ok(())
 }
 
+/// A way to a new password, for an operator to hand over.
+#[derive(Serialize)]
+pub(crate) struct PasswordReset {
+    /// Opens `/auth/reset` once.
+    token: String,
+    /// Of the page that mails link to, with the token.
+    url: String,
+    /// Seconds.
+    expires_in: u64,
+}
+
+/// Makes a ticket for a new password that no mail brings: it proves no address. The one before is
+/// void.
+///
+/// Errors: 10013 for bots, locked and deleted accounts too.
+pub(crate) async fn hand_over_reset(
+    app: &App,
+    db: &mut PgConnection,
+    user: Id<marker::User>,
+) -> Result<PasswordReset> {
+    let may_reset = sqlx::query_scalar!(
+        r#"select exists (
+             select from account where user_id = $1 and not bot and state in (0, 1)
+           ) as "may_reset!""#,
+        user.to_db(),
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if !may_reset {
+        return Err(ErrorCode::UnknownUser.into());
+    }
+    let token = tickets::issue(db, user, Purpose::ResetPassword, None).await?;
+    Ok(PasswordReset {
+        url: link(app, "reset", &token),
+        token,
+        expires_in: Purpose::ResetPassword.lifetime().as_secs(),
+    })
+}
+
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default)]
 pub(super) struct Reset {
-    /// From the mail.
+    /// From the mail, or from an operator.
     #[schema(required, max_length = 64)]
     token: Option<String>,
     #[schema(required, min_length = 8, max_length = 72)]
@@ -266,8 +305,8 @@ impl Form for Reset {
     }
 }
 
-/// Sets the password by a mailed ticket. Every older token and ticket is void; whoever has a
-/// second factor still has to show it.
+/// Sets the password by a ticket, mailed or from an operator. Every older token and ticket is
+/// void; whoever has a second factor still has to show it.
 ///
 /// Errors: 50035, TOKEN_INVALID on `token`.
 #[utoipa::path(
@@ -298,10 +337,11 @@ pub(super) async fn auth_reset(
     let ticket = tickets::redeem(&mut tx, &token, Purpose::ResetPassword)
         .await?
         .ok_or_else(bad_token)?;
-    // The mail arrived: the address is theirs.
+    // If a mail brought it, the address is theirs.
     let changed = sqlx::query!(
-        "update account set password_hash = $2, verified = true
-         where user_id = $1 and lower(email) = lower($3) and state in (0, 1)",
+        "update account set password_hash = $2, verified = verified or $3::text is not null
+         where user_id = $1 and ($3::text is null or lower(email) = lower($3))
+           and state in (0, 1)",
         user.to_db(),
         hash,
         ticket.email,

@@ -17,7 +17,10 @@ use crate::{
 };
 
 pub(crate) use self::{
-    mails::{REGENERATE_NONCE, VIEW_NONCE, forgotten_turns, mail_verification},
+    mails::{
+        PasswordReset, REGENERATE_NONCE, VIEW_NONCE, forgotten_turns, hand_over_reset,
+        mail_verification,
+    },
     register::taken_name_or_email,
 };
 pub(crate) use crate::sessions::append_revocation;

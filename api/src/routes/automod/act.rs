@@ -20,8 +20,8 @@ use time::Duration;
 use super::{
     matcher::{Found, Matcher},
     rule::{
-        Action, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, ON_MESSAGE, PRESET, Rule,
-        SEND_ALERT, SPAM, TIMEOUT, all,
+        Action, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MENTION_SPAM, MENTIONS_MAX, ON_MESSAGE,
+        PRESET, Rule, SEND_ALERT, SPAM, TIMEOUT, all,
     },
     visibility,
 };
@@ -64,7 +64,10 @@ impl CompiledRule {
                 let presets = data.presets.as_deref().unwrap_or_default();
                 Matcher::presets(presets, all(&data.allow_list))
             }
-            MENTION_SPAM => Matcher::Mentions(data.mention_total_limit.unwrap_or(0) as usize),
+            MENTION_SPAM => {
+                let limit = data.mention_total_limit.unwrap_or(MENTIONS_MAX);
+                Matcher::Mentions(limit as usize)
+            }
             SPAM => Matcher::Spam,
             _ => return None,
         };
@@ -222,6 +225,26 @@ pub(crate) async fn act(
         return Err(ErrorCode::BlockedByAutomod.into());
     }
     Ok(())
+}
+
+/// [`act`] on what is stored and stays, whatever becomes of this: an error would have it sent
+/// again.
+pub(crate) async fn act_after(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    verdict: &Verdict,
+    message: Option<Id<Message>>,
+) {
+    if verdict.is_clean() {
+        return;
+    }
+    if let Err(error) = act(app, author, place, verdict, message).await {
+        tracing::error!(
+            ?error,
+            "what automod does about something stored was not done"
+        );
+    }
 }
 
 /// Consequences of one message or name, as they come about.

@@ -29,7 +29,7 @@ use self::rule::{
     MENTION_SPAM, ON_MEMBER, ON_MESSAGE, PRESET, RuleFields, SEND_ALERT, TIMEOUT, TriggerMetadata,
 };
 pub(crate) use self::{
-    act::{Rules, Verdict, act, judge},
+    act::{Rules, Verdict, act, act_after, judge},
     names::{NameVerdict, Named, act_on_name, judge_name},
     rule::Rule,
 };
@@ -314,9 +314,9 @@ async fn create_auto_moderation_rule(
                 metadata: ActionMetadata::default(),
             }]
         }),
-        enabled: body.enabled.unwrap_or_default(),
-        exempt_roles: distinct(body.exempt_roles.unwrap_or_default()),
-        exempt_channels: distinct(body.exempt_channels.unwrap_or_default()),
+        enabled: body.enabled.flatten().unwrap_or_default(),
+        exempt_roles: distinct(body.exempt_roles.flatten()),
+        exempt_channels: distinct(body.exempt_channels.flatten()),
     };
     check_rule(&mut tx, &access, None, &rule).await?;
     sqlx::query!(
@@ -349,7 +349,8 @@ async fn create_auto_moderation_rule(
     Ok(Json(rule))
 }
 
-fn distinct<T>(mut ids: Vec<Id<T>>) -> Vec<Id<T>> {
+fn distinct<T>(ids: Option<Vec<Id<T>>>) -> Vec<Id<T>> {
+    let mut ids = ids.unwrap_or_default();
     ids.sort_unstable();
     ids.dedup();
     ids
@@ -382,7 +383,9 @@ async fn update_auto_moderation_rule(
         rule.trigger_metadata = metadata.of_type(rule.trigger_type);
     }
     rule.actions = body.actions.unwrap_or(rule.actions);
-    rule.enabled = body.enabled.unwrap_or(rule.enabled);
+    if let Some(enabled) = body.enabled {
+        rule.enabled = enabled.unwrap_or_default();
+    }
     rule.exempt_roles = body.exempt_roles.map_or(rule.exempt_roles, distinct);
     rule.exempt_channels = body.exempt_channels.map_or(rule.exempt_channels, distinct);
     check_rule(&mut tx, &access, Some(&before), &rule).await?;

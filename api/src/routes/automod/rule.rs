@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use guildhall_shared::{
     Id,
     id::marker::{AutomodRule as RuleId, Channel, Guild, Role, User},
+    model::present,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -38,7 +39,7 @@ const EXEMPT_CHANNELS_MAX: usize = 50;
 const CUSTOM_MESSAGE_MAX: usize = 150;
 /// Seconds: 28 days.
 const TIMEOUT_MAX: i64 = 2_419_200;
-const MENTIONS_MAX: i64 = 50;
+pub(super) const MENTIONS_MAX: u32 = 50;
 
 pub(super) fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
     list.iter().flatten().map(String::as_str)
@@ -57,6 +58,7 @@ pub(crate) struct TriggerMetadata {
     pub(super) presets: Option<Vec<u8>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) allow_list: Option<Vec<String>>,
+    /// 0 to 50 in one message; 50 if not given, as none at all is what few want.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mention_total_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +82,7 @@ impl TriggerMetadata {
                 ..none
             },
             MENTION_SPAM => Self {
-                mention_total_limit: Some(self.mention_total_limit.unwrap_or_default()),
+                mention_total_limit: Some(self.mention_total_limit.unwrap_or(MENTIONS_MAX)),
                 mention_raid_protection_enabled: Some(
                     self.mention_raid_protection_enabled.unwrap_or_default(),
                 ),
@@ -131,7 +133,7 @@ impl TriggerMetadata {
         }
         if let Some(limit) = self.mention_total_limit {
             let path = "trigger_metadata.mention_total_limit";
-            form.range(path, i64::from(limit), 0..=MENTIONS_MAX);
+            form.range(path, i64::from(limit), 0..=i64::from(MENTIONS_MAX));
         }
     }
 }
@@ -227,11 +229,16 @@ pub(super) struct RuleFields {
     pub(super) trigger_metadata: Option<TriggerMetadata>,
     #[schema(max_items = 5)]
     pub(super) actions: Option<Vec<Action>>,
-    pub(super) enabled: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    pub(super) enabled: Option<Option<bool>>,
+    /// Null: none.
+    #[serde(deserialize_with = "present")]
     #[schema(max_items = 20)]
-    pub(super) exempt_roles: Option<Vec<Id<Role>>>,
+    pub(super) exempt_roles: Option<Option<Vec<Id<Role>>>>,
+    /// Null: none.
+    #[serde(deserialize_with = "present")]
     #[schema(max_items = 50)]
-    pub(super) exempt_channels: Option<Vec<Id<Channel>>>,
+    pub(super) exempt_channels: Option<Option<Vec<Id<Channel>>>>,
 }
 
 impl RuleFields {
@@ -251,15 +258,13 @@ impl RuleFields {
         if let Some(metadata) = &self.trigger_metadata {
             metadata.check(form);
         }
+        let roles = self.exempt_roles.as_ref().and_then(Option::as_ref);
+        let channels = self.exempt_channels.as_ref().and_then(Option::as_ref);
         for (path, count, max) in [
-            (
-                "exempt_roles",
-                self.exempt_roles.as_ref().map(Vec::len),
-                EXEMPT_ROLES_MAX,
-            ),
+            ("exempt_roles", roles.map(Vec::len), EXEMPT_ROLES_MAX),
             (
                 "exempt_channels",
-                self.exempt_channels.as_ref().map(Vec::len),
+                channels.map(Vec::len),
                 EXEMPT_CHANNELS_MAX,
             ),
         ] {

@@ -13,7 +13,6 @@ use super::{OVERWRITES_MAX, overwrites::OverwriteFields};
 use crate::{
     app::App,
     error::Result,
-    extract::null_is_default,
     form::{Fault, FormErrors},
     routes::threads::AUTO_ARCHIVE_MINUTES,
 };
@@ -22,7 +21,8 @@ const TAGS_MAX: usize = 20;
 /// Bits per second on a stage.
 const STAGE_BITRATE_MAX: u32 = 64_000;
 
-/// What a request says about a channel; absent fields stay as they are.
+/// What a request says about a channel; absent fields stay as they are, null gives a field its
+/// first value back.
 #[derive(Debug, Serialize, Deserialize, Default, ToSchema)]
 #[serde(default)]
 #[schema(as = ChannelRequest)]
@@ -32,41 +32,61 @@ pub(crate) struct ChannelFields {
     /// 1 to 100 characters; null (no name) in group DMs only.
     #[serde(deserialize_with = "present")]
     pub(crate) name: Option<Option<String>>,
+    /// 32767 at most: what is above counts as that.
     pub(crate) position: Option<i32>,
+    /// 1024 characters at most, 4096 of a forum.
     #[serde(deserialize_with = "present")]
     pub(crate) topic: Option<Option<String>>,
-    pub(crate) bitrate: Option<u32>,
-    pub(crate) user_limit: Option<u32>,
-    pub(crate) nsfw: Option<bool>,
-    pub(crate) rate_limit_per_user: Option<u32>,
+    /// Bits per second, 64,000 at most on a stage.
+    #[serde(deserialize_with = "present")]
+    pub(crate) bitrate: Option<Option<u32>>,
+    /// 99 at most, 10,000 on a stage.
+    #[serde(deserialize_with = "present")]
+    pub(crate) user_limit: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) nsfw: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) rate_limit_per_user: Option<Option<u32>>,
     #[serde(deserialize_with = "present")]
     pub(crate) parent_id: Option<Option<Id<marker::Channel>>>,
-    #[serde(deserialize_with = "null_is_default")]
-    pub(crate) permission_overwrites: Option<Vec<OverwriteFields>>,
+    /// 100 at most.
+    #[serde(deserialize_with = "present")]
+    pub(crate) permission_overwrites: Option<Option<Vec<OverwriteFields>>>,
     #[serde(deserialize_with = "present")]
     pub(crate) rtc_region: Option<Option<String>>,
-    pub(crate) video_quality_mode: Option<u8>,
-    pub(crate) default_auto_archive_duration: Option<u32>,
-    pub(crate) default_thread_rate_limit_per_user: Option<u32>,
-    pub(crate) flags: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) video_quality_mode: Option<Option<u8>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_auto_archive_duration: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_thread_rate_limit_per_user: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) flags: Option<Option<u64>>,
     /// Forums; 20 at most. A tag with a known id stays that tag.
-    pub(crate) available_tags: Option<Vec<TagFields>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) available_tags: Option<Option<Vec<TagFields>>>,
     #[serde(deserialize_with = "present")]
     pub(crate) default_reaction_emoji: Option<Option<DefaultReaction>>,
     /// 0 by latest activity, 1 by creation.
     #[serde(deserialize_with = "present")]
     pub(crate) default_sort_order: Option<Option<u8>>,
     /// 0 unset, 1 list, 2 gallery.
-    pub(crate) default_forum_layout: Option<u8>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) default_forum_layout: Option<Option<u8>>,
     /// `match_all` or `match_some`.
     #[serde(deserialize_with = "present")]
     pub(crate) default_tag_setting: Option<Option<String>>,
     /// Threads.
-    pub(crate) archived: Option<bool>,
-    pub(crate) locked: Option<bool>,
-    pub(crate) invitable: Option<bool>,
-    pub(crate) auto_archive_duration: Option<u32>,
-    pub(crate) applied_tags: Option<Vec<Id<Tag>>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) archived: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) locked: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) invitable: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) auto_archive_duration: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    pub(crate) applied_tags: Option<Option<Vec<Id<Tag>>>>,
     /// Group DMs: a data URI.
     #[serde(deserialize_with = "present")]
     pub(crate) icon: Option<Option<String>>,
@@ -127,20 +147,26 @@ impl ChannelFields {
                 self.position.map(i64::from),
                 0..=i64::from(i32::MAX),
             ),
-            ("bitrate", self.bitrate.map(i64::from), 8000..=96_000),
+            (
+                "bitrate",
+                self.bitrate.flatten().map(i64::from),
+                8000..=96_000,
+            ),
             (
                 "rate_limit_per_user",
-                self.rate_limit_per_user.map(i64::from),
+                self.rate_limit_per_user.flatten().map(i64::from),
                 0..=21_600,
             ),
             (
                 "default_thread_rate_limit_per_user",
-                self.default_thread_rate_limit_per_user.map(i64::from),
+                self.default_thread_rate_limit_per_user
+                    .flatten()
+                    .map(i64::from),
                 0..=21_600,
             ),
             (
                 "video_quality_mode",
-                self.video_quality_mode.map(i64::from),
+                self.video_quality_mode.flatten().map(i64::from),
                 1..=2,
             ),
         ] {
@@ -148,13 +174,13 @@ impl ChannelFields {
                 form.range(path, value, allowed);
             }
         }
-        if let Some(minutes) = self.default_auto_archive_duration
+        if let Some(Some(minutes)) = self.default_auto_archive_duration
             && ![60, 1440, 4320, 10_080].contains(&minutes)
         {
             let choices = Fault::Choices("(60, 1440, 4320, 10080)");
             form.add("default_auto_archive_duration", choices);
         }
-        if let Some(overwrites) = &self.permission_overwrites
+        if let Some(Some(overwrites)) = &self.permission_overwrites
             && overwrites.len() > OVERWRITES_MAX
         {
             let fault = Fault::BadLength {
@@ -171,7 +197,7 @@ impl ChannelFields {
             let max = if kind.is_forum() { 4096 } else { 1024 };
             form.length("topic", topic, 0..=max);
         }
-        if let Some(limit) = self.user_limit {
+        if let Some(Some(limit)) = self.user_limit {
             let max = if kind == ChannelKind::STAGE {
                 10_000
             } else {
@@ -183,7 +209,7 @@ impl ChannelFields {
 
     /// Errors: 30052.
     pub(super) fn check_bitrate(&self, kind: ChannelKind) -> Result<()> {
-        match self.bitrate {
+        match self.bitrate.flatten() {
             Some(bitrate) if kind == ChannelKind::STAGE && bitrate > STAGE_BITRATE_MAX => {
                 Err(ErrorCode::BitrateTooHigh.into())
             }
@@ -192,7 +218,7 @@ impl ChannelFields {
     }
 
     fn check_forum(&self, form: &mut FormErrors) {
-        if let Some(tags) = &self.available_tags {
+        if let Some(Some(tags)) = &self.available_tags {
             if tags.len() > TAGS_MAX {
                 let (min, max) = (0, TAGS_MAX);
                 form.add("available_tags", Fault::BadLength { min, max });
@@ -218,7 +244,7 @@ impl ChannelFields {
         if let Some(Some(order)) = self.default_sort_order {
             form.range("default_sort_order", i64::from(order), 0..=1);
         }
-        if let Some(layout) = self.default_forum_layout {
+        if let Some(Some(layout)) = self.default_forum_layout {
             form.range("default_forum_layout", i64::from(layout), 0..=2);
         }
         if let Some(Some(setting)) = &self.default_tag_setting
@@ -232,15 +258,14 @@ impl ChannelFields {
     fn check_thread(&self, form: &mut FormErrors) {
         if self
             .auto_archive_duration
+            .flatten()
             .is_some_and(|minutes| !AUTO_ARCHIVE_MINUTES.contains(&minutes))
         {
             let choices = Fault::Choices("(60, 1440, 4320, 10080)");
             form.add("auto_archive_duration", choices);
         }
-        if self
-            .applied_tags
-            .as_ref()
-            .is_some_and(|tags| tags.len() > 5)
+        if let Some(Some(tags)) = &self.applied_tags
+            && tags.len() > 5
         {
             form.add("applied_tags", Fault::BadLength { min: 0, max: 5 });
         }
@@ -253,6 +278,7 @@ impl ChannelFields {
         let Some(wanted) = &self.available_tags else {
             return Ok(None);
         };
+        let wanted = wanted.as_deref().unwrap_or_default();
         let mut tags: Vec<ForumTag> = Vec::with_capacity(wanted.len());
         for fields in wanted {
             let known = before.iter().find(|tag| Some(tag.id) == fields.id);
@@ -285,6 +311,7 @@ impl ChannelFields {
         if let Some(position) = self.position {
             channel.position = position.min(Channel::POSITION_MAX);
         }
+        let first = super::default_settings(kind);
         let settings = &mut channel.settings;
         let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
             wanted.as_ref().map(|text| {
@@ -294,23 +321,24 @@ impl ChannelFields {
             })
         };
         if kind.has_messages() || kind.is_forum() {
-            settings.nsfw = self.nsfw.or(settings.nsfw);
-            settings.rate_limit_per_user =
-                self.rate_limit_per_user.or(settings.rate_limit_per_user);
+            set(&mut settings.nsfw, self.nsfw, first.nsfw);
+            let seconds = self.rate_limit_per_user;
+            let first = first.rate_limit_per_user;
+            set(&mut settings.rate_limit_per_user, seconds, first);
         }
         if kind.is_voice() {
-            settings.bitrate = self.bitrate.or(settings.bitrate);
-            settings.user_limit = self.user_limit.or(settings.user_limit);
+            set(&mut settings.bitrate, self.bitrate, first.bitrate);
+            set(&mut settings.user_limit, self.user_limit, first.user_limit);
             settings.rtc_region = keep(&self.rtc_region).or(settings.rtc_region.take());
-            settings.video_quality_mode = self.video_quality_mode.or(settings.video_quality_mode);
+            let quality = self.video_quality_mode;
+            set(&mut settings.video_quality_mode, quality, None);
         } else if kind.holds_threads() {
             settings.topic = keep(&self.topic).or(settings.topic.take());
-            settings.default_auto_archive_duration = self
-                .default_auto_archive_duration
-                .or(settings.default_auto_archive_duration);
-            settings.default_thread_rate_limit_per_user = self
-                .default_thread_rate_limit_per_user
-                .or(settings.default_thread_rate_limit_per_user);
+            let minutes = self.default_auto_archive_duration;
+            set(&mut settings.default_auto_archive_duration, minutes, None);
+            let seconds = self.default_thread_rate_limit_per_user;
+            let field = &mut settings.default_thread_rate_limit_per_user;
+            set(field, seconds, None);
         }
         if kind.is_forum() {
             if let Some(emoji) = &self.default_reaction_emoji {
@@ -332,17 +360,24 @@ impl ChannelFields {
                 settings.default_tag_setting = Some(setting.clone());
             }
             if kind == ChannelKind::FORUM {
-                settings.default_forum_layout =
-                    self.default_forum_layout.or(settings.default_forum_layout);
+                let (layout, first) = (self.default_forum_layout, first.default_forum_layout);
+                set(&mut settings.default_forum_layout, layout, first);
             }
             if let Some(flags) = self.flags {
                 let mut settable = ChannelSettings::FLAG_REQUIRE_TAG;
                 if kind == ChannelKind::MEDIA {
                     settable |= ChannelSettings::FLAG_HIDE_MEDIA_DOWNLOADS;
                 }
-                settings.flags = settings.flags & !settable | flags & settable;
+                settings.flags = settings.flags & !settable | flags.unwrap_or(0) & settable;
             }
         }
+    }
+}
+
+/// Sets a field that is given, by null to its `first` value.
+fn set<T>(field: &mut Option<T>, wanted: Option<Option<T>>, first: Option<T>) {
+    if let Some(wanted) = wanted {
+        *field = wanted.or(first);
     }
 }
 

@@ -273,7 +273,7 @@ async fn create_guild_channel(
         .map(|parent| category(&others, parent, kind, None))
         .transpose()?;
     let overwrites = match &body.permission_overwrites {
-        Some(wanted) => {
+        Some(Some(wanted)) => {
             let wanted = complete(&access, wanted)?;
             if !wanted.is_empty() {
                 access.require(Permissions::MANAGE_ROLES)?;
@@ -285,7 +285,9 @@ async fn create_guild_channel(
             }
             wanted
         }
-        None => parent.map_or_else(Vec::new, |parent| parent.permission_overwrites.clone()),
+        Some(None) | None => {
+            parent.map_or_else(Vec::new, |parent| parent.permission_overwrites.clone())
+        }
     };
     let after = others.iter().filter(|other| other.kind == kind);
     let after = after.map(|other| other.position.saturating_add(1)).max();
@@ -355,7 +357,9 @@ impl Form for UpdateChannel {
 
 /// Each kind takes the fields that are its own.
 ///
-/// Errors: 10003, 30052, 40061, 50001, 50013, 50024, 50035, 50083.
+/// Errors: 10003, 30052, 40061, 50001, 50013, 50024, 50035, 60003; of a thread also 30047 for a
+/// second pinned post, 50083 for anything but waking an archived one, 160006 and 160007 beside
+/// 1000 active threads of the guild, 200000.
 #[utoipa::path(
     patch,
     path = "/channels/{channel_id}",
@@ -426,7 +430,7 @@ async fn update_guild_channel(
             .map(|parent| parent.id);
     }
     if let Some(wanted) = &body.permission_overwrites {
-        let wanted = complete(&access.guild, wanted)?;
+        let wanted = complete(&access.guild, wanted.as_deref().unwrap_or_default())?;
         if !are_same(&channel.permission_overwrites, &wanted) {
             check_overwrites(&access, &wanted)?;
         }

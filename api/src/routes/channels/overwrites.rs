@@ -180,7 +180,8 @@ pub(super) struct SetOverwrite {
 
 impl Form for SetOverwrite {}
 
-/// Errors: 10003, 10009 (no such role, or no such member), 30060, 50001, 50013, 50035.
+/// Errors: 10003, 10009 (no such role, or no such member), 30060 above 1000 overwrites, 50001,
+/// 50013, 50035 (also for a type that is not the target's).
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/permissions/{overwrite_id}",

@@ -10,6 +10,7 @@ use super::input::{ChoiceInput, CommandInput, OptionInput};
 use crate::{
     error::Result,
     form::{Fault, FormErrors},
+    routes::clean,
 };
 
 const NAME_MAX: usize = 32;
@@ -215,13 +216,18 @@ fn check_options(form: &mut FormErrors, path: &str, options: &[OptionInput], dep
         optional_seen |= !is_required;
         if options[..index]
             .iter()
-            .any(|other| other.name == option.name)
+            .any(|other| is_same(&other.name, &option.name))
         {
             let message = "Option name already exists";
             let code = "APPLICATION_COMMAND_OPTIONS_NAME_ALREADY_EXISTS";
             form.add(format!("{path}.name"), Fault::Other(code, message.into()));
         }
     }
+}
+
+/// Whether two names are stored as one.
+fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
+    one.as_deref().map(clean) == other.as_deref().map(clean)
 }
 
 fn check_option(form: &mut FormErrors, path: &str, option: &OptionInput) {
@@ -363,7 +369,7 @@ fn check_choices(form: &mut FormErrors, path: &str, choices: &[ChoiceInput], kin
         }
         if choices[..index]
             .iter()
-            .any(|other| other.name == choice.name)
+            .any(|other| is_same(&other.name, &choice.name))
         {
             let message = "Choice name already exists";
             let code = "APPLICATION_COMMAND_OPTIONS_CHOICE_NAME_ALREADY_EXISTS";
@@ -440,7 +446,32 @@ fn longest(text: &str, all: &Option<Localizations>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn names_that_are_stored_as_one_are_one() {
+        let text = |name: &str| json!({ "type": 3, "name": name, "description": "x" });
+        let choice = |name: &str| json!({ "name": name, "value": "x" });
+        let mut choosing = text("b");
+        choosing["choices"] = json!([choice("one"), choice(" one")]);
+        let options = json!([text("a"), text("a "), choosing]);
+        let options: Vec<OptionInput> = serde_json::from_value(options).unwrap();
+        let mut form = FormErrors::new();
+        check_options(&mut form, "options", &options, Depth::Command);
+        let code = |pointer: &str| form.to_json().pointer(pointer).cloned();
+        assert_eq!(
+            code("/options/1/name/_errors/0/code"),
+            Some(json!("APPLICATION_COMMAND_OPTIONS_NAME_ALREADY_EXISTS"))
+        );
+        assert_eq!(
+            code("/options/2/choices/1/name/_errors/0/code"),
+            Some(json!(
+                "APPLICATION_COMMAND_OPTIONS_CHOICE_NAME_ALREADY_EXISTS"
+            ))
+        );
+    }
 
     #[test]
     fn chat_input_is_named_in_lower_case() {

@@ -205,7 +205,12 @@ impl OptionInput {
                     name: clean(choice.name.as_deref().unwrap_or_default()),
                     name_localized: None,
                     name_localizations: localizations(choice.name_localizations),
-                    value: choice.value.unwrap_or_default(),
+                    value: match choice.value.unwrap_or_default() {
+                        Value::Number(value) if is_integer => {
+                            value.as_f64().map_or(Value::Null, number)
+                        }
+                        value => value,
+                    },
                 })
                 .collect(),
             options: self.options.into_iter().map(Self::into_option).collect(),
@@ -226,4 +231,20 @@ fn localizations(all: Option<LocalizationsInput>) -> Option<Localizations> {
         .filter_map(|(locale, text)| Some((locale, clean(&text?))))
         .collect();
     (!kept.is_empty()).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_written_as_such() {
+        let input = json!({
+            "type": 4, "min_value": 1.0, "choices": [{ "name": "x", "value": 5.0 }],
+        });
+        let input: OptionInput = serde_json::from_value(input).unwrap();
+        let option = input.into_option();
+        assert_eq!(option.min_value, Some(json!(1)));
+        assert_eq!(option.choices[0].value, json!(5));
+    }
 }

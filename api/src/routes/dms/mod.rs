@@ -27,7 +27,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) use self::recipients::leave_group;
 use super::{channels::ChannelFields, messages, relationships};
 use crate::{
-    access::{self, Place, PrivateAccess},
+    access::{self, Audience, Place, PrivateAccess},
     app::App,
     auth::CurrentUser,
     error::Result,
@@ -135,7 +135,7 @@ async fn pair(
 #[schema(as = CreatePrivateChannelRequest)]
 struct CreateDm {
     recipient_id: Option<Id<marker::User>>,
-    /// One makes a DM, more a group DM with the caller's friends.
+    /// One makes a DM, more a group DM with the caller's friends; the caller may be among these.
     #[serde(default, deserialize_with = "null_is_default")]
     recipients: Vec<Id<marker::User>>,
 }
@@ -167,12 +167,14 @@ async fn create_dm(
     user: CurrentUser,
     Json(body): Json<CreateDm>,
 ) -> Result<Json<PrivateChannel>> {
-    let others: BTreeSet<Id<marker::User>> = body
+    let mut others: BTreeSet<Id<marker::User>> = body
         .recipient_id
         .into_iter()
         .chain(body.recipients)
         .collect();
-    if others.contains(&user.id) {
+    // So clients ask for a group with one friend.
+    let names_self = others.remove(&user.id);
+    if others.is_empty() && names_self {
         return Err(ErrorCode::InvalidRecipients.into());
     }
     let mut tx = app.db.begin().await?;
@@ -189,7 +191,7 @@ async fn create_dm(
     }
     let mut told = Vec::new();
     let id = match others.iter().copied().collect::<Vec<_>>().as_slice() {
-        &[other] => {
+        &[other] if !names_self => {
             if user.bot && accounts.iter().any(|account| account.bot) {
                 return Err(ErrorCode::CannotSendToUser.into());
             }
@@ -315,44 +317,83 @@ async fn require_friends(
     }
 }
 
+/// Whether what somebody brings about may appear in a private channel: in a DM the other one can be
+/// written to, as [`make_ready`] says.
+pub(crate) async fn may_write(db: &mut PgConnection, access: &PrivateAccess) -> Result<bool> {
+    Ok(what_forbids(db, access).await?.is_none())
+}
+
+/// Errors: 50007 and 50278, as [`make_ready`], but for bots.
+pub(crate) async fn require_let(db: &mut PgConnection, access: &PrivateAccess) -> Result<()> {
+    match what_forbids(db, access).await? {
+        Some(code) => Err(code.into()),
+        None => Ok(()),
+    }
+}
+
+async fn what_forbids(db: &mut PgConnection, access: &PrivateAccess) -> Result<Option<ErrorCode>> {
+    let Some(other) = access.other() else {
+        return Ok(None);
+    };
+    let row = sqlx::query!(
+        r#"select exists(select from relationship r where r.kind = $3
+                    and ((r.user_id, r.other_id) = ($1, $2)
+                         or (r.user_id, r.other_id) = ($2, $1))) as "blocked!",
+                  exists(select from relationship r where r.kind = $4
+                    and (r.user_id, r.other_id) = ($1, $2)) as "friends!",
+                  exists(select from member a join member b using (guild_id)
+                    join guild g using (guild_id)
+                    left join user_settings s on s.user_id = $2
+                    where a.user_id = $1 and b.user_id = $2
+                      and not coalesce(s.settings -> 'restricted_guilds' ? guild_id::text, false)
+                      and coalesce((g.settings #>> '{incidents_data,dms_disabled_until}')
+                                     ::timestamptz, '-infinity') <= now()) as "share!""#,
+        access.user.to_db(),
+        other.user.to_db(),
+        i16::from(u8::from(RelationshipKind::Blocked)),
+        i16::from(u8::from(RelationshipKind::Friend)),
+    )
+    .fetch_one(&mut *db)
+    .await?;
+    if row.blocked {
+        return Ok(Some(ErrorCode::CannotSendToUser));
+    }
+    if row.friends || row.share {
+        return Ok(None);
+    }
+    // On its own: every message of a direct message is asked the other things.
+    let meet = sqlx::query_scalar!(
+        r#"select exists(select from member a join member b using (guild_id)
+                         join guild using (guild_id)
+                         where a.user_id = $1 and b.user_id = $2) as "meet!""#,
+        access.user.to_db(),
+        other.user.to_db(),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(Some(match meet {
+        true => ErrorCode::CannotSendToUser,
+        false => ErrorCode::NoMutualGuilds,
+    }))
+}
+
 /// Before somebody writes in a private channel: everyone lists it again, and in a DM the other
 /// one can be written to. True if something had to change: what is known of the place is out
 /// of date.
 ///
 /// Errors: 50007 if one of the two blocks the other, if both are bots, or if they are no friends
 /// and share no guild that lets them: its direct messages are not paused (incident actions), and
-/// the one written to does not restrict it in their settings.
+/// the one written to does not restrict it in their settings. 50278 if they share none at all.
 pub(crate) async fn make_ready(
     app: &App,
     user: &CurrentUser,
     access: &PrivateAccess,
 ) -> Result<bool> {
     let mut db = app.db.acquire().await?;
-    if let Some(other) = access.other() {
-        let row = sqlx::query!(
-            r#"select exists(select from relationship r where r.kind = $3
-                        and ((r.user_id, r.other_id) = ($1, $2)
-                             or (r.user_id, r.other_id) = ($2, $1))) as "blocked!",
-                      exists(select from relationship r where r.kind = $4
-                        and (r.user_id, r.other_id) = ($1, $2)) as "friends!",
-                      exists(select from member a join member b using (guild_id)
-                        join guild g using (guild_id)
-                        left join user_settings s on s.user_id = $2
-                        where a.user_id = $1 and b.user_id = $2
-                          and not coalesce(s.settings -> 'restricted_guilds' ? guild_id::text, false)
-                          and coalesce((g.settings #>> '{incidents_data,dms_disabled_until}')
-                                         ::timestamptz, '-infinity') <= now()) as "share!""#,
-            user.id.to_db(),
-            other.user.to_db(),
-            i16::from(u8::from(RelationshipKind::Blocked)),
-            i16::from(u8::from(RelationshipKind::Friend)),
-        )
-        .fetch_one(&mut *db)
-        .await?;
-        if row.blocked || !(row.friends || row.share) || (user.bot && other.bot) {
-            return Err(ErrorCode::CannotSendToUser.into());
-        }
+    if user.bot && access.other().is_some_and(|other| other.bot) {
+        return Err(ErrorCode::CannotSendToUser.into());
     }
+    require_let(&mut db, access).await?;
     drop(db);
     if access.recipients.iter().all(|one| !one.closed) {
         return Ok(false);
@@ -360,22 +401,37 @@ pub(crate) async fn make_ready(
     let mut tx = app.db.begin().await?;
     let place =
         access::place_for_change(&mut tx, user, access.id, Permissions::VIEW_CHANNEL).await?;
+    let told = open(&mut tx, place.id()).await?;
+    tx.commit().await?;
+    app.publisher.publish(told);
+    Ok(true)
+}
+
+/// Before a message comes into a place that is a private channel: everyone lists it again. The place
+/// is locked, and who may write there is looked at.
+pub(crate) async fn open_for_all(db: &mut PgConnection, place: &Audience) -> Result<Vec<Envelope>> {
+    match place.guild {
+        Some(_) => Ok(Vec::new()),
+        None => open(db, place.channel).await,
+    }
+}
+
+/// Everyone lists a private channel, which is locked; tells those who did not.
+async fn open(db: &mut PgConnection, id: Id<marker::Channel>) -> Result<Vec<Envelope>> {
     let opened = sqlx::query_scalar!(
         "update private_recipient set closed = false where channel_id = $1 and closed
          returning user_id",
-        access.id.to_db(),
+        id.to_db(),
     )
-    .fetch_all(&mut *tx)
+    .fetch_all(&mut *db)
     .await?;
     let mut opened: Vec<Id<marker::User>> = ids_from_db(opened);
     opened.sort_unstable();
     let mut told = Vec::new();
     for one in opened {
-        told.extend(tell_one(&mut tx, EventKind::ChannelCreate, place.id(), one).await?);
+        told.extend(tell_one(db, EventKind::ChannelCreate, id, one).await?);
     }
-    tx.commit().await?;
-    app.publisher.publish(told);
-    Ok(true)
+    Ok(told)
 }
 
 /// Keeps the new picture of a group DM that the caller is in: `None` if there is to be no other.

@@ -22,7 +22,7 @@ use super::{
     by_id,
 };
 use crate::{
-    access,
+    access, account,
     app::App,
     auth::CurrentUser,
     error::Result,
@@ -161,7 +161,7 @@ fn not_there() -> Fault {
 
 /// Makes the guild with its owner as only member, who learns of it by an event in their realm.
 ///
-/// Errors: 30001.
+/// Errors: 10013 for who has deleted their account, 30001.
 pub(crate) async fn build(
     app: &App,
     owner: &CurrentUser,
@@ -180,6 +180,7 @@ pub(crate) async fn build(
     let mut tx = app.db.begin().await?;
     // The user's head first: it is the older, smaller id.
     access::lock_realms(&mut tx, [realm(owner.id)]).await?;
+    account::require_not_deleted(&mut tx, owner.id).await?;
     members::check_guild_count(&mut tx, owner.id).await?;
     sqlx::query!(
         "insert into guild (guild_id, name, owner_id, description, icon, member_count, settings)

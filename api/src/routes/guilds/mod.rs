@@ -199,10 +199,31 @@ struct GuildDelete {
     id: Id<marker::Guild>,
 }
 
-/// The owner's. The numbers go on: GUILD_DELETE is the realm's last event. Rows of the guild
-/// are collected later (`collect`).
+/// Deletes a guild, which is there, and numbers its GUILD_DELETE. Its head is locked.
 ///
-/// Errors: 10004, 20001, 50001, 50013, 60003.
+/// The numbers go on: this is the realm's last event. Rows of the guild are collected later
+/// (`collect`).
+pub(super) async fn delete_guild(
+    db: &mut PgConnection,
+    guild_id: Id<marker::Guild>,
+) -> Result<Envelope> {
+    collect::of_guild(&mut *db, guild_id).await?;
+    sqlx::query!("delete from guild where guild_id = $1", guild_id.to_db())
+        .execute(&mut *db)
+        .await?;
+    // Names that others may want at once.
+    sqlx::query!(
+        "delete from vanity_url where guild_id = $1",
+        guild_id.to_db()
+    )
+    .execute(&mut *db)
+    .await?;
+    let (kind, vis) = (EventKind::GuildDelete, Visibility::realm(Intents::GUILDS));
+    let body = GuildDelete { id: guild_id };
+    events::append(db, guild_id, kind, vis, &body, None).await
+}
+
+/// The owner's. Errors: 10004, 20001, 50001, 50013, 60003.
 #[utoipa::path(
     delete,
     path = "/guilds/{guild_id}",
@@ -221,20 +242,7 @@ async fn guild_delete(
     if !access.is_owner() {
         return Err(ErrorCode::MissingPermissions.into());
     }
-    collect::of_guild(&mut tx, guild_id).await?;
-    sqlx::query!("delete from guild where guild_id = $1", guild_id.to_db())
-        .execute(&mut *tx)
-        .await?;
-    // Names that others may want at once.
-    sqlx::query!(
-        "delete from vanity_url where guild_id = $1",
-        guild_id.to_db()
-    )
-    .execute(&mut *tx)
-    .await?;
-    let (kind, vis) = (EventKind::GuildDelete, Visibility::realm(Intents::GUILDS));
-    let body = GuildDelete { id: guild_id };
-    let event = events::append(&mut tx, guild_id, kind, vis, &body, None).await?;
+    let event = delete_guild(&mut tx, guild_id).await?;
     tx.commit().await?;
     app.publisher.publish([event]);
     Ok(StatusCode::NO_CONTENT)

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{by_id, store};
 use crate::{
     access::{self, GuildAccess},
+    account,
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
@@ -21,6 +22,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
+    second_factor::{self, Shown},
 };
 
 /// Locales a guild can prefer.
@@ -72,6 +74,8 @@ pub(crate) struct UpdateGuild {
     #[serde(deserialize_with = "present")]
     region: Option<Option<String>>,
     owner_id: Option<Id<User>>,
+    /// Of the owner's second factor, if there is one: for another owner.
+    code: Option<String>,
     #[serde(deserialize_with = "present")]
     verification_level: Option<Option<u8>>,
     #[serde(deserialize_with = "present")]
@@ -113,6 +117,9 @@ pub(crate) struct UpdateGuild {
 
 impl Form for UpdateGuild {
     fn check(&self, form: &mut FormErrors) {
+        if let Some(code) = &self.code {
+            form.length("code", code, 0..=64);
+        }
         if let Some(name) = &self.name {
             form.length("name", name, 2..=100);
         }
@@ -215,9 +222,9 @@ impl Images {
 }
 
 /// MANAGE_GUILD; ADMINISTRATOR for the features COMMUNITY and DISCOVERABLE; a new owner is
-/// named by the old one only.
+/// named by the old one only, who shows their second factor.
 ///
-/// Errors: 10004, 10007, 20001, 50001, 50013, 50035, 50131, 50132.
+/// Errors: 10004, 10007, 10013, 20001, 50001, 50013, 50035, 50131, 50132, 60003, 60008, 429.
 #[utoipa::path(
     patch,
     path = "/guilds/{guild_id}",
@@ -229,12 +236,20 @@ pub(crate) async fn update_guild(
     user: CurrentUser,
     Path(guild_id): Path<Id<marker::Guild>>,
     reason: Reason,
+    shown: Shown,
     Json(body): Json<UpdateGuild>,
 ) -> Result<Json<Guild>> {
+    if body.owner_id.is_some_and(|owner| owner != user.id) {
+        let code = body.code.as_deref();
+        confirm_new_owner(&app, &user, guild_id, shown, code).await?;
+    }
     let images = Images::store(&app, &user, guild_id, &body).await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
-    let access = access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
+    // A new owner's too: they may be deleting their account.
+    let heads = [guild_id.cast::<marker::Realm>()].into_iter();
+    access::lock_realms(&mut tx, heads.chain(body.owner_id.map(Id::cast))).await?;
+    let access = access::guild(&mut *tx, &user, guild_id, needed).await?;
     let (mut guild, _) = by_id(&mut tx, guild_id).await?;
     let before = guild.clone();
     if let Some(owner) = body.owner_id.filter(|&owner| owner != guild.owner_id) {
@@ -250,6 +265,7 @@ pub(crate) async fn update_guild(
         if member.pending {
             return Err(ErrorCode::OwnerPending.into());
         }
+        account::require_not_deleted(&mut tx, owner).await?;
         guild.owner_id = owner;
     }
     check_channels(&mut tx, guild_id, &body).await?;
@@ -271,6 +287,24 @@ pub(crate) async fn update_guild(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(guild))
+}
+
+/// An owner gives a guild away with their second factor, as they delete it: the next one could.
+///
+/// Errors: 10004, 50001, 50013, 60003, 60008, 429.
+async fn confirm_new_owner(
+    app: &App,
+    user: &CurrentUser,
+    guild: Id<marker::Guild>,
+    shown: Shown,
+    code: Option<&str>,
+) -> Result<()> {
+    let access = access::guild(&app.db, user, guild, Permissions::MANAGE_GUILD).await?;
+    match access.is_owner() {
+        true => second_factor::require(app, user, shown, code).await,
+        // Refused later on.
+        false => Ok(()),
+    }
 }
 
 /// Errors: 50013 for a feature that is not the caller's to change.

@@ -22,6 +22,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     form::{Fault, FormErrors},
+    media::Media,
     routes::{
         commands::{self, CallContext, Presence},
         oauth2,
@@ -40,6 +41,7 @@ pub(super) struct Action {
 
 /// What a user asks of an application, and where.
 pub(super) struct Asked<'a> {
+    pub(super) media: &'a Media,
     pub(super) caller: &'a CurrentUser,
     pub(super) place: &'a Place,
     pub(super) application: Id<Application>,
@@ -107,7 +109,7 @@ impl Asked<'_> {
         }
         form.finish()?;
         let resolved = resolved
-            .read(db, self.caller, self.application, place)
+            .read(self.media, db, self.caller, self.application, place)
             .await?;
         let mut sent = json!({
             "id": command.id,
@@ -182,7 +184,7 @@ impl Asked<'_> {
             &mut resolved,
         )?;
         let resolved = resolved
-            .read(db, self.caller, self.application, place)
+            .read(self.media, db, self.caller, self.application, place)
             .await?;
         let mut sent = json!({
             "custom_id": custom_id,
@@ -231,7 +233,7 @@ impl Asked<'_> {
         }
         let components = submit::check(&form["components"], &data.components, &mut resolved)?;
         let resolved = resolved
-            .read(db, self.caller, self.application, place)
+            .read(self.media, db, self.caller, self.application, place)
             .await?;
         let mut sent = json!({ "custom_id": data.custom_id, "components": components });
         add_resolved(&mut sent, resolved);
@@ -326,7 +328,7 @@ impl Asked<'_> {
     /// A message of this place that the caller can see.
     async fn shown(&self, db: &mut PgConnection, id: Id<marker::Message>) -> Result<Option<Shown>> {
         let (user, bot) = (self.caller.id, self.application.cast());
-        message::shown_to(db, user, bot, self.place.id(), id).await
+        message::shown_to(self.media, db, user, bot, self.place.id(), id).await
     }
 }
 

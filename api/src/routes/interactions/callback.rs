@@ -182,7 +182,7 @@ pub(super) async fn answer(
         MESSAGE => new_message(app, &mut tx, &row, data, files).await?,
         DEFERRED_MESSAGE => loading_message(app, &mut tx, &row, &data).await?,
         UPDATE => update(app, &mut tx, &row, data, files).await?,
-        DEFERRED_UPDATE => (Some(source(&mut tx, &row).await?), Vec::new()),
+        DEFERRED_UPDATE => (Some(source(app, &mut tx, &row).await?), Vec::new()),
         CHOICES => (None, choices(&mut tx, &row, &data).await?),
         _ => {
             let modal: Modal = nested(data)?;
@@ -278,13 +278,13 @@ async fn new_message(
     files: &Files,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
     let form: NewMessageForm = nested(data)?;
-    let reach = match form.is_ephemeral() || row.is_quiet() {
+    let reach = match form.is_ephemeral() || row.is_quiet(db).await? {
         true => Reach::User,
         false => Reach::Channel,
     };
     let audience = message::lock(db, row, reach).await?;
     let mut message = message::draft(app, db, row).await?;
-    message::refer(db, row, &mut message).await?;
+    message::refer(&app.media, db, row, &mut message).await?;
     let place = row.bot_place(db).await?;
     let request = Request {
         sender: Sender::Interaction,
@@ -312,19 +312,20 @@ async fn loading_message(
     row: &Row,
     data: &Value,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
-    let reach = Reach::of_answer(row, data["flags"].as_u64().unwrap_or_default());
+    let flags = data["flags"].as_u64().unwrap_or_default();
+    let reach = Reach::of_answer(db, row, flags).await?;
     let audience = message::lock(db, row, reach).await?;
     let mut message = message::draft(app, db, row).await?;
-    message::refer(db, row, &mut message).await?;
+    message::refer(&app.media, db, row, &mut message).await?;
     message.flags = reach.flags() | MessageFlags::LOADING;
     let envelopes = message::post(db, row, &audience, &message).await?;
     Ok((Some(shown(message)), envelopes))
 }
 
 /// The message whose component was used. Errors: 10008.
-async fn source(db: &mut PgConnection, row: &Row) -> Result<Shown> {
+async fn source(app: &App, db: &mut PgConnection, row: &Row) -> Result<Shown> {
     let source = row.context.source.ok_or(ErrorCode::UnknownMessage)?;
-    let found = message::shown(db, row, source.message).await?;
+    let found = message::shown(&app.media, db, row, source.message).await?;
     found.ok_or_else(|| ErrorCode::UnknownMessage.into())
 }
 
@@ -341,7 +342,7 @@ async fn update(
         _ => Reach::Channel,
     };
     let audience = message::lock(db, row, reach).await?;
-    let source = source(db, row).await?;
+    let source = source(app, db, row).await?;
     let is_ephemeral = source.is_ephemeral;
     let edited = message::edit(app, db, row, &audience, source, (&form, files)).await;
     let (message, envelopes) = under_data(edited)?;

@@ -11,17 +11,16 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sqlx::types::Json as Jsonb;
+use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
 use super::{
     Context, Guest, Kind,
     asked::Asked,
-    bot_place,
     deliver::{self, Delivery},
     new_token,
     options::{self, OptionInput, Resolved},
-    sight, tell_user, under_data,
+    place_of, sight, tell_user, under_data,
 };
 use crate::{
     access::{self, Place},
@@ -35,7 +34,7 @@ use crate::{
     routes::{
         applications,
         commands::{CallContext, Presence},
-        oauth2,
+        dms, oauth2,
     },
 };
 
@@ -168,7 +167,7 @@ pub(super) async fn interaction_create(
     }
     let target = applications::find(&mut *db, &app.config.cluster_key, application).await?;
     // What the bot may do is part of what it is told, if it is there.
-    let bot_place = bot_place(&mut db, application, channel).await?;
+    let bot_place = place_of(&mut db, application.cast(), channel).await?;
     let presence = match (&bot_place, place.guild_id()) {
         (Some(_), _) => Presence::There,
         (None, Some(guild)) => match oauth2::is_in_guild(&mut *db, guild, application).await? {
@@ -178,6 +177,7 @@ pub(super) async fn interaction_create(
         (None, None) => Presence::Outside,
     };
     let asked = Asked {
+        media: &app.media,
         caller: &caller,
         place: &place,
         application,
@@ -194,6 +194,7 @@ pub(super) async fn interaction_create(
     };
     action.context.attachments = attachments_of(&action.data);
     action.context.guest = guest(&place, presence);
+    let seen = channel_json(&mut db, &caller, &place).await?;
     drop(db);
 
     let id: Id<marker::Interaction> = app.snowflakes.next()?;
@@ -213,7 +214,7 @@ pub(super) async fn interaction_create(
     put("version", json!(1));
     put("data", action.data);
     put("channel_id", json!(channel));
-    put("channel", channel_json(&place)?);
+    put("channel", seen);
     put("locale", json!(caller.account.user.locale));
     put("entitlements", json!([]));
     let app_permissions = app_permissions(&place, bot_place.as_ref());
@@ -358,12 +359,13 @@ fn add_metadata(
     }
 }
 
-/// The channel as the caller sees it.
-fn channel_json(place: &Place) -> Result<Value> {
+/// The channel as the caller sees it. JDA drops an interaction in a group DM without its owner, and
+/// knows no DM without whom it is with.
+async fn channel_json(db: &mut PgConnection, caller: &CurrentUser, place: &Place) -> Result<Value> {
     let mut channel = match place {
         Place::Channel(access) => serde_json::to_value(&access.channel)?,
         Place::Thread(access) => serde_json::to_value(&access.thread)?,
-        Place::Private(access) => json!({ "id": access.id, "type": access.kind, "flags": 0 }),
+        Place::Private(access) => serde_json::to_value(dms::load(db, access.id, caller.id).await?)?,
     };
     channel["permissions"] = json!(place.permissions());
     Ok(channel)

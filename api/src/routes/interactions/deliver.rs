@@ -13,17 +13,22 @@ use guildhall_shared::{
     gateway::EventKind,
     id::marker::{Application, Interaction, Realm},
 };
+use reqwest::Url;
 use serde_json::Value;
 use sqlx::PgConnection;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::{ANSWER_TIMEOUT, Failure, callback, fail_unanswered};
 use crate::{
     app::App,
     error::{Error, Result},
     events,
+    keys::Use,
     media::Upload,
-    outgoing::Answer,
+    outgoing::{Answer, Unreachable},
     signing::ApplicationKey,
 };
 
@@ -83,7 +88,7 @@ pub(super) fn watch(app: &App, delivery: Delivery, seat: SemaphorePermit<'static
     app.clone().tasks.spawn(async move {
         let _seat = seat;
         let waiting = async {
-            let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
+            let deadline = Instant::now() + ANSWER_TIMEOUT;
             let sent = match &delivery.endpoint {
                 Some(endpoint) => send(&app, &delivery, endpoint).await,
                 None => Sent::Accepted,
@@ -112,11 +117,7 @@ async fn send(app: &App, delivery: &Delivery, endpoint: &str) -> Sent {
     let Ok(body) = serde_json::to_vec(&delivery.interaction).map(Bytes::from) else {
         return Sent::Over;
     };
-    let key = ApplicationKey::new(&app.config.cluster_key, delivery.application);
-    let sent = app
-        .outgoing
-        .post(url, key.headers(&body), body, ANSWER_TIMEOUT);
-    let reply = match sent.await {
+    let reply = match post_signed(app, delivery.application, &url, &body).await {
         Ok(reply) if reply.status == StatusCode::ACCEPTED => return Sent::Accepted,
         Ok(reply) if reply.status.is_success() => reply,
         Ok(_) => return Sent::Over,
@@ -134,6 +135,37 @@ async fn send(app: &App, delivery: &Delivery, endpoint: &str) -> Sent {
         tracing::debug!(code = ?error.code(), "an endpoint's reply was refused");
     }
     Sent::Over
+}
+
+/// Sends it signed by the application's key. While the cluster's key is renewed, an endpoint that
+/// refuses the signature (401) may know the application by another one: each is tried, all of
+/// them within the time for one answer.
+async fn post_signed(
+    app: &App,
+    application: Id<Application>,
+    url: &Url,
+    body: &Bytes,
+) -> Result<Answer, Unreachable> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let mut refused = None;
+    for key in app.keys.all() {
+        let headers = ApplicationKey::new(key, application).headers(body);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let sent = app.outgoing.post(url.clone(), headers, body.clone(), left);
+        let reply = sent.await?;
+        if reply.status != StatusCode::UNAUTHORIZED {
+            if app.keys.is_previous(key) {
+                app.keys.note(Use::Interaction, key);
+                tracing::info!(
+                    application.id = %application,
+                    "an interactions endpoint has the previous verify_key"
+                );
+            }
+            return Ok(reply);
+        }
+        refused.get_or_insert(reply);
+    }
+    refused.ok_or(Unreachable::NoAnswer)
 }
 
 /// A reply as the body of a request: both may be JSON, or a form with files.

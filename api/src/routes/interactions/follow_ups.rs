@@ -27,7 +27,7 @@ use crate::{
     routes::{
         applications,
         messages::{self, EditForm, NewMessageForm, Request, Sender},
-        threads, webhooks,
+        webhooks,
     },
 };
 
@@ -84,12 +84,13 @@ pub(crate) async fn follow_up(
 ) -> Result<Message> {
     let mut tx = app.db.begin().await?;
     let row = open(&mut tx, application, token).await?;
+    let is_quiet = row.is_quiet(&mut tx).await?;
     let reach = match (row.response, row.response_message) {
         // It may turn out to be the first answer.
-        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() && !row.is_quiet() => {
+        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() && !is_quiet => {
             Reach::of_message(&mut tx, original).await?
         }
-        _ if form.is_ephemeral() || row.is_quiet() => Reach::User,
+        _ if form.is_ephemeral() || is_quiet => Reach::User,
         _ => Reach::Channel,
     };
     let audience = message::lock(&mut tx, &row, reach).await?;
@@ -101,7 +102,7 @@ pub(crate) async fn follow_up(
     {
         metadata["original_response_message_id"] = json!(original);
     }
-    let original = loading(&mut tx, &row).await?;
+    let original = loading(app, &mut tx, &row).await?;
     if let Some(original) = &original {
         message = Message::clone(&original.message);
     }
@@ -121,7 +122,7 @@ pub(crate) async fn follow_up(
             let is_ephemeral = original.is_ephemeral;
             let mut told = match is_ephemeral {
                 true => Vec::new(),
-                false => threads::wake(&mut tx, &audience).await?,
+                false => message::make_ready(&mut tx, &audience).await?,
             };
             message::store_late(&mut tx, &message).await?;
             told.extend(message::changed(&mut tx, &row, &audience, &message, is_ephemeral).await?);
@@ -129,7 +130,7 @@ pub(crate) async fn follow_up(
         }
         None => {
             check_count(&mut tx, &row).await?;
-            if row.is_quiet() {
+            if is_quiet {
                 message.flags |= MessageFlags::EPHEMERAL;
             }
             message::post(&mut tx, &row, &audience, &message).await?
@@ -161,11 +162,11 @@ async fn check_count(db: &mut PgConnection, row: &Row) -> Result<()> {
 }
 
 /// The first answer, if it is still to come.
-async fn loading(db: &mut PgConnection, row: &Row) -> Result<Option<Shown>> {
+async fn loading(app: &App, db: &mut PgConnection, row: &Row) -> Result<Option<Shown>> {
     let Some(original) = row.response_message else {
         return Ok(None);
     };
-    let shown = message::shown(db, row, original).await?;
+    let shown = message::shown(&app.media, db, row, original).await?;
     Ok(shown.filter(|shown| shown.message.flags & MessageFlags::LOADING != 0))
 }
 
@@ -180,6 +181,7 @@ fn named(row: &Row, id: Option<Id<marker::Message>>) -> Result<Id<marker::Messag
 ///
 /// Errors: 10008, 10015, 50027.
 async fn own_for_change(
+    app: &App,
     db: &mut PgConnection,
     (application, token): (Id<Webhook>, &str),
     id: Option<Id<marker::Message>>,
@@ -188,7 +190,7 @@ async fn own_for_change(
     let id = named(&row, id)?;
     let reach = Reach::of_message(&mut *db, id).await?;
     let audience = message::lock(&mut *db, &row, reach).await?;
-    let shown = message::own(&mut *db, &row, id).await?;
+    let shown = message::own(&app.media, &mut *db, &row, id).await?;
     Ok((row, audience, shown))
 }
 
@@ -202,7 +204,7 @@ pub(crate) async fn read_message(
     let mut tx = app.db.begin().await?;
     let row = open(&mut tx, application, token).await?;
     let id = named(&row, id)?;
-    Ok(*message::own(&mut tx, &row, id).await?.message)
+    Ok(*message::own(&app.media, &mut tx, &row, id).await?.message)
 }
 
 /// `None`: the first answer. Errors: 10008, 10015, 50006, 50027, 50035, 50083.
@@ -214,7 +216,7 @@ pub(crate) async fn edit_message(
     (form, files): (&EditForm, &Files),
 ) -> Result<Message> {
     let mut tx = app.db.begin().await?;
-    let (row, audience, shown) = own_for_change(&mut tx, (application, token), id).await?;
+    let (row, audience, shown) = own_for_change(app, &mut tx, (application, token), id).await?;
     let (message, envelopes) =
         message::edit(app, &mut tx, &row, &audience, shown, (form, files)).await?;
     tx.commit().await?;
@@ -230,7 +232,7 @@ pub(crate) async fn delete_message(
     id: Option<Id<marker::Message>>,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
-    let (row, audience, shown) = own_for_change(&mut tx, (application, token), id).await?;
+    let (row, audience, shown) = own_for_change(app, &mut tx, (application, token), id).await?;
     let envelopes = message::delete(&mut tx, &row, &audience, &shown).await?;
     tx.commit().await?;
     app.publisher.publish(envelopes);

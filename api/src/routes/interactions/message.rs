@@ -22,8 +22,9 @@ use crate::{
     error::Result,
     events,
     form::{Fault, FormErrors},
-    media::Files,
+    media::{Files, Media},
     routes::{
+        dms,
         messages::{self, EditForm, Request, Sender},
         polls, threads,
     },
@@ -68,6 +69,7 @@ impl Ephemeral {
 
 /// A message of a channel as `bot` sees it, or an ephemeral one that is for `user`.
 pub(super) async fn shown_to(
+    media: &Media,
     db: &mut PgConnection,
     user: Id<User>,
     bot: Id<User>,
@@ -86,12 +88,14 @@ pub(super) async fn shown_to(
     .fetch_optional(&mut *db)
     .await?;
     if let Some(message) = ephemeral {
+        let mut message = message.0.into_message();
+        messages::load::sign_anew(media, &mut message);
         return Ok(Some(Shown {
-            message: Box::new(message.0.into_message()),
+            message: Box::new(message),
             is_ephemeral: true,
         }));
     }
-    let stored = messages::load::message(db, bot, channel, id).await?;
+    let stored = messages::load::message(media, db, bot, channel, id).await?;
     Ok(stored.map(|message| Shown {
         message: Box::new(message),
         is_ephemeral: false,
@@ -100,16 +104,18 @@ pub(super) async fn shown_to(
 
 /// [`shown_to`] those whom an interaction is between.
 pub(super) async fn shown(
+    media: &Media,
     db: &mut PgConnection,
     row: &Row,
     id: Id<marker::Message>,
 ) -> Result<Option<Shown>> {
-    shown_to(db, row.user, row.bot(), row.channel, id).await
+    shown_to(media, db, row.user, row.bot(), row.channel, id).await
 }
 
 /// A message that the interaction's token may read and change: one that answered it, or the
 /// one whose component was used. Errors: 10008.
 pub(super) async fn own(
+    media: &Media,
     db: &mut PgConnection,
     row: &Row,
     id: Id<marker::Message>,
@@ -125,7 +131,7 @@ pub(super) async fn own(
     if !is_answer && row.response_message != Some(id) {
         return Err(ErrorCode::UnknownMessage.into());
     }
-    let shown = shown(db, row, id).await?;
+    let shown = shown(media, db, row, id).await?;
     shown.ok_or_else(|| ErrorCode::UnknownMessage.into())
 }
 
@@ -139,11 +145,11 @@ pub(super) enum Reach {
 
 impl Reach {
     /// Of a new message with these flags.
-    pub(super) fn of_answer(row: &Row, flags: u64) -> Self {
-        match row.is_quiet() {
+    pub(super) async fn of_answer(db: &mut PgConnection, row: &Row, flags: u64) -> Result<Self> {
+        Ok(match row.is_quiet(db).await? {
             true => Self::User,
             false => Self::of_flags(flags),
-        }
+        })
     }
 
     pub(super) fn flags(self) -> u64 {
@@ -177,14 +183,18 @@ impl Reach {
 }
 
 /// Locks everything that an answer writes to: the heads of its place and of the user, who is
-/// told; for an ephemeral message the bot's too. Errors: 10003.
+/// told wherever they are by then; for an ephemeral message the bot's too. Errors: 10003.
 pub(super) async fn lock(db: &mut PgConnection, row: &Row, reach: Reach) -> Result<Audience> {
-    let bot = (reach == Reach::User).then(|| row.bot());
+    let told = match reach {
+        Reach::Channel => vec![row.user],
+        Reach::User => vec![row.user, row.bot()],
+    };
     if let Some(guild) = row.guild {
-        let realms = [guild.cast(), row.user.cast()].into_iter();
-        access::lock_realms(db, realms.chain(bot.map(Id::cast))).await?;
+        let mut realms = vec![guild.cast::<marker::Realm>()];
+        realms.extend(told.iter().map(|user| user.cast()));
+        access::lock_realms(db, realms).await?;
     }
-    access::audience_for_change_with(db, row.channel, bot).await
+    access::audience_for_change_with(db, row.channel, &told).await
 }
 
 /// An empty message of the interaction's bot.
@@ -202,12 +212,18 @@ pub(super) async fn draft(app: &App, db: &mut PgConnection, row: &Row) -> Result
 }
 
 /// Makes a message one that answers `source`, where that is in the channel.
-pub(super) async fn refer(db: &mut PgConnection, row: &Row, message: &mut Message) -> Result<()> {
+pub(super) async fn refer(
+    media: &Media,
+    db: &mut PgConnection,
+    row: &Row,
+    message: &mut Message,
+) -> Result<()> {
     let source = row.context.source.filter(|source| !source.is_ephemeral);
     let Some(source) = source else {
         return Ok(());
     };
-    let answered = messages::load::message(db, row.bot(), row.channel, source.message).await?;
+    let answered =
+        messages::load::message(media, db, row.bot(), row.channel, source.message).await?;
     if let Some(mut answered) = answered {
         answered.referenced_message = None;
         message.kind = MessageKind::REPLY;
@@ -220,6 +236,17 @@ pub(super) async fn refer(db: &mut PgConnection, row: &Row, message: &mut Messag
         message.referenced_message = Some(Some(Box::new(answered)));
     }
     Ok(())
+}
+
+/// Before a message comes that a channel's people see: wakes a thread, and everyone lists a private
+/// channel again. The place is locked.
+pub(super) async fn make_ready(
+    db: &mut PgConnection,
+    audience: &Audience,
+) -> Result<Vec<Envelope>> {
+    let mut told = threads::wake(db, audience).await?;
+    told.extend(dms::open_for_all(db, audience).await?);
+    Ok(told)
 }
 
 /// Stores a new message and tells those who may see it. The place is locked.
@@ -236,7 +263,7 @@ pub(super) async fn post(
     let envelopes = match reach {
         Reach::User => tell(db, row, EventKind::MessageCreate, message).await?,
         Reach::Channel => {
-            let mut told = threads::wake(db, audience).await?;
+            let mut told = make_ready(db, audience).await?;
             let member = messages::author_member_in(db, row.guild, message).await?;
             told.extend(messages::post_in(db, audience, member.as_ref(), message).await?);
             told
@@ -282,7 +309,7 @@ pub(super) async fn edit(
         match message.flags & MessageFlags::LOADING {
             0 => threads::require_awake(db, audience).await?,
             // It comes now, as a new message does.
-            _ => envelopes = threads::wake(db, audience).await?,
+            _ => envelopes = make_ready(db, audience).await?,
         }
     }
     let place = row.bot_place(db).await?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
     envelope::{Envelope, Visibility},
     gateway::EventKind,
     id::marker::{self, Application, Channel, Guild, Interaction, Message, User},
@@ -43,7 +43,7 @@ use crate::{
     events,
     form::FormErrors,
     oauth,
-    routes::messages::Mentioner,
+    routes::{dms, messages::Mentioner},
 };
 
 /// An interaction is answered within this time.
@@ -154,13 +154,25 @@ impl Row {
     async fn bot_place(&self, db: &mut PgConnection) -> Result<Option<Place>> {
         match self.context.guest {
             Some(_) => Ok(None),
-            None => bot_place(db, self.application, self.channel).await,
+            None => place_of(db, self.bot(), self.channel).await,
         }
     }
 
-    /// Whether a new answer is for the user alone, whatever the application says.
-    fn is_quiet(&self) -> bool {
-        self.context.guest.is_some_and(|guest| guest.is_quiet)
+    /// Whether a new answer is for the user alone, whatever the application says. Who brought it
+    /// may have been silenced, banned or blocked since.
+    async fn is_quiet(&self, db: &mut PgConnection) -> Result<bool> {
+        match self.context.guest {
+            None => Ok(false),
+            Some(Guest { is_quiet: true }) => Ok(true),
+            Some(_) => match place_of(db, self.user, self.channel).await? {
+                Some(Place::Private(access)) => Ok(!dms::may_write(db, &access).await?),
+                Some(place) => {
+                    let needed = Permissions::USE_EXTERNAL_APPS;
+                    Ok(!place.permissions().contains(needed))
+                }
+                None => Ok(true),
+            },
+        }
     }
 
     /// Whether follow-ups are still taken.
@@ -169,13 +181,13 @@ impl Row {
     }
 }
 
-/// The place as an application's bot finds it, if it is there.
-async fn bot_place(
+/// The place as a user or an application's bot finds it who is there.
+async fn place_of(
     db: &mut PgConnection,
-    application: Id<Application>,
+    user: Id<User>,
     channel: Id<Channel>,
 ) -> Result<Option<Place>> {
-    match access::place_unchecked(db, application.cast(), channel).await {
+    match access::place_unchecked(db, user, channel).await {
         Ok(place) => Ok(Some(place)),
         Err(Error::Code(_)) => Ok(None),
         Err(other) => Err(other),

@@ -18,6 +18,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     form::{Fault, FormErrors},
+    media::Media,
     routes::messages,
 };
 
@@ -364,6 +365,7 @@ impl Resolved {
     /// `resolved` of the interaction. Errors: 50035 for what is not there or cannot be seen.
     pub(super) async fn read(
         self,
+        media: &Media,
         db: &mut PgConnection,
         caller: &CurrentUser,
         application: Id<Application>,
@@ -447,7 +449,7 @@ impl Resolved {
         }
         for (id, path) in self.messages {
             let (user, bot) = (caller.id, application.cast());
-            let shown = message::shown_to(db, user, bot, place.id(), id.cast()).await?;
+            let shown = message::shown_to(media, db, user, bot, place.id(), id.cast()).await?;
             let may_read = place
                 .permissions()
                 .contains(Permissions::READ_MESSAGE_HISTORY);

@@ -135,6 +135,9 @@ impl Form for CreateInvite {
 /// Body of INVITE_CREATE.
 #[derive(Serialize)]
 struct InviteCreate<'a> {
+    /// 0: to a guild, as of every invite here. Nyxx reads no event without it.
+    #[serde(rename = "type")]
+    kind: u8,
     channel_id: Id<Channel>,
     guild_id: Id<Guild>,
     code: &'a str,
@@ -266,7 +269,8 @@ async fn check_target(
         }
         Some(ACTIVITY) => {
             let known = sqlx::query_scalar!(
-                "select 1 as one from application where application_id = $1",
+                "select 1 as one from application
+                 where application_id = $1 and deleted_at is null",
                 body.target_application_id.map(Id::to_db),
             );
             match known.fetch_optional(db).await? {
@@ -345,6 +349,7 @@ async fn insert(
     .await?;
     let invite = by_code(&mut *db, &code).await?;
     let body = InviteCreate {
+        kind: invite.kind,
         channel_id: new.channel,
         guild_id,
         code: &code,

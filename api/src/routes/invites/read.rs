@@ -1,18 +1,19 @@
 //! Invites as they are stored, vanity codes among them.
 
 use guildhall_shared::{
-    Id, Timestamp,
+    Id, Permissions, Timestamp,
     error_code::ErrorCode,
     id::marker::{Channel, Guild},
     model::{
         ChannelKind, GuildSettings, Invite, InviteChannel, InviteGuild, InviteMetadata, InviteRole,
     },
+    permissions::Overwrite,
 };
 use guildhall_store::account::UserRow;
 use sqlx::{PgConnection, types::Json as Jsonb};
 use time::OffsetDateTime;
 
-use crate::error::Result;
+use crate::{access, error::Result};
 
 /// A stored invite with all that its reply shows.
 struct Row {
@@ -136,7 +137,8 @@ pub(super) async fn read(db: &mut PgConnection, of: Of<'_>) -> Result<Vec<Invite
                    from account t where t.user_id = i.target_user_id) as target_user,
                   (select jsonb_build_object(
                      'id', p.application_id::text, 'name', p.name, 'icon', p.icon,
-                     'description', p.description, 'type', null, 'verify_key', p.verify_key,
+                     'description', p.description, 'summary', '', 'type', null,
+                     'verify_key', p.verify_key,
                      'flags', p.flags, 'flags_new', p.flags::text, 'bot_public', p.bot_public)
                    from application p where p.application_id = i.target_application_id)
                     as target_application,
@@ -184,32 +186,23 @@ pub(super) async fn by_code(db: &mut PgConnection, code: &str) -> Result<Invite>
     }
 }
 
-/// A vanity code as an invite: to the guild's rules, its system channel, or its first channel.
+/// A vanity code as an invite, which leads to [`entrance`].
 ///
 /// Errors: 10006.
 async fn vanity(db: &mut PgConnection, code: &str) -> Result<Invite> {
     let row = sqlx::query!(
         r#"select v.code, g.guild_id, g.name, g.icon, g.description, g.member_count,
-                  g.settings as "settings: Jsonb<GuildSettings>",
-                  c.channel_id, c.kind, coalesce(c.name, '') as "channel_name!"
-           from vanity_url v
-           join guild g using (guild_id)
-           cross join lateral (
-             select channel_id, kind, name from channel
-             where channel.guild_id = g.guild_id and kind in (0, 2, 5, 13, 15, 16)
-             order by channel_id::text is distinct from g.settings ->> 'rules_channel_id',
-                      channel_id::text is distinct from g.settings ->> 'system_channel_id',
-                      kind, position, channel_id
-             limit 1
-           ) c
+                  g.settings as "settings: Jsonb<GuildSettings>"
+           from vanity_url v join guild g using (guild_id)
            where lower(v.code) = lower($1)"#,
         code,
     )
-    .fetch_optional(db)
+    .fetch_optional(&mut *db)
     .await?
     .ok_or(ErrorCode::UnknownInvite)?;
     let settings = row.settings.0;
     let guild_id = Id::from_db(row.guild_id);
+    let channel = entrance(db, guild_id).await?;
     Ok(Invite {
         kind: 0,
         code: row.code,
@@ -231,11 +224,7 @@ async fn vanity(db: &mut PgConnection, code: &str) -> Result<Invite> {
             premium_subscription_count: settings.premium_subscription_count,
             premium_tier: settings.premium_tier,
         },
-        channel: InviteChannel {
-            id: Id::from_db(row.channel_id),
-            kind: ChannelKind(row.kind as u8),
-            name: row.channel_name,
-        },
+        channel: channel.ok_or(ErrorCode::UnknownInvite)?,
         target_type: None,
         target_user: None,
         target_application: None,
@@ -246,4 +235,38 @@ async fn vanity(db: &mut PgConnection, code: &str) -> Result<Invite> {
         metadata: None,
         is_vanity: true,
     })
+}
+
+/// Where a guild's vanity code leads: to its rules, its system channel or its first channel, first of
+/// those that everybody sees. Of another one the name stays out, as anybody may read the invite.
+async fn entrance(db: &mut PgConnection, guild: Id<Guild>) -> Result<Option<InviteChannel>> {
+    let rows = sqlx::query!(
+        r#"select c.channel_id, c.kind, coalesce(c.name, '') as "name!",
+                  c.overwrites as "overwrites: Jsonb<Vec<Overwrite>>",
+                  r.permissions as everyone
+           from guild g
+           join role r on r.guild_id = g.guild_id and r.role_id = g.guild_id
+           join channel c on c.guild_id = g.guild_id
+           where g.guild_id = $1 and c.kind in (0, 2, 5, 13, 15, 16)
+           order by c.channel_id::text is distinct from g.settings ->> 'rules_channel_id',
+                    c.channel_id::text is distinct from g.settings ->> 'system_channel_id',
+                    c.kind, c.position, c.channel_id"#,
+        guild.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    let mut hidden = None;
+    for row in rows {
+        let kind = ChannelKind(row.kind as u8);
+        let base = Permissions::from_bits_truncate(row.everyone as u64);
+        let held = access::of_everyone(guild, base, kind, &row.overwrites.0);
+        let id = Id::from_db(row.channel_id);
+        if held.contains(Permissions::VIEW_CHANNEL) {
+            let name = row.name;
+            return Ok(Some(InviteChannel { id, kind, name }));
+        }
+        let name = String::new();
+        hidden.get_or_insert(InviteChannel { id, kind, name });
+    }
+    Ok(hidden)
 }

@@ -13,11 +13,11 @@ use guildhall_shared::{
 };
 use guildhall_store::{ids_to_db, voice::change as voice};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use super::{MemberEvent, find, visibility};
 use crate::{
-    access,
+    access, account,
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
@@ -33,6 +33,8 @@ use crate::{
 
 /// Guilds a person can be in; bots: no limit.
 pub(crate) const GUILDS_MAX: i64 = 100;
+/// Ended timeouts of one round of housekeeping.
+const FORGET_BATCH: i64 = 1000;
 /// System channel flag: say nothing about joins.
 const SUPPRESS_JOIN_NOTIFICATIONS: u32 = 1;
 
@@ -79,8 +81,8 @@ pub(crate) async fn join(
 /// The heads of guild and user must be locked (see [`access::lock_realms`]). Publish what
 /// it returns after the commit.
 ///
-/// Errors: 10006 while the guild lets nobody in, 30001 for people in too many guilds, 40007
-/// for who is banned. A member already: none.
+/// Errors: 10006 while the guild lets nobody in, 10013 for who has deleted their account, 30001
+/// for people in too many guilds, 40007 for who is banned. A member already: none.
 pub(crate) async fn join_as(
     app: &App,
     db: &mut PgConnection,
@@ -106,6 +108,7 @@ pub(crate) async fn admit(
 ) -> Result<Option<(Member, Vec<Envelope>)>> {
     require_not_banned(db, guild, user.id).await?;
     if !user.bot {
+        account::require_not_deleted(db, user.id).await?;
         check_guild_count(db, user.id).await?;
         let settings = settings(db, guild).await?;
         incidents::check_joins(&settings)?;
@@ -117,8 +120,12 @@ pub(crate) async fn admit(
     };
     let verdict = automod::judge_name(db, guild, named).await?;
     let joined = sqlx::query!(
-        "insert into member (guild_id, user_id, nick, roles, mute, deaf, flags)
-         values ($1, $2, $3, $4, $5, $6, $7)
+        // Who left in a timeout goes on with it.
+        "with back as (
+           delete from silenced_leaver where guild_id = $1 and user_id = $2 returning until)
+         insert into member (guild_id, user_id, nick, roles, mute, deaf, flags,
+                             communication_disabled_until)
+         values ($1, $2, $3, $4, $5, $6, $7, (select until from back where until > now()))
          on conflict do nothing",
         guild.to_db(),
         user.id.to_db(),
@@ -212,7 +219,7 @@ pub(crate) async fn check_guild_count(db: &mut PgConnection, user: Id<User>) -> 
 }
 
 /// Ends a membership: kicked, banned, pruned or left. A bot's own role and its integration
-/// go with it.
+/// go with it; a timeout stays, for when they come back.
 ///
 /// The heads of guild and user must be locked. Publish what it returns after the commit.
 pub(crate) async fn remove(
@@ -227,7 +234,13 @@ pub(crate) async fn remove(
     let mut envelopes = voice::disconnect(db, guild, user.id, None, http::trace()).await?;
     let removed = sqlx::query!(
         "with gone as (
-           delete from member where guild_id = $1 and user_id = $2 returning user_id)
+           delete from member where guild_id = $1 and user_id = $2
+           returning guild_id, user_id, communication_disabled_until as until
+         ), silenced as (
+           insert into silenced_leaver (guild_id, user_id, until)
+           select guild_id, user_id, until from gone where until > now()
+           on conflict (guild_id, user_id) do update set until = excluded.until
+         )
          update guild set member_count = member_count - 1
          where guild_id = $1 and exists (select from gone)",
         guild.to_db(),
@@ -251,6 +264,18 @@ pub(crate) async fn remove(
     }
     envelopes.push(tell_user(db, guild, user.id, EventKind::UserLeftGuild).await?);
     Ok(envelopes)
+}
+
+/// Forgets timeouts that have ended without whom they were for, a bounded number at once.
+pub(crate) async fn forget_timeouts(db: &PgPool) -> Result<()> {
+    sqlx::query!(
+        "delete from silenced_leaver where ctid in (
+           select ctid from silenced_leaver where until < now() order by until limit $1)",
+        FORGET_BATCH,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 async fn remove_bot(

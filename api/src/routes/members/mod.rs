@@ -22,8 +22,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
     membership::{
-        NewMember, admit, check_guild_count, greet, join, join_as, remove, require_not_banned,
-        tell_user,
+        NewMember, admit, check_guild_count, forget_timeouts, greet, join, join_as, remove,
+        require_not_banned, tell_user,
     },
     update::{audit_roles, new_roles, rename},
 };

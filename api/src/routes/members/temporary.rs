@@ -12,7 +12,7 @@ use guildhall_shared::{
 use sqlx::PgConnection;
 
 use super::{find, remove};
-use crate::{access, app::App, error::Result};
+use crate::{access, app::App, error::Result, housekeeping::Rows};
 
 /// Several looks of a gateway: who is not seen in this time has no session.
 const UNSEEN_SECONDS: f64 = 60.0;
@@ -58,8 +58,10 @@ pub(crate) async fn remove_unseen(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for row in unseen {
-        remove_one(app, Id::from_db(row.guild_id), Id::from_db(row.user_id)).await?;
+        let (guild, user) = (Id::from_db(row.guild_id), Id::from_db(row.user_id));
+        rows.done(remove_one(app, guild, user).await)?;
     }
     Ok(())
 }

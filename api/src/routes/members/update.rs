@@ -39,6 +39,7 @@ const NICK_LENGTH_MAX: usize = 32;
 /// BYPASSES_VERIFICATION, the one flag that moderators set.
 const FLAGS_EDITABLE: u64 = 1 << 2;
 
+/// What is to change; null gives a field its first value back.
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 pub(super) struct UpdateMember {
@@ -51,11 +52,14 @@ pub(super) struct UpdateMember {
     /// 28 days ahead at most; null ends a timeout.
     #[serde(deserialize_with = "present")]
     communication_disabled_until: Option<Option<Timestamp>>,
-    mute: Option<bool>,
-    deaf: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    mute: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    deaf: Option<Option<bool>>,
     #[serde(deserialize_with = "present")]
     channel_id: Option<Option<Id<Channel>>>,
-    flags: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    flags: Option<Option<u64>>,
 }
 
 impl Form for UpdateMember {
@@ -136,12 +140,16 @@ pub(super) async fn update_guild_member(
                 .union(Permissions::BAN_MEMBERS),
         ];
         access.require_one_of(access.base(), &any_of)?;
-        member.flags = member.flags & !FLAGS_EDITABLE | flags & FLAGS_EDITABLE;
+        member.flags = member.flags & !FLAGS_EDITABLE | flags.unwrap_or(0) & FLAGS_EDITABLE;
     }
     let renamed = judge_nick(&mut tx, &access, &before, &mut member).await?;
     let state = check_voice(&mut tx, &user, &access, user_id, &body).await?;
-    member.mute = body.mute.unwrap_or(member.mute);
-    member.deaf = body.deaf.unwrap_or(member.deaf);
+    if let Some(mute) = body.mute {
+        member.mute = mute.unwrap_or_default();
+    }
+    if let Some(deaf) = body.deaf {
+        member.deaf = deaf.unwrap_or_default();
+    }
     let mut events = Vec::new();
     if member != before {
         events.push(store(&mut tx, guild_id, user_id, &member).await?);

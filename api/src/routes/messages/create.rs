@@ -53,7 +53,7 @@ const CHECKS_MAX: usize = 6;
 /// What few messages need is boxed: the future is moved several times for each of them.
 ///
 /// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159,
-/// 50160, 50161, 50173, 50600, 160002, 160005, 160014, 200000, 520004.
+/// 50160, 50161, 50173, 50278, 50600, 160002, 160005, 160006, 160007, 160014, 200000, 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -89,7 +89,7 @@ pub(super) async fn create_message(
     if !files.is_empty() {
         needed |= Permissions::ATTACH_FILES;
     }
-    let (mut slowmode_passed, mut readied) = (false, false);
+    let (mut slowmode_passed, mut readied, mut judged_anew) = (false, false, false);
 
     for _ in 0..CHECKS_MAX {
         let place = app.access.place(&app.db, &author, channel_id).await;
@@ -121,6 +121,11 @@ pub(super) async fn create_message(
         let texts = || all_texts(&message);
         let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
         if verdict.blocks() {
+            // Rules from memory may be out of date as well.
+            if !std::mem::replace(&mut judged_anew, true) {
+                app.access.forget(&author, channel_id);
+                continue;
+            }
             Box::pin(automod::act(&app, &author, &place, &verdict, None)).await?;
         }
         // Last of all that may change a place: what is refused wakes no thread and opens no DM.
@@ -159,12 +164,9 @@ pub(super) async fn create_message(
         };
         match outcome {
             Outcome::Stored => {
-                // The message is there whatever becomes of this: an error would have it sent again.
                 if !verdict.is_clean() {
-                    let acted = automod::act(&app, &author, &place, &verdict, Some(id));
-                    if let Err(error) = Box::pin(acted).await {
-                        tracing::error!(?error, "what automod does about a message was not done");
-                    }
+                    let acted = automod::act_after(&app, &author, &place, &verdict, Some(id));
+                    Box::pin(acted).await;
                 }
                 return Ok(json_bytes_response(shown.unwrap_or(json)));
             }
@@ -195,13 +197,13 @@ async fn earlier(
     id: Id<marker::Message>,
 ) -> Result<Message> {
     let mut db = app.db.acquire().await?;
-    let found = load::message(&mut db, reader, channel, id).await?;
+    let found = load::message(&app.media, &mut db, reader, channel, id).await?;
     found.ok_or_else(|| ErrorCode::UnknownMessage.into())
 }
 
 /// Wakes a thread and joins it; opens a private channel for all. True if the place has changed.
 ///
-/// Errors: 50007.
+/// Errors: 50007 and 50278; in a thread 10003, 50001, 50013, 60003, 160005, 160006, 160007.
 async fn make_ready(app: &App, author: &CurrentUser, place: &Place) -> Result<bool> {
     match place {
         Place::Channel(_) => Ok(false),
@@ -327,7 +329,7 @@ async fn refer(
         let from = wanted.channel_id.unwrap_or(place.id());
         let needed = Permissions::READ_MESSAGE_HISTORY;
         let source = access::place(&mut db, author, from, needed).await?;
-        let found = load::message(&mut db, author.id, from, wanted.message_id).await?;
+        let found = load::message(&app.media, &mut db, author.id, from, wanted.message_id).await?;
         let found = found.ok_or(ErrorCode::UnknownMessage)?;
         if !sees_content(author, source.guild_id(), &found) {
             return Err(ErrorCode::CannotForwardUnreadable.into());
@@ -362,7 +364,7 @@ async fn refer(
     let found = if wanted.channel_id.is_some_and(|wanted| wanted != channel) {
         None
     } else {
-        load::message(&mut db, author.id, channel, wanted.message_id).await?
+        load::message(&app.media, &mut db, author.id, channel, wanted.message_id).await?
     };
     match found {
         Some(found) if !found.kind.is_written() => fault(

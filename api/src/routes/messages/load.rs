@@ -18,9 +18,10 @@ use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, types::Json};
 use time::OffsetDateTime;
 
+use super::components::linked_files;
 use crate::{
     error::Result,
-    media::ImageOf,
+    media::{ImageOf, Media},
     routes::{polls, reactions},
 };
 
@@ -172,6 +173,7 @@ struct Row {
 
 /// Messages of a page as `viewer` sees them, newest first, with the messages they answer.
 pub(crate) async fn messages(
+    media: &Media,
     db: &mut PgConnection,
     viewer: Id<UserMarker>,
     channel: Id<Channel>,
@@ -190,21 +192,25 @@ pub(crate) async fn messages(
             newer.into_iter().chain(older).collect()
         }
     };
-    assemble(db, viewer, rows).await
+    assemble(media, db, viewer, rows).await
 }
 
 /// One message with the message it answers, as `viewer` sees it.
 pub(crate) async fn message(
+    media: &Media,
     db: &mut PgConnection,
     viewer: Id<UserMarker>,
     channel: Id<Channel>,
     id: Id<MessageMarker>,
 ) -> Result<Option<Message>> {
-    Ok(messages_at(db, viewer, &[(channel, id)]).await?.pop())
+    Ok(messages_at(media, db, viewer, &[(channel, id)])
+        .await?
+        .pop())
 }
 
 /// Messages of any channels, in the order asked for; those that are gone are left out.
 pub(crate) async fn messages_at(
+    media: &Media,
     db: &mut PgConnection,
     viewer: Id<UserMarker>,
     places: &[(Id<Channel>, Id<MessageMarker>)],
@@ -217,7 +223,7 @@ pub(crate) async fn messages_at(
             .collect::<Vec<_>>(),
     )
     .await?;
-    let mut messages: BTreeMap<_, _> = assemble(db, viewer, rows)
+    let mut messages: BTreeMap<_, _> = assemble(media, db, viewer, rows)
         .await?
         .into_iter()
         .map(|message| ((message.channel_id, message.id), message))
@@ -306,6 +312,7 @@ async fn by_keys(db: impl PgExecutor<'_>, keys: &[(i64, i64)]) -> Result<Vec<Row
 
 /// Adds authors, mentioned users, the messages answered, reactions, votes and threads.
 async fn assemble(
+    media: &Media,
     db: &mut PgConnection,
     viewer: Id<UserMarker>,
     rows: Vec<Row>,
@@ -348,6 +355,7 @@ async fn assemble(
     let finish = |row: Row| {
         let key = (row.channel_id, row.message_id);
         let mut message = to_message(row, &people)?;
+        sign_anew(media, &mut message);
         if let Some(poll) = &mut message.poll {
             poll.results = results.get(&key).cloned();
         }
@@ -393,6 +401,34 @@ fn ids(ids: impl Iterator<Item = i64>) -> Vec<i64> {
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+/// Addresses of attachments are stored as they went out, perhaps under a key of before.
+pub(crate) fn sign_anew(media: &Media, message: &mut Message) {
+    let own = shown_files(message);
+    if own.is_empty() {
+        return;
+    }
+    let parts = [
+        &mut message.attachments,
+        &mut message.embeds,
+        &mut message.components,
+        &mut message.message_snapshots,
+    ];
+    for value in parts.into_iter().flatten() {
+        media.sign_anew(&own, value);
+    }
+}
+
+/// The attachments that a message shows, as 0007_media.sql counts them.
+fn shown_files(message: &Message) -> Vec<Id<Attachment>> {
+    let mut files = message.embedded_files.clone();
+    files.extend(linked_files(&message.components));
+    let forwarded = message.message_snapshots.iter();
+    let forwarded = forwarded.filter_map(|snapshot| snapshot["message"]["attachments"].as_array());
+    let listed = message.attachments.iter().chain(forwarded.flatten());
+    files.extend(listed.filter_map(|file| file["id"].as_str()?.parse::<Id<Attachment>>().ok()));
+    files
 }
 
 /// `None` only if the author's row is gone, which nothing removes.

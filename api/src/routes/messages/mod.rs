@@ -15,7 +15,7 @@ mod stickers;
 mod texts;
 mod voice;
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
@@ -56,7 +56,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
-    form::{Fault, FormErrors},
+    form::FormErrors,
     media::Upload,
     routes::{
         automod::{self, Verdict},
@@ -64,6 +64,8 @@ use crate::{
     },
 };
 
+/// Messages that one request deletes in bulk.
+const BULK_DELETE: RangeInclusive<usize> = 2..=100;
 /// Messages older than this are not deleted in bulk.
 const BULK_DELETE_AGE_MAX: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -127,7 +129,7 @@ async fn list_messages(
         _ => Page::Newest,
     };
     let limit = query.limit.unwrap_or(50);
-    let messages = load::messages(&mut db, user.id, channel_id, page, limit).await?;
+    let messages = load::messages(&app.media, &mut db, user.id, channel_id, page, limit).await?;
     let guild = place.guild_id();
     let messages = messages.into_iter();
     let shown = messages.map(|message| shown_to(&user, guild, message));
@@ -157,7 +159,7 @@ async fn get_message(
     let mut db = app.db.acquire().await?;
     let needed = Permissions::READ_MESSAGE_HISTORY;
     let place = access::place(&mut db, &user, channel_id, needed).await?;
-    let message = load::message(&mut db, user.id, channel_id, message_id).await?;
+    let message = load::message(&app.media, &mut db, user.id, channel_id, message_id).await?;
     let message = message.ok_or(ErrorCode::UnknownMessage)?;
     Ok(Json(shown_to(&user, place.guild_id(), message)))
 }
@@ -188,7 +190,7 @@ async fn update_message(
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
     place.require_unarchived()?;
     place.require_unlocked()?;
-    let mut message = load::message(&mut tx, user.id, channel_id, message_id)
+    let mut message = load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if message.author.id != user.id {
@@ -231,7 +233,7 @@ async fn update_message(
     if message.flags & MessageFlags::CROSSPOSTED != 0 {
         webhooks::deliver_soon(&app, channel_id, message_id);
     }
-    automod::act(&app, &user, &place, &verdict, Some(message.id)).await?;
+    automod::act_after(&app, &user, &place, &verdict, Some(message.id)).await;
     Ok(Json(shown_to(&user, place.guild_id(), message)))
 }
 
@@ -317,11 +319,7 @@ struct BulkDelete {
 
 impl Form for BulkDelete {
     fn check(&self, form: &mut FormErrors) {
-        if let Some(messages) = form.required("messages", &self.messages)
-            && !(2..=100).contains(&messages.len())
-        {
-            form.add("messages", Fault::BadLength { min: 2, max: 100 });
-        }
+        form.required("messages", &self.messages);
     }
 }
 
@@ -333,7 +331,9 @@ struct MessageDeleteBulk {
     guild_id: Option<Id<Guild>>,
 }
 
-/// Ids that are no messages are passed over. Errors: 10003, 20002, 50001, 50013, 50021, 50034.
+/// Ids that are no messages are passed over.
+///
+/// Errors: 10003, 20002, 50001, 50013, 50016 unless they are 2 to 100, 50021, 50034.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/bulk-delete",
@@ -350,6 +350,9 @@ async fn bulk_delete_messages(
     user.require_bot()?;
     let mut wanted = body.messages.unwrap_or_default();
     let count = wanted.len();
+    if !BULK_DELETE.contains(&count) {
+        return Err(ErrorCode::BulkDeleteCount.into());
+    }
     wanted.sort_unstable();
     wanted.dedup();
     let oldest = now_ms().saturating_sub(BULK_DELETE_AGE_MAX.as_millis() as u64);

@@ -53,8 +53,6 @@ pub(crate) async fn delete_messages(
            returning message_id
          ), closed as (
            delete from poll where channel_id = $1 and message_id = any($2) returning message_id
-         ), unindexed as (
-           delete from message_search where channel_id = $1 and message_id = any($2)
          ), left_over as (
            insert into message_leftover (channel_id, message_id)
            select $1, message_id from uncounted union select $1, message_id from closed
@@ -70,7 +68,15 @@ pub(crate) async fn delete_messages(
         &ids_to_db(messages),
         MessageFlags::CROSSPOSTED as i64,
     )
-    .fetch_all(db)
+    .fetch_all(&mut *db)
+    .await?;
+    // The statement before may have waited for who indexed them: it would not see those rows.
+    sqlx::query!(
+        "delete from message_search where channel_id = $1 and message_id = any($2)",
+        channel.to_db(),
+        &ids_to_db(messages),
+    )
+    .execute(db)
     .await?;
     let deleted = rows.into_iter().map(|row| Deleted {
         id: Id::from_db(row.message_id),

@@ -302,20 +302,19 @@ pub(crate) async fn remove_integration(
     tell(db, guild, EventKind::IntegrationDelete, &body).await
 }
 
-/// An integration as events carry it.
+/// An integration as events carry it. Without a role none is named: Kord reads no null there.
 fn integration(
     guild_id: Id<marker::Guild>,
     application: &Application,
     role: Option<Id<marker::Role>>,
     scopes: &[String],
 ) -> serde_json::Value {
-    json!({
+    let mut integration = json!({
         "id": application.id,
         "guild_id": guild_id,
         "name": application.name,
         "type": KIND,
         "enabled": true,
-        "role_id": role,
         "account": { "id": application.id, "name": application.name },
         "application": {
             "id": application.id,
@@ -326,5 +325,9 @@ fn integration(
             "bot": application.bot,
         },
         "scopes": scopes,
-    })
+    });
+    if let Some(role) = role {
+        integration["role_id"] = json!(role);
+    }
+    integration
 }

@@ -219,8 +219,10 @@ async fn by_code(
     }
     let verified = fields
         .find("code_verifier")
+        .filter(|verifier| !verifier.is_empty())
         .map(|verifier| URL_SAFE_NO_PAD.encode(oauth::hash(verifier)));
-    if code.code_challenge.is_some() && code.code_challenge != verified {
+    // A verifier without a challenge too: somebody has taken the challenge out (RFC 9700 § 2.1.1).
+    if code.code_challenge != verified {
         return Err(INVALID_GRANT);
     }
     let user = Id::from_db(code.user_id);

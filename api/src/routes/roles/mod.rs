@@ -124,7 +124,8 @@ async fn role(db: &mut PgConnection, guild: Id<Guild>, role: Id<marker::Role>) -
     Ok(found.ok_or(ErrorCode::UnknownRole)?)
 }
 
-/// What a request says about a role; absent fields stay as they are.
+/// What a request says about a role; absent fields stay as they are, null gives a field its first
+/// value back.
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct RoleFields {
@@ -133,11 +134,15 @@ struct RoleFields {
     name: Option<Option<String>>,
     #[serde(deserialize_with = "present")]
     permissions: Option<Option<Permissions>>,
+    #[serde(deserialize_with = "present")]
     #[schema(maximum = 16_777_215)]
-    color: Option<u32>,
-    colors: Option<Colors>,
-    hoist: Option<bool>,
-    mentionable: Option<bool>,
+    color: Option<Option<u32>>,
+    #[serde(deserialize_with = "present")]
+    colors: Option<Option<Colors>>,
+    #[serde(deserialize_with = "present")]
+    hoist: Option<Option<bool>>,
+    #[serde(deserialize_with = "present")]
+    mentionable: Option<Option<bool>>,
     /// Of icon and emoji a role has one: giving one takes the other away.
     #[serde(deserialize_with = "present")]
     icon: Option<Option<String>>,
@@ -162,16 +167,16 @@ impl RoleFields {
     /// `colors` wins over its older twin.
     fn colors(&self) -> Option<RoleColors> {
         match (&self.colors, self.color) {
-            (Some(colors), color) => Some(RoleColors {
-                primary_color: colors.primary_color.or(color).unwrap_or_default(),
+            (Some(Some(colors)), color) => Some(RoleColors {
+                primary_color: colors.primary_color.or(color.flatten()).unwrap_or_default(),
                 secondary_color: colors.secondary_color,
                 tertiary_color: colors.tertiary_color,
             }),
-            (None, Some(color)) => Some(RoleColors {
-                primary_color: color,
+            (None, None) => None,
+            (Some(None) | None, color) => Some(RoleColors {
+                primary_color: color.flatten().unwrap_or_default(),
                 ..RoleColors::default()
             }),
-            (None, None) => None,
         }
     }
 }
@@ -181,8 +186,8 @@ impl Form for RoleFields {
         if let Some(Some(name)) = &self.name {
             form.length("name", name, 1..=100);
         }
-        let mut colors = vec![("color", self.color)];
-        if let Some(set) = &self.colors {
+        let mut colors = vec![("color", self.color.flatten())];
+        if let Some(Some(set)) = &self.colors {
             colors.push(("colors.primary_color", set.primary_color));
             colors.push(("colors.secondary_color", set.secondary_color));
             colors.push(("colors.tertiary_color", set.tertiary_color));
@@ -262,14 +267,14 @@ async fn create_guild_role(
         name: clean_name(body.name.flatten()),
         color: colors.primary_color,
         colors,
-        hoist: body.hoist.unwrap_or_default(),
+        hoist: body.hoist.flatten().unwrap_or_default(),
         icon: None,
         unicode_emoji: None,
         // The lowest place above @everyone, beside the others that are there.
         position: 1,
         permissions,
         managed: false,
-        mentionable: body.mentionable.unwrap_or_default(),
+        mentionable: body.mentionable.flatten().unwrap_or_default(),
         tags: None,
         flags: 0,
     };
@@ -356,8 +361,12 @@ async fn update_guild_role(
         if let Some(name) = body.name {
             role.name = clean_name(name);
         }
-        role.hoist = body.hoist.unwrap_or(role.hoist);
-        role.mentionable = body.mentionable.unwrap_or(role.mentionable);
+        if let Some(hoist) = body.hoist {
+            role.hoist = hoist.unwrap_or_default();
+        }
+        if let Some(mentionable) = body.mentionable {
+            role.mentionable = mentionable.unwrap_or_default();
+        }
         apply_icon(&mut role, icon, &body.unicode_emoji);
     }
     sqlx::query!(

@@ -304,6 +304,26 @@ fn check_event(event: &ScheduledEvent, before: Option<&ScheduledEvent>, form: &m
     }
 }
 
+/// An event that has opened its stage stays on it, and no other comes to one that is not open.
+fn check_stage(event: &ScheduledEvent, before: &ScheduledEvent, form: &mut FormErrors) {
+    let is_staged = [before, event]
+        .iter()
+        .any(|event| event.entity_type == EventEntity::STAGE);
+    if before.status != EventStatus::ACTIVE || !is_staged {
+        return;
+    }
+    for (path, is_same) in [
+        ("entity_type", event.entity_type == before.entity_type),
+        ("channel_id", event.channel_id == before.channel_id),
+    ] {
+        if !is_same {
+            let message = "An event that has begun cannot go to or from a stage.";
+            let code = "GUILD_SCHEDULED_EVENT_PLACE_INVALID";
+            form.add(path, Fault::Other(code, message.into()));
+        }
+    }
+}
+
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 pub(super) struct UpdateEvent {
@@ -390,6 +410,7 @@ impl UpdateEvent {
         if moved && before.status == EventStatus::ACTIVE {
             return Err(ErrorCode::FinishedEvent.into());
         }
+        check_stage(&event, before, &mut form);
         check_event(&event, Some(before), &mut form);
         if let Some(status) = self.status.map(EventStatus) {
             if before.status.may_become(status) {

@@ -66,7 +66,8 @@ pub(super) struct UpdateException {
     scheduled_start_time: Option<Option<Timestamp>>,
     #[serde(deserialize_with = "present")]
     scheduled_end_time: Option<Option<Timestamp>>,
-    is_canceled: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    is_canceled: Option<Option<bool>>,
 }
 
 impl Form for UpdateException {
@@ -201,7 +202,7 @@ fn find(event: &ScheduledEvent, id: Id<marker::EventException>) -> Result<EventE
     Ok(found.ok_or(ErrorCode::UnknownScheduledEvent)?)
 }
 
-/// Errors: 10004, 10070, 50001, 50013, 50035.
+/// Errors: 10004, 10070, 50001, 50013, 50035, 180000.
 #[utoipa::path(
     patch,
     path = "/guilds/{guild_id}/scheduled-events/{guild_scheduled_event_id}/exceptions/{exception_id}",
@@ -217,6 +218,9 @@ pub(super) async fn update_guild_scheduled_event_exception(
 ) -> Result<Json<EventException>> {
     let mut tx = app.db.begin().await?;
     let (_, event) = for_change(&mut tx, &user, guild_id, event_id).await?;
+    if !event.status.is_open() {
+        return Err(ErrorCode::FinishedEvent.into());
+    }
     let before = find(&event, exception_id)?;
     let mut after = before.clone();
     if let Some(start) = body.scheduled_start_time {
@@ -225,7 +229,9 @@ pub(super) async fn update_guild_scheduled_event_exception(
     if let Some(end) = body.scheduled_end_time {
         after.scheduled_end_time = end;
     }
-    after.is_canceled = body.is_canceled.unwrap_or(after.is_canceled);
+    if let Some(is_canceled) = body.is_canceled {
+        after.is_canceled = is_canceled.unwrap_or_default();
+    }
     check_times(&event, &after)?;
     if after == before {
         return Ok(Json(after));

@@ -9,7 +9,7 @@ use guildhall_shared::{
 use guildhall_store::scheduled_events::{Which, scheduled_events};
 
 use super::{super::stages, store};
-use crate::{access, app::App, error::Result};
+use crate::{access, app::App, error::Result, housekeeping::Rows};
 
 /// Events of one round.
 const EVENTS_MAX: i64 = 200;
@@ -33,15 +33,11 @@ pub(crate) async fn move_on(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for row in due {
         let was = (EventStatus(row.status as u8), Timestamp(row.starts_at));
-        move_one(
-            app,
-            Id::from_db(row.guild_id),
-            Id::from_db(row.event_id),
-            was,
-        )
-        .await?;
+        let (guild, id) = (Id::from_db(row.guild_id), Id::from_db(row.event_id));
+        rows.done(move_one(app, guild, id, was).await)?;
     }
     Ok(())
 }

@@ -119,26 +119,34 @@ async fn for_change(
 ) -> Result<(GuildAccess, ScheduledEvent)> {
     access::lock_realms(&mut *db, [guild.cast()]).await?;
     let (access, event) = seen(&mut *db, user, guild, id, false).await?;
-    let own = event.creator_id == Some(user.id);
-    may_hold(db, user, &access, event.entity_type, event.channel_id, own).await?;
+    let any_of = to_change(&event, user);
+    may_hold(db, user, &access, &event, any_of).await?;
     Ok((access, event))
 }
 
-/// Whether the caller may have such an event there; `own` of theirs, else of others.
+/// Any of these it takes to change an event.
+fn to_change(event: &ScheduledEvent, user: &CurrentUser) -> Permissions {
+    match event.creator_id == Some(user.id) {
+        true => Permissions::CREATE_EVENTS | Permissions::MANAGE_EVENTS,
+        false => Permissions::MANAGE_EVENTS,
+    }
+}
+
+/// Whether the caller may have the event where it is, with one of the permissions besides what the
+/// place asks for.
 ///
 /// Errors: 10003, 50001, 50013.
 async fn may_hold(
     db: &mut PgConnection,
     user: &CurrentUser,
     access: &GuildAccess,
-    entity: EventEntity,
-    channel: Option<Id<Channel>>,
-    own: bool,
+    event: &ScheduledEvent,
+    any_of: Permissions,
 ) -> Result<()> {
-    let held = match channel {
+    let held = match event.channel_id {
         None => access.base(),
         Some(channel) => {
-            let needed = match entity {
+            let needed = match event.entity_type {
                 EventEntity::STAGE => stages::MODERATOR,
                 _ => Permissions::CONNECT,
             };
@@ -146,10 +154,6 @@ async fn may_hold(
                 .await?
                 .permissions()
         }
-    };
-    let any_of = match own {
-        true => Permissions::CREATE_EVENTS | Permissions::MANAGE_EVENTS,
-        false => Permissions::MANAGE_EVENTS,
     };
     if held.intersects(any_of) {
         Ok(())
@@ -289,7 +293,8 @@ async fn create_guild_scheduled_event(
         image: cover.flatten(),
         ..body.event(id, guild_id, user.user())?
     };
-    check_place(&mut tx, &user, &access, &event, true).await?;
+    let needed = Permissions::CREATE_EVENTS;
+    check_place(&mut tx, &user, &access, &event, needed).await?;
     let open = sqlx::query_scalar!(
         r#"select count(*) as "count!" from scheduled_event
            where guild_id = $1 and status in (1, 2)"#,
@@ -355,7 +360,7 @@ async fn check_place(
     user: &CurrentUser,
     access: &GuildAccess,
     event: &ScheduledEvent,
-    own: bool,
+    any_of: Permissions,
 ) -> Result<()> {
     if let Some(channel) = event.channel_id {
         let needed = Permissions::VIEW_CHANNEL;
@@ -370,7 +375,7 @@ async fn check_place(
             return Err(FormErrors::one("channel_id", fault));
         }
     }
-    may_hold(db, user, access, event.entity_type, event.channel_id, own).await
+    may_hold(db, user, access, event, any_of).await
 }
 
 /// An event as the audit log tells of it.
@@ -438,16 +443,17 @@ async fn update_guild_scheduled_event(
     if let Some(cover) = cover {
         after.image = cover;
     }
-    let own = before.creator_id == Some(user.id);
     if after.channel_id != before.channel_id || after.entity_type != before.entity_type {
-        check_place(&mut tx, &user, &access, &after, own).await?;
+        let any_of = to_change(&before, &user);
+        check_place(&mut tx, &user, &access, &after, any_of).await?;
     }
     if after == before {
         return Ok(Json(after));
     }
     let mut envelopes = Vec::new();
     if after.status != before.status && after.entity_type == EventEntity::STAGE {
-        envelopes.extend(change_stage(&app, &mut tx, &user, &mut after).await?);
+        let was_active = before.status == EventStatus::ACTIVE;
+        envelopes.extend(change_stage(&app, &mut tx, &user, was_active, &mut after).await?);
     }
     envelopes.extend(store(&mut tx, &after).await?);
     let action = AuditAction::GUILD_SCHEDULED_EVENT_UPDATE;
@@ -460,18 +466,23 @@ async fn update_guild_scheduled_event(
     Ok(Json(after))
 }
 
-/// Opens or closes the stage of an event whose status has changed.
+/// Opens or closes the stage of an event whose status has changed. One that is cancelled has opened
+/// none: what is open there is another's.
 async fn change_stage(
     app: &App,
     db: &mut PgConnection,
     user: &CurrentUser,
+    was_active: bool,
     event: &mut ScheduledEvent,
 ) -> Result<Vec<Envelope>> {
     let Some(channel) = event.channel_id else {
         return Ok(Vec::new());
     };
     if event.status != EventStatus::ACTIVE {
-        let closed = stages::close(db, event.guild_id, channel).await?;
+        let closed = match was_active {
+            true => stages::close(db, event.guild_id, channel).await?,
+            false => None,
+        };
         return Ok(closed.into_iter().collect());
     }
     let access = access::channel(&mut *db, user, channel, stages::MODERATOR).await?;

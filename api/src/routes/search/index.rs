@@ -16,7 +16,7 @@ use guildhall_shared::{
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::{app::App, error::Result, routes::messages};
+use crate::{app::App, error::Result, media::Media, routes::messages};
 
 /// Messages that one request indexes before it says that the index is behind.
 const REQUEST_MAX: i64 = 2000;
@@ -57,7 +57,7 @@ pub(super) async fn catch_up(
     let behind = behind(db, channels).await?;
     for (position, &channel) in behind.iter().enumerate() {
         while left > 0 {
-            let (indexed, more) = index_batch(db, channel, left.min(BATCH)).await?;
+            let (indexed, more) = index_batch(&app.media, db, channel, left.min(BATCH)).await?;
             left -= indexed;
             if !more {
                 break;
@@ -86,7 +86,7 @@ async fn finish(app: &App, channels: &[Id<Channel>]) -> Result<()> {
     for &channel in channels {
         while !app.stop.is_cancelled() {
             let mut db = app.db.acquire().await?;
-            let (_, more) = index_batch(&mut db, channel, BATCH).await?;
+            let (_, more) = index_batch(&app.media, &mut db, channel, BATCH).await?;
             if !more {
                 break;
             }
@@ -123,11 +123,21 @@ async fn behind(db: &mut PgConnection, channels: &[Id<Channel>]) -> Result<Vec<I
 
 /// Indexes the next messages of a channel: how many, and whether there may be more.
 async fn index_batch(
+    media: &Media,
     db: &mut PgConnection,
     channel: Id<Channel>,
     limit: i64,
 ) -> Result<(i64, bool)> {
     let mut tx = db.begin().await?;
+    // A channel that is going stays until the commit: who collects its messages has locked them, and
+    // would wait for the row below.
+    let channel_row = sqlx::query!(
+        "select from channel where channel_id = $1 for key share",
+        channel.to_db(),
+    );
+    if channel_row.fetch_optional(&mut *tx).await?.is_none() {
+        return Ok((0, false));
+    }
     sqlx::query!(
         "insert into message_search_channel (channel_id) values ($1) on conflict do nothing",
         channel.to_db(),
@@ -142,10 +152,11 @@ async fn index_batch(
     .fetch_one(&mut *tx)
     .await?;
     let settled = settled();
+    // Whoever edits or deletes one of them meanwhile comes before, or finds its row.
     let ids = sqlx::query_scalar!(
         "select message_id from message
          where channel_id = $1 and message_id > $2 and message_id <= $3
-         order by message_id limit $4",
+         order by message_id limit $4 for share",
         channel.to_db(),
         from,
         settled,
@@ -160,7 +171,7 @@ async fn index_batch(
     let places: Vec<_> = ids.iter().map(|&id| (channel, Id::from_db(id))).collect();
     // Nobody's eyes: what a viewer sees of reactions is not indexed.
     let nobody = channel.cast();
-    let messages = messages::load::messages_at(&mut tx, nobody, &places).await?;
+    let messages = messages::load::messages_at(media, &mut tx, nobody, &places).await?;
     write(&mut tx, &messages).await?;
     sqlx::query!(
         "update message_search_channel set indexed_to = $2 where channel_id = $1",

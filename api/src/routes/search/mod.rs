@@ -152,7 +152,7 @@ async fn answer(
         return Ok(json_response(StatusCode::ACCEPTED, &body));
     }
     let (total_results, places) = search.run(db, channels, TOTAL_MAX).await?;
-    let found = messages::load::messages_at(db, user.id, &places).await?;
+    let found = messages::load::messages_at(&app.media, db, user.id, &places).await?;
     let messages = found.into_iter().map(|message| {
         let message = Message {
             reactions: Vec::new(),

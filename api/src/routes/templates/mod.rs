@@ -237,12 +237,16 @@ async fn guild_create_from_template(
         ..template.serialized_source_guild.plan(name)
     };
     let guild = build::build(&app, &user, id, plan).await?;
-    sqlx::query!(
+    let counted = sqlx::query!(
         "update guild_template set usage_count = usage_count + 1 where code = $1",
         code,
     )
     .execute(&app.db)
-    .await?;
+    .await;
+    // The guild is there: an error would have another one made.
+    if let Err(error) = counted {
+        tracing::warn!(?error, "the use of a template was not counted");
+    }
     Ok((StatusCode::CREATED, Json(guild)))
 }
 

@@ -9,7 +9,7 @@ use guildhall_shared::{
     },
     permissions::OverwriteKind,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 use crate::routes::{
@@ -17,12 +17,22 @@ use crate::routes::{
     guilds::build::{ChannelPlan, Key, Plan, RolePlan},
 };
 
+/// Guilds are in no region, but Discord4J reads no template without one.
+const REGION: &str = "deprecated";
+
+fn region<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    IgnoredAny::deserialize(deserializer)?;
+    Ok(REGION.to_owned())
+}
+
 /// A guild with small numbers for ids.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub(super) struct Snapshot {
     name: String,
     description: Option<String>,
-    region: Option<String>,
+    /// Always `deprecated`. Templates made by an older server hold null.
+    #[serde(deserialize_with = "region")]
+    region: String,
     verification_level: u8,
     default_message_notifications: u8,
     explicit_content_filter: u8,
@@ -180,7 +190,7 @@ impl Snapshot {
         Self {
             name: guild.name.clone(),
             description: guild.description.clone(),
-            region: None,
+            region: REGION.to_owned(),
             verification_level: settings.verification_level,
             default_message_notifications: settings.default_message_notifications,
             explicit_content_filter: settings.explicit_content_filter,

@@ -13,12 +13,13 @@ use guildhall_store::thread::{self, Whose};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{load, only, tell_thread};
+use super::{load, only, require_room, tell_thread};
 use crate::{
     access::{self, Audience},
     app::App,
     error::Result,
     events,
+    housekeeping::Rows,
 };
 
 /// Threads archived by one round of housekeeping.
@@ -34,7 +35,11 @@ pub(super) struct MemberUpdate<'a> {
 
 /// Wakes an archived thread; its members hear of their membership anew. The guild's head is
 /// locked.
+///
+/// Errors: 160006, 160007 as in [`require_room`].
 pub(super) async fn revive(db: &mut PgConnection, id: Id<Channel>) -> Result<Vec<Envelope>> {
+    let was = load(&mut *db, id).await?;
+    require_room(&mut *db, was.guild_id, was.kind).await?;
     sqlx::query!(
         "update thread set archived = false, archive_at = now(), active_at = now()
          where thread_id = $1",
@@ -99,27 +104,32 @@ pub(crate) async fn archive_idle(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for row in idle {
-        let id: Id<Channel> = Id::from_db(row.thread_id);
-        let guild: Id<Guild> = Id::from_db(row.guild_id);
-        let mut tx = app.db.begin().await?;
-        access::lock_realms(&mut tx, [guild.cast()]).await?;
-        let done = sqlx::query!(
-            "update thread set archived = true, archive_at = now()
-             where thread_id = $1 and not archived
-               and active_at < now() - auto_archive_minutes * interval '1 minute'",
-            row.thread_id,
-        )
-        .execute(&mut *tx)
-        .await?;
-        // Somebody wrote there meanwhile, or another process was quicker.
-        if done.rows_affected() == 0 {
-            continue;
-        }
-        let thread = load(&mut tx, id).await?;
-        let told = tell_thread(&mut tx, EventKind::ThreadUpdate, &thread).await?;
-        tx.commit().await?;
-        app.publisher.publish(told);
+        let (id, guild) = (Id::from_db(row.thread_id), Id::from_db(row.guild_id));
+        rows.done(archive_one(app, id, guild).await)?;
     }
+    Ok(())
+}
+
+async fn archive_one(app: &App, id: Id<Channel>, guild: Id<Guild>) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [guild.cast()]).await?;
+    let done = sqlx::query!(
+        "update thread set archived = true, archive_at = now()
+         where thread_id = $1 and not archived
+           and active_at < now() - auto_archive_minutes * interval '1 minute'",
+        id.to_db(),
+    )
+    .execute(&mut *tx)
+    .await?;
+    // Somebody wrote there meanwhile, or another process was quicker.
+    if done.rows_affected() == 0 {
+        return Ok(());
+    }
+    let thread = load(&mut tx, id).await?;
+    let told = tell_thread(&mut tx, EventKind::ThreadUpdate, &thread).await?;
+    tx.commit().await?;
+    app.publisher.publish(told);
     Ok(())
 }

@@ -17,7 +17,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
 use super::{
-    ACTIVE_MAX, AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, load_as, members,
+    AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, load_as, members, require_room,
     tell_members,
 };
 use crate::{
@@ -53,25 +53,24 @@ pub(crate) struct NewThread {
     pub(crate) applied_tags: Vec<Id<Tag>>,
 }
 
+/// How long threads of a channel go without a message before they are archived, if they do not
+/// say otherwise; in minutes.
+pub(super) fn default_minutes(parent: &ChannelSettings) -> u32 {
+    let own = parent.default_auto_archive_duration;
+    own.unwrap_or(AUTO_ARCHIVE_MINUTES[2])
+}
+
 /// Stores a thread with its owner in it (unless `owner_member` is `None`: a webhook's), and
 /// numbers its THREAD_CREATE. The guild's head is locked.
 ///
-/// Errors: 160006 above 1000 active threads.
+/// Errors: 160006, 160007 as in [`require_room`].
 pub(crate) async fn insert(
     db: &mut PgConnection,
     parent: &model::Channel,
     new: NewThread,
     owner_member: Option<&Member>,
 ) -> Result<(Thread, Vec<Envelope>)> {
-    let active = sqlx::query_scalar!(
-        r#"select count(*) as "count!" from thread where guild_id = $1 and not archived"#,
-        parent.guild_id.to_db(),
-    )
-    .fetch_one(&mut *db)
-    .await?;
-    if active >= ACTIVE_MAX {
-        return Err(ErrorCode::MaximumThreads.into());
-    }
+    require_room(&mut *db, parent.guild_id, new.kind).await?;
     let defaults = &parent.settings;
     let settings = ChannelSettings {
         rate_limit_per_user: new
@@ -81,8 +80,7 @@ pub(crate) async fn insert(
     };
     let minutes = new
         .auto_archive_duration
-        .or(defaults.default_auto_archive_duration)
-        .unwrap_or(AUTO_ARCHIVE_MINUTES[2]);
+        .unwrap_or_else(|| default_minutes(defaults));
     sqlx::query!(
         "insert into channel (channel_id, guild_id, kind, name, parent_id, settings)
          values ($1, $2, $3, $4, $5, $6)",
@@ -200,7 +198,7 @@ pub(super) fn check_durations(
 }
 
 /// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50013, 50021, 50024,
-/// 50035, 160004, 160006, 200000.
+/// 50035, 160004, 160006, 160007, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/{message_id}/threads",
@@ -228,7 +226,7 @@ pub(super) async fn create_thread_from_message(
         ChannelKind::ANNOUNCEMENT => ChannelKind::ANNOUNCEMENT_THREAD,
         _ => return Err(ErrorCode::InvalidChannelType.into()),
     };
-    let mut starter = messages::load::message(&mut tx, user.id, channel_id, message_id)
+    let mut starter = messages::load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if !starter.kind.is_written() {
@@ -305,7 +303,7 @@ pub(super) async fn create_thread_from_message(
     let thread = load_as(&mut tx, thread.id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
-    automod::act(&app, &user, &place, &verdict, None).await?;
+    automod::act_after(&app, &user, &place, &verdict, None).await;
     Ok((StatusCode::CREATED, Json(thread)))
 }
 
@@ -454,7 +452,8 @@ pub(super) struct Created {
     message: Option<Message>,
 }
 
-/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006, 200000.
+/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006 and 160007 beside
+/// 1000 active threads of the guild, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/threads",
@@ -537,7 +536,7 @@ pub(super) async fn create_thread(
     tx.commit().await?;
     app.publisher.publish(events);
     let message = posted.as_ref().map(|first| first.id);
-    automod::act(&app, &user, &place, &verdict, message).await?;
+    automod::act_after(&app, &user, &place, &verdict, message).await;
     let created = Created {
         thread,
         message: posted,

@@ -90,11 +90,12 @@ async fn admit(
     user: Id<User>,
     member: &Member,
 ) -> Result<Vec<Envelope>> {
-    if count(db, id).await? >= MEMBERS_MAX {
-        return Err(ErrorCode::MaximumThreadMembers.into());
-    }
     if !insert(db, id, guild, user).await? {
         return Ok(Vec::new());
+    }
+    // The newcomer is among them, and not stored if there is no room.
+    if count(db, id).await? > MEMBERS_MAX {
+        return Err(ErrorCode::MaximumThreadMembers.into());
     }
     let thread = load(db, id).await?;
     let of_thread = of(db, id, user).await?;
@@ -111,6 +112,8 @@ async fn admit(
 
 /// Before somebody writes in a thread: it is not archived, and the author is in it, as far as
 /// there is room. True if something had to change: what is known of the place is out of date.
+///
+/// Errors: 10003, 50001, 50013, 60003, 160005, 160006, 160007.
 pub(crate) async fn make_ready(
     app: &App,
     user: &CurrentUser,
@@ -128,6 +131,8 @@ pub(crate) async fn make_ready(
     };
     let mut told = Vec::new();
     if now.thread.thread_metadata.archived {
+        // Somebody may have locked it since it was looked at.
+        place.require_unlocked()?;
         told.extend(archive::revive(&mut tx, id).await?);
     }
     if !now.joined && count(&mut tx, id).await? < MEMBERS_MAX {
@@ -225,7 +230,8 @@ async fn remove(
     tell_members(db, &thread, user, None).await.map(Some)
 }
 
-/// By who may write there. Errors: 10003, 10007, 30033, 50001, 50013, 50024, 50083, 160005.
+/// By who may write there. Errors: 10003, 10007, 30033 above 1000 members, 50001, 50013, 50024,
+/// 50083, 160005.
 #[utoipa::path(
     put,
     path = "/channels/{channel_id}/thread-members/{user_id}",
@@ -307,7 +313,7 @@ pub(super) async fn delete_thread_member(
     let access = open_thread(&mut tx, &user, channel_id).await?;
     let is_host =
         access.thread.kind == ChannelKind::PRIVATE_THREAD && access.thread.owner_id == user.id;
-    if !is_host {
+    if !is_host || access.guild.is_silenced() {
         access.require(Permissions::MANAGE_THREADS)?;
     }
     let member = guildhall_store::guild::member(&mut *tx, access.guild.id, user_id).await?;

@@ -59,6 +59,24 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(get_active_guild_threads))
 }
 
+/// Before a thread begins or wakes. The guild's head is locked.
+///
+/// Errors: above 1000 active threads of the guild 160006, for one of an announcement channel
+/// 160007.
+async fn require_room(db: &mut PgConnection, guild: Id<Guild>, kind: ChannelKind) -> Result<()> {
+    let active = sqlx::query_scalar!(
+        r#"select count(*) as "count!" from thread where guild_id = $1 and not archived"#,
+        guild.to_db(),
+    )
+    .fetch_one(db)
+    .await?;
+    match kind {
+        _ if active < ACTIVE_MAX => Ok(()),
+        ChannelKind::ANNOUNCEMENT_THREAD => Err(ErrorCode::MaximumAnnouncementThreads.into()),
+        _ => Err(ErrorCode::MaximumThreads.into()),
+    }
+}
+
 /// A thread as it is now. Errors: 10003.
 pub(crate) async fn load(db: &mut PgConnection, id: Id<Channel>) -> Result<Thread> {
     let threads = thread::by_ids(db, &[id]).await?;

@@ -153,7 +153,8 @@ pub(super) async fn thread_search(
             true => thread.id,
             false => channel_id,
         };
-        let first = messages::load::message(&mut db, user.id, place, thread.id.cast()).await?;
+        let first =
+            messages::load::message(&app.media, &mut db, user.id, place, thread.id.cast()).await?;
         let guild = Some(access.guild.id);
         first_messages.extend(first.map(|first| messages::shown_to(&user, guild, first)));
     }

@@ -13,7 +13,11 @@ use guildhall_store::thread;
 use serde::Serialize;
 use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 
-use super::{archive, audience_of, create::known_tags, load, tell_thread};
+use super::{
+    archive, audience_of,
+    create::{default_minutes, known_tags},
+    load, require_room, tell_thread,
+};
 use crate::{
     access::{Place, ThreadAccess},
     app::App,
@@ -31,7 +35,7 @@ use crate::{
 /// Changes what the body names of a thread.
 ///
 /// Errors: 30047, 50013, 50083 for anything but waking an archived one, 50035, 60003, 160006,
-/// 200000.
+/// 160007, 200000.
 pub(crate) async fn update_thread(
     app: &App,
     mut tx: PgTransaction<'_>,
@@ -46,9 +50,12 @@ pub(crate) async fn update_thread(
     let moderator = usable.contains(Permissions::MANAGE_THREADS);
     let wanted = Wanted::of(body, &before, &access, moderator)?;
     let change = wanted.change(&before);
-    let is_owner = before.owner_id == user.id;
+    // A new name is told in the thread: who is silenced has nothing from it being theirs.
+    let is_free = !access.guild.is_silenced();
+    let is_owner = is_free && before.owner_id == user.id;
+    let joined = is_free && access.joined;
     let was = &before.thread_metadata;
-    let may = |held| may_change_thread(held, is_owner, access.joined, was.locked, change);
+    let may = |held| may_change_thread(held, is_owner, joined, was.locked, change);
     if !may(held) {
         return Err(ErrorCode::MissingPermissions.into());
     }
@@ -60,6 +67,9 @@ pub(crate) async fn update_thread(
     }
     if change.is_empty() {
         return Ok(before);
+    }
+    if was.archived && !wanted.archived {
+        require_room(&mut tx, before.guild_id, before.kind).await?;
     }
     let pins = wanted.flags & !before.flags & ChannelSettings::FLAG_PINNED != 0;
     if pins && another_is_pinned(&mut tx, &before).await? {
@@ -127,7 +137,7 @@ pub(crate) async fn update_thread(
     let thread = load(&mut tx, thread.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
-    automod::act(app, user, &place, &verdict, None).await?;
+    automod::act_after(app, user, &place, &verdict, None).await;
     Ok(thread)
 }
 
@@ -145,6 +155,11 @@ async fn another_is_pinned(db: &mut PgConnection, thread: &Thread) -> Result<boo
     .fetch_one(db)
     .await?;
     Ok(pinned)
+}
+
+/// What a body gives: nothing leaves what `is`, null takes the `first` value back.
+fn given_or<T>(given: Option<Option<T>>, is: T, first: T) -> T {
+    given.map_or(is, |given| given.unwrap_or(first))
 }
 
 /// What the thread is to be.
@@ -170,34 +185,37 @@ impl Wanted {
         let pinned = ChannelSettings::FLAG_PINNED;
         let in_forum = access.parent.kind.is_forum();
         let flags = match body.flags {
-            Some(flags) if in_forum => before.flags & !pinned | flags & pinned,
+            Some(flags) if in_forum => before.flags & !pinned | flags.unwrap_or(0) & pinned,
             _ => before.flags,
         };
         let applied_tags = match &body.applied_tags {
             Some(tags) if in_forum => known_tags(
                 &access.parent.settings,
-                tags,
+                tags.as_deref().unwrap_or_default(),
                 moderator,
                 &before.applied_tags,
             )?,
             _ => before.applied_tags.clone(),
         };
         let invitable = match before.kind {
-            ChannelKind::PRIVATE_THREAD => body.invitable.or(was.invitable),
+            ChannelKind::PRIVATE_THREAD => match body.invitable {
+                Some(invitable) => Some(invitable.unwrap_or(true)),
+                None => was.invitable,
+            },
             _ => was.invitable,
         };
         let name = body.name.as_ref().and_then(Option::as_deref);
         Ok(Self {
             name: name.map_or_else(|| before.name.clone(), super::super::clean),
-            archived: body.archived.unwrap_or(was.archived),
-            locked: body.locked.unwrap_or(was.locked),
+            archived: given_or(body.archived, was.archived, false),
+            locked: given_or(body.locked, was.locked, false),
             invitable,
-            auto_archive_duration: body
-                .auto_archive_duration
-                .unwrap_or(was.auto_archive_duration),
-            rate_limit_per_user: body
-                .rate_limit_per_user
-                .unwrap_or(before.rate_limit_per_user),
+            auto_archive_duration: given_or(
+                body.auto_archive_duration,
+                was.auto_archive_duration,
+                default_minutes(&access.parent.settings),
+            ),
+            rate_limit_per_user: given_or(body.rate_limit_per_user, before.rate_limit_per_user, 0),
             flags,
             applied_tags,
         })

@@ -12,6 +12,7 @@ use crate::{
     app::App,
     error::Result,
     media::{self, ImageOf},
+    outgoing::Unreachable,
 };
 
 /// A sender waits no longer for the picture.
@@ -66,6 +67,8 @@ pub(super) async fn fetch(
             Ok(answer) if answer.status.is_success() => {
                 media::store_fetched(app, of, answer.body.into()).await?
             }
+            // It was not asked for: that says nothing of the picture.
+            Err(Unreachable::Busy) => return Ok(None),
             Ok(_) | Err(_) => None,
         },
         Err(_) => None,

@@ -27,7 +27,7 @@ use crate::{
     audit::Reason,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::{Files, Upload},
+    media::{Files, Upload, read_after},
     routes::{
         interactions,
         messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
@@ -70,21 +70,24 @@ async fn get_webhook_by_token(
     path = "/webhooks/{webhook_id}/{webhook_token}",
     tag = "Webhooks",
     security(()),
+    request_body = UpdateWebhook,
     responses((status = 200, body = WebhookBody))
 )]
 async fn update_webhook_by_token(
     State(app): State<App>,
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
-    Json(change): Json<UpdateWebhook>,
+    reason: Reason,
+    request: axum::extract::Request,
 ) -> Result<Json<WebhookBody>> {
-    by_token(&app.db, webhook_id, &token).await?;
+    let check = check_own_token(&app, webhook_id, &token);
+    let Json(change) = read_after::<Json<UpdateWebhook>>(check, request, &app).await?;
     let avatar = changed_avatar(&app, webhook_id, &change).await?;
     let mut tx = app.db.begin().await?;
     let before = by_token_for_change(&mut tx, webhook_id, &token).await?;
     let mut webhook = before.clone();
     apply(&mut webhook, &change, avatar);
-    let reason = Reason::default();
-    let events = update(&app, &mut tx, &before, &webhook, None, &reason).await?;
+    let actor = webhook_id.cast();
+    let events = update(&app, &mut tx, &before, &webhook, actor, &reason).await?;
     let body = body(&app, &mut tx, Viewer::Token, webhook).await?;
     tx.commit().await?;
     app.publisher.publish(events);
@@ -102,14 +105,21 @@ async fn update_webhook_by_token(
 async fn delete_webhook_by_token(
     State(app): State<App>,
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
+    reason: Reason,
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let webhook = by_token_for_change(&mut tx, webhook_id, &token).await?;
-    let reason = Reason::default();
-    let events = super::delete(&app, &mut tx, &webhook, None, &reason).await?;
+    let actor = webhook_id.cast();
+    let events = super::delete(&app, &mut tx, &webhook, actor, &reason).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Before a body is read: a webhook's own token. Errors: 10015, 50027.
+async fn check_own_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
+    by_token(&app.db, id, token).await?;
+    Ok(())
 }
 
 /// The webhook of a token, as it is now that its guild's head is locked. Errors: 10015, 50027.
@@ -141,7 +151,8 @@ impl Form for ExecuteQuery {}
 /// Writes a message in the webhook's name, or as a follow-up to an interaction: the token of
 /// one stands for a webhook's, and the answer is always the message.
 ///
-/// Errors: 10003, 10015, 50006, 50027, 50035, 220001, 220002, 220003.
+/// Errors: 10003, 10015, 40066, 40067, 40094 after five follow-ups of an application that only its
+/// user brought to the place, 50006, 50013, 50027, 50035, 160006, 160007, 220001, 220002, 220003.
 #[utoipa::path(
     post,
     path = "/webhooks/{webhook_id}/{webhook_token}",
@@ -211,6 +222,7 @@ async fn execute_slack_compatible_webhook(
     tag = "Webhooks",
     security(()),
     params(ExecuteQuery),
+    request_body = GithubEvent,
     responses((status = 204, description = "The message is sent"))
 )]
 async fn execute_github_compatible_webhook(
@@ -218,20 +230,17 @@ async fn execute_github_compatible_webhook(
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
     Query(query): Query<ExecuteQuery>,
     headers: HeaderMap,
-    Json(event): Json<GithubEvent>,
+    request: axum::extract::Request,
 ) -> Result<StatusCode> {
+    let check = check_own_token(&app, webhook_id, &token);
+    let Json(event) = read_after::<Json<GithubEvent>>(check, request, &app).await?;
     let name = headers
         .get("x-github-event")
         .and_then(|name| name.to_str().ok())
         .unwrap_or_default();
-    match event.into_form(name)? {
-        Some(form) => {
-            let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
-            execute(&app, of, query.thread_id, &form, &files).await?;
-        }
-        None => {
-            by_token(&app.db, webhook_id, &token).await?;
-        }
+    if let Some(form) = event.into_form(name)? {
+        let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
+        execute(&app, of, query.thread_id, &form, &files).await?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

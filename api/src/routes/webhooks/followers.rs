@@ -26,6 +26,7 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path},
     form::FormErrors,
+    housekeeping::Rows,
     routes::messages::{self, Persona},
 };
 
@@ -155,7 +156,7 @@ async fn crosspost_message(
     if access.channel.kind != ChannelKind::ANNOUNCEMENT {
         return Err(ErrorCode::InvalidChannelType.into());
     }
-    let mut message = messages::load::message(&mut tx, user.id, channel_id, message_id)
+    let mut message = messages::load::message(&app.media, &mut tx, user.id, channel_id, message_id)
         .await?
         .ok_or(ErrorCode::UnknownMessage)?;
     if message.author.id != user.id {
@@ -218,13 +219,10 @@ pub(crate) async fn deliver_crossposts(app: &App) -> Result<()> {
     )
     .fetch_all(&app.db)
     .await?;
+    let mut rows = Rows::default();
     for job in jobs {
-        deliver(
-            app,
-            Id::from_db(job.channel_id),
-            Id::from_db(job.message_id),
-        )
-        .await?;
+        let (channel, id) = (Id::from_db(job.channel_id), Id::from_db(job.message_id));
+        rows.done(deliver(app, channel, id).await)?;
     }
     Ok(())
 }
@@ -324,10 +322,11 @@ async fn change_copy(app: &App, source: At, (channel, id): At) -> Result<()> {
     let audience = access::audience_for_change(&mut tx, channel).await?;
     // Nobody's: whose reactions they are is not asked.
     let viewer = source.1.cast();
-    let Some(before) = messages::load::message(&mut tx, viewer, channel, id).await? else {
+    let Some(before) = messages::load::message(&app.media, &mut tx, viewer, channel, id).await?
+    else {
         return Ok(());
     };
-    let source = messages::load::message(&mut tx, viewer, source.0, source.1).await?;
+    let source = messages::load::message(&app.media, &mut tx, viewer, source.0, source.1).await?;
     let after = match source {
         Some(source) => as_source(before.clone(), source),
         None => without_source(before.clone()),
@@ -384,7 +383,8 @@ async fn copy(
 ) -> Result<()> {
     let mut tx = app.db.begin().await?;
     let audience = access::audience_for_change(&mut tx, webhook.channel).await?;
-    let source = messages::load::message(&mut tx, webhook.id.cast(), channel, id).await?;
+    let source =
+        messages::load::message(&app.media, &mut tx, webhook.id.cast(), channel, id).await?;
     // Deleted meanwhile.
     let Some(source) = source else {
         return Ok(());

@@ -24,7 +24,7 @@ use crate::{
     app::App,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::Upload,
+    media::{Media, Upload},
     routes::{
         interactions,
         messages::{self, EditForm, Mentioner, Request, Sender},
@@ -67,12 +67,13 @@ async fn channel_of(
 
 /// A message that the webhook wrote. Errors: 10008.
 async fn own_message(
+    media: &Media,
     db: &mut PgConnection,
     webhook: &Webhook,
     channel: Id<Channel>,
     id: Id<marker::Message>,
 ) -> Result<Message> {
-    let message = messages::load::message(db, webhook.id.cast(), channel, id).await?;
+    let message = messages::load::message(media, db, webhook.id.cast(), channel, id).await?;
     let message = message.filter(|message| message.author.id == webhook.id.cast());
     message.ok_or_else(|| ErrorCode::UnknownMessage.into())
 }
@@ -99,12 +100,13 @@ async fn get_webhook_message(
     let mut db = app.db.acquire().await?;
     let webhook = by_token(&mut *db, webhook_id, &token).await?;
     let channel = channel_of(&mut db, &webhook, query.thread_id).await?;
-    let message = own_message(&mut db, &webhook, channel, message_id).await?;
+    let message = own_message(&app.media, &mut db, &webhook, channel, message_id).await?;
     Ok(Json(message))
 }
 
 /// The webhook, where its message is, and the message; the guild's head is locked.
 async fn for_change(
+    media: &Media,
     db: &mut PgConnection,
     id: Id<marker::Webhook>,
     token: &str,
@@ -114,7 +116,7 @@ async fn for_change(
     let webhook = by_token_for_change(db, id, token).await?;
     let channel = channel_of(db, &webhook, thread).await?;
     let audience = access::audience_for_change(db, channel).await?;
-    let message = own_message(db, &webhook, channel, message).await?;
+    let message = own_message(media, db, &webhook, channel, message).await?;
     Ok((webhook, audience, message))
 }
 
@@ -144,7 +146,7 @@ async fn update_webhook_message(
     let mut tx = app.db.begin().await?;
     let thread = query.thread_id;
     let (webhook, audience, mut message) =
-        for_change(&mut tx, webhook_id, &token, thread, message_id).await?;
+        for_change(&app.media, &mut tx, webhook_id, &token, thread, message_id).await?;
     threads::require_awake(&mut tx, &audience).await?;
     let request = Request {
         sender: Sender::Webhook,
@@ -183,7 +185,7 @@ async fn delete_webhook_message(
     let mut tx = app.db.begin().await?;
     let thread = query.thread_id;
     let (_, audience, message) =
-        for_change(&mut tx, webhook_id, &token, thread, message_id).await?;
+        for_change(&app.media, &mut tx, webhook_id, &token, thread, message_id).await?;
     messages::delete_messages(&mut tx, message.channel_id, &[message.id]).await?;
     let events = messages::announce_delete(&mut tx, &audience, message.id).await?;
     tx.commit().await?;

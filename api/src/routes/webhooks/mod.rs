@@ -12,6 +12,8 @@ mod messages;
 mod slack;
 mod stored;
 
+use std::collections::BTreeSet;
+
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
@@ -94,7 +96,9 @@ async fn list_channel_webhooks(
         .map(Json)
 }
 
-/// Every webhook of a guild. Errors: 10004, 50001, 50013.
+/// Every webhook of a guild; without its token where the caller may not manage those of its channel.
+///
+/// Errors: 10004, 50001, 50013.
 #[utoipa::path(
     get,
     path = "/guilds/{guild_id}/webhooks",
@@ -107,7 +111,8 @@ async fn get_guild_webhooks(
     Path(guild_id): Path<Id<Guild>>,
 ) -> Result<Json<Vec<WebhookBody>>> {
     let mut db = app.db.acquire().await?;
-    access::guild(&mut *db, &user, guild_id, Permissions::MANAGE_WEBHOOKS).await?;
+    let needed = Permissions::MANAGE_WEBHOOKS;
+    let access = access::guild(&mut *db, &user, guild_id, needed).await?;
     let rows = sqlx::query_as!(
         Row,
         "select webhook_id, kind, guild_id, channel_id, creator_id, name, avatar, token,
@@ -117,7 +122,17 @@ async fn get_guild_webhooks(
     )
     .fetch_all(&mut *db)
     .await?;
-    let webhooks = rows.into_iter().map(Webhook::from).collect();
+    let channels = guildhall_store::guild::channels(&mut *db, guild_id).await?;
+    let managed = channels.iter().filter(|channel| {
+        let held = access.in_channel(channel.kind, &channel.permission_overwrites);
+        held.contains(Permissions::VIEW_CHANNEL | needed)
+    });
+    let managed: BTreeSet<Id<Channel>> = managed.map(|channel| channel.id).collect();
+    let shown = rows.into_iter().map(Webhook::from).map(|webhook| Webhook {
+        token: webhook.token.filter(|_| managed.contains(&webhook.channel)),
+        ..webhook
+    });
+    let webhooks = shown.collect();
     bodies(&app, &mut db, Viewer::Member(user.id), webhooks)
         .await
         .map(Json)
@@ -383,7 +398,7 @@ async fn update_webhook(
         webhook.channel = channel;
     }
     apply(&mut webhook, &change, avatar);
-    let events = update(&app, &mut tx, &before, &webhook, Some(user.id), &reason).await?;
+    let events = update(&app, &mut tx, &before, &webhook, user.id, &reason).await?;
     let body = body(&app, &mut tx, Viewer::Member(user.id), webhook).await?;
     tx.commit().await?;
     app.publisher.publish(events);
@@ -410,13 +425,14 @@ fn apply(webhook: &mut Webhook, change: &UpdateWebhook, avatar: Option<Option<St
     }
 }
 
-/// Stores a changed webhook and numbers its events. Errors: 30007.
+/// Stores a changed webhook and numbers its events. Who comes with its token acts as the webhook
+/// itself. Errors: 30007.
 async fn update(
     app: &App,
     db: &mut PgConnection,
     before: &Webhook,
     after: &Webhook,
-    actor: Option<Id<marker::User>>,
+    actor: Id<marker::User>,
     reason: &Reason,
 ) -> Result<Vec<Envelope>> {
     if before.channel != after.channel {
@@ -443,12 +459,10 @@ async fn update(
     if before.channel != after.channel {
         events.push(tell(&mut *db, before.guild, before.channel).await?);
     }
-    if let Some(actor) = actor {
-        let entry = Entry::new(after.guild, actor, AuditAction::WEBHOOK_UPDATE, reason)
-            .target(after.id)
-            .changed(&audited(before), &audited(after))?;
-        events.extend(audit::append(app, db, entry).await?);
-    }
+    let entry = Entry::new(after.guild, actor, AuditAction::WEBHOOK_UPDATE, reason)
+        .target(after.id)
+        .changed(&audited(before), &audited(after))?;
+    events.extend(audit::append(app, db, entry).await?);
     Ok(events)
 }
 
@@ -467,17 +481,18 @@ async fn delete_webhook(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let (webhook, _) = managed_for_change(&mut tx, &user, webhook_id).await?;
-    let events = delete(&app, &mut tx, &webhook, Some(user.id), &reason).await?;
+    let events = delete(&app, &mut tx, &webhook, user.id, &reason).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Removes a webhook and numbers its events; `actor` as in [`update`].
 async fn delete(
     app: &App,
     db: &mut PgConnection,
     webhook: &Webhook,
-    actor: Option<Id<marker::User>>,
+    actor: Id<marker::User>,
     reason: &Reason,
 ) -> Result<Vec<Envelope>> {
     sqlx::query!(
@@ -487,11 +502,9 @@ async fn delete(
     .execute(&mut *db)
     .await?;
     let mut events = vec![tell(&mut *db, webhook.guild, webhook.channel).await?];
-    if let Some(actor) = actor {
-        let entry = Entry::new(webhook.guild, actor, AuditAction::WEBHOOK_DELETE, reason)
-            .target(webhook.id)
-            .deleted(&audited(webhook))?;
-        events.extend(audit::append(app, db, entry).await?);
-    }
+    let entry = Entry::new(webhook.guild, actor, AuditAction::WEBHOOK_DELETE, reason)
+        .target(webhook.id)
+        .deleted(&audited(webhook))?;
+    events.extend(audit::append(app, db, entry).await?);
     Ok(events)
 }

@@ -92,7 +92,8 @@ async fn get_guild_widget_settings(
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct UpdateWidget {
-    enabled: Option<bool>,
+    #[serde(deserialize_with = "present")]
+    enabled: Option<Option<bool>>,
     #[serde(deserialize_with = "present")]
     channel_id: Option<Option<Id<Channel>>>,
 }
@@ -124,7 +125,9 @@ async fn update_guild_widget_settings(
     let (mut guild, _) = guilds::by_id(&mut tx, guild_id).await?;
     let before = guild.clone();
     let settings = &mut guild.settings;
-    settings.widget_enabled = body.enabled.unwrap_or(settings.widget_enabled);
+    if let Some(enabled) = body.enabled {
+        settings.widget_enabled = enabled.unwrap_or_default();
+    }
     settings.widget_channel_id = body.channel_id.unwrap_or(settings.widget_channel_id);
     if guild != before {
         let mut events = vec![guilds::store(&mut tx, &guild).await?];

@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{NOTHING, World, button, text};
-use crate::log;
+use crate::{conformance::libraries_read, log};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn the_bot_is_told_all_and_the_user_what_they_wait_for(db: PgPool) {
     let world = World::new(db).await;
     let interaction = world.call().await;
+    libraries_read("INTERACTION_CREATE", &interaction);
     let (name, vis) = log::newest(&world.app, world.guild.id).await;
     assert_eq!(name, "INTERACTION_CREATE");
     assert_eq!(vis, Visibility::users(vec![world.bot.id]));

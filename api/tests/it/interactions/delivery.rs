@@ -1,17 +1,17 @@
 //! How interactions reach applications, when they are over, and who never hears of them.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
-
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
-use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::{ORIGINAL, World, text};
-use crate::{endpoint::Endpoint, log};
+use crate::{
+    endpoint::Endpoint,
+    harness::CLUSTER_KEY,
+    log,
+    logs::Logs,
+    renewed_keys::{NEW_KEY, tells, with_keys},
+};
 
 impl World {
     /// Gives the application an endpoint.
@@ -27,6 +27,40 @@ impl World {
         set.expect(200);
         endpoint
     }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_endpoint_that_has_the_previous_verify_key_is_still_reached(db: PgPool) {
+    let world = World::new(db).await;
+    let endpoint = world.endpoint().await;
+    endpoint.set_reply(json!({ "type": 4, "data": { "content": "by http" } }));
+    let at_first = endpoint.received().len();
+    let new = with_keys(&world.app, NEW_KEY, None, None).await;
+    let renewing = with_keys(&world.app, NEW_KEY, None, Some(CLUSTER_KEY)).await;
+    let behind = with_keys(&world.app, CLUSTER_KEY, Some(NEW_KEY), None).await;
+    for (app, reached) in [(&new, 0), (&renewing, 1), (&behind, 2)] {
+        let asked = app.post(&world.alice, "/interactions", world.ping()).await;
+        asked.expect(204);
+        world.settled().await;
+        assert_eq!(endpoint.received().len() - at_first, reached);
+    }
+    let used = r#"guildhall_api_previous_key_uses_total{what="interaction"} 1"#;
+    assert!(tells(&renewing, used).await);
+    // Its owner has learnt of the new key; a process that is behind signs with it all the same.
+    let me = new.get(&world.bot, "/applications/@me").await.expect(200);
+    let told = Endpoint::start(text(&me["verify_key"])).await;
+    told.set_reply(json!({ "type": 4, "data": { "content": "by http" } }));
+    let url = json!({ "interactions_endpoint_url": told.url });
+    let set = new.patch(&world.bot, "/applications/@me", url).await;
+    set.expect(200);
+    let at_first = told.received().len();
+    for (app, reached) in [(&new, 1), (&renewing, 2), (&behind, 3)] {
+        let asked = app.post(&world.alice, "/interactions", world.ping()).await;
+        asked.expect(204);
+        world.settled().await;
+        assert_eq!(told.received().len() - at_first, reached);
+    }
+    assert!(tells(&renewing, used).await);
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -190,33 +224,9 @@ async fn a_token_is_good_for_a_quarter_of_an_hour(db: PgPool) {
     assert_eq!(world.list().await[0]["content"], "x");
 }
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Logs(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[sqlx::test(migrations = "../migrations")]
 async fn tokens_are_in_no_log_and_no_error(db: PgPool) {
-    let logs = Logs::default();
-    let writer = logs.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("guildhall_api=trace,guildhall_store=trace,sqlx=trace,tower=trace")
-        .with_span_events(FmtSpan::CLOSE)
-        .with_writer(move || writer.clone())
-        .finish();
-    // With one subscriber alone, threads of other tests would decide what is logged.
-    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
-    let _logging = tracing::subscriber::set_default(subscriber);
+    let logs = Logs::start();
     let world = World::new(db).await;
     let endpoint = world.endpoint().await;
     endpoint.set_reply(json!({ "type": 99 }));
@@ -236,7 +246,7 @@ async fn tokens_are_in_no_log_and_no_error(db: PgPool) {
     let wrong = format!("/webhooks/x/{token}/messages/@original");
     errors.push(world.app.post_anonymously(&wrong, json!({})).await.body);
     assert!(!Value::from(errors).to_string().contains(token));
-    let logged = String::from_utf8(logs.0.lock().unwrap().clone()).unwrap();
+    let logged = logs.text();
     assert!(logged.contains("/interactions"), "nothing was logged");
     assert!(!logged.contains(token), "{logged}");
     assert!(!logged.contains(&world.alice.authorization));

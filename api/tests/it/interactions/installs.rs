@@ -1,11 +1,13 @@
 //! Applications that a user has installed for themselves: their commands go where the user goes.
 
-use guildhall_shared::{Id, Permissions, gateway::EventKind, id::marker};
+use guildhall_shared::{Id, Permissions, Timestamp, gateway::EventKind, id::marker};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use super::{NOTHING, button, text};
 use crate::{
+    conformance::libraries_read,
     dms::befriend,
     harness::{Reply, TestApp, TestGuild, TestUser},
     log,
@@ -226,6 +228,103 @@ async fn without_the_permission_its_answers_are_for_the_user_alone(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn its_answers_are_for_its_user_alone_once_they_are_silenced_or_gone(db: PgPool) {
+    let world = World::new(db).await;
+    let app = &world.app;
+    world.install(&world.bob).await.expect(200);
+    let interaction = world.called(&world.bob, &world.lobby()).await;
+    let hi = json!({ "content": "hi" });
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    let is_quiet = async || {
+        let more = app.post_anonymously(&hook, hi.clone()).await.expect(200);
+        more["flags"].as_u64().unwrap() & 64 != 0
+    };
+    world.answer(&interaction, hi.clone()).await;
+    assert!(!is_quiet().await);
+
+    let until = Timestamp(Timestamp::now().0 + time::Duration::MINUTE);
+    let path = format!("/guilds/{}/members/{}", world.guild.id, world.bob.id);
+    let silence = json!({ "communication_disabled_until": until });
+    app.patch(&world.alice, &path, silence).await.expect(200);
+    assert!(is_quiet().await);
+    app.delete(&world.alice, &path).await.expect(204);
+    assert!(is_quiet().await);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn its_answers_do_not_reach_whom_its_user_may_not_write_to(db: PgPool) {
+    let world = World::new(db).await;
+    let app = &world.app;
+    world.install(&world.bob).await.expect(200);
+    let is_quiet = |message: &Value| message["flags"].as_u64().unwrap() & 64 != 0;
+    let hi = json!({ "content": "hi" });
+
+    let stranger = app.user("stranger").await;
+    let dm = world.dm(&world.bob, stranger.id).await;
+    let interaction = world.called(&world.bob, &dm).await;
+    let message = world.answer(&interaction, hi.clone()).await;
+    assert!(is_quiet(&message));
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    let more = app.post_anonymously(&hook, hi.clone()).await.expect(200);
+    assert!(is_quiet(&more));
+    let told = app.event_names(stranger.id).await;
+    assert!(!told.contains(&"MESSAGE_CREATE"), "{told:?}");
+
+    let dm = world.dm(&world.bob, world.alice.id).await;
+    let interaction = world.called(&world.bob, &dm).await;
+    assert!(!is_quiet(&world.answer(&interaction, hi.clone()).await));
+    let interaction = world.called(&world.bob, &dm).await;
+    let block = format!("/users/@me/relationships/{}", world.bob.id);
+    let block = app.put(&world.alice, &block, json!({ "type": 2 }));
+    block.await.expect(204);
+    assert!(is_quiet(&world.answer(&interaction, hi).await));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_has_closed_the_dm_lists_it_again_with_an_answer(db: PgPool) {
+    let world = World::new(db).await;
+    let app = &world.app;
+    world.install(&world.bob).await.expect(200);
+    // Alice does not list it yet.
+    let dm = world.dm(&world.bob, world.alice.id).await;
+    let before = app.event_names(world.alice.id).await.len();
+    let told = async || app.event_names(world.alice.id).await.split_off(before);
+    let interaction = world.called(&world.bob, &dm).await;
+    let message = world.answer(&interaction, json!({ "content": "hi" })).await;
+    assert_eq!(message["flags"].as_u64().unwrap() & 64, 0);
+    assert_eq!(told().await, ["CHANNEL_CREATE", "MESSAGE_CREATE"]);
+
+    // Closed between an answer that was put off and the answer.
+    let interaction = world.called(&world.bob, &dm).await;
+    let path = format!(
+        "/interactions/{}/{}/callback",
+        text(&interaction["id"]),
+        text(&interaction["token"])
+    );
+    let later = app.post_anonymously(&path, json!({ "type": 5 })).await;
+    later.expect(204);
+    let close = format!("/channels/{}", text(&dm));
+    app.delete(&world.alice, &close).await.expect(200);
+    let path = format!(
+        "/webhooks/{}/{}/messages/@original",
+        world.bot.id,
+        text(&interaction["token"])
+    );
+    let request = app.request(Method::PATCH, &path);
+    let edited = app.send(request.json(&json!({ "content": "late" }))).await;
+    edited.expect(200);
+    assert_eq!(
+        told().await[2..],
+        [
+            "MESSAGE_CREATE",
+            "CHANNEL_DELETE",
+            "CHANNEL_CREATE",
+            "MESSAGE_UPDATE"
+        ]
+    );
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn it_is_called_in_direct_messages_with_others_and_in_groups(db: PgPool) {
     let world = World::new(db).await;
     world.install(&world.bob).await.expect(200);
@@ -239,8 +338,19 @@ async fn it_is_called_in_direct_messages_with_others_and_in_groups(db: PgPool) {
         .post(&world.bob, "/users/@me/channels", body)
         .await;
     let group = group.expect(200)["id"].clone();
-    for channel in [&dm, &group] {
+    for (channel, others) in [
+        (&dm, vec![&world.alice]),
+        (&group, vec![&world.alice, &carol]),
+    ] {
         let interaction = world.called(&world.bob, channel).await;
+        libraries_read("INTERACTION_CREATE", &interaction);
+        let told = &interaction["channel"];
+        let recipients = told["recipients"].as_array().unwrap().iter();
+        let recipients: Vec<&Value> = recipients.map(|user| &user["id"]).collect();
+        let others: Vec<Value> = others.iter().map(|user| json!(user.id)).collect();
+        assert_eq!(recipients, others.iter().collect::<Vec<_>>());
+        let owner = (channel == &group).then(|| json!(world.bob.id));
+        assert_eq!(told.get("owner_id"), owner.as_ref());
         assert_eq!(interaction["context"], 2);
         assert_eq!(interaction["user"]["id"], json!(world.bob.id));
         assert!(interaction["guild_id"].is_null());
@@ -259,6 +369,35 @@ async fn it_is_called_in_direct_messages_with_others_and_in_groups(db: PgPool) {
     let path = format!("/channels/{}/messages", text(&dm));
     let read = world.app.get(&world.alice, &path).await.expect(200);
     assert_eq!(read.as_array().unwrap().len(), 1, "{read}");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_answer_to_who_has_left_waits_for_nobody_in_a_circle(db: PgPool) {
+    let world = World::new(db).await;
+    world.install(&world.alice).await.expect(200);
+    let carol = world.app.user("carol").await;
+    befriend(&world.app, &world.alice, &carol).await;
+    let body = json!({ "recipients": [world.bob.id, carol.id] });
+    let group = world.app.post(&world.alice, "/users/@me/channels", body);
+    let group = group.await.expect(200)["id"].clone();
+    let interaction = world.called(&world.alice, &group).await;
+    let leave = format!("/channels/{}", text(&group));
+    world.app.delete(&world.alice, &leave).await.expect(200);
+
+    // Alice has the smallest id: who waits for her head holds none of the others.
+    let mut held = world.app.hold(world.alice.id).await;
+    let others = async {
+        world.app.until_somebody_waits().await;
+        let next = "select realm_id from realm_head where realm_id = $1 for update nowait";
+        for user in [&world.bob, &carol] {
+            let head = sqlx::query(next).bind(user.id.to_db());
+            head.fetch_one(&mut *held).await.unwrap();
+        }
+        held.rollback().await.unwrap();
+    };
+    let answer = world.answer(&interaction, json!({ "content": "hi" }));
+    let (message, ()) = tokio::join!(answer, others);
+    assert_eq!(message["content"], "hi");
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -387,6 +526,11 @@ async fn a_guild_calls_commands_whose_bot_is_not_there(db: PgPool) {
     let refused = world.call(&world.bob, &world.lobby(), &command).await;
     refused.expect_error(404, 10002);
     world.bring().await.expect(200);
+    let events = world.app.events(world.guild.id).await;
+    let mut made = events.iter().rev();
+    let (name, made) = made.find(|event| event.0 == "INTEGRATION_CREATE").unwrap();
+    libraries_read(name, made);
+    assert!(made.get("role_id").is_none(), "{made}");
     let guild = format!("/guilds/{}", world.guild.id);
     assert_eq!(world.index(&world.bob, &guild).await, ["here"]);
     // That one comes with users.

@@ -356,7 +356,7 @@ impl Node {
                 view,
                 complete: true,
                 replay,
-                lost: false,
+                lost: None,
                 snapshots,
             })));
     }

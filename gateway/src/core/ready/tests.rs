@@ -356,8 +356,14 @@ fn calls_between_the_read_and_ready_are_counted() {
 
 #[test]
 fn bots_get_the_same_fields_empty() {
-    let ready = for_bot(&identity(None), session(), "ws://x", Some((0, 1)));
+    let bot = Identity {
+        application: Some((id(1), 0)),
+        ..identity(None)
+    };
+    let ready = for_bot(&bot, session(), "ws://x", Some((0, 1)));
     let ready: Value = serde_json::from_slice(&ready).unwrap();
+    let missed = guildhall_spec::libraries::faults("READY", &ready);
+    assert!(missed.is_empty(), "{missed:?}");
     assert_eq!(ready["relationships"], json!([]));
     assert_eq!(ready["private_channels"], json!([]));
     assert_eq!(ready["user_settings"], json!({}));

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::core::live;
+use crate::{core::live, session::lifecycle::Lifecycle};
 
 #[test]
 fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
@@ -88,7 +88,8 @@ fn a_drained_core_stays_until_the_node_has_taken_what_it_leaves() {
     let client = bench.identified();
     let ((session, _), slot) = (bench.reached(&client), bench.session(&client).slot);
     bench.asked();
-    while bench.core.node.try_send(ToNode::Ended(session)).is_ok() {}
+    let ended = || ToNode::Ended { core: 0, session };
+    while bench.core.node.try_send(ended()).is_ok() {}
     bench
         .core
         .dispatch_body(slot, EventKind::GuildUpdate, b"{}");
@@ -100,5 +101,43 @@ fn a_drained_core_stays_until_the_node_has_taken_what_it_leaves() {
     let left = bench.asked();
     let mut left = left.iter();
     assert!(left.any(|request| matches!(request, ToNode::Delivered { .. })));
+    assert!(bench.core.is_drained());
+}
+
+/// Their handshakes were under way, or another core has sent them.
+#[test]
+fn who_comes_to_a_drained_core_is_greeted_and_sent_away() {
+    let mut bench = Bench::new(1);
+    let before = bench.identified();
+    let reached = bench.reached(&before);
+    bench.tell(ToCore::Drain);
+    bench.core.connection_ended(before.connection);
+    let client = bench.connect();
+    let Socket::Script(script) = &*client.socket else {
+        panic!("no script");
+    };
+    let mut bytes = script.take();
+    let mut said = Vec::new();
+    while let Some((_, payload)) = model::next_frame(&mut bytes) {
+        let payload: Option<Value> = serde_json::from_slice(&payload).ok();
+        said.extend(payload.and_then(|payload| payload["op"].as_u64()));
+    }
+    assert_eq!(said, [10, 7]);
+    assert!(bench.core.is_closing(client.connection));
+    let life = Lifecycle::new(clock::now());
+    let resume = Resume {
+        token: Token::parse(model::TOKEN).unwrap(),
+        session_id: reached.0.to_string(),
+        seq: reached.1,
+    };
+    let (socket, format) = (client.socket.clone(), Format::default());
+    let key = bench.core.connection_resumes(socket, format, life, resume);
+    assert!(bench.core.is_closing(key));
+    let asked = bench.asked();
+    let mut asked = asked.iter();
+    assert!(!asked.any(|request| matches!(request, ToNode::Stay { .. })));
+    for key in [client.connection, key] {
+        bench.core.connection_ended(key);
+    }
     assert!(bench.core.is_drained());
 }

@@ -24,6 +24,8 @@ pub(super) const ATTEMPTS_MAX: u32 = 4;
 /// Snapshots asked for at once: what an owner has no room for in its answer is asked for again, and
 /// the rest when these have come.
 const SNAPSHOTS_MAX: usize = 64;
+/// Subscriptions that there was no room for, asked again at one look.
+const UNSENT_MAX: usize = 8000;
 
 impl Edge {
     /// Subscribes the cores again that had no room, or more than their owner.
@@ -94,16 +96,21 @@ impl Edge {
         }
     }
 
-    /// Turns to the next owner where the one asked has not answered in time.
+    /// Turns to the next owner where the one asked has not answered in time, and to the same where
+    /// there was no room and is some now.
     pub(super) fn retry(&self, state: &mut State, out: &mut Outgoing) {
         let now = clock::now();
-        let late: Vec<(u64, Tries)> = state
-            .pending
-            .iter()
-            .filter(|(_, pending)| pending.until <= now)
-            .map(|(&id, pending)| (id, self.failed(pending)))
-            .collect();
-        for (id, tries) in late {
+        let mut unsent = 0;
+        let mut again: Vec<(u64, Tries)> = Vec::new();
+        for (&id, pending) in &state.pending {
+            if pending.until <= now {
+                again.push((id, self.failed(pending)));
+            } else if pending.unsent && unsent < UNSENT_MAX && self.has_room(&pending.server) {
+                unsent += 1;
+                again.push((id, pending.tries.clone()));
+            }
+        }
+        for (id, tries) in again {
             self.ask_again(state, id, tries, out);
         }
     }
@@ -135,7 +142,7 @@ impl Edge {
         let Some(entry) = state.realms.get_mut(&realm) else {
             return;
         };
-        if entry.is_left(&pending.server, &state.pending) {
+        if !pending.unsent && entry.is_left(&pending.server, &state.pending) {
             // A late answer of that owner must not leave a listener behind.
             out.push((pending.server.clone(), entry.moved(realm)));
         }
@@ -247,6 +254,7 @@ impl Edge {
                 named,
                 complete,
                 tries,
+                unsent: false,
                 until: clock::now() + SUBSCRIBE_TIMEOUT,
             },
         );

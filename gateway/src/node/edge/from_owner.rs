@@ -137,7 +137,7 @@ impl Edge {
                 view: sub.own_part(&ok.view),
                 complete: true,
                 replay: Vec::new(),
-                lost: true,
+                lost: ok.lost,
                 snapshots: Vec::new(),
             };
             if self.give(sub, ToCore::Subscribed(Box::new(subscribed))) {
@@ -162,7 +162,7 @@ impl Edge {
         let serves = entry.serving.as_ref() == Some(server);
         if !pending.complete
             && let Some(sub) = entry.cores.iter_mut().find(|sub| sub.core == pending.core)
-            && (!serves || !sub.live || ok.lost)
+            && (!serves || !sub.live || ok.lost.is_some())
         {
             // What was told of the other users meanwhile may not have reached the core: all of
             // them are asked for.
@@ -182,7 +182,7 @@ impl Edge {
             .as_ref()
             .is_some_and(|now| now != server && *now == best && !has_failed);
         // Its core was given more by another owner since than the answer holds.
-        let has_more = !ok.lost
+        let has_more = ok.lost.is_none()
             && entry
                 .cores
                 .iter()
@@ -243,7 +243,7 @@ impl Edge {
             sub.pending = None;
             let mut replay = ok.replay;
             let mut position = ok.position;
-            if pending.ask.from.is_none() && !ok.lost {
+            if pending.ask.from.is_none() && ok.lost.is_none() {
                 replay.retain(|event| event.position() > sub.position);
                 position = sub.position.map_or(position, |had| had.max(position));
             }

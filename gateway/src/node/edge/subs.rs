@@ -75,6 +75,8 @@ pub(super) struct Pending {
     /// All users of the core were named, not only those who came.
     pub(super) complete: bool,
     pub(super) tries: Tries,
+    /// There was no room for it on the way to the owner, who knows nothing of it.
+    pub(super) unsent: bool,
     /// When another owner is asked.
     pub(super) until: Instant,
 }

@@ -8,11 +8,13 @@ use guildhall_shared::{
 use super::{Edge, Server};
 use crate::{
     bus::{PresenceChange, WatchChange},
-    node::relay::frame::{Frame, SUBS_MAX, Sub},
+    node::relay::frame::{FRAME_BYTES_MAX, Frame, SUBS_MAX, Sub},
+    wire::PERSON_MESSAGE_BYTES_MAX,
 };
 
-/// Users in one frame of subscriptions, so that it stays well below a frame's limit.
-const USERS_PER_FRAME_MAX: usize = 500_000;
+/// Users in one frame of subscriptions, so that it stays below a frame's limit: what each shows may
+/// be as long as a person's message, and half as much is left for the rest.
+pub(super) const USERS_PER_FRAME_MAX: usize = FRAME_BYTES_MAX / (PERSON_MESSAGE_BYTES_MAX * 3 / 2);
 
 /// Frames to send once the state is no longer borrowed.
 pub(super) type Outgoing = Vec<(Server, Message)>;
@@ -111,6 +113,10 @@ impl Edge {
                 Server::Local => self.owner.subscribe(self.local, subs),
                 Server::Node(node) => {
                     while !subs.is_empty() {
+                        if !self.links.has_room(&node) {
+                            self.put_off(&subs);
+                            break;
+                        }
                         let mut users = 0;
                         let count = subs
                             .iter()
@@ -125,6 +131,24 @@ impl Edge {
                         subs = rest;
                     }
                 }
+            }
+        }
+    }
+
+    /// Whether subscriptions may be sent to a server now.
+    pub(super) fn has_room(&self, server: &Server) -> bool {
+        match server {
+            Server::Local => true,
+            Server::Node(node) => self.links.has_room(node),
+        }
+    }
+
+    /// There is no room for these: they are asked again when there is, as things stand then.
+    fn put_off(&self, subs: &[Sub]) {
+        let mut state = self.state.borrow_mut();
+        for sub in subs {
+            if let Some(pending) = state.pending.get_mut(&sub.id) {
+                pending.unsent = true;
             }
         }
     }

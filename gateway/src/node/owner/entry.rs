@@ -45,8 +45,8 @@ pub(super) struct Waiting {
     /// The realm stood here, in the database, after the subscription came. Looked up only
     /// before somebody is told that a user is no member: this node may not have heard of it yet.
     pub(super) at_least: Option<Position>,
-    /// What it asks to start after is not in the database: it starts anew.
-    pub(super) lost: bool,
+    /// What it asks for is not in the database: who stands before this starts anew.
+    pub(super) lost: Option<Position>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,10 +183,10 @@ impl Entry {
             }
             let behind = waiting.at_least.filter(|&needed| needed > at);
             let replay = match behind.or(waiting.sub.from) {
-                _ if waiting.lost => Some((Vec::new(), true)),
-                None => Some((Vec::new(), false)),
+                _ if waiting.lost.is_some() => Some((Vec::new(), waiting.lost)),
+                None => Some((Vec::new(), None)),
                 Some(from) if from.era < at.era || fresh && from.era > at.era => {
-                    Some((Vec::new(), true))
+                    Some((Vec::new(), Some(beginning(at))))
                 }
                 Some(from) if from > at => {
                     waiting.wait = Wait::Behind;
@@ -203,7 +203,7 @@ impl Entry {
                         waiting.wait = Wait::Replay;
                         todo.replays.push(waiting.ticket);
                     }
-                    replay.map(|replay| (replay, false))
+                    replay.map(|replay| (replay, None))
                 }
             };
             match replay {
@@ -239,7 +239,7 @@ impl Waiting {
         self,
         realm: &mut Realm,
         replay: Vec<Arc<Envelope>>,
-        lost: bool,
+        lost: Option<Position>,
         room: usize,
     ) -> (EdgeId, Box<SubOk>) {
         let mut sub = self.sub;
@@ -260,4 +260,9 @@ impl Waiting {
         };
         (self.edge, Box::new(ok))
     }
+}
+
+/// Where a position's era begins: as far back as events can be had, and perhaps further.
+pub(super) fn beginning(position: Position) -> Position {
+    Position { seq: 0, ..position }
 }

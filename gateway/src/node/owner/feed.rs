@@ -145,6 +145,11 @@ impl Feed {
         }
     }
 
+    /// Shards whose events are wanted.
+    pub(super) fn wanted(&self) -> Vec<ShardId> {
+        self.shards.borrow().keys().copied().collect()
+    }
+
     /// Nobody wants a shard's events any more.
     pub(crate) fn release(self: &Rc<Self>, shard: ShardId) {
         let at = self.shards.borrow_mut().remove(&shard).flatten();

@@ -20,6 +20,7 @@ use tokio::{
 
 use super::{
     FromOwner, Owner, SNAPSHOT_BYTES, Todo, Wait,
+    entry::beginning,
     guild::GuildState,
     let_go,
     realm::{EdgeId, Realm},
@@ -131,7 +132,7 @@ impl Owner {
                         position,
                         view,
                         replay: Vec::new(),
-                        lost: true,
+                        lost: Some(beginning(position)),
                         snapshots: Vec::new(),
                         left: Vec::new(),
                     };
@@ -278,7 +279,7 @@ impl Owner {
                 let waiting = entry.waiting.iter_mut();
                 for waiting in waiting.filter(|one| one.wait == Wait::Behind) {
                     waiting.wait = Wait::Reading;
-                    waiting.lost = true;
+                    waiting.lost = Some(beginning(position));
                 }
                 entry.answer(false, &mut todo);
             }
@@ -329,7 +330,7 @@ impl Owner {
         let (mut got, mut events_max) = (Vec::new(), EVENTS_FIRST);
         loop {
             self.room(edge).await;
-            let Some(after) = self.replayed(id, ticket, &mut got) else {
+            let Some((after, at)) = self.replayed(id, ticket, &mut got) else {
                 return;
             };
             if turn.is_none() {
@@ -341,7 +342,12 @@ impl Owner {
                 Ok(events) => {
                     let first = events.first().and_then(Envelope::position);
                     if first.is_none_or(|first| first.seq != after.seq + 1) {
-                        return self.end_replay(id, ticket, None);
+                        let before = |first: Position| Position {
+                            seq: first.seq - 1,
+                            ..first
+                        };
+                        let lost = first.map_or(at, before);
+                        return self.end_replay(id, ticket, Vec::new(), Some(lost));
                     }
                     got.extend(events.into_iter().map(Arc::new));
                     events_max = (events_max * 2).min(EVENTS_MAX);
@@ -373,14 +379,15 @@ impl Owner {
         self.carry_out(id, todo);
     }
 
-    /// Ends a replay if `got` is enough; else the position to read on from.
+    /// Ends a replay if `got` is enough, or never can be; else the position to read on from, and the
+    /// realm's.
     fn replayed(
         self: &Rc<Self>,
         id: Id<RealmMarker>,
         ticket: u64,
         got: &mut Vec<Arc<Envelope>>,
-    ) -> Option<Position> {
-        let complete = {
+    ) -> Option<(Position, Position)> {
+        let lost = {
             let mut state = self.state.borrow_mut();
             let entry = state.realms.get_mut(&id)?;
             let waiting = entry
@@ -394,24 +401,34 @@ impl Owner {
                 return None;
             };
             let (at, have) = (realm.position(), from.seq + got.len() as u64);
-            if at.era != from.era || at.seq.saturating_sub(from.seq) > REPLAY_MAX {
-                false
+            if at.era != from.era {
+                Some(beginning(at))
+            } else if at.seq.saturating_sub(from.seq) > REPLAY_MAX {
+                Some(Position {
+                    era: at.era,
+                    seq: at.seq - REPLAY_MAX,
+                })
             } else if have >= at.seq {
-                got.truncate((at.seq - from.seq) as usize);
-                true
+                got.truncate(at.seq.saturating_sub(from.seq) as usize);
+                None
             } else if replay::bytes(got) >= replay::BYTES_MAX {
-                true
+                None
             } else if let Some(rest) = realm.recent_after(have) {
                 got.extend(rest);
-                true
+                None
             } else {
-                return Some(Position {
+                let after = Position {
                     era: from.era,
                     seq: have,
-                });
+                };
+                return Some((after, at));
             }
         };
-        self.end_replay(id, ticket, complete.then(|| std::mem::take(got)));
+        let replay = match lost {
+            Some(_) => Vec::new(),
+            None => std::mem::take(got),
+        };
+        self.end_replay(id, ticket, replay, lost);
         None
     }
 
@@ -423,7 +440,13 @@ impl Owner {
         one.map(|one| one.edge)
     }
 
-    fn end_replay(&self, id: Id<RealmMarker>, ticket: u64, replay: Option<Vec<Arc<Envelope>>>) {
+    fn end_replay(
+        &self,
+        id: Id<RealmMarker>,
+        ticket: u64,
+        replay: Vec<Arc<Envelope>>,
+        lost: Option<Position>,
+    ) {
         let (edge, ok) = {
             let mut state = self.state.borrow_mut();
             let Some(entry) = state.realms.get_mut(&id) else {
@@ -434,8 +457,7 @@ impl Owner {
                 return;
             };
             let waiting = entry.waiting.remove(place);
-            let lost = replay.is_none();
-            waiting.finish(realm, replay.unwrap_or_default(), lost, SNAPSHOT_BYTES)
+            waiting.finish(realm, replay, lost, SNAPSHOT_BYTES)
         };
         self.tell(edge, FromOwner::SubOk(ok));
     }

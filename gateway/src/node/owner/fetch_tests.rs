@@ -1,5 +1,7 @@
 //! What an owner read of a realm and passes on, without Postgres and Redis.
 
+use std::cell::RefCell;
+
 use bytes::{Bytes, BytesMut};
 use guildhall_shared::{
     envelope::{Durability, Visibility},
@@ -97,6 +99,67 @@ async fn what_fills_a_large_gap_waits_for_room_on_the_links_of_those_who_listen(
                 assert_eq!(event.position().unwrap().seq, had);
             }
         }
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn events_of_a_realm_that_could_not_be_read_are_not_wanted_any_longer() {
+    let test = async {
+        let owner = owner();
+        let edge = owner.edge_up("b".to_owned(), Peer::Remote(Outbox::new()));
+        let realm: Id<RealmMarker> = Id::new(77 << 22).unwrap();
+        let sub = Sub {
+            id: 1,
+            realm,
+            from: None,
+            users: vec![Subscriber::new(Id::new(10).unwrap(), Vec::new())],
+            presences: false,
+        };
+        owner.subscribe(edge, vec![sub]);
+        let shard = ShardId::of(realm, 1);
+        owner.feed.ensure(shard).await;
+        owner.close_idle();
+        assert_eq!(owner.feed.wanted(), [shard]);
+        assert!(owner.not_opened(realm));
+        owner.close_idle();
+        assert!(owner.feed.wanted().is_empty());
+    };
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn who_lacks_too_much_is_told_from_where_on_it_is_to_be_had() {
+    let test = async {
+        let owner = owner();
+        let said = Rc::new(RefCell::new(Vec::new()));
+        let hears = said.clone();
+        let tell = move |message: FromOwner| hears.borrow_mut().push(message);
+        let edge = owner.edge_up("a".to_owned(), Peer::Local(Box::new(tell)));
+        let user: Id<User> = Id::new(77 << 22).unwrap();
+        let realm: Id<RealmMarker> = user.cast();
+        let at = |seq| Position { era: 1, seq };
+        let subscribe = |id, from| {
+            let sub = Sub {
+                id,
+                realm,
+                from,
+                users: vec![Subscriber::new(user, Vec::new())],
+                presences: false,
+            };
+            owner.subscribe(edge, vec![sub]);
+        };
+        subscribe(1, None);
+        owner.opened(realm, Realm::user(realm, at(3 * REPLAY_MAX)));
+        subscribe(2, Some(at(1)));
+        for _ in 0..100 {
+            yield_now().await;
+        }
+        let lost = said.take().into_iter().find_map(|message| match message {
+            FromOwner::SubOk(ok) if ok.id == 2 => Some(ok.lost),
+            _ => None,
+        });
+        assert_eq!(lost, Some(Some(at(2 * REPLAY_MAX))));
     };
     LocalSet::new().run_until(test).await;
 }

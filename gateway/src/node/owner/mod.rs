@@ -259,7 +259,7 @@ impl Owner {
                     sub,
                     wait: Wait::Reading,
                     at_least: None,
-                    lost: false,
+                    lost: None,
                 });
                 if entry.reading {
                     continue;
@@ -375,38 +375,42 @@ impl Owner {
     pub(crate) async fn sweep(self: Rc<Self>) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
-            let now = clock::now();
-            let before = self.open_shards();
-            let mut closed = Vec::new();
-            {
-                let mut state = self.state.borrow_mut();
-                state.realms.retain(|_, entry| {
-                    if let Some(realm) = &mut entry.realm {
-                        realm.prune(now);
-                    }
-                    let used = entry.reading
-                        || entry.filling
-                        || !entry.waiting.is_empty()
-                        || entry.realm.as_ref().is_some_and(Realm::has_edges);
-                    if used {
-                        entry.idle_since = None;
-                        return true;
-                    }
-                    let is_kept =
-                        now.duration_since(*entry.idle_since.get_or_insert(now)) < IDLE_MAX;
-                    if !is_kept {
-                        closed.extend(entry.realm.take());
-                    }
-                    is_kept
-                });
-                self.metrics.realms_open.set(state.realms.len() as i64);
-            }
-            let_go(closed);
-            let after = self.open_shards();
-            for shard in before {
-                if after.binary_search(&shard).is_err() {
-                    self.feed.release(shard);
+            self.close_idle();
+        }
+    }
+
+    /// One look: also lets go of the events of shards that have no realm here.
+    fn close_idle(&self) {
+        let now = clock::now();
+        let mut closed = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            state.realms.retain(|_, entry| {
+                if let Some(realm) = &mut entry.realm {
+                    realm.prune(now);
                 }
+                let used = entry.reading
+                    || entry.filling
+                    || !entry.waiting.is_empty()
+                    || entry.realm.as_ref().is_some_and(Realm::has_edges);
+                if used {
+                    entry.idle_since = None;
+                    return true;
+                }
+                let is_kept = now.duration_since(*entry.idle_since.get_or_insert(now)) < IDLE_MAX;
+                if !is_kept {
+                    closed.extend(entry.realm.take());
+                }
+                is_kept
+            });
+            self.metrics.realms_open.set(state.realms.len() as i64);
+        }
+        let_go(closed);
+        // One that could not be read was never open.
+        let open = self.open_shards();
+        for shard in self.feed.wanted() {
+            if open.binary_search(&shard).is_err() {
+                self.feed.release(shard);
             }
         }
     }

@@ -24,7 +24,7 @@ use guildhall_shared::{
     model::{Presence, PresenceUser, SessionState},
     shard::{self, ShardId},
 };
-use redis::RedisResult;
+use redis::{RedisResult, Value};
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -67,6 +67,9 @@ pub(crate) struct Person {
 #[derive(Default)]
 pub(crate) struct People {
     waiting: RefCell<BTreeMap<Id<User>, Waiting>>,
+    /// Of whom a server did not take everything, as one of several is away or has no room: told of
+    /// again with the next renewal, whatever the others' keys say.
+    late: RefCell<BTreeMap<Id<User>, Waiting>>,
     /// Who is connected here, as far as this owner has written. If another one has written
     /// their keys since, they are there.
     written: RefCell<FxHashSet<Id<User>>>,
@@ -89,7 +92,9 @@ impl People {
         };
         let mut waiting = self.waiting.borrow_mut();
         let before = waiting.get(&user).is_some_and(|waiting| waiting.again);
-        let again = again || before;
+        // This is newer, and for those who missed that.
+        let late = self.late.borrow_mut().remove(&user);
+        let again = again || before || late.is_some_and(|late| late.again);
         waiting.insert(user, Waiting { person, again });
         self.filled.notify_one();
     }
@@ -97,6 +102,7 @@ impl People {
     /// Another owner serves a person's own realm now: the key is its to write.
     pub(super) fn hand_over(&self, user: Id<User>) {
         self.waiting.borrow_mut().remove(&user);
+        self.late.borrow_mut().remove(&user);
         self.written.borrow_mut().remove(&user);
     }
 
@@ -106,6 +112,60 @@ impl People {
         for (user, old) in batch {
             let again = old.again;
             waiting.entry(user).or_insert(old).again |= again;
+        }
+    }
+
+    /// Keeps of a batch for later those of whom something was not taken, by the commands' answers.
+    fn put_off(
+        &self,
+        mut batch: BTreeMap<Id<User>, Waiting>,
+        about: &[About],
+        answers: &[RedisResult<Value>],
+    ) {
+        let failed = about
+            .iter()
+            .zip(answers)
+            .filter(|(_, answer)| answer.is_err());
+        let mut untold: FxHashSet<Id<User>> = FxHashSet::default();
+        for (about, _) in failed {
+            match about {
+                About::One(user) => {
+                    untold.insert(*user);
+                }
+                About::News => {
+                    let news = batch.iter().filter(|(_, waiting)| waiting.again);
+                    untold.extend(news.map(|(&user, _)| user));
+                }
+            }
+        }
+        batch.retain(|user, _| untold.contains(user));
+        self.note_left(&batch);
+        // Whoever has changed meanwhile is told of anyway, to those who missed this.
+        let mut waiting = self.waiting.borrow_mut();
+        let mut late = self.late.borrow_mut();
+        for (user, old) in batch {
+            match waiting.get_mut(&user) {
+                Some(newer) => newer.again |= old.again,
+                None => {
+                    late.insert(user, old);
+                }
+            }
+        }
+    }
+
+    /// Whoever has left and is told of later, is there if another owner has written their key by then.
+    fn note_left(&self, batch: &BTreeMap<Id<User>, Waiting>) {
+        let left = batch.iter().filter(|(_, waiting)| waiting.has_left());
+        let mut written = self.written.borrow_mut();
+        written.extend(left.map(|(&user, _)| user));
+    }
+
+    /// Has those told of again who were put off.
+    fn tell_late(&self) {
+        let late = std::mem::take(&mut *self.late.borrow_mut());
+        if !late.is_empty() {
+            self.put_back(late);
+            self.filled.notify_one();
         }
     }
 
@@ -119,6 +179,13 @@ impl People {
             None => std::mem::take(&mut *waiting),
         }
     }
+}
+
+/// What a command of a batch is about.
+enum About {
+    One(Id<User>),
+    /// All of whom something is new.
+    News,
 }
 
 impl Waiting {
@@ -135,7 +202,10 @@ impl Owner {
         loop {
             select! {
                 () = self.people.filled.notified() => {}
-                _ = renew.tick() => self.renew_people().await,
+                _ = renew.tick() => {
+                    self.people.tell_late();
+                    self.renew_people().await;
+                }
             }
             loop {
                 let batch = self.people.take();
@@ -186,7 +256,15 @@ impl Owner {
             return self.tell_later(batch).await;
         }
         self.note_written(&mut batch);
+        // What of it fails is told again, whatever their keys say by then.
+        for user in &news {
+            if let Some(waiting) = batch.get_mut(user) {
+                waiting.again = true;
+            }
+        }
         let mut pipeline = redis::pipe();
+        pipeline.ignore_errors(); // of a server that is away, where there are several
+        let mut about = Vec::new();
         for (&user, waiting) in batch.iter().filter(|(_, waiting)| !waiting.has_left()) {
             let person = Person {
                 writer: Some(self.number),
@@ -194,7 +272,8 @@ impl Owner {
             };
             if let Ok(json) = serde_json::to_string(&person) {
                 let command = pipeline.cmd("SET").arg(keys::person(user)).arg(json);
-                command.arg("PX").arg(keys::PERSON_TTL_MS).ignore();
+                command.arg("PX").arg(keys::PERSON_TTL_MS);
+                about.push(About::One(user));
             }
         }
         if !news.is_empty() {
@@ -202,14 +281,14 @@ impl Owner {
             let now = clock::unix_ms();
             let old = now.saturating_sub(keys::PEOPLE_TOLD_MS);
             let command = pipeline.cmd("ZREMRANGEBYSCORE").arg(keys::PEOPLE_TOLD);
-            command.arg("-inf").arg(old).ignore();
+            command.arg("-inf").arg(old);
             let command = pipeline.cmd("ZADD").arg(keys::PEOPLE_TOLD);
             for user in &news {
                 command.arg(now).arg(user.get());
             }
-            command.ignore();
             let command = pipeline.cmd("PEXPIRE").arg(keys::PEOPLE_TOLD);
-            command.arg(keys::PEOPLE_TOLD_MS).ignore();
+            command.arg(keys::PEOPLE_TOLD_MS);
+            about.extend([About::News, About::News, About::News]);
         }
         for (user, friend) in friends {
             let Some(Waiting { person, .. }) = batch.get(&user) else {
@@ -220,13 +299,28 @@ impl Owner {
             };
             let channel = keys::shard_events(ShardId::of(friend, self.shards));
             let command = pipeline.cmd("SPUBLISH").arg(channel);
-            command.arg(&event.encode()[..]).ignore();
+            command.arg(&event.encode()[..]);
+            about.push(About::One(user));
         }
         if pipeline.is_empty() {
             return;
         }
-        if let Err(error) = pipeline.query_async::<()>(&mut commands).await {
-            tracing::debug!(%error, "presences of friends were not published");
+        let answers: RedisResult<Vec<RedisResult<Value>>> =
+            pipeline.query_async(&mut commands).await;
+        match answers {
+            Ok(answers) => {
+                let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+                if let Some(error) = errors.next() {
+                    tracing::debug!(%error, "some presences of friends were not published");
+                    self.metrics.friends_untold.inc();
+                }
+                self.people.put_off(batch, &about, &answers);
+            }
+            Err(error) => {
+                tracing::debug!(%error, "presences of friends were not published");
+                self.people.note_left(&batch);
+                self.tell_later(batch).await;
+            }
         }
     }
 
@@ -475,6 +569,53 @@ mod tests {
         people.put(user, &realm, false);
         people.put_back(untold);
         assert!(people.take()[&user].again);
+    }
+
+    #[test]
+    fn of_whom_a_server_did_not_take_everything_is_told_again_with_the_next_renewal() {
+        let [a, b, c]: [Id<User>; 3] = [5, 6, 7].map(|id| Id::new(id).unwrap());
+        let people = People::default();
+        let put = |user: Id<User>, again| {
+            let realm = Realm::user(user.cast(), Position { era: 1, seq: 0 });
+            people.put(user, &realm, again);
+        };
+        let failed = || -> RedisResult<Value> { Err((redis::ErrorKind::Io, "away").into()) };
+        let told = |batch: BTreeMap<Id<User>, Waiting>| -> Vec<(Id<User>, bool)> {
+            let told = batch.into_iter();
+            told.map(|(user, waiting)| (user, waiting.again)).collect()
+        };
+        let about = [About::One(a), About::One(b), About::One(c), About::One(c)];
+        let answers = [failed(), Ok(Value::Okay), Ok(Value::Okay), failed()];
+        for user in [a, b, c] {
+            put(user, user != a);
+        }
+        people.put_off(people.take(), &about, &answers);
+        assert!(people.take().is_empty());
+        people.tell_late();
+        assert_eq!(told(people.take()), [(a, false), (c, true)]);
+        people.tell_late();
+        assert!(people.take().is_empty());
+
+        // What is newer takes its place, whenever it comes, and goes to those who missed the old.
+        for user in [a, c] {
+            put(user, true);
+        }
+        let batch = people.take();
+        put(a, false);
+        people.put_off(batch, &about, &answers);
+        put(c, false);
+        assert_eq!(told(people.take()), [(a, true), (c, true)]);
+        people.tell_late();
+        assert!(people.take().is_empty());
+
+        // Where nothing says who was told of lately, nobody with news was told.
+        for user in [a, b] {
+            put(user, user == b);
+        }
+        people.put_off(people.take(), &[About::News], &[failed()]);
+        people.hand_over(a);
+        people.tell_late();
+        assert_eq!(told(people.take()), [(b, true)]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
 
 /// What the frames mean: raised by every change that another version would not understand. Gateways
 /// of different versions have no links; each serves its clients itself then.
-pub(crate) const VERSION: u16 = 6;
+pub(crate) const VERSION: u16 = 7;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.
@@ -65,7 +65,8 @@ pub(crate) struct SubOk {
     pub(crate) view: ViewChange,
     /// Perhaps only the first of what is lacking: the rest is to be asked for again.
     pub(crate) replay: Vec<Arc<Envelope>>,
-    pub(crate) lost: bool,
+    /// The replay cannot be had: for who stands before this position it never can.
+    pub(crate) lost: Option<Position>,
     pub(crate) snapshots: Vec<(SessionKey, Bytes)>,
     /// Sessions whose snapshots are to be asked for again: these were enough for one answer.
     pub(crate) left: Vec<SessionKey>,
@@ -78,7 +79,7 @@ struct WireSubOk {
     position: Position,
     view: ViewChange,
     replay: Vec<Bytes>,
-    lost: bool,
+    lost: Option<Position>,
     snapshots: Vec<(SessionKey, Bytes)>,
     left: Vec<SessionKey>,
 }

@@ -172,7 +172,7 @@ fn frame() -> impl Strategy<Value = Frame> {
             position(),
             view(),
             prop::collection::vec(envelope(), 0..3),
-            any::<bool>(),
+            prop::option::of(position()),
             prop::collection::vec((key(), bytes()), 0..3),
             prop::collection::vec(key(), 0..3),
         )

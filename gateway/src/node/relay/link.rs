@@ -108,6 +108,14 @@ impl Links {
         self.links.borrow().values().map(queued).sum()
     }
 
+    /// Whether what there is much of may be sent to a node now: little waits for it.
+    pub(crate) fn has_room(&self, node: &str) -> bool {
+        match self.links.borrow().get(node).map(|link| &link.state) {
+            Some(State::Up(outbox)) => outbox.has_room(),
+            Some(State::Down(_)) | None => true,
+        }
+    }
+
     /// Whether it makes sense to send something to a node now.
     pub(crate) fn is_usable(&self, node: &str) -> bool {
         match self.links.borrow().get(node).map(|link| &link.state) {
@@ -512,8 +520,9 @@ mod tests {
             let Ok(Frame::Hello(hello)) = hello else {
                 panic!("no hello");
             };
-            let proof = Handshake::of(&challenge, &hello).listener_proof(&key);
-            let frame = Frame::Proof(proof);
+            let handshake = Handshake::of(&challenge, &hello);
+            let proven = handshake.proven(&key, &hello.proof).unwrap();
+            let frame = Frame::Proof(handshake.listener_proof(proven));
             writer.write_all(&frame.encode()).await.unwrap();
             while metrics.links.get() == 0 {
                 sleep(Duration::from_millis(1)).await;

@@ -23,7 +23,7 @@ use crate::clock::select;
 
 /// Bytes that may wait. When full the link is reset.
 pub(crate) const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Bytes above which answers that can be large wait for their turn.
+/// Bytes above which subscriptions, and answers that can be large, wait for their turn.
 const CROWDED_BYTES: usize = 8 * 1024 * 1024;
 /// Frames joined into one write.
 const WRITE_FRAMES_MAX: usize = 64;
@@ -91,9 +91,14 @@ impl Outbox {
         self.bytes.get()
     }
 
+    /// Not a lot is still to be written.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.get() <= CROWDED_BYTES
+    }
+
     /// Waits while a lot is still to be written, or until the link breaks.
     pub(crate) async fn room(&self) {
-        while self.bytes.get() > CROWDED_BYTES && !self.broken.is_cancelled() {
+        while !self.has_room() && !self.broken.is_cancelled() {
             select! {
                 () = self.drained.notified() => {}
                 () = self.broken.cancelled() => {}

@@ -181,10 +181,13 @@ impl Server {
             return Err(LinkError::Unexpected);
         };
         let handshake = Handshake::of(&challenge, &hello);
-        if !handshake.is_connector(&self.key, &hello.proof) {
+        let Some(proven) = handshake.proven(&self.key, &hello.proof) else {
             return Err(LinkError::Unproven);
+        };
+        if !proven.is_current {
+            tracing::info!(node.id = %hello.node, "an edge has another CLUSTER_KEY, which is accepted");
         }
-        let proof = handshake.listener_proof(&self.key);
+        let proof = handshake.listener_proof(proven);
         writer.write_all(&Frame::Proof(proof).encode()).await?;
         Ok(hello.node)
     }

@@ -9,7 +9,7 @@ use std::{cell::RefCell, rc::Rc, sync::LazyLock, time::Duration};
 use guildhall_redis::Connection;
 use guildhall_shared::keys;
 use redis::{RedisResult, Script, streams::StreamRangeReply};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -122,6 +122,8 @@ pub(crate) struct Holders {
     cores: Rc<[CoreHandle]>,
     /// Sessions here of which Redis says so: those that were resumed.
     here: RefCell<FxHashMap<SessionId, Holder>>,
+    /// Copies that count no longer, at cores that had no room to be told so.
+    unended: RefCell<FxHashSet<(SessionId, CoreId)>>,
 }
 
 impl Holders {
@@ -131,6 +133,7 @@ impl Holders {
             commands,
             cores,
             here: RefCell::default(),
+            unended: RefCell::default(),
         })
     }
 
@@ -149,6 +152,12 @@ impl Holders {
     pub(crate) fn generation(&self, session: SessionId) -> u64 {
         let here = self.here.borrow();
         here.get(&session).map_or(0, |holder| holder.generation)
+    }
+
+    /// Whether a session is at another core of this node: what this one has is a copy from before.
+    pub(crate) fn is_elsewhere(&self, session: SessionId, core: CoreId) -> bool {
+        let here = self.here.borrow();
+        here.get(&session).is_some_and(|holder| holder.core != core)
     }
 
     /// Gives a session to a core of this node; `false`: somebody else was faster, or Redis has lost
@@ -178,7 +187,9 @@ impl Holders {
 
     /// A session goes on at a core of this node. Another one that had it, and did not give it up now,
     /// has a copy from before it went elsewhere.
-    fn came(&self, session: SessionId, to: Holder) {
+    pub(crate) fn came(&self, session: SessionId, to: Holder) {
+        // What its core is told next of this session is that it is there again.
+        self.unended.borrow_mut().remove(&(session, to.core));
         let before = self.here.borrow_mut().insert(session, to);
         if let Some(before) = before
             && before.core != to.core
@@ -196,7 +207,8 @@ impl Holders {
         lives: &str,
     ) -> RedisResult<Stay> {
         let known = self.here.borrow().get(&session).copied();
-        if known.is_some_and(|known| known.core != core) {
+        let is_over = self.unended.borrow().contains(&(session, core));
+        if is_over || known.is_some_and(|known| known.core != core) {
             self.end_copy(session, core);
             return Ok(Stay::Copy);
         }
@@ -287,6 +299,7 @@ impl Holders {
         let mut after = "0".to_owned();
         loop {
             sleep(TAKEN_PERIOD).await;
+            self.end_rest();
             let read = async |after: &str| {
                 let mut commands = self.commands.clone();
                 redis::cmd("XRANGE")
@@ -342,12 +355,31 @@ impl Holders {
         self.end_copy(session, core);
     }
 
-    fn end_copy(&self, session: SessionId, core: CoreId) {
-        if let Some(core) = self.cores.get(usize::from(core))
-            && core.send(ToCore::Taken(session)).is_err()
-        {
-            tracing::warn!("a core is too busy to end a session that is elsewhere");
+    /// A core's copy of a session, if it has one, counts no longer. Who has no room is told with the
+    /// next look.
+    pub(super) fn end_copy(&self, session: SessionId, core: CoreId) {
+        let mut unended = self.unended.borrow_mut();
+        match self.is_told(session, core) {
+            true => {
+                unended.remove(&(session, core));
+            }
+            false if unended.insert((session, core)) => {
+                tracing::warn!("a core is too busy to end a session that is elsewhere");
+            }
+            false => {}
         }
+    }
+
+    /// Ends the copies of which their cores could not be told before.
+    pub(super) fn end_rest(&self) {
+        let mut unended = self.unended.borrow_mut();
+        unended.retain(|&(session, core)| !self.is_told(session, core));
+    }
+
+    /// True if there is no such core.
+    fn is_told(&self, session: SessionId, core: CoreId) -> bool {
+        let core = self.cores.get(usize::from(core));
+        core.is_none_or(|core| core.send(ToCore::Taken(session)).is_ok())
     }
 }
 
@@ -471,6 +503,44 @@ mod tests {
         let ended = messages.filter(|message| matches!(message, ToCore::Taken(_)));
         assert_eq!((ended.count(), reads.get()), (MANY, 3));
         assert_eq!(after, MANY.to_string());
+    }
+
+    #[tokio::test]
+    async fn a_core_that_had_no_room_ends_a_copy_when_it_has_some() {
+        let (core, inbox) = bus::inbox();
+        let nowhere = redis::client("redis://127.0.0.1:1").unwrap();
+        let cores = vec![core.clone()].into();
+        let holders = Holders::new(BOOT, nowhere.connection().unwrap(), cores);
+        let session = |number| SessionId::new(BOOT, 0, [number; 10]);
+        let (goes, returns) = (session(1), session(2));
+        while core.send(ToCore::KeepClients).is_ok() {}
+        for session in [goes, returns] {
+            holders.lose(session, 0);
+            holders.end_rest();
+        }
+        // Its client is not told before either.
+        assert_eq!(holders.stay(goes, 0, "").await.unwrap(), Stay::Copy);
+        // It is about to be there again, and not as that copy.
+        let here = Holder {
+            generation: 2,
+            boot: BOOT,
+            core: 0,
+        };
+        holders.came(returns, here);
+        inbox.messages.try_iter().for_each(drop);
+        let ended = || -> Vec<SessionId> {
+            let messages = inbox.messages.try_iter();
+            messages
+                .filter_map(|message| match message {
+                    ToCore::Taken(session) => Some(session),
+                    _ => None,
+                })
+                .collect()
+        };
+        holders.end_rest();
+        assert_eq!(ended(), [goes]);
+        holders.end_rest();
+        assert!(ended().is_empty());
     }
 
     #[test]

@@ -72,6 +72,13 @@ pub(super) struct Known {
     life: String,
 }
 
+impl Known {
+    /// Nothing was there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.after.is_empty()
+    }
+}
+
 /// A log that Redis has.
 #[derive(Debug, Clone, Copy)]
 struct Kept {

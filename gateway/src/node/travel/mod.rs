@@ -22,7 +22,7 @@ use std::{
 };
 
 use guildhall_redis::Connection;
-use guildhall_shared::keys;
+use guildhall_shared::{Id, id::marker::User, keys};
 use redis::RedisResult;
 use rustc_hash::FxHashMap;
 use tokio::{sync::Mutex, time::sleep};
@@ -36,7 +36,7 @@ use self::{
 };
 use super::{answer, relay::link::Links, start_limits::StartLimits, voice::Voice};
 use crate::{
-    bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, SessionKey, ToCore},
+    bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, Seat, SessionKey, ToCore},
     clock,
     codec::Resume,
     delivery::Found,
@@ -240,12 +240,19 @@ impl Finder {
             how,
         };
         if answer(&parts.cores, core, message).await.is_err() {
-            // Nobody has it: the session is over.
-            parts.holders.gone(id);
-            parts.voice.let_go(&id.to_string());
-            if let Some(seat) = seat {
-                parts.limits.leave_seat(user, seat).await;
-            }
+            self.over(core, id, seat.map(|seat| (user, seat))).await;
+        }
+    }
+
+    /// A core has not taken a session: nobody has it, and any copy that is there from before counts no
+    /// longer.
+    async fn over(&self, core: CoreId, session: SessionId, seat: Option<(Id<User>, Seat)>) {
+        let parts = &self.parts;
+        parts.holders.gone(session);
+        parts.holders.end_copy(session, core);
+        parts.voice.let_go(&session.to_string());
+        if let Some((user, seat)) = seat {
+            parts.limits.leave_seat(user, seat).await;
         }
     }
 
@@ -273,13 +280,25 @@ impl Finder {
 
     /// What the log of a dead node says of a session.
     async fn recover(&self, holder: Holder, claim: &Claim) -> Option<Box<Travelling>> {
+        let core = (holder.boot, holder.core);
+        let log = self.histories.borrow_mut().entry(core).or_default().clone();
+        let session = self.look_up(&log, holder, claim).await;
+        // Anybody can name a core that never was. Here and in the list: nobody else waits for it.
+        let is_last = Rc::strong_count(&log) == 2;
+        if is_last && log.try_lock().is_ok_and(|read| read.known.is_empty()) {
+            self.histories.borrow_mut().remove(&core);
+        }
+        session
+    }
+
+    async fn look_up(
+        &self,
+        log: &Mutex<Read>,
+        holder: Holder,
+        claim: &Claim,
+    ) -> Option<Box<Travelling>> {
         let came = clock::now();
-        let known = {
-            let mut histories = self.histories.borrow_mut();
-            let known = histories.entry((holder.boot, holder.core)).or_default();
-            known.clone()
-        };
-        let mut known = known.lock().await;
+        let mut known = log.lock().await;
         known.used = Some(clock::now());
         let mut found = Found::Unknown;
         for look in 0..LOG_LOOKS {
@@ -336,7 +355,6 @@ impl Finder {
 #[cfg(test)]
 mod tests {
     use guildhall_shared::{
-        Id,
         model::{Platform, Status},
         shard::Position,
         token::TokenHash,
@@ -348,6 +366,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        bus,
         config::{RateLimits, ResumeLog},
         node::{
             database::PATIENCE, map::MapWatch, metrics::Metrics, redis, relay::auth::ClusterKey,
@@ -357,15 +376,15 @@ mod tests {
 
     const BOOT: u32 = 7;
 
-    /// Of a node without cores, and without Postgres and Redis.
-    fn finder() -> Rc<Finder> {
+    /// Of a node without Postgres and Redis.
+    fn finder(cores: Vec<CoreHandle>) -> Rc<Finder> {
         let client = redis::client("redis://127.0.0.1:1").unwrap();
         let commands = client.connection().unwrap();
         let postgres: PgConnectOptions = "postgres://127.0.0.1:1/none".parse().unwrap();
         let db = pool::open(postgres, 1, PATIENCE);
         let metrics = Metrics::register(&Registry::new()).unwrap();
         let map = Rc::new(MapWatch::new(1));
-        let cores: Rc<[CoreHandle]> = Rc::new([]);
+        let cores: Rc<[CoreHandle]> = cores.into();
         let log = DeliveryLog::new(commands.clone(), BOOT, ResumeLog::Async, cores.clone());
         let holders = Holders::new(BOOT, commands.clone(), cores.clone());
         let losses = Losses::new(losses::Parts {
@@ -398,7 +417,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_counted_of_a_session_that_its_core_does_not_take_is_let_go() {
-        let finder = finder();
+        let finder = finder(Vec::new());
         let record = SessionRecord {
             id: SessionId::new(BOOT + 1, 0, [1; 10]),
             user: Id::new(10).unwrap(),
@@ -431,5 +450,39 @@ mod tests {
         finder.bring(0, connection, found).await;
         assert!(!finder.parts.limits.has_seats());
         assert!(!finder.parts.voice.keeps_any());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_of_a_log_that_is_not_there() {
+        let finder = finder(Vec::new());
+        let claim = Claim {
+            number: 0,
+            session: SessionId::new(BOOT + 1, 0, [1; 10]),
+            token: TokenHash([1; 32]),
+            s: 1,
+        };
+        let holder = Holder {
+            generation: 0,
+            boot: BOOT + 1,
+            core: 0,
+        };
+        assert_eq!(finder.recover(holder, &claim).await, None);
+        assert!(finder.histories.borrow().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_core_that_has_not_taken_a_session_ends_the_copy_that_it_has() {
+        let (core, inbox) = bus::inbox();
+        let finder = finder(vec![core.clone()]);
+        while core.send(ToCore::KeepClients).is_ok() {}
+        let session = SessionId::new(BOOT + 1, 0, [1; 10]);
+        finder.over(0, session, None).await;
+        inbox.messages.try_iter().for_each(drop);
+        finder.parts.holders.end_rest();
+        let told: Vec<ToCore> = inbox.messages.try_iter().collect();
+        assert!(
+            matches!(&told[..], [ToCore::Taken(taken)] if *taken == session),
+            "{told:?}"
+        );
     }
 }

@@ -15,7 +15,7 @@ async fn a_published_event_reaches_the_core(db: PgPool) {
         .enter(world.subscription(&[world.owner, world.member], None))
         .await;
     assert_eq!(subscribed.position, Position { era: 1, seq: 0 });
-    assert!(!subscribed.lost);
+    assert_eq!(subscribed.lost, None);
     assert_eq!(subscribed.snapshots.len(), 2);
     let guild: Value = serde_json::from_slice(&subscribed.snapshots[0].1).unwrap();
     assert_eq!(guild["id"], world.guild.to_string());
@@ -81,7 +81,7 @@ async fn a_gap_that_cannot_be_filled_starts_the_realm_anew(db: PgPool) {
         .unwrap();
     world.post().await;
     let again = node.subscribed().await;
-    assert!(again.lost);
+    assert_eq!(again.lost, Some(Position { era: 1, seq: 0 }));
     assert_eq!(again.position.seq, 2);
     assert_eq!(again.view.users.len(), 1);
     assert_eq!(world.post().await, 3);
@@ -160,7 +160,7 @@ async fn cores_without_room_are_caught_up_later(db: PgPool) {
                     }
                 }
                 ToCore::Subscribed(subscribed) => {
-                    assert!(!subscribed.lost);
+                    assert_eq!(subscribed.lost, None);
                     for event in &subscribed.replay {
                         at += 1;
                         assert_eq!(seq(event), at);

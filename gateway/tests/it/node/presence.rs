@@ -440,6 +440,23 @@ async fn what_somebody_shows_while_their_node_has_no_redis_is_told_after_it(db: 
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn what_somebody_shows_is_told_again_where_redis_broke_as_it_was_told(db: PgPool) {
+    let world = World::new(db).await;
+    world.befriend().await;
+    let (mut way, url) = way_to_redis(&world).await;
+    let a = Node::start(&world, "a");
+    let b = Node::start_with(&world, "b", &url, "key");
+    let member = meet(&world, &a, &b).await;
+    let failed = |node: &Node| node.metric("node_friends_untold_total");
+    let before = failed(&b);
+    way.break_at("SPUBLISH");
+    b.subscribe(world.home(world.member, Status::Idle)).await;
+    b.until("told in vain", |node| failed(node) > before).await;
+    a.until_presence(&member, "idle").await;
+    way.cut().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn whoever_has_blocked_a_partner_is_not_online_in_their_ready(db: PgPool) {
     let world = World::new(db).await;
     world.without_bots().await;

@@ -13,7 +13,7 @@ async fn a_core_that_fell_behind_gets_what_it_lacks(db: PgPool) {
     let subscribed = node
         .enter(world.subscription(&[world.owner], Some(from)))
         .await;
-    assert!(!subscribed.lost);
+    assert_eq!(subscribed.lost, None);
     assert_eq!(subscribed.position.seq, 5);
     let replayed: Vec<u64> = subscribed.replay.iter().map(|event| seq(event)).collect();
     assert_eq!(replayed, [3, 4, 5]);
@@ -23,10 +23,11 @@ async fn a_core_that_fell_behind_gets_what_it_lacks(db: PgPool) {
         .execute(&world.db)
         .await
         .unwrap();
-    for from in [Position { era: 0, seq: 2 }, Position { era: 1, seq: 0 }] {
+    for (from, lost) in [((0, 2), (1, 0)), ((1, 0), (1, 1))] {
+        let [from, lost] = [from, lost].map(|(era, seq)| Position { era, seq });
         node.subscribe(world.subscription(&[world.owner], Some(from)))
             .await;
-        assert!(node.subscribed().await.lost, "{from:?}");
+        assert_eq!(node.subscribed().await.lost, Some(lost), "{from:?}");
     }
 }
 
@@ -59,7 +60,7 @@ async fn a_core_that_lacks_large_events_gets_them_in_portions(db: PgPool) {
             node.subscribe(world.subscription(&[world.owner], Some(position)))
                 .await;
             let subscribed = node.subscribed().await;
-            assert!(!subscribed.lost);
+            assert_eq!(subscribed.lost, None);
             assert_eq!(subscribed.position.seq, EVENTS);
             let bytes = subscribed.replay.iter().map(|event| event.body.len());
             assert!(bytes.sum::<usize>() < 1536 * 1024);
@@ -139,7 +140,7 @@ async fn a_users_own_realm_needs_no_guild(db: PgPool) {
         .await;
     assert_eq!(subscribed.realm, realm);
     assert_eq!(subscribed.view.users, [(world.member, Some(Vec::new()))]);
-    assert!(!subscribed.lost);
+    assert_eq!(subscribed.lost, None);
 }
 
 #[sqlx::test(migrations = "../migrations")]

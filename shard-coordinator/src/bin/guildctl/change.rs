@@ -104,7 +104,8 @@ pub(crate) async fn run(client: &Client, order: Order, output: Output) -> Result
     output.print(&made, |made| match made {
         Made::Alone(accepted) => {
             let (what, id) = (plan::change_text(&change), accepted.audit_id);
-            format!("{what}: accepted, entry {id} of the history\n")
+            let waits = waits(*accepted);
+            format!("{what}: accepted, entry {id} of the history\n{waits}")
         }
         Made::AsShown(plan) => plan::applied_text(plan),
     })
@@ -140,7 +141,15 @@ fn request(change: &Change) -> Result<Ask> {
 
 async fn accept(client: &Client, ask: &Ask, text: &str, output: Output) -> Result<()> {
     let accepted: Accepted = client.ask(ask).await?;
-    output.print(&accepted, |_| text.to_owned())
+    output.print(&accepted, |accepted| format!("{text}{}", waits(*accepted)))
+}
+
+/// A line where what was accepted is not done within a second or two.
+fn waits(accepted: Accepted) -> String {
+    match accepted.led {
+        true => String::new(),
+        false => format!("{}: it waits until one does\n", plan::NO_LEADER),
+    }
 }
 
 /// Fails unless a question can be asked.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use guildhall_shared::operator::{PREFIX, Problem, Snapshot};
+use guildhall_shared::operator::{PREFIX, Problem, ProblemCode, Snapshot};
 use reqwest::{Method, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -106,6 +106,7 @@ impl Client {
     async fn send(&self, ask: &Ask, answer_max: Option<Duration>) -> Result<(Url, Response)> {
         let bearer = self.credentials.bearer()?;
         let mut silent = Vec::new();
+        let mut unable = None;
         for coordinator in &self.coordinators {
             let url = url(coordinator, ask);
             let mut request = self
@@ -119,14 +120,33 @@ impl Client {
                 request = request.json(body);
             }
             match request.send().await {
-                Ok(response) => return accept(coordinator, response).await,
+                Ok(response) => match accept(coordinator, response).await {
+                    Err(error) if another_may(ask, &error) => unable = Some(error),
+                    answered => return answered,
+                },
                 Err(error) if error.is_connect() || ask.method == Method::GET => {
                     silent.push(format!("{coordinator}: {}", reason(&error)));
                 }
                 Err(error) => return Err(broken_off(ask, coordinator, &error)),
             }
         }
-        Err(Error::Unreachable(silent))
+        Err(unable.unwrap_or(Error::Unreachable(silent)))
+    }
+}
+
+/// Whether this coordinator has done nothing and another may be able to.
+fn another_may(ask: &Ask, error: &Error) -> bool {
+    let only_reads = ask.method == Method::GET;
+    match error {
+        Error::Refused(problem) => match problem.code {
+            // Found out before anything is changed.
+            ProblemCode::AdminDisabled | ProblemCode::NoRedis | ProblemCode::TooManyStreams => true,
+            ProblemCode::NoPostgres => only_reads,
+            _ => false,
+        },
+        // A proxy before a coordinator that is away.
+        Error::NotACoordinator { status, .. } => only_reads && (502..=504).contains(status),
+        _ => false,
     }
 }
 
@@ -189,6 +209,14 @@ fn reason(error: &reqwest::Error) -> String {
     cause.to_string()
 }
 
+/// What a stream of events brings.
+#[derive(Debug)]
+pub(crate) enum Told {
+    State(Box<Snapshot>),
+    /// Why there is no state; the stream goes on.
+    Problem(Problem),
+}
+
 /// A stream of snapshots.
 #[derive(Debug)]
 pub(crate) struct Events {
@@ -200,17 +228,21 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The newest snapshot that has arrived; older ones in the same piece are skipped.
+    /// The newest of what has arrived; older ones in the same piece are skipped.
     /// Cancel safe: a piece that arrived is kept.
     ///
     /// Errors: the stream ended or broke.
-    pub(crate) async fn next(&mut self) -> Result<Snapshot> {
+    pub(crate) async fn next(&mut self) -> Result<Told> {
         loop {
             while let Some(event) = self.ready.pop() {
-                if event.name == "state" {
-                    self.ready.clear();
-                    return read(&self.url, event.data.as_bytes());
-                }
+                let data = event.data.as_bytes();
+                let told = match event.name.as_str() {
+                    "state" => read(&self.url, data).map(|state| Told::State(Box::new(state))),
+                    "problem" => read(&self.url, data).map(Told::Problem),
+                    _ => continue, // of a newer coordinator
+                };
+                self.ready.clear();
+                return told;
             }
             let broken = |reason| Error::Unreachable(vec![format!("{}: {reason}", self.url)]);
             let piece = self.response.chunk().await;
@@ -228,7 +260,77 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
+    use guildhall_shared::operator::Accepted;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Answers every request with this, which has no body; its address.
+    async fn coordinator(status: &'static str, body: String) -> Url {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        );
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let (mut asked, mut bytes) = (Vec::new(), [0; 1024]);
+                while !asked.ends_with(b"\r\n\r\n") {
+                    let read = stream.read(&mut bytes).await.unwrap();
+                    assert!(read > 0, "it asks for nothing");
+                    asked.extend_from_slice(&bytes[..read]);
+                }
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        url.parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn another_is_asked_where_one_is_not_able_to_and_has_changed_nothing() {
+        let token = || Credentials::Token("token".to_owned());
+        let (read, change) = (Ask::get(["moves"]), Ask::post(["pause"]));
+        let well = coordinator("200 OK", r#"{"audit_id":7}"#.to_owned()).await;
+        for (code, read_goes_on, change_goes_on) in [
+            ("no_redis", true, true),
+            ("admin_disabled", true, true),
+            ("no_postgres", true, false),
+            ("plan_running", false, false),
+        ] {
+            let problem = format!(r#"{{"code":"{code}","message":"no"}}"#);
+            let unwell = coordinator("503 Service Unavailable", problem).await;
+            let both = Client::new(vec![unwell.clone(), well.clone()], token()).unwrap();
+            for (ask, goes_on) in [(&read, read_goes_on), (&change, change_goes_on)] {
+                let asked = both.ask::<Accepted>(ask).await;
+                assert_eq!(asked.is_ok(), goes_on, "{code} {ask:?}");
+            }
+            let alone = Client::new(vec![unwell], token()).unwrap();
+            let refused = alone.ask::<Accepted>(&read).await.unwrap_err();
+            assert!(refused.to_string().contains(code), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_a_state_says_why() {
+        let problem = r#"{"code":"no_redis","message":"Redis does not answer"}"#;
+        let stream = format!("event: problem\ndata: {problem}\n\nevent: other\ndata: 1\n\n");
+        let url = coordinator("200 OK", stream).await;
+        let token = Credentials::Token("token".to_owned());
+        let mut events = Client::new(vec![url], token)
+            .unwrap()
+            .events()
+            .await
+            .unwrap();
+        let told = events.next().await.unwrap();
+        let Told::Problem(problem) = told else {
+            panic!("{told:?}");
+        };
+        assert_eq!(problem.code, ProblemCode::NoRedis);
+        assert!(events.next().await.is_err(), "the stream ended");
+    }
 
     #[test]
     fn segments_are_escaped_and_a_base_path_is_kept() {

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Ask, Client};
 use crate::error::{Error, Result};
+use crate::plan::NO_LEADER;
 use crate::print::count;
 
 /// Between two looks.
@@ -62,12 +63,17 @@ pub(crate) async fn drain(client: &Client, node: &str) -> Result<()> {
             return Ok(());
         }
         let done = all.sum().saturating_sub(left.sum());
-        let left = format!(
-            "{} and {} left",
+        let moves: Moves = patiently(client, &Ask::get(["moves"])).await?;
+        let mut text = format!(
+            "{node}: {} and {} left{}",
             count(left.shards, "shard"),
             count(left.sessions, "session"),
+            held_up(&moves),
         );
-        shown.show(all.sum(), done, &format!("{node}: {left}"));
+        if left.shards > 0 && !another_takes(node, &nodes.nodes) {
+            text += ", no other node takes shards";
+        }
+        shown.show(all.sum(), done, &text);
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -124,6 +130,27 @@ impl Left {
     }
 }
 
+/// Why nothing moves, where that is known.
+fn held_up(moves: &Moves) -> String {
+    let mut text = String::new();
+    if !moves.led {
+        text += &format!(", {NO_LEADER}");
+    }
+    if moves.paused.is_some() {
+        text += ", paused";
+    }
+    text
+}
+
+/// Whether shards of this node have somewhere to go.
+fn another_takes(node: &str, all: &[NodeInfo]) -> bool {
+    let takes = |other: &NodeInfo| {
+        let is_live = other.status.as_ref().is_some_and(|status| !status.stopping);
+        is_live && other.state == NodeState::Active
+    };
+    all.iter().any(|other| other.id != node && takes(other))
+}
+
 /// Until the plan is done; its last state.
 ///
 /// Errors: it was aborted.
@@ -155,15 +182,14 @@ pub(crate) async fn plan(client: &Client, mut plan: PlanInfo) -> Result<PlanInfo
                     format!("{text} in motion, {left} left"),
                 )
             }
-            // Before the first step, or with sessions still leaving after the last.
+            // Before the first step, or with nowhere to go.
             None => (0, all, "no shard in motion".to_owned()),
         };
-        let paused = if moves.paused.is_some() {
-            ", paused"
-        } else {
-            ""
-        };
-        shown.show(all, done, &format!("plan {id}: {text}{paused}"));
+        let mut text = format!("plan {id}: {text}{}", held_up(&moves));
+        if moves.progress.is_none() && plan.outcome.stuck > 0 {
+            text += ", no other node takes shards";
+        }
+        shown.show(all, done, &text);
         tokio::time::sleep(LOOK_EVERY).await;
         plan = patiently(client, &Ask::get(["plan".to_owned(), id.to_string()])).await?;
     }
@@ -244,6 +270,46 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_holds_a_drain_up_is_said() {
+        let moves = |led: bool, paused: bool| -> Moves {
+            let pause = paused.then(|| json!({ "since_ms": 0, "by": "alice" }));
+            let moves = json!({
+                "led": led, "paused": pause, "plan": null, "requested": [], "progress": null,
+            });
+            serde_json::from_value(moves).unwrap()
+        };
+        assert_eq!(held_up(&moves(true, false)), "");
+        assert_eq!(held_up(&moves(true, true)), ", paused");
+        assert_eq!(held_up(&moves(false, false)), ", no coordinator leads");
+
+        let node = |id: &str, state: &str, stopping: Option<bool>| -> NodeInfo {
+            let status = stopping.map(|stopping| {
+                json!({
+                    "boot_id": "b", "relay_addr": "h:1", "gateway_url": "", "stopping": stopping,
+                    "map": { "term": 1, "version": 1 }, "sessions": 0, "realms_owned": 0,
+                    "realms_moving": 0, "dispatches_per_s": 0, "feed_lag_ms": 0, "cores_busy": [],
+                })
+            });
+            let info = json!({
+                "id": id, "state": state, "weight": 1.0, "drain": null, "shards_owned": 0,
+                "shards_standby": 0, "load": 0, "heartbeat_age_ms": null, "status": status,
+            });
+            serde_json::from_value(info).unwrap()
+        };
+        let own = || node("a", "active", Some(false));
+        for (other, takes) in [
+            (node("b", "active", Some(false)), true),
+            (node("b", "active", Some(true)), false),
+            (node("b", "active", None), false),
+            (node("b", "cordoned", Some(false)), false),
+            (node("b", "draining", Some(false)), false),
+        ] {
+            assert_eq!(another_takes("a", &[own(), other]), takes);
+        }
+        assert!(!another_takes("a", &[own()]));
+    }
 
     #[test]
     fn without_a_map_nobody_knows_what_a_node_has_left() {

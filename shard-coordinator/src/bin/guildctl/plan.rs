@@ -9,6 +9,8 @@ use crate::error::Result;
 use crate::print::{Output, count, thousandths, time};
 use crate::{follow, read};
 
+pub(crate) const NO_LEADER: &str = "no coordinator leads";
+
 /// `guildctl plan`.
 pub(crate) async fn make(client: &Client, flags: PlanArgs, output: Output) -> Result<()> {
     let plan = dry_run(client, flags.changes.into_changes()).await?;
@@ -110,6 +112,12 @@ fn outcome_text(outcome: &Outcome) -> String {
         let (before, after) = (thousandths(before), thousandths(after));
         text += &format!("  imbalance {before} before, {after} after, by load\n");
     }
+    if outcome.stuck > 0 {
+        text += &format!(
+            "  stuck: {}, for no other node takes any; it does not end before one does\n",
+            count(outcome.stuck, "shard"),
+        );
+    }
     text + &format!(
         "  sessions sent to other nodes: {}; events/s in the shards that move: {}\n",
         outcome.sessions, outcome.events_per_s,
@@ -150,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_plan_says_what_it_leads_to_and_how_to_do_it() {
-        let plan = PlanInfo {
+        let mut plan = PlanInfo {
             id: 17,
             state: PlanState::Draft,
             changes: vec![Change::Drain {
@@ -174,6 +182,7 @@ mod tests {
                 load_imbalance_before_milli: None,
                 load_imbalance_after_milli: None,
                 sessions: 42,
+                stuck: 0,
                 events_per_s: 3,
                 steps: 1,
                 seconds: 61,
@@ -190,5 +199,8 @@ shard  from       to         because
 nothing has changed; do it with: guildctl apply 17
 ";
         assert_eq!(plan_text(&plan), expected);
+        plan.outcome.stuck = 128;
+        let stuck = "  stuck: 128 shards, for no other node takes any; it does not end before";
+        assert!(plan_text(&plan).contains(stuck), "{}", plan_text(&plan));
     }
 }

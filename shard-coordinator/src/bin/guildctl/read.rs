@@ -280,6 +280,9 @@ fn shortened(text: &str) -> String {
 
 fn moves_text(moves: &Moves) -> String {
     let mut text = String::new();
+    if !moves.led {
+        text += &format!("{}: nothing moves until one does\n", plan::NO_LEADER);
+    }
     if let Some(pause) = &moves.paused {
         text += &format!("paused since {} by {}\n", time(pause.since_ms), pause.by);
     }

@@ -3,7 +3,10 @@
 use guildhall_shared::{Id, id::marker};
 use serde_json::{Value, json};
 
-use crate::form::{Fault, FormErrors};
+use crate::{
+    form::{Fault, FormErrors},
+    media::sanitize,
+};
 
 /// Fills in what media of a message need besides their address: an id, and the attachment
 /// behind an `attachment://` reference. `attachments` are attachment objects as they go out.
@@ -77,7 +80,10 @@ fn link(
         let Some(name) = url.strip_prefix("attachment://") else {
             continue;
         };
-        let Some(attachment) = attachments.iter().find(|file| file["filename"] == name) else {
+        // By the name it was given, or by the one that it is kept by.
+        let kept = sanitize(name);
+        let is_it = |file: &&Value| file["filename"] == name || file["filename"] == kept;
+        let Some(attachment) = attachments.iter().find(is_it) else {
             let fault = Fault::Other(
                 "UNFURLED_MEDIA_ITEM_REFERENCED_ATTACHMENT_NOT_FOUND",
                 "The referenced attachment was not found".into(),

@@ -384,6 +384,12 @@ mod tests {
             (&media["url"], &media["attachment_id"]),
             (&json!("https://cdn/a"), &json!("9"))
         );
+        let spaced = json!([{ "type": 13, "file": { "url": "attachment://my a.png" } }]);
+        let mut spaced = parse(spaced.as_array().unwrap(), true, &mut form);
+        let file = json!({ "id": "9", "filename": "my_a.png", "url": "https://cdn/a", "size": 3 });
+        link_media(&mut spaced, Id::new(7).unwrap(), &[file], &mut form);
+        assert!(form.is_empty());
+        assert_eq!(spaced[0]["name"], "my_a.png");
         link_media(
             &mut parse(whole.as_array().unwrap(), true, &mut form),
             Id::new(7).unwrap(),

@@ -6,7 +6,9 @@ use guildhall_shared::shard::ShardId;
 
 use super::*;
 use crate::node::{
-    owner::{Entry, FromOwner, SNAPSHOT_BYTES, Todo, Wait, Waiting, realm::RECENT_MAX},
+    owner::{
+        Entry, FromOwner, SNAPSHOT_BYTES, Todo, Wait, Waiting, entry::beginning, realm::RECENT_MAX,
+    },
     relay::frame::Sub,
 };
 
@@ -86,7 +88,7 @@ fn those_who_wait_for_a_large_guild_are_answered_in_turns() {
             sub,
             wait: Wait::Reading,
             at_least: None,
-            lost: false,
+            lost: None,
         }
     });
     entry.waiting = waiting.collect();
@@ -115,7 +117,7 @@ fn those_who_wait_for_a_large_guild_are_answered_in_turns() {
                     _ => 0,
                 };
                 assert_eq!(ok.replay.len() as u64, replayed);
-                assert_eq!(ok.lost, ok.id % 3 == 1);
+                assert_eq!(ok.lost, (ok.id % 3 == 1).then(|| beginning(at)));
                 assert_eq!(ok.snapshots.len(), 1);
                 bytes += ok.snapshots[0].1.len();
                 assert!(answered.insert(ok.id));
@@ -151,7 +153,7 @@ fn nobody_is_told_to_be_no_member_before_the_database_was_asked() {
             sub,
             wait: Wait::Reading,
             at_least: None,
-            lost: false,
+            lost: None,
         }];
         let mut todo = Todo::with_room();
         entry.answer(false, &mut todo);

@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use guildhall_shared::cluster_map::NodeState;
-use guildhall_shared::operator::{NodeInfo, Progress, Snapshot};
+use guildhall_shared::operator::{Moves, NodeInfo, Progress, Snapshot};
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize as _};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Borders, Cell, Gauge, Paragraph, Row, Table};
 
-use super::view::{Order, Sort, View};
+use super::view::{Order, Sort, Trouble, View};
 use crate::plan::change_text;
 use crate::print::{cores_busy, count, map_version, node_state, or_dash, thousandths};
 
@@ -45,8 +45,9 @@ pub(crate) fn screen(frame: &mut Frame, view: &View, now: Instant) {
 
 fn head(frame: &mut Frame, area: Rect, view: &View, now: Instant) {
     let Some((snapshot, at)) = &view.state else {
-        let text = match &view.lost {
-            Some(reason) => format!(" no connection: {reason}"),
+        let text = match &view.trouble {
+            Some(Trouble::Lost(reason)) => format!(" no connection: {reason}"),
+            Some(Trouble::NoNews(reason)) => format!(" no news: {reason}"),
             None => " connecting …".to_owned(),
         };
         frame.render_widget(Paragraph::new(text), area);
@@ -79,10 +80,13 @@ fn head(frame: &mut Frame, area: Rect, view: &View, now: Instant) {
         )
     });
     let age = now.saturating_duration_since(*at).as_secs();
-    let link = match &view.lost {
-        Some(reason) => format!("connection lost, as of {age} s ago: {reason}")
+    let link = match &view.trouble {
+        Some(Trouble::Lost(reason)) => format!("connection lost, as of {age} s ago: {reason}")
             .red()
             .bold(),
+        Some(Trouble::NoNews(reason)) => {
+            format!("no news, as of {age} s ago: {reason}").red().bold()
+        }
         None => format!("live, from {}", snapshot.coordinator).green(),
     };
     let lines = vec![
@@ -245,9 +249,17 @@ fn moves(frame: &mut Frame, area: Rect, view: &View) {
     let [bar, text] = rows.areas(inner);
     match &snapshot.moves.progress {
         Some(progress) => frame.render_widget(gauge(progress), bar),
-        None => frame.render_widget(Paragraph::new("every shard is where it is to be"), bar),
+        None => frame.render_widget(Paragraph::new(at_rest(&snapshot.moves)), bar),
     }
     frame.render_widget(Paragraph::new(move_lines(snapshot)), text);
+}
+
+fn at_rest(moves: &Moves) -> &'static str {
+    match (moves.led, &moves.plan) {
+        (false, _) => "no coordinator leads",
+        (true, Some(_)) => "no shard is on its way",
+        (true, None) => "every shard is where it is to be",
+    }
 }
 
 fn gauge(progress: &Progress) -> Gauge<'static> {

@@ -7,13 +7,15 @@ mod view;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
-use guildhall_shared::operator::{GuildInfo, GuildsAnswer, ShardInfo, ShardsAnswer, Snapshot};
+use guildhall_shared::operator::{
+    GuildInfo, GuildsAnswer, Problem, ShardInfo, ShardsAnswer, Snapshot,
+};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use tokio::sync::mpsc;
 
 use crate::args::TopArgs;
-use crate::client::{Ask, Client, Events};
+use crate::client::{Ask, Client, Events, Told};
 use crate::error::{Error, Result};
 use crate::print::Output;
 use view::{After, View};
@@ -50,7 +52,10 @@ async fn print_snapshots(client: &Client, count: Option<u64>, output: Output) ->
     let mut events = client.events().await?;
     let mut printed = 0;
     while count.is_none_or(|count| printed < count) {
-        let snapshot = events.next().await?;
+        let snapshot = match events.next().await? {
+            Told::State(snapshot) => snapshot,
+            Told::Problem(problem) => return Err(Error::Refused(problem)),
+        };
         output.print(&snapshot, |_| String::new())?;
         printed += 1;
     }
@@ -62,6 +67,8 @@ enum News {
     Key(KeyCode),
     State(Box<Snapshot>),
     Lost(Error),
+    /// A coordinator has no state to show.
+    Problem(Problem),
     Hot(Vec<ShardInfo>, Vec<GuildInfo>),
 }
 
@@ -88,6 +95,7 @@ async fn show(client: &Client, events: Events, terminal: &mut DefaultTerminal) -
             Some(News::State(snapshot)) => view.arrived(*snapshot, Instant::now()),
             Some(News::Lost(error @ Error::Refused(_))) => return Err(error), // a token ran out
             Some(News::Lost(error)) => view.lost(error.to_string()),
+            Some(News::Problem(problem)) => view.no_news(problem.message),
             Some(News::Hot(shards, guilds)) => {
                 view.hot_shards = shards;
                 view.hot_guilds = guilds;
@@ -104,7 +112,8 @@ async fn watch_state(client: Client, events: Events, news: mpsc::Sender<News>) {
     loop {
         let told = match &mut events {
             Some(open) => match open.next().await {
-                Ok(state) => News::State(Box::new(state)),
+                Ok(Told::State(state)) => News::State(state),
+                Ok(Told::Problem(problem)) => News::Problem(problem),
                 Err(_) => {
                     events = None;
                     tokio::time::sleep(RETRY_EVERY).await;

@@ -77,6 +77,7 @@ fn snapshot() -> Snapshot {
         }),
         nodes: vec![node("gateway-1", 12, 3), draining, gone],
         moves: Moves {
+            led: true,
             paused: Some(Pause {
                 since_ms: 0,
                 by: "alice".to_owned(),
@@ -100,6 +101,7 @@ fn snapshot() -> Snapshot {
                     load_imbalance_before_milli: None,
                     load_imbalance_after_milli: None,
                     sessions: 90,
+                    stuck: 0,
                     events_per_s: 3,
                     steps: 16,
                     seconds: 61,
@@ -166,6 +168,10 @@ fn a_lost_connection_is_said_and_the_last_state_stays() {
     let text = screen_of(&view, start + Duration::from_secs(12));
     assert!(text.contains("connection lost, as of 12 s ago"), "{text}");
     assert!(text.contains("gateway-1"), "{text}");
+    view.no_news("Redis does not answer".to_owned());
+    let text = screen_of(&view, start + Duration::from_secs(12));
+    let no_news = "no news, as of 12 s ago: Redis does not answer";
+    assert!(text.contains(no_news), "{text}");
     view.arrived(snapshot(), start);
     let text = screen_of(&view, start);
     assert!(text.contains("live, from one"), "{text}");

@@ -12,10 +12,17 @@ pub(crate) struct View {
     pub(crate) state: Option<(Snapshot, Instant)>,
     pub(crate) hot_shards: Vec<ShardInfo>,
     pub(crate) hot_guilds: Vec<GuildInfo>,
-    /// Why there is no connection now.
-    pub(crate) lost: Option<String>,
+    pub(crate) trouble: Option<Trouble>,
     pub(crate) sort: Sort,
     pub(crate) order: Order,
+}
+
+/// Why there is no news now, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Lost(String),
+    /// There is a connection to a coordinator that has no state to show.
+    NoNews(String),
 }
 
 /// The column nodes are sorted by.
@@ -48,7 +55,7 @@ impl View {
             state: None,
             hot_shards: Vec::new(),
             hot_guilds: Vec::new(),
-            lost: None,
+            trouble: None,
             sort: Sort::Name,
             order: Order::Up,
         }
@@ -56,11 +63,15 @@ impl View {
 
     pub(crate) fn arrived(&mut self, snapshot: Snapshot, now: Instant) {
         self.state = Some((snapshot, now));
-        self.lost = None;
+        self.trouble = None;
     }
 
     pub(crate) fn lost(&mut self, reason: String) {
-        self.lost = Some(reason);
+        self.trouble = Some(Trouble::Lost(reason));
+    }
+
+    pub(crate) fn no_news(&mut self, reason: String) {
+        self.trouble = Some(Trouble::NoNews(reason));
     }
 
     pub(crate) fn press(&mut self, key: KeyCode) -> After {
