@@ -408,7 +408,7 @@ fn fill(path: &str) -> String {
 const HEAD: &str = "\
 # Conformance
 
-Made by `cargo xtask conformance`, which runs every case against a cluster of real processes; not
+Made by `cargo xtask conformance --write`, which runs every case against a cluster of real processes; not
 edited by hand. An operation **answers** if a valid request gets a documented status and a body that
 the official schema takes and that libraries read, **acts** if a following read and the gateway's event
 show its effect to those who may see it and to nobody else, **refuses** if 401, 403, 404 and 400 come as
