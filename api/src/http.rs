@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
-    http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri, header},
+    http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -206,11 +206,12 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
     };
     let response = tokio::time::timeout(limit, next.run(request));
     let response = TRACE.scope(trace, response.instrument(span)).await;
-    let response = response
+    let mut response = response
         .unwrap_or_else(|_| Error::Unavailable("the request took too long").into_response());
     let route = route
         .as_ref()
         .map_or("unmatched", |route| without_version(route.as_str()));
+    keep_from_caches(route, response.headers_mut());
     let method = match method.as_str() {
         known @ ("GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS") => known,
         _ => "other",
@@ -225,6 +226,21 @@ async fn observe(State(app): State<App>, request: Request, next: Next) -> Respon
         .with_label_values(&[group(route), class(status)])
         .observe(started.elapsed().as_secs_f64());
     response
+}
+
+/// Answers hold tokens and what their caller alone may see: no cache keeps one, unless it says
+/// itself for how long or is the same for everybody.
+fn keep_from_caches(route: &str, headers: &mut HeaderMap) {
+    let is_public = route == "/openapi.json" || route.starts_with("/docs");
+    if is_public || headers.contains_key(header::CACHE_CONTROL) {
+        return;
+    }
+    let never = HeaderValue::from_static("no-store");
+    headers.insert(header::CACHE_CONTROL, never);
+    if route == "/oauth2/token" {
+        // RFC 6749 wants it said to caches of HTTP/1.0, too.
+        headers.insert(header::PRAGMA, HeaderValue::from_static("no-cache"));
+    }
 }
 
 /// What a route is about: the first part of its path.

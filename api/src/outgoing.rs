@@ -5,7 +5,8 @@
 //! nothing is redirected, waited for long or read without end. Never follows what an answer says.
 
 use std::{
-    io,
+    error::Error,
+    io, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -93,6 +94,11 @@ pub(crate) enum Unreachable {
 impl Outgoing {
     /// Errors: only if TLS cannot be set up.
     pub(crate) fn new(reach: OutgoingHttp) -> Result<Self, reqwest::Error> {
+        Self::behind(Guard::new(reach))
+    }
+
+    fn behind(guard: Guard) -> Result<Self, reqwest::Error> {
+        let reach = guard.reach;
         let client = Client::builder()
             .redirect(redirect::Policy::none())
             .no_proxy()
@@ -100,7 +106,7 @@ impl Outgoing {
             .referer(false)
             .https_only(reach == OutgoingHttp::Public)
             .user_agent(concat!("Guildhall/", env!("CARGO_PKG_VERSION")))
-            .dns_resolver(Guard::new(reach))
+            .dns_resolver(guard)
             .build()?;
         Ok(Self {
             client,
@@ -202,7 +208,7 @@ impl Outgoing {
         }
         let _place = self.place_at(url)?;
         let exchange = async {
-            let mut response = request.send().await.map_err(|_| Unreachable::NoAnswer)?;
+            let mut response = request.send().await.map_err(|error| unsent(&error))?;
             let status = response.status();
             let content_type = response.headers().get(CONTENT_TYPE).cloned();
             let mut body = BytesMut::new();
@@ -221,6 +227,17 @@ impl Outgoing {
         tokio::time::timeout(timeout, exchange)
             .await
             .unwrap_or(Err(Unreachable::NoAnswer))
+    }
+}
+
+/// Why a request got no answer. Of a name's lookup it is told only that there was no place for it:
+/// what was found stays here.
+fn unsent(error: &reqwest::Error) -> Unreachable {
+    let mut causes = iter::successors(error.source(), |&cause| cause.source());
+    let busy = Some(&Unreachable::Busy);
+    match causes.any(|cause| cause.downcast_ref::<Unreachable>() == busy) {
+        true => Unreachable::Busy,
+        false => Unreachable::NoAnswer,
     }
 }
 
@@ -394,6 +411,19 @@ mod tests {
         );
         drop(places);
         assert!(guard.resolve(name()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_place_for_its_lookup_is_told_so() {
+        let guard = Guard::new(OutgoingHttp::Any);
+        let lookups = Arc::clone(&guard.lookups);
+        let outgoing = Outgoing::behind(guard).unwrap();
+        let url = outgoing.parse("http://localhost:1/").unwrap();
+        let ask = || outgoing.get(url.clone(), Duration::from_secs(10), 1);
+        let places = lookups.try_acquire_many(LOOKUPS_MAX as u32).unwrap();
+        assert_eq!(ask().await.unwrap_err(), Unreachable::Busy);
+        drop(places);
+        assert_eq!(ask().await.unwrap_err(), Unreachable::NoAnswer);
     }
 
     #[test]

@@ -41,6 +41,13 @@ end
 return counts
 ";
 
+/// One less in `KEYS[1]`, if its window still runs.
+const TAKE_BACK: &str = r"
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('DECR', KEYS[1])
+end
+";
+
 /// Slower than this is as good as away.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(150);
 /// Pause before Redis is asked again after it failed.
@@ -49,6 +56,7 @@ const REDIS_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Counter {
     redis: Connection,
     script: redis::Script,
+    take_back: redis::Script,
     /// Until then (ms since `started`) Redis is not asked again.
     redis_away_until_ms: AtomicU64,
     started: Instant,
@@ -61,6 +69,7 @@ impl Counter {
         Self {
             redis,
             script: redis::Script::new(SCRIPT),
+            take_back: redis::Script::new(TAKE_BACK),
             redis_away_until_ms: AtomicU64::new(0),
             started: Instant::now(),
             local: Local::default(),
@@ -71,18 +80,61 @@ impl Counter {
     /// Counts a request in windows of one owner, up to the first that is full: the last
     /// count is then above its limit.
     pub(super) async fn count(&self, windows: &[(String, Limit)]) -> Vec<Count> {
-        let now_ms = self.started.elapsed().as_millis() as u64;
-        if now_ms >= self.redis_away_until_ms.load(Ordering::Relaxed) {
-            match tokio::time::timeout(REDIS_TIMEOUT, self.count_in_redis(windows)).await {
-                Ok(Ok(counts)) => return counts,
-                Ok(Err(_)) | Err(_) => {
-                    let until = now_ms + REDIS_PAUSE.as_millis() as u64;
-                    self.redis_away_until_ms.store(until, Ordering::Relaxed);
-                }
-            }
+        if let Some(counts) = self.in_time(self.count_in_redis(windows)).await {
+            return counts;
         }
         self.metrics.rate_limit_fallbacks.inc();
         self.local.count(windows, Instant::now())
+    }
+
+    /// Undoes one count of a window that still runs.
+    pub(super) async fn take_back(&self, key: &str) {
+        let in_redis = async {
+            let mut redis = self.redis.clone();
+            let mut call = self.take_back.prepare_invoke();
+            call.key(key);
+            call.invoke_async::<()>(&mut redis).await
+        };
+        if self.in_time(in_redis).await.is_none() {
+            self.local.take_back(key);
+        }
+    }
+
+    /// Sets a key for a time; not while Redis is away.
+    pub(super) async fn set(&self, key: &str, lasts: Duration) {
+        let in_redis = async {
+            let mut redis = self.redis.clone();
+            let mut set = redis::cmd("SET");
+            set.arg(key).arg(1).arg("EX").arg(lasts.as_secs());
+            set.query_async::<()>(&mut redis).await
+        };
+        self.in_time(in_redis).await;
+    }
+
+    /// Whether a key is set; `false` while Redis is away.
+    pub(super) async fn is_set(&self, key: &str) -> bool {
+        let in_redis = async {
+            let mut redis = self.redis.clone();
+            let mut exists = redis::cmd("EXISTS");
+            exists.arg(key).query_async::<bool>(&mut redis).await
+        };
+        self.in_time(in_redis).await.unwrap_or(false)
+    }
+
+    /// What Redis answers; `None` if it is away.
+    async fn in_time<T>(&self, asked: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        if now_ms < self.redis_away_until_ms.load(Ordering::Relaxed) {
+            return None;
+        }
+        match tokio::time::timeout(REDIS_TIMEOUT, asked).await {
+            Ok(Ok(answer)) => Some(answer),
+            Ok(Err(_)) | Err(_) => {
+                let until = now_ms + REDIS_PAUSE.as_millis() as u64;
+                self.redis_away_until_ms.store(until, Ordering::Relaxed);
+                None
+            }
+        }
     }
 
     async fn count_in_redis(&self, windows: &[(String, Limit)]) -> redis::RedisResult<Vec<Count>> {
@@ -138,6 +190,13 @@ impl Local {
         }
         counts
     }
+
+    fn take_back(&self, key: &str) {
+        let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, used)) = windows.get_mut(key) {
+            *used = used.saturating_sub(1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -165,5 +224,10 @@ mod tests {
         let counts = local.count(&windows(), later);
         assert_eq!((counts[0].used, counts[1].used), (1, 1));
         assert_eq!(counts[1].reset_after, Duration::from_secs(5));
+        for key in ["one", "one", "other"] {
+            local.take_back(key);
+        }
+        let counts = local.count(&windows(), later);
+        assert_eq!((counts[0].used, counts[1].used), (2, 1));
     }
 }

@@ -109,9 +109,7 @@ impl Limiter {
         if self.mode == RateLimits::Off {
             return Ok(());
         }
-        // Names and addresses are not kept in Redis as they are.
-        let key = hex::encode(&Sha256::digest(what.as_bytes())[..16]);
-        let window = (keys::rate_limit(&format!("try:{key}")), limit);
+        let window = (hidden("try", what), limit);
         let counts = self.counter.count(&[window]).await;
         match counts.first() {
             Some(count) if count.used > limit.requests => {
@@ -122,6 +120,25 @@ impl Limiter {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Undoes one [`Self::attempt`] in the window that runs.
+    pub(crate) async fn take_back(&self, what: &str) {
+        if self.mode != RateLimits::Off {
+            self.counter.take_back(&hidden("try", what)).await;
+        }
+    }
+
+    /// Keeps in mind that something was; for all processes, if Redis is there.
+    pub(crate) async fn remember(&self, what: &str, lasts: Duration) {
+        if self.mode != RateLimits::Off {
+            self.counter.set(&hidden("known", what), lasts).await;
+        }
+    }
+
+    /// Whether something was remembered lately. While Redis is away nothing was.
+    pub(crate) async fn remembers(&self, what: &str) -> bool {
+        self.mode != RateLimits::Off && self.counter.is_set(&hidden("known", what)).await
     }
 
     async fn judge(&self, who: &str, bucket: &Bucket) -> Verdict {
@@ -167,6 +184,12 @@ impl Limiter {
             self.blocked.block(address, until);
         }
     }
+}
+
+/// The key of something that is named: names and addresses are not kept in Redis as they are.
+fn hidden(kind: &str, what: &str) -> String {
+    let digest = hex::encode(&Sha256::digest(what.as_bytes())[..16]);
+    keys::rate_limit(&format!("{kind}:{digest}"))
 }
 
 /// Finds out who calls, counts the request, and answers 429 in place of the handler.

@@ -1,5 +1,6 @@
 //! What clients call and this server has nothing to say to: empty lists, and a
-//! telemetry sink. Spec: endpoints, tier 3, where the notes ask for it.
+//! telemetry sink. Spec: endpoints, tier 3, where the notes ask for it or a path would be taken for
+//! another's.
 
 use axum::http::StatusCode;
 use guildhall_shared::{Id, id::marker::Application};
@@ -25,6 +26,7 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .routes(routes!(billing_stub))
         .routes(routes!(list_my_connections))
         .routes(routes!(get_entitlements))
+        .routes(routes!(applications_detectable))
         .routes(routes!(auth_password_strength))
 }
 
@@ -120,6 +122,18 @@ async fn get_entitlements(
 ) -> Result<Json<[u8; 0]>> {
     require_application(&caller, application_id)?;
     Ok(Json([]))
+}
+
+/// No game is told by its process. Works without a token.
+#[utoipa::path(
+    get,
+    path = "/applications/detectable",
+    tag = "Applications",
+    security(()),
+    responses((status = 200, body = [u8]))
+)]
+async fn applications_detectable() -> Json<[u8; 0]> {
+    Json([])
 }
 
 fn nothing(caller: &CurrentUser) -> Result<Json<[u8; 0]>> {

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::harness::TestApp;
+use crate::{harness::TestApp, sessions::PASSWORD};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn the_api_answers_under_each_served_version(db: PgPool) {
@@ -108,6 +108,30 @@ async fn browsers_may_call_from_anywhere(db: PgPool) {
         .to_str()
         .unwrap();
     assert!(exposed.contains("x-ratelimit-remaining") && exposed.contains("retry-after"));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_cache_keeps_what_is_for_one_caller(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let form = json!({ "username": "alice", "login": "alice", "password": PASSWORD });
+    for (path, status) in [
+        ("/auth/register", 201),
+        ("/auth/login", 200),
+        ("/auth/logout", 401),
+        ("/nothing", 404),
+    ] {
+        let reply = app.post_anonymously(path, form.clone()).await;
+        assert_eq!(reply.headers["cache-control"], "no-store", "{path}");
+        assert!(!reply.headers.contains_key("pragma"));
+        reply.expect(status);
+    }
+    // What is the same for everybody may be kept.
+    for path in ["/openapi.json", "/docs"] {
+        let page = app.client.get(format!("{}{path}", app.origin)).send().await;
+        let page = page.unwrap();
+        assert_eq!(page.status(), StatusCode::OK);
+        assert!(!page.headers().contains_key("cache-control"), "{path}");
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

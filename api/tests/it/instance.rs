@@ -187,6 +187,7 @@ async fn what_is_not_there_is_an_empty_list(db: PgPool) {
     app.get(&alice, &bought).await.expect_error(403, 20002);
     let others = format!("/applications/{}/entitlements", alice.id);
     app.get(&bot, &others).await.expect_error(403, 20012);
+    assert_eq!(get(&app, "/applications/detectable").await, json!([]));
     // What this server has nothing of at all.
     for path in ["/lobbies/5", "/skus/5/subscriptions", "/oauth2/keys"] {
         app.get(&bot, path).await.expect_error(404, 0);

@@ -11,7 +11,7 @@ use sqlx::{
 use crate::{
     conformance::conforms,
     farewell::operator_token,
-    harness::{TestApp, TestUser, two_connections},
+    harness::{Reply, TestApp, TestUser, two_connections},
     sessions::{PASSWORD, change_meanwhile, log_in, register},
 };
 
@@ -272,14 +272,18 @@ const REDIRECT: &str = "http://127.0.0.1:1/back";
 
 /// A form-encoded call without a token; status and body.
 async fn form(app: &TestApp, path: &str, fields: &[(&str, &str)]) -> (u16, Value) {
+    let reply = post_form(app, path, fields).await;
+    (reply.status.as_u16(), reply.body)
+}
+
+async fn post_form(app: &TestApp, path: &str, fields: &[(&str, &str)]) -> Reply {
     let mut body = form_urlencoded::Serializer::new(String::new());
     body.extend_pairs(fields);
     let request = app
         .request(Method::POST, path)
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body.finish());
-    let reply = app.send(request).await;
-    (reply.status.as_u16(), reply.body)
+    app.send(request).await
 }
 
 /// An application with a secret and a redirect.
@@ -505,6 +509,26 @@ async fn an_exchange_takes_one_connection(options: PgPoolOptions, connect: PgCon
     }
     drop(taken);
     app.db.close().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_cache_keeps_an_exchange(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let (bot, secret) = client(&app, &alice).await;
+    let id = bot.id.to_string();
+    for (secret, has_token) in [(&*secret, true), ("wrong", false)] {
+        let fields = [
+            ("grant_type", "client_credentials"),
+            ("scope", "identify"),
+            ("client_id", &id),
+            ("client_secret", secret),
+        ];
+        let reply = post_form(&app, "/oauth2/token", &fields).await;
+        assert_eq!(reply.body["access_token"].is_string(), has_token);
+        assert_eq!(reply.headers["cache-control"], "no-store");
+        assert_eq!(reply.headers["pragma"], "no-cache");
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

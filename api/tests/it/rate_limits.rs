@@ -1,13 +1,17 @@
 //! Rate limits as clients see them.
 
+use std::net::Ipv6Addr;
+
 use guildhall_api::config::RateLimits;
 use reqwest::{Method, header::HeaderMap};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
 use crate::{
     conformance::libraries_read,
-    harness::{TestApp, alone, redis_connection},
+    harness::{Reply, TestApp, alone, redis_connection},
+    sessions::PASSWORD,
 };
 
 fn number(headers: &HeaderMap, name: &str) -> f64 {
@@ -154,39 +158,97 @@ async fn log_ins_are_counted_by_address_whoever_calls(db: PgPool) {
     assert_eq!(statuses, [400, 400, 400, 400, 400, 429]);
 }
 
-#[sqlx::test(migrations = "../migrations")]
-async fn log_ins_are_counted_by_account_from_anywhere(db: PgPool) {
-    let app = behind_a_proxy(db).await;
-    let name = format!("nobody{}", rand::random::<u64>());
-    let mut refused = false;
-    for _ in 0..21 {
-        let request = from(&app, Method::POST, "/auth/login", &address())
-            .json(&json!({ "login": name, "password": "wrong horse" }));
-        let reply = app.send(request).await;
-        if reply.status == 429 {
-            assert!(reply.headers.contains_key("via"));
-            refused = true;
-            break;
-        }
-        reply.expect(400);
-    }
-    assert!(refused);
+/// The /64 around an address.
+fn network(address: &str) -> Ipv6Addr {
+    let address: Ipv6Addr = address.parse().unwrap();
+    Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))
 }
 
-/// Makes it an address that was refused so many times, with all of its /64.
-async fn refused(address: &str, times: u32) {
-    let address: std::net::Ipv6Addr = address.parse().unwrap();
-    let network = std::net::Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64));
+/// Makes it a window in which so much was counted.
+async fn counted(window: &str, times: u32) {
     let mut redis = redis_connection().await;
-    let key = guildhall_shared::keys::rate_limit(&format!("invalid:{network}"));
     let _: () = redis::cmd("SET")
-        .arg(key)
+        .arg(guildhall_shared::keys::rate_limit(window))
         .arg(times)
         .arg("EX")
         .arg(600)
         .query_async(&mut redis)
         .await
         .unwrap();
+}
+
+/// Makes it something that was tried so many times.
+async fn tried(what: &str, times: u32) {
+    let digest = hex::encode(&Sha256::digest(what.as_bytes())[..16]);
+    counted(&format!("try:{digest}"), times).await;
+}
+
+/// A name that no other test or run has, registered at this address.
+async fn registered(app: &TestApp, address: &str) -> String {
+    let name = format!("ada{}", rand::random::<u64>());
+    let body = json!({ "username": name, "password": PASSWORD });
+    let request = from(app, Method::POST, "/auth/register", address).json(&body);
+    app.send(request).await.expect(201);
+    name
+}
+
+async fn log_in(app: &TestApp, address: &str, name: &str, password: &str) -> Reply {
+    let body = json!({ "login": name, "password": password });
+    let request = from(app, Method::POST, "/auth/login", address).json(&body);
+    app.send(request).await
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn wrong_passwords_are_counted_by_name_from_anywhere(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let name = format!("nobody{}", rand::random::<u64>());
+    tried(&format!("login:{name}"), 99).await;
+    let last = log_in(&app, &address(), &name, "wrong horse").await;
+    last.expect_fault("login", "INVALID_LOGIN");
+    let refused = log_in(&app, &address(), &name, "wrong horse").await;
+    assert!(refused.headers.contains_key("via"));
+    refused.expect(429);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_fails_on_purpose_locks_nobody_out_of_where_they_log_in_from(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let (home, abroad) = (address(), address());
+    let name = registered(&app, &home).await;
+    let all = format!("login:{name}");
+    let from = async |address: &str| log_in(&app, address, &name, PASSWORD).await;
+    tried(&all, 100).await;
+    from(&abroad).await.expect(429);
+    from(&home).await.expect(200);
+    let next_door = home.replace("::1", "::2");
+    from(&next_door).await.expect(200);
+    // Once it was let in from there, there is known too.
+    tried(&all, 99).await;
+    from(&abroad).await.expect(200);
+    tried(&all, 100).await;
+    from(&abroad).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn wrong_passwords_are_counted_by_name_and_network_and_right_ones_are_not(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let (home, abroad) = (address(), address());
+    let name = registered(&app, &home).await;
+    tried(&format!("login-from:{}/{name}", network(&home)), 9).await;
+    for (from, password, status) in [
+        (&home, PASSWORD, 200),
+        (&home, PASSWORD, 200),
+        (&home, "wrong horse", 400),
+        (&home, PASSWORD, 429),
+        (&abroad, PASSWORD, 200),
+    ] {
+        log_in(&app, from, &name, password).await.expect(status);
+    }
+}
+
+/// Makes it an address that was refused so many times, with all of its /64.
+async fn refused(address: &str, times: u32) {
+    counted(&format!("invalid:{}", network(address)), times).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -482,6 +482,36 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_deleted_event_closes_its_own_stage_only(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, 13).await;
+    let path = format!("/guilds/{}/scheduled-events", hall.id);
+    let body = json!({
+        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
+        "scheduled_start_time": in_hours(1),
+    });
+    let begun = app.post(&alice, &path, body.clone()).await.expect(200);
+    let later = app.post(&alice, &path, body).await.expect(200);
+    let at = |event: &Value| format!("{path}/{}", event["id"].as_str().unwrap());
+    app.patch(&alice, &at(&begun), json!({ "status": 2 }))
+        .await
+        .expect(200);
+    app.delete(&alice, &at(&later)).await.expect(204);
+    let stage = format!("/stage-instances/{stage}");
+    let open = app.get(&alice, &stage).await.expect(200);
+    app.delete(&alice, &at(&begun)).await.expect(204);
+    app.get(&alice, &stage).await.expect_error(404, 10067);
+    let events = app.events(hall.id).await;
+    let [.., (first, closed), (second, gone)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*first, closed), ("STAGE_INSTANCE_DELETE", &open));
+    assert_eq!(*second, "GUILD_SCHEDULED_EVENT_DELETE");
+    assert_eq!(gone["id"], begun["id"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_event_that_has_opened_its_stage_stays_on_it(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;

@@ -7,7 +7,7 @@ use sqlx::{
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, TestGuild, TestUser, hall, rows_read, two_connections},
+    harness::{TestApp, TestGuild, TestUser, at_once, hall, rows_read, two_connections},
 };
 
 /// What `has` of a message with a poll is.
@@ -397,13 +397,13 @@ async fn what_is_changed_while_it_is_indexed_is_found_as_it_is(db: PgPool) {
     let old = app.get(&alice, &format!("{search}?content=red")).await;
     assert_eq!(old.expect(200)["total_results"], 0);
 
-    for content in ["early", "late"] {
+    for content in ["early", "late", "lost"] {
         send(&app, &alice, hall, json!({ "content": content })).await;
     }
     let afresh = "delete from message_search; delete from message_search_channel";
     run(&mut app.db.acquire().await.unwrap(), afresh).await;
     age(&app).await;
-    // Whoever indexes them waits for this before it has written anything.
+    // Whoever indexes them waits for this when it has read them.
     let mut held = app.db.begin().await.unwrap();
     let row = "insert into message_search (channel_id, message_id, author_id, author_kind, words,
                                            has, mention_everyone, mentions, mention_roles, hosts,
@@ -411,24 +411,30 @@ async fn what_is_changed_while_it_is_indexed_is_found_as_it_is(db: PgPool) {
                select channel_id, message_id, 1, 0, '', 0, false, '{}', '{}', '{}', '{}'
                from message where content = 'early'";
     run(&mut held, row).await;
-    let late = "select message_id from message where content = 'late'";
-    let late: i64 = sqlx::query_scalar(late).fetch_one(&app.db).await.unwrap();
-    let late = format!("/channels/{}/messages/{late}", hall.general);
-    let deleted = async {
-        app.until_somebody_waits().await;
-        app.delete(&alice, &late).await.expect(204);
+    let one = async |content: &str| {
+        let id = sqlx::query_scalar("select message_id from message where content = $1");
+        let id: i64 = id.bind(content).fetch_one(&app.db).await.unwrap();
+        format!("/channels/{}/messages/{id}", hall.general)
     };
-    let both = "select count(*) = 2 from pg_stat_activity
-                where datname = current_database() and wait_event_type = 'Lock'";
-    let release = async {
-        app.until(both).await;
+    let (late, lost) = (one("late").await, one("lost").await);
+    let changes = async {
+        app.until_somebody_waits().await;
+        let edited = app.patch(&alice, &late, json!({ "content": "later" }));
+        at_once(edited).await.expect(200);
+        at_once(app.delete(&alice, &lost)).await.expect(204);
         held.rollback().await.unwrap();
     };
-    let (found, (), ()) = tokio::join!(app.get(&alice, &search), deleted, release);
+    let (found, ()) = tokio::join!(app.get(&alice, &search), changes);
     found.expect(200);
     let found = app.get(&alice, &search).await.expect(200);
-    assert_eq!(contents(&found), ["early", "green"]);
-    assert_eq!(found["total_results"], 2);
+    assert_eq!(contents(&found), ["later", "early", "green"]);
+    for (word, count) in [("late", 0), ("later", 1), ("lost", 0)] {
+        let found = app.get(&alice, &format!("{search}?content={word}")).await;
+        assert_eq!(found.expect(200)["total_results"], count, "{word}");
+    }
+    let rows = "select count(*) from message_search";
+    let rows: i64 = sqlx::query_scalar(rows).fetch_one(&app.db).await.unwrap();
+    assert_eq!(rows, 3);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::first_settings;
+use super::{
+    first_settings,
+    tries::{self, Network},
+};
 use crate::{
     access,
     account::State as AccountState,
@@ -15,15 +18,11 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json},
     form::{Fault, FormErrors},
-    rate_limit::Limit,
     routes::clean,
     second_factor,
     sessions::{self, Client, Which},
     tickets::{self, Purpose},
 };
-
-/// Log-ins tried for one name, right or wrong, from anywhere.
-const TRIES: Limit = Limit::per_seconds(20, 600);
 
 #[derive(Deserialize, Default, ToSchema)]
 #[serde(default)]
@@ -93,6 +92,7 @@ pub(super) struct SecondFactorWanted {
 pub(super) async fn auth_login(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<Login>,
 ) -> Result<Json<Entrance>> {
     let (login, password) = (
@@ -100,9 +100,6 @@ pub(super) async fn auth_login(
         body.password.unwrap_or_default(),
     );
     let login = clean(&login).to_lowercase();
-    app.limiter
-        .attempt(&format!("login:{login}"), TRIES)
-        .await?;
     let account = sqlx::query!(
         "select user_id, password_hash, state from account
          where not bot and (lower(username) = $1 or lower(email) = $1)
@@ -111,17 +108,23 @@ pub(super) async fn auth_login(
     )
     .fetch_optional(&app.db)
     .await?;
+    let user = account.as_ref().map(|account| Id::from_db(account.user_id));
+    let counted = tries::count(&app, &login, user, network).await?;
     let stored = account
         .as_ref()
         .and_then(|account| account.password_hash.clone());
-    let is_right = app.passwords.verify(password, stored).await?;
+    let is_right = app.passwords.verify(password, stored).await;
+    if !matches!(is_right, Ok(false)) {
+        counted.take_back(&app).await;
+    }
+    let is_right = is_right?;
     let account = account.filter(|_| is_right).ok_or_else(invalid_login)?;
     if AccountState::from_db(account.state) == AccountState::Locked {
         let fault = Fault::Other("ACCOUNT_DISABLED", "This account is disabled.".into());
         return Err(FormErrors::one("login", fault));
     }
     let (user, stored) = (Id::from_db(account.user_id), account.password_hash);
-    enter(&app, user, stored.as_deref(), &client)
+    enter(&app, user, stored.as_deref(), &client, network)
         .await
         .map(Json)
 }
@@ -146,6 +149,7 @@ pub(super) async fn enter(
     user: Id<marker::User>,
     password_hash: Option<&str>,
     client: &Client,
+    network: Network,
 ) -> Result<Entrance> {
     let mut tx = app.db.begin().await?;
     // Whoever ends an account's sessions holds it too: this one is among them, or comes after.
@@ -176,7 +180,8 @@ pub(super) async fn enter(
             user_id: user,
         }));
     }
-    open(app, tx, user, client).await.map(Entrance::Open)
+    let opened = open(app, tx, user, client, network).await;
+    opened.map(Entrance::Open)
 }
 
 /// Opens a session and commits. An account its owner had disabled is active again. Its realm's
@@ -186,6 +191,7 @@ async fn open(
     mut tx: sqlx::Transaction<'_, sqlx::Postgres>,
     user: Id<marker::User>,
     client: &Client,
+    network: Network,
 ) -> Result<LoggedIn> {
     crate::account::wake(&mut tx, user).await?;
     let (token, ended) = sessions::open(&mut tx, user, client).await?;
@@ -195,6 +201,7 @@ async fn open(
         app.tokens.forget(user);
         app.publisher.publish([ended]);
     }
+    tries::remember(app, user, network).await;
     Ok(LoggedIn {
         token: token.reveal().to_owned(),
         user_id: user,
@@ -235,9 +242,10 @@ impl Form for SecondStep {
 pub(super) async fn auth_mfa_totp(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<SecondStep>,
 ) -> Result<Json<LoggedIn>> {
-    second_step(&app, &client, body, Code::Totp).await
+    second_step(&app, &client, network, body, Code::Totp).await
 }
 
 /// The second step of a log-in, by a backup code, which is then used up.
@@ -253,9 +261,10 @@ pub(super) async fn auth_mfa_totp(
 pub(super) async fn auth_mfa_backup(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<SecondStep>,
 ) -> Result<Json<LoggedIn>> {
-    second_step(&app, &client, body, Code::Backup).await
+    second_step(&app, &client, network, body, Code::Backup).await
 }
 
 enum Code {
@@ -266,6 +275,7 @@ enum Code {
 async fn second_step(
     app: &App,
     client: &Client,
+    network: Network,
     body: SecondStep,
     kind: Code,
 ) -> Result<Json<LoggedIn>> {
@@ -295,7 +305,7 @@ async fn second_step(
         .await?
         .ok_or(ErrorCode::InvalidTicket)?;
     require_active(&mut tx, user).await?;
-    open(app, tx, user, client).await.map(Json)
+    open(app, tx, user, client, network).await.map(Json)
 }
 
 /// Errors: 60006 for who was locked or deleted since the ticket was made.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{check_email, check_password, login};
+use super::{check_email, check_password, login, tries::Network};
 use crate::{
     access, account,
     app::App,
@@ -63,6 +63,7 @@ fn bad_token() -> Error {
 pub(super) async fn auth_verify_email(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<VerifyEmail>,
 ) -> Result<Json<login::Entrance>> {
     let token = body.token.unwrap_or_default();
@@ -89,7 +90,7 @@ pub(super) async fn auth_verify_email(
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish([event]);
-    login::enter(&app, user, password_hash.as_deref(), &client)
+    login::enter(&app, user, password_hash.as_deref(), &client, network)
         .await
         .map(Json)
 }
@@ -319,6 +320,7 @@ impl Form for Reset {
 pub(super) async fn auth_reset(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<Reset>,
 ) -> Result<Json<login::Entrance>> {
     let (token, password) = (
@@ -357,7 +359,7 @@ pub(super) async fn auth_reset(
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish(events);
-    login::enter(&app, user, Some(&hash), &client)
+    login::enter(&app, user, Some(&hash), &client, network)
         .await
         .map(Json)
 }

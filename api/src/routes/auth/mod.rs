@@ -5,6 +5,7 @@ mod login;
 mod mails;
 mod register;
 mod sessions;
+mod tries;
 
 use guildhall_shared::{Id, id::marker};
 use sqlx::PgConnection;

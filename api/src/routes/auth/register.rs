@@ -5,7 +5,12 @@ use guildhall_shared::{Id, error_code::ErrorCode, id::marker};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{check_email, check_password, check_username, mails::mail_verification, parse_date};
+use super::{
+    check_email, check_password, check_username,
+    mails::mail_verification,
+    parse_date,
+    tries::{self, Network},
+};
 use crate::{
     app::App,
     error::{Error, Result, json_response},
@@ -83,6 +88,7 @@ pub(super) struct Registered<'a> {
 pub(super) async fn auth_register(
     State(app): State<App>,
     client: Client,
+    network: Network,
     Json(body): Json<Register>,
 ) -> Result<Response> {
     policies::require_registration(&app, body.invite.as_deref()).await?;
@@ -137,6 +143,7 @@ pub(super) async fn auth_register(
     if let Some(mail) = mail {
         app.mailer.send(mail);
     }
+    tries::remember(&app, id, network).await;
     let body = Registered {
         token: token.reveal(),
         user_id: id,

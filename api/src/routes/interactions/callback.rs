@@ -27,6 +27,7 @@ use super::{
     state, tell_user, under_data,
 };
 use crate::{
+    access::Audience,
     app::App,
     error::{Error, Result},
     extract::{Form, Json, Path, Query, parse_form},
@@ -278,11 +279,11 @@ async fn new_message(
     files: &Files,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
     let form: NewMessageForm = nested(data)?;
-    let reach = match form.is_ephemeral() || row.is_quiet(db).await? {
+    let asked = match form.is_ephemeral() {
         true => Reach::User,
         false => Reach::Channel,
     };
-    let audience = message::lock(db, row, reach).await?;
+    let (audience, reach) = lock_for_new(db, row, asked).await?;
     let mut message = message::draft(app, db, row).await?;
     message::refer(&app.media, db, row, &mut message).await?;
     let place = row.bot_place(db).await?;
@@ -296,6 +297,16 @@ async fn new_message(
     message.flags |= reach.flags();
     let envelopes = under_data(message::post(db, row, &audience, &message).await)?;
     Ok((Some(shown(message)), envelopes))
+}
+
+/// Locks what a first answer writes to, and says who it is for.
+async fn lock_for_new(db: &mut PgConnection, row: &Row, asked: Reach) -> Result<(Audience, Reach)> {
+    let (audience, is_quiet) = message::lock_for_new(db, row, asked).await?;
+    let reach = match is_quiet {
+        true => Reach::User,
+        false => asked,
+    };
+    Ok((audience, reach))
 }
 
 fn shown(message: Message) -> Shown {
@@ -312,9 +323,8 @@ async fn loading_message(
     row: &Row,
     data: &Value,
 ) -> Result<(Option<Shown>, Vec<Envelope>)> {
-    let flags = data["flags"].as_u64().unwrap_or_default();
-    let reach = Reach::of_answer(db, row, flags).await?;
-    let audience = message::lock(db, row, reach).await?;
+    let asked = Reach::of_flags(data["flags"].as_u64().unwrap_or_default());
+    let (audience, reach) = lock_for_new(db, row, asked).await?;
     let mut message = message::draft(app, db, row).await?;
     message::refer(&app.media, db, row, &mut message).await?;
     message.flags = reach.flags() | MessageFlags::LOADING;

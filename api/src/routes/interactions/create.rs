@@ -20,7 +20,7 @@ use super::{
     deliver::{self, Delivery},
     new_token,
     options::{self, OptionInput, Resolved},
-    place_of, sight, tell_user, under_data,
+    place_of, send_form, sight, tell_user, under_data,
 };
 use crate::{
     access::{self, Place},
@@ -128,7 +128,8 @@ impl Form for CreateInteraction {
 }
 
 /// Calls a command, uses a component, asks for choices or sends a form. What becomes of it
-/// comes as events: INTERACTION_CREATE, then INTERACTION_SUCCESS or INTERACTION_FAILURE.
+/// comes as events: INTERACTION_CREATE, then INTERACTION_SUCCESS or INTERACTION_FAILURE. A form is
+/// sent once, and again only after a failure.
 ///
 /// Errors: 10002, 10003, 10008, 10062, 10063, 20001, 50001, 50008, 50013, 50035, 50083; 503
 /// while too many wait for their answers.
@@ -256,6 +257,10 @@ pub(super) async fn interaction_create(
     };
 
     let mut tx = app.db.begin().await?;
+    if kind == Kind::MODAL {
+        let opened = data.id.ok_or(ErrorCode::UnknownInteraction)?;
+        send_form(&mut tx, opened.cast(), id).await?;
+    }
     sqlx::query!(
         "insert into interaction (interaction_id, token_hash, application_id, user_id, guild_id,
                                   channel_id, kind, nonce, context)

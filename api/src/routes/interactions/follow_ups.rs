@@ -84,16 +84,13 @@ pub(crate) async fn follow_up(
 ) -> Result<Message> {
     let mut tx = app.db.begin().await?;
     let row = open(&mut tx, application, token).await?;
-    let is_quiet = row.is_quiet(&mut tx).await?;
-    let reach = match (row.response, row.response_message) {
+    let asked = match (row.response, row.response_message) {
+        _ if form.is_ephemeral() => Reach::User,
         // It may turn out to be the first answer.
-        (Some(DEFERRED_MESSAGE), Some(original)) if !form.is_ephemeral() && !is_quiet => {
-            Reach::of_message(&mut tx, original).await?
-        }
-        _ if form.is_ephemeral() || is_quiet => Reach::User,
+        (Some(DEFERRED_MESSAGE), Some(original)) => Reach::of_message(&mut tx, original).await?,
         _ => Reach::Channel,
     };
-    let audience = message::lock(&mut tx, &row, reach).await?;
+    let (audience, is_quiet) = message::lock_for_new(&mut tx, &row, asked).await?;
     let mut message = message::draft(app, &mut tx, &row).await?;
     message.kind = MessageKind::DEFAULT;
     message.interaction = None;

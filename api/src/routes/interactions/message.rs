@@ -144,14 +144,6 @@ pub(super) enum Reach {
 }
 
 impl Reach {
-    /// Of a new message with these flags.
-    pub(super) async fn of_answer(db: &mut PgConnection, row: &Row, flags: u64) -> Result<Self> {
-        Ok(match row.is_quiet(db).await? {
-            true => Self::User,
-            false => Self::of_flags(flags),
-        })
-    }
-
     pub(super) fn flags(self) -> u64 {
         match self {
             Self::User => MessageFlags::EPHEMERAL,
@@ -195,6 +187,22 @@ pub(super) async fn lock(db: &mut PgConnection, row: &Row, reach: Reach) -> Resu
         access::lock_realms(db, realms).await?;
     }
     access::audience_for_change_with(db, row.channel, &told).await
+}
+
+/// [`lock`] for a new message that is asked to be for these; and whether it is for the user alone
+/// whatever is asked, which stays so until the commit. Errors: 10003.
+pub(super) async fn lock_for_new(
+    db: &mut PgConnection,
+    row: &Row,
+    asked: Reach,
+) -> Result<(Audience, bool)> {
+    let reach = match row.context.guest {
+        // That is known under the locks only, which are taken at once.
+        Some(_) => Reach::User,
+        None => asked,
+    };
+    let audience = lock(&mut *db, row, reach).await?;
+    Ok((audience, row.is_quiet(db).await?))
 }
 
 /// An empty message of the interaction's bot.

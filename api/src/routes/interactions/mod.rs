@@ -24,6 +24,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use guildhall_shared::{
     Id, Permissions,
     envelope::{Envelope, Visibility},
+    error_code::ErrorCode,
     gateway::EventKind,
     id::marker::{self, Application, Channel, Guild, Interaction, Message, User},
     model::MessageKind,
@@ -105,6 +106,9 @@ struct Context {
     focused: Option<u8>,
     /// The form that it was answered with: `{custom_id, title, components}`.
     modal: Option<Value>,
+    /// The interaction by which the form was sent last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent: Option<Id<Interaction>>,
     /// The application is not in the place: the user brought it there.
     #[serde(skip_serializing_if = "Option::is_none")]
     guest: Option<Guest>,
@@ -279,6 +283,41 @@ async fn find(db: &mut PgConnection, id: Id<Interaction>) -> Result<Option<Row>>
     .fetch_optional(db)
     .await?;
     Ok(row.map(Row::from))
+}
+
+/// Marks the form that an interaction opened as sent `by` another one, in its transaction: the row of
+/// the first is locked. It may be sent again only if nobody answered.
+///
+/// Errors: 10062.
+async fn send_form(
+    db: &mut PgConnection,
+    opened: Id<Interaction>,
+    by: Id<Interaction>,
+) -> Result<()> {
+    let context = sqlx::query_scalar!(
+        r#"select context as "context: Jsonb<Context>" from interaction
+           where interaction_id = $1 for update"#,
+        opened.to_db(),
+    )
+    .fetch_optional(&mut *db)
+    .await?;
+    let context = context.ok_or(ErrorCode::UnknownInteraction)?;
+    if let Some(sent) = context.0.sent {
+        // Whoever held the row before has committed: this statement sees what it stored.
+        let sent = find(&mut *db, sent).await?;
+        if sent.is_none_or(|row| row.state != state::FAILED) {
+            return Err(ErrorCode::UnknownInteraction.into());
+        }
+    }
+    sqlx::query!(
+        "update interaction set context = jsonb_set(context, '{sent}', to_jsonb($2::text))
+         where interaction_id = $1",
+        opened.to_db(),
+        by.to_string(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// Tells the user who acted, on all their clients: they know it by the nonce.

@@ -452,8 +452,7 @@ async fn update_guild_scheduled_event(
     }
     let mut envelopes = Vec::new();
     if after.status != before.status && after.entity_type == EventEntity::STAGE {
-        let was_active = before.status == EventStatus::ACTIVE;
-        envelopes.extend(change_stage(&app, &mut tx, &user, was_active, &mut after).await?);
+        envelopes.extend(change_stage(&app, &mut tx, &user, &before, &mut after).await?);
     }
     envelopes.extend(store(&mut tx, &after).await?);
     let action = AuditAction::GUILD_SCHEDULED_EVENT_UPDATE;
@@ -466,24 +465,19 @@ async fn update_guild_scheduled_event(
     Ok(Json(after))
 }
 
-/// Opens or closes the stage of an event whose status has changed. One that is cancelled has opened
-/// none: what is open there is another's.
+/// Opens or closes the stage of an event whose status has changed.
 async fn change_stage(
     app: &App,
     db: &mut PgConnection,
     user: &CurrentUser,
-    was_active: bool,
+    before: &ScheduledEvent,
     event: &mut ScheduledEvent,
 ) -> Result<Vec<Envelope>> {
     let Some(channel) = event.channel_id else {
         return Ok(Vec::new());
     };
     if event.status != EventStatus::ACTIVE {
-        let closed = match was_active {
-            true => stages::close(db, event.guild_id, channel).await?,
-            false => None,
-        };
-        return Ok(closed.into_iter().collect());
+        return Ok(close_stage(db, before).await?.into_iter().collect());
     }
     let access = access::channel(&mut *db, user, channel, stages::MODERATOR).await?;
     let (stage, opened) = stages::open(app, db, &access, &event.name, Some(event.id)).await?;
@@ -491,7 +485,18 @@ async fn change_stage(
     Ok(vec![opened])
 }
 
-/// Errors: 10004, 10070, 50001, 50013.
+/// Closes the stage that an event takes place on. One that has not begun has none: what is open in
+/// its channel is another's.
+async fn close_stage(db: &mut PgConnection, event: &ScheduledEvent) -> Result<Option<Envelope>> {
+    let is_on_stage =
+        event.entity_type == EventEntity::STAGE && event.status == EventStatus::ACTIVE;
+    match event.channel_id.filter(|_| is_on_stage) {
+        Some(channel) => stages::close(db, event.guild_id, channel).await,
+        None => Ok(None),
+    }
+}
+
+/// A stage event that is active closes its stage. Errors: 10004, 10070, 50001, 50013.
 #[utoipa::path(
     delete,
     path = "/guilds/{guild_id}/scheduled-events/{guild_scheduled_event_id}",
@@ -506,7 +511,9 @@ async fn delete_guild_scheduled_event(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let (_, event) = for_change(&mut tx, &user, guild_id, event_id).await?;
-    let mut envelopes = vec![delete(&mut tx, &event).await?];
+    let closed = close_stage(&mut tx, &event).await?;
+    let mut envelopes: Vec<Envelope> = closed.into_iter().collect();
+    envelopes.push(delete(&mut tx, &event).await?);
     let action = AuditAction::GUILD_SCHEDULED_EVENT_DELETE;
     let entry = Entry::new(guild_id, user.id, action, &reason)
         .target(event_id)

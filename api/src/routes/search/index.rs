@@ -4,7 +4,7 @@
 //! nothing; edits and deletes of messages that are indexed change the row along
 //! ([`refresh`], `delete_messages`).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use guildhall_shared::{
     Id, Timestamp,
@@ -151,28 +151,58 @@ async fn index_batch(
     )
     .fetch_one(&mut *tx)
     .await?;
-    let settled = settled();
-    // Whoever edits or deletes one of them meanwhile comes before, or finds its row.
-    let ids = sqlx::query_scalar!(
-        "select message_id from message
-         where channel_id = $1 and message_id > $2 and message_id <= $3
-         order by message_id limit $4 for share",
+    let read = sqlx::query!(
+        r#"select message_id, xmin::text as "version!" from message
+           where channel_id = $1 and message_id > $2 and message_id <= $3
+           order by message_id limit $4"#,
         channel.to_db(),
         from,
-        settled,
+        settled(),
         limit,
     )
     .fetch_all(&mut *tx)
     .await?;
+    let ids: Vec<i64> = read.iter().map(|row| row.message_id).collect();
     let Some(&last) = ids.last() else {
         tx.commit().await?;
         return Ok((0, false));
     };
-    let places: Vec<_> = ids.iter().map(|&id| (channel, Id::from_db(id))).collect();
-    // Nobody's eyes: what a viewer sees of reactions is not indexed.
-    let nobody = channel.cast();
-    let messages = messages::load::messages_at(media, &mut tx, nobody, &places).await?;
-    write(&mut tx, &messages).await?;
+    index(media, &mut tx, channel, &ids).await?;
+    // Locked when nearly all is done, as whoever edits or deletes one of them holds its guild's head.
+    // What was changed since it was read is read again; who comes later waits, and finds its row.
+    let locked = sqlx::query!(
+        r#"select message_id, xmin::text as "version!" from message
+           where channel_id = $1 and message_id = any($2)
+           order by message_id for share"#,
+        channel.to_db(),
+        &ids,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let locked: BTreeMap<i64, String> = locked
+        .into_iter()
+        .map(|row| (row.message_id, row.version))
+        .collect();
+    let (mut changed, mut gone) = (Vec::new(), Vec::new());
+    for row in &read {
+        match locked.get(&row.message_id) {
+            Some(version) if *version == row.version => {}
+            Some(_) => changed.push(row.message_id),
+            None => gone.push(row.message_id),
+        }
+    }
+    if !changed.is_empty() {
+        index(media, &mut tx, channel, &changed).await?;
+    }
+    if !gone.is_empty() {
+        sqlx::query!(
+            "delete from message_search where channel_id = $1 and message_id = any($2)",
+            channel.to_db(),
+            &gone,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
     sqlx::query!(
         "update message_search_channel set indexed_to = $2 where channel_id = $1",
         channel.to_db(),
@@ -182,6 +212,20 @@ async fn index_batch(
     .await?;
     tx.commit().await?;
     Ok((ids.len() as i64, ids.len() as i64 == limit))
+}
+
+/// Writes the rows of messages as they are; of those that are gone there are none.
+async fn index(
+    media: &Media,
+    db: &mut PgConnection,
+    channel: Id<Channel>,
+    ids: &[i64],
+) -> Result<()> {
+    let places: Vec<_> = ids.iter().map(|&id| (channel, Id::from_db(id))).collect();
+    // Nobody's eyes: what a viewer sees of reactions is not indexed.
+    let nobody = channel.cast();
+    let messages = messages::load::messages_at(media, &mut *db, nobody, &places).await?;
+    write(db, &messages).await
 }
 
 /// Brings the row of an edited message up to date, if it has one; in the edit's transaction.

@@ -149,6 +149,53 @@ async fn a_form_is_opened_filled_in_and_answered(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_form_is_sent_once_unless_nobody_answers(db: PgPool) {
+    let world = World::new(db).await;
+    let called = world.call().await;
+    let form = json!({ "type": 9, "data": { "custom_id": "f", "title": "Form",
+        "components": [label(json!({ "type": 23, "custom_id": "box" }))] } });
+    world.answer(&called, form).await.expect(200);
+    let submit = || {
+        let checked = json!({ "type": 23, "custom_id": "box", "value": true });
+        let written = json!([{ "type": 18, "component": checked }]);
+        let data = json!({ "id": called["id"], "custom_id": "f", "components": written });
+        world.post(world.body(5, data))
+    };
+    // Both have found it unsent.
+    let mut held = world.app.db.begin().await.unwrap();
+    sqlx::query("select from interaction for update")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let both = "select count(*) = 2 from pg_stat_activity
+                where datname = current_database() and wait_event_type = 'Lock'";
+    let release = async {
+        world.app.until(both).await;
+        held.rollback().await.unwrap();
+    };
+    let (one, other, ()) = tokio::join!(submit(), submit(), release);
+    let (taken, refused) = match one.status.as_u16() {
+        204 => (one, other),
+        _ => (other, one),
+    };
+    taken.expect(204);
+    refused.expect_error(404, 10062);
+    for (state, status) in [(1, 404), (2, 204)] {
+        let over = format!("update interaction set state = {state} where kind = 5");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(over))
+            .execute(&world.app.db)
+            .await
+            .unwrap();
+        submit().await.expect(status);
+    }
+    let told = world.app.events(world.guild.id).await;
+    let forms = told
+        .iter()
+        .filter(|(name, body)| *name == "INTERACTION_CREATE" && body["type"] == 5);
+    assert_eq!(forms.count(), 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_form_has_fields_of_all_kinds(db: PgPool) {
     let world = World::new(db).await;
     let message = world.panel(json!([button("go")])).await;

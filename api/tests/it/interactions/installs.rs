@@ -3,7 +3,7 @@
 use guildhall_shared::{Id, Permissions, Timestamp, gateway::EventKind, id::marker};
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 
 use super::{NOTHING, button, text};
 use crate::{
@@ -118,6 +118,33 @@ impl World {
         let body = json!({ "type": 4, "data": data });
         let reply = self.app.post_anonymously(&path, body).await.expect(200);
         reply["resource"]["message"].clone()
+    }
+
+    /// Posts what waits for the guild until Bob has a timeout there, which then ends.
+    async fn while_bob_is_silenced(&self, path: &str, body: Value) -> Value {
+        let mut held = self.app.hold(self.guild.id).await;
+        let silenced = async {
+            self.app.until_somebody_waits().await;
+            let until = "now() + interval '1 minute'";
+            self.silence_bob(&mut held, until).await;
+            held.commit().await.unwrap();
+        };
+        let posted = self.app.post_anonymously(path, body);
+        let (posted, ()) = tokio::join!(posted, silenced);
+        let mut db = self.app.db.acquire().await.unwrap();
+        self.silence_bob(&mut db, "null").await;
+        posted.expect(200)
+    }
+
+    async fn silence_bob(&self, db: &mut PgConnection, until: &'static str) {
+        let silence = format!(
+            "update member set communication_disabled_until = {until} where user_id = {}",
+            self.bob.id
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(silence))
+            .execute(db)
+            .await
+            .unwrap();
     }
 
     fn lobby(&self) -> Value {
@@ -249,6 +276,32 @@ async fn its_answers_are_for_its_user_alone_once_they_are_silenced_or_gone(db: P
     assert!(is_quiet().await);
     app.delete(&world.alice, &path).await.expect(204);
     assert!(is_quiet().await);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_answer_that_waits_is_for_its_user_alone_once_they_are_silenced(db: PgPool) {
+    let world = World::new(db).await;
+    let app = &world.app;
+    world.install(&world.bob).await.expect(200);
+    let hi = json!({ "content": "hi" });
+    for kind in [4, 5] {
+        let interaction = world.called(&world.bob, &world.lobby()).await;
+        let path = format!(
+            "/interactions/{}/{}/callback?with_response=true",
+            text(&interaction["id"]),
+            text(&interaction["token"])
+        );
+        let answer = json!({ "type": kind, "data": hi });
+        let answered = world.while_bob_is_silenced(&path, answer).await;
+        let answered = &answered["interaction"];
+        assert_eq!(answered["response_message_ephemeral"], true, "{kind}");
+    }
+    let interaction = world.called(&world.bob, &world.lobby()).await;
+    let first = world.answer(&interaction, hi.clone()).await;
+    assert_eq!(first["flags"].as_u64().unwrap() & 64, 0);
+    let hook = format!("/webhooks/{}/{}", world.bot.id, text(&interaction["token"]));
+    let more = world.while_bob_is_silenced(&hook, hi).await;
+    assert_eq!(more["flags"].as_u64().unwrap() & 64, 64);
 }
 
 #[sqlx::test(migrations = "../migrations")]

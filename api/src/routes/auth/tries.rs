@@ -1,0 +1,77 @@
+//! Wrong passwords at log-in: how many there may be, and from where.
+//!
+//! Whoever fails on purpose must not lock out the person whose name it is. So tries count by name
+//! and network; those from everywhere together count only where nobody has logged in from lately.
+//! All of it is in Redis and may vanish.
+
+use std::{convert::Infallible, net::IpAddr, time::Duration};
+
+use axum::{extract::FromRequestParts, http::request::Parts};
+use guildhall_shared::{Id, id::marker};
+
+use crate::{app::App, error::Result, http, rate_limit::Limit};
+
+/// For one name, from one network.
+const FROM_ONE: Limit = Limit::per_seconds(10, 600);
+/// For one name, from all networks that are not known together.
+const FROM_UNKNOWN: Limit = Limit::per_seconds(100, 3600);
+/// A network is known to an account for so long after a log-in.
+const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Where a request comes from: an address, or the /64 around it.
+#[derive(Clone, Copy)]
+pub(super) struct Network(IpAddr);
+
+impl FromRequestParts<App> for Network {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
+        let proxies = app.config.proxies;
+        let address = http::client_address(&parts.extensions, &parts.headers, proxies);
+        Ok(Self(http::network(address)))
+    }
+}
+
+/// A try that counts as a wrong password, unless it is taken back.
+pub(super) struct Try(Vec<String>);
+
+/// Counts a try before its password is looked at. Of a name that nobody has there is no `user`.
+///
+/// Errors: 429.
+pub(super) async fn count(
+    app: &App,
+    login: &str,
+    user: Option<Id<marker::User>>,
+    network: Network,
+) -> Result<Try> {
+    let limiter = &app.limiter;
+    let mut counted = vec![format!("login-from:{}/{login}", network.0)];
+    limiter.attempt(&counted[0], FROM_ONE).await?;
+    // Asked for nobody too: names that there are answer no later than others.
+    if !limiter.remembers(&entered(user, network)).await {
+        let from_unknown = format!("login:{login}");
+        limiter.attempt(&from_unknown, FROM_UNKNOWN).await?;
+        counted.push(from_unknown);
+    }
+    Ok(Try(counted))
+}
+
+impl Try {
+    /// The password was right, or was not looked at.
+    pub(super) async fn take_back(self, app: &App) {
+        for what in &self.0 {
+            app.limiter.take_back(what).await;
+        }
+    }
+}
+
+/// Somebody has logged in from there.
+pub(super) async fn remember(app: &App, user: Id<marker::User>, network: Network) {
+    let what = entered(Some(user), network);
+    app.limiter.remember(&what, KNOWN_FOR).await;
+}
+
+fn entered(user: Option<Id<marker::User>>, network: Network) -> String {
+    let user = user.map_or(0, Id::get);
+    format!("entered:{user}/{}", network.0)
+}
