@@ -30,5 +30,6 @@ pub mod session;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod socket;
+pub mod status;
 pub mod telemetry;
 pub mod wire;

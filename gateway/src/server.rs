@@ -23,8 +23,8 @@ use crate::{
     config::Config,
     core::{self, CoreConfig},
     gate::Gate,
-    listener,
-    node::{self, Status},
+    listener, node,
+    status::Status,
     telemetry::CoreMetrics,
     wire,
 };

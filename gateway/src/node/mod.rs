@@ -29,24 +29,14 @@ mod temporary;
 mod travel;
 mod voice;
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use guildhall_shared::voice::VoiceSettings;
 use guildhall_store::pool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc},
+    sync::mpsc,
     task::{LocalSet, spawn_local},
     time::sleep,
 };
@@ -69,6 +59,7 @@ use crate::{
     bus::{CoreHandle, CoreId, ToCore, ToNode},
     clock,
     config::{RateLimits, ResumeLog},
+    status::Status,
 };
 
 #[cfg(feature = "simulated")]
@@ -112,76 +103,6 @@ pub struct Config {
     pub status: Arc<Status>,
     /// Where the node's metrics are registered.
     pub registry: prometheus::Registry,
-}
-
-/// What the cores and the node tell each other and the admin endpoint of how they are.
-#[derive(Debug, Default)]
-pub struct Status {
-    sessions: AtomicU64,
-    dispatches_per_s: AtomicU64,
-    leaving: AtomicBool,
-    stopping: Notify,
-    draining: AtomicBool,
-    database: AtomicBool,
-    relay_addr: OnceLock<SocketAddr>,
-}
-
-impl Status {
-    /// From the cores: identified sessions, connected or resumable.
-    pub fn set_sessions(&self, sessions: u64) {
-        self.sessions.store(sessions, Ordering::Relaxed);
-    }
-
-    pub fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// From the cores: dispatches sent in the last second.
-    pub fn set_dispatches_per_s(&self, dispatches: u64) {
-        self.dispatches_per_s.store(dispatches, Ordering::Relaxed);
-    }
-
-    pub fn dispatches_per_s(&self) -> u64 {
-        self.dispatches_per_s.load(Ordering::Relaxed)
-    }
-
-    /// The process is leaving: the next heartbeat, sent at once, says so, and shards move
-    /// away while this node still serves them.
-    pub fn stop(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        self.stopping.notify_one();
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
-    /// Whether clients should come: the database answers, and neither does the process leave nor
-    /// are its sessions sent away.
-    pub fn is_ready(&self) -> bool {
-        self.database()
-            && self.relay_addr.get().is_some()
-            && !self.is_stopping()
-            && !self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Where the relay listens, once it does.
-    pub fn relay_addr(&self) -> Option<SocketAddr> {
-        self.relay_addr.get().copied()
-    }
-
-    fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::Relaxed);
-    }
-
-    /// Whether the database answered when it was asked last.
-    fn database(&self) -> bool {
-        self.database.load(Ordering::Relaxed)
-    }
-
-    fn set_database(&self, answers: bool) {
-        self.database.store(answers, Ordering::Relaxed);
-    }
 }
 
 /// Why the node could not start.
@@ -299,8 +220,7 @@ async fn serve(
         let heartbeat = heartbeat.clone();
         async move { heartbeat.run().await }
     });
-    // Set when this thread is the first to start; a second node of the process has its own.
-    let _ = config.status.relay_addr.set(bound);
+    config.status.set_relay_addr(bound);
     tracing::info!(node.id = %config.node_id, relay = %bound, "node runs");
 
     let voice = Voice::new(

@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{io::split, sync::mpsc, task::spawn_local, time::sleep};
 
 use super::{
-    Config, Status,
+    Config,
     database::PATIENCE,
     desk::{self, Desk},
     metrics::Metrics,
@@ -26,6 +26,7 @@ use crate::{
     bus::{CoreHandle, ToNode},
     config::RateLimits,
     simulated::{Accounts, Setup, Stream},
+    status::Status,
 };
 
 /// See the module.

@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 use guildhall_gateway::{
     bus::{self, CoreHandle, CoreId, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
     config::{RateLimits, ResumeLog},
-    node::{self, ClusterKey, Status},
+    node::{self, ClusterKey},
+    status::Status,
 };
 use guildhall_shared::voice::VoiceSettings;
 use tokio::sync::mpsc;
