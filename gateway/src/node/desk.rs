@@ -7,11 +7,12 @@ use guildhall_store::events::Span;
 use tokio::task::spawn_local;
 
 use super::{
-    Config, answer,
+    config::Config,
     edge::Edge,
     identify::Identifier,
     parts::Parts,
     start_limits::StartLimits,
+    to_core::answer,
     travel::{self, Finder, NotFound, Own, claims::Claims, holders::Holders, log::DeliveryLog},
     voice::Voice,
 };

@@ -10,7 +10,7 @@ use std::{
 
 use guildhall_shared::cluster_map::{ClusterMap, Drain as Order};
 
-use super::Config;
+use super::config::Config;
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,

@@ -35,13 +35,13 @@ use tokio::{
 };
 
 use super::{
-    answer,
     batches::Batches,
     database,
     identities::{self, Identities, Standing},
     metrics::Metrics,
     owner::people::people,
     start_limits::{Start, StartLimits, Started},
+    to_core::answer,
 };
 use crate::bus::{
     CoreHandle, CoreId, IdentifyRequest, Identity, NotResumed, Refused, Seat, SessionKey, ToCore,

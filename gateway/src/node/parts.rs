@@ -7,7 +7,7 @@ use guildhall_redis::{Client, Connection};
 use tokio::task::spawn_local;
 
 use super::{
-    Config,
+    config::Config,
     edge::{Edge, Server},
     map::MapWatch,
     metrics::Metrics,

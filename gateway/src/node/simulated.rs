@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{io::split, sync::mpsc, task::spawn_local, time::sleep};
 
 use super::{
-    Config,
+    config::Config,
     database::PATIENCE,
     desk::{self, Desk},
     metrics::Metrics,

@@ -26,7 +26,7 @@ use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use tokio::{task::spawn_local, time::sleep};
 
-use super::{answer, database};
+use super::{database, to_core::answer};
 use crate::bus::{CoreHandle, CoreId, ToCore, VoiceRequest};
 
 /// Requests of one user in one guild that wait for their turn; more are dropped: a client that

@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::{travel, unix_ms};
-use crate::node::scripts;
+use crate::node::travel::holders as scripts;
 
 /// Entries of a shard's stream, at most.
 const STREAM_LENGTH_MAX: usize = 2_000;

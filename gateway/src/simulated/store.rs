@@ -27,7 +27,7 @@ use tokio::{
 use super::{Redis, travel, unix_ms};
 use crate::{
     bus::{CoreHandle, CoreId, IdentifyRequest, Identity, Refused, SessionKey, ToCore},
-    node::{DatabaseError as Error, answer},
+    node::{database::Error, to_core::answer},
 };
 
 /// The log reaches back so far.

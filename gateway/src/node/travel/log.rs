@@ -23,7 +23,7 @@ use crate::{
     clock,
     config::ResumeLog,
     delivery::History,
-    node::ANSWER_PAUSE,
+    node::to_core::ANSWER_PAUSE,
     session::SessionId,
 };
 

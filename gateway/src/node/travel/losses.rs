@@ -27,7 +27,7 @@ use super::{
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,
-    node::{answer, map::MapWatch},
+    node::{map::MapWatch, to_core::answer},
     session::SessionId,
 };
 

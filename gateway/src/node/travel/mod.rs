@@ -34,7 +34,7 @@ use self::{
     log::DeliveryLog,
     losses::Losses,
 };
-use super::{answer, relay::link::Links, start_limits::StartLimits, voice::Voice};
+use super::{relay::link::Links, start_limits::StartLimits, to_core::answer, voice::Voice};
 use crate::{
     bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, Seat, SessionKey, ToCore},
     clock,
