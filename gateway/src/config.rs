@@ -9,8 +9,6 @@ use guildhall_shared::{
     voice::{self, VoiceSettings},
 };
 
-use crate::node::ClusterKey;
-
 /// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
 #[derive(Debug, Parser)]
 #[command(name = "guildhall-gateway", version)]
@@ -183,19 +181,14 @@ impl Config {
         self.url.as_deref().unwrap_or(&self.public_url)
     }
 
-    /// The key of the relay's links, with those accepted beside it.
+    /// The cluster's keys.
     ///
     /// # Errors
     /// If one is too short, or the same as another.
-    pub fn relay_key(&self) -> Result<ClusterKey, String> {
+    pub fn cluster_keys(&self) -> Result<ClusterKeys<'_>, String> {
         let next = self.cluster_key_next.as_ref().map(|key| key.0.as_str());
         let previous = self.cluster_key_previous.as_ref().map(|key| key.0.as_str());
-        let keys = ClusterKeys::check(&self.cluster_key.0, next, previous)
-            .map_err(|error| error.to_string())?;
-        let key = ClusterKey::new(keys.current);
-        keys.others()
-            .fold(key, |key, other| key?.accepting(other))
-            .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())
+        ClusterKeys::check(&self.cluster_key.0, next, previous).map_err(|error| error.to_string())
     }
 
     /// Where voice is handed to.
@@ -247,6 +240,7 @@ fn gateway_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::ClusterKey;
 
     const OLD: &str = "the old key of a cluster, long enough";
     const NEW: &str = "the new key of a cluster, long enough";
@@ -265,16 +259,21 @@ mod tests {
         try_config(more).unwrap()
     }
 
+    fn relay_key(config: &Config) -> Result<ClusterKey, String> {
+        let keys = config.cluster_keys()?;
+        Ok(ClusterKey::of_keys(keys).unwrap())
+    }
+
     #[test]
     fn keys_beside_the_current_one_are_accepted_and_an_empty_one_is_none() {
         let own = ClusterKey::new(OLD).unwrap();
-        assert_eq!(config(&[]).relay_key().unwrap(), own);
+        assert_eq!(relay_key(&config(&[])).unwrap(), own);
         let empty = ["--cluster-key-next=", "--cluster-key-previous="];
-        assert_eq!(config(&empty).relay_key().unwrap(), own);
+        assert_eq!(relay_key(&config(&empty)).unwrap(), own);
         let with = own.accepting(NEW).unwrap();
         for setting in ["next", "previous"] {
             let config = config(&[&format!("--cluster-key-{setting}={NEW}")]);
-            assert_eq!(config.relay_key().unwrap(), with);
+            assert_eq!(relay_key(&config).unwrap(), with);
             assert!(!format!("{config:?}").contains("long enough"));
         }
     }
@@ -287,7 +286,7 @@ mod tests {
                 ("previous", "CLUSTER_KEY_PREVIOUS: "),
             ] {
                 let config = config(&[&format!("--cluster-key-{setting}={bad}")]);
-                let error = config.relay_key().unwrap_err();
+                let error = relay_key(&config).unwrap_err();
                 assert!(error.starts_with(name), "{error}");
                 assert!(!error.contains(OLD), "{error}");
             }
