@@ -73,7 +73,7 @@ pub(crate) async fn serve_resume(core: Rc<RefCell<Core>>, handover: Handover) {
 #[cfg(feature = "simulated")]
 pub(crate) fn serve_simulated(
     core: Rc<RefCell<Core>>,
-    stream: crate::simulated::Stream,
+    stream: crate::simulated::net::Stream,
     pass: Pass,
 ) {
     let (stream, format) = (Rc::new(Socket::Simulated(stream)), Format::default());

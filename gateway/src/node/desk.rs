@@ -27,7 +27,7 @@ use crate::{
 pub(crate) enum Accounts {
     Postgres(Rc<Identifier>),
     #[cfg(feature = "simulated")]
-    Simulated(crate::simulated::Accounts),
+    Simulated(crate::simulated::store::Accounts),
 }
 
 /// See the module.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     bus::{CoreHandle, ToNode},
     config::RateLimits,
-    simulated::{Accounts, Setup, Stream},
+    simulated::{net::Stream, setup::Setup, store::Accounts},
     status::Status,
 };
 

@@ -13,7 +13,7 @@ use redis::{ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::{travel, unix_ms};
+use super::world::{travel, unix_ms};
 use crate::node::travel::holders as scripts;
 
 /// Entries of a shard's stream, at most.

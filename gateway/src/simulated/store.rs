@@ -24,7 +24,10 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Redis, travel, unix_ms};
+use super::{
+    redis::Redis,
+    world::{travel, unix_ms},
+};
 use crate::{
     bus::{CoreHandle, CoreId, IdentifyRequest, Identity, Refused, SessionKey, ToCore},
     node::{database::Error, to_core::answer},
