@@ -7,11 +7,12 @@ use std::{cell::RefCell, io, rc::Rc};
 use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
-    bus::{Accepted, Handover, Pass, SessionKey},
+    bus::{Accepted, Handover, Pass},
     codec::Resume,
     core::{Core, Next},
     format::Format,
     handshake,
+    names::SessionKey,
     socket::Socket,
     wire::{Fragments, Inbound},
 };

@@ -1,6 +1,7 @@
 //! A gateway node: holds WebSocket sessions (edge) and serves the realms of its shards (owner).
 
 mod admin;
+pub mod ask;
 #[doc(hidden)]
 pub mod broken;
 pub mod bus;
@@ -23,7 +24,9 @@ pub mod fuzz;
 mod gate;
 mod handshake;
 pub mod hub;
+pub mod identity;
 mod listener;
+pub mod names;
 pub mod node;
 pub mod server;
 pub mod session;

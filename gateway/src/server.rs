@@ -19,11 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::{self, CoreHandle, CoreId, ToCore},
+    bus::{self, CoreHandle, ToCore},
     config::Config,
     core::{self, CoreConfig},
     gate::Gate,
     listener,
+    names::CoreId,
     node::{self, ClusterKey},
     status::Status,
     telemetry::CoreMetrics,

@@ -17,7 +17,7 @@ use guildhall_shared::{
 };
 
 use crate::{
-    bus::{Question, Wanted},
+    ask::{Question, Wanted},
     format::Encoding,
 };
 

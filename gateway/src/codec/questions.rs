@@ -8,7 +8,7 @@ use simd_json::{
 };
 
 use super::{Command, MembersCommand, json};
-use crate::bus::{ChannelFields, Question, Wanted, Wish};
+use crate::ask::{ChannelFields, Question, Wanted, Wish};
 
 /// Longest nonce, in bytes, that is echoed; a longer one counts as none.
 const NONCE_BYTES_MAX: usize = 32;

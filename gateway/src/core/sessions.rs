@@ -19,14 +19,15 @@ use super::{
     travel::Held,
 };
 use crate::{
-    bus::{Identity, Refused, Seat, SessionKey, SessionSlot, ToNode, VoiceRequest},
+    bus::{ToNode, VoiceRequest},
     codec::{Resume, VoiceCommand},
     delivery::Numbered,
     dispatch::Dispatch,
     hub,
+    identity::{Identity, Refused},
+    names::{Seat, SessionId, SessionKey, SessionSlot},
     session::{
-        Arrival, Assembling, GuildPhase, Missed, Session, SessionId, lifecycle::Input,
-        replay::RESUME_WINDOW,
+        Arrival, Assembling, GuildPhase, Missed, Session, lifecycle::Input, replay::RESUME_WINDOW,
     },
     telemetry::Resumed,
 };

@@ -10,11 +10,12 @@ use guildhall_shared::{
 
 use super::{Core, TICK, clock, sessions::RECORD_PERIOD};
 use crate::{
-    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, ToNode},
+    bus::{Claim, Claimed, NotResumed, ToNode},
     codec::Resume,
     dispatch::Dispatch,
+    names::{SessionId, SessionKey, SessionSlot},
     session::{
-        GuildPhase, SessionId,
+        GuildPhase,
         lifecycle::Input,
         record::{Reached, SessionRecord, Travelling},
         replay::Replay,

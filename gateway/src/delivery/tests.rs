@@ -13,9 +13,9 @@ use proptest::prelude::*;
 
 use super::{Found, History, Numbered, Writer};
 use crate::{
-    bus::SessionSlot,
+    names::{SessionId, SessionSlot},
     session::{
-        Arrival, SessionId,
+        Arrival,
         record::{Reached, SessionRecord},
     },
 };

@@ -9,7 +9,7 @@ use guildhall_shared::{
 
 use super::{Numbered, VERSION, kind};
 use crate::{
-    bus::SessionSlot,
+    names::SessionSlot,
     session::{Arrival, record::SessionRecord},
 };
 

@@ -17,9 +17,10 @@ use super::{
     voice::Voice,
 };
 use crate::{
-    bus::{CoreHandle, CoreId, IdentifyRequest, NotResumed, SessionKey, ToCore, ToNode},
+    bus::{CoreHandle, NotResumed, ToCore, ToNode},
     codec::Resume,
-    session::SessionId,
+    identity::IdentifyRequest,
+    names::{CoreId, SessionId, SessionKey},
 };
 
 /// Who knows whose a token is.

@@ -36,8 +36,10 @@ use super::{
     owner::{EdgeId, Owner},
     relay::{frame::Frame, link::Links},
 };
-use crate::bus::{
-    self, CoreHandle, CoreId, PresenceChange, Subscriber, Subscription, Watch, WatchChange,
+use crate::{
+    ask::{self, Watch, WatchChange},
+    bus::{CoreHandle, PresenceChange, Subscriber, Subscription},
+    names::{Address, CoreId},
 };
 
 /// Time between looks for late answers and cores that fell behind, while there may be any.
@@ -89,7 +91,7 @@ struct State {
     last_id: u64,
 }
 
-type Watches = BTreeMap<bus::Address, (Id<User>, Watch)>;
+type Watches = BTreeMap<Address, (Id<User>, Watch)>;
 
 impl Edge {
     pub(crate) fn new(
@@ -297,7 +299,7 @@ impl Edge {
 
     /// A session asks something of whoever serves the guild now; if nobody does, its core asks
     /// again when somebody has answered its subscription.
-    pub(crate) fn pass_on(&self, ask: bus::Ask) {
+    pub(crate) fn pass_on(&self, ask: ask::Ask) {
         let serving = {
             let state = self.state.borrow();
             let realm = state.realms.get(&ask.guild.cast());

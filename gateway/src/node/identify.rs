@@ -43,8 +43,10 @@ use super::{
     start_limits::{Start, StartLimits, Started},
     to_core::answer,
 };
-use crate::bus::{
-    CoreHandle, CoreId, IdentifyRequest, Identity, NotResumed, Refused, Seat, SessionKey, ToCore,
+use crate::{
+    bus::{CoreHandle, NotResumed, ToCore},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::{CoreId, Seat, SessionKey},
 };
 
 /// Guilds a bot may have on one of its shards.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::bus::{CoreHandle, CoreId, ToCore};
+use crate::{
+    bus::{CoreHandle, ToCore},
+    names::CoreId,
+};
 
 /// Time a core has to make room in its inbox for an answer that nobody repeats.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -27,7 +27,10 @@ use sqlx::PgPool;
 use tokio::{task::spawn_local, time::sleep};
 
 use super::{database, to_core::answer};
-use crate::bus::{CoreHandle, CoreId, ToCore, VoiceRequest};
+use crate::{
+    bus::{CoreHandle, ToCore, VoiceRequest},
+    names::CoreId,
+};
 
 /// Requests of one user in one guild that wait for their turn; more are dropped: a client that
 /// asks faster than Postgres answers asks again.

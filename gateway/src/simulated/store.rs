@@ -29,7 +29,9 @@ use super::{
     world::{travel, unix_ms},
 };
 use crate::{
-    bus::{CoreHandle, CoreId, IdentifyRequest, Identity, Refused, SessionKey, ToCore},
+    bus::{CoreHandle, ToCore},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::{CoreId, SessionKey},
     node::{database::Error, to_core::answer},
 };
 

@@ -13,7 +13,7 @@ use guildhall_shared::{Id, gateway, id::marker, model::UnavailableGuild};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{bus::Identity, session::SessionId};
+use crate::{identity::Identity, names::SessionId};
 
 #[derive(Default, Serialize)]
 struct Empty {}

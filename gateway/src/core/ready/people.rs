@@ -22,10 +22,7 @@ use super::{
     read_states::{self, Entry},
     to_json,
 };
-use crate::{
-    bus::Identity,
-    session::{AssembledGuild, SessionId},
-};
+use crate::{identity::Identity, names::SessionId, session::AssembledGuild};
 
 /// Everything that a READY shows.
 pub(in crate::core) struct Person<'a> {

@@ -14,8 +14,9 @@ use super::{
     to_owner::{Message, Outgoing},
 };
 use crate::{
-    bus::{CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscriber, ToCore},
+    bus::{PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscriber, ToCore},
     clock,
+    names::CoreId,
     node::relay::frame::Sub,
 };
 

@@ -10,9 +10,11 @@ use super::{
     to_owner::{Message, Outgoing},
 };
 use crate::{
+    ask::WatchChange,
     broken::{self, Broken},
-    bus::{CoreId, Subscribed, ToCore, ViewChange, WatchChange},
+    bus::{Subscribed, ToCore, ViewChange},
     clock,
+    names::CoreId,
     node::{
         owner::FromOwner,
         relay::frame::{SubOk, Tell},

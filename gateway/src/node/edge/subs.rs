@@ -13,8 +13,9 @@ use smallvec::SmallVec;
 
 use super::{Server, to_owner::Message};
 use crate::{
-    bus::{CoreId, PresenceChange, SnapshotRequest, ViewChange},
+    bus::{PresenceChange, SnapshotRequest, ViewChange},
     few::Few,
+    names::CoreId,
 };
 
 #[derive(Default)]

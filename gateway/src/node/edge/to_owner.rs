@@ -7,7 +7,8 @@ use guildhall_shared::{
 
 use super::{Edge, Server};
 use crate::{
-    bus::{PresenceChange, WatchChange},
+    ask::WatchChange,
+    bus::PresenceChange,
     node::relay::frame::{FRAME_BYTES_MAX, Frame, SUBS_MAX, Sub},
     wire::PERSON_MESSAGE_BYTES_MAX,
 };

@@ -73,8 +73,9 @@ use super::{
 };
 use crate::{
     broken::{self, Broken},
-    bus::{Address, ViewChange},
+    bus::ViewChange,
     clock,
+    names::Address,
 };
 
 pub(crate) use self::realm::EdgeId;

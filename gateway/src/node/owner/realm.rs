@@ -33,9 +33,10 @@ use super::{
     watch::{Notice, Watchers},
 };
 use crate::{
-    bus::{ClassId, SessionKey, Subscriber, ViewChange},
+    bus::{ClassId, Subscriber, ViewChange},
     clock,
     few::Few,
+    names::SessionKey,
 };
 
 /// Newest events a realm keeps for edges that were away for a moment; older ones are

@@ -24,7 +24,9 @@ use super::{
     watch::{FILLS_MAX, Notice},
 };
 use crate::{
-    bus::{Address, PresenceChange, SessionKey, Subscriber, Watch, WatchChange},
+    ask::{Watch, WatchChange},
+    bus::{PresenceChange, Subscriber},
+    names::{Address, SessionKey},
     node::relay::frame::Sub,
 };
 

@@ -19,10 +19,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::events::WireEvents;
 use crate::{
-    bus::{
-        Address, Answers, Ask, Claim, Claimed, CoreId, PresenceChange, SessionKey, Subscriber,
-        ViewChange, WatchChange,
-    },
+    ask::{Answers, Ask, WatchChange},
+    bus::{Claim, Claimed, PresenceChange, Subscriber, ViewChange},
+    names::{Address, CoreId, SessionKey},
     session::record::{SessionRecord, Travelling},
 };
 

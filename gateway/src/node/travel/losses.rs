@@ -27,8 +27,8 @@ use super::{
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,
+    names::SessionId,
     node::{map::MapWatch, to_core::answer},
-    session::SessionId,
 };
 
 /// Time between looks.

@@ -3,8 +3,10 @@
 use std::thread::JoinHandle;
 
 use guildhall_gateway::{
-    bus::{self, CoreHandle, CoreId, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
+    bus::{self, CoreHandle, Subscribed, ViewChange},
     config::{RateLimits, ResumeLog},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::CoreId,
     node::{self, ClusterKey},
     status::Status,
 };

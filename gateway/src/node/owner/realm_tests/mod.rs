@@ -26,7 +26,10 @@ use super::{
     guild::GuildState,
     realm::{EdgeId, Effect, Realm},
 };
-use crate::bus::{SessionKey, SnapshotRequest, Subscriber, ViewChange};
+use crate::{
+    bus::{SnapshotRequest, Subscriber, ViewChange},
+    names::SessionKey,
+};
 
 pub(super) const HALL: u64 = 100;
 pub(super) const MODS: u64 = 101;
