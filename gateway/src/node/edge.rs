@@ -6,6 +6,7 @@
 
 mod asking;
 mod from_owner;
+mod message;
 mod subs;
 mod to_owner;
 
@@ -25,9 +26,11 @@ use guildhall_shared::{
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::{sync::Notify, time::sleep};
 
+pub(crate) use self::message::Server;
+
 use self::{
+    message::{Message, Outgoing},
     subs::{Ask, PendingSubs, RealmSub, Tries},
-    to_owner::{Message, Outgoing},
 };
 use super::{
     map::MapWatch,
@@ -46,15 +49,6 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
-
-/// Who serves a realm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Server {
-    /// This node.
-    Local,
-    /// Another one, over its link.
-    Node(Rc<str>),
-}
 
 pub(crate) struct Edge {
     node: String,

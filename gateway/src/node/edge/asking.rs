@@ -9,9 +9,9 @@ use guildhall_shared::{
 };
 
 use super::{
-    Edge, Server, State,
+    Edge, State,
+    message::{Message, Outgoing, Server},
     subs::{Ask, Pending, Tries},
-    to_owner::{Message, Outgoing},
 };
 use crate::{
     bus::{PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscriber, ToCore},

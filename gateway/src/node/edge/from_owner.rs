@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use guildhall_shared::{Id, envelope::Envelope, id::marker::Realm};
 
 use super::{
-    Edge, Server, State,
+    Edge, State,
+    message::{Message, Outgoing, Server},
     subs::{CoreSub, Pending},
-    to_owner::{Message, Outgoing},
 };
 use crate::{
     ask::WatchChange,

@@ -11,7 +11,7 @@ use guildhall_shared::{
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
-use super::{Server, to_owner::Message};
+use super::message::{Message, Server};
 use crate::{
     bus::{PresenceChange, SnapshotRequest, ViewChange},
     few::Few,
