@@ -356,7 +356,7 @@ impl Frame {
                 Self::Refused { id, realm }
             }
             EV => Self::Ev(event(payload)?),
-            EVS => Self::Evs(decode::<WireEvents>(&payload)?.read()?),
+            EVS => Self::Evs(decode::<WireEvents>(&payload)?.read().map_err(BadFrame)?),
             VIEW => {
                 let (realm, change) = decode(&payload)?;
                 Self::View { realm, change }
