@@ -9,7 +9,7 @@ use guildhall_shared::{
 };
 use rustc_hash::FxBuildHasher;
 
-use super::{Numbered, VERSION, kind};
+use super::record::{Numbered, VERSION, kind};
 use crate::{
     names::{SessionId, SessionSlot},
     session::{

@@ -7,7 +7,7 @@ use guildhall_shared::{
     shard::Position,
 };
 
-use super::{Numbered, VERSION, kind};
+use super::record::{Numbered, VERSION, kind};
 use crate::{
     names::SessionSlot,
     session::{Arrival, record::SessionRecord},
