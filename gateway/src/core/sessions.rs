@@ -16,7 +16,7 @@ use super::{
     Core, clock,
     connections::{Connection, Pending},
     ready,
-    travel::Held,
+    travel::{Held, RECORD_PERIOD},
 };
 use crate::{
     bus::{ToNode, VoiceRequest},
@@ -34,9 +34,6 @@ use crate::{
 
 /// A user's READY goes without the guilds that did not come within this time.
 const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
-/// A session's whole state stands in the delivery log this often. Between that and the resume window
-/// the log has to be kept.
-pub(super) const RECORD_PERIOD: Duration = Duration::from_secs(60);
 /// Sessions whose resume window is over that end at one tick: each leaves the lists of its guilds,
 /// and after a storm there are thousands. The others end a tick later.
 const EXPIRED_MAX: usize = 500;

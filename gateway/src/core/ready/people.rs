@@ -19,8 +19,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     guild::{Lifted, Parts},
+    json::to_json,
     read_states::{self, Entry},
-    to_json,
 };
 use crate::{identity::Identity, names::SessionId, session::AssembledGuild};
 
