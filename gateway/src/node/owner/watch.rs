@@ -29,7 +29,7 @@ use super::{
     guild::{GuildState, Touched},
     member_list::{Group, MemberList},
     presence::{Presences, Told},
-    realm::EdgeId,
+    to_edge::EdgeId,
     view::{Seen, sees},
 };
 use crate::{ask::Watch, bus::ClassId, names::Address};

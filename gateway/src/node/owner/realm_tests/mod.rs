@@ -24,7 +24,8 @@ use serde_json::{Value, json};
 
 use super::{
     guild::GuildState,
-    realm::{EdgeId, Effect, Realm},
+    realm::{Effect, Realm},
+    to_edge::EdgeId,
 };
 use crate::{
     bus::{SnapshotRequest, Subscriber, ViewChange},
