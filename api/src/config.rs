@@ -1,6 +1,6 @@
 //! Settings of the API server. Read once, in `main`; a bad value stops the start by name.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
+use std::net::SocketAddr;
 
 use guildhall_shared::{
     cluster_key::{BadClusterKey, ClusterKeys, require_long},
@@ -8,36 +8,7 @@ use guildhall_shared::{
     voice::{self, VoiceSettings},
 };
 
-/// A setting that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The secret itself, for its one use.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(secret: String) -> Self {
-        Self(secret)
-    }
-}
-
-impl FromStr for Secret {
-    type Err = Infallible;
-
-    fn from_str(secret: &str) -> Result<Self, Infallible> {
-        Ok(Self(secret.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
+pub use guildhall_shared::secret::Secret;
 
 /// Whether replies carry rate limits and requests above them are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -367,12 +338,6 @@ mod tests {
     fn parse(args: &[&str]) -> Command {
         let args = std::iter::once("guildhall-api").chain(args.iter().copied());
         Cli::try_parse_from(args).unwrap().command
-    }
-
-    #[test]
-    fn secrets_print_as_stars() {
-        let secret = Secret::from("postgres://me:hunter2@db".to_owned());
-        assert_eq!(format!("{secret:?}"), "***");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::net::TcpListener;
 
-use crate::node::Status;
+use crate::status::Status;
 
 /// Answers until dropped.
 pub(crate) async fn serve(listener: TcpListener, status: Arc<Status>, registry: Registry) {

@@ -21,6 +21,18 @@ pub enum Broken {
 #[cfg(all(feature = "broken", not(debug_assertions)))]
 compile_error!("the feature `broken` is for tests and not for optimised builds");
 
+#[cfg(feature = "simulated")]
+thread_local! {
+    /// What the gateways of this thread's simulation leave out.
+    static SIMULATED: std::cell::Cell<Option<Broken>> = const { std::cell::Cell::new(None) };
+}
+
+/// Gateways of this thread leave it out from now on.
+#[cfg(feature = "simulated")]
+pub(crate) fn simulate(what: Option<Broken>) {
+    SIMULATED.set(what);
+}
+
 /// Whether this process leaves it out: `GUILDHALL_BROKEN` names it.
 #[cfg(feature = "broken")]
 pub(crate) fn is(what: Broken) -> bool {
@@ -34,7 +46,7 @@ pub(crate) fn is(what: Broken) -> bool {
         _ => None,
     });
     #[cfg(feature = "simulated")]
-    if crate::simulated::is_broken(what) {
+    if SIMULATED.get() == Some(what) {
         return true;
     }
     *word == Some(what)
@@ -42,7 +54,7 @@ pub(crate) fn is(what: Broken) -> bool {
 
 #[cfg(all(feature = "simulated", not(feature = "broken")))]
 pub(crate) fn is(what: Broken) -> bool {
-    crate::simulated::is_broken(what)
+    SIMULATED.get() == Some(what)
 }
 
 #[cfg(not(any(feature = "broken", feature = "simulated")))]

@@ -24,21 +24,24 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use guildhall_shared::{
     Id,
     envelope::Envelope,
-    gateway::{CloseCode, EventKind, Intents},
-    id::marker::{Channel, Guild, Realm, User},
+    gateway::EventKind,
+    id::marker::{Channel, Realm, User},
     model::{Presence, SessionState},
     shard::Position,
     token::{Token, TokenHash},
 };
-use guildhall_store::{events::Span, personal::Personal};
+use guildhall_store::events::Span;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 pub use crate::gate::Pass;
 
 use crate::{
+    ask::{Answers, Ask, WatchChange},
     codec::{Resume, VoiceCommand},
-    session::{SessionId, lifecycle::Lifecycle, record::Travelling},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::{CoreId, Seat, SessionId, SessionKey},
+    session::{lifecycle::Lifecycle, record::Travelling},
     telemetry::Resumed,
 };
 
@@ -46,20 +49,6 @@ use crate::{
 pub const INBOX_MESSAGES_MAX: usize = 65_536;
 /// Time an owner has to answer a subscription before another one is asked.
 pub const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Which core of this process, 0-based.
-pub type CoreId = u16;
-/// One of the sessions that a person may have at once.
-pub type Seat = u64;
-/// A session's place in its core. Reused: goes with a generation.
-pub type SessionSlot = u32;
-
-/// A session of one core; stale keys point at nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionKey {
-    pub slot: SessionSlot,
-    pub generation: u32,
-}
 
 /// From a core to the node.
 #[derive(Debug)]
@@ -159,16 +148,6 @@ pub enum ToNode {
     },
 }
 
-/// What IDENTIFY needs checked against the database.
-#[derive(Debug, Clone)]
-pub struct IdentifyRequest {
-    pub token: Token,
-    /// `None`: not given, as user clients do.
-    pub intents: Option<Intents>,
-    /// Bot shard `(id, count)`, already checked for `id < count`.
-    pub shard: (u32, u32),
-}
-
 /// Op 4 of a session.
 #[derive(Debug, Clone)]
 pub struct VoiceRequest {
@@ -179,119 +158,6 @@ pub struct VoiceRequest {
     pub command: VoiceCommand,
     /// The session is over; nothing more comes of it.
     pub ended: bool,
-}
-
-/// A session of this node, as owners know where an answer goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Address {
-    pub core: CoreId,
-    pub session: SessionKey,
-}
-
-/// What a session looks at in a guild.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watch {
-    /// Lists of members beside channels: the blocks of a hundred rows.
-    pub channels: Vec<(Id<Channel>, Vec<u32>)>,
-    /// Members that it follows wherever they stand in a list.
-    pub members: Vec<Id<User>>,
-}
-
-/// A session looks at something else in a guild; without a watch at nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchChange {
-    pub guild: Id<Guild>,
-    pub from: Address,
-    pub user: Id<User>,
-    pub watch: Option<Watch>,
-}
-
-/// What a session asks of a guild it is in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ask {
-    /// Comes back with the answer.
-    pub number: u32,
-    pub guild: Id<Guild>,
-    pub from: Address,
-    pub user: Id<User>,
-    pub bot: bool,
-    /// As identified with; of people those they count as having.
-    pub intents: u32,
-    pub question: Question,
-}
-
-/// The questions that a guild's owner answers from its state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Question {
-    /// Op 31: SOUNDBOARD_SOUNDS.
-    Sounds,
-    /// Op 8 and 35: GUILD_MEMBERS_CHUNK.
-    Members(Box<Members>),
-    /// Op 36: CHANNEL_STATUSES.
-    ChannelStatuses,
-    /// Op 39: CHANNEL_MEMBER_COUNT_UPDATE.
-    MemberCount { channel: Id<Channel> },
-    /// Op 43: CHANNEL_INFO.
-    ChannelInfo(ChannelFields),
-    /// Asked by the core itself: PASSIVE_UPDATE_V1 with all who are in voice.
-    VoiceStates,
-}
-
-/// Which members, and how the answer is to look.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Members {
-    pub wanted: Wanted,
-    pub presences: bool,
-    /// Echoed; at most 32 bytes.
-    pub nonce: Option<String>,
-}
-
-/// Which members of a guild.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Wanted {
-    /// One part of them all; `None`: the first, and how many there are.
-    All(Option<Part>),
-    /// Those with a name that starts so.
-    Prefix { query: String, limit: u16 },
-    /// These.
-    Ids(Vec<Wish>),
-    /// Who joined last, of those with a name that starts so.
-    Recent { query: String },
-}
-
-/// One of the parts in which all members of a guild are told: those with ids above `after`,
-/// up to `to`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// 1 and up: the first part needs none.
-    pub index: u32,
-    pub count: u32,
-    pub after: Id<User>,
-    /// `None` of the last part.
-    pub to: Option<Id<User>>,
-}
-
-/// A user asked for by id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Wish {
-    User(Id<User>),
-    /// JSON that is no id: nobody's.
-    Junk(String),
-}
-
-/// What is asked of channels besides their ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelFields {
-    pub status: bool,
-    pub voice_start_time: bool,
-}
-
-/// Which question something answers, and what there is beyond it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
-    pub number: u32,
-    /// Of the first part of all members: the last id of each part but the last one.
-    pub ends: Vec<Id<User>>,
 }
 
 /// One realm a core wants.
@@ -485,40 +351,6 @@ pub enum Claimed {
     InvalidSeq,
     /// It is here, and of no use: what the client missed is gone.
     Gone,
-}
-
-/// Who identified.
-#[derive(Debug, Clone)]
-pub struct Identity {
-    pub user: guildhall_shared::model::CurrentUser,
-    pub token: TokenHash,
-    /// As asked for and allowed; of users whatever they sent.
-    pub intents: Intents,
-    /// Of people: who of their friends and partners is online.
-    pub presences: Vec<(Id<User>, Presence)>,
-    /// Of people: their other sessions.
-    pub sessions: Vec<SessionState>,
-    /// For bots: id and flags of the application.
-    pub application: Option<(Id<guildhall_shared::id::marker::Application>, u64)>,
-    /// The user's realm stands here; guild joins and leaves after it follow as its events.
-    pub position: Position,
-    /// Of users: the DMs and group DMs they list.
-    pub private_channels: Vec<guildhall_shared::model::PrivateChannel>,
-    /// Guilds of this bot shard (all of them for users).
-    pub guilds: Vec<Id<Guild>>,
-    /// Relationships, settings, notes; bots have none.
-    pub personal: Option<Box<Personal>>,
-    /// Of people: its place among the sessions they may have, to be given back by
-    /// [`ToNode::Left`].
-    pub seat: Option<Seat>,
-}
-
-/// Why an IDENTIFY was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    Close(CloseCode),
-    /// Op 9, `d: false`: too many identifies in this bucket; the client waits and tries again.
-    TryLater,
 }
 
 /// A subscription stands.

@@ -7,7 +7,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 pub(crate) fn now() -> Instant {
     #[cfg(feature = "simulated")]
-    if let Some(now) = crate::simulated::now() {
+    if let Some(now) = crate::simulated::world::now() {
         return now;
     }
     Instant::now()
@@ -16,7 +16,7 @@ pub(crate) fn now() -> Instant {
 /// Unix time in milliseconds.
 pub(crate) fn unix_ms() -> u64 {
     #[cfg(feature = "simulated")]
-    if let Some(now) = crate::simulated::unix_ms() {
+    if let Some(now) = crate::simulated::world::unix_ms() {
         return now;
     }
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -29,7 +29,7 @@ where
     StandardUniform: Distribution<T>,
 {
     #[cfg(feature = "simulated")]
-    if let Some(drawn) = crate::simulated::random() {
+    if let Some(drawn) = crate::simulated::world::random() {
         return drawn;
     }
     rand::random()
@@ -41,7 +41,7 @@ pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, JoinError> {
     #[cfg(feature = "simulated")]
-    if crate::simulated::is_on() {
+    if crate::simulated::world::is_on() {
         return Ok(work());
     }
     spawn_blocking(work).await
@@ -52,7 +52,7 @@ pub(crate) async fn aside<T: Send + 'static>(
 macro_rules! select {
     ($($branches:tt)*) => {{
         #[cfg(feature = "simulated")]
-        if $crate::simulated::is_on() {
+        if $crate::simulated::world::is_on() {
             ::tokio::select! { biased; $($branches)* }
         } else {
             ::tokio::select! { $($branches)* }

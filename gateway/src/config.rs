@@ -1,27 +1,26 @@
 //! Settings of a gateway, read once at start.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, str::FromStr};
+use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
 use guildhall_shared::{
     cluster_key::{ClusterKeys, require_long},
+    secret::Secret,
     shard,
     voice::{self, VoiceSettings},
 };
-
-use crate::node::ClusterKey;
 
 /// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
 #[derive(Debug, Parser)]
 #[command(name = "guildhall-gateway", version)]
 pub struct Config {
     /// Postgres; the node reads snapshots and missed events from it.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_parser = not_empty)]
     pub database_url: Secret,
 
     /// Redis or Valkey, 7 or later, as redis://host:port, or rediss:// with TLS; several
     /// addresses with commas between are members of a Redis Cluster.
-    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_parser = not_empty)]
     pub redis_url: Secret,
 
     /// Name of this node, unique in the cluster and kept over restarts.
@@ -66,15 +65,15 @@ pub struct Config {
     pub relay_public: bool,
 
     /// Secret shared by all processes of the cluster, at least 32 characters.
-    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true)]
+    #[arg(long, env = "CLUSTER_KEY", hide_env_values = true, value_parser = not_empty)]
     pub cluster_key: Secret,
 
     /// Key that becomes CLUSTER_KEY: accepted of others already. Only while it is renewed.
-    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true, value_parser = maybe_empty)]
+    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true)]
     pub cluster_key_next: Option<Secret>,
 
     /// Key that was CLUSTER_KEY: still accepted of others. Only while it is renewed.
-    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true, value_parser = maybe_empty)]
+    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true)]
     pub cluster_key_previous: Option<Secret>,
 
     /// Whether clients get events before (async) or after (sync) the delivery log tells of them. Only
@@ -123,7 +122,7 @@ pub struct Config {
     pub voice_endpoint: Option<String>,
 
     /// Secret shared with the media server, at least 32 characters; signs the clients' tokens.
-    #[arg(long, env = "VOICE_KEY", hide_env_values = true)]
+    #[arg(long, env = "VOICE_KEY", hide_env_values = true, value_parser = not_empty)]
     pub voice_key: Option<Secret>,
 
     /// How logs are written.
@@ -155,47 +154,21 @@ pub enum LogFormat {
     Json,
 }
 
-/// A setting that prints as `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl FromStr for Secret {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.is_empty() {
-            Err("is empty")
-        } else {
-            Ok(Self(text.to_owned()))
-        }
-    }
-}
-
 impl Config {
     /// What clients are told to resume at.
     pub fn resume_url(&self) -> &str {
         self.url.as_deref().unwrap_or(&self.public_url)
     }
 
-    /// The key of the relay's links, with those accepted beside it.
+    /// The cluster's keys.
     ///
     /// # Errors
     /// If one is too short, or the same as another.
-    pub fn relay_key(&self) -> Result<ClusterKey, String> {
-        let next = self.cluster_key_next.as_ref().map(|key| key.0.as_str());
-        let previous = self.cluster_key_previous.as_ref().map(|key| key.0.as_str());
-        let keys = ClusterKeys::check(&self.cluster_key.0, next, previous)
-            .map_err(|error| error.to_string())?;
-        let key = ClusterKey::new(keys.current);
-        keys.others()
-            .fold(key, |key, other| key?.accepting(other))
-            .ok_or_else(|| "CLUSTER_KEY: cannot be used".to_owned())
+    pub fn cluster_keys(&self) -> Result<ClusterKeys<'_>, String> {
+        let next = self.cluster_key_next.as_ref().map(Secret::reveal);
+        let previous = self.cluster_key_previous.as_ref().map(Secret::reveal);
+        ClusterKeys::check(self.cluster_key.reveal(), next, previous)
+            .map_err(|error| error.to_string())
     }
 
     /// Where voice is handed to.
@@ -203,7 +176,7 @@ impl Config {
     /// # Errors
     /// If the key is too short to be one: what is wrong with a secret is not for clap to print.
     pub fn voice(&self) -> Result<VoiceSettings, String> {
-        let key = self.voice_key.as_ref().map(|key| key.0.as_str());
+        let key = self.voice_key.as_ref().map(Secret::reveal);
         key.map_or(Ok(()), |key| require_long("VOICE_KEY", key))
             .map_err(|error| error.to_string())?;
         let endpoint = self.voice_endpoint.clone();
@@ -219,9 +192,11 @@ impl Config {
     }
 }
 
-/// Empty counts as none, as templates of settings have it.
-fn maybe_empty(text: &str) -> Result<Secret, Infallible> {
-    Ok(Secret(text.to_owned()))
+fn not_empty(text: &str) -> Result<Secret, &'static str> {
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    Ok(Secret::from(text.to_owned()))
 }
 
 fn node_id(text: &str) -> Result<String, String> {
@@ -247,6 +222,7 @@ fn gateway_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::ClusterKey;
 
     const OLD: &str = "the old key of a cluster, long enough";
     const NEW: &str = "the new key of a cluster, long enough";
@@ -265,16 +241,21 @@ mod tests {
         try_config(more).unwrap()
     }
 
+    fn relay_key(config: &Config) -> Result<ClusterKey, String> {
+        let keys = config.cluster_keys()?;
+        Ok(ClusterKey::of_keys(keys).unwrap())
+    }
+
     #[test]
     fn keys_beside_the_current_one_are_accepted_and_an_empty_one_is_none() {
         let own = ClusterKey::new(OLD).unwrap();
-        assert_eq!(config(&[]).relay_key().unwrap(), own);
+        assert_eq!(relay_key(&config(&[])).unwrap(), own);
         let empty = ["--cluster-key-next=", "--cluster-key-previous="];
-        assert_eq!(config(&empty).relay_key().unwrap(), own);
+        assert_eq!(relay_key(&config(&empty)).unwrap(), own);
         let with = own.accepting(NEW).unwrap();
         for setting in ["next", "previous"] {
             let config = config(&[&format!("--cluster-key-{setting}={NEW}")]);
-            assert_eq!(config.relay_key().unwrap(), with);
+            assert_eq!(relay_key(&config).unwrap(), with);
             assert!(!format!("{config:?}").contains("long enough"));
         }
     }
@@ -287,7 +268,7 @@ mod tests {
                 ("previous", "CLUSTER_KEY_PREVIOUS: "),
             ] {
                 let config = config(&[&format!("--cluster-key-{setting}={bad}")]);
-                let error = config.relay_key().unwrap_err();
+                let error = relay_key(&config).unwrap_err();
                 assert!(error.starts_with(name), "{error}");
                 assert!(!error.contains(OLD), "{error}");
             }

@@ -7,11 +7,12 @@ use std::{cell::RefCell, io, rc::Rc};
 use tokio::{net::TcpStream, task::spawn_local};
 
 use crate::{
-    bus::{Accepted, Handover, Pass, SessionKey},
+    bus::{Accepted, Handover, Pass},
     codec::Resume,
     core::{Core, Next},
     format::Format,
     handshake,
+    names::SessionKey,
     socket::Socket,
     wire::{Fragments, Inbound},
 };
@@ -73,7 +74,7 @@ pub(crate) async fn serve_resume(core: Rc<RefCell<Core>>, handover: Handover) {
 #[cfg(feature = "simulated")]
 pub(crate) fn serve_simulated(
     core: Rc<RefCell<Core>>,
-    stream: crate::simulated::Stream,
+    stream: crate::simulated::net::Stream,
     pass: Pass,
 ) {
     let (stream, format) = (Rc::new(Socket::Simulated(stream)), Format::default());

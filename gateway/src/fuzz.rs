@@ -6,8 +6,8 @@ use guildhall_shared::gateway::CloseCode;
 
 use crate::{
     format::Format,
+    names::SessionId,
     node::fuzz as node,
-    session::SessionId,
     wire::{Fragments, Inbound, Parser},
 };
 

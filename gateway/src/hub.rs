@@ -16,8 +16,9 @@ use smallvec::SmallVec;
 
 use crate::{
     broken::{self, Broken},
-    bus::{ClassId, SessionSlot, ViewChange},
+    bus::{ClassId, ViewChange},
     few::Few,
+    names::SessionSlot,
 };
 
 /// All realms of a core.

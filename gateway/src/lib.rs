@@ -1,6 +1,7 @@
 //! A gateway node: holds WebSocket sessions (edge) and serves the realms of its shards (owner).
 
 mod admin;
+pub mod ask;
 #[doc(hidden)]
 pub mod broken;
 pub mod bus;
@@ -23,12 +24,15 @@ pub mod fuzz;
 mod gate;
 mod handshake;
 pub mod hub;
+pub mod identity;
 mod listener;
+pub mod names;
 pub mod node;
 pub mod server;
 pub mod session;
 #[cfg(feature = "simulated")]
 pub mod simulated;
 mod socket;
+pub mod status;
 pub mod telemetry;
 pub mod wire;

@@ -19,12 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin,
-    bus::{self, CoreHandle, CoreId, ToCore},
+    bus::{self, CoreHandle, ToCore},
     config::Config,
     core::{self, CoreConfig},
     gate::Gate,
     listener,
-    node::{self, Status},
+    names::CoreId,
+    node::{self, ClusterKey},
+    status::Status,
     telemetry::CoreMetrics,
     wire,
 };
@@ -148,13 +150,13 @@ fn start_node(
         node_id: config.node_id.clone(),
         boot,
         resume: config.resume,
-        database_url: config.database_url.0.clone(),
-        redis_url: config.redis_url.0.clone(),
+        database_url: config.database_url.reveal().to_owned(),
+        redis_url: config.redis_url.reveal().to_owned(),
         relay_listen: config.relay_listen,
         relay_advertise: config.relay_advertise.clone(),
         relay_public: config.relay_public,
         gateway_url: config.public_url.clone(),
-        cluster_key: config.relay_key().map_err(Error::Config)?,
+        cluster_key: relay_key(config)?,
         shards: config.shards,
         identify_concurrency: config.identify_concurrency,
         rate_limits: config.rate_limits,
@@ -166,6 +168,13 @@ fn start_node(
     let cores = cores.to_vec();
     let thread = thread::Builder::new().name("node".to_owned());
     Ok(thread.spawn(move || node::run(node, cores, requests, shutdown))?)
+}
+
+/// The key of the relay's links, with those accepted beside it.
+fn relay_key(config: &Config) -> Result<ClusterKey, Error> {
+    let keys = config.cluster_keys().map_err(Error::Config)?;
+    let unusable = || Error::Config("CLUSTER_KEY: cannot be used".to_owned());
+    ClusterKey::of_keys(keys).ok_or_else(unusable)
 }
 
 /// Accepts clients and answers operators until told to leave, or until `ended` says that a thread

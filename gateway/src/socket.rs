@@ -12,7 +12,7 @@ pub(crate) enum Socket {
     #[cfg(test)]
     Script(Script),
     #[cfg(feature = "simulated")]
-    Simulated(crate::simulated::Stream),
+    Simulated(crate::simulated::net::Stream),
 }
 
 impl Socket {

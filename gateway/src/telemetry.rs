@@ -6,7 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
 
-use crate::bus::CoreId;
+use crate::names::CoreId;
 
 /// What cores count. Shared by all of them: they add in batches.
 #[derive(Debug)]

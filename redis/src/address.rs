@@ -5,7 +5,7 @@ use redis::{
     RedisResult, io::tcp::TcpSettings, parse_redis_url,
 };
 
-use crate::tls::{self, ROOTS};
+use crate::tls::{self, ROOTS, is_tls};
 
 /// Where Redis is.
 #[derive(Debug)]
@@ -103,10 +103,6 @@ fn info(url: &str) -> RedisResult<ConnectionInfo> {
         _ => info,
     };
     Ok(info.set_redis_settings(settings))
-}
-
-pub(crate) fn is_tls(info: &ConnectionInfo) -> bool {
-    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// `None`: a socket file.

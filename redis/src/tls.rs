@@ -3,13 +3,11 @@
 
 use std::fs;
 
-use redis::{ConnectionInfo, ErrorKind, RedisError, RedisResult, TlsCertificates};
+use redis::{ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult, TlsCertificates};
 use rustls::{
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject},
 };
-
-use crate::address::is_tls;
 
 /// How an address with TLS names the file of the certificates that count; Postgres spells it so.
 pub(crate) const ROOTS: &str = "sslrootcert";
@@ -20,6 +18,10 @@ pub(crate) const ROOTS: &str = "sslrootcert";
 pub(crate) fn choose_provider() {
     // An error says that there is one.
     let _ = aws_lc_rs::default_provider().install_default();
+}
+
+pub(crate) fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// The same server, if one of the certificates in this file (PEM) vouches for it; the public

@@ -1,13 +1,12 @@
 //! Settings, read once at the start, and the connections they describe.
 
-use std::convert::Infallible;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
 use guildhall_redis::{Client, Connection, Patience};
 use guildhall_shared::cluster_key::ClusterKeys;
+use guildhall_shared::secret::Secret;
 use guildhall_shared::shard::{SHARDS_DEFAULT, SHARDS_MAX};
 use guildhall_store::pool;
 use sqlx::PgPool;
@@ -54,12 +53,12 @@ pub struct Config {
 
     /// Key that becomes CLUSTER_KEY: operators' tokens under it are taken already. Only while it
     /// is renewed
-    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true, value_parser = maybe_empty)]
+    #[arg(long, env = "CLUSTER_KEY_NEXT", hide_env_values = true)]
     pub cluster_key_next: Option<Secret>,
 
     /// Key that was CLUSTER_KEY: operators' tokens under it are still taken. Only while it is
     /// renewed
-    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true, value_parser = maybe_empty)]
+    #[arg(long, env = "CLUSTER_KEY_PREVIOUS", hide_env_values = true)]
     pub cluster_key_previous: Option<Secret>,
 
     /// Name of this coordinator in logs and in cluster_term
@@ -91,34 +90,17 @@ pub enum LogFormat {
     Json,
 }
 
-/// A setting that may hold a password: prints as `***`.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
 impl Config {
     /// The key of operators' tokens, if they may come at all.
     ///
     /// Errors: a key that is too short, or the same as another.
     pub(crate) fn admin_key(&self) -> Result<Option<AdminKey>> {
-        let Some(Secret(key)) = &self.cluster_key else {
+        let Some(key) = &self.cluster_key else {
             return Ok(None);
         };
-        let next = self.cluster_key_next.as_ref().map(|key| key.0.as_str());
-        let previous = self.cluster_key_previous.as_ref();
-        let previous = previous.map(|key| key.0.as_str());
-        let keys = ClusterKeys::check(key, next, previous)
+        let next = self.cluster_key_next.as_ref().map(Secret::reveal);
+        let previous = self.cluster_key_previous.as_ref().map(Secret::reveal);
+        let keys = ClusterKeys::check(key.reveal(), next, previous)
             .map_err(|error| Error::setting(error.setting, error.reason))?;
         Ok(Some(AdminKey::of_keys(keys)))
     }
@@ -129,7 +111,8 @@ impl Config {
             ("CLUSTER_KEY_NEXT", &self.cluster_key_next),
             ("CLUSTER_KEY_PREVIOUS", &self.cluster_key_previous),
         ];
-        let is_given = |key: &Option<Secret>| key.as_ref().is_some_and(|key| !key.0.is_empty());
+        let is_given =
+            |key: &Option<Secret>| key.as_ref().is_some_and(|key| !key.reveal().is_empty());
         let idle = others
             .iter()
             .filter(|(_, key)| self.cluster_key.is_none() && is_given(key));
@@ -152,7 +135,7 @@ impl Config {
     ///
     /// Errors: a `DATABASE_URL` that is none.
     pub(crate) fn connect_postgres(&self) -> Result<PgPool> {
-        let options = PgConnectOptions::from_str(&self.database_url.0)
+        let options = PgConnectOptions::from_str(self.database_url.reveal())
             .map_err(|error| Error::setting("DATABASE_URL", error))?
             .application_name("shard-coordinator");
         Ok(pool::open(options, DB_CONNECTIONS_MAX, PATIENCE))
@@ -168,14 +151,9 @@ impl Config {
             retries: 2, // each round tries again
             pause_max: Some(Duration::from_millis(200)),
         };
-        let client = Client::open(&self.redis_url.0, patience).map_err(bad)?;
+        let client = Client::open(self.redis_url.reveal(), patience).map_err(bad)?;
         client.connection().map_err(bad)
     }
-}
-
-/// Empty counts as none, as templates of settings have it.
-fn maybe_empty(text: &str) -> Result<Secret, Infallible> {
-    Ok(Secret(text.to_owned()))
 }
 
 /// Whether everybody in the world may reach an address, as far as it shows; as of a gateway's
@@ -228,8 +206,8 @@ mod tests {
     #[test]
     fn a_bad_url_is_refused_by_name_without_its_password() {
         let mut config = parse(&[]).unwrap().config;
-        config.database_url = Secret("postgres//u:hunter2@h".to_owned());
-        config.redis_url = Secret("redis//u:hunter2@h".to_owned());
+        config.database_url = Secret::from("postgres//u:hunter2@h".to_owned());
+        config.redis_url = Secret::from("redis//u:hunter2@h".to_owned());
         let errors = [
             config.connect_postgres().map(drop).unwrap_err().to_string(),
             config.connect_redis().map(drop).unwrap_err().to_string(),

@@ -31,7 +31,7 @@ mod telemetry;
 mod view;
 
 pub use cli::{Cli, Command, print_map, print_nodes};
-pub use config::{Config, LogFormat, Secret};
+pub use config::{Config, LogFormat};
 pub use error::{Error, Result};
 pub use telemetry::log_to_stderr;
 

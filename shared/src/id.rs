@@ -22,7 +22,14 @@ pub mod marker {
                 $(#[$doc])*
                 #[derive(Debug)]
                 pub enum $name {}
-                crate::openapi::marker_schema!($name);
+
+                // It has no schema of its own; utoipa's derive wants one all the same.
+                impl utoipa::PartialSchema for $name {
+                    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
+                        utoipa::openapi::schema::empty().into()
+                    }
+                }
+                impl utoipa::ToSchema for $name {}
             )*
         };
     }

@@ -15,6 +15,7 @@ pub mod online;
 mod openapi;
 pub mod operator;
 pub mod permissions;
+pub mod secret;
 pub mod shard;
 pub mod snowflake;
 pub mod timestamp;

@@ -65,16 +65,3 @@ fn text() -> ObjectBuilder {
 fn decimal(pattern: &str) -> ObjectBuilder {
     text().pattern(Some(pattern))
 }
-
-/// What an id points at has no schema of its own; utoipa's derive wants one all the same.
-macro_rules! marker_schema {
-    ($name:ident) => {
-        impl utoipa::PartialSchema for $name {
-            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::Schema> {
-                utoipa::openapi::schema::empty().into()
-            }
-        }
-        impl utoipa::ToSchema for $name {}
-    };
-}
-pub(crate) use marker_schema;

@@ -6,7 +6,7 @@ use guildhall_shared::{
 };
 use sqlx::PgExecutor;
 
-use crate::{Result, account::creator_of};
+use crate::{Result, user::creator_of};
 
 /// Whose emojis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

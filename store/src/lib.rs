@@ -16,6 +16,7 @@ pub mod read_state;
 pub mod scheduled_events;
 pub mod temporary;
 pub mod thread;
+pub mod user;
 pub mod voice;
 
 use guildhall_shared::{

@@ -8,7 +8,7 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, PgExecutor, types::Json};
 
-use crate::{Result, account::UserRow, ids_to_db};
+use crate::{Result, ids_to_db, user::UserRow};
 
 /// The private channels that a user lists, newest first.
 pub async fn open_ids(

@@ -11,7 +11,7 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, types::Json};
 
-use crate::{Result, account::creator_of};
+use crate::{Result, user::creator_of};
 
 /// Which events of a guild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

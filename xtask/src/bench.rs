@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::cargo::{self, Profile};
-use crate::cli::Scenario;
 use crate::cluster::{Cluster, Plan, Ports};
 use crate::interrupt::Interrupted;
 use crate::servers::{Binaries, Postgres, Redis, random_secret, scratch_folder, sweep};
@@ -39,6 +39,27 @@ const ALL: [(Scenario, &[&str]); 8] = [
 ];
 /// Gateways of the scenario that is about several.
 const NODES: u16 = 3;
+
+/// A binary of the package `load-tests`, but for the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// The gateway's CPU per delivery against a bare send loop.
+    Fanout,
+    /// Message creates through REST against pgbench's single-row inserts.
+    Post,
+    /// Storms of handshakes, IDENTIFYs and RESUMEs.
+    Logins,
+    /// How late messages come at a steady rate, and what clients do that never read.
+    Delivery,
+    /// A guild of 100,000 members, 20,000 of them online.
+    Crowded,
+    /// 50,000 sessions of one guild over three gateways.
+    Nodes,
+    /// Lists and searches: the last page against the first, in a large guild and channel.
+    Pages,
+    /// Instructions of the pure parts against the committed counts; needs valgrind, and no cluster.
+    Instructions,
+}
 
 /// Runs one scenario, whose output is the result; or all of them, each on a cluster of its own, and
 /// prints the table of their figures.

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
+use crate::bench::Scenario;
 use crate::interrupt::{self, Interrupted};
 use crate::{
     autobahn, bench, chaos, conformance, figures, fuzz, simulate, sqlx, test, up, wrapper,
@@ -86,27 +87,6 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-}
-
-/// A binary of the package `load-tests`, but for the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scenario {
-    /// The gateway's CPU per delivery against a bare send loop.
-    Fanout,
-    /// Message creates through REST against pgbench's single-row inserts.
-    Post,
-    /// Storms of handshakes, IDENTIFYs and RESUMEs.
-    Logins,
-    /// How late messages come at a steady rate, and what clients do that never read.
-    Delivery,
-    /// A guild of 100,000 members, 20,000 of them online.
-    Crowded,
-    /// 50,000 sessions of one guild over three gateways.
-    Nodes,
-    /// Lists and searches: the last page against the first, in a large guild and channel.
-    Pages,
-    /// Instructions of the pure parts against the committed counts; needs valgrind, and no cluster.
-    Instructions,
 }
 
 /// Runs the command named by the arguments. Failures are printed; exit code 130 is Ctrl-C.

@@ -10,7 +10,7 @@ use guildhall_shared::gateway::CloseCode;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use simd_json::{OwnedValue, StaticNode};
 
-use super::{Command, json};
+use super::{command::Command, json};
 
 /// First byte of every term.
 pub const VERSION: u8 = 131;

@@ -2,7 +2,6 @@
 //! which is what simd-json wants.
 
 use guildhall_shared::{
-    Id,
     gateway::{Capabilities, CloseCode, Intents, Opcode},
     model::Platform,
     token::Token,
@@ -12,7 +11,12 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{Command, Identify, Resume, VoiceCommand, presence::presence, questions, watch};
+use super::{
+    command::{Command, Identify, Resume, VoiceCommand},
+    ids::{id, id_of},
+    presence::presence,
+    questions, watch,
+};
 
 /// How deep a command may nest.
 pub(super) const DEPTH_MAX: u32 = 32;
@@ -200,22 +204,6 @@ fn sounds(d: &OwnedValue) -> Result<Command, CloseCode> {
     guilds.map(Command::Sounds).ok_or(CloseCode::DecodeError)
 }
 
-/// An id as text or number; null and absence are none.
-pub(super) fn id<T>(d: &OwnedValue, key: &str) -> Result<Option<Id<T>>, CloseCode> {
-    let Some(value) = d.get(key).filter(|value| !value.is_null()) else {
-        return Ok(None);
-    };
-    id_of(value).map(Some).ok_or(CloseCode::DecodeError)
-}
-
-/// An id as text or number.
-pub(super) fn id_of<T>(value: &OwnedValue) -> Option<Id<T>> {
-    match value.as_str() {
-        Some(text) => text.parse().ok(),
-        None => value.as_u64().and_then(Id::new),
-    }
-}
-
 fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
     let [id, count] = value.as_array()?.as_slice() else {
         return None;
@@ -276,6 +264,7 @@ fn depth(text: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use guildhall_shared::Id;
     use proptest::prelude::*;
     use serde_json::json;
 

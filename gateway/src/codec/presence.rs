@@ -14,7 +14,10 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{ActivityCommand, PresenceCommand, json::id_of};
+use super::{
+    command::{ActivityCommand, PresenceCommand},
+    ids::id_of,
+};
 
 /// Characters of a name or a text of an activity; longer ones are cut.
 const TEXT_CHARS_MAX: usize = 128;

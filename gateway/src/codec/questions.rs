@@ -7,8 +7,11 @@ use simd_json::{
     prelude::{TypedScalarValue, ValueAsArray, ValueAsScalar, ValueObjectAccess},
 };
 
-use super::{Command, MembersCommand, json};
-use crate::bus::{ChannelFields, Question, Wanted, Wish};
+use super::{
+    command::{Command, MembersCommand},
+    ids::{id, id_of},
+};
+use crate::ask::{ChannelFields, Question, Wanted, Wish};
 
 /// Longest nonce, in bytes, that is echoed; a longer one counts as none.
 const NONCE_BYTES_MAX: usize = 32;
@@ -80,7 +83,7 @@ pub(super) fn channel_statuses(d: &OwnedValue) -> Command {
 
 /// Op 39.
 pub(super) fn member_count(d: &OwnedValue) -> Command {
-    let channel = json::id(d, "channel_id").ok().flatten();
+    let channel = id(d, "channel_id").ok().flatten();
     match (guild(d), channel) {
         (Some(guild), Some(channel)) => Command::Ask(guild, Question::MemberCount { channel }),
         _ => Command::Other,
@@ -108,14 +111,14 @@ fn field<'a>(d: &'a OwnedValue, name: &str) -> Option<&'a OwnedValue> {
 }
 
 fn guild(d: &OwnedValue) -> Option<Id<Guild>> {
-    d.get("guild_id").and_then(json::id_of)
+    d.get("guild_id").and_then(id_of)
 }
 
 /// One guild, or a list; discord.py-self asks at its start, be it for none.
 fn guilds(value: &OwnedValue) -> Result<Vec<Id<Guild>>, CloseCode> {
     let one = std::slice::from_ref(value);
     let list = value.as_array().map_or(one, |list| list.as_slice());
-    let ids: Option<Vec<_>> = list.iter().map(json::id_of).collect();
+    let ids: Option<Vec<_>> = list.iter().map(id_of).collect();
     ids.ok_or(CloseCode::DecodeError)
 }
 
@@ -127,7 +130,7 @@ fn wishes(value: &OwnedValue) -> Result<Vec<Wish>, CloseCode> {
         return Err(CloseCode::DecodeError);
     }
     let wish = |value: &OwnedValue| {
-        if let Some(user) = json::id_of(value) {
+        if let Some(user) = id_of(value) {
             return Some(Wish::User(user));
         }
         let text = match (value.as_str(), value.as_i64(), value.as_u64()) {

@@ -13,8 +13,8 @@ use simd_json::{
 };
 
 use super::{
-    WatchCommand,
-    json::{id, id_of},
+    command::WatchCommand,
+    ids::{id, id_of},
 };
 
 /// Rows of a block: ranges are told in these.

@@ -20,10 +20,10 @@ use rustc_hash::FxHashMap;
 
 use super::{CHUNKS_WAITING_MAX, Core};
 use crate::{
-    bus::{
-        Address, Answers, Ask, Members, Part, Question, SessionKey, SessionSlot, ToNode, Wanted,
-    },
+    ask::{Answers, Ask, Members, Part, Question, Wanted},
+    bus::ToNode,
     codec::{Command, MembersCommand},
+    names::{Address, SessionKey, SessionSlot},
 };
 
 /// Questions of one session that may wait for their turn. One more is answered with

@@ -17,13 +17,15 @@ use super::{
     outbound::{Outbound, Wrote},
 };
 use crate::{
-    bus::{CoreId, Handover, IdentifyRequest, SessionKey, SessionSlot, ToCore, ToNode},
+    bus::{Handover, ToCore, ToNode},
     codec::{self, Command, Identify, PresenceCommand, Resume},
     connection,
     dispatch::{self, Frame},
     format::Format,
+    identity::IdentifyRequest,
+    names::{CoreId, SessionId, SessionKey, SessionSlot},
     session::{
-        Session, SessionId,
+        Session,
         lifecycle::{Input, Lifecycle, Output},
     },
     socket::Socket,

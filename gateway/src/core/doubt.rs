@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::{Core, clock};
-use crate::bus::{SessionKey, SessionSlot};
+use crate::names::{SessionKey, SessionSlot};
 
 /// Clients asked at one tick.
 const ASKED_MAX: usize = 5000;

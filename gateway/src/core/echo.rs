@@ -1,7 +1,7 @@
 //! What a core does in echo mode: see [`crate::echo`].
 
 use super::Core;
-use crate::{bus::SessionKey, dispatch::Frame, wire::Inbound};
+use crate::{dispatch::Frame, names::SessionKey, wire::Inbound};
 
 impl Core {
     /// Sends a message back; gives back what is none, or all of it outside of echo mode.

@@ -43,12 +43,13 @@ use slab::Slab;
 use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
-    bus::{CoreHandle, CoreId, Inbox, SessionKey, SessionSlot, Subscription, ToCore, ToNode},
+    bus::{CoreHandle, Inbox, Subscription, ToCore, ToNode},
     config::ResumeLog,
     connection, delivery,
     dispatch::Layouts,
     hub::Hub,
-    session::{Session, SessionId},
+    names::{CoreId, SessionId, SessionKey, SessionSlot},
+    session::Session,
     telemetry::CoreMetrics,
     wire::{PERSON_MESSAGE_BYTES_MAX, Parser},
 };

@@ -11,7 +11,7 @@ use guildhall_shared::{
 };
 use rustc_hash::FxHashMap;
 
-use crate::bus::{SessionKey, ToNode};
+use crate::{bus::ToNode, names::SessionKey};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::{Address, WatchChange};
+    use crate::{ask::WatchChange, names::Address};
 
     fn watch(session: u32, guild: u64) -> ToNode {
         let session = SessionKey {

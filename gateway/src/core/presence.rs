@@ -13,8 +13,9 @@ use guildhall_shared::{
 
 use super::{Core, clock, outbox::Topic};
 use crate::{
-    bus::{SessionSlot, Subscription, ToNode},
+    bus::{Subscription, ToNode},
     codec::PresenceCommand,
+    names::SessionSlot,
 };
 
 impl Core {

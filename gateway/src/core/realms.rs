@@ -19,10 +19,11 @@ use super::{
     views::{may_leave, may_move},
 };
 use crate::{
-    bus::{SessionKey, SessionSlot, Subscribed, Subscriber, Subscription, ToNode},
+    bus::{Subscribed, Subscriber, Subscription, ToNode},
     delivery::Numbered,
     dispatch::Dispatch,
     hub::{RealmHub, Variant, Verdict},
+    names::{SessionKey, SessionSlot},
     session::{Arrival, AssembledGuild, GuildPhase, Session},
 };
 

@@ -16,26 +16,24 @@ use super::{
     Core, clock,
     connections::{Connection, Pending},
     ready,
-    travel::Held,
+    travel::{Held, RECORD_PERIOD},
 };
 use crate::{
-    bus::{Identity, Refused, Seat, SessionKey, SessionSlot, ToNode, VoiceRequest},
+    bus::{ToNode, VoiceRequest},
     codec::{Resume, VoiceCommand},
     delivery::Numbered,
     dispatch::Dispatch,
     hub,
+    identity::{Identity, Refused},
+    names::{Seat, SessionId, SessionKey, SessionSlot},
     session::{
-        Arrival, Assembling, GuildPhase, Missed, Session, SessionId, lifecycle::Input,
-        replay::RESUME_WINDOW,
+        Arrival, Assembling, GuildPhase, Missed, Session, lifecycle::Input, replay::RESUME_WINDOW,
     },
     telemetry::Resumed,
 };
 
 /// A user's READY goes without the guilds that did not come within this time.
 const ASSEMBLE_MAX: Duration = Duration::from_secs(10);
-/// A session's whole state stands in the delivery log this often. Between that and the resume window
-/// the log has to be kept.
-pub(super) const RECORD_PERIOD: Duration = Duration::from_secs(60);
 /// Sessions whose resume window is over that end at one tick: each leaves the lists of its guilds,
 /// and after a storm there are thousands. The others end a tick later.
 const EXPIRED_MAX: usize = 500;

@@ -16,7 +16,8 @@ use rustc_hash::FxHashMap;
 
 use super::Core;
 use crate::{
-    bus::{SessionKey, SessionSlot, SnapshotRequest, Subscriber, Subscription},
+    bus::{SnapshotRequest, Subscriber, Subscription},
+    names::{SessionKey, SessionSlot},
     session::{Arrival, GuildPhase, Session},
 };
 

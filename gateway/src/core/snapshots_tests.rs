@@ -15,14 +15,15 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    bus::{Claim, Claimed, IdentifyRequest, Identity, Subscribed, ToCore, ToNode, ViewChange},
+    bus::{Claim, Claimed, Subscribed, ToCore, ToNode, ViewChange},
     config::ResumeLog,
     core::{
         clock,
         model::{TOKEN, core, identity, next_frame},
     },
     format::Format,
-    session::SessionId,
+    identity::{IdentifyRequest, Identity},
+    names::SessionId,
     socket::{Script, Socket},
     telemetry::Resumed,
     wire::Inbound,

@@ -27,16 +27,15 @@ use super::{
     model::{self, guild, user},
 };
 use crate::{
-    bus::{
-        self, Claim, Claimed, SessionKey, Subscribed, Subscription, ToCore, ToNode, ViewChange,
-        Watch,
-    },
+    ask::Watch,
+    bus::{self, Claim, Claimed, Subscribed, Subscription, ToCore, ToNode, ViewChange},
     codec::Resume,
     config::ResumeLog,
     delivery::{Found, History},
     format::Format,
+    names::{SessionId, SessionKey},
     session::{
-        Arrival, SessionId,
+        Arrival,
         limit::COMMANDS_MAX,
         record::{Reached, Travelling},
     },

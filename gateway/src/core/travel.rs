@@ -8,13 +8,14 @@ use guildhall_shared::{
     shard,
 };
 
-use super::{Core, TICK, clock, sessions::RECORD_PERIOD};
+use super::{Core, TICK, clock};
 use crate::{
-    bus::{Claim, Claimed, NotResumed, SessionKey, SessionSlot, ToNode},
+    bus::{Claim, Claimed, NotResumed, ToNode},
     codec::Resume,
     dispatch::Dispatch,
+    names::{SessionId, SessionKey, SessionSlot},
     session::{
-        GuildPhase, SessionId,
+        GuildPhase,
         lifecycle::Input,
         record::{Reached, SessionRecord, Travelling},
         replay::Replay,
@@ -25,6 +26,9 @@ use crate::{
 /// Bytes of dispatches that go with a session to another core: half of what a link takes at once, and
 /// more than any client that keeps up has not got.
 pub(super) const TRAVELLING_BYTES_MAX: usize = 32 << 20;
+/// A session's whole state stands in the delivery log this often. Between that and the resume window
+/// the log has to be kept.
+pub(super) const RECORD_PERIOD: Duration = Duration::from_secs(60);
 /// Ticks over which the states of all sessions are told to a log that begins anew.
 const STATES_TICKS: u32 = 4;
 /// Time between the steps in which clients are sent away.

@@ -26,8 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Core;
 use crate::{
-    bus::{ClassId, Question, SessionSlot},
+    ask::Question,
+    bus::ClassId,
     dispatch::Dispatch,
+    names::SessionSlot,
     session::{GuildPhase, Session},
 };
 

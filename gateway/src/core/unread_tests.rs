@@ -11,13 +11,15 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::{
-    bus::{Ask, SessionKey, Subscribed, ToCore, ToNode, ViewChange},
+    ask::Ask,
+    bus::{Subscribed, ToCore, ToNode, ViewChange},
     config::ResumeLog,
     core::{
         clock,
         model::{self, guild, user},
     },
     format::Format,
+    names::SessionKey,
     socket::{Script, Socket},
     wire::Inbound,
 };

@@ -18,8 +18,9 @@ use serde::Deserialize;
 
 use super::Core;
 use crate::{
-    bus::{SessionKey, SessionSlot, ViewChange},
+    bus::ViewChange,
     hub::RealmHub,
+    names::{SessionKey, SessionSlot},
     session::{Arrival, GuildPhase},
 };
 

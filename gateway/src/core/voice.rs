@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::Core;
 use crate::{
-    bus::{SessionSlot, ToNode, VoiceRequest},
+    bus::{ToNode, VoiceRequest},
     codec::VoiceCommand,
-    session::SessionId,
+    names::{SessionId, SessionSlot},
 };
 
 impl Core {

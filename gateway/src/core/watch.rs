@@ -6,8 +6,10 @@ use guildhall_shared::{Id, id::marker::Guild};
 
 use super::Core;
 use crate::{
-    bus::{Address, SessionSlot, ToNode, Watch, WatchChange},
+    ask::{Watch, WatchChange},
+    bus::ToNode,
     codec::WatchCommand,
+    names::{Address, SessionSlot},
     session::GuildPhase,
 };
 

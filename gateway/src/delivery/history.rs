@@ -9,11 +9,11 @@ use guildhall_shared::{
 };
 use rustc_hash::FxBuildHasher;
 
-use super::{Numbered, VERSION, kind};
+use super::record::{Numbered, VERSION, kind};
 use crate::{
-    bus::SessionSlot,
+    names::{SessionId, SessionSlot},
     session::{
-        Arrival, SessionId,
+        Arrival,
         record::{Reached, SessionRecord},
     },
 };

@@ -13,9 +13,9 @@ use proptest::prelude::*;
 
 use super::{Found, History, Numbered, Writer};
 use crate::{
-    bus::SessionSlot,
+    names::{SessionId, SessionSlot},
     session::{
-        Arrival, SessionId,
+        Arrival,
         record::{Reached, SessionRecord},
     },
 };
@@ -333,7 +333,7 @@ proptest! {
         let mut history = History::default();
         for mut chunk in chunks {
             if let Some(first) = chunk.first_mut() {
-                *first = super::VERSION;
+                *first = super::record::VERSION;
             }
             let _ = history.push(&chunk);
         }

@@ -7,9 +7,9 @@ use guildhall_shared::{
     shard::Position,
 };
 
-use super::{Numbered, VERSION, kind};
+use super::record::{Numbered, VERSION, kind};
 use crate::{
-    bus::SessionSlot,
+    names::SessionSlot,
     session::{Arrival, record::SessionRecord},
 };
 

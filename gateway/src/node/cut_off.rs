@@ -12,10 +12,11 @@ use std::{
 use guildhall_shared::cluster_map::ClusterMap;
 use tokio::time::sleep;
 
-use super::{Status, drain, map::MapWatch, owner::feed::Feed};
+use super::{drain, map::MapWatch, owner::feed::Feed};
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,
+    status::Status,
 };
 
 /// How long no store may answer.

@@ -7,18 +7,20 @@ use guildhall_store::events::Span;
 use tokio::task::spawn_local;
 
 use super::{
-    Config, answer,
+    config::Config,
     edge::Edge,
     identify::Identifier,
     parts::Parts,
     start_limits::StartLimits,
+    to_core::answer,
     travel::{self, Finder, NotFound, Own, claims::Claims, holders::Holders, log::DeliveryLog},
     voice::Voice,
 };
 use crate::{
-    bus::{CoreHandle, CoreId, IdentifyRequest, NotResumed, SessionKey, ToCore, ToNode},
+    bus::{CoreHandle, NotResumed, ToCore, ToNode},
     codec::Resume,
-    session::SessionId,
+    identity::IdentifyRequest,
+    names::{CoreId, SessionId, SessionKey},
 };
 
 /// Who knows whose a token is.
@@ -26,7 +28,7 @@ use crate::{
 pub(crate) enum Accounts {
     Postgres(Rc<Identifier>),
     #[cfg(feature = "simulated")]
-    Simulated(crate::simulated::Accounts),
+    Simulated(crate::simulated::store::Accounts),
 }
 
 /// See the module.

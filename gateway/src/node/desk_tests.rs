@@ -14,9 +14,10 @@ use crate::{
     codec::VoiceCommand,
     config::{RateLimits, ResumeLog},
     node::{
-        ClusterKey, Status, database::PATIENCE, metrics::Metrics, parts::Ways, redis,
-        stored::Stored, travel::holders::Holder,
+        ClusterKey, database::PATIENCE, metrics::Metrics, parts::Ways, redis, stored::Stored,
+        travel::holders::Holder,
     },
+    status::Status,
 };
 
 const BOOT: u32 = 7;

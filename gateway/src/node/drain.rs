@@ -10,10 +10,11 @@ use std::{
 
 use guildhall_shared::cluster_map::{ClusterMap, Drain as Order};
 
-use super::{Config, Status};
+use super::config::Config;
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,
+    status::Status,
 };
 
 /// Those who came meanwhile are sent away over so long,
@@ -134,8 +135,6 @@ fn left_after_waiting(order: Order) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
-
     use super::*;
     use crate::bus::{self, Inbox};
 
@@ -286,7 +285,7 @@ mod tests {
         ] {
             drain.follow(map, start + Duration::from_secs(second));
             assert_eq!(told(&inbox), expected, "after {second} s");
-            let draining = drain.status.draining.load(Ordering::Relaxed);
+            let draining = drain.status.is_draining();
             assert_eq!(draining, !map.drains.is_empty());
         }
     }

@@ -6,6 +6,7 @@
 
 mod asking;
 mod from_owner;
+mod message;
 mod subs;
 mod to_owner;
 
@@ -25,9 +26,11 @@ use guildhall_shared::{
 use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
 use tokio::{sync::Notify, time::sleep};
 
+pub(crate) use self::message::Server;
+
 use self::{
+    message::{Message, Outgoing},
     subs::{Ask, PendingSubs, RealmSub, Tries},
-    to_owner::{Message, Outgoing},
 };
 use super::{
     map::MapWatch,
@@ -36,23 +39,16 @@ use super::{
     owner::{EdgeId, Owner},
     relay::{frame::Frame, link::Links},
 };
-use crate::bus::{
-    self, CoreHandle, CoreId, PresenceChange, Subscriber, Subscription, Watch, WatchChange,
+use crate::{
+    ask::{self, Watch, WatchChange},
+    bus::{CoreHandle, PresenceChange, Subscriber, Subscription},
+    names::{Address, CoreId},
 };
 
 /// Time between looks for late answers and cores that fell behind, while there may be any.
 const TICK: Duration = Duration::from_millis(100);
 /// Realms moved to the owner of a new map at once; the rest follows with the next look.
 const MOVES_MAX: usize = 2000;
-
-/// Who serves a realm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Server {
-    /// This node.
-    Local,
-    /// Another one, over its link.
-    Node(Rc<str>),
-}
 
 pub(crate) struct Edge {
     node: String,
@@ -89,7 +85,7 @@ struct State {
     last_id: u64,
 }
 
-type Watches = BTreeMap<bus::Address, (Id<User>, Watch)>;
+type Watches = BTreeMap<Address, (Id<User>, Watch)>;
 
 impl Edge {
     pub(crate) fn new(
@@ -297,7 +293,7 @@ impl Edge {
 
     /// A session asks something of whoever serves the guild now; if nobody does, its core asks
     /// again when somebody has answered its subscription.
-    pub(crate) fn pass_on(&self, ask: bus::Ask) {
+    pub(crate) fn pass_on(&self, ask: ask::Ask) {
         let serving = {
             let state = self.state.borrow();
             let realm = state.realms.get(&ask.guild.cast());

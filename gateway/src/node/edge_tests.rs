@@ -16,8 +16,9 @@ use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use super::{asking::ATTEMPTS_MAX, to_owner::USERS_PER_FRAME_MAX, *};
 use crate::{
-    bus::{Inbox, SessionKey, SnapshotRequest, ToCore, ViewChange},
+    bus::{self, Inbox, SnapshotRequest, ToCore, ViewChange},
     clock,
+    names::SessionKey,
     node::{
         database::PATIENCE,
         owner::{FromOwner, feed::Feed},

@@ -8,14 +8,13 @@ use redis::RedisResult;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Status,
     edge::Edge,
     map::MapWatch,
     metrics::Metrics,
     owner::{Owner, feed::Feed},
     relay::link::Links,
 };
-use crate::{bus::CoreHandle, clock};
+use crate::{bus::CoreHandle, clock, status::Status};
 
 /// Longest time the last words may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -45,7 +44,7 @@ impl Heartbeat {
             }
             tokio::select! {
                 () = sleep(Duration::from_millis(keys::NODE_HEARTBEAT_MS)) => {}
-                () = self.status.stopping.notified() => {}
+                () = self.status.stopping() => {}
                 () = self.map.changed() => {}
                 () = self.edge.moving().settled() => {}
             }

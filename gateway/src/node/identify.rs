@@ -35,16 +35,18 @@ use tokio::{
 };
 
 use super::{
-    answer,
     batches::Batches,
     database,
     identities::{self, Identities, Standing},
     metrics::Metrics,
     owner::people::people,
     start_limits::{Start, StartLimits, Started},
+    to_core::answer,
 };
-use crate::bus::{
-    CoreHandle, CoreId, IdentifyRequest, Identity, NotResumed, Refused, Seat, SessionKey, ToCore,
+use crate::{
+    bus::{CoreHandle, NotResumed, ToCore},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::{CoreId, Seat, SessionKey},
 };
 
 /// Guilds a bot may have on one of its shards.

@@ -5,8 +5,9 @@
 //! runtime, no locks: state is in `Rc<RefCell<_>>`, never borrowed across an await.
 
 mod batches;
+mod config;
 mod cut_off;
-mod database;
+pub(crate) mod database;
 mod desk;
 mod drain;
 mod edge;
@@ -26,29 +27,18 @@ pub(crate) mod simulated;
 mod start_limits;
 mod stored;
 mod temporary;
-mod travel;
+pub(crate) mod to_core;
+pub(crate) mod travel;
 mod voice;
 
-use std::{
-    io,
-    net::SocketAddr,
-    pin::pin,
-    rc::Rc,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{io, net::SocketAddr, pin::pin, rc::Rc};
 
-use guildhall_shared::voice::VoiceSettings;
 use guildhall_store::pool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc},
+    sync::mpsc,
     task::{LocalSet, spawn_local},
-    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -66,123 +56,14 @@ use self::{
     voice::Voice,
 };
 use crate::{
-    bus::{CoreHandle, CoreId, ToCore, ToNode},
+    bus::{CoreHandle, ToNode},
     clock,
-    config::{RateLimits, ResumeLog},
 };
 
-#[cfg(feature = "simulated")]
-pub(crate) use self::{database::Error as DatabaseError, travel::holders as scripts};
-pub use self::{owner::view::Classes, relay::auth::ClusterKey};
+pub use self::{config::Config, owner::view::Classes, relay::auth::ClusterKey};
 
-/// Time a core has to make room in its inbox for an answer that nobody repeats.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pause between attempts to put it there.
-const ANSWER_PAUSE: Duration = Duration::from_millis(5);
 /// Requests of cores that may wait for the node; a core waits for room.
 pub const REQUESTS_MAX: usize = 65_536;
-
-/// What the node needs to know.
-#[derive(Debug, Clone)]
-pub struct Config {
-    pub node_id: String,
-    /// New on every start of the process; part of its sessions' ids.
-    pub boot: u32,
-    pub resume: ResumeLog,
-    pub database_url: String,
-    pub redis_url: String,
-    /// Where other gateways are let in; port 0 takes any free one.
-    pub relay_listen: SocketAddr,
-    /// `host:port` others reach it at; `None`: the bound address.
-    pub relay_advertise: Option<String>,
-    /// Whether `relay_listen` may be an address the world can reach.
-    pub relay_public: bool,
-    /// URL clients reach this node at directly.
-    pub gateway_url: String,
-    pub cluster_key: ClusterKey,
-    /// Shards of the cluster.
-    pub shards: u16,
-    /// Buckets of identify concurrency (`max_concurrency`).
-    pub identify_concurrency: u16,
-    /// Whether people have a bucket, too.
-    pub rate_limits: RateLimits,
-    pub db_connections_max: u32,
-    /// Where voice is handed to.
-    pub voice: VoiceSettings,
-    pub status: Arc<Status>,
-    /// Where the node's metrics are registered.
-    pub registry: prometheus::Registry,
-}
-
-/// What the cores and the node tell each other and the admin endpoint of how they are.
-#[derive(Debug, Default)]
-pub struct Status {
-    sessions: AtomicU64,
-    dispatches_per_s: AtomicU64,
-    leaving: AtomicBool,
-    stopping: Notify,
-    draining: AtomicBool,
-    database: AtomicBool,
-    relay_addr: OnceLock<SocketAddr>,
-}
-
-impl Status {
-    /// From the cores: identified sessions, connected or resumable.
-    pub fn set_sessions(&self, sessions: u64) {
-        self.sessions.store(sessions, Ordering::Relaxed);
-    }
-
-    pub fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
-    }
-
-    /// From the cores: dispatches sent in the last second.
-    pub fn set_dispatches_per_s(&self, dispatches: u64) {
-        self.dispatches_per_s.store(dispatches, Ordering::Relaxed);
-    }
-
-    pub fn dispatches_per_s(&self) -> u64 {
-        self.dispatches_per_s.load(Ordering::Relaxed)
-    }
-
-    /// The process is leaving: the next heartbeat, sent at once, says so, and shards move
-    /// away while this node still serves them.
-    pub fn stop(&self) {
-        self.leaving.store(true, Ordering::Relaxed);
-        self.stopping.notify_one();
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        self.leaving.load(Ordering::Relaxed)
-    }
-
-    /// Whether clients should come: the database answers, and neither does the process leave nor
-    /// are its sessions sent away.
-    pub fn is_ready(&self) -> bool {
-        self.database()
-            && self.relay_addr.get().is_some()
-            && !self.is_stopping()
-            && !self.draining.load(Ordering::Relaxed)
-    }
-
-    /// Where the relay listens, once it does.
-    pub fn relay_addr(&self) -> Option<SocketAddr> {
-        self.relay_addr.get().copied()
-    }
-
-    fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, Ordering::Relaxed);
-    }
-
-    /// Whether the database answered when it was asked last.
-    fn database(&self) -> bool {
-        self.database.load(Ordering::Relaxed)
-    }
-
-    fn set_database(&self, answers: bool) {
-        self.database.store(answers, Ordering::Relaxed);
-    }
-}
 
 /// Why the node could not start.
 #[derive(Debug, thiserror::Error)]
@@ -299,8 +180,7 @@ async fn serve(
         let heartbeat = heartbeat.clone();
         async move { heartbeat.run().await }
     });
-    // Set when this thread is the first to start; a second node of the process has its own.
-    let _ = config.status.relay_addr.set(bound);
+    config.status.set_relay_addr(bound);
     tracing::info!(node.id = %config.node_id, relay = %bound, "node runs");
 
     let voice = Voice::new(
@@ -355,29 +235,6 @@ async fn attend(
     while let Ok(request) = requests.try_recv() {
         take(request);
     }
-}
-
-/// Answers a core, waiting for room; after [`ANSWER_TIMEOUT`] the client has to try again and the
-/// answer comes back.
-pub(crate) async fn answer(
-    cores: &[CoreHandle],
-    core: CoreId,
-    message: ToCore,
-) -> Result<(), ToCore> {
-    let Some(core) = cores.get(usize::from(core)) else {
-        return Err(message);
-    };
-    let mut message = message;
-    let deadline = tokio::time::Instant::now() + ANSWER_TIMEOUT;
-    while let Err(back) = core.send(message) {
-        if tokio::time::Instant::now() >= deadline {
-            tracing::warn!("a core takes no answers");
-            return Err(back);
-        }
-        message = back;
-        sleep(ANSWER_PAUSE).await;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

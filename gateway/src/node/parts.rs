@@ -7,7 +7,7 @@ use guildhall_redis::{Client, Connection};
 use tokio::task::spawn_local;
 
 use super::{
-    Config, Status,
+    config::Config,
     edge::{Edge, Server},
     map::MapWatch,
     metrics::Metrics,
@@ -24,7 +24,7 @@ use super::{
         losses::{self, Losses},
     },
 };
-use crate::{bus::CoreHandle, clock};
+use crate::{bus::CoreHandle, clock, status::Status};
 
 /// How a node reaches Postgres and Redis.
 pub(crate) struct Ways {

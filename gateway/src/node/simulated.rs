@@ -12,7 +12,7 @@ use sqlx::postgres::PgConnectOptions;
 use tokio::{io::split, sync::mpsc, task::spawn_local, time::sleep};
 
 use super::{
-    Config, Status,
+    config::Config,
     database::PATIENCE,
     desk::{self, Desk},
     metrics::Metrics,
@@ -25,7 +25,8 @@ use super::{
 use crate::{
     bus::{CoreHandle, ToNode},
     config::RateLimits,
-    simulated::{Accounts, Setup, Stream},
+    simulated::{net::Stream, setup::Setup, store::Accounts},
+    status::Status,
 };
 
 /// See the module.

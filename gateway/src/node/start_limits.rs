@@ -27,7 +27,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::sleep;
 
 use super::redis::invoke_all;
-use crate::{bus::Seat, config::RateLimits};
+use crate::{config::RateLimits, names::Seat};
 
 /// One identify per account and bucket in this time.
 const BUCKET_PERIOD: Duration = Duration::from_secs(5);

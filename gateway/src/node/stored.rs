@@ -23,7 +23,7 @@ use super::database::{self, Error};
 pub(crate) enum Stored {
     Postgres(PgPool),
     #[cfg(feature = "simulated")]
-    Simulated(crate::simulated::Store),
+    Simulated(crate::simulated::store::Store),
 }
 
 impl Stored {

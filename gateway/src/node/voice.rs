@@ -26,8 +26,11 @@ use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 use tokio::{task::spawn_local, time::sleep};
 
-use super::{answer, database};
-use crate::bus::{CoreHandle, CoreId, ToCore, VoiceRequest};
+use super::{database, to_core::answer};
+use crate::{
+    bus::{CoreHandle, ToCore, VoiceRequest},
+    names::CoreId,
+};
 
 /// Requests of one user in one guild that wait for their turn; more are dropped: a client that
 /// asks faster than Postgres answers asks again.

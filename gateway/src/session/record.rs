@@ -13,8 +13,11 @@ use guildhall_shared::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Arrival, Session, SessionId, presence::Doing, replay::Replay};
-use crate::bus::{Seat, Watch};
+use super::{Arrival, Session, presence::Doing, replay::Replay};
+use crate::{
+    ask::Watch,
+    names::{Seat, SessionId},
+};
 
 /// A session without its connection and its dispatches, at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,10 +17,14 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use super::{delay, with};
+use super::world::delay;
 
 /// Bytes on their way in one direction; whoever writes more waits.
 const WAY_BYTES_MAX: usize = 4 << 20;
+
+thread_local! {
+    static NET: RefCell<Option<Rc<Net>>> = const { RefCell::new(None) };
+}
 
 /// See the module.
 #[derive(Default)]
@@ -76,6 +80,26 @@ impl Net {
         }
         cuts.get(&pair(one, other)).copied()
     }
+}
+
+/// Begins a network of this thread; see [`super::Simulation::begin`].
+pub(super) fn begin() {
+    NET.set(Some(Rc::default()));
+}
+
+pub(super) fn end() {
+    NET.set(None);
+}
+
+pub(super) fn with<T>(act: impl FnOnce(&Net) -> T) -> Option<T> {
+    let net = NET.with_borrow(Clone::clone)?;
+    Some(act(&net))
+}
+
+/// Connects to a listener of the simulation as somebody with this name. `None`: there is no
+/// simulation. Errors: nobody listens there.
+pub fn connect(who: &str, address: &str) -> Option<io::Result<Stream>> {
+    with(|net| net.connect(who, address))
 }
 
 /// The node of an address, which says more after a colon.
@@ -189,7 +213,7 @@ impl Stream {
         if some == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let cut = with(|world| world.net.cut_until(&self.here, &self.there)).flatten();
+        let cut = with(|net| net.cut_until(&self.here, &self.there)).flatten();
         let before = way.chunks.back().map(|&(due, _)| due);
         let late = [cut, before].into_iter().flatten();
         let due = late.fold(Instant::now() + delay(), Instant::max);
@@ -238,7 +262,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let hushed = with(|world| world.net.hushed.borrow().contains(&*self.here));
+        let hushed = with(|net| net.hushed.borrow().contains(&*self.here));
         if hushed.unwrap_or(true) {
             return;
         }
@@ -309,15 +333,12 @@ fn wake(waker: &mut Option<Waker>) {
 mod tests {
     use std::future::poll_fn;
 
-    use super::{
-        super::{Simulation, connect},
-        *,
-    };
+    use super::{super::Simulation, *};
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_is_woken_when_what_was_sent_arrives_and_not_before() {
         let _simulation = Simulation::begin(1, 5, None);
-        let listening = with(|world| world.net.listen("b", "b:1"));
+        let listening = with(|net| net.listen("b", "b:1"));
         let here = connect("a", "b:1").unwrap().unwrap();
         let there = listening.unwrap().recv().await.unwrap();
         for byte in 0..50 {
@@ -338,7 +359,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_behind_something_arrives_behind_it_and_the_end_last() {
         let _simulation = Simulation::begin(1, 5, None);
-        let listening = with(|world| world.net.listen("b", "b:1"));
+        let listening = with(|net| net.listen("b", "b:1"));
         let here = connect("a", "b:1").unwrap().unwrap();
         let there = listening.unwrap().recv().await.unwrap();
         let read = async {

@@ -17,10 +17,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Redis, Store, Stream, with};
+use super::{
+    net::{self, Stream},
+    setup::Setup,
+};
 use crate::{
     bus::{self, CoreHandle, Inbox, ToCore},
-    config::ResumeLog,
     connection,
     core::{self, Core, CoreConfig},
     gate::Gate,
@@ -29,21 +31,6 @@ use crate::{
     telemetry::CoreMetrics,
     wire::MESSAGE_BYTES_MAX,
 };
-
-/// What a gateway is started with.
-#[derive(Clone)]
-pub struct Setup {
-    /// Its name; its links are let in at `name:run`, its clients at `name:clients`.
-    pub id: String,
-    /// Of this start.
-    pub boot: u32,
-    /// Where other gateways find it, as the map says.
-    pub relay_addr: String,
-    pub shards: u16,
-    pub resume: ResumeLog,
-    pub store: Store,
-    pub redis: Redis,
-}
 
 /// See the module. Dropped, it ends at once, as by SIGKILL.
 pub struct Gateway {
@@ -140,7 +127,7 @@ async fn live(
     mut maps: watch::Receiver<Rc<ClusterMap>>,
     mut leaving: watch::Receiver<bool>,
 ) {
-    let listen = |address: &str| with(|world| world.net.listen(&setup.id, address));
+    let listen = |address: &str| net::with(|net| net.listen(&setup.id, address));
     let (Some(links), Some(clients)) = (
         listen(&setup.relay_addr),
         listen(&format!("{}:clients", setup.id)),

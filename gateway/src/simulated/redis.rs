@@ -13,8 +13,8 @@ use redis::{ErrorKind, PushInfo, PushKind, RedisError, RedisResult, Value};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::{travel, unix_ms};
-use crate::node::scripts;
+use super::world::{travel, unix_ms};
+use crate::node::travel::holders as scripts;
 
 /// Entries of a shard's stream, at most.
 const STREAM_LENGTH_MAX: usize = 2_000;

@@ -24,10 +24,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Redis, travel, unix_ms};
+use super::{
+    redis::Redis,
+    world::{travel, unix_ms},
+};
 use crate::{
-    bus::{CoreHandle, CoreId, IdentifyRequest, Identity, Refused, SessionKey, ToCore},
-    node::{DatabaseError as Error, answer},
+    bus::{CoreHandle, ToCore},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::{CoreId, SessionKey},
+    node::{database::Error, to_core::answer},
 };
 
 /// The log reaches back so far.

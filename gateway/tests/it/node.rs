@@ -25,8 +25,9 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use guildhall_gateway::bus::{
-    Inbox, SessionKey, SnapshotRequest, Subscriber, Subscription, ToCore, ToNode,
+use guildhall_gateway::{
+    bus::{Inbox, SnapshotRequest, Subscriber, Subscription, ToCore, ToNode},
+    names::SessionKey,
 };
 use guildhall_shared::{
     Id,

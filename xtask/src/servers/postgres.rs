@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 
 use super::binaries::{Binaries, POSTGRES_VARIABLE, version};
 use super::scratch::{make_owned, postgres_account, scratch_folder};
-use super::{random_secret, write_private};
+use super::secrets::{random_secret, write_private};
 use crate::interrupt;
 use crate::ports;
 use crate::process::{Account, Launch, Service, Signal, exists, wait_ready};

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::binaries::Binaries;
 use super::scratch::scratch_folder;
-use super::{random_secret, write_private};
+use super::secrets::{random_secret, write_private};
 use crate::interrupt;
 use crate::ports;
 use crate::process::{Launch, Service, wait_ready};

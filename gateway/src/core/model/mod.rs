@@ -36,9 +36,11 @@ use self::{
 };
 use super::{Core, CoreConfig, clock};
 use crate::{
-    bus::{IdentifyRequest, Identity, SessionKey, ToNode},
+    bus::ToNode,
     config::ResumeLog,
     format::Format,
+    identity::{IdentifyRequest, Identity},
+    names::SessionKey,
     socket::{Script, Socket},
     telemetry::CoreMetrics,
     wire::{Inbound, MESSAGE_BYTES_MAX},

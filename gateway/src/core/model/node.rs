@@ -12,7 +12,8 @@ use crate::{
     bus::{Claim, Claimed, ClassId, NotResumed, Subscribed, Subscription, ToCore, ViewChange},
     codec::Resume,
     delivery::{Found, History},
-    session::{SessionId, record::Travelling},
+    names::SessionId,
+    session::record::Travelling,
     telemetry::Resumed,
 };
 

@@ -13,6 +13,7 @@ use guildhall_shared::{
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap};
 use serde_json::value::RawValue;
 
+use super::json::Empty;
 use crate::session::AssembledGuild;
 
 /// Fields that stay where they are under [`Capabilities::CLIENT_STATE_V2`]: what the gateway adds to
@@ -176,7 +177,7 @@ impl Serialize for Parts<'_> {
             map.serialize_entry("data_mode", "full")?;
             map.serialize_entry("lazy", &true)?;
             map.serialize_entry("version", &self.position.map_or(0, |at| at.seq))?;
-            map.serialize_entry("guild_hashes", &super::Empty {})?;
+            map.serialize_entry("guild_hashes", &Empty {})?;
         }
         map.end()
     }

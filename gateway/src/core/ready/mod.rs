@@ -3,6 +3,7 @@
 //! Builds bodies only: what they show was read by the node and the guilds' owners.
 
 mod guild;
+mod json;
 mod people;
 mod read_states;
 
@@ -13,10 +14,8 @@ use guildhall_shared::{Id, gateway, id::marker, model::UnavailableGuild};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{bus::Identity, session::SessionId};
-
-#[derive(Default, Serialize)]
-struct Empty {}
+use self::json::{Empty, to_json};
+use crate::{identity::Identity, names::SessionId};
 
 /// What bots read; the rest is empty but expected by some library.
 #[derive(Serialize)]
@@ -77,10 +76,6 @@ pub(super) fn for_bot(
         user_settings: Empty {},
         _trace: [],
     })
-}
-
-fn to_json(body: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(body).expect("READY has string keys and no failing serializer")
 }
 
 #[cfg(test)]

@@ -19,13 +19,10 @@ use sha2::{Digest, Sha256};
 
 use super::{
     guild::{Lifted, Parts},
+    json::to_json,
     read_states::{self, Entry},
-    to_json,
 };
-use crate::{
-    bus::Identity,
-    session::{AssembledGuild, SessionId},
-};
+use crate::{identity::Identity, names::SessionId, session::AssembledGuild};
 
 /// Everything that a READY shows.
 pub(in crate::core) struct Person<'a> {

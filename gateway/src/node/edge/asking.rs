@@ -9,13 +9,14 @@ use guildhall_shared::{
 };
 
 use super::{
-    Edge, Server, State,
+    Edge, State,
+    message::{Message, Outgoing, Server},
     subs::{Ask, Pending, Tries},
-    to_owner::{Message, Outgoing},
 };
 use crate::{
-    bus::{CoreId, PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscriber, ToCore},
+    bus::{PresenceChange, SUBSCRIBE_TIMEOUT, SnapshotRequest, Subscriber, ToCore},
     clock,
+    names::CoreId,
     node::relay::frame::Sub,
 };
 

@@ -5,14 +5,16 @@ use std::{sync::Arc, time::Duration};
 use guildhall_shared::{Id, envelope::Envelope, id::marker::Realm};
 
 use super::{
-    Edge, Server, State,
+    Edge, State,
+    message::{Message, Outgoing, Server},
     subs::{CoreSub, Pending},
-    to_owner::{Message, Outgoing},
 };
 use crate::{
+    ask::WatchChange,
     broken::{self, Broken},
-    bus::{CoreId, Subscribed, ToCore, ViewChange, WatchChange},
+    bus::{Subscribed, ToCore, ViewChange},
     clock,
+    names::CoreId,
     node::{
         owner::FromOwner,
         relay::frame::{SubOk, Tell},

@@ -11,10 +11,11 @@ use guildhall_shared::{
 use rustc_hash::FxBuildHasher;
 use smallvec::SmallVec;
 
-use super::{Server, to_owner::Message};
+use super::message::{Message, Server};
 use crate::{
-    bus::{CoreId, PresenceChange, SnapshotRequest, ViewChange},
+    bus::{PresenceChange, SnapshotRequest, ViewChange},
     few::Few,
+    names::CoreId,
 };
 
 #[derive(Default)]

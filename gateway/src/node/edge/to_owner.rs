@@ -1,13 +1,11 @@
 //! What owners are told, in order.
 
-use guildhall_shared::{
-    Id,
-    id::marker::{Realm, User},
+use super::{
+    Edge,
+    message::{Message, Outgoing, Server},
 };
-
-use super::{Edge, Server};
 use crate::{
-    bus::{PresenceChange, WatchChange},
+    bus::PresenceChange,
     node::relay::frame::{FRAME_BYTES_MAX, Frame, SUBS_MAX, Sub},
     wire::PERSON_MESSAGE_BYTES_MAX,
 };
@@ -15,21 +13,6 @@ use crate::{
 /// Users in one frame of subscriptions, so that it stays below a frame's limit: what each shows may
 /// be as long as a person's message, and half as much is left for the rest.
 pub(super) const USERS_PER_FRAME_MAX: usize = FRAME_BYTES_MAX / (PERSON_MESSAGE_BYTES_MAX * 3 / 2);
-
-/// Frames to send once the state is no longer borrowed.
-pub(super) type Outgoing = Vec<(Server, Message)>;
-
-pub(super) enum Message {
-    Sub(Sub),
-    Unsub {
-        realm: Id<Realm>,
-        users: Vec<Id<User>>,
-        /// Another owner serves them now.
-        moved: bool,
-    },
-    Presence(PresenceChange),
-    Watch(Box<WatchChange>),
-}
 
 impl Edge {
     /// Hands messages to the owners, in order.

@@ -6,10 +6,7 @@ use guildhall_shared::{Id, id::marker::Realm as RealmMarker};
 use tokio::{task::yield_now, time::sleep};
 
 use super::{EdgeId, Owner, realm::Realm};
-use crate::{
-    bus::{PresenceChange, WatchChange},
-    clock,
-};
+use crate::{ask::WatchChange, bus::PresenceChange, clock};
 
 /// Changes of one user within this time are told as one, or not at all if they cancel out.
 const TICK: Duration = Duration::from_millis(200);

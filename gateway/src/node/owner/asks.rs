@@ -26,7 +26,8 @@ use super::{
     EdgeId, FromOwner, Owner, guild::GuildState, presence::Presences, snapshot, view::sees,
 };
 use crate::{
-    bus::{Address, Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish},
+    ask::{Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish},
+    names::Address,
     node::relay::frame::Tell,
 };
 

@@ -8,7 +8,7 @@ use super::Owner;
 use crate::{
     broken::{self, Broken},
     clock,
-    node::Status,
+    status::Status,
 };
 
 /// Time between checks while Redis carries the events.

@@ -10,10 +10,10 @@ use guildhall_shared::{
 };
 
 use super::{
-    FromOwner, SNAPSHOT_BYTES,
     intake::{PENDING_BYTES_MAX, PENDING_MAX, Taken},
-    realm::{EdgeId, Effect, Realm},
+    realm::{Effect, Realm},
     replay,
+    to_edge::{EdgeId, FromOwner, SNAPSHOT_BYTES},
 };
 use crate::{
     clock,

@@ -19,12 +19,13 @@ use tokio::{
 };
 
 use super::{
-    FromOwner, Owner, SNAPSHOT_BYTES, Todo, Wait,
+    Owner, Todo, Wait,
     entry::beginning,
     guild::GuildState,
     let_go,
-    realm::{EdgeId, Realm},
+    realm::Realm,
     replay,
+    to_edge::{EdgeId, FromOwner, SNAPSHOT_BYTES},
 };
 use crate::{
     broken::{self, Broken},

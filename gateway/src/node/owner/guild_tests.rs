@@ -8,7 +8,8 @@ use guildhall_store::guild::Snapshot;
 use serde_json::{Value, json};
 
 use crate::{
-    bus::{SessionKey, SnapshotRequest, Subscriber},
+    bus::{SnapshotRequest, Subscriber},
+    names::SessionKey,
     node::owner::{
         realm::Realm,
         realm_tests::{

@@ -13,13 +13,12 @@ use std::{
 
 use guildhall_shared::{
     Id,
-    cluster_map::{GuildLoad, NodeStatus, ShardLoad},
+    cluster_map::{NodeStatus, ShardLoad},
     id::marker::Realm,
     shard::ShardId,
 };
 use rustc_hash::FxHashMap;
 
-use super::Owner;
 use crate::clock;
 
 /// The time in which a load falls to its e-th part: with it, a load is per minute.
@@ -102,7 +101,7 @@ impl Loads {
     }
 
     /// Realms by load, highest first.
-    fn realms(&self) -> Vec<(Id<Realm>, u32)> {
+    pub(super) fn realms(&self) -> Vec<(Id<Realm>, u32)> {
         let state = self.state.borrow();
         let loads = state.realms.iter();
         let mut loads: Vec<_> = loads
@@ -110,39 +109,6 @@ impl Loads {
             .collect();
         loads.sort_unstable_by_key(|&(realm, load)| (Reverse(load), realm));
         loads
-    }
-}
-
-impl Owner {
-    /// What realms and shards cost, since lately.
-    pub(crate) fn loads(&self) -> &Loads {
-        &self.loads
-    }
-
-    /// The guilds with the highest loads in these shards, highest first.
-    pub(crate) fn busy_guilds(&self, among: impl Fn(ShardId) -> bool) -> Vec<GuildLoad> {
-        let realms = self.loads.realms();
-        let (state, names) = (self.state.borrow(), self.names.borrow());
-        let guilds = realms.into_iter().filter_map(|(id, load)| {
-            let entry = state.realms.get(&id).filter(|entry| among(entry.shard))?;
-            let realm = entry.realm.as_ref()?;
-            realm.guild_state()?;
-            let edges = realm.edges();
-            let mut edges: Vec<String> =
-                edges.filter_map(|edge| names.get(&edge).cloned()).collect();
-            edges.sort_unstable();
-            edges.dedup(); // a link that was made anew before the old one's end was noticed
-            let edges_total = edges.len() as u32;
-            edges.truncate(GuildLoad::EDGES_MAX);
-            Some(GuildLoad {
-                guild: id.cast(),
-                load,
-                online: realm.subscribers() as u32,
-                edges,
-                edges_total,
-            })
-        });
-        guilds.take(NodeStatus::GUILDS_MAX).collect()
     }
 }
 

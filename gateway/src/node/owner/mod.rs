@@ -17,6 +17,7 @@ mod intake;
 mod loads;
 mod member_list;
 mod moves;
+mod noted;
 mod online;
 pub(crate) mod people;
 mod presence;
@@ -26,7 +27,9 @@ mod realm_tests;
 mod replay;
 mod snapshot;
 mod sorted;
+mod status;
 mod threads;
+mod to_edge;
 pub(super) mod view;
 mod watch;
 #[cfg(test)]
@@ -40,7 +43,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use guildhall_shared::{
     Id,
     envelope::Envelope,
@@ -65,19 +67,16 @@ use self::{
 };
 use super::{
     metrics::Metrics,
-    relay::{
-        frame::{Frame, Sub, SubOk, Tell},
-        outbox::Outbox,
-    },
+    relay::frame::{Frame, Sub},
     stored::Stored,
 };
 use crate::{
     broken::{self, Broken},
-    bus::{Address, ViewChange},
     clock,
+    names::Address,
 };
 
-pub(crate) use self::realm::EdgeId;
+pub(crate) use self::to_edge::{EdgeId, FromOwner, Peer};
 
 /// How long a realm nobody listens to stays open.
 const IDLE_MAX: Duration = Duration::from_secs(30);
@@ -88,41 +87,6 @@ const GUILD_READS_MAX: usize = 8;
 /// Replays for one edge read at once; further ones wait for their turn, and none for that of another
 /// edge, whose link may be slow.
 const REPLAYS_MAX: usize = 16;
-/// Bytes of snapshots in one answer, and made before others on this thread have their turn: the one
-/// that exceeds them is the last.
-const SNAPSHOT_BYTES: usize = 1024 * 1024;
-
-/// What an owner tells an edge, in order per realm.
-#[derive(Debug)]
-pub(crate) enum FromOwner {
-    SubOk(Box<SubOk>),
-    Refused {
-        id: u64,
-        realm: Id<RealmMarker>,
-    },
-    Event(Arc<Envelope>),
-    /// Several, in order.
-    Events(Vec<Arc<Envelope>>),
-    View {
-        realm: Id<RealmMarker>,
-        change: ViewChange,
-    },
-    /// For one session of the edge.
-    Tell(Box<Tell>),
-    /// For some of them.
-    TellAll {
-        to: Vec<Address>,
-        kind: EventKind,
-        body: Bytes,
-    },
-}
-
-/// The way to an edge.
-pub(crate) enum Peer {
-    /// The edge of this process.
-    Local(Box<dyn Fn(FromOwner)>),
-    Remote(Rc<Outbox>),
-}
 
 pub(crate) struct Owner {
     /// Tells this start of this node from others, in what it writes to Redis.
@@ -211,31 +175,6 @@ impl Owner {
             entry.waiting.retain(|waiting| waiting.edge != edge);
         }
         self.presence_due.notify_one();
-    }
-
-    /// Bytes that wait for the links to edges of other nodes.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        let queued = |peer: &Peer| match peer {
-            Peer::Local(_) => 0,
-            Peer::Remote(outbox) => outbox.bytes(),
-        };
-        self.peers.borrow().values().map(queued).sum()
-    }
-
-    pub(crate) fn realms_open(&self) -> usize {
-        self.state.borrow().realms.len()
-    }
-
-    /// Shards with an open realm.
-    pub(crate) fn open_shards(&self) -> Vec<ShardId> {
-        let shards: BTreeSet<ShardId> = self
-            .state
-            .borrow()
-            .realms
-            .values()
-            .map(|entry| entry.shard)
-            .collect();
-        shards.into_iter().collect()
     }
 
     /// Subscribes an edge's users; each is answered by [`FromOwner::SubOk`] or

@@ -12,7 +12,7 @@ use guildhall_shared::{
 use rustc_hash::FxHashMap;
 
 use super::{
-    realm::EdgeId,
+    to_edge::EdgeId,
     view::{Moved, Seen, sees},
 };
 use crate::bus::ClassId;

@@ -24,32 +24,11 @@ use crate::clock;
 
 /// Time between looks for guilds to write.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// A guild where nothing changes is written again after this long: a third of its life.
-const REFRESH: Duration = Duration::from_millis(online::TTL_MS / 3);
 /// Bytes of entries encoded before they are sent and others have their turn.
 const BATCH_BYTES: usize = 256 * 1024;
 /// Deletes an entry unless another owner has written since.
 const FORGET: &str = "if redis.call('GETRANGE', KEYS[1], 5, 8) == ARGV[1] then
     return redis.call('DEL', KEYS[1]) end return 0";
-
-/// What was written of one guild.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Noted {
-    /// What the owner before wrote was read: now it may be overwritten.
-    recalled: bool,
-    written: Option<(u64, Instant)>,
-}
-
-impl Noted {
-    fn is_due(&self, now: Instant, version: u64, count: usize) -> bool {
-        match self.written {
-            _ if !self.recalled => false,
-            None => count > 0,
-            Some((written, _)) if written != version => true,
-            Some((_, at)) => count > 0 && now.duration_since(at) >= REFRESH,
-        }
-    }
-}
 
 impl Owner {
     /// Writes what has changed, as long as the task lives.

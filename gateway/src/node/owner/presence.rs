@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::realm::EdgeId;
+use super::to_edge::EdgeId;
 use crate::few::Few;
 use guildhall_shared::{
     Id,

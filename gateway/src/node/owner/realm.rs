@@ -26,16 +26,18 @@ use super::{
     guild::{GuildState, Touched, Unreadable},
     holders::Holders,
     intake::Intake,
-    online::Noted,
+    noted::Noted,
     presence::Presences,
     snapshot,
+    to_edge::EdgeId,
     view::Seen,
     watch::{Notice, Watchers},
 };
 use crate::{
-    bus::{ClassId, SessionKey, Subscriber, ViewChange},
+    bus::{ClassId, Subscriber, ViewChange},
     clock,
     few::Few,
+    names::SessionKey,
 };
 
 /// Newest events a realm keeps for edges that were away for a moment; older ones are
@@ -43,9 +45,6 @@ use crate::{
 pub(crate) const RECENT_MAX: usize = 256;
 /// How long they are kept.
 pub(crate) const RECENT_AGE: Duration = Duration::from_secs(15);
-
-/// An edge node as an owner knows it: one link, or this process itself.
-pub(crate) type EdgeId = u64;
 
 /// Something to send, in order.
 #[derive(Debug, Clone, PartialEq)]

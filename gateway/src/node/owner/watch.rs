@@ -29,10 +29,10 @@ use super::{
     guild::{GuildState, Touched},
     member_list::{Group, MemberList},
     presence::{Presences, Told},
-    realm::EdgeId,
+    to_edge::EdgeId,
     view::{Seen, sees},
 };
-use crate::bus::{Address, ClassId, Watch};
+use crate::{ask::Watch, bus::ClassId, names::Address};
 
 /// Members of a guild up to which its lists show who is offline.
 const OFFLINE_MEMBERS_MAX: u64 = 1000;

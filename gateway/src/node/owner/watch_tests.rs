@@ -17,14 +17,17 @@ use serde_json::{Value, json};
 
 use super::{
     presence::SETTLE,
-    realm::{EdgeId, Effect, Realm},
+    realm::{Effect, Realm},
     realm_tests::{
         ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member,
     },
+    to_edge::EdgeId,
     watch::{FILLS_MAX, Notice},
 };
 use crate::{
-    bus::{Address, PresenceChange, SessionKey, Subscriber, Watch, WatchChange},
+    ask::{Watch, WatchChange},
+    bus::{PresenceChange, Subscriber},
+    names::{Address, SessionKey},
     node::relay::frame::Sub,
 };
 

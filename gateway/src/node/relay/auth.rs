@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use guildhall_shared::cluster_key::ClusterKeys;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -22,6 +23,13 @@ pub struct ClusterKey {
 }
 
 impl ClusterKey {
+    /// Those of the settings. `None` if one is empty.
+    pub fn of_keys(keys: ClusterKeys<'_>) -> Option<Self> {
+        let current = Self::new(keys.current)?;
+        keys.others()
+            .try_fold(current, |key, other| key.accepting(other))
+    }
+
     /// `None` for an empty key, which would let everybody in.
     pub fn new(key: impl Into<String>) -> Option<Self> {
         let current = key.into();

@@ -11,8 +11,6 @@ use guildhall_shared::{
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::frame::BadFrame;
-
 /// Some of a list: how many are passed over, how many follow that are meant, and so on.
 type Runs = Vec<(u32, u32)>;
 
@@ -56,18 +54,19 @@ impl WireEvents {
         }
     }
 
-    pub(super) fn read(self) -> Result<Vec<Arc<Envelope>>, BadFrame> {
+    /// Errors: what is wrong with it.
+    pub(super) fn read(self) -> Result<Vec<Arc<Envelope>>, &'static str> {
         if self.lists.len() > self.events.len() {
-            return Err(BadFrame("too many lists"));
+            return Err("too many lists");
         }
         let lists = self.lists.iter().map(|list| meant(&self.users, list));
         let lists: Option<Vec<Arc<[Id<User>]>>> = lists.collect();
-        let lists = lists.ok_or(BadFrame("list of users"))?;
+        let lists = lists.ok_or("list of users")?;
         let events = self.events.into_iter().map(|(place, bytes)| {
-            let event = Envelope::decode(bytes).map_err(|_| BadFrame("envelope"));
+            let event = Envelope::decode(bytes).map_err(|_| "envelope");
             let mut event = event?;
             if let Some(place) = place {
-                let list = lists.get(place as usize).ok_or(BadFrame("list of users"))?;
+                let list = lists.get(place as usize).ok_or("list of users")?;
                 event.vis.scope = Scope::Users(list.clone());
             }
             Ok(Arc::new(event))

@@ -19,10 +19,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::events::WireEvents;
 use crate::{
-    bus::{
-        Address, Answers, Ask, Claim, Claimed, CoreId, PresenceChange, SessionKey, Subscriber,
-        ViewChange, WatchChange,
-    },
+    ask::{Answers, Ask, WatchChange},
+    bus::{Claim, Claimed, PresenceChange, Subscriber, ViewChange},
+    names::{Address, CoreId, SessionKey},
     session::record::{SessionRecord, Travelling},
 };
 
@@ -357,7 +356,7 @@ impl Frame {
                 Self::Refused { id, realm }
             }
             EV => Self::Ev(event(payload)?),
-            EVS => Self::Evs(decode::<WireEvents>(&payload)?.read()?),
+            EVS => Self::Evs(decode::<WireEvents>(&payload)?.read().map_err(BadFrame)?),
             VIEW => {
                 let (realm, change) = decode(&payload)?;
                 Self::View { realm, change }

@@ -8,7 +8,10 @@ use guildhall_shared::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::bus::{Members, Question, SnapshotRequest, Wanted, Watch, Wish};
+use crate::{
+    ask::{Members, Question, Wanted, Watch, Wish},
+    bus::SnapshotRequest,
+};
 
 fn id<T>() -> impl Strategy<Value = Id<T>> {
     (1..=i64::MAX as u64).prop_map(|id| Id::new(id).unwrap())

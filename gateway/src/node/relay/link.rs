@@ -260,7 +260,7 @@ impl Links {
             return Err(LinkError::Closed);
         };
         #[cfg(feature = "simulated")]
-        if let Some(stream) = crate::simulated::connect(&self.node, &address) {
+        if let Some(stream) = crate::simulated::net::connect(&self.node, &address) {
             let (reader, writer) = tokio::io::split(stream?);
             return self.speak(node, outbox, reader, writer).await;
         }

@@ -10,7 +10,7 @@ use guildhall_shared::token::TokenHash;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::session::SessionId;
+use crate::names::SessionId;
 
 /// By session and token: who does not know its token is in nobody's way.
 type Key = (SessionId, TokenHash);

@@ -11,7 +11,8 @@ use tokio::{sync::oneshot, time::timeout};
 
 use super::{holders::Holders, losses::Losses};
 use crate::{
-    bus::{Claim, Claimed, CoreHandle, CoreId, ToCore},
+    bus::{Claim, Claimed, CoreHandle, ToCore},
+    names::CoreId,
     node::relay::{
         frame::{Frame, Wanted},
         link::Links,

@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     broken::{self, Broken},
-    bus::{CoreHandle, CoreId, ToCore},
+    bus::{CoreHandle, ToCore},
+    names::{CoreId, SessionId},
     node::redis::invoke_all,
-    session::SessionId,
 };
 
 /// Time between signs of life of sessions that Redis says are here, far below

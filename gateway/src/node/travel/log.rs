@@ -19,12 +19,12 @@ use tokio::{
 
 use super::lives::ask_life;
 use crate::{
-    bus::{CoreHandle, CoreId, ToCore},
+    bus::{CoreHandle, ToCore},
     clock,
     config::ResumeLog,
     delivery::History,
-    node::ANSWER_PAUSE,
-    session::SessionId,
+    names::{CoreId, SessionId},
+    node::to_core::ANSWER_PAUSE,
 };
 
 /// What is gathered before it is sent. After kill -9 this much is unknown.

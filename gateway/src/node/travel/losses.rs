@@ -27,8 +27,8 @@ use super::{
 use crate::{
     bus::{CoreHandle, ToCore},
     clock,
-    node::{answer, map::MapWatch},
-    session::SessionId,
+    names::SessionId,
+    node::{map::MapWatch, to_core::answer},
 };
 
 /// Time between looks.

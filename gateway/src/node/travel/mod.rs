@@ -34,14 +34,15 @@ use self::{
     log::DeliveryLog,
     losses::Losses,
 };
-use super::{answer, relay::link::Links, start_limits::StartLimits, voice::Voice};
+use super::{relay::link::Links, start_limits::StartLimits, to_core::answer, voice::Voice};
 use crate::{
-    bus::{Claim, Claimed, CoreHandle, CoreId, NotResumed, Seat, SessionKey, ToCore},
+    bus::{Claim, Claimed, CoreHandle, NotResumed, ToCore},
     clock,
     codec::Resume,
     delivery::Found,
+    names::{CoreId, Seat, SessionId, SessionKey},
     node::relay::frame::Wanted,
-    session::{SessionId, record::Travelling},
+    session::record::Travelling,
     telemetry::Resumed,
 };
 

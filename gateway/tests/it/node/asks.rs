@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use guildhall_gateway::bus::{
-    Address, Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish,
+use guildhall_gateway::{
+    ask::{Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish},
+    names::Address,
 };
 
 use super::*;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use guildhall_gateway::{codec::Resume, session::SessionId};
+use guildhall_gateway::{codec::Resume, names::SessionId};
 use guildhall_store::events::Span;
 
 use super::{running::boot_of, *};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use guildhall_gateway::bus::{self, Refused};
+use guildhall_gateway::identity::{Identity, Refused};
 use guildhall_shared::gateway::{CloseCode, session_starts::PERSON_SESSIONS_MAX};
 
 use super::{feed::NOBODY, *};
@@ -37,7 +37,7 @@ async fn identify_knows_its_tokens(db: PgPool) {
     };
     let guilds = Some(Intents::GUILDS);
     let wrong = Token::mint(world.member, 1_767_323_045_678, [8; 32]);
-    let close = |result: Result<_, Refused>| result.map(|_: Box<bus::Identity>| ()).unwrap_err();
+    let close = |result: Result<_, Refused>| result.map(|_: Box<Identity>| ()).unwrap_err();
     assert_eq!(
         close(identify(&wrong, guilds).await),
         Refused::Close(CloseCode::AuthenticationFailed)

@@ -3,7 +3,8 @@
 use guildhall_gateway::{
     bus::{Claim, Claimed},
     codec::Resume,
-    session::{SessionId, record::Travelling},
+    names::SessionId,
+    session::record::Travelling,
 };
 use guildhall_shared::model::{Platform, Status};
 

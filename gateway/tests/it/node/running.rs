@@ -3,9 +3,12 @@
 use std::thread::JoinHandle;
 
 use guildhall_gateway::{
-    bus::{self, CoreHandle, CoreId, IdentifyRequest, Identity, Refused, Subscribed, ViewChange},
+    bus::{self, CoreHandle, Subscribed, ViewChange},
     config::{RateLimits, ResumeLog},
-    node::{self, ClusterKey, Status},
+    identity::{IdentifyRequest, Identity, Refused},
+    names::CoreId,
+    node::{self, ClusterKey},
+    status::Status,
 };
 use guildhall_shared::voice::VoiceSettings;
 use tokio::sync::mpsc;

@@ -1,6 +1,9 @@
 //! Lists of members that sessions look at, over nodes.
 
-use guildhall_gateway::bus::{Address, Watch, WatchChange};
+use guildhall_gateway::{
+    ask::{Watch, WatchChange},
+    names::Address,
+};
 
 use super::{presence::two_nodes, *};
 

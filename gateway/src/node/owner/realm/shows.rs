@@ -12,7 +12,8 @@ use guildhall_shared::{
 
 use super::{EdgeId, Effect, Realm};
 use crate::{
-    bus::{PresenceChange, WatchChange},
+    ask::WatchChange,
+    bus::PresenceChange,
     node::{
         owner::{
             guild::Touched,

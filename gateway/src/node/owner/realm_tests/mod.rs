@@ -24,9 +24,13 @@ use serde_json::{Value, json};
 
 use super::{
     guild::GuildState,
-    realm::{EdgeId, Effect, Realm},
+    realm::{Effect, Realm},
+    to_edge::EdgeId,
 };
-use crate::bus::{SessionKey, SnapshotRequest, Subscriber, ViewChange};
+use crate::{
+    bus::{SnapshotRequest, Subscriber, ViewChange},
+    names::SessionKey,
+};
 
 pub(super) const HALL: u64 = 100;
 pub(super) const MODS: u64 = 101;

@@ -7,7 +7,8 @@ use guildhall_shared::shard::ShardId;
 use super::*;
 use crate::node::{
     owner::{
-        Entry, FromOwner, SNAPSHOT_BYTES, Todo, Wait, Waiting, entry::beginning, realm::RECENT_MAX,
+        Entry, FromOwner, Todo, Wait, Waiting, entry::beginning, realm::RECENT_MAX,
+        to_edge::SNAPSHOT_BYTES,
     },
     relay::frame::Sub,
 };
