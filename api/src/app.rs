@@ -118,6 +118,8 @@ pub enum StartError {
     StickerPack(#[from] crate::sticker_packs::PackError),
     #[error("API_LISTEN: {0}")]
     Listen(std::io::Error),
+    #[error("API_INTERNAL_LISTEN: {0}")]
+    InternalListen(std::io::Error),
 }
 
 impl App {

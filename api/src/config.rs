@@ -70,6 +70,12 @@ pub struct Config {
     #[arg(long, env = "API_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// Address and port for operators alone: `/metrics` and `/internal` are there, and answered 404
+    /// at `API_LISTEN`; health, readiness and version are at both. Without it everything is at
+    /// `API_LISTEN`, and the proxy has to keep the first two from the public.
+    #[arg(long, env = "API_INTERNAL_LISTEN")]
+    pub internal_listen: Option<SocketAddr>,
+
     /// Connections this process takes; more wait in the listen queue.
     #[arg(
         long,

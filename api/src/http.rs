@@ -1,4 +1,4 @@
-//! Serving: the listener, what surrounds every request, and the drain.
+//! Serving: the listeners, what surrounds every request, and the drain.
 
 use std::{
     future::Future,
@@ -30,7 +30,13 @@ use tokio_util::sync::CancellationToken;
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 use tracing::Instrument;
 
-use crate::{app::App, error::Error, openapi, rate_limit, routes, socket::Socket};
+use crate::{
+    app::{App, StartError},
+    config::Config,
+    error::Error,
+    openapi, rate_limit, routes,
+    socket::Socket,
+};
 
 /// Larger bodies are answered 413, except on the routes that take images or files.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -40,6 +46,8 @@ const IMAGE_BODY_BYTES_MAX: usize = 12 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// [`REQUEST_TIMEOUT`] of requests that bring files; each pause in them is limited besides.
 const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
+/// Connections of operators and their machines; more wait in the listen queue.
+const INTERNAL_CONNECTIONS_MAX: usize = 64;
 /// Connections waiting to be accepted.
 const BACKLOG: i32 = 4096;
 /// Pause after `accept` fails (out of file descriptors).
@@ -57,8 +65,37 @@ pub(crate) fn trace() -> u128 {
     TRACE.try_with(|trace| *trace).unwrap_or(0)
 }
 
-/// Every route, for `main` and for tests.
-pub fn router(app: App) -> Router {
+/// Who comes to a listener.
+#[derive(Debug, Clone, Copy)]
+enum Callers {
+    /// Clients and operators.
+    Everybody,
+    Clients,
+    Operators,
+}
+
+/// The routes of a listener.
+fn router(app: App, callers: Callers) -> Router {
+    let operators = || routes::meta::internal().method_not_allowed_fallback(method_not_allowed);
+    let router = match callers {
+        Callers::Everybody => for_clients(&app).merge(operators()),
+        Callers::Clients => for_clients(&app),
+        Callers::Operators => operators(),
+    };
+    let router = router
+        .merge(routes::meta::probes().method_not_allowed_fallback(method_not_allowed))
+        .fallback(not_found)
+        .layer(middleware::from_fn_with_state(app.clone(), limit_body))
+        .layer(middleware::from_fn_with_state(app.clone(), observe));
+    let router = match callers {
+        Callers::Everybody | Callers::Clients => router.layer(cors()),
+        Callers::Operators => router, // no page of others has any business there
+    };
+    router.with_state(app)
+}
+
+/// The API, its document and files.
+fn for_clients(app: &App) -> Router<App> {
     let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer);
     let (api, document) = openapi::split(routes::router());
     let api = api
@@ -69,13 +106,8 @@ pub fn router(app: App) -> Router {
         .nest("/api/v9", api.clone())
         .nest("/api", api)
         .merge(document)
-        .merge(routes::meta::router().method_not_allowed_fallback(method_not_allowed))
+        .merge(routes::instance::well_known().method_not_allowed_fallback(method_not_allowed))
         .merge(routes::cdn::router().method_not_allowed_fallback(method_not_allowed))
-        .fallback(not_found)
-        .layer(middleware::from_fn_with_state(app.clone(), limit_body))
-        .layer(middleware::from_fn_with_state(app.clone(), observe))
-        .layer(cors())
-        .with_state(app)
 }
 
 async fn method_not_allowed() -> Error {
@@ -305,8 +337,26 @@ pub(crate) fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Where a process is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    pub public: TcpListener,
+    /// For operators, who then find nothing at the public one.
+    pub internal: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Errors: an address that is taken, or not this machine's.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let public = listen(config.listen).map_err(StartError::Listen)?;
+        let internal = config.internal_listen.map(listen).transpose();
+        let internal = internal.map_err(StartError::InternalListen)?;
+        Ok(Self { public, internal })
+    }
+}
+
 /// A listener with a long backlog.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -316,14 +366,44 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Serves until `stop`, then lets running requests finish.
-pub async fn serve(listener: TcpListener, app: App, stop: CancellationToken) {
+/// Serves until `stop`, then lets running requests finish, those of both listeners at once.
+pub async fn serve(listeners: Listeners, app: App, stop: CancellationToken) {
+    let Listeners { public, internal } = listeners;
+    let connections_max = app.config.connections_max as usize;
+    let Some(internal) = internal else {
+        return serve_at(public, connections_max, app, Callers::Everybody, stop).await;
+    };
+    tokio::join!(
+        serve_at(
+            public,
+            connections_max,
+            app.clone(),
+            Callers::Clients,
+            stop.clone(),
+        ),
+        serve_at(
+            internal,
+            INTERNAL_CONNECTIONS_MAX,
+            app,
+            Callers::Operators,
+            stop,
+        ),
+    );
+}
+
+async fn serve_at(
+    listener: TcpListener,
+    connections_max: usize,
+    app: App,
+    callers: Callers,
+    stop: CancellationToken,
+) {
     let patience = Patience {
         idle: Duration::from_secs(app.config.idle_seconds_max.into()),
         stall: Duration::from_secs(app.config.stall_seconds_max.into()),
     };
-    let places = Arc::new(Semaphore::new(app.config.connections_max as usize));
-    let router = TowerToHyperService::new(router(app));
+    let places = Arc::new(Semaphore::new(connections_max));
+    let router = TowerToHyperService::new(router(app, callers));
     let connections = GracefulShutdown::new();
     loop {
         // Without a place, connections stay in the kernel's queue.
@@ -429,7 +509,36 @@ pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Settings {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_refused_by_its_setting() {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let other = listen(free).unwrap();
+        let taken = other.local_addr().unwrap();
+        let given = "test --database-url=d --redis-url=r --gateway-url=ws://g --cluster-key=k";
+        let mut config = Settings::parse_from(given.split(' ')).config;
+        let mut refused = |public, internal| {
+            (config.listen, config.internal_listen) = (public, internal);
+            Listeners::open(&config)
+                .err()
+                .map(|error| error.to_string())
+        };
+        let refusal = refused(taken, Some(free)).unwrap();
+        assert!(refusal.starts_with("API_LISTEN: "), "{refusal}");
+        let refusal = refused(free, Some(taken)).unwrap();
+        assert!(refusal.starts_with("API_INTERNAL_LISTEN: "), "{refusal}");
+        assert_eq!(refused(free, None), None);
+        assert_eq!(refused(free, Some(free)), None);
+    }
 
     #[test]
     fn paths_lose_their_version_only() {

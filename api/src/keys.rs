@@ -195,6 +195,15 @@ mod tests {
     }
 
     #[test]
+    fn every_use_is_among_the_values_of_its_label() {
+        let mut labels = crate::telemetry::LABELS.iter();
+        let (_, values) = labels.find(|(label, _)| *label == "what").unwrap();
+        for each in Use::ALL {
+            assert!(values.contains(&format!("`{}`", each.name())), "{each:?}");
+        }
+    }
+
+    #[test]
     fn the_current_key_comes_first_and_uses_of_the_previous_one_are_counted() {
         let uses = uses();
         let mut keys = Keys::renewing("current", Some("next"), Some("previous"));

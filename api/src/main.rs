@@ -8,7 +8,9 @@ use guildhall_api::{
     auth::{self, Audience},
     cli::{Cli, Command, with_default_command},
     config::Config,
-    era, http, migrate, sticker_packs, telemetry,
+    era,
+    http::{self, Listeners},
+    migrate, sticker_packs, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,9 +56,12 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let signal = http::stop_signal().map_err(StartError::Listen)?;
     let db = app::pool(&config)?;
     migrate::check(&db, config.cluster_shards).await?;
-    let listener = http::listen(config.listen).map_err(StartError::Listen)?;
+    let listeners = Listeners::open(&config)?;
     let app = App::start(config, db).await?;
     tracing::info!(address = %app.config.listen, "serving");
+    if let Some(address) = app.config.internal_listen {
+        tracing::info!(%address, "serving operators");
+    }
 
     let stop = CancellationToken::new();
     let asked = stop.clone();
@@ -65,7 +70,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         tracing::info!("stopping: running requests are finished first");
         asked.cancel();
     });
-    http::serve(listener, app.clone(), stop).await;
+    http::serve(listeners, app.clone(), stop).await;
     app.shut_down().await;
     tracing::info!("stopped");
     Ok(())

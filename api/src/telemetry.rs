@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
-    Registry, TextEncoder,
+    Registry, TextEncoder, core::Collector,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -23,7 +23,35 @@ pub fn init(format: LogFormat) {
     }
 }
 
-/// Everything this process counts.
+/// Labels of these metrics and their values, for `docs/metrics.md`.
+pub const LABELS: &[(&str, &str)] = &[
+    (
+        "method",
+        "`GET`, `POST`, `PUT`, `PATCH`, `DELETE`, `HEAD`, `OPTIONS`, or `other`",
+    ),
+    (
+        "route",
+        "the template of the path without version, as `/channels/{channel_id}/messages`; \
+         `unmatched` where no route fits",
+    ),
+    ("status", "of the answer, as `200`"),
+    (
+        "group",
+        "the first part of the route, as `channels`; `unmatched` where no route fits",
+    ),
+    (
+        "class",
+        "of the status: `2xx`, `3xx`, `4xx`, `5xx`, or `1xx`",
+    ),
+    (
+        "what",
+        "`operator_token`, `second_factor_proof`, `second_factor`, `attachment`, `upload_slot`, \
+         `interaction`; what each means is in [Renewing `CLUSTER_KEY`](operations.md#renewing-cluster_key)",
+    ),
+];
+
+/// Everything this process counts. Each help says what is counted and, after `Normal:`, what to
+/// expect of it: `docs/metrics.md` is made of them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registry: Registry,
@@ -47,65 +75,97 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Registered, so that [`Self::render`] shows them.
     pub fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
         let metrics = Self {
             requests: IntCounterVec::new(
-                Opts::new("guildhall_api_requests_total", "Requests answered"),
+                Opts::new(
+                    "guildhall_api_requests_total",
+                    "Requests answered, refused ones and those that no route fits included. \
+                     Normal: follows the clients; next to no 5xx.",
+                ),
                 &["method", "route", "status"],
             )?,
             request_seconds: HistogramVec::new(
-                HistogramOpts::new("guildhall_api_request_seconds", "Time to the reply's head")
-                    .buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?),
+                HistogramOpts::new(
+                    "guildhall_api_request_seconds",
+                    "Time from a request whose head was read to the head of its answer; its body, \
+                     limits and Postgres included. \
+                     Normal: p99 of 2xx far below the 2 s of the alert; more where files are uploaded.",
+                )
+                .buckets(prometheus::exponential_buckets(0.0005, 2.0, 14)?),
                 &["group", "class"],
             )?,
             message_batch_size: Histogram::with_opts(
                 HistogramOpts::new(
                     "guildhall_api_message_batch_size",
-                    "Messages stored by one transaction",
+                    "Messages that one transaction stored: those that came while the one before \
+                     was committed, 256 at most. \
+                     Normal: 1 where little is written; grows with load, and with a disk that is \
+                     slow to commit.",
                 )
                 .buckets(prometheus::exponential_buckets(1.0, 2.0, 7)?),
             )?,
             events_published: IntCounter::new(
                 "guildhall_api_events_published_total",
-                "Events handed to Redis",
+                "Events handed to Redis, typing included. \
+                 Normal: follows what clients change.",
             )?,
             events_unpublished: IntCounter::new(
                 "guildhall_api_events_unpublished_total",
-                "Events stored or made but not handed to Redis",
+                "Events not handed to Redis, as it failed or took too long or the queue was full. \
+                 Owners find the stored ones in Postgres, up to a second later; typing is lost. \
+                 Normal: 0.",
             )?,
             rate_limited: IntCounter::new(
                 "guildhall_api_rate_limited_total",
-                "Requests refused by a rate limit",
+                "Requests answered 429: by a limit, or because their address is blocked for too \
+                 many refusals. \
+                 Normal: some, as clients find their limits. Where nearly all are refused, \
+                 API_PROXIES is wrong and all clients count as one address.",
             )?,
             rate_limit_fallbacks: IntCounter::new(
                 "guildhall_api_rate_limit_fallbacks_total",
-                "Rate-limit decisions made without Redis",
+                "Looks at a limit for which this process counted alone, as Redis did not answer in \
+                 time. \
+                 Normal: 0.",
             )?,
             previous_key_uses: IntCounterVec::new(
                 Opts::new(
                     "guildhall_api_previous_key_uses_total",
-                    "What was taken only because of CLUSTER_KEY_PREVIOUS",
+                    "What was taken only because of CLUSTER_KEY_PREVIOUS. \
+                     Normal: absent without such a key; it stands still before the last round of \
+                     its renewal.",
                 ),
                 &["what"],
             )?,
             factors_to_seal: IntGauge::new(
                 "guildhall_api_factors_to_seal",
-                "Second factors that were not sealed anew by the last round of housekeeping",
+                "Second factors that are sealed with neither CLUSTER_KEY nor CLUSTER_KEY_NEXT and \
+                 could not be sealed anew by the last round of housekeeping. \
+                 Normal: 0. What stays above it after a renewal needs a key that is gone.",
             )?,
-            registry,
+            registry: Registry::new(),
         };
-        let registry = &metrics.registry;
-        registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.request_seconds.clone()))?;
-        registry.register(Box::new(metrics.message_batch_size.clone()))?;
-        registry.register(Box::new(metrics.events_published.clone()))?;
-        registry.register(Box::new(metrics.events_unpublished.clone()))?;
-        registry.register(Box::new(metrics.rate_limited.clone()))?;
-        registry.register(Box::new(metrics.rate_limit_fallbacks.clone()))?;
-        registry.register(Box::new(metrics.previous_key_uses.clone()))?;
-        registry.register(Box::new(metrics.factors_to_seal.clone()))?;
+        for each in metrics.collectors() {
+            metrics.registry.register(each)?;
+        }
         Ok(metrics)
+    }
+
+    /// All of them; one that is not here is not shown either.
+    pub fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.requests.clone()),
+            Box::new(self.request_seconds.clone()),
+            Box::new(self.message_batch_size.clone()),
+            Box::new(self.events_published.clone()),
+            Box::new(self.events_unpublished.clone()),
+            Box::new(self.rate_limited.clone()),
+            Box::new(self.rate_limit_fallbacks.clone()),
+            Box::new(self.previous_key_uses.clone()),
+            Box::new(self.factors_to_seal.clone()),
+        ]
     }
 
     /// In Prometheus' text format.

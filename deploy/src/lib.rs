@@ -1,7 +1,9 @@
-//! What the programs can be told, as `docs/settings.md` prints it.
+//! What the programs can be told and what they count, as `docs/settings.md` and `docs/metrics.md`
+//! print it.
 
 use std::path::Path;
 
+pub mod metrics;
 pub mod settings;
 
 /// The root of the repository.

@@ -26,6 +26,7 @@ mod handshake;
 pub mod hub;
 pub mod identity;
 mod listener;
+pub mod metrics;
 pub mod names;
 pub mod node;
 pub mod server;

@@ -4,11 +4,13 @@ use std::cell::Cell;
 
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 use crate::names::CoreId;
 
-/// What cores count. Shared by all of them: they add in batches.
+/// What cores count. Shared by all of them: they add in batches. Each help says what is counted
+/// and, after `Normal:`, what to expect of it: `docs/metrics.md` is made of them.
 #[derive(Debug)]
 pub struct CoreMetrics {
     pub dispatches: IntCounter,
@@ -27,6 +29,7 @@ pub struct CoreMetrics {
     sessions: IntGauge,
     connections: IntGauge,
     realms: IntGauge,
+    queue_bytes: IntGaugeVec,
     replay_bytes: IntGauge,
     unsent_bytes: IntGauge,
 }
@@ -94,86 +97,135 @@ impl CoreMetrics {
     /// # Errors
     /// If a metric of the same name is registered already.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| -> prometheus::Result<IntCounter> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| -> prometheus::Result<IntGauge> {
-            let gauge = IntGauge::new(name, help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            Ok(gauge)
-        };
+        let metrics = Self::unregistered()?;
+        for each in metrics.collectors() {
+            registry.register(each)?;
+        }
+        Ok(metrics)
+    }
+
+    pub(crate) fn unregistered() -> prometheus::Result<Self> {
         let closes = IntCounterVec::new(
-            Opts::new("gateway_closes_total", "Connections closed by us, by code."),
+            Opts::new(
+                "gateway_closes_total",
+                "Connections that the gateway closed; those that clients close do not count. \
+                 Normal: some 4000, of clients that went without a word. Others are faults of clients.",
+            ),
             &["code"],
         )?;
-        registry.register(Box::new(closes.clone()))?;
-        let lag_ms = lag_histogram(
-            "gateway_core_lag_ms",
-            "Milliseconds for which a core did one thing and all else on it waited.",
-        )?;
-        registry.register(Box::new(lag_ms.clone()))?;
         let append_to_socket_ms = Histogram::with_opts(
             HistogramOpts::new(
                 "gateway_append_to_socket_ms",
-                "Milliseconds from storing an event to its write to sockets, once per flush.",
+                "Time from the storing of an event, by the clock of Postgres, to its write to \
+                 sockets, by this machine's; one sample per flush of a core, of the oldest event in it. \
+                 Normal: some ms, p99 far below the second of the alert. A sudden step is a clock.",
             )
             .buckets(vec![
                 1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0,
                 10_000.0,
             ]),
         )?;
-        registry.register(Box::new(append_to_socket_ms.clone()))?;
         let resumes = IntCounterVec::new(
-            Opts::new("gateway_resumes_total", "RESUMEs, by what came of them."),
+            Opts::new(
+                "gateway_resumes_total",
+                "RESUMEs answered, by what became of them. \
+                 Normal: hardly any refused. The stop of a gateway or of a proxy shows as a peak of \
+                 the others.",
+            ),
             &["outcome"],
         )?;
         for outcome in Resumed::ALL {
             resumes.with_label_values(&[outcome.label()]);
         }
-        registry.register(Box::new(resumes.clone()))?;
         let busy = IntGaugeVec::new(
             Opts::new(
                 "gateway_core_busy_permille",
-                "Parts per thousand of the last second that a core's thread was busy.",
+                "Part of the last second in which a core's thread was busy. \
+                 Normal: below 700, so that there is room for the clients of a gateway that dies; \
+                 alike on all cores.",
             ),
             &["core"],
         )?;
-        registry.register(Box::new(busy.clone()))?;
         let queue_bytes = IntGaugeVec::new(
             Opts::new(
                 "gateway_queue_bytes",
-                "Bodies that sessions hold: for RESUME, and of these not yet taken by sockets.",
+                "Bodies of events that sessions hold. One that several sessions hold counts for \
+                 each, so they take less memory than this. \
+                 Normal: `replay` follows sessions and events; `unsent` is a small part of it.",
             ),
             &["queue"],
         )?;
-        registry.register(Box::new(queue_bytes.clone()))?;
         Ok(Self {
-            dispatches: counter("gateway_dispatches_total", "Dispatches written to sockets.")?,
-            identifies: counter("gateway_identifies_total", "Sessions opened.")?,
-            resumes,
-            resubscriptions: counter(
-                "gateway_resubscriptions_total",
-                "Realms asked for again after a gap.",
+            dispatches: IntCounter::new(
+                "gateway_dispatches_total",
+                "Dispatches written to sockets: an event counts once for each session that gets it. \
+                 Normal: follows the events and how many see them.",
             )?,
-            slow_readers: counter(
+            identifies: IntCounter::new(
+                "gateway_identifies_total",
+                "Sessions that began with IDENTIFY. \
+                 Normal: few but when many clients come at once; steadily many are clients that \
+                 do not resume.",
+            )?,
+            resumes,
+            resubscriptions: IntCounter::new(
+                "gateway_resubscriptions_total",
+                "Subscriptions to a realm that a core made again from where it stood, because an \
+                 event was missing. \
+                 Normal: near 0; peaks when owners change or an inbox was full.",
+            )?,
+            slow_readers: IntCounter::new(
                 "gateway_slow_readers_total",
-                "Connections closed because their client did not read.",
+                "Connections closed, with 4000, because their client did not take what waited for \
+                 it; the sessions can be resumed. \
+                 Normal: near 0.",
             )?,
             closes,
-            lag_ms,
+            lag_ms: lag_histogram(
+                "gateway_core_lag_ms",
+                "Time for which a core did one thing and everything else on it waited; one sample \
+                 for each thing. \
+                 Normal: below 50 ms; now and then more.",
+            )?,
             append_to_socket_ms,
             busy,
-            sessions: gauge("gateway_sessions", "Sessions, detached ones included.")?,
-            connections: gauge("gateway_connections", "Open connections.")?,
-            realms: gauge(
+            sessions: IntGauge::new(
+                "gateway_sessions",
+                "Sessions held, also those without a connection, which may be resumed for 180 s. \
+                 Normal: somewhat above gateway_connections.",
+            )?,
+            connections: IntGauge::new(
+                "gateway_connections",
+                "Open connections of clients. \
+                 Normal: below GATEWAY_CONNECTIONS_MAX; alike at gateways that started together.",
+            )?,
+            realms: IntGauge::new(
                 "gateway_realms",
-                "Realms with a session, summed over cores.",
+                "Realms (guilds, users) with a session here; counted for each core that has one. \
+                 Normal: follows gateway_sessions.",
             )?,
             replay_bytes: queue_bytes.with_label_values(&["replay"]),
             unsent_bytes: queue_bytes.with_label_values(&["unsent"]),
+            queue_bytes,
         })
+    }
+
+    pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.connections.clone()),
+            Box::new(self.sessions.clone()),
+            Box::new(self.realms.clone()),
+            Box::new(self.identifies.clone()),
+            Box::new(self.resumes.clone()),
+            Box::new(self.closes.clone()),
+            Box::new(self.slow_readers.clone()),
+            Box::new(self.dispatches.clone()),
+            Box::new(self.append_to_socket_ms.clone()),
+            Box::new(self.resubscriptions.clone()),
+            Box::new(self.queue_bytes.clone()),
+            Box::new(self.busy.clone()),
+            Box::new(self.lag_ms.clone()),
+        ]
     }
 
     /// Reports the sizes of the calling thread's core.

@@ -33,7 +33,7 @@ mod view;
 pub use cli::{Cli, Command, print_map, print_nodes};
 pub use config::{Config, LogFormat};
 pub use error::{Error, Result};
-pub use telemetry::log_to_stderr;
+pub use telemetry::{collectors, log_to_stderr};
 
 use std::sync::Arc;
 

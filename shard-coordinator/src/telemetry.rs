@@ -4,7 +4,9 @@ use std::io;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntGauge, Registry, TextEncoder, core::Collector,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -29,7 +31,13 @@ pub fn log_to_stderr(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Numbers for operators, and what `/ready` needs.
+/// Every metric of a coordinator; one that is not here is not shown either.
+pub fn collectors() -> Vec<Box<dyn Collector>> {
+    Metrics::new().collectors()
+}
+
+/// Numbers for operators, and what `/ready` needs. Each help says what is counted and, after
+/// `Normal:`, what to expect of it: `docs/metrics.md` is made of them.
 pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) leading: IntGauge,
@@ -53,64 +61,127 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
-        let registry = Registry::new();
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(name, help).expect("the name is a valid one");
-            let registered = registry.register(Box::new(gauge.clone()));
-            registered.expect("each name is registered once");
-            gauge
-        };
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(name, help).expect("the name is a valid one");
-            let registered = registry.register(Box::new(counter.clone()));
-            registered.expect("each name is registered once");
-            counter
-        };
-        let plan_seconds = HistogramOpts::new("coordinator_plan_seconds", "Time to make a plan.")
-            .buckets(vec![0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0]);
-        let plan_seconds =
-            Histogram::with_opts(plan_seconds).expect("the name and buckets are valid ones");
-        registry
-            .register(Box::new(plan_seconds.clone()))
-            .expect("each name is registered once");
-        Self {
-            leading: gauge("coordinator_leading", "1 while this process leads."),
-            term: gauge("coordinator_term", "Term of this process, or its last one."),
-            map_version: gauge("coordinator_map_version", "Version of the newest map."),
-            nodes_live: gauge("coordinator_nodes_live", "Gateways that count as live."),
-            frozen: gauge("coordinator_frozen", "1 while placement stands still."),
-            rounds_failed: counter("coordinator_rounds_failed_total", "Rounds that failed."),
-            maps_published: counter("coordinator_maps_published_total", "Maps published."),
+        let gauge =
+            |name: &str, help: &str| IntGauge::new(name, help).expect("the name is a valid one");
+        let counter =
+            |name: &str, help: &str| IntCounter::new(name, help).expect("the name is a valid one");
+        let plan_seconds = HistogramOpts::new(
+            "coordinator_plan_seconds",
+            "Time to make a plan, by the leader, once a round. \
+             Normal: far below the second of a round.",
+        )
+        .buckets(vec![0.0005, 0.001, 0.005, 0.02, 0.1, 0.5, 2.0]);
+        let metrics = Self {
+            leading: gauge(
+                "coordinator_leading",
+                "1 while this process leads, else 0. \
+                 Normal: 1 at one of the coordinators.",
+            ),
+            term: gauge(
+                "coordinator_term",
+                "Term in which this process leads, or led last; 0: it never did. \
+                 Normal: stands still; each take-over of the lead has a higher one.",
+            ),
+            map_version: gauge(
+                "coordinator_map_version",
+                "Version of the newest map that this process knows. \
+                 Normal: node_map_version of all gateways.",
+            ),
+            nodes_live: gauge(
+                "coordinator_nodes_live",
+                "Gateways that count as live by their heartbeats. \
+                 Normal: as many as run.",
+            ),
+            frozen: gauge(
+                "coordinator_frozen",
+                "1 while placement stands still, because many gateways fell silent at once, or \
+                 Redis did; else 0. \
+                 Normal: 0.",
+            ),
+            rounds_failed: counter(
+                "coordinator_rounds_failed_total",
+                "Rounds (each second: look, plan, publish) that failed; the next one starts afresh. \
+                 Normal: 0.",
+            ),
+            maps_published: counter(
+                "coordinator_maps_published_total",
+                "Maps that this process published. \
+                 Normal: stands still while no gateway comes or goes and nothing is moved.",
+            ),
             shards_moved: counter(
                 "coordinator_shards_moved_total",
-                "Shards that changed owner in a published map.",
+                "Shards that changed owner in a published map. \
+                 Normal: as coordinator_maps_published_total.",
             ),
             steps: counter(
                 "coordinator_steps_total",
-                "Maps that moved shards with open realms.",
+                "Maps that moved shards with open realms, few of each gateway at a time. \
+                 Normal: as coordinator_maps_published_total.",
             ),
             steps_timed_out: counter(
                 "coordinator_steps_timed_out_total",
-                "Steps that gateways did not follow in time.",
+                "Steps that gateways had not followed after 5 s; the next one went ahead. \
+                 Normal: 0.",
             ),
             moves_left: gauge(
                 "coordinator_moves_left",
-                "Shards that wait for their turn to move.",
+                "Shards that are to move and wait for their turn; 0 of who does not lead. \
+                 Normal: 0 but while shards move.",
             ),
-            plan_pending: gauge("coordinator_plan_pending", "1 while a plan runs."),
-            paused: gauge("coordinator_paused", "1 while operators hold moves back."),
+            plan_pending: gauge(
+                "coordinator_plan_pending",
+                "1 while a plan of an operator runs; 0 of who does not lead. \
+                 Normal: 0 but while shards move.",
+            ),
+            paused: gauge(
+                "coordinator_paused",
+                "1 while an operator holds moves back; 0 of who does not lead. \
+                 Normal: 0.",
+            ),
             imbalance: gauge(
                 "coordinator_imbalance_per_mille",
-                "Shards of the fullest node against its share; 1000 is even, 0 of who does not lead.",
+                "Shards of the fullest gateway against its share by weight: 1000 is even; 0 of who \
+                 does not lead. \
+                 Normal: up to 1050; more where pins want it.",
             ),
             load_imbalance: gauge(
                 "coordinator_load_imbalance_per_mille",
-                "Load of the fullest node against its share; 0 while none is reported.",
+                "Load of the fullest gateway against its share by weight: 1000 is even; 0 of who \
+                 does not lead, and while no load is reported. \
+                 Normal: whatever busy guilds make of it; a gateway that is too busy gets less by \
+                 guildctl weight or move.",
             ),
-            plan_seconds,
+            plan_seconds: Histogram::with_opts(plan_seconds)
+                .expect("the name and buckets are valid ones"),
             last_round: Mutex::new(None),
-            registry,
+            registry: Registry::new(),
+        };
+        for each in metrics.collectors() {
+            let registered = metrics.registry.register(each);
+            registered.expect("each name is registered once");
         }
+        metrics
+    }
+
+    fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.leading.clone()),
+            Box::new(self.term.clone()),
+            Box::new(self.map_version.clone()),
+            Box::new(self.nodes_live.clone()),
+            Box::new(self.frozen.clone()),
+            Box::new(self.rounds_failed.clone()),
+            Box::new(self.plan_seconds.clone()),
+            Box::new(self.maps_published.clone()),
+            Box::new(self.shards_moved.clone()),
+            Box::new(self.steps.clone()),
+            Box::new(self.steps_timed_out.clone()),
+            Box::new(self.moves_left.clone()),
+            Box::new(self.plan_pending.clone()),
+            Box::new(self.paused.clone()),
+            Box::new(self.imbalance.clone()),
+            Box::new(self.load_imbalance.clone()),
+        ]
     }
 
     /// What only a leader knows, others do not go on telling.

@@ -19,25 +19,30 @@ use crate::{
     error::{Error, Result, json_response},
     extract::{Form, Json},
     form::FormErrors,
-    routes::{farewell, instance, operators, policies::registration_is_open},
+    routes::{farewell, operators, policies::registration_is_open},
 };
 
 /// Readiness waits no longer than this for the database.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(crate) fn router() -> Router<App> {
+/// For probes and load balancers, at every listener.
+pub(crate) fn probes() -> Router<App> {
     Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
         .route("/version", get(version))
+}
+
+/// For operators and monitoring, not for the public.
+pub(crate) fn internal() -> Router<App> {
+    Router::new()
+        .route("/metrics", get(metrics))
         .route(
             "/internal/registration",
             get(show_registration).put(set_registration),
         )
         .merge(farewell::operators())
         .merge(operators::router())
-        .merge(instance::well_known())
 }
 
 /// The process lives.

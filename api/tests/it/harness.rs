@@ -1,7 +1,11 @@
 //! A running API for one test, and people to use it.
 
 use clap::Parser;
-use guildhall_api::{app::App, config::Config, http};
+use guildhall_api::{
+    app::App,
+    config::Config,
+    http::{self, Listeners},
+};
 use guildhall_shared::{
     Id, Permissions, Timestamp, id::marker, snowflake::Snowflakes, token::Token,
 };
@@ -15,6 +19,7 @@ use std::{
     sync::Mutex,
     time::{Duration, Instant},
 };
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::conformance::libraries_read;
@@ -37,7 +42,12 @@ pub(crate) struct TestApp {
     pub(crate) client: reqwest::Client,
     /// `http://127.0.0.1:<port>`.
     pub(crate) origin: String,
-    stop: CancellationToken,
+    /// The same of where operators ask: another one if the test sets `internal_listen`.
+    pub(crate) inside: String,
+    /// Ends when it serves no longer.
+    pub(crate) served: JoinHandle<()>,
+    /// As SIGTERM does it.
+    pub(crate) stop: CancellationToken,
     /// A worker number no API process of a test takes: they start anywhere but are few.
     ids: Mutex<Snowflakes>,
     /// Its files.
@@ -135,16 +145,20 @@ impl TestApp {
         ])
         .config;
         change(&mut config);
-        let listener = http::listen(config.listen).unwrap();
-        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let listeners = Listeners::open(&config).unwrap();
+        let origin = |at: &TcpListener| format!("http://{}", at.local_addr().unwrap());
+        let inside = origin(listeners.internal.as_ref().unwrap_or(&listeners.public));
+        let origin = origin(&listeners.public);
         let app = App::start(config, db.clone()).await.unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(http::serve(listener, app.clone(), stop.clone()));
+        let served = tokio::spawn(http::serve(listeners, app.clone(), stop.clone()));
         Self {
             db,
             app,
             client: reqwest::Client::new(),
             origin,
+            inside,
+            served,
             stop,
             ids: Mutex::new(Snowflakes::new(1023)),
             media,

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use guildhall_api::{
     auth::{Audience, sign_token},
-    config::{Registration, Secret},
+    config::{Config, Registration, Secret},
 };
 use guildhall_shared::{Id, id::marker};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sqlx::PgPool;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::{
     harness::{CLUSTER_KEY, Reply, TestApp, TestUser, hall},
@@ -159,6 +163,134 @@ async fn health_readiness_version_and_metrics_answer(db: PgPool) {
     assert!(text.contains(line), "{text}");
     let line = r#"guildhall_api_request_seconds_count{class="2xx",group="users"} 1"#;
     assert!(text.contains(line), "{text}");
+}
+
+/// Where operators have an address of their own.
+async fn with_inside(db: PgPool, change: impl FnOnce(&mut Config)) -> TestApp {
+    let app = TestApp::with(db, |config| {
+        config.internal_listen = Some(([127, 0, 0, 1], 0).into());
+        change(config);
+    })
+    .await;
+    assert_ne!(app.inside, app.origin);
+    app
+}
+
+/// Asks for a path, with an operator's token.
+fn ask(app: &TestApp, method: Method, origin: &str, path: &str) -> RequestBuilder {
+    let token = token(CLUSTER_KEY, Duration::from_secs(60));
+    let request = app.client.request(method, format!("{origin}{path}"));
+    request.bearer_auth(token)
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn operators_with_an_address_of_their_own_find_nothing_at_the_public_one(db: PgPool) {
+    let app = with_inside(db, |_| {}).await;
+    let alice = app.user("alice").await;
+    let lock = format!("/internal/accounts/{}/lock", alice.id);
+    for (method, path) in [
+        (Method::GET, "/metrics"),
+        (Method::GET, "/internal"),
+        (Method::GET, "/internal/registration"),
+        (Method::PUT, "/internal/registration"),
+        (Method::PUT, lock.as_str()),
+        (Method::GET, "/internal/guilds/1"),
+    ] {
+        let closed = ask(&app, method, &app.origin, path).json(&json!({ "open": false }));
+        let body = app.send(closed).await.expect_error(404, 0);
+        assert_eq!(body["message"], "404: Not Found", "{path}");
+    }
+    for path in [
+        "/api/v10/gateway",
+        "/api/v10/users/@me",
+        "/openapi.json",
+        "/",
+    ] {
+        let request = ask(&app, Method::GET, &app.inside, path);
+        app.send(request).await.expect_error(404, 0);
+    }
+    for origin in [&app.origin, &app.inside] {
+        for path in ["/health", "/ready", "/version"] {
+            let request = app.client.get(format!("{origin}{path}"));
+            app.send(request).await.expect(200);
+        }
+    }
+
+    let shown = ask(&app, Method::GET, &app.inside, "/internal/registration");
+    assert_eq!(app.send(shown).await.expect(200), json!({ "open": true }));
+    let request = ask(&app, Method::POST, &app.inside, "/internal/registration");
+    app.send(request).await.expect_error(405, 0);
+    let anybody = app
+        .client
+        .get(format!("{}/internal/registration", app.inside));
+    app.send(anybody).await.expect_error(401, 0);
+    app.get(&alice, "/users/@me").await.expect(200);
+    let request = ask(&app, Method::PUT, &app.inside, &lock);
+    app.send(request).await.expect(204);
+    app.get(&alice, "/users/@me").await.expect_error(401, 0);
+
+    // What came to either listener is counted together.
+    let metrics = app.client.get(format!("{}/metrics", app.inside));
+    let text = metrics.send().await.unwrap().text().await.unwrap();
+    for line in [
+        r#"guildhall_api_requests_total{method="GET",route="/users/@me",status="200"} 1"#,
+        r#"guildhall_api_requests_total{method="GET",route="/health",status="200"} 2"#,
+    ] {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn operators_get_in_though_clients_have_every_place(db: PgPool) {
+    let app = with_inside(db, |config| config.connections_max = 1).await;
+    let address = app.origin.strip_prefix("http://").unwrap();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    let request = b"GET /health HTTP/1.1\r\nHost: here\r\n\r\n";
+    client.write_all(request).await.unwrap();
+    // It is answered, so it has the only place, and keeps it.
+    client.read_exact(&mut [0]).await.unwrap();
+    let request = app.client.get(format!("{}/ready", app.inside));
+    app.send(request).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn requests_at_both_addresses_are_finished_before_the_end(db: PgPool) {
+    let mut app = with_inside(db, |_| {}).await;
+    let alice = app.user("alice").await;
+    // Whoever changes her, or sets this setting, waits for us.
+    let mut held = app.hold(alice.id).await;
+    sqlx::query("insert into cluster_setting (key, value) values ('registration', 'open')")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    let set = ask(&app, Method::PUT, &app.inside, "/internal/registration");
+    let set = tokio::spawn(set.json(&json!({ "open": false })).send());
+    let change = app.request_by(&alice, Method::PATCH, "/users/@me");
+    let change = tokio::spawn(change.json(&json!({ "bio": "hello" })).send());
+    app.until(
+        "select count(*) >= 2 from pg_stat_activity
+         where datname = current_database() and wait_event_type = 'Lock'",
+    )
+    .await;
+    app.stop.cancel();
+    // Nobody else is let in; who was there is waited for.
+    let closed = async {
+        for origin in [&app.origin, &app.inside] {
+            let address = origin.strip_prefix("http://").unwrap();
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+    };
+    let closed = tokio::time::timeout(Duration::from_secs(20), closed).await;
+    closed.expect("both addresses are given up at once");
+    assert!(!app.served.is_finished());
+    held.rollback().await.unwrap();
+    for request in [set, change] {
+        assert_eq!(request.await.unwrap().unwrap().status(), 200);
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(60), &mut app.served).await;
+    ended.expect("nothing is left to wait for").unwrap();
 }
 
 /// The ticket that an operator makes for somebody's new password.

@@ -154,7 +154,7 @@ fn health_is_asked_where_it_is_answered() {
         let listen = match program(&service).as_deref() {
             Some("guildhall-gateway") => "GATEWAY_ADMIN_LISTEN",
             Some("shard-coordinator") => "COORDINATOR_LISTEN",
-            Some("guildhall-api") if name != "migrate" => "API_LISTEN",
+            Some("guildhall-api") if name != "migrate" => "API_INTERNAL_LISTEN",
             _ => continue,
         };
         let asked = service["healthcheck"]["test"].to_string();
@@ -162,6 +162,33 @@ fn health_is_asked_where_it_is_answered() {
         let listens = service["environment"][listen].as_str().expect("a listener");
         assert!(listens.ends_with(&format!(":{asked}")), "{name}");
     }
+}
+
+#[test]
+fn what_only_operators_and_gateways_ask_is_not_published() {
+    let port = |address: &str| address.rsplit(':').next().unwrap_or_default().to_owned();
+    let mut private = 0;
+    for (name, service) in services() {
+        let published = service["ports"].as_array().into_iter().flatten();
+        let published: Vec<String> = published
+            .map(|published| port(published.as_str().expect("a port")))
+            .collect();
+        for setting in [
+            "API_INTERNAL_LISTEN",
+            "GATEWAY_ADMIN_LISTEN",
+            "COORDINATOR_LISTEN",
+            "RELAY_LISTEN",
+        ] {
+            if let Some(address) = service["environment"][setting].as_str() {
+                private += 1;
+                assert!(!published.contains(&port(address)), "{name}: {setting}");
+            }
+        }
+    }
+    assert_eq!(
+        private, 8,
+        "the API's, and that of its migration; two of each gateway, one of each coordinator"
+    );
 }
 
 #[test]

@@ -9,8 +9,6 @@ use serde_json::{Map, Value};
 use crate::{documents, monitoring::registered, read, shared, stop_seconds, success, tool};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
-/// Has no pods on purpose.
-const NOWHERE: &str = "nowhere";
 
 /// Everything one folder renders to.
 struct Rendered(Vec<Value>);
@@ -265,10 +263,7 @@ fn what_pods_refer_to_exists() {
 #[test]
 fn services_disruption_budgets_and_policies_mean_pods_that_exist() {
     each(|rendered| {
-        for service in rendered
-            .of("Service")
-            .filter(|service| service["metadata"]["name"] != NOWHERE)
-        {
+        for service in rendered.of("Service") {
             let pods = rendered.selected(&service["spec"]["selector"]);
             assert_eq!(pods.len(), 1, "{service}");
             for port in list(&service["spec"]["ports"]) {
@@ -297,17 +292,49 @@ fn services_disruption_budgets_and_policies_mean_pods_that_exist() {
 #[test]
 fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
     each(|rendered| {
-        let gateway = rendered
-            .of("NetworkPolicy")
-            .find(|policy| policy["metadata"]["name"] == "gateway");
-        let gateway = gateway.expect("a policy of gateways");
-        let pods = &gateway["spec"]["podSelector"];
-        for rule in list(&gateway["spec"]["ingress"]) {
-            match rule["ports"][0]["port"].as_u64() {
-                Some(8081) => {}
-                Some(8100) => assert_eq!(rule["from"][0]["podSelector"], *pods),
-                Some(8091) => assert!(rule["from"][0]["namespaceSelector"].is_object()),
-                other => panic!("{other:?} is open"),
+        let mut ports = BTreeSet::new();
+        for policy in rendered.of("NetworkPolicy") {
+            let pods = &policy["spec"]["podSelector"];
+            for rule in list(&policy["spec"]["ingress"]) {
+                for port in list(&rule["ports"]) {
+                    let (port, from) = (port["port"].as_u64(), &rule["from"][0]);
+                    ports.extend(port);
+                    match port {
+                        Some(8080 | 8081) => {}
+                        Some(8100) => assert_eq!(from["podSelector"], *pods),
+                        Some(8089..=8091) => assert!(from["namespaceSelector"].is_object()),
+                        other => panic!("{other:?} is open"),
+                    }
+                }
+            }
+        }
+        assert_eq!(ports.len(), 6, "{ports:?}");
+    });
+}
+
+/// No ingress has to keep anything back: it leads to ports of clients alone.
+#[test]
+fn what_operators_ask_of_the_api_is_not_at_its_public_port() {
+    let programs = programs();
+    each(|rendered| {
+        let ours = rendered.ours(&programs);
+        let api = ours.into_iter().find(|(container, program)| {
+            program.name == "guildhall-api" && !list(&container["ports"]).is_empty()
+        });
+        let (container, _) = api.expect("the API");
+        let internal = rendered.told(container)["API_INTERNAL_LISTEN"];
+        let mut ports = list(&container["ports"]).iter();
+        let admin = ports.find(|port| port["name"] == "admin");
+        let admin = &admin.expect("a port for operators")["containerPort"];
+        assert!(internal.ends_with(&format!(":{admin}")), "{internal}");
+        for probe in ["readinessProbe", "livenessProbe"] {
+            assert_eq!(container[probe]["httpGet"]["port"], "admin", "{probe}");
+        }
+        for ingress in rendered.of("Ingress") {
+            let rules = list(&ingress["spec"]["rules"]).iter();
+            for path in rules.flat_map(|rule| list(&rule["http"]["paths"])) {
+                let port = text(&path["backend"]["service"]["port"]["name"]);
+                assert!(["http", "clients"].contains(&port), "{ingress}");
             }
         }
     });

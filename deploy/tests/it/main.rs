@@ -2,6 +2,7 @@
 
 mod compose;
 mod kubernetes;
+mod metrics;
 mod monitoring;
 mod settings;
 mod systemd;

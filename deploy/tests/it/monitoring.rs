@@ -2,24 +2,18 @@
 
 use std::{collections::BTreeSet, fs};
 
-use deploy::checkout;
+use deploy::{
+    checkout,
+    metrics::{self, DASHBOARD, RULES},
+};
 use regex::Regex;
 use serde_json::{Value, json};
 
 use crate::{documents, read, strings, success, tool};
 
-const RULES: &str = "deploy/prometheus/guildhall.rules.yml";
 const OPERATORS_RULES: &str = "deploy/kubernetes/components/servicemonitor/rules.yaml";
-const DASHBOARD: &str = "deploy/grafana/guildhall.json";
-/// Where metrics are registered.
-const REGISTRATIONS: [&str; 4] = [
-    "api/src/telemetry.rs",
-    "gateway/src/telemetry.rs",
-    "gateway/src/node/metrics.rs",
-    "shard-coordinator/src/telemetry.rs",
-];
 /// What our metrics' names begin with.
-const NAME: &str = "(?:gateway|node|coordinator|guildhall_api)_[a-z0-9_]+";
+pub(crate) const NAME: &str = "(?:gateway|node|coordinator|guildhall_api)_[a-z0-9_]+";
 
 fn rules() -> Value {
     documents(&read(RULES)).remove(0)
@@ -29,17 +23,11 @@ fn dashboard() -> Value {
     serde_json::from_str(&read(DASHBOARD)).expect("a dashboard is JSON")
 }
 
-/// Names of all metrics, from the source: a counter by label shows at `/metrics` only after
-/// its first event.
+/// Names of all metrics.
 pub(crate) fn registered() -> BTreeSet<String> {
-    let name = Regex::new(&format!("\"({NAME})\"")).expect("a pattern");
-    name.captures_iter(&sources())
-        .map(|found| found[1].to_owned())
-        .collect()
-}
-
-fn sources() -> String {
-    REGISTRATIONS.iter().map(|file| read(file)).collect()
+    let programs = metrics::programs().expect("metrics of all programs");
+    let metrics = programs.into_iter().flat_map(|program| program.metrics);
+    metrics.map(|metric| metric.name).collect()
 }
 
 fn expressions(document: &Value) -> Vec<&str> {
@@ -75,19 +63,10 @@ fn alerts_and_dashboard_ask_for_metrics_that_exist() {
 
 #[test]
 fn alerts_and_dashboard_ask_for_labels_that_exist() {
-    let list = Regex::new(r#"&\[((?:"[a-z]+"(?:, )?)+)\]"#).unwrap();
-    let word = Regex::new("[a-z]+").unwrap();
-    let sources = sources();
-    let lists: Vec<&str> = list
-        .captures_iter(&sources)
-        .filter_map(|found| found.get(1))
-        .map(|found| found.as_str())
-        .collect();
-    let mut known: BTreeSet<&str> = lists
-        .iter()
-        .flat_map(|list| word.find_iter(list))
-        .map(|found| found.as_str())
-        .collect();
+    let programs = metrics::programs().expect("metrics of all programs");
+    let metrics = programs.iter().flat_map(|program| &program.metrics);
+    let labels = metrics.flat_map(|metric| &metric.labels);
+    let mut known: BTreeSet<&str> = labels.map(String::as_str).collect();
     assert!(known.contains("outcome"), "{known:?}");
     known.extend(["instance", "job", "le"]); // Prometheus' own
     let matched = Regex::new(r#"([a-z]+)(=~|!=|!~|=)""#).unwrap();

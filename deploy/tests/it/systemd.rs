@@ -67,6 +67,21 @@ fn the_guide_fills_the_files_of_units_with_settings_that_exist() {
 }
 
 #[test]
+fn the_unit_of_the_api_keeps_what_operators_ask_from_the_public() {
+    let unit = read("deploy/systemd/guildhall-api.service");
+    let internal = Regex::new(r"(?m)^Environment=API_INTERNAL_LISTEN=(127\.0\.0\.1:\d+)$").unwrap();
+    let internal = &internal.captures(&unit).expect("an address of loopback")[1];
+    let guide = read("deploy/README.md");
+    assert!(guide.contains(&format!("`{internal}`")));
+    let leads = Regex::new("reverse_proxy (.+)").unwrap();
+    let leads: Vec<&str> = leads
+        .find_iter(&guide)
+        .map(|found| found.as_str())
+        .collect();
+    assert!(!leads.is_empty() && leads.iter().all(|to| !to.contains(internal)));
+}
+
+#[test]
 fn units_have_the_time_that_they_need() {
     let start = Regex::new(r"(?m)^ExecStart=/opt/guildhall/bin/(\S+)").unwrap();
     let stop = Regex::new(r"(?m)^TimeoutStopSec=(\d+)$").unwrap();

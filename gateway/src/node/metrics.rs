@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
+};
 use tokio::time::{Instant, sleep_until};
 
 use crate::telemetry::lag_histogram;
@@ -10,7 +12,8 @@ use crate::telemetry::lag_histogram;
 /// Time between looks at the clock: what is shorter goes unnoticed.
 const LAG_PERIOD: Duration = Duration::from_millis(20);
 
-/// The node's counters, registered once per process.
+/// The node's counters, registered once per process. Help as of
+/// [`CoreMetrics`](crate::telemetry::CoreMetrics).
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     /// Events that reached the owner, however they came.
@@ -56,17 +59,56 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Errors: a name is registered already.
     pub(crate) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Self {
-            events_in: IntCounter::new("node_events_total", "Events that reached the owner")?,
-            repeats: IntCounter::new("node_repeats_total", "Events that had come before")?,
-            gap_fetches: IntCounterVec::new(
-                Opts::new("node_gap_fetches_total", "Gaps asked for, by source"),
-                &["source"],
+        let metrics = Self::unregistered()?;
+        for each in metrics.collectors() {
+            registry.register(each)?;
+        }
+        Ok(metrics)
+    }
+
+    pub(crate) fn unregistered() -> Result<Self, prometheus::Error> {
+        let gap_fetches = IntCounterVec::new(
+            Opts::new(
+                "node_gap_fetches_total",
+                "Looks for events that an owner lacks, by where; each gap begins with the stream. \
+                 Normal: near 0; peaks after a fail-over of Redis or the end of an API process.",
+            ),
+            &["source"],
+        )?;
+        let identifies = IntCounterVec::new(
+            Opts::new(
+                "node_identifies_total",
+                "IDENTIFYs decided, by result. \
+                 Normal: nearly all `ok`; `later` while large bots start or very many clients come.",
+            ),
+            &["result"],
+        )?;
+        // So that they are there, with 0, before the first one.
+        for source in ["stream", "postgres"] {
+            gap_fetches.with_label_values(&[source]);
+        }
+        for result in ["ok", "later", "closed"] {
+            identifies.with_label_values(&[result]);
+        }
+        Ok(Self {
+            events_in: IntCounter::new(
+                "node_events_total",
+                "Events that came to the realms which this node serves as their owner: by push, \
+                 from streams or from Postgres, repeats included. \
+                 Normal: follows guildhall_api_events_published_total.",
             )?,
+            repeats: IntCounter::new(
+                "node_repeats_total",
+                "Events that came to their owner again and were dropped. \
+                 Normal: few; peaks with new connections to Redis and with fetched gaps.",
+            )?,
+            gap_fetches,
             feed_lag_ms: Histogram::with_opts(
                 HistogramOpts::new(
                     "node_feed_lag_ms",
-                    "Milliseconds from storing an event to its owner",
+                    "Time from the storing of an event, by the clock of Postgres, to its push from \
+                     Redis to its owner, by this machine's. \
+                     Normal: some ms, p99 far below the 500 ms of the alert. A sudden step is a clock.",
                 )
                 .buckets(vec![
                     1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0, 5000.0,
@@ -74,81 +116,115 @@ impl Metrics {
             )?,
             pushes_dropped: IntCounter::new(
                 "node_pushes_dropped_total",
-                "Redis pushes that found the queue full",
+                "Pushes of Redis that found no room in the owner's queue; their events are fetched. \
+                 Normal: 0.",
             )?,
-            realms_open: IntGauge::new("node_realms_open", "Realms this node serves")?,
-            links: IntGauge::new("node_links", "Links to and from other nodes")?,
+            realms_open: IntGauge::new(
+                "node_realms_open",
+                "Realms that this node serves as their owner, those included that nobody has used \
+                 for less than 30 s. \
+                 Normal: alike at gateways of the same weight.",
+            )?,
+            links: IntGauge::new(
+                "node_links",
+                "Open links to other gateways, which own realms, and from them. \
+                 Normal: at most two for each other gateway; 0 where there is none.",
+            )?,
             resubscriptions: IntCounter::new(
                 "node_resubscriptions_total",
-                "Subscriptions made again: another owner, or a core that fell behind",
+                "Subscriptions of cores to realms that this node made again: another owner has the \
+                 realm, or the core fell behind. \
+                 Normal: near 0; peaks when shards move.",
             )?,
             inbox_full: IntCounter::new(
                 "node_inbox_full_total",
-                "Messages that found a core's inbox full",
+                "Messages for a core that found its inbox full; it subscribes again and catches up. \
+                 Normal: 0.",
             )?,
-            identifies: IntCounterVec::new(
-                Opts::new("node_identifies_total", "IDENTIFYs, by result"),
-                &["result"],
-            )?,
+            identifies,
             questions: IntCounter::new(
                 "node_questions_total",
-                "Questions of sessions that the owner answered",
+                "Questions of sessions (for members, for one) that this node answered as owner. \
+                 Normal: follows what clients ask; peaks when bots start that want all members.",
             )?,
             questions_dropped: IntCounter::new(
                 "node_questions_dropped_total",
-                "Questions of sessions that found no room and are asked again",
+                "Questions of sessions that found no room at their owner and are asked again. \
+                 Normal: 0.",
             )?,
             friends_untold: IntCounter::new(
                 "node_friends_untold_total",
-                "Attempts to tell friends what somebody shows that failed and are made again",
+                "Attempts to tell friends what somebody shows that failed and are made again. \
+                 Normal: 0; grows while Redis is away.",
             )?,
             lag_ms: lag_histogram(
                 "node_lag_ms",
-                "Milliseconds that the node's thread kept a timer waiting",
+                "Time by which the node's thread was late for a timer of 20 ms, being busy with \
+                 one thing. \
+                 Normal: below 50 ms; now and then more.",
             )?,
-            map_term: IntGauge::new("node_map_term", "Term of the map in use")?,
-            map_version: IntGauge::new("node_map_version", "Version of the map in use")?,
+            map_term: IntGauge::new(
+                "node_map_term",
+                "Term of the map in use: that of the coordinator which made it. \
+                 Normal: the same at all gateways.",
+            )?,
+            map_version: IntGauge::new(
+                "node_map_version",
+                "Version of the map in use, within its term. \
+                 Normal: the same at all gateways within a second.",
+            )?,
             map_read_at_s: IntGauge::new(
                 "node_map_read_timestamp_seconds",
-                "When the map was last read from Redis, Unix time; 0: never",
+                "When the map was last read from Redis; 0: never. \
+                 Normal: a few seconds ago.",
             )?,
             realms_moving: IntGauge::new(
                 "node_realms_moving",
-                "Realms that another node serves than the one that should",
+                "Realms with sessions here that another node serves than the one that should. \
+                 Normal: 0 but for seconds while shards move.",
             )?,
             link_queue_bytes: IntGauge::new(
                 "node_link_queue_bytes",
-                "Bytes that wait for links to other nodes",
+                "Bytes that wait for links to other gateways, over all of them. \
+                 Normal: near 0. At 64 MiB a link is reset.",
             )?,
-            postgres_up: IntGauge::new("node_postgres_up", "1 while Postgres answers")?,
-            redis_up: IntGauge::new("node_redis_up", "1 while Redis brings events")?,
-        };
-        registry.register(Box::new(metrics.events_in.clone()))?;
-        registry.register(Box::new(metrics.repeats.clone()))?;
-        registry.register(Box::new(metrics.gap_fetches.clone()))?;
-        registry.register(Box::new(metrics.feed_lag_ms.clone()))?;
-        registry.register(Box::new(metrics.pushes_dropped.clone()))?;
-        registry.register(Box::new(metrics.realms_open.clone()))?;
-        registry.register(Box::new(metrics.links.clone()))?;
-        registry.register(Box::new(metrics.resubscriptions.clone()))?;
-        registry.register(Box::new(metrics.inbox_full.clone()))?;
-        registry.register(Box::new(metrics.identifies.clone()))?;
-        registry.register(Box::new(metrics.questions.clone()))?;
-        registry.register(Box::new(metrics.questions_dropped.clone()))?;
-        registry.register(Box::new(metrics.friends_untold.clone()))?;
-        registry.register(Box::new(metrics.lag_ms.clone()))?;
-        for gauge in [
-            &metrics.map_term,
-            &metrics.map_version,
-            &metrics.map_read_at_s,
-            &metrics.realms_moving,
-            &metrics.link_queue_bytes,
-            &metrics.postgres_up,
-            &metrics.redis_up,
-        ] {
-            registry.register(Box::new(gauge.clone()))?;
-        }
-        Ok(metrics)
+            postgres_up: IntGauge::new(
+                "node_postgres_up",
+                "1 while Postgres answers this gateway, else 0. \
+                 Normal: 1.",
+            )?,
+            redis_up: IntGauge::new(
+                "node_redis_up",
+                "1 while Redis, of a cluster each primary, brings events to this gateway, else 0. \
+                 Normal: 1.",
+            )?,
+        })
+    }
+
+    pub(crate) fn collectors(&self) -> Vec<Box<dyn Collector>> {
+        vec![
+            Box::new(self.events_in.clone()),
+            Box::new(self.repeats.clone()),
+            Box::new(self.gap_fetches.clone()),
+            Box::new(self.feed_lag_ms.clone()),
+            Box::new(self.pushes_dropped.clone()),
+            Box::new(self.realms_open.clone()),
+            Box::new(self.links.clone()),
+            Box::new(self.link_queue_bytes.clone()),
+            Box::new(self.resubscriptions.clone()),
+            Box::new(self.inbox_full.clone()),
+            Box::new(self.identifies.clone()),
+            Box::new(self.questions.clone()),
+            Box::new(self.questions_dropped.clone()),
+            Box::new(self.friends_untold.clone()),
+            Box::new(self.lag_ms.clone()),
+            Box::new(self.map_term.clone()),
+            Box::new(self.map_version.clone()),
+            Box::new(self.map_read_at_s.clone()),
+            Box::new(self.realms_moving.clone()),
+            Box::new(self.postgres_up.clone()),
+            Box::new(self.redis_up.clone()),
+        ]
     }
 
     /// Counts a link, however it ends.

@@ -16,7 +16,7 @@ mod heartbeat;
 mod identify;
 mod identities;
 mod map;
-mod metrics;
+pub(crate) mod metrics;
 mod moving;
 mod owner;
 mod parts;
