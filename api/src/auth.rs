@@ -42,10 +42,10 @@ use crate::{
     config::Secret,
     error::{Error, Result},
     form::{Fault, FormErrors},
-    http,
     keys::{Keys, Use},
     oauth,
     rate_limit::Limit,
+    request::without_version,
     sessions,
 };
 
@@ -115,7 +115,7 @@ impl FromRequestParts<App> for CurrentUser {
         let caller = caller.ok_or(ErrorCode::Unauthorized)?;
         if let Some(access) = &caller.access {
             let route = parts.extensions.get::<MatchedPath>();
-            let route = route.map(|route| http::without_version(route.as_str()));
+            let route = route.map(|route| without_version(route.as_str()));
             access.check_route(&parts.method, route)?;
         }
         Ok(caller)

@@ -31,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::StartError,
-    config::Secret,
+    config::{MediaConfig, Secret},
     error::{Error, Result},
     extract::{Form, parse_form},
     form::{Fault, FormErrors},
     keys::Keys,
-    media::{Media, MediaConfig},
+    media::Media,
     routes::stickers::{
         StickerFile,
         packs::{self, PACKS_MAX},

@@ -7,7 +7,6 @@
 //! Never decides who may upload or see: handlers do, and signed addresses of attachments.
 
 mod attachments;
-mod config;
 mod files;
 pub(crate) mod fuzz;
 mod images;
@@ -34,10 +33,9 @@ pub(crate) use self::{
     sniff::{is_inline, sniff_type},
     upload::{FILES_MAX, Files, StickerUpload, Upload, read_after},
 };
-pub use config::MediaConfig;
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, MediaConfig, Secret},
     keys::Keys,
 };
 

@@ -211,7 +211,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{keys::Keys, media::MediaConfig};
+    use crate::{config::MediaConfig, keys::Keys};
 
     const OLD: &str = "the old key of a cluster, long enough";
     const NEW: &str = "the new key of a cluster, long enough";

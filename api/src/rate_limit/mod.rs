@@ -15,7 +15,7 @@ use std::{
 
 use axum::{
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -33,12 +33,11 @@ use crate::{
     app::App,
     auth::{self, Authenticated},
     config::RateLimits,
-    error::{Error, Result, json_response},
-    http,
+    error::{Error, Result, add_retry_headers, json_response},
+    request::{client_address, network, without_version},
     telemetry::Metrics,
 };
 
-pub(crate) use invalid::WrongToken;
 pub(crate) use rules::{GLOBAL, Limit};
 
 /// Counts requests per bucket.
@@ -171,8 +170,8 @@ impl Limiter {
 
 /// Finds out who calls, counts the request, and answers 429 in place of the handler.
 pub(crate) async fn layer(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let address = http::client_address(request.extensions(), request.headers(), app.config.proxies);
-    let address = http::network(address);
+    let address = client_address(request.extensions(), request.headers(), app.config.proxies);
+    let address = network(address);
     let is_on = app.limiter.mode == RateLimits::On;
     if is_on && let Some(until) = app.limiter.blocked.until(address, Instant::now()) {
         app.limiter.metrics.rate_limited.inc();
@@ -208,8 +207,8 @@ async fn limited(
     };
     let bucket = Bucket::of(
         request.method(),
-        http::without_version(route.as_str()),
-        http::without_version(request.uri().path()),
+        without_version(route.as_str()),
+        without_version(request.uri().path()),
     );
     let who = match (bucket.owner, user) {
         (Owner::Caller, Some(user)) => format!("u{user}"),
@@ -251,19 +250,6 @@ fn too_many_requests(retry_after: Duration, scope: Scope) -> Response {
         headers.insert("x-ratelimit-global", HeaderValue::from_static("true"));
     }
     response
-}
-
-/// Headers that must come with every 429: discord.py raises without `Via`, twilight does
-/// not wait without the scope.
-pub(crate) fn add_retry_headers(
-    headers: &mut HeaderMap,
-    retry_after: Duration,
-    scope: &'static str,
-) {
-    let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-    headers.insert(header::VIA, HeaderValue::from_static("1.1 guildhall"));
-    headers.insert("x-ratelimit-scope", HeaderValue::from_static(scope));
 }
 
 fn add_bucket_headers(headers: &mut HeaderMap, bucket: &Bucket, count: Count) {

@@ -43,7 +43,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    http,
+    telemetry,
 };
 
 const CHANNELS_MAX: usize = 500;
@@ -519,7 +519,9 @@ async fn delete_guild_channel(
         events.extend(threads::delete_all_of(&mut tx, guild_id, channel_id).await?);
     }
     if channel.kind.is_voice() {
-        events.extend(change::empty_channel(&mut tx, guild_id, channel_id, http::trace()).await?);
+        events.extend(
+            change::empty_channel(&mut tx, guild_id, channel_id, telemetry::trace()).await?,
+        );
         events.extend(stages::close(&mut tx, guild_id, channel_id).await?);
         events.extend(scheduled_events::delete_of_channel(&mut tx, guild_id, channel_id).await?);
     }

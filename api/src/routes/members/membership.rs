@@ -24,11 +24,11 @@ use crate::{
     error::Result,
     events,
     extract::Path,
-    http,
     routes::{
         automod::{self, Named},
         incidents, messages, oauth2, roles,
     },
+    telemetry,
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -231,7 +231,7 @@ pub(crate) async fn remove(
         return Ok(Vec::new());
     };
     // Told while they still are a member.
-    let mut envelopes = voice::disconnect(db, guild, user.id, None, http::trace()).await?;
+    let mut envelopes = voice::disconnect(db, guild, user.id, None, telemetry::trace()).await?;
     let removed = sqlx::query!(
         "with gone as (
            delete from member where guild_id = $1 and user_id = $2

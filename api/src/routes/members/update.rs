@@ -24,12 +24,12 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    http,
     media::{ImageOf, check_image, store_optional_image},
     routes::{
         automod::{self, NameVerdict, Named},
         roles, voice,
     },
+    telemetry,
 };
 
 /// Longest timeout.
@@ -248,7 +248,7 @@ impl Voice {
         target: Id<User>,
         reason: &Reason,
     ) -> Result<(Vec<Envelope>, Option<VoiceState>)> {
-        let (guild, trace) = (access.id, http::trace());
+        let (guild, trace) = (access.id, telemetry::trace());
         let entry = |action| Entry::new(guild, access.user, action, reason);
         let (mut events, mut elsewhere) = (Vec::new(), None);
         match self.goes_to {

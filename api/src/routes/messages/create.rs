@@ -36,10 +36,10 @@ use crate::{
     error::{Error, Result, json_bytes_response},
     extract::{Json, Path},
     form::{Fault, FormErrors},
-    http,
     media::Upload,
     message_writer::{NewMessage, Outcome},
     routes::{automod, dms, threads},
+    telemetry,
 };
 
 /// How often a message is checked again because its guild changed meanwhile.
@@ -419,7 +419,7 @@ fn new_message(
         body,
         vis: place.visibility(Intents::GUILD_MESSAGES),
         alt,
-        trace: http::trace(),
+        trace: telemetry::trace(),
     })
 }
 
