@@ -43,3 +43,4 @@ mod socket;
 pub mod sticker_packs;
 pub mod telemetry;
 mod tickets;
+mod upload;

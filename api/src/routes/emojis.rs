@@ -304,7 +304,7 @@ fn logged(emoji: &Emoji) -> impl Serialize + use<> {
 async fn keep_image(app: &App, body: &CreateEmoji) -> Result<(Id<marker::Emoji>, bool)> {
     let data_uri = body.image.as_deref().unwrap_or_default();
     let max = ImageOf::SMALL_BYTES_MAX;
-    let image = media::parse_image(app, "image", data_uri, max).await?;
+    let image = media::parse_image(&app.media, "image", data_uri, max).await?;
     let id: Id<marker::Emoji> = app.snowflakes.next()?;
     image.keep(&app.media, format!("emojis/{id}")).await?;
     Ok((id, image.animated))

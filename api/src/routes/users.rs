@@ -174,9 +174,9 @@ async fn update_my_user(
         None => None,
     };
     let of = ImageOf::UserAvatar(caller.id);
-    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::UserBanner(caller.id);
-    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let change = account::lock_for_change(&mut tx, caller.id).await?;
     if email.is_some() || new_hash.is_some() {

@@ -142,9 +142,9 @@ pub(super) async fn application_bot_update(
     }
     let bot = bot.bot.id;
     let of = ImageOf::UserAvatar(bot);
-    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::UserBanner(bot);
-    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     lock_own_bot(&mut tx, &caller, application_id).await?;
     let change = crate::account::lock_for_change(&mut tx, bot).await?;

@@ -303,8 +303,8 @@ async fn update(
     }
     let is_owner = caller.id == application.owner.id;
     let of = ImageOf::ApplicationIcon(id);
-    let icon = store_optional_image(app, of, "icon", &body.icon).await?;
-    let cover = store_optional_image(app, of, "cover_image", &body.cover_image).await?;
+    let icon = store_optional_image(&app.media, of, "icon", &body.icon).await?;
+    let cover = store_optional_image(&app.media, of, "cover_image", &body.cover_image).await?;
     let mut tx = app.db.begin().await?;
     let settings = sqlx::query_scalar!(
         r#"select settings as "settings: Jsonb<ApplicationSettings>" from application

@@ -452,7 +452,7 @@ pub(crate) async fn store_icon(
     if !matches!(&place, Place::Private(access) if access.kind == ChannelKind::GROUP_DM) {
         return Ok(None);
     }
-    store_optional_image(app, ImageOf::GroupIcon(id), "icon", &body.icon).await
+    store_optional_image(&app.media, ImageOf::GroupIcon(id), "icon", &body.icon).await
 }
 
 /// Name and picture of a group DM, by anybody in it. A DM of two has neither.

@@ -290,7 +290,7 @@ pub(crate) async fn guild_create(
     policies::require_guild_creation(&app, &user)?;
     let id: Id<_> = app.snowflakes.next()?;
     let icon = match &body.icon {
-        Some(icon) => Some(store_image(&app, ImageOf::GuildIcon(id), "icon", icon).await?),
+        Some(icon) => Some(store_image(&app.media, ImageOf::GuildIcon(id), "icon", icon).await?),
         None => None,
     };
     let plan = Plan {

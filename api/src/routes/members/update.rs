@@ -509,9 +509,9 @@ async fn change_own(
         access::guild(&app.db, user, guild_id, Permissions::empty()).await?;
     }
     let of = ImageOf::MemberAvatar(guild_id, user.id);
-    let avatar = store_optional_image(app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::MemberBanner(guild_id, user.id);
-    let banner = store_optional_image(app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, user, guild_id, Permissions::empty()).await?;
     let before = find(&mut tx, guild_id, user.id).await?;

@@ -36,10 +36,10 @@ use crate::{
     error::{Error, Result, json_bytes_response},
     extract::{Json, Path},
     form::{Fault, FormErrors},
-    media::Upload,
     message_writer::{NewMessage, Outcome},
     routes::{automod, dms, threads},
     telemetry,
+    upload::Upload,
 };
 
 /// How often a message is checked again because its guild changed meanwhile.
@@ -71,7 +71,7 @@ pub(super) async fn create_message(
     }: Upload<NewMessageForm>,
 ) -> Result<Response> {
     if !form.attachments.is_empty() {
-        let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
+        let claimed = files.claim_slots(&app.media, channel_id, author.id, &form.attachments);
         Box::pin(claimed).await?;
     }
     let id = app.snowflakes.next()?;

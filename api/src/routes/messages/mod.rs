@@ -57,11 +57,11 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
     form::FormErrors,
-    media::Upload,
     routes::{
         automod::{self, Verdict},
         webhooks,
     },
+    upload::Upload,
 };
 
 /// Messages that one request deletes in bulk.
@@ -184,7 +184,9 @@ async fn update_message(
     }: Upload<EditForm>,
 ) -> Result<Json<Message>> {
     let slots = body.attachments.as_deref().unwrap_or_default();
-    files.claim_slots(&app, channel_id, user.id, slots).await?;
+    files
+        .claim_slots(&app.media, channel_id, user.id, slots)
+        .await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;

@@ -216,7 +216,7 @@ async fn store_icon(
     if body.icon.is_some() {
         access::guild(&app.db, user, guild, Permissions::MANAGE_ROLES).await?;
     }
-    store_optional_image(app, ImageOf::RoleIcon(role), "icon", &body.icon).await
+    store_optional_image(&app.media, ImageOf::RoleIcon(role), "icon", &body.icon).await
 }
 
 fn apply_icon(role: &mut Role, icon: Option<Option<String>>, emoji: &Option<Option<String>>) {

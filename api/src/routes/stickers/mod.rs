@@ -29,7 +29,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::FormErrors,
-    media::StickerUpload,
+    upload::StickerUpload,
 };
 pub(crate) use file::StickerFile;
 

@@ -229,7 +229,7 @@ async fn guild_create_from_template(
     let name = super::clean(body.name.as_deref().unwrap_or_default());
     let id: Id<GuildMarker> = app.snowflakes.next()?;
     let icon = match &body.icon {
-        Some(icon) => Some(store_image(&app, ImageOf::GuildIcon(id), "icon", icon).await?),
+        Some(icon) => Some(store_image(&app.media, ImageOf::GuildIcon(id), "icon", icon).await?),
         None => None,
     };
     let plan = Plan {

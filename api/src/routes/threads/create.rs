@@ -28,11 +28,11 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
-    media::{Files, Upload},
     routes::{
         automod,
         messages::{self, NewMessageForm},
     },
+    upload::{Files, Upload},
 };
 
 /// A message younger than this announces its thread by itself; older ones get a notice.
@@ -469,7 +469,7 @@ pub(super) async fn create_thread(
     Upload { body, mut files }: Upload<CreateThread>,
 ) -> Result<(StatusCode, Json<Created>)> {
     if let Some(message) = &body.message {
-        let claimed = files.claim_slots(&app, channel_id, user.id, message.attachments());
+        let claimed = files.claim_slots(&app.media, channel_id, user.id, message.attachments());
         claimed.await?;
     }
     let needed = Permissions::VIEW_CHANNEL;

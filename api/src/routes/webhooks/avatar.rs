@@ -65,7 +65,7 @@ pub(super) async fn fetch(
     let hash = match app.outgoing.parse(address) {
         Ok(url) => match app.outgoing.get(url, FETCH_TIMEOUT, BYTES_MAX).await {
             Ok(answer) if answer.status.is_success() => {
-                media::store_fetched(app, of, answer.body.into()).await?
+                media::store_fetched(&app.media, of, answer.body.into()).await?
             }
             // It was not asked for: that says nothing of the picture.
             Err(Unreachable::Busy) => return Ok(None),

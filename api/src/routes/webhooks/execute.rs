@@ -27,12 +27,12 @@ use crate::{
     audit::Reason,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::{Files, Upload, read_after},
     routes::{
         interactions,
         messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
         threads,
     },
+    upload::{Files, Upload, read_after},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -24,12 +24,13 @@ use crate::{
     app::App,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::{Media, Upload},
+    media::Media,
     routes::{
         interactions,
         messages::{self, EditForm, Mentioner, Request, Sender},
         threads,
     },
+    upload::Upload,
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -226,8 +226,9 @@ async fn store_avatar(
     id: Id<marker::Webhook>,
     avatar: Option<&str>,
 ) -> Result<Option<String>> {
+    let of = ImageOf::WebhookAvatar(id.cast());
     match avatar {
-        Some(avatar) => store_image(app, ImageOf::WebhookAvatar(id.cast()), "avatar", avatar)
+        Some(avatar) => store_image(&app.media, of, "avatar", avatar)
             .await
             .map(Some),
         None => Ok(None),
