@@ -26,7 +26,7 @@ pub(crate) use self::{
     cache::AccessCache,
     place::{Audience, Place, PrivateAccess, Recipient, ThreadAccess},
 };
-use crate::{auth::CurrentUser, error::Result};
+use crate::{caller::CurrentUser, error::Result};
 
 /// What decisions need to know of a role.
 #[derive(Debug, Clone, Copy)]

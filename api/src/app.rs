@@ -11,7 +11,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::AccessCache,
-    auth::{Passwords, TokenCache},
     collect,
     config::Config,
     error::Result,
@@ -22,12 +21,14 @@ use crate::{
     media::{self, Media},
     message_writer::MessageWriter,
     outgoing::Outgoing,
+    passwords::Passwords,
     rate_limit::Limiter,
     routes::{self, automod::Rules, webhooks::Pictures},
     second_factor,
     seen::Seen,
     snowflakes::Snowflakes,
     telemetry::Metrics,
+    token_cache::TokenCache,
 };
 
 /// A transaction or statement that takes longer is cut off: the owners' periodic look at the

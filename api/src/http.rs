@@ -52,7 +52,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Every route, for `main` and for tests.
 pub fn router(app: App) -> Router {
-    let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer);
+    let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer::run);
     let (api, document) = openapi::split(routes::router());
     let api = api
         .method_not_allowed_fallback(method_not_allowed)

@@ -19,7 +19,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{ChannelAccess, GuildAccess};
-use crate::{app::App, error::Result, events};
+use crate::{
+    error::Result,
+    events::{self, Publisher},
+};
 
 /// Where the caller is, and what they may do there.
 #[derive(Debug, Clone)]
@@ -423,7 +426,7 @@ impl Place {
     /// Publishes an event without a number to the same people as [`Self::append`].
     pub(crate) fn publish_ephemeral(
         &self,
-        app: &App,
+        publisher: &Publisher,
         kind: EventKind,
         intents: Intents,
         body: &impl Serialize,
@@ -431,8 +434,7 @@ impl Place {
         let audience = self.audience();
         let vis = audience.visibility(intents);
         for &realm in &audience.realms {
-            app.publisher
-                .publish_ephemeral(realm, kind, vis.clone(), body)?;
+            publisher.publish_ephemeral(realm, kind, vis.clone(), body)?;
         }
         Ok(())
     }
