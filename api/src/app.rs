@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     access::AccessCache,
+    automod::Rules,
     collect,
     config::Config,
     error::Result,
@@ -22,9 +23,9 @@ use crate::{
     message_writer::MessageWriter,
     outgoing::Outgoing,
     passwords::Passwords,
+    pictures::Pictures,
     rate_limit::Limiter,
-    routes::{self, automod::Rules, webhooks::Pictures},
-    second_factor,
+    routes, second_factor,
     seen::Seen,
     snowflakes::Snowflakes,
     telemetry::Metrics,

@@ -21,13 +21,11 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::{Named, judge_name},
     error::Result,
     events,
     extract::Path,
-    routes::{
-        automod::{self, Named},
-        incidents, messages, oauth2, roles,
-    },
+    routes::{automod, incidents, messages, oauth2, roles},
     telemetry,
 };
 
@@ -118,7 +116,7 @@ pub(crate) async fn admit(
         nick: start.nick,
         roles: start.roles,
     };
-    let verdict = automod::judge_name(db, guild, named).await?;
+    let verdict = judge_name(db, guild, named).await?;
     let joined = sqlx::query!(
         // Who left in a timeout goes on with it.
         "with back as (

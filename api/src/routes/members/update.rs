@@ -21,14 +21,12 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::{NameVerdict, Named, judge_name},
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
-    routes::{
-        automod::{self, NameVerdict, Named},
-        roles, voice,
-    },
+    routes::{automod, roles, voice},
     telemetry,
 };
 
@@ -342,7 +340,7 @@ async fn judge_nick(
     let held = access.base_of_member(named.user.id, member);
     let verdict = match held.contains(Permissions::MANAGE_GUILD) {
         true => NameVerdict::default(),
-        false => automod::judge_name(db, access.id, named).await?,
+        false => judge_name(db, access.id, named).await?,
     };
     member.flags = verdict.flags(member.flags);
     Ok(verdict)
@@ -363,7 +361,7 @@ pub(crate) async fn rename(
     };
     let mut verdict = NameVerdict::default();
     if let Some(named) = named(&member).filter(|named| named.nick.is_none()) {
-        verdict = automod::judge_name(db, guild, named).await?;
+        verdict = judge_name(db, guild, named).await?;
         if !verdict.is_clean() {
             let access = access::member(&mut *db, user, guild).await?;
             let held = access.base_of_member(user, &member);

@@ -119,7 +119,7 @@ pub(super) async fn create_message(
             check_slowmode(&app, &author, &place, "slow").await?;
         }
         let texts = || all_texts(&message);
-        let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
+        let verdict = app.automod.judge(&app.db, &author, &place, texts).await?;
         if verdict.blocks() {
             // Rules from memory may be out of date as well.
             if !std::mem::replace(&mut judged_anew, true) {

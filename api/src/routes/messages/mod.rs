@@ -54,13 +54,11 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::Verdict,
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
     form::FormErrors,
-    routes::{
-        automod::{self, Verdict},
-        webhooks,
-    },
+    routes::{automod, webhooks},
     upload::Upload,
 };
 
@@ -219,7 +217,11 @@ async fn update_message(
     };
     edit(&app, &mut tx, request, &mut message).await?;
     let verdict = match body.changes_content(&files) {
-        true => automod::judge(&app, &mut *tx, &user, &place, || all_texts(&message)).await?,
+        true => {
+            app.automod
+                .judge(&mut *tx, &user, &place, || all_texts(&message))
+                .await?
+        }
         false => Verdict::default(),
     };
     if verdict.blocks() {

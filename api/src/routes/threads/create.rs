@@ -243,7 +243,10 @@ pub(super) async fn create_thread_from_message(
     }
     let name = super::super::clean(&body.name.unwrap_or_default());
     let place = Place::Channel(access.clone());
-    let verdict = automod::judge(&app, &mut *tx, &user, &place, || vec![&*name]).await?;
+    let verdict = app
+        .automod
+        .judge(&mut *tx, &user, &place, || vec![&*name])
+        .await?;
     if verdict.blocks() {
         tx.rollback().await?;
         automod::act(&app, &user, &place, &verdict, None).await?;
@@ -504,7 +507,7 @@ pub(super) async fn create_thread(
         let first = posted.iter().flat_map(messages::all_texts);
         std::iter::once(&*name).chain(first).collect::<Vec<_>>()
     };
-    let verdict = automod::judge(&app, &mut *tx, &user, &place, texts).await?;
+    let verdict = app.automod.judge(&mut *tx, &user, &place, texts).await?;
     if verdict.blocks() {
         tx.rollback().await?;
         automod::act(&app, &user, &place, &verdict, None).await?;

@@ -23,13 +23,10 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::Verdict,
     collect,
     error::Result,
-    routes::{
-        automod::{self, Verdict},
-        channels::ChannelFields,
-        messages,
-    },
+    routes::{automod, channels::ChannelFields, messages},
 };
 
 /// Changes what the body names of a thread.
@@ -77,7 +74,11 @@ pub(crate) async fn update_thread(
     }
     let place = Place::Thread(Box::new(access.clone()));
     let verdict = match wanted.name != before.name {
-        true => automod::judge(app, &mut *tx, user, &place, || vec![&*wanted.name]).await?,
+        true => {
+            app.automod
+                .judge(&mut *tx, user, &place, || vec![&*wanted.name])
+                .await?
+        }
         false => Verdict::default(),
     };
     if verdict.blocks() {

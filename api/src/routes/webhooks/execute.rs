@@ -18,8 +18,8 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, avatar, body, by_token,
-    changed_avatar, check_token, github::GithubEvent, slack::SlackMessage, update,
+    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, body, by_token, changed_avatar,
+    check_token, github::GithubEvent, slack::SlackMessage, update,
 };
 use crate::{
     access::{self, Audience},
@@ -255,7 +255,9 @@ async fn execute(
     let picture = match form.avatar_url.as_deref().filter(|url| !url.is_empty()) {
         Some(address) => {
             by_token(&app.db, id, token).await?;
-            avatar::fetch(app, id, address).await?
+            app.pictures
+                .fetch(&app.outgoing, &app.media, id, address)
+                .await?
         }
         None => None,
     };

@@ -4,7 +4,6 @@
 //! Whoever has the token may write: it is shown only to those who hold MANAGE_WEBHOOKS, and
 //! an application's webhooks show it only to the application's bot.
 
-mod avatar;
 mod execute;
 mod followers;
 mod github;
@@ -31,7 +30,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id, check_token};
 pub(crate) use self::{
-    avatar::Pictures,
     followers::{deliver_crossposts, deliver_soon, queue_copies},
     stored::{Webhook, by_token},
 };
