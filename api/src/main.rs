@@ -4,11 +4,13 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use guildhall_api::{
-    app::{self, App, StartError},
+    app::App,
     auth::{self, Audience},
     cli::{Cli, Command, with_default_command},
     config::Config,
-    era, http, migrate, sticker_packs, telemetry,
+    era, http, migrate,
+    start::{self, StartError},
+    sticker_packs, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,7 +54,7 @@ async fn run(command: Command) -> Result<(), StartError> {
 
 async fn serve(config: Config) -> Result<(), StartError> {
     let signal = http::stop_signal().map_err(StartError::Listen)?;
-    let db = app::pool(&config)?;
+    let db = start::pool(&config)?;
     migrate::check(&db, config.cluster_shards).await?;
     let listener = http::listen(config.listen).map_err(StartError::Listen)?;
     let app = App::start(config, db).await?;

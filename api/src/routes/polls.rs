@@ -31,11 +31,11 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path, Query, from_zero, null_is_default},
     form::{Fault, FormErrors},
-    housekeeping::Rows,
     routes::{
         messages::{self, Topic, tell_in},
         reactions::{custom_emoji, is_unicode_emoji},
     },
+    rows::Rows,
 };
 
 const ANSWERS_MAX: usize = 10;
