@@ -19,14 +19,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access, account,
+    access,
     app::App,
     audit, collect,
     error::Result,
     events, media,
     routes::{
-        applications, interactions, members, mentions, messages, oauth2, polls, roles,
-        scheduled_events, threads, voice, webhooks,
+        account_work, applications, interactions, members, mentions, messages, oauth2, polls,
+        roles, scheduled_events, threads, voice, webhooks,
     },
     rows::Rows,
     second_factor, tickets,
@@ -123,7 +123,7 @@ async fn round(app: &App) {
     step("forget tickets", forget_tickets(db)).await;
     let deeds = forget_deeds(db, app.config.cluster_audit_days);
     step("forget what operators did", deeds).await;
-    step("work on accounts", account::work(app)).await;
+    step("work on accounts", account_work::work(app)).await;
     step("expire invites", expire_invites(app)).await;
     step("take deleted roles", roles::take_deleted(app)).await;
     step("collect files", media::collect(&app.media)).await;

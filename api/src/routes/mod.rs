@@ -1,5 +1,6 @@
 //! The endpoints, a file per resource.
 
+pub(crate) mod account_work;
 pub(crate) mod applications;
 mod attachments;
 mod audit_log;

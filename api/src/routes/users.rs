@@ -16,7 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    account,
+    account::{
+        check_bot_name, check_email, check_password, check_username, parse_date,
+        taken_name_or_email,
+    },
     app::App,
     auth::{self, CurrentUser},
     error::Result,
@@ -24,10 +27,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     online,
-    routes::auth::{
-        check_bot_name, check_email, check_password, check_username, mail_verification, parse_date,
-        taken_name_or_email,
-    },
+    routes::{account_work, auth::mail_verification},
     second_factor::{self, Shown},
     sessions::{self, Client},
     tickets,
@@ -178,7 +178,7 @@ async fn update_my_user(
     let of = ImageOf::UserBanner(caller.id);
     let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
-    let change = account::lock_for_change(&mut tx, caller.id).await?;
+    let change = account_work::lock_for_change(&mut tx, caller.id).await?;
     if email.is_some() || new_hash.is_some() {
         caller.require_session(&mut tx).await?;
     }
@@ -218,7 +218,7 @@ async fn update_my_user(
     .execute(&mut *tx)
     .await
     .map_err(taken_name_or_email)?;
-    let mut events = account::append_changes(&app, &mut tx, caller.id, &change).await?;
+    let mut events = account_work::append_changes(&app, &mut tx, caller.id, &change).await?;
     if email.is_some() || new_hash.is_some() {
         tickets::void_all(&mut tx, caller.id).await?;
     }
@@ -240,7 +240,7 @@ async fn update_my_user(
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
-    account::tell_later(&app, &change);
+    account_work::tell_later(&app, &change);
     if let Some(mail) = mail {
         app.mailer.send(mail);
     }

@@ -17,15 +17,14 @@ use guildhall_store::account;
 use super::lock_own_bot_by_session;
 use crate::{
     access,
+    account::DELETED_BOT,
     app::App,
     auth::CurrentUser,
     error::Result,
     extract::Path,
-    routes::{
-        auth::{DELETED_BOT, append_revocation},
-        members, oauth2,
-    },
+    routes::{members, oauth2},
     second_factor::SecondFactor,
+    sessions::append_revocation,
 };
 
 /// Guilds that a request leaves; the housekeeping goes on with the rest.

@@ -20,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) use self::delete::finish_deletions;
 use crate::{
     access,
+    account::check_bot_name,
     app::App,
     auth::CurrentUser,
     config::Secret,
@@ -27,7 +28,6 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    routes::auth::check_bot_name,
     routes::policies,
     signing::ApplicationKey,
 };

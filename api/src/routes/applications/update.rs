@@ -18,13 +18,14 @@ use utoipa::ToSchema;
 
 use super::{DESCRIPTION_MAX, find, require_owner_or_bot};
 use crate::{
+    account::check_bot_name,
     app::App,
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
-    routes::{auth::check_bot_name, clean},
+    routes::clean,
     signing::ApplicationKey,
 };
 
