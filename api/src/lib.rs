@@ -48,6 +48,7 @@ mod socket;
 pub mod start;
 pub mod sticker_packs;
 pub mod telemetry;
+mod text;
 mod tickets;
 mod token_cache;
 mod upload;

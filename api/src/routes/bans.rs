@@ -32,6 +32,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const BULK_MAX: usize = 200;
@@ -211,7 +212,7 @@ async fn ban_search(
             .map(Id::to_db)
             .collect()
     });
-    let beginning = query.query.as_deref().map(super::clean);
+    let beginning = query.query.as_deref().map(clean);
     let named = match &beginning {
         Some(beginning) => account::named(&mut db, beginning).await?,
         None => None,

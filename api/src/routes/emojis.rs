@@ -29,6 +29,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{self, ImageOf},
+    text::clean,
 };
 
 /// Still ones of a guild; as many animated ones.
@@ -276,7 +277,7 @@ async fn create_guild_emoji(
     }
     let emoji = Emoji {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         roles: known_roles(&access, &[], body.roles)?.unwrap_or_default(),
         user: Some(user.user().clone()),
         require_colons: true,
@@ -359,7 +360,7 @@ async fn update_guild_emoji(
     require_own_expression(&access, emoji.user.as_ref().map(|user| user.id))?;
     let before = logged(&emoji);
     if let Some(name) = &body.name {
-        emoji.name = super::clean(name);
+        emoji.name = clean(name);
     }
     let wanted = body.roles.map(Option::unwrap_or_default);
     if let Some(roles) = known_roles(&access, &emoji.roles, wanted)? {
@@ -516,7 +517,7 @@ async fn create_application_emoji(
     }
     let emoji = Emoji {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         roles: Vec::new(),
         user: Some(user.user().clone()),
         require_colons: true,
@@ -547,7 +548,7 @@ async fn update_application_emoji(
     let of = own_application(&mut tx, &user, application_id, true).await?;
     let mut emoji = find(&mut tx, of, emoji_id).await?;
     if let Some(name) = &body.name {
-        emoji.name = super::clean(name);
+        emoji.name = clean(name);
         sqlx::query!(
             "update emoji set name = $2 where emoji_id = $1",
             emoji_id.to_db(),

@@ -27,6 +27,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{self, File},
+    text::clean,
 };
 
 const SOUNDS_MAX: usize = 8;
@@ -290,7 +291,7 @@ async fn create_guild_soundboard_sound(
     }
     let sound = SoundboardSound {
         sound_id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         volume: body.volume.unwrap_or(1.0),
         emoji_name: body.emoji_name.filter(|_| body.emoji_id.is_none()),
         emoji_id: body.emoji_id,
@@ -365,7 +366,7 @@ async fn update_guild_soundboard_sound(
     check_emoji(&mut tx, guild_id, body.emoji_id.flatten()).await?;
     let before = logged(&sound);
     if let Some(name) = &body.name {
-        sound.name = super::clean(name);
+        sound.name = clean(name);
     }
     if let Some(volume) = body.volume {
         sound.volume = volume.unwrap_or(1.0);

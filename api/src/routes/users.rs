@@ -30,6 +30,7 @@ use crate::{
     routes::{account_work, auth::mail_verification},
     second_factor::{self, Shown},
     sessions::{self, Client},
+    text::clean,
     tickets,
 };
 
@@ -147,7 +148,7 @@ struct UpdatedUser {
 
 /// Text of an account as it is stored: none is empty.
 pub(super) fn cleared(text: &Option<String>) -> String {
-    text.as_deref().map(super::clean).unwrap_or_default()
+    text.as_deref().map(clean).unwrap_or_default()
 }
 
 /// Changes the caller's account. A new password revokes every older token; a new address is
@@ -197,11 +198,11 @@ async fn update_my_user(
            password_hash = coalesce($13, password_hash)
          where user_id = $1",
         caller.id.to_db(),
-        body.username.as_deref().map(super::clean),
+        body.username.as_deref().map(clean),
         body.global_name.is_some(),
         body.global_name
             .as_ref()
-            .and_then(|name| name.as_deref().map(super::clean))
+            .and_then(|name| name.as_deref().map(clean))
             .filter(|name| !name.is_empty()),
         body.avatar.is_some(),
         body.banner.is_some(),

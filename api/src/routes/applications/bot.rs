@@ -22,9 +22,10 @@ use crate::{
     extract::{Form, Json, Path},
     form::FormErrors,
     media::{ImageOf, check_image, store_optional_image},
-    routes::{account_work, clean},
+    routes::account_work,
     second_factor::SecondFactor,
     sessions::append_revocation,
+    text::clean,
 };
 
 /// A secret, shown this once.

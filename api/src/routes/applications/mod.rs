@@ -30,6 +30,7 @@ use crate::{
     form::{Fault, FormErrors},
     routes::policies,
     signing::ApplicationKey,
+    text::clean,
 };
 
 const APPLICATIONS_PER_USER_MAX: i64 = 50;
@@ -87,7 +88,7 @@ async fn application_create(
 ) -> Result<Response> {
     caller.require_human()?;
     policies::require_bot_creation(&app, &caller)?;
-    let name = super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let id: Id<marker::User> = app.snowflakes.next()?;
     let verify_key = ApplicationKey::new(&app.config.cluster_key, id.cast()).verify_key();
 
@@ -124,7 +125,7 @@ async fn application_create(
         id.to_db(),
         caller.id.to_db(),
         name,
-        super::clean(&body.description.unwrap_or_default()),
+        clean(&body.description.unwrap_or_default()),
         Application::FLAGS_NEW as i64,
         verify_key,
     )

@@ -25,8 +25,8 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
-    routes::clean,
     signing::ApplicationKey,
+    text::clean,
 };
 
 /// Flags that may be set: the intents, by their self-service (`_LIMITED`) bits.

@@ -15,9 +15,9 @@ use crate::{
     extract::{Form, Json},
     form::{Fault, FormErrors},
     rate_limit::Limit,
-    routes::clean,
     second_factor,
     sessions::{self, Client, Which},
+    text::clean,
     tickets::{self, Purpose},
 };
 

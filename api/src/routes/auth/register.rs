@@ -16,8 +16,9 @@ use crate::{
     events,
     extract::{Form, Json},
     form::{Fault, FormErrors},
-    routes::{clean, policies},
+    routes::policies,
     sessions::{self, Client},
+    text::clean,
 };
 
 #[derive(Deserialize, Default, ToSchema)]

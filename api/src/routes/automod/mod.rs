@@ -35,6 +35,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const KEYWORD_RULES_MAX: usize = 6;
@@ -239,7 +240,7 @@ async fn create_auto_moderation_rule(
         id: app.snowflakes.next()?,
         guild_id,
         creator_id: user.id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         event_type: body.event_type.unwrap_or(ON_MESSAGE),
         trigger_type,
         trigger_metadata: body
@@ -314,7 +315,7 @@ async fn update_auto_moderation_rule(
     let before = rule(&mut *tx, guild_id, rule_id).await?;
     let mut rule = before.clone();
     if let Some(name) = body.name {
-        rule.name = super::clean(&name);
+        rule.name = clean(&name);
     }
     rule.event_type = body.event_type.unwrap_or(rule.event_type);
     if let Some(metadata) = body.trigger_metadata {

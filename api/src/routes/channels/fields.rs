@@ -15,6 +15,7 @@ use crate::{
     error::Result,
     form::{Fault, FormErrors},
     routes::threads::AUTO_ARCHIVE_MINUTES,
+    text::clean,
 };
 
 const TAGS_MAX: usize = 20;
@@ -114,7 +115,7 @@ fn one_emoji(
     id: Option<Id<marker::Any>>,
     name: Option<&str>,
 ) -> (Option<Id<marker::Any>>, Option<String>) {
-    let name = name.filter(|_| id.is_none()).map(crate::routes::clean);
+    let name = name.filter(|_| id.is_none()).map(clean);
     (id, name.filter(|name| !name.is_empty()))
 }
 
@@ -286,7 +287,7 @@ impl ChannelFields {
                 Some(tag) => tag.id,
                 None => app.snowflakes.next()?,
             };
-            let name = crate::routes::clean(fields.name.as_deref().unwrap_or_default());
+            let name = clean(fields.name.as_deref().unwrap_or_default());
             if tags.iter().any(|tag| tag.name == name || tag.id == id) {
                 return Err(ErrorCode::TagNamesUnique.into());
             }
@@ -314,11 +315,9 @@ impl ChannelFields {
         let first = super::default_settings(kind);
         let settings = &mut channel.settings;
         let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
-            wanted.as_ref().map(|text| {
-                text.as_deref()
-                    .map(crate::routes::clean)
-                    .filter(|text| !text.is_empty())
-            })
+            wanted
+                .as_ref()
+                .map(|text| text.as_deref().map(clean).filter(|text| !text.is_empty()))
         };
         if kind.has_messages() || kind.is_forum() {
             set(&mut settings.nsfw, self.nsfw, first.nsfw);
@@ -383,7 +382,7 @@ fn set<T>(field: &mut Option<T>, wanted: Option<Option<T>>, first: Option<T>) {
 
 /// Text channels are lower case with dashes.
 pub(crate) fn clean_name(name: &str, kind: ChannelKind) -> String {
-    let name = crate::routes::clean(name);
+    let name = clean(name);
     if kind == ChannelKind::TEXT || kind == ChannelKind::ANNOUNCEMENT {
         let words: Vec<&str> = name.split_whitespace().collect();
         words.join("-").to_lowercase()

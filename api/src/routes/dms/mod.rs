@@ -35,6 +35,7 @@ use crate::{
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
     media::{ImageOf, store_optional_image},
+    text::clean,
 };
 
 /// People in a group DM.
@@ -470,10 +471,7 @@ pub(crate) async fn update(
         return Err(ErrorCode::InvalidChannelType.into());
     }
     let name = match &body.name {
-        Some(name) => name
-            .as_deref()
-            .map(super::clean)
-            .filter(|name| !name.is_empty()),
+        Some(name) => name.as_deref().map(clean).filter(|name| !name.is_empty()),
         None => access.name.clone(),
     };
     let icon = icon.unwrap_or_else(|| access.icon.clone());

@@ -20,6 +20,7 @@ use crate::{
     extract::{Form, Json, null_is_default},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_image},
+    text::clean,
 };
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -165,7 +166,7 @@ impl NewChannel {
         let kind = self.kind();
         let mut settings = channels::default_settings(kind);
         if settings.topic.is_some() {
-            let topic = self.topic.as_deref().map(super::super::clean);
+            let topic = self.topic.as_deref().map(clean);
             settings.topic = Some(topic.filter(|topic| !topic.is_empty()));
         }
         for (field, value) in [
@@ -208,7 +209,7 @@ impl CreateGuild {
             .iter()
             .map(|role| RolePlan {
                 key: role.id.clone(),
-                name: super::super::clean(role.name.as_deref().unwrap_or("new role")),
+                name: clean(role.name.as_deref().unwrap_or("new role")),
                 permissions: role.permissions.unwrap_or_default(),
                 colors: RoleColors {
                     primary_color: role.color.unwrap_or_default(),
@@ -232,7 +233,7 @@ impl CreateGuild {
             (channels, self.system_channel_id.clone())
         };
         Plan {
-            name: super::super::clean(self.name.as_deref().unwrap_or_default()),
+            name: clean(self.name.as_deref().unwrap_or_default()),
             description: None,
             icon: None,
             settings: GuildSettings {

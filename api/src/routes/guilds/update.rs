@@ -23,6 +23,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     second_factor::{self, Shown},
+    text::clean,
 };
 
 /// Locales a guild can prefer.
@@ -432,7 +433,6 @@ fn apply(body: UpdateGuild, guild: &mut Guild) {
             *field = value.unwrap_or(default);
         }
     }
-    let clean = super::super::clean;
     set(&mut guild.name, body.name.map(|name| clean(&name)));
     if let Some(description) = body.description {
         guild.description = description

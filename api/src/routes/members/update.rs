@@ -28,6 +28,7 @@ use crate::{
     media::{ImageOf, check_image, store_optional_image},
     routes::{automod, roles, voice},
     telemetry,
+    text::clean,
 };
 
 /// Longest timeout.
@@ -398,7 +399,7 @@ fn named(member: &Member) -> Option<Named<'_>> {
 }
 
 fn clean_nick(nick: Option<String>) -> Option<String> {
-    nick.map(|nick| crate::routes::clean(&nick))
+    nick.map(|nick| clean(&nick))
         .filter(|nick| !nick.is_empty())
 }
 

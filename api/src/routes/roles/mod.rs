@@ -29,6 +29,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
+    text::clean,
 };
 
 const ROLES_MAX: usize = 250;
@@ -226,7 +227,7 @@ fn apply_icon(role: &mut Role, icon: Option<Option<String>>, emoji: &Option<Opti
     }
     if let Some(emoji) = emoji {
         role.icon = role.icon.take().filter(|_| emoji.is_none());
-        role.unicode_emoji = emoji.as_deref().map(super::clean);
+        role.unicode_emoji = emoji.as_deref().map(clean);
     }
 }
 
@@ -291,7 +292,7 @@ async fn create_guild_role(
 }
 
 fn clean_name(name: Option<String>) -> String {
-    name.map_or_else(|| "new role".to_owned(), |name| super::clean(&name))
+    name.map_or_else(|| "new role".to_owned(), |name| clean(&name))
 }
 
 /// Stores a new role. The caller numbers its event.

@@ -29,6 +29,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::FormErrors,
+    text::clean,
     upload::StickerUpload,
 };
 pub(crate) use file::StickerFile;
@@ -121,7 +122,7 @@ fn check_texts(
 }
 
 fn described(text: Option<&str>) -> Option<String> {
-    text.map(super::clean).filter(|text| !text.is_empty())
+    text.map(clean).filter(|text| !text.is_empty())
 }
 
 /// Who made it is for those who manage expressions.
@@ -271,9 +272,9 @@ async fn create_guild_sticker(
     }
     let sticker = Sticker {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         description: described(body.description.as_deref()),
-        tags: super::clean(body.tags.as_deref().unwrap_or_default()),
+        tags: clean(body.tags.as_deref().unwrap_or_default()),
         kind: Sticker::OF_GUILD,
         format_type: format,
         available: true,
@@ -344,10 +345,10 @@ async fn update_guild_sticker(
     require_own_expression(&access, sticker.user.as_ref().map(|user| user.id))?;
     let before = logged(&sticker);
     if let Some(name) = &body.name {
-        sticker.name = super::clean(name);
+        sticker.name = clean(name);
     }
     if let Some(tags) = &body.tags {
-        sticker.tags = super::clean(tags);
+        sticker.tags = clean(tags);
     }
     if let Some(description) = &body.description {
         sticker.description = described(description.as_deref());

@@ -32,6 +32,7 @@ use crate::{
         automod,
         messages::{self, NewMessageForm},
     },
+    text::clean,
     upload::{Files, Upload},
 };
 
@@ -141,7 +142,7 @@ pub(crate) async fn post_of_webhook(
     let new = NewThread {
         id: app.snowflakes.next()?,
         kind: ChannelKind::PUBLIC_THREAD,
-        name: super::super::clean(name),
+        name: clean(name),
         owner: webhook,
         auto_archive_duration: None,
         rate_limit_per_user: None,
@@ -241,7 +242,7 @@ pub(super) async fn create_thread_from_message(
     if exists {
         return Err(ErrorCode::ThreadExists.into());
     }
-    let name = super::super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let place = Place::Channel(access.clone());
     let verdict = app
         .automod
@@ -502,7 +503,7 @@ pub(super) async fn create_thread(
         messages::compose(&app, &mut tx, request, &mut first).await?;
         posted = Some(first);
     }
-    let name = super::super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let texts = || {
         let first = posted.iter().flat_map(messages::all_texts);
         std::iter::once(&*name).chain(first).collect::<Vec<_>>()

@@ -27,6 +27,7 @@ use crate::{
     collect,
     error::Result,
     routes::{automod, channels::ChannelFields, messages},
+    text::clean,
 };
 
 /// Changes what the body names of a thread.
@@ -207,7 +208,7 @@ impl Wanted {
         };
         let name = body.name.as_ref().and_then(Option::as_deref);
         Ok(Self {
-            name: name.map_or_else(|| before.name.clone(), super::super::clean),
+            name: name.map_or_else(|| before.name.clone(), clean),
             archived: given_or(body.archived, was.archived, false),
             locked: given_or(body.locked, was.locked, false),
             invitable,

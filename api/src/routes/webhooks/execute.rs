@@ -32,6 +32,7 @@ use crate::{
         messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
         threads,
     },
+    text::clean,
     upload::{Files, Upload, read_after},
 };
 
@@ -268,7 +269,7 @@ async fn execute(
     }
     let (audience, mut events) = destination(app, &mut tx, &webhook, thread, form).await?;
     let username = match &form.username {
-        Some(username) => crate::routes::clean(username),
+        Some(username) => clean(username),
         None => webhook.name.clone(),
     };
     let persona = Persona::new(username, picture.or(webhook.avatar.clone()));

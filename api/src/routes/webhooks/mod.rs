@@ -44,6 +44,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, store_image},
     routes::messages::check_webhook_name,
+    text::{clean, random_code},
 };
 
 /// Of one channel.
@@ -188,9 +189,9 @@ async fn create_webhook(
         guild: access.guild.id,
         channel: channel_id,
         creator: Some(user.id),
-        name: super::clean(new.name.as_deref().unwrap_or_default()),
+        name: clean(new.name.as_deref().unwrap_or_default()),
         avatar,
-        token: Some(super::random_code(TOKEN_LENGTH)),
+        token: Some(random_code(TOKEN_LENGTH)),
         application: user.account.application.map(|(application, _)| application),
         source_guild: None,
         source_channel: None,
@@ -417,7 +418,7 @@ async fn changed_avatar(
 
 fn apply(webhook: &mut Webhook, change: &UpdateWebhook, avatar: Option<Option<String>>) {
     if let Some(name) = &change.name {
-        webhook.name = super::clean(name);
+        webhook.name = clean(name);
     }
     if let Some(avatar) = avatar {
         webhook.avatar = avatar;
