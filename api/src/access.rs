@@ -172,6 +172,22 @@ impl GuildAccess {
         }
     }
 
+    /// For who changes an emoji, a sticker or a sound: passes who manages expressions, or made it
+    /// themselves and still may.
+    ///
+    /// Errors: 50013, 60003.
+    pub(crate) fn require_own_expression(&self, creator: Option<Id<User>>) -> Result<()> {
+        let any_of = [
+            Permissions::MANAGE_GUILD_EXPRESSIONS,
+            Permissions::CREATE_GUILD_EXPRESSIONS,
+        ];
+        let any_of = match creator == Some(self.user) {
+            true => &any_of[..],
+            false => &any_of[..1],
+        };
+        self.require_one_of(self.base(), any_of)
+    }
+
     pub(crate) fn rank(&self) -> Rank {
         self.rank_of(self.user, &self.member.roles)
     }

@@ -14,6 +14,7 @@ pub mod cli;
 mod collect;
 pub mod config;
 mod deeds;
+mod emoji;
 pub mod era;
 pub mod error;
 pub mod events;

@@ -167,6 +167,19 @@ impl Audience {
         self.append_bytes(db, kind, vis, body, alt).await
     }
 
+    /// [`Self::append`] for those who may see the place and have one of `intents`: see
+    /// [`Self::visibility`].
+    pub(crate) async fn tell(
+        &self,
+        db: &mut PgConnection,
+        kind: EventKind,
+        intents: Intents,
+        body: &impl Serialize,
+    ) -> Result<Vec<Envelope>> {
+        self.append(db, kind, self.visibility(intents), body, None)
+            .await
+    }
+
     /// [`Self::append`] of a body that is JSON already.
     pub(crate) async fn append_bytes(
         &self,
@@ -418,9 +431,7 @@ impl Place {
         intents: Intents,
         body: &impl Serialize,
     ) -> Result<Vec<Envelope>> {
-        let audience = self.audience();
-        let vis = audience.visibility(intents);
-        audience.append(db, kind, vis, body, None).await
+        self.audience().tell(db, kind, intents, body).await
     }
 
     /// Publishes an event without a number to the same people as [`Self::append`].

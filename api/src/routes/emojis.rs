@@ -154,23 +154,6 @@ async fn find(db: &mut PgConnection, of: EmojisOf, id: Id<marker::Emoji>) -> Res
     found.ok_or_else(|| ErrorCode::UnknownEmoji.into())
 }
 
-/// Who may change what somebody made: 50013 or 60003 unless they manage expressions, or made it
-/// themselves and still may.
-pub(super) fn require_own_expression(
-    access: &GuildAccess,
-    creator: Option<Id<marker::User>>,
-) -> Result<()> {
-    let any_of = [
-        Permissions::MANAGE_GUILD_EXPRESSIONS,
-        Permissions::CREATE_GUILD_EXPRESSIONS,
-    ];
-    let any_of = match creator == Some(access.user) {
-        true => &any_of[..],
-        false => &any_of[..1],
-    };
-    access.require_one_of(access.base(), any_of)
-}
-
 #[derive(Serialize)]
 struct EmojisUpdate {
     guild_id: Id<Guild>,
@@ -357,7 +340,7 @@ async fn update_guild_emoji(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut emoji = find(&mut tx, EmojisOf::Guild(guild_id), emoji_id).await?;
-    require_own_expression(&access, emoji.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(emoji.user.as_ref().map(|user| user.id))?;
     let before = logged(&emoji);
     if let Some(name) = &body.name {
         emoji.name = clean(name);
@@ -402,7 +385,7 @@ async fn delete_guild_emoji(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let emoji = find(&mut tx, EmojisOf::Guild(guild_id), emoji_id).await?;
-    require_own_expression(&access, emoji.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(emoji.user.as_ref().map(|user| user.id))?;
     sqlx::query!("delete from emoji where emoji_id = $1", emoji_id.to_db())
         .execute(&mut *tx)
         .await?;

@@ -16,12 +16,12 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{emojis::require_own_expression, reactions::is_unicode_emoji};
 use crate::{
     access::{self, GuildAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    emoji::is_unicode_emoji,
     error::Result,
     events,
     extract::{Form, Json, Path},
@@ -362,7 +362,7 @@ async fn update_guild_soundboard_sound(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut sound = find(&mut tx, guild_id, sound_id).await?;
-    require_own_expression(&access, sound.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sound.user.as_ref().map(|user| user.id))?;
     check_emoji(&mut tx, guild_id, body.emoji_id.flatten()).await?;
     let before = logged(&sound);
     if let Some(name) = &body.name {
@@ -420,7 +420,7 @@ async fn delete_guild_soundboard_sound(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let sound = find(&mut tx, guild_id, sound_id).await?;
-    require_own_expression(&access, sound.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sound.user.as_ref().map(|user| user.id))?;
     let id = sound_id.to_db();
     sqlx::query!("delete from soundboard_sound where sound_id = $1", id)
         .execute(&mut *tx)

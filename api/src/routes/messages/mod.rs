@@ -36,7 +36,6 @@ pub(crate) use self::{
     compose::{Request, compose, edit},
     content::Embed,
     create::{check_slowmode, create_join_message},
-    event::{Topic, tell_in},
     load::Persona,
     mentions::Mentioner,
     post::{announce_update_in, draft, post, post_in, store_changes},

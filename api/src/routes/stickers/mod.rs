@@ -19,7 +19,6 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::emojis::require_own_expression;
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -342,7 +341,7 @@ async fn update_guild_sticker(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut sticker = find(&mut tx, Some(guild_id), sticker_id).await?;
-    require_own_expression(&access, sticker.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sticker.user.as_ref().map(|user| user.id))?;
     let before = logged(&sticker);
     if let Some(name) = &body.name {
         sticker.name = clean(name);
@@ -390,7 +389,7 @@ async fn delete_guild_sticker(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let sticker = find(&mut tx, Some(guild_id), sticker_id).await?;
-    require_own_expression(&access, sticker.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sticker.user.as_ref().map(|user| user.id))?;
     let id = sticker_id.to_db();
     sqlx::query!("delete from sticker where sticker_id = $1", id)
         .execute(&mut *tx)
