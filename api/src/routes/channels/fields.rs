@@ -1,26 +1,54 @@
 //! What requests say about channels: one form for all kinds, which each take what is theirs.
+//!
+//! Knows no other file of the routes: threads and DMs are changed by the same form.
 
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
     error_code::ErrorCode,
-    id::marker::{self, Tag},
+    id::marker::{self, Tag, Target},
     model::{Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, present},
+    permissions::{Overwrite, OverwriteKind},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{OVERWRITES_MAX, overwrites::OverwriteFields};
 use crate::{
     app::App,
     error::Result,
     form::{Fault, FormErrors},
-    routes::threads::AUTO_ARCHIVE_MINUTES,
     text::clean,
 };
 
+/// Minutes after which a thread may archive itself.
+pub(crate) const AUTO_ARCHIVE_MINUTES: [u32; 4] = [60, 1440, 4320, 10_080];
+const OVERWRITES_MAX: usize = 100;
 const TAGS_MAX: usize = 20;
 /// Bits per second on a stage.
 const STAGE_BITRATE_MAX: u32 = 64_000;
+
+/// Settings that a channel of a kind has from its start.
+pub(crate) fn default_settings(kind: ChannelKind) -> ChannelSettings {
+    let mut settings = ChannelSettings::default();
+    if kind.has_messages() || kind.is_forum() {
+        settings.nsfw = Some(false);
+        settings.rate_limit_per_user = Some(0);
+    }
+    if kind.is_voice() {
+        settings.bitrate = Some(64_000);
+        settings.user_limit = Some(0);
+        settings.rtc_region = Some(None);
+    } else if kind.holds_threads() {
+        settings.topic = Some(None);
+        settings.last_pin_timestamp = (!kind.is_forum()).then_some(None);
+    }
+    if kind.is_forum() {
+        settings.available_tags = Some(Vec::new());
+        settings.default_reaction_emoji = Some(None);
+        settings.default_sort_order = Some(None);
+        settings.default_forum_layout = (kind == ChannelKind::FORUM).then_some(0);
+    }
+    settings
+}
 
 /// What a request says about a channel; absent fields stay as they are, null gives a field its
 /// first value back.
@@ -91,6 +119,30 @@ pub(crate) struct ChannelFields {
     /// Group DMs: a data URI.
     #[serde(deserialize_with = "present")]
     pub(crate) icon: Option<Option<String>>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = OverwriteRequest)]
+pub(crate) struct OverwriteFields {
+    pub(super) id: Id<Target>,
+    #[serde(default, rename = "type")]
+    pub(super) kind: Option<OverwriteKind>,
+    #[serde(default)]
+    pub(super) allow: Permissions,
+    #[serde(default)]
+    pub(super) deny: Permissions,
+}
+
+impl OverwriteFields {
+    pub(super) fn of_kind(&self, kind: OverwriteKind) -> Overwrite {
+        Overwrite {
+            id: self.id,
+            kind,
+            allow: self.allow,
+            // What is both allowed and denied would be allowed anyway.
+            deny: self.deny - self.allow,
+        }
+    }
 }
 
 /// A tag as a request names it.
@@ -312,7 +364,7 @@ impl ChannelFields {
         if let Some(position) = self.position {
             channel.position = position.min(Channel::POSITION_MAX);
         }
-        let first = super::default_settings(kind);
+        let first = default_settings(kind);
         let settings = &mut channel.settings;
         let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
             wanted

@@ -2,7 +2,7 @@
 //! permissions.md › Hierarchy.
 
 mod bulk;
-mod fields;
+pub(crate) mod fields;
 mod overwrites;
 mod voice_status;
 
@@ -22,9 +22,10 @@ use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::fields::{ChannelFields, clean_name};
+pub(crate) use self::fields::{clean_name, default_settings};
 use self::{
     bulk::{__path_bulk_update_guild_channels, bulk_update_guild_channels},
+    fields::ChannelFields,
     overwrites::{
         __path_delete_channel_permission_overwrite, __path_set_channel_permission_overwrite,
         are_same, audit_overwrites, check_overwrites, complete,
@@ -53,7 +54,6 @@ pub(super) const CATEGORY_FULL: (&str, &str) = (
     "CHANNEL_PARENT_MAX_CHANNELS",
     "Maximum number of channels in category reached (50)",
 );
-const OVERWRITES_MAX: usize = 100;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -68,30 +68,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             delete_channel_permission_overwrite
         ))
         .routes(routes!(update_voice_channel_status))
-}
-
-/// Settings that a channel of a kind has from its start.
-pub(super) fn default_settings(kind: ChannelKind) -> ChannelSettings {
-    let mut settings = ChannelSettings::default();
-    if kind.has_messages() || kind.is_forum() {
-        settings.nsfw = Some(false);
-        settings.rate_limit_per_user = Some(0);
-    }
-    if kind.is_voice() {
-        settings.bitrate = Some(64_000);
-        settings.user_limit = Some(0);
-        settings.rtc_region = Some(None);
-    } else if kind.holds_threads() {
-        settings.topic = Some(None);
-        settings.last_pin_timestamp = (!kind.is_forum()).then_some(None);
-    }
-    if kind.is_forum() {
-        settings.available_tags = Some(Vec::new());
-        settings.default_reaction_emoji = Some(None);
-        settings.default_sort_order = Some(None);
-        settings.default_forum_layout = (kind == ChannelKind::FORUM).then_some(0);
-    }
-    settings
 }
 
 /// Stores a new channel. The caller numbers its event.

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::recipients::leave_group;
-use super::{channels::ChannelFields, messages, relationships};
+use super::{channels::fields::ChannelFields, messages, relationships};
 use crate::{
     access::{self, Audience, Place, PrivateAccess},
     app::App,

@@ -16,10 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
-use super::{
-    AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, load_as, members, require_room,
-    tell_members,
-};
+use super::{NewlyCreated, audience_of, load, load_as, members, require_room, tell_members};
 use crate::{
     access::{self, Audience, ChannelAccess, Place},
     app::App,
@@ -30,6 +27,7 @@ use crate::{
     form::{Fault, FormErrors},
     routes::{
         automod,
+        channels::fields::AUTO_ARCHIVE_MINUTES,
         messages::{self, NewMessageForm},
     },
     text::clean,

@@ -26,7 +26,7 @@ use crate::{
     automod::Verdict,
     collect,
     error::Result,
-    routes::{automod, channels::ChannelFields, messages},
+    routes::{automod, channels::fields::ChannelFields, messages},
     text::clean,
 };
 
