@@ -24,6 +24,7 @@ mod form;
 pub mod fuzz;
 mod housekeeping;
 pub mod http;
+mod integration;
 mod keys;
 mod mail;
 mod media;

@@ -29,11 +29,11 @@ use crate::{
     error::Result,
     extract::Form,
     form::{Fault, FormErrors},
-    oauth,
+    integration, oauth,
     routes::{
         applications,
         commands::{CallContext, Presence},
-        dms, oauth2,
+        dms,
     },
     upload::{Upload, attachments::AttachmentForm},
 };
@@ -174,10 +174,12 @@ pub(super) async fn interaction_create(
     let bot_place = place_of(&mut db, application.cast(), channel).await?;
     let presence = match (&bot_place, place.guild_id()) {
         (Some(_), _) => Presence::There,
-        (None, Some(guild)) => match oauth2::is_in_guild(&mut *db, guild, application).await? {
-            true => Presence::Commands,
-            false => Presence::Outside,
-        },
+        (None, Some(guild)) => {
+            match integration::is_in_guild(&mut *db, guild, application).await? {
+                true => Presence::Commands,
+                false => Presence::Outside,
+            }
+        }
         (None, None) => Presence::Outside,
     };
     let asked = Asked {

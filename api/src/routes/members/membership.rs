@@ -25,7 +25,8 @@ use crate::{
     error::Result,
     events,
     extract::Path,
-    routes::{automod, incidents, messages, oauth2, roles},
+    integration,
+    routes::{automod, incidents, messages, roles},
     telemetry,
 };
 
@@ -292,7 +293,7 @@ async fn remove_bot(
     for role in managed.into_iter().map(Id::from_db) {
         envelopes.extend(roles::delete(db, guild, role).await?);
     }
-    envelopes.extend(oauth2::remove_integration(db, guild, bot.id).await?);
+    envelopes.extend(integration::remove(db, guild, bot.id).await?);
     Ok(envelopes)
 }
 
