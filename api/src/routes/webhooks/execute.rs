@@ -19,7 +19,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, body, by_token, changed_avatar,
-    check_token, github::GithubEvent, slack::SlackMessage, update,
+    github::GithubEvent, slack::SlackMessage, update,
 };
 use crate::{
     access::{self, Audience},
@@ -46,6 +46,17 @@ pub(super) fn router() -> OpenApiRouter<App> {
         ))
         .routes(routes!(execute_slack_compatible_webhook))
         .routes(routes!(execute_github_compatible_webhook))
+}
+
+/// Before a body is read: a webhook's own token, or one of an interaction that stands for it.
+///
+/// Errors: 10008, 10015, 50027.
+pub(super) async fn check_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
+    if interactions::is_token(token) {
+        return interactions::check_token(app, id, token).await;
+    }
+    by_token(&app.db, id, token).await?;
+    Ok(())
 }
 
 /// The webhook without its maker. Errors: 10015, 50027.

@@ -28,7 +28,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id, check_token};
+use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id};
 pub(crate) use self::{
     followers::{deliver_crossposts, deliver_soon, queue_copies},
     stored::{Webhook, by_token},
