@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{add_last_message, fields::OverwriteFields, store};
+use super::{
+    fields::OverwriteFields,
+    stored::{add_last_message, store},
+};
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
     app::App,

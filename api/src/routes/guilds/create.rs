@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{channels, policies},
+    super::{
+        channels::fields::{clean_name, default_settings},
+        policies,
+    },
     build::{self, CHANNELS_MAX, ChannelPlan, Key, Plan, ROLES_MAX, RolePlan},
     update::check_levels,
 };
@@ -164,7 +167,7 @@ impl NewChannel {
 
     fn plan(&self) -> ChannelPlan {
         let kind = self.kind();
-        let mut settings = channels::default_settings(kind);
+        let mut settings = default_settings(kind);
         if settings.topic.is_some() {
             let topic = self.topic.as_deref().map(clean);
             settings.topic = Some(topic.filter(|topic| !topic.is_empty()));
@@ -185,7 +188,7 @@ impl NewChannel {
         ChannelPlan {
             key: self.id.clone(),
             kind,
-            name: channels::clean_name(self.name.as_deref().unwrap_or_default(), kind),
+            name: clean_name(self.name.as_deref().unwrap_or_default(), kind),
             parent: self.parent_id.clone(),
             overwrites: self
                 .permission_overwrites
@@ -262,7 +265,7 @@ fn usual_channels() -> Vec<ChannelPlan> {
         name: name.to_owned(),
         parent: parent.map(|key| Key(key.to_owned())),
         overwrites: Vec::new(),
-        settings: channels::default_settings(kind),
+        settings: default_settings(kind),
     };
     vec![
         plan("text", ChannelKind::CATEGORY, "Text Channels", None),

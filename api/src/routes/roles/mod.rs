@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::holders::take_deleted;
-use super::{channels, emojis};
+use super::{channels::stored, emojis};
 use crate::{
     access::{self, GuildAccess, RoleInfo},
     app::App,
@@ -551,7 +551,7 @@ pub(crate) async fn delete(
         let before = overwrites.len();
         overwrites.retain(|overwrite| overwrite.id != role.cast());
         if overwrites.len() < before {
-            told.push(channels::store(&mut *db, &channel).await?);
+            told.push(stored::store(&mut *db, &channel).await?);
         }
     }
     told.extend(emojis::forget_role(db, guild, role).await?);
