@@ -26,7 +26,7 @@ pub(crate) use self::{
     cache::AccessCache,
     place::{Audience, Place, PrivateAccess, Recipient, ThreadAccess},
 };
-use crate::{auth::CurrentUser, error::Result};
+use crate::{caller::CurrentUser, error::Result};
 
 /// What decisions need to know of a role.
 #[derive(Debug, Clone, Copy)]
@@ -170,6 +170,22 @@ impl GuildAccess {
         } else {
             Err(ErrorCode::MissingPermissions.into())
         }
+    }
+
+    /// For who changes an emoji, a sticker or a sound: passes who manages expressions, or made it
+    /// themselves and still may.
+    ///
+    /// Errors: 50013, 60003.
+    pub(crate) fn require_own_expression(&self, creator: Option<Id<User>>) -> Result<()> {
+        let any_of = [
+            Permissions::MANAGE_GUILD_EXPRESSIONS,
+            Permissions::CREATE_GUILD_EXPRESSIONS,
+        ];
+        let any_of = match creator == Some(self.user) {
+            true => &any_of[..],
+            false => &any_of[..1],
+        };
+        self.require_one_of(self.base(), any_of)
     }
 
     pub(crate) fn rank(&self) -> Rank {

@@ -1,5 +1,4 @@
-//! Accounts: what state they are in, how their changes are told, and the work on them that
-//! is done in steps.
+//! Accounts: what state they are in, and what they may be called.
 //!
 //! Never checks who may change one: the routes do.
 
@@ -14,14 +13,12 @@ use guildhall_shared::{
 };
 use guildhall_store::account;
 use sqlx::PgConnection;
+use time::{Date, macros::format_description};
 
 use crate::{
-    access,
-    app::App,
-    error::Result,
-    events, oauth,
-    routes::{auth::DELETED_USER, dms, members, relationships},
-    tickets,
+    error::{Error, Result},
+    events,
+    form::{Fault, FormErrors},
 };
 
 /// Of a commoner name nobody is listed, see [`named`].
@@ -120,347 +117,151 @@ pub(crate) async fn append_update(
     events::append(db, user, EventKind::UserUpdate, vis, &account.user, None).await
 }
 
-/// Guilds that are told of a change in its own transaction; more are told in steps after it.
-const GUILDS_TOLD_AT_ONCE: usize = 200;
-
-/// A change of an account that is under way.
-#[derive(Debug)]
-pub(crate) struct Change {
-    told: Told,
-    /// What the account was called.
-    name: String,
-}
-
-/// How it reaches the guilds.
-#[derive(Debug)]
-enum Told {
-    /// In the transaction of the change, which has locked them.
-    Now(Vec<Id<marker::Guild>>),
-    Later,
-}
-
-/// Locks the realms that a change of an account is told to. Errors: 10013.
-pub(crate) async fn lock_for_change(
-    db: &mut PgConnection,
-    user: Id<marker::User>,
-) -> Result<Change> {
-    let told = lock_realms(db, user).await?;
-    let name = name(db, user).await?;
-    Ok(Change { told, name })
-}
-
-/// What an account is called where it has no nick. Errors: 10013.
-async fn name(db: &mut PgConnection, user: Id<marker::User>) -> Result<String> {
-    let name = sqlx::query_scalar!(
-        r#"select coalesce(global_name, username) as "name!" from account where user_id = $1"#,
-        user.to_db(),
-    );
-    Ok(name
-        .fetch_optional(db)
-        .await?
-        .ok_or(ErrorCode::UnknownUser)?)
-}
-
-async fn lock_realms(db: &mut PgConnection, user: Id<marker::User>) -> Result<Told> {
-    let known = account::guild_ids(&mut *db, user).await?;
-    if known.len() > GUILDS_TOLD_AT_ONCE {
-        access::lock_realms(db, [user.cast()]).await?;
-        return Ok(Told::Later);
-    }
-    let realms = known.iter().map(|guild| guild.cast()).chain([user.cast()]);
-    access::lock_realms(&mut *db, realms).await?;
-    // A guild that they joined before the lock was had is not locked: all are told in steps.
-    let guilds = account::guild_ids(db, user).await?;
-    let are_locked = guilds
-        .iter()
-        .all(|guild| known.binary_search(guild).is_ok());
-    Ok(match are_locked {
-        true => Told::Now(guilds),
-        false => Told::Later,
-    })
-}
-
-/// Numbers USER_UPDATE for the user and GUILD_MEMBER_UPDATE for their guilds, whose automod has a
-/// say in a new name. After the commit: [`tell_later`].
-pub(crate) async fn append_changes(
-    app: &App,
-    db: &mut PgConnection,
-    user: Id<marker::User>,
-    change: &Change,
-) -> Result<Vec<Envelope>> {
-    let mut events = vec![append_update(&mut *db, user).await?];
-    let job = match name(db, user).await? == change.name {
-        true => Job::TellGuilds,
-        false => Job::Rename,
-    };
-    match &change.told {
-        Told::Now(guilds) => {
-            for &guild in guilds {
-                events.extend(tell_guild(app, db, guild, user, job).await?);
-            }
-        }
-        Told::Later => add_job(db, user, job).await?,
-    }
-    Ok(events)
-}
-
-/// Tells the many guilds, after the commit.
-pub(crate) fn tell_later(app: &App, change: &Change) {
-    if matches!(change.told, Told::Later) {
-        work_in_background(app);
+/// 2 to 32 of `a-z0-9_.`, no two dots in a row, not a word that mentions or impersonates.
+pub(crate) fn check_username(form: &mut FormErrors, path: &str, name: &str) {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '.';
+    if name.trim().is_empty() {
+        form.add(path, Fault::Required);
+    } else if !(2..=32).contains(&name.chars().count()) {
+        form.add(path, Fault::BadLength { min: 2, max: 32 });
+    } else if !name.chars().all(allowed) || name.contains("..") {
+        form.add(path, Fault::NotMatching);
+    } else {
+        check_reserved(form, path, name);
     }
 }
 
-/// Empties a deleted account, so that nobody can use or find it, and leaves the rest to
-/// [`work_in_background`]. Its realm's head is locked.
-pub(crate) async fn bury(db: &mut PgConnection, user: Id<marker::User>) -> Result<()> {
-    let name = format!("{DELETED_USER}{:x}", user.get());
-    sqlx::query!(
-        "update account set
-           state = 3, username = $2, discriminator = '0', global_name = 'Deleted User',
-           avatar = null, banner = null, accent_color = null, bio = '', pronouns = '',
-           email = null, password_hash = null, verified = false, locale = 'en-US', flags = 0,
-           public_flags = 0, date_of_birth = null
-         where user_id = $1",
-        user.to_db(),
-        name,
-    )
-    .execute(&mut *db)
-    .await?;
-    sqlx::query!("delete from account_mfa where user_id = $1", user.to_db())
-        .execute(&mut *db)
-        .await?;
-    tickets::void_all(&mut *db, user).await?;
-    oauth::withdraw_all(&mut *db, user).await?;
-    add_job(db, user, Job::Erase).await
+/// Names of bots keep spaces and capitals, but not what mentions are made of.
+pub(crate) fn check_bot_name(form: &mut FormErrors, path: &str, name: &str) {
+    form.length(path, name, 2..=32);
+    if name.contains(['@', '#', ':', '\0']) || name.contains("```") {
+        form.add(path, Fault::NotMatching);
+    }
+    check_reserved(form, path, name.trim());
 }
 
-/// What is done to an account in steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Job {
-    /// GUILD_MEMBER_UPDATE in all its guilds.
-    TellGuilds = 1,
-    /// Out of its guilds and group DMs, and everything that was its alone away.
-    Erase = 2,
-    /// [`Self::TellGuilds`] of another name.
-    Rename = 3,
+/// What the names of deleted accounts begin with. Nobody else's does: each is free when it is
+/// needed.
+pub(crate) const DELETED_USER: &str = "deleted_user_";
+pub(crate) const DELETED_BOT: &str = "deleted_bot_";
+
+fn check_reserved(form: &mut FormErrors, path: &str, name: &str) {
+    let name = name.to_ascii_lowercase();
+    let is_word = ["everyone", "here", "discord", "system"].contains(&&*name);
+    if is_word || name.starts_with(DELETED_USER) || name.starts_with(DELETED_BOT) {
+        let message = format!("Username cannot be \"{name}\"");
+        form.add(
+            path,
+            Fault::Other("USERNAME_INVALID_CONTAINS", message.into()),
+        );
+    }
 }
 
-/// Stores a job, or lets one that is there start over. After the commit:
-/// [`work_in_background`].
-pub(crate) async fn add_job(db: &mut PgConnection, user: Id<marker::User>, job: Job) -> Result<()> {
-    sqlx::query!(
-        "insert into account_job (user_id, kind) values ($1, $2)
-         on conflict (user_id, kind) do update set after_id = 0",
-        user.to_db(),
-        job as i16,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
+/// 8 to 72 characters as given: spaces count.
+pub(crate) fn check_password(form: &mut FormErrors, path: &str, password: &str) {
+    if !(8..=72).contains(&password.chars().count()) {
+        form.add(path, Fault::BadLength { min: 8, max: 72 });
+    }
 }
 
-/// Guilds of one step; each holds its guild's lock to the end of the step.
-const GUILDS_AT_ONCE: i64 = 20;
-/// Rows of one step.
-const ROWS_AT_ONCE: i64 = 500;
-/// Relationships of one step.
-const OTHERS_AT_ONCE: i64 = 50;
-/// Jobs looked at in one round.
-const JOBS_AT_ONCE: i64 = 20;
-
-/// Does what is to be done, now; [`work`] is tried again by housekeeping.
-pub(crate) fn work_in_background(app: &App) {
-    let worker = app.clone();
-    app.work.spawn(async move {
-        if let Err(error) = work(&worker).await {
-            tracing::warn!(
-                ?error,
-                "work on accounts failed; the next round tries again"
-            );
-        }
+pub(crate) fn check_email(form: &mut FormErrors, path: &str, email: &str) {
+    let email = email.trim();
+    let is_plausible = email.split_once('@').is_some_and(|(local, domain)| {
+        (1..=64).contains(&local.len())
+            && domain.split('.').count() >= 2
+            && domain.split('.').all(|label| !label.is_empty())
+            && !domain.contains('@')
     });
-}
-
-/// Goes through the stored jobs to their end. Several processes may: a step that another
-/// one did counts for nothing.
-pub(crate) async fn work(app: &App) -> Result<()> {
-    let jobs = sqlx::query!(
-        "select user_id, kind from account_job order by user_id, kind limit $1",
-        JOBS_AT_ONCE,
-    )
-    .fetch_all(&app.db)
-    .await?;
-    for job in jobs {
-        let user = Id::from_db(job.user_id);
-        match job.kind {
-            1 => while !app.stop.is_cancelled() && tell_some(app, user, Job::TellGuilds).await? {},
-            3 => while !app.stop.is_cancelled() && tell_some(app, user, Job::Rename).await? {},
-            2 => while !app.stop.is_cancelled() && erase_some(app, user).await? {},
-            // Of a later version, which knows what to do.
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-/// One step of telling guilds; false when there is none left.
-async fn tell_some(app: &App, user: Id<marker::User>, job: Job) -> Result<bool> {
-    let mut tx = app.db.begin().await?;
-    let after = sqlx::query_scalar!(
-        "select after_id from account_job where user_id = $1 and kind = $2",
-        user.to_db(),
-        job as i16,
-    )
-    .fetch_optional(&mut *tx)
-    .await?;
-    let Some(after) = after else { return Ok(false) };
-    let guilds = sqlx::query_scalar!(
-        "select guild_id from member join guild using (guild_id)
-         where user_id = $1 and guild_id > $2 order by guild_id limit $3",
-        user.to_db(),
-        after,
-        GUILDS_AT_ONCE,
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    let Some(&last) = guilds.last() else {
-        let ended = sqlx::query!(
-            "delete from account_job where user_id = $1 and kind = $2 and after_id = $3",
-            user.to_db(),
-            job as i16,
-            after,
-        )
-        .execute(&mut *tx)
-        .await?;
-        tx.commit().await?;
-        // It started over meanwhile.
-        return Ok(ended.rows_affected() == 0);
-    };
-    let guilds: Vec<Id<marker::Guild>> = guilds.into_iter().map(Id::from_db).collect();
-    access::lock_realms(&mut tx, guilds.iter().map(|guild| guild.cast())).await?;
-    let mut events = Vec::new();
-    for guild in guilds {
-        events.extend(tell_guild(app, &mut tx, guild, user, job).await?);
-    }
-    // Last, because whoever starts it over holds locks of realms too.
-    let moved = sqlx::query!(
-        "update account_job set after_id = $4
-         where user_id = $1 and kind = $2 and after_id = $3",
-        user.to_db(),
-        job as i16,
-        after,
-        last,
-    )
-    .execute(&mut *tx)
-    .await?;
-    if moved.rows_affected() > 0 {
-        tx.commit().await?;
-        app.publisher.publish(events);
-    }
-    Ok(true)
-}
-
-/// Tells a guild, whose head is locked, that a user's account has changed, if they are a member.
-async fn tell_guild(
-    app: &App,
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    user: Id<marker::User>,
-    job: Job,
-) -> Result<Vec<Envelope>> {
-    if job == Job::Rename {
-        return members::rename(app, db, guild, user).await;
-    }
-    let event = append_member_update(db, guild, user).await?;
-    Ok(event.into_iter().collect())
-}
-
-/// Numbers GUILD_MEMBER_UPDATE of a user in a guild whose head is locked; `None` if they are
-/// no member.
-async fn append_member_update(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    user: Id<marker::User>,
-) -> Result<Option<Envelope>> {
-    let Some(member) = guildhall_store::guild::member(&mut *db, guild, user).await? else {
-        return Ok(None);
-    };
-    let mut vis = Visibility::realm(Intents::GUILD_MEMBERS);
-    vis.regardless.push(user);
-    let mut body = serde_json::to_value(&member)?;
-    body["guild_id"] = serde_json::json!(guild);
-    let event = events::append(db, guild, EventKind::GuildMemberUpdate, vis, &body, None);
-    event.await.map(Some)
-}
-
-/// One step; false when there is none left.
-async fn erase_some(app: &App, user: Id<marker::User>) -> Result<bool> {
-    if leave_some_guilds(app, user).await?
-        || dms::leave_group(app, user).await?
-        || relationships::erase_some(app, user, OTHERS_AT_ONCE).await?
-        || erase_some_rows(app, user).await?
+    if !is_plausible
+        || email.len() > 254
+        || email.contains(|c: char| c.is_whitespace() || c.is_control())
     {
-        return Ok(true);
+        form.add(
+            path,
+            Fault::Other(
+                "EMAIL_TYPE_INVALID_EMAIL",
+                "Not a well formed email address.".into(),
+            ),
+        );
     }
-    sqlx::query!(
-        "delete from account_job where user_id = $1 and kind = $2",
-        user.to_db(),
-        Job::Erase as i16,
-    )
-    .execute(&app.db)
-    .await?;
-    Ok(false)
 }
 
-async fn leave_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
-    // A guild that was given to them, by an earlier version, keeps its owner.
-    let guilds = sqlx::query_scalar!(
-        "select m.guild_id from member m join guild g using (guild_id)
-         where m.user_id = $1 and g.owner_id <> $1 order by m.guild_id limit $2",
-        user.to_db(),
-        GUILDS_AT_ONCE,
-    )
-    .fetch_all(&app.db)
-    .await?;
-    if guilds.is_empty() {
-        return Ok(false);
+pub(crate) fn parse_date(text: &str) -> Option<Date> {
+    Date::parse(text, format_description!("[year]-[month]-[day]")).ok()
+}
+
+pub(crate) const USERNAME_TAKEN: Fault = Fault::Other(
+    "USERNAME_ALREADY_TAKEN",
+    std::borrow::Cow::Borrowed(
+        "Username is unavailable. Try adding numbers, letters, underscores _ , or periods.",
+    ),
+);
+
+/// The form error behind a broken unique index of `account`.
+pub(crate) fn taken_name_or_email(error: sqlx::Error) -> Error {
+    let constraint = error
+        .as_database_error()
+        .and_then(|error| error.constraint());
+    match constraint {
+        Some("account_username_key") => FormErrors::one("username", USERNAME_TAKEN),
+        Some("account_email_key") => {
+            let fault = Fault::Other(
+                "EMAIL_ALREADY_REGISTERED",
+                "Email is already registered.".into(),
+            );
+            FormErrors::one("email", fault)
+        }
+        _ => error.into(),
     }
-    let guilds: Vec<Id<marker::Guild>> = guilds.into_iter().map(Id::from_db).collect();
-    let mut tx = app.db.begin().await?;
-    let realms = guilds.iter().map(|guild| guild.cast()).chain([user.cast()]);
-    access::lock_realms(&mut tx, realms).await?;
-    let mut events = Vec::new();
-    for guild in guilds {
-        if let Some(member) = guildhall_store::guild::member(&mut *tx, guild, user).await? {
-            events.extend(members::remove(&mut tx, guild, &member).await?);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_good(check: impl Fn(&mut FormErrors)) -> bool {
+        let mut form = FormErrors::new();
+        check(&mut form);
+        form.is_empty()
+    }
+
+    #[test]
+    fn names_follow_the_unique_name_rules() {
+        for good in ["ab", "alice_1.x", &"a".repeat(32)] {
+            assert!(is_good(|form| check_username(form, "u", good)), "{good}");
+        }
+        for bad in [
+            "a",
+            "Alice",
+            "a..b",
+            "a b",
+            "everyone",
+            "here",
+            "deleted_user_1f",
+            "deleted_bot_17",
+            "ä1",
+            "a@b",
+            "",
+            &"a".repeat(33),
+        ] {
+            assert!(!is_good(|form| check_username(form, "u", bad)), "{bad}");
+        }
+        assert!(is_good(|form| check_bot_name(form, "u", "Ping Bot")));
+        assert!(!is_good(|form| check_bot_name(form, "u", "@Ping")));
+        assert!(!is_good(|form| check_bot_name(form, "u", "Deleted_User_1")));
+    }
+
+    #[test]
+    fn mail_addresses_need_a_name_and_a_domain() {
+        assert!(is_good(|form| check_email(
+            form,
+            "e",
+            "a.b+c@mail.example.org"
+        )));
+        for bad in [
+            "", "a", "@b.c", "a@b", "a@b..c", "a b@c.d", "a@b@c.d", "a@.c",
+        ] {
+            assert!(!is_good(|form| check_email(form, "e", bad)), "{bad}");
         }
     }
-    tx.commit().await?;
-    app.publisher.publish(events);
-    Ok(true)
-}
-
-/// What nobody else is told of.
-async fn erase_some_rows(app: &App, user: Id<marker::User>) -> Result<bool> {
-    let notes = sqlx::query!(
-        "delete from user_note where (user_id, about_id) in (
-           select user_id, about_id from user_note where user_id = $1 limit $2)",
-        user.to_db(),
-        ROWS_AT_ONCE,
-    )
-    .execute(&app.db)
-    .await?;
-    let settings = sqlx::query!(
-        "delete from user_guild_settings where (user_id, guild_id) in (
-           select user_id, guild_id from user_guild_settings where user_id = $1 limit $2)",
-        user.to_db(),
-        ROWS_AT_ONCE,
-    )
-    .execute(&app.db)
-    .await?;
-    sqlx::query!("delete from user_settings where user_id = $1", user.to_db())
-        .execute(&app.db)
-        .await?;
-    Ok(notes.rows_affected() + settings.rows_affected() > 0)
 }

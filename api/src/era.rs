@@ -3,7 +3,7 @@
 
 use sqlx::PgPool;
 
-use crate::{app::StartError, config::RaiseEraConfig};
+use crate::{config::RaiseEraConfig, start::StartError};
 
 /// Realms of one transaction.
 const BATCH_MAX: i64 = 5_000;

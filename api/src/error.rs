@@ -4,13 +4,13 @@ use std::{fmt, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use guildhall_shared::error_code::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::{form::FormErrors, rate_limit::WrongToken};
+use crate::form::{Fault, FormErrors};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -112,6 +112,24 @@ impl From<serde_json::Error> for Error {
     }
 }
 
+impl FormErrors {
+    /// An error about one field.
+    pub fn one(path: &str, fault: Fault) -> Error {
+        let mut form = Self::new();
+        form.add(path, fault);
+        Error::Form(form)
+    }
+
+    /// `Err` if there is any fault.
+    pub fn finish(self) -> Result<()> {
+        if self.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Form(self))
+        }
+    }
+}
+
 impl Error {
     /// The code behind it. No `_` arm: a new variant does not compile before it has its code.
     pub fn code(&self) -> ErrorCode {
@@ -162,7 +180,7 @@ impl IntoResponse for Error {
         }
         let mut response = json_response(status, &self.body());
         if let Self::Slowmode { retry_after } | Self::RateLimited { retry_after } = self {
-            crate::rate_limit::add_retry_headers(response.headers_mut(), retry_after, "user");
+            add_retry_headers(response.headers_mut(), retry_after, "user");
         }
         if let Self::WrongToken(_) = self {
             response.extensions_mut().insert(WrongToken);
@@ -174,6 +192,24 @@ impl IntoResponse for Error {
         }
         response
     }
+}
+
+/// Marks the answer to a request whose path holds a made-up token: each of those has a bucket of
+/// its own, so its address is what counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WrongToken;
+
+/// Headers that must come with every 429: discord.py raises without `Via`, twilight does
+/// not wait without the scope.
+pub(crate) fn add_retry_headers(
+    headers: &mut HeaderMap,
+    retry_after: Duration,
+    scope: &'static str,
+) {
+    let seconds = retry_after.as_secs_f64().ceil().max(1.0) as u64;
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    headers.insert(header::VIA, HeaderValue::from_static("1.1 guildhall"));
+    headers.insert("x-ratelimit-scope", HeaderValue::from_static(scope));
 }
 
 /// A reply with exactly `Content-Type: application/json`: discord.py compares the whole value.

@@ -19,7 +19,10 @@ use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{error::Result, http, telemetry::Metrics};
+use crate::{
+    error::Result,
+    telemetry::{self, Metrics},
+};
 
 /// Events waiting for Redis; more are dropped, and repaired by the owners.
 const QUEUE_EVENTS_MAX: usize = 16_384;
@@ -70,7 +73,7 @@ pub async fn append_bytes<T>(
     body: Bytes,
     alt: Option<Alt>,
 ) -> Result<Envelope> {
-    let trace = http::trace();
+    let trace = telemetry::trace();
     Ok(guildhall_store::events::append(db, realm, kind, vis, body, alt, trace).await?)
 }
 
@@ -129,7 +132,7 @@ pub(crate) async fn append_many<T>(
             kind,
             vis,
             at_ms: (at.unix_timestamp_nanos() / 1_000_000) as u64,
-            trace: http::trace(),
+            trace: telemetry::trace(),
             body,
             alt: None,
         })
@@ -187,7 +190,7 @@ impl Publisher {
             kind,
             vis,
             at_ms: now as u64,
-            trace: http::trace(),
+            trace: telemetry::trace(),
             body: serde_json::to_vec(body)?.into(),
             alt: None,
         }]);

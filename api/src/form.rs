@@ -6,8 +6,6 @@ use std::{borrow::Cow, collections::BTreeMap, ops::RangeInclusive};
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, Result};
-
 /// How deep `errors` of a reply may nest; no body of ours nests half as deep.
 const DEPTH_MAX: usize = 64;
 
@@ -118,13 +116,6 @@ impl FormErrors {
         Self::default()
     }
 
-    /// An error about one field.
-    pub fn one(path: &str, fault: Fault) -> Error {
-        let mut form = Self::new();
-        form.add(path, fault);
-        Error::Form(form)
-    }
-
     pub fn add(&mut self, path: impl Into<String>, fault: Fault) {
         self.faults.entry(path.into()).or_insert(fault);
     }
@@ -156,15 +147,6 @@ impl FormErrors {
 
     pub fn is_empty(&self) -> bool {
         self.faults.is_empty()
-    }
-
-    /// `Err` if there is any fault.
-    pub fn finish(self) -> Result<()> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Form(self))
-        }
     }
 
     /// A required field; the value if it is there.
@@ -234,6 +216,7 @@ impl FormErrors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn faults_nest_by_path_and_the_first_of_a_field_stays() {

@@ -19,15 +19,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    access, account,
+    access,
     app::App,
     audit, collect,
     error::Result,
     events, media,
     routes::{
-        applications, interactions, members, mentions, messages, oauth2, polls, roles,
-        scheduled_events, threads, voice, webhooks,
+        account_work, applications, interactions, members, mentions, messages, oauth2, polls,
+        roles, scheduled_events, threads, voice, webhooks,
     },
+    rows::Rows,
     second_factor, tickets,
 };
 
@@ -48,8 +49,6 @@ const INVITES_MAX: i64 = 500;
 const TICKETS_MAX: i64 = 5000;
 /// Oldest rows of `cluster_audit` that one round looks at.
 const DEEDS_MAX: i64 = 5000;
-/// Rows that fail before a step is given up.
-const FAILURES_MAX: u32 = 10;
 /// Key of the advisory lock of those who change partitions.
 const LOCK: i64 = i64::from_be_bytes(*b"guildhal");
 
@@ -61,6 +60,49 @@ pub(crate) async fn run(app: &App, stop: CancellationToken) {
         .is_some()
     {
         round(app).await;
+    }
+}
+
+/// Steps by themselves, for tests that do not wait for the next minute.
+impl App {
+    /// Removes files that nothing shows any more.
+    pub async fn collect_files(&self) -> Result<()> {
+        media::collect(&self.media).await
+    }
+
+    /// Collects what deleted guilds have left.
+    pub async fn collect_deleted_guilds(&self) -> Result<()> {
+        collect::deleted_guilds(&self.db).await
+    }
+
+    /// Forgets old mentions.
+    pub async fn forget_mentions(&self) -> Result<()> {
+        mentions::forget_old(&self.db).await
+    }
+
+    /// Starts and ends scheduled events by the clock.
+    pub async fn move_events_on(&self) -> Result<()> {
+        scheduled_events::expire::move_on(self).await
+    }
+
+    /// Archives threads in which nobody writes.
+    pub async fn archive_threads(&self) -> Result<()> {
+        threads::archive_idle(self).await
+    }
+
+    /// Ends polls whose time is over.
+    pub async fn end_polls(&self) -> Result<()> {
+        polls::end_expired(self).await
+    }
+
+    /// Removes temporary members without a session.
+    pub async fn remove_temporary_members(&self) -> Result<()> {
+        members::temporary::remove_unseen(self).await
+    }
+
+    /// Seals second factors with the renewed key.
+    pub async fn seal_factors_anew(&self) -> Result<()> {
+        second_factor::seal_anew(self).await
     }
 }
 
@@ -81,7 +123,7 @@ async fn round(app: &App) {
     step("forget tickets", forget_tickets(db)).await;
     let deeds = forget_deeds(db, app.config.cluster_audit_days);
     step("forget what operators did", deeds).await;
-    step("work on accounts", account::work(app)).await;
+    step("work on accounts", account_work::work(app)).await;
     step("expire invites", expire_invites(app)).await;
     step("take deleted roles", roles::take_deleted(app)).await;
     step("collect files", media::collect(&app.media)).await;
@@ -126,29 +168,6 @@ async fn step(name: &str, work: impl Future<Output = Result<()>>) {
             step = name,
             "housekeeping took too long; the next round tries again"
         ),
-    }
-}
-
-/// What became of the rows of a step, one after the other: one that fails holds up no other. Many
-/// that do are not to blame themselves.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
-    failed: u32,
-}
-
-impl Rows {
-    /// Errors: the row's, if too many have failed: then the step is over.
-    pub(crate) fn done(&mut self, row: Result<()>) -> Result<()> {
-        let Err(error) = row else { return Ok(()) };
-        self.failed += 1;
-        if self.failed >= FAILURES_MAX {
-            return Err(error);
-        }
-        tracing::warn!(
-            ?error,
-            "housekeeping failed with one row; the next round tries again"
-        );
-        Ok(())
     }
 }
 
@@ -334,18 +353,6 @@ async fn expire_invite(app: &App, code: &str, guild: Id<marker::Guild>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Error;
-
-    #[test]
-    fn a_step_goes_on_after_few_failures_and_not_after_many() {
-        let mut rows = Rows::default();
-        let failed = || Err(Error::Internal("no".to_owned()));
-        for _ in 1..FAILURES_MAX {
-            rows.done(failed()).unwrap();
-            rows.done(Ok(())).unwrap();
-        }
-        rows.done(failed()).unwrap_err();
-    }
 
     #[test]
     fn a_partition_is_named_by_its_start() {

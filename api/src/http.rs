@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use axum::{
     Router,
     extract::{ConnectInfo, DefaultBodyLimit, MatchedPath, Request, State},
-    http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -31,11 +31,8 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use tracing::Instrument;
 
 use crate::{
-    app::{App, StartError},
-    config::Config,
-    error::Error,
-    openapi, rate_limit, routes,
-    socket::Socket,
+    app::App, config::Config, error::Error, openapi, rate_limit, request::without_version, routes,
+    socket::Socket, start::StartError, telemetry::TRACE,
 };
 
 /// Larger bodies are answered 413, except on the routes that take images or files.
@@ -54,16 +51,6 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests still running after this long are cut off when the process stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(25);
-
-tokio::task_local! {
-    /// Follows one request through the cluster's logs.
-    static TRACE: u128;
-}
-
-/// The trace id of the request being served; 0 outside of one.
-pub(crate) fn trace() -> u128 {
-    TRACE.try_with(|trace| *trace).unwrap_or(0)
-}
 
 /// Who comes to a listener.
 #[derive(Debug, Clone, Copy)]
@@ -96,7 +83,7 @@ fn router(app: App, callers: Callers) -> Router {
 
 /// The API, its document and files.
 fn for_clients(app: &App) -> Router<App> {
-    let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer);
+    let limits = middleware::from_fn_with_state(app.clone(), rate_limit::layer::run);
     let (api, document) = openapi::split(routes::router());
     let api = api
         .method_not_allowed_fallback(method_not_allowed)
@@ -291,49 +278,6 @@ fn class(status: StatusCode) -> &'static str {
         300..400 => "3xx",
         400..500 => "4xx",
         500.. => "5xx",
-    }
-}
-
-/// A path without `/api/v10`, `/api/v9` or `/api`.
-pub(crate) fn without_version(path: &str) -> &str {
-    ["/api/v10", "/api/v9", "/api"]
-        .iter()
-        .find_map(|prefix| {
-            path.strip_prefix(prefix)
-                .filter(|rest| rest.starts_with('/'))
-        })
-        .unwrap_or(path)
-}
-
-/// The address a request comes from, `proxies` places from the right of `X-Forwarded-For`.
-pub(crate) fn client_address(extensions: &Extensions, headers: &HeaderMap, proxies: u8) -> IpAddr {
-    let peer = extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-    let Some(skip) = proxies.checked_sub(1) else {
-        return peer;
-    };
-    let forwarded = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let places: Vec<&str> = forwarded
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
-    places
-        .iter()
-        .rev()
-        .nth(skip.into())
-        .and_then(|place| place.parse().ok())
-        .unwrap_or(peer)
-}
-
-/// Whom an address stands for in limits: of IPv6 everybody has a whole /64.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -541,14 +485,6 @@ mod tests {
     }
 
     #[test]
-    fn paths_lose_their_version_only() {
-        assert_eq!(without_version("/api/v10/users/@me"), "/users/@me");
-        assert_eq!(without_version("/api/users/@me"), "/users/@me");
-        assert_eq!(without_version("/apis"), "/apis");
-        assert_eq!(without_version("/health"), "/health");
-    }
-
-    #[test]
     fn an_encoded_at_sign_of_a_path_is_read_as_one() {
         let plain = |uri: &'static str| with_plain_at(&Uri::from_static(uri));
         let read = plain("/api/users/%40me?q=%40me%2F").unwrap();
@@ -566,32 +502,5 @@ mod tests {
         assert_eq!(group("/"), "");
         assert_eq!(class(StatusCode::NO_CONTENT), "2xx");
         assert_eq!(class(StatusCode::BAD_GATEWAY), "5xx");
-    }
-
-    #[test]
-    fn the_client_is_counted_from_the_right() {
-        let mut extensions = Extensions::new();
-        extensions.insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 5))));
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            "x-forwarded-for",
-            "6.6.6.6, 1.2.3.4, 10.0.0.9".parse().unwrap(),
-        );
-        let address = |proxies| client_address(&extensions, &headers, proxies).to_string();
-        assert_eq!(address(0), "10.0.0.1");
-        assert_eq!(address(1), "10.0.0.9");
-        assert_eq!(address(2), "1.2.3.4");
-        assert_eq!(address(9), "10.0.0.1");
-    }
-
-    #[test]
-    fn addresses_of_one_network_count_as_one() {
-        let counted = |address: &str| network(address.parse().unwrap()).to_string();
-        assert_eq!(counted("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(counted("2001:db8:1:2::"), counted("2001:db8:1:2:ffff::1"));
-        assert_ne!(counted("2001:db8:1:2::1"), counted("2001:db8:1:3::1"));
-        // A socket for both kinds shows IPv4 like this.
-        assert_eq!(counted("::ffff:192.0.2.1"), "192.0.2.1");
-        assert_eq!(counted("192.0.2.1"), "192.0.2.1");
     }
 }

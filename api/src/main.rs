@@ -4,13 +4,15 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
 use guildhall_api::{
-    app::{self, App, StartError},
+    app::App,
     auth::{self, Audience},
     cli::{Cli, Command, with_default_command},
     config::Config,
     era,
     http::{self, Listeners},
-    migrate, sticker_packs, telemetry,
+    migrate,
+    start::{self, StartError},
+    sticker_packs, telemetry,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,7 +56,7 @@ async fn run(command: Command) -> Result<(), StartError> {
 
 async fn serve(config: Config) -> Result<(), StartError> {
     let signal = http::stop_signal().map_err(StartError::Listen)?;
-    let db = app::pool(&config)?;
+    let db = start::pool(&config)?;
     migrate::check(&db, config.cluster_shards).await?;
     let listeners = Listeners::open(&config)?;
     let app = App::start(config, db).await?;

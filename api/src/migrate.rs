@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use sqlx::{Connection, PgConnection, PgPool, migrate::Migrator};
 
-use crate::{app::StartError, config::MigrateConfig, housekeeping};
+use crate::{config::MigrateConfig, housekeeping, start::StartError};
 
 /// Those that a later release has applied are left alone: its schema serves this one, too, and
 /// going back to this one may run its `migrate` again.

@@ -12,9 +12,9 @@ use guildhall_shared::{
 };
 use guildhall_store::account::{self, Account};
 use sha2::{Digest, Sha256};
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 
-use crate::{app::App, error::Result};
+use crate::error::Result;
 
 /// What a user may allow an application.
 pub(crate) const USER_SCOPES: [&str; 7] = [
@@ -99,15 +99,15 @@ pub(crate) fn hash(secret: &str) -> Vec<u8> {
 
 /// Whose access token this is; `None` if it is unknown or has expired. Without the scope
 /// `email` the account has no address.
-pub(crate) async fn authenticate(app: &App, token: &str) -> Result<Option<(Account, Access)>> {
+pub(crate) async fn authenticate(db: &PgPool, token: &str) -> Result<Option<(Account, Access)>> {
     // Operator tokens look the same from outside; ours are short.
     if token.len() > 128 {
         return Ok(None);
     }
-    let Some((user, access)) = find(&app.db, token).await? else {
+    let Some((user, access)) = find(db, token).await? else {
         return Ok(None);
     };
-    let Some(mut account) = account::by_id(&app.db, user).await? else {
+    let Some(mut account) = account::by_id(db, user).await? else {
         return Ok(None);
     };
     if !access.has("email") {

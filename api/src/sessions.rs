@@ -177,7 +177,7 @@ pub(crate) enum Which<'a> {
 }
 
 /// Deletes tokens and numbers the event that closes their sockets; `None` if there were
-/// none. After the commit: publish it, and [`crate::auth::TokenCache::forget`] the account.
+/// none. After the commit: publish it, and [`crate::token_cache::TokenCache::forget`] the account.
 pub(crate) async fn revoke(
     db: &mut PgConnection,
     user: Id<marker::User>,

@@ -30,13 +30,12 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app::StartError,
-    config::Secret,
+    config::{MediaConfig, Secret},
     error::{Error, Result},
     extract::{Form, parse_form},
     form::{Fault, FormErrors},
     keys::Keys,
-    media::{Media, MediaConfig},
+    media::Media,
     routes::stickers::{
         StickerFile,
         packs::{self, PACKS_MAX},
@@ -89,6 +88,12 @@ pub enum PackError {
     TooMany,
     #[error("no pack has the id {0}")]
     Unknown(Id<StickerPack>),
+    #[error("DATABASE_URL: {0}")]
+    Database(#[from] sqlx::Error),
+    #[error("MEDIA_DIR, MEDIA_S3_*: {0}")]
+    Media(#[from] object_store::Error),
+    #[error("{0}")]
+    Request(#[from] Error),
 }
 
 /// `pack.json`.
@@ -153,7 +158,7 @@ impl Form for Manifest {
 /// Does what the command says; what there is to tell the operator.
 ///
 /// Errors: a folder that is no pack, a database or object store that does not answer.
-pub async fn run(config: Config) -> Result<String, StartError> {
+pub async fn run(config: Config) -> Result<String, PackError> {
     let db = PgPool::connect(config.database_url.reveal()).await?;
     let told = run_on(&db, config).await;
     db.close().await;
@@ -161,7 +166,7 @@ pub async fn run(config: Config) -> Result<String, StartError> {
 }
 
 /// [`run`] on a database that is open.
-pub async fn run_on(db: &PgPool, config: Config) -> Result<String, StartError> {
+pub async fn run_on(db: &PgPool, config: Config) -> Result<String, PackError> {
     match config.action {
         Action::Import { folder } => {
             // Nothing is signed here.
@@ -181,7 +186,7 @@ struct Read {
     new_id: Id<Sticker>,
 }
 
-async fn import(db: &PgPool, media: &Media, folder: &Path) -> Result<String, StartError> {
+async fn import(db: &PgPool, media: &Media, folder: &Path) -> Result<String, PackError> {
     let path = folder.join(MANIFEST);
     let manifest = parse_form::<Manifest>(&read(&path)?);
     let mut manifest = manifest.map_err(|error| refused(&path, error))?;
@@ -213,11 +218,11 @@ async fn store(
     new_pack: Id<StickerPack>,
     manifest: &Manifest,
     stickers: &[Read],
-) -> Result<Id<StickerPack>, StartError> {
+) -> Result<Id<StickerPack>, PackError> {
     let all = packs::packs(db, None).await?;
     let before = all.iter().find(|pack| pack.name == manifest.name);
     if before.is_none() && all.len() >= PACKS_MAX {
-        return Err(PackError::TooMany.into());
+        return Err(PackError::TooMany);
     }
     let known: HashMap<&str, Id<Sticker>> = before
         .iter()
@@ -304,12 +309,12 @@ async fn list(db: &PgPool) -> Result<String> {
 }
 
 /// Errors: [`PackError::Unknown`].
-async fn remove(db: &PgPool, pack: Id<StickerPack>) -> Result<String, StartError> {
+async fn remove(db: &PgPool, pack: Id<StickerPack>) -> Result<String, PackError> {
     let removed = sqlx::query!("delete from sticker_pack where pack_id = $1", pack.to_db())
         .execute(db)
         .await?;
     match removed.rows_affected() {
-        0 => Err(PackError::Unknown(pack).into()),
+        0 => Err(PackError::Unknown(pack)),
         _ => Ok(format!("pack {pack} is gone")),
     }
 }

@@ -23,6 +23,16 @@ pub fn init(format: LogFormat) {
     }
 }
 
+tokio::task_local! {
+    /// Follows one request through the cluster's logs.
+    pub(crate) static TRACE: u128;
+}
+
+/// The trace id of the request being served; 0 outside of one.
+pub(crate) fn trace() -> u128 {
+    TRACE.try_with(|trace| *trace).unwrap_or(0)
+}
+
 /// Labels of these metrics and their values, for `docs/metrics.md`.
 pub const LABELS: &[(&str, &str)] = &[
     (

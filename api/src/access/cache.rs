@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use sqlx::PgPool;
 
 use super::{Place, place_unchecked};
-use crate::{auth::CurrentUser, error::Result};
+use crate::{caller::CurrentUser, error::Result};
 
 /// What users could do at places, as read at some `state_seq`.
 ///

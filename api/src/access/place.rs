@@ -19,7 +19,10 @@ use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::{ChannelAccess, GuildAccess};
-use crate::{app::App, error::Result, events};
+use crate::{
+    error::Result,
+    events::{self, Publisher},
+};
 
 /// Where the caller is, and what they may do there.
 #[derive(Debug, Clone)]
@@ -162,6 +165,19 @@ impl Audience {
     ) -> Result<Vec<Envelope>> {
         let body = Bytes::from(serde_json::to_vec(body)?);
         self.append_bytes(db, kind, vis, body, alt).await
+    }
+
+    /// [`Self::append`] for those who may see the place and have one of `intents`: see
+    /// [`Self::visibility`].
+    pub(crate) async fn tell(
+        &self,
+        db: &mut PgConnection,
+        kind: EventKind,
+        intents: Intents,
+        body: &impl Serialize,
+    ) -> Result<Vec<Envelope>> {
+        self.append(db, kind, self.visibility(intents), body, None)
+            .await
     }
 
     /// [`Self::append`] of a body that is JSON already.
@@ -415,15 +431,13 @@ impl Place {
         intents: Intents,
         body: &impl Serialize,
     ) -> Result<Vec<Envelope>> {
-        let audience = self.audience();
-        let vis = audience.visibility(intents);
-        audience.append(db, kind, vis, body, None).await
+        self.audience().tell(db, kind, intents, body).await
     }
 
     /// Publishes an event without a number to the same people as [`Self::append`].
     pub(crate) fn publish_ephemeral(
         &self,
-        app: &App,
+        publisher: &Publisher,
         kind: EventKind,
         intents: Intents,
         body: &impl Serialize,
@@ -431,8 +445,7 @@ impl Place {
         let audience = self.audience();
         let vis = audience.visibility(intents);
         for &realm in &audience.realms {
-            app.publisher
-                .publish_ephemeral(realm, kind, vis.clone(), body)?;
+            publisher.publish_ephemeral(realm, kind, vis.clone(), body)?;
         }
         Ok(())
     }

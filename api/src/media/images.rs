@@ -10,7 +10,6 @@ use sha2::{Digest, Sha256};
 
 use super::{File, Media, render};
 use crate::{
-    app::App,
     error::{Error, Result},
     form::{Fault, FormErrors},
 };
@@ -117,31 +116,31 @@ impl Image {
 ///
 /// `field` is the path of the field in the request's body. Errors: 50035 at `field`.
 pub(crate) async fn store_image(
-    app: &App,
+    media: &Media,
     of: ImageOf,
     field: &str,
     data_uri: &str,
 ) -> Result<String> {
-    let image = parse_image(app, field, data_uri, of.bytes_max()).await?;
+    let image = parse_image(media, field, data_uri, of.bytes_max()).await?;
     let hash = image.hash();
-    image.keep(&app.media, of.path(&hash)).await?;
+    image.keep(media, of.path(&hash)).await?;
     Ok(hash)
 }
 
 /// As [`store_image`], of bytes from elsewhere; `None` if they are no image, or too many.
 pub(crate) async fn store_fetched(
-    app: &App,
+    media: &Media,
     of: ImageOf,
     bytes: Vec<u8>,
 ) -> Result<Option<String>> {
     if bytes.len() > of.bytes_max() {
         return Ok(None);
     }
-    let Some(image) = inspect(&app.media, bytes).await? else {
+    let Some(image) = inspect(media, bytes).await? else {
         return Ok(None);
     };
     let hash = image.hash();
-    image.keep(&app.media, of.path(&hash)).await?;
+    image.keep(media, of.path(&hash)).await?;
     Ok(Some(hash))
 }
 
@@ -154,7 +153,7 @@ pub(crate) async fn is_kept(media: &Media, of: ImageOf, hash: &str) -> Result<bo
 /// [`store_image`] of a field that may be absent or null: the new value of the column,
 /// `None` to leave it as it is.
 pub(crate) async fn store_optional_image(
-    app: &App,
+    media: &Media,
     of: ImageOf,
     field: &str,
     data_uri: &Option<Option<String>>,
@@ -163,7 +162,7 @@ pub(crate) async fn store_optional_image(
         None => Ok(None),
         Some(None) => Ok(Some(None)),
         Some(Some(data_uri)) => {
-            let hash = store_image(app, of, field, data_uri).await?;
+            let hash = store_image(media, of, field, data_uri).await?;
             Ok(Some(Some(hash)))
         }
     }
@@ -183,13 +182,13 @@ pub(crate) fn check_image(form: &mut FormErrors, field: &str, data_uri: Option<&
 
 /// Reads and checks the image in a data URI. Errors: 50035 at `field`.
 pub(crate) async fn parse_image(
-    app: &App,
+    media: &Media,
     field: &str,
     data_uri: &str,
     bytes_max: usize,
 ) -> Result<Image> {
     let bytes = decode_data_uri(field, data_uri, bytes_max)?;
-    let image = inspect(&app.media, bytes).await?;
+    let image = inspect(media, bytes).await?;
     image.ok_or_else(|| invalid_image(field))
 }
 

@@ -6,15 +6,12 @@
 //!
 //! Never decides who may upload or see: handlers do, and signed addresses of attachments.
 
-mod attachments;
-mod config;
 mod files;
 pub(crate) mod fuzz;
 mod images;
 mod render;
 mod sign;
-mod sniff;
-mod upload;
+pub(crate) mod sniff;
 
 use std::sync::Arc;
 
@@ -23,21 +20,18 @@ use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::{
-    attachments::{AttachmentForm, embedded, link_embedded, sanitize},
-    files::{File, collect},
+    files::{File, LEASE, Writer, collect},
     images::{
         Image, ImageOf, check_image, decode_data_uri, inspect, is_kept, parse_image, store_fetched,
         store_image, store_optional_image, too_large,
     },
     render::{Format, Variant},
-    sign::{SLOT_SECONDS, Signed, SlotClaim},
+    sign::{SLOT_SECONDS, Signed, SlotClaim, sanitize},
     sniff::{is_inline, sniff_type},
-    upload::{FILES_MAX, Files, StickerUpload, Upload, read_after},
 };
-pub use config::MediaConfig;
 
 use crate::{
-    config::{Config, Secret},
+    config::{Config, MediaConfig, Secret},
     keys::Keys,
 };
 

@@ -12,13 +12,15 @@ use serde_json::Value;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use super::{Media, sanitize};
+use super::Media;
 use crate::{config::Secret, keys::Use};
 
 /// An address given out to replace an expired one holds this long, seconds.
 const REFRESHED_SECONDS: i64 = 24 * 3600;
 /// An upload slot waits this long for its bytes and its message, seconds.
 pub(crate) const SLOT_SECONDS: i64 = 3600;
+/// Letters of a name in an address at most.
+const FILENAME_MAX: usize = 260;
 
 /// The query of a signed attachment address.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -85,6 +87,26 @@ fn signature_by(key: &Secret, purpose: Purpose, signed: &str) -> String {
     mac.update(&[0]);
     mac.update(signed.as_bytes());
     hex::encode(mac.finalize().into_bytes())
+}
+
+/// A file's name as it stands in addresses: letters, digits, `.`, `_` and `-`, no folders.
+pub(crate) fn sanitize(name: &str) -> String {
+    let base = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let is_kept = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let chars = base.chars().map(|c| if is_kept(c) { c } else { '_' });
+    let mut name: String = chars.collect();
+    if name.len() > FILENAME_MAX {
+        // The end says what it is.
+        name.drain(..name.len() - FILENAME_MAX);
+    }
+    // Hidden files and `..` are nobody's wish.
+    let trimmed = name.trim_start_matches('.').len();
+    name.drain(..name.len() - trimmed);
+    if name.is_empty() {
+        "file".to_owned()
+    } else {
+        name
+    }
 }
 
 impl Media {
@@ -211,7 +233,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{keys::Keys, media::MediaConfig};
+    use crate::{config::MediaConfig, keys::Keys};
 
     const OLD: &str = "the old key of a cluster, long enough";
     const NEW: &str = "the new key of a cluster, long enough";
@@ -298,6 +320,26 @@ mod tests {
             let mut value = json!({ "url": foreign });
             new.sign_anew(&[own], &mut value);
             assert_eq!(value, json!({ "url": foreign }));
+        }
+    }
+
+    #[test]
+    fn names_have_no_folders_and_few_characters() {
+        assert_eq!(sanitize("a b.png"), "a_b.png");
+        assert_eq!(sanitize("../../etc/passwd"), "passwd");
+        assert_eq!(sanitize("C:\\x\\y.txt"), "y.txt");
+        assert_eq!(sanitize(".."), "file");
+        assert_eq!(sanitize(""), "file");
+        assert_eq!(sanitize("\0é.gif"), "__.gif");
+        assert_eq!(sanitize(&format!("{}.png", "x".repeat(500))).len(), 260);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_name_makes_an_address_of_another_shape(name: String) {
+            let name = sanitize(&name);
+            proptest::prop_assert!(!name.is_empty() && name.len() <= FILENAME_MAX);
+            proptest::prop_assert!(!name.starts_with('.') && !name.contains(['/', '\\', '?']));
         }
     }
 }

@@ -11,6 +11,7 @@ use axum::{http::StatusCode, response::Response};
 use rustc_hash::FxHashMap;
 
 use super::rules::Limit;
+use crate::error::WrongToken;
 
 /// Answers of 401, 403 and 429 to one address, and of 404 to [`WrongToken`]s; beyond them it is
 /// not served until the window ends.
@@ -47,11 +48,6 @@ impl Blocked {
         blocked.insert(address, until);
     }
 }
-
-/// Marks the answer to a request whose path holds a made-up token: each of those has a bucket of
-/// its own, so its address is what counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct WrongToken;
 
 /// Whether an answer counts: a limit shared with others is not the address's fault.
 pub(super) fn is_invalid(response: &Response) -> bool {

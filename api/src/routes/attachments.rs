@@ -18,7 +18,8 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    media::{FILES_MAX, SLOT_SECONDS, SlotClaim, sanitize},
+    media::{SLOT_SECONDS, SlotClaim, sanitize},
+    upload::FILES_MAX,
 };
 
 /// Addresses refreshed at a time.

@@ -17,11 +17,11 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::automod;
 use crate::{
     access,
     app::App,
     auth::CurrentUser,
+    automod::{Rule, rule::rules},
     error::Result,
     extract::{Form, Json, Path, Query},
     form::FormErrors,
@@ -67,7 +67,7 @@ struct AuditLog {
     guild_scheduled_events: Vec<Value>,
     threads: Vec<Value>,
     application_commands: Vec<Value>,
-    auto_moderation_rules: Vec<automod::Rule>,
+    auto_moderation_rules: Vec<Rule>,
 }
 
 /// VIEW_AUDIT_LOG. Errors: 10004, 50001, 50013, 50035.
@@ -89,7 +89,7 @@ async fn list_guild_audit_log_entries(
     let entries = entries(&mut db, guild_id, &query).await?;
     let users = users(&mut db, &entries).await?;
     let targets: BTreeSet<Id<Any>> = entries.iter().filter_map(|entry| entry.target_id).collect();
-    let mut rules = automod::rules(&mut *db, guild_id).await?;
+    let mut rules = rules(&mut *db, guild_id).await?;
     rules.retain(|rule| targets.contains(&rule.id().cast()));
     Ok(Json(AuditLog {
         audit_log_entries: entries,

@@ -21,7 +21,7 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{members, messages, oauth2};
+use super::{members, messages};
 use crate::{
     access::{self, GuildAccess},
     account,
@@ -32,6 +32,8 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    integration,
+    text::clean,
 };
 
 const BULK_MAX: usize = 200;
@@ -211,7 +213,7 @@ async fn ban_search(
             .map(Id::to_db)
             .collect()
     });
-    let beginning = query.query.as_deref().map(super::clean);
+    let beginning = query.query.as_deref().map(clean);
     let named = match &beginning {
         Some(beginning) => account::named(&mut db, beginning).await?,
         None => None,
@@ -377,7 +379,7 @@ async fn ban(
     let mut events = vec![append(&mut tx, guild_id, EventKind::GuildBanAdd, &account).await?];
     events.extend(match &member {
         Some(member) => members::remove(&mut tx, guild_id, member).await?,
-        None => oauth2::remove_integration(&mut tx, guild_id, target).await?,
+        None => integration::remove(&mut tx, guild_id, target).await?,
     });
     let entry = Entry::new(guild_id, user.id, AuditAction::MEMBER_BAN_ADD, reason).target(target);
     events.extend(audit::append(app, &mut tx, entry).await?);

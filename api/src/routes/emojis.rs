@@ -29,6 +29,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{self, ImageOf},
+    text::clean,
 };
 
 /// Still ones of a guild; as many animated ones.
@@ -153,23 +154,6 @@ async fn find(db: &mut PgConnection, of: EmojisOf, id: Id<marker::Emoji>) -> Res
     found.ok_or_else(|| ErrorCode::UnknownEmoji.into())
 }
 
-/// Who may change what somebody made: 50013 or 60003 unless they manage expressions, or made it
-/// themselves and still may.
-pub(super) fn require_own_expression(
-    access: &GuildAccess,
-    creator: Option<Id<marker::User>>,
-) -> Result<()> {
-    let any_of = [
-        Permissions::MANAGE_GUILD_EXPRESSIONS,
-        Permissions::CREATE_GUILD_EXPRESSIONS,
-    ];
-    let any_of = match creator == Some(access.user) {
-        true => &any_of[..],
-        false => &any_of[..1],
-    };
-    access.require_one_of(access.base(), any_of)
-}
-
 #[derive(Serialize)]
 struct EmojisUpdate {
     guild_id: Id<Guild>,
@@ -276,7 +260,7 @@ async fn create_guild_emoji(
     }
     let emoji = Emoji {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         roles: known_roles(&access, &[], body.roles)?.unwrap_or_default(),
         user: Some(user.user().clone()),
         require_colons: true,
@@ -304,7 +288,7 @@ fn logged(emoji: &Emoji) -> impl Serialize + use<> {
 async fn keep_image(app: &App, body: &CreateEmoji) -> Result<(Id<marker::Emoji>, bool)> {
     let data_uri = body.image.as_deref().unwrap_or_default();
     let max = ImageOf::SMALL_BYTES_MAX;
-    let image = media::parse_image(app, "image", data_uri, max).await?;
+    let image = media::parse_image(&app.media, "image", data_uri, max).await?;
     let id: Id<marker::Emoji> = app.snowflakes.next()?;
     image.keep(&app.media, format!("emojis/{id}")).await?;
     Ok((id, image.animated))
@@ -356,10 +340,10 @@ async fn update_guild_emoji(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut emoji = find(&mut tx, EmojisOf::Guild(guild_id), emoji_id).await?;
-    require_own_expression(&access, emoji.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(emoji.user.as_ref().map(|user| user.id))?;
     let before = logged(&emoji);
     if let Some(name) = &body.name {
-        emoji.name = super::clean(name);
+        emoji.name = clean(name);
     }
     let wanted = body.roles.map(Option::unwrap_or_default);
     if let Some(roles) = known_roles(&access, &emoji.roles, wanted)? {
@@ -401,7 +385,7 @@ async fn delete_guild_emoji(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let emoji = find(&mut tx, EmojisOf::Guild(guild_id), emoji_id).await?;
-    require_own_expression(&access, emoji.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(emoji.user.as_ref().map(|user| user.id))?;
     sqlx::query!("delete from emoji where emoji_id = $1", emoji_id.to_db())
         .execute(&mut *tx)
         .await?;
@@ -516,7 +500,7 @@ async fn create_application_emoji(
     }
     let emoji = Emoji {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         roles: Vec::new(),
         user: Some(user.user().clone()),
         require_colons: true,
@@ -547,7 +531,7 @@ async fn update_application_emoji(
     let of = own_application(&mut tx, &user, application_id, true).await?;
     let mut emoji = find(&mut tx, of, emoji_id).await?;
     if let Some(name) = &body.name {
-        emoji.name = super::clean(name);
+        emoji.name = clean(name);
         sqlx::query!(
             "update emoji set name = $2 where emoji_id = $1",
             emoji_id.to_db(),

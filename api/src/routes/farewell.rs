@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access, account,
+    access,
     app::App,
     auth::{self, CurrentUser, Operator},
     deeds,
@@ -17,6 +17,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::FormErrors,
     oauth,
+    routes::account_work,
     second_factor::{self, Shown},
     sessions::{self, Which},
     tickets,
@@ -134,7 +135,7 @@ async fn user_delete(
     if owns {
         return Err(ErrorCode::OwnsGuilds.into());
     }
-    account::bury(&mut tx, caller.id).await?;
+    account_work::bury(&mut tx, caller.id).await?;
     let mut events = Vec::new();
     for &user in &all {
         events.extend(sessions::revoke(&mut tx, user, Which::All).await?);
@@ -144,7 +145,7 @@ async fn user_delete(
         app.tokens.forget(user);
     }
     app.publisher.publish(events);
-    account::work_in_background(&app);
+    account_work::work_in_background(&app);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{members, oauth2};
+use super::members;
 use crate::{
     access,
     app::App,
@@ -23,6 +23,7 @@ use crate::{
     auth::CurrentUser,
     error::Result,
     extract::{Json, Path},
+    integration,
 };
 
 const LIST_MAX: i64 = 50;
@@ -190,7 +191,7 @@ async fn delete_guild_integration(
     let member = guildhall_store::guild::member(&mut *tx, guild_id, bot).await?;
     let mut envelopes = match member {
         Some(member) => members::remove(&mut tx, guild_id, &member).await?,
-        None => oauth2::remove_integration(&mut tx, guild_id, bot).await?,
+        None => integration::remove(&mut tx, guild_id, bot).await?,
     };
     let entry = Entry::new(guild_id, user.id, AuditAction::INTEGRATION_DELETE, &reason)
         .target(integration_id)

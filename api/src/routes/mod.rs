@@ -1,5 +1,6 @@
 //! The endpoints, a file per resource.
 
+pub(crate) mod account_work;
 pub(crate) mod applications;
 mod attachments;
 mod audit_log;
@@ -54,7 +55,6 @@ pub(crate) mod webhooks;
 mod welcome_screen;
 mod widget;
 
-use rand::{RngExt, distr::Alphanumeric};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
@@ -111,18 +111,4 @@ pub(crate) fn router() -> OpenApiRouter<App> {
         .merge(webhooks::router())
         .merge(welcome_screen::router())
         .merge(widget::router())
-}
-
-/// A name as it is stored: trimmed, without the one character that Postgres refuses.
-fn clean(text: &str) -> String {
-    text.replace('\0', "").trim().to_owned()
-}
-
-/// So many letters and digits, nearly six bits each, that nobody can guess.
-fn random_code(length: usize) -> String {
-    rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(length)
-        .map(char::from)
-        .collect()
 }

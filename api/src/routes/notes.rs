@@ -24,6 +24,7 @@ use crate::{
     error::Result,
     events,
     extract::{Form, Json, Path},
+    text::clean,
 };
 
 const NOTE_LENGTH_MAX: usize = 256;
@@ -111,7 +112,7 @@ async fn user_note_put(
     Json(body): Json<PutNote>,
 ) -> Result<StatusCode> {
     caller.require_human()?;
-    let note = super::clean(&body.note.unwrap_or_default());
+    let note = clean(&body.note.unwrap_or_default());
     if note.chars().count() > NOTE_LENGTH_MAX {
         return Err(ErrorCode::NoteTooLong.into());
     }

@@ -26,6 +26,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const PROMPTS_MAX: usize = 15;
@@ -376,7 +377,7 @@ async fn put_guilds_onboarding(
 }
 
 fn new_prompts(app: &App, before: &Onboarding, prompts: Vec<NewPrompt>) -> Result<Vec<Prompt>> {
-    let clean = |text: Option<String>| super::clean(&text.unwrap_or_default());
+    let cleaned = |text: Option<String>| clean(&text.unwrap_or_default());
     let mut taken = BTreeSet::new();
     let mut kept = |id: Option<Id<Any>>, known: Vec<Id<Any>>| match id {
         Some(id) if known.contains(&id) && taken.insert(id) => Ok(id),
@@ -392,11 +393,11 @@ fn new_prompts(app: &App, before: &Onboarding, prompts: Vec<NewPrompt>) -> Resul
                 let olds = old.into_iter().flat_map(|old| &old.options);
                 Ok(PromptOption {
                     id: kept(option.id, olds.map(|option| option.id).collect())?,
-                    title: clean(option.title),
-                    description: clean(option.description),
+                    title: cleaned(option.title),
+                    description: cleaned(option.description),
                     emoji: PromptEmoji {
                         id: option.emoji_id,
-                        name: option.emoji_name.map(|name| super::clean(&name)),
+                        name: option.emoji_name.map(|name| clean(&name)),
                         animated: option.emoji_animated.unwrap_or_default(),
                     },
                     role_ids: option.role_ids,
@@ -405,7 +406,7 @@ fn new_prompts(app: &App, before: &Onboarding, prompts: Vec<NewPrompt>) -> Resul
             });
             Ok(Prompt {
                 id,
-                title: clean(prompt.title),
+                title: cleaned(prompt.title),
                 options: options.collect::<Result<_>>()?,
                 single_select: prompt.single_select.unwrap_or_default(),
                 required: prompt.required.unwrap_or_default(),

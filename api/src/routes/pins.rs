@@ -5,7 +5,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::Envelope,
     error_code::ErrorCode,
-    gateway::EventKind,
+    gateway::{EventKind, Intents},
     id::marker::{self, Channel, Guild},
     model::{AuditAction, Message, MessageKind, MessageReference},
 };
@@ -23,10 +23,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, Query},
     form::FormErrors,
-    routes::{
-        dms,
-        messages::{self, Topic, tell_in},
-    },
+    routes::{dms, messages},
 };
 
 /// Of one channel.
@@ -390,6 +387,6 @@ async fn tell_pins(
         channel_id: audience.channel,
         last_pin_timestamp: newest,
     };
-    let what = (EventKind::ChannelPinsUpdate, Topic::Pins);
-    tell_in(db, audience, what, &body).await
+    let kind = EventKind::ChannelPinsUpdate;
+    audience.tell(db, kind, Intents::GUILDS, &body).await
 }

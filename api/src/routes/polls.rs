@@ -10,7 +10,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::Envelope,
     error_code::ErrorCode,
-    gateway::EventKind,
+    gateway::{EventKind, Intents},
     id::marker::{self, Channel, Emoji, Guild, User},
     model::{
         self, Member, Message, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,
@@ -28,14 +28,12 @@ use crate::{
     access::{self, Audience},
     app::App,
     auth::CurrentUser,
+    emoji::{custom_emoji, is_unicode_emoji},
     error::{Error, Result},
     extract::{Form, Json, Path, Query, from_zero, null_is_default},
     form::{Fault, FormErrors},
-    housekeeping::Rows,
-    routes::{
-        messages::{self, Topic, tell_in},
-        reactions::{custom_emoji, is_unicode_emoji},
-    },
+    routes::messages,
+    rows::Rows,
 };
 
 const ANSWERS_MAX: usize = 10;
@@ -472,8 +470,8 @@ async fn poll_vote(
                 guild_id,
                 answer_id,
             };
-            let what = (kind, Topic::Polls);
-            events.extend(tell_in(&mut tx, &audience, what, &body).await?);
+            let intents = Intents::GUILD_MESSAGE_POLLS;
+            events.extend(audience.tell(&mut tx, kind, intents, &body).await?);
         }
     }
     tx.commit().await?;

@@ -14,9 +14,9 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{relationships, users};
+use super::{account_work, relationships, users};
 use crate::{
-    access, account,
+    access,
     app::App,
     auth::CurrentUser,
     error::Result,
@@ -282,7 +282,7 @@ async fn user_profile_update(
 ) -> Result<Json<UserProfile>> {
     caller.require_human()?;
     let mut tx = app.db.begin().await?;
-    let change = account::lock_for_change(&mut tx, caller.id).await?;
+    let change = account_work::lock_for_change(&mut tx, caller.id).await?;
     sqlx::query!(
         "update account set
            bio = coalesce($2, bio),
@@ -297,13 +297,13 @@ async fn user_profile_update(
     )
     .execute(&mut *tx)
     .await?;
-    let events = account::append_changes(&app, &mut tx, caller.id, &change).await?;
+    let events = account_work::append_changes(&app, &mut tx, caller.id, &change).await?;
     let updated = accounts::by_id(&mut *tx, caller.id)
         .await?
         .ok_or(ErrorCode::UnknownUser)?;
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
-    account::tell_later(&app, &change);
+    account_work::tell_later(&app, &change);
     Ok(Json(own(&updated.user)))
 }

@@ -28,6 +28,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const FRIENDS_MAX: i64 = 1000;
@@ -117,12 +118,12 @@ async fn relationships_request(
 ) -> Result<StatusCode> {
     caller.require_human()?;
     let discriminator = match &body.discriminator {
-        Some(serde_json::Value::String(text)) => super::clean(text),
+        Some(serde_json::Value::String(text)) => clean(text),
         Some(serde_json::Value::Number(number)) => format!("{number:0>4}"),
         _ => String::new(),
     };
     let is_plain = matches!(discriminator.as_str(), "" | "0" | "0000");
-    let username = super::clean(body.username.as_deref().unwrap_or_default());
+    let username = clean(body.username.as_deref().unwrap_or_default());
     let other = sqlx::query_scalar!(
         "select user_id from account
          where lower(username) = lower($1) and state in (0, 1) and ($2 or discriminator = $3)",
@@ -422,7 +423,7 @@ async fn relationships_update(
     let Some(nickname) = body.nickname else {
         return Ok(StatusCode::NO_CONTENT);
     };
-    let nickname = nickname.map(|name| super::clean(&name));
+    let nickname = nickname.map(|name| clean(&name));
     let nickname = nickname.filter(|name| !name.is_empty());
     sqlx::query!(
         "update relationship set nickname = $3 where user_id = $1 and other_id = $2",

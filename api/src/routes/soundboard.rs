@@ -16,17 +16,18 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{emojis::require_own_expression, reactions::is_unicode_emoji};
 use crate::{
     access::{self, GuildAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    emoji::is_unicode_emoji,
     error::Result,
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{self, File},
+    text::clean,
 };
 
 const SOUNDS_MAX: usize = 8;
@@ -290,7 +291,7 @@ async fn create_guild_soundboard_sound(
     }
     let sound = SoundboardSound {
         sound_id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         volume: body.volume.unwrap_or(1.0),
         emoji_name: body.emoji_name.filter(|_| body.emoji_id.is_none()),
         emoji_id: body.emoji_id,
@@ -361,11 +362,11 @@ async fn update_guild_soundboard_sound(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut sound = find(&mut tx, guild_id, sound_id).await?;
-    require_own_expression(&access, sound.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sound.user.as_ref().map(|user| user.id))?;
     check_emoji(&mut tx, guild_id, body.emoji_id.flatten()).await?;
     let before = logged(&sound);
     if let Some(name) = &body.name {
-        sound.name = super::clean(name);
+        sound.name = clean(name);
     }
     if let Some(volume) = body.volume {
         sound.volume = volume.unwrap_or(1.0);
@@ -419,7 +420,7 @@ async fn delete_guild_soundboard_sound(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let sound = find(&mut tx, guild_id, sound_id).await?;
-    require_own_expression(&access, sound.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sound.user.as_ref().map(|user| user.id))?;
     let id = sound_id.to_db();
     sqlx::query!("delete from soundboard_sound where sound_id = $1", id)
         .execute(&mut *tx)

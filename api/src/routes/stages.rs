@@ -28,6 +28,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 /// Who runs a stage holds all of these.
@@ -191,7 +192,7 @@ async fn create_stage_instance(
     Json(body): Json<CreateStage>,
 ) -> Result<Json<StageInstance>> {
     let channel = body.channel_id.ok_or(ErrorCode::UnknownChannel)?;
-    let topic = super::clean(body.topic.as_deref().unwrap_or_default());
+    let topic = clean(body.topic.as_deref().unwrap_or_default());
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let access = access::channel_for_change(&mut tx, &user, channel, needed).await?;
@@ -295,7 +296,7 @@ async fn update_stage_instance(
     let (access, before) = at(&mut tx, &user, channel_id, MODERATOR).await?;
     let mut stage = before.clone();
     if let Some(topic) = body.topic {
-        stage.topic = super::clean(&topic);
+        stage.topic = clean(&topic);
     }
     if stage == before {
         return Ok(Json(stage));

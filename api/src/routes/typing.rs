@@ -70,6 +70,6 @@ async fn trigger_typing_indicator(
         member,
     };
     let intents = Intents::GUILD_MESSAGE_TYPING;
-    place.publish_ephemeral(&app, EventKind::TypingStart, intents, &body)?;
+    place.publish_ephemeral(&app.publisher, EventKind::TypingStart, intents, &body)?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -16,7 +16,10 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    account,
+    account::{
+        check_bot_name, check_email, check_password, check_username, parse_date,
+        taken_name_or_email,
+    },
     app::App,
     auth::{self, CurrentUser},
     error::Result,
@@ -24,12 +27,10 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     online,
-    routes::auth::{
-        check_bot_name, check_email, check_password, check_username, mail_verification, parse_date,
-        taken_name_or_email,
-    },
+    routes::{account_work, auth::mail_verification},
     second_factor::{self, Shown},
     sessions::{self, Client},
+    text::clean,
     tickets,
 };
 
@@ -147,7 +148,7 @@ struct UpdatedUser {
 
 /// Text of an account as it is stored: none is empty.
 pub(super) fn cleared(text: &Option<String>) -> String {
-    text.as_deref().map(super::clean).unwrap_or_default()
+    text.as_deref().map(clean).unwrap_or_default()
 }
 
 /// Changes the caller's account. A new password revokes every older token; a new address is
@@ -174,11 +175,11 @@ async fn update_my_user(
         None => None,
     };
     let of = ImageOf::UserAvatar(caller.id);
-    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::UserBanner(caller.id);
-    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
-    let change = account::lock_for_change(&mut tx, caller.id).await?;
+    let change = account_work::lock_for_change(&mut tx, caller.id).await?;
     if email.is_some() || new_hash.is_some() {
         caller.require_session(&mut tx).await?;
     }
@@ -197,11 +198,11 @@ async fn update_my_user(
            password_hash = coalesce($13, password_hash)
          where user_id = $1",
         caller.id.to_db(),
-        body.username.as_deref().map(super::clean),
+        body.username.as_deref().map(clean),
         body.global_name.is_some(),
         body.global_name
             .as_ref()
-            .and_then(|name| name.as_deref().map(super::clean))
+            .and_then(|name| name.as_deref().map(clean))
             .filter(|name| !name.is_empty()),
         body.avatar.is_some(),
         body.banner.is_some(),
@@ -218,7 +219,7 @@ async fn update_my_user(
     .execute(&mut *tx)
     .await
     .map_err(taken_name_or_email)?;
-    let mut events = account::append_changes(&app, &mut tx, caller.id, &change).await?;
+    let mut events = account_work::append_changes(&app, &mut tx, caller.id, &change).await?;
     if email.is_some() || new_hash.is_some() {
         tickets::void_all(&mut tx, caller.id).await?;
     }
@@ -240,7 +241,7 @@ async fn update_my_user(
     tx.commit().await?;
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
-    account::tell_later(&app, &change);
+    account_work::tell_later(&app, &change);
     if let Some(mail) = mail {
         app.mailer.send(mail);
     }

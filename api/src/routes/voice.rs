@@ -26,7 +26,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    http,
+    telemetry,
 };
 
 pub(crate) fn router() -> OpenApiRouter<App> {
@@ -265,7 +265,7 @@ async fn store(
     entry: Option<Entry>,
 ) -> Result<StatusCode> {
     if after != before {
-        let (_, mut events) = change::put(&mut tx, guild_id, after, http::trace()).await?;
+        let (_, mut events) = change::put(&mut tx, guild_id, after, telemetry::trace()).await?;
         if let Some(entry) = entry {
             events.extend(audit::append(&app, &mut tx, entry).await?);
         }

@@ -24,6 +24,7 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const CHANNELS_MAX: usize = 5;
@@ -161,7 +162,7 @@ async fn update_guild_welcome_screen(
     let (mut screen, mut enabled) = read(&mut tx, guild_id).await?.unwrap_or_default();
     if let Some(description) = body.description {
         screen.description = description
-            .map(|text| super::clean(&text))
+            .map(|text| clean(&text))
             .filter(|text| !text.is_empty());
     }
     if let Some(channels) = body.welcome_channels {
@@ -183,8 +184,8 @@ async fn update_guild_welcome_screen(
         screen.welcome_channels = channels
             .into_iter()
             .map(|channel| WelcomeChannel {
-                description: super::clean(&channel.description),
-                emoji_name: channel.emoji_name.map(|name| super::clean(&name)),
+                description: clean(&channel.description),
+                emoji_name: channel.emoji_name.map(|name| clean(&name)),
                 ..channel
             })
             .collect();

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use guildhall_api::{
-    app::StartError,
     config::{MigrateConfig, Secret},
     migrate,
+    start::StartError,
 };
 use sqlx::PgPool;
 

@@ -15,17 +15,17 @@ use utoipa::ToSchema;
 
 use super::{find, lock_own_bot, lock_own_bot_by_session};
 use crate::{
+    account::{check_bot_name, taken_name_or_email},
     app::App,
     auth::{self, CurrentUser},
     error::Result,
     extract::{Form, Json, Path},
     form::FormErrors,
     media::{ImageOf, check_image, store_optional_image},
-    routes::{
-        auth::{append_revocation, check_bot_name, taken_name_or_email},
-        clean,
-    },
+    routes::account_work,
     second_factor::SecondFactor,
+    sessions::append_revocation,
+    text::clean,
 };
 
 /// A secret, shown this once.
@@ -142,12 +142,12 @@ pub(super) async fn application_bot_update(
     }
     let bot = bot.bot.id;
     let of = ImageOf::UserAvatar(bot);
-    let avatar = store_optional_image(&app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::UserBanner(bot);
-    let banner = store_optional_image(&app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     lock_own_bot(&mut tx, &caller, application_id).await?;
-    let change = crate::account::lock_for_change(&mut tx, bot).await?;
+    let change = account_work::lock_for_change(&mut tx, bot).await?;
     sqlx::query!(
         "update account set
            username = coalesce($2, username),
@@ -167,11 +167,11 @@ pub(super) async fn application_bot_update(
     let updated = account::by_id(&mut *tx, bot)
         .await?
         .ok_or(ErrorCode::UnknownApplication)?;
-    let events = crate::account::append_changes(&app, &mut tx, bot, &change).await?;
+    let events = account_work::append_changes(&app, &mut tx, bot, &change).await?;
     tx.commit().await?;
     app.tokens.forget(bot);
     app.publisher.publish(events);
-    crate::account::tell_later(&app, &change);
+    account_work::tell_later(&app, &change);
     Ok(Json(updated.user.user))
 }
 

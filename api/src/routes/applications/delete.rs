@@ -16,16 +16,8 @@ use guildhall_store::account;
 
 use super::lock_own_bot_by_session;
 use crate::{
-    access,
-    app::App,
-    auth::CurrentUser,
-    error::Result,
-    extract::Path,
-    routes::{
-        auth::{DELETED_BOT, append_revocation},
-        members, oauth2,
-    },
-    second_factor::SecondFactor,
+    access, account::DELETED_BOT, app::App, auth::CurrentUser, error::Result, extract::Path,
+    integration, routes::members, second_factor::SecondFactor, sessions::append_revocation,
 };
 
 /// Guilds that a request leaves; the housekeeping goes on with the rest.
@@ -98,7 +90,7 @@ pub(crate) async fn finish_deletions(app: &App) -> Result<()> {
 async fn finish(app: &App, id: Id<marker::Application>, guilds_max: usize) -> Result<()> {
     let bot: Id<User> = id.cast();
     let of_bot = account::guild_ids(&app.db, bot).await?;
-    let of_commands = oauth2::guild_ids(&app.db, id).await?;
+    let of_commands = integration::guild_ids(&app.db, id).await?;
     let guilds: BTreeSet<Id<Guild>> = of_bot.into_iter().chain(of_commands).collect();
     let is_last = guilds.len() <= guilds_max;
     for guild in guilds.into_iter().take(guilds_max) {
@@ -131,7 +123,7 @@ async fn leave(app: &App, guild: Id<Guild>, bot: Id<User>) -> Result<()> {
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [guild.cast(), bot.cast()]).await?;
     let Some(member) = guildhall_store::guild::member(&mut *tx, guild, bot).await? else {
-        let events = oauth2::remove_integration(&mut tx, guild, bot).await?;
+        let events = integration::remove(&mut tx, guild, bot).await?;
         tx.commit().await?;
         app.publisher.publish(events);
         return Ok(());

@@ -20,6 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub(crate) use self::delete::finish_deletions;
 use crate::{
     access,
+    account::check_bot_name,
     app::App,
     auth::CurrentUser,
     config::Secret,
@@ -27,9 +28,9 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    routes::auth::check_bot_name,
     routes::policies,
     signing::ApplicationKey,
+    text::clean,
 };
 
 const APPLICATIONS_PER_USER_MAX: i64 = 50;
@@ -87,7 +88,7 @@ async fn application_create(
 ) -> Result<Response> {
     caller.require_human()?;
     policies::require_bot_creation(&app, &caller)?;
-    let name = super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let id: Id<marker::User> = app.snowflakes.next()?;
     let verify_key = ApplicationKey::new(&app.config.cluster_key, id.cast()).verify_key();
 
@@ -124,7 +125,7 @@ async fn application_create(
         id.to_db(),
         caller.id.to_db(),
         name,
-        super::clean(&body.description.unwrap_or_default()),
+        clean(&body.description.unwrap_or_default()),
         Application::FLAGS_NEW as i64,
         verify_key,
     )

@@ -18,14 +18,15 @@ use utoipa::ToSchema;
 
 use super::{DESCRIPTION_MAX, find, require_owner_or_bot};
 use crate::{
+    account::check_bot_name,
     app::App,
     auth::CurrentUser,
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
-    routes::{auth::check_bot_name, clean},
     signing::ApplicationKey,
+    text::clean,
 };
 
 /// Flags that may be set: the intents, by their self-service (`_LIMITED`) bits.
@@ -303,8 +304,8 @@ async fn update(
     }
     let is_owner = caller.id == application.owner.id;
     let of = ImageOf::ApplicationIcon(id);
-    let icon = store_optional_image(app, of, "icon", &body.icon).await?;
-    let cover = store_optional_image(app, of, "cover_image", &body.cover_image).await?;
+    let icon = store_optional_image(&app.media, of, "icon", &body.icon).await?;
+    let cover = store_optional_image(&app.media, of, "cover_image", &body.cover_image).await?;
     let mut tx = app.db.begin().await?;
     let settings = sqlx::query_scalar!(
         r#"select settings as "settings: Jsonb<ApplicationSettings>" from application

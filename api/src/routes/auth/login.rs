@@ -6,10 +6,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{
-    first_settings,
-    tries::{self, Network},
-};
+use super::tries::{self, Network};
 use crate::{
     access,
     account::State as AccountState,
@@ -18,9 +15,9 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json},
     form::{Fault, FormErrors},
-    routes::clean,
     second_factor,
     sessions::{self, Client, Which},
+    text::clean,
     tickets::{self, Purpose},
 };
 
@@ -46,9 +43,9 @@ impl Form for Login {
 
 /// What a client starts with before READY.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct FirstSettings {
-    pub(super) locale: String,
-    pub(super) theme: String,
+struct FirstSettings {
+    locale: String,
+    theme: String,
 }
 
 /// Logged in, or halfway.
@@ -206,6 +203,21 @@ async fn open(
         token: token.reveal().to_owned(),
         user_id: user,
         user_settings,
+    })
+}
+
+/// The language and colours a client starts with.
+async fn first_settings(db: &mut PgConnection, user: Id<marker::User>) -> Result<FirstSettings> {
+    let row = sqlx::query!(
+        r#"select a.locale, s.settings ->> 'theme' as theme
+           from account a left join user_settings s using (user_id) where a.user_id = $1"#,
+        user.to_db(),
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(FirstSettings {
+        locale: row.locale,
+        theme: row.theme.unwrap_or_else(|| "dark".to_owned()),
     })
 }
 

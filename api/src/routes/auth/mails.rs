@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{check_email, check_password, login, tries::Network};
+use super::{login, tries::Network};
 use crate::{
-    access, account,
+    access,
+    account::{self, check_email, check_password},
     app::App,
     auth::{self, CurrentUser},
     error::{Error, Result},

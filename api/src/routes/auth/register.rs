@@ -6,19 +6,22 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    check_email, check_password, check_username,
     mails::mail_verification,
-    parse_date,
     tries::{self, Network},
 };
 use crate::{
+    account::{
+        USERNAME_TAKEN, check_email, check_password, check_username, parse_date,
+        taken_name_or_email,
+    },
     app::App,
     error::{Error, Result, json_response},
     events,
     extract::{Form, Json},
     form::{Fault, FormErrors},
-    routes::{clean, policies},
+    routes::policies,
     sessions::{self, Client},
+    text::clean,
 };
 
 #[derive(Deserialize, Default, ToSchema)]
@@ -151,13 +154,6 @@ pub(super) async fn auth_register(
     Ok(json_response(StatusCode::CREATED, &body))
 }
 
-const USERNAME_TAKEN: Fault = Fault::Other(
-    "USERNAME_ALREADY_TAKEN",
-    std::borrow::Cow::Borrowed(
-        "Username is unavailable. Try adding numbers, letters, underscores _ , or periods.",
-    ),
-);
-
 async fn name_is_taken(app: &App, username: &str) -> Result<bool> {
     let taken = sqlx::query_scalar!(
         r#"select exists (select from account where lower(username) = lower($1)) as "taken!""#,
@@ -166,22 +162,4 @@ async fn name_is_taken(app: &App, username: &str) -> Result<bool> {
     .fetch_one(&app.db)
     .await?;
     Ok(taken)
-}
-
-/// The form error behind a broken unique index of `account`.
-pub(crate) fn taken_name_or_email(error: sqlx::Error) -> Error {
-    let constraint = error
-        .as_database_error()
-        .and_then(|error| error.constraint());
-    match constraint {
-        Some("account_username_key") => FormErrors::one("username", USERNAME_TAKEN),
-        Some("account_email_key") => {
-            let fault = Fault::Other(
-                "EMAIL_ALREADY_REGISTERED",
-                "Email is already registered.".into(),
-            );
-            FormErrors::one("email", fault)
-        }
-        _ => error.into(),
-    }
 }

@@ -9,7 +9,7 @@ use std::{convert::Infallible, net::IpAddr, time::Duration};
 use axum::{extract::FromRequestParts, http::request::Parts};
 use guildhall_shared::{Id, id::marker};
 
-use crate::{app::App, error::Result, http, rate_limit::Limit};
+use crate::{app::App, error::Result, rate_limit::Limit, request};
 
 /// For one name, from one network.
 const FROM_ONE: Limit = Limit::per_seconds(10, 600);
@@ -27,8 +27,8 @@ impl FromRequestParts<App> for Network {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Infallible> {
         let proxies = app.config.proxies;
-        let address = http::client_address(&parts.extensions, &parts.headers, proxies);
-        Ok(Self(http::network(address)))
+        let address = request::client_address(&parts.extensions, &parts.headers, proxies);
+        Ok(Self(request::network(address)))
     }
 }
 

@@ -1,47 +1,41 @@
 //! Automod rules: read, made, changed, deleted. Spec: objects.md › Auto moderation rule;
 //! limits-and-errors › Limits.
 //!
-//! [`mod@rule`] says what one is, [`matcher`] finds, [`act`] acts.
+//! `crate::automod` says what one is and what it finds, [`mod@act`] acts.
 
 mod act;
-mod matcher;
-mod names;
-mod presets;
-mod rule;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
-    envelope::{Envelope, Scope, Visibility},
+    envelope::Envelope,
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{AutomodRule as RuleId, Channel, Guild},
     model::AuditAction,
 };
-use guildhall_store::{ids_from_db, ids_to_db};
+use guildhall_store::ids_to_db;
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::rule::{
-    Action, ActionMetadata, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MEMBER_PROFILE,
-    MENTION_SPAM, ON_MEMBER, ON_MESSAGE, PRESET, RuleFields, SEND_ALERT, TIMEOUT, TriggerMetadata,
-};
-pub(crate) use self::{
-    act::{Rules, Verdict, act, act_after, judge},
-    names::{NameVerdict, Named, act_on_name, judge_name},
-    rule::Rule,
-};
+pub(crate) use self::act::{act, act_after, act_on_name};
 use crate::{
     access::{self, GuildAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::rule::{
+        Action, ActionMetadata, BLOCK_INTERACTION, BLOCK_MESSAGE, KEYWORD, MEMBER_PROFILE,
+        MENTION_SPAM, ON_MEMBER, ON_MESSAGE, PRESET, Rule, RuleFields, SEND_ALERT, TIMEOUT,
+        TriggerMetadata, rules, visibility,
+    },
     error::Result,
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 const KEYWORD_RULES_MAX: usize = 6;
@@ -81,53 +75,6 @@ impl Form for UpdateRule {
     fn check(&self, form: &mut FormErrors) {
         self.0.check_fields(form);
     }
-}
-
-struct Row {
-    rule_id: i64,
-    guild_id: i64,
-    creator_id: i64,
-    name: String,
-    event_type: i16,
-    trigger_type: i16,
-    enabled: bool,
-    trigger_metadata: Jsonb<TriggerMetadata>,
-    actions: Jsonb<Vec<Action>>,
-    exempt_roles: Vec<i64>,
-    exempt_channels: Vec<i64>,
-}
-
-impl From<Row> for Rule {
-    fn from(row: Row) -> Self {
-        Self {
-            id: Id::from_db(row.rule_id),
-            guild_id: Id::from_db(row.guild_id),
-            creator_id: Id::from_db(row.creator_id),
-            name: row.name,
-            event_type: row.event_type as u8,
-            trigger_type: row.trigger_type as u8,
-            trigger_metadata: row.trigger_metadata.0,
-            actions: row.actions.0,
-            enabled: row.enabled,
-            exempt_roles: ids_from_db(row.exempt_roles),
-            exempt_channels: ids_from_db(row.exempt_channels),
-        }
-    }
-}
-
-/// The rules of a guild, oldest first.
-pub(crate) async fn rules(db: impl PgExecutor<'_>, guild: Id<Guild>) -> Result<Vec<Rule>> {
-    let rows = sqlx::query_as!(
-        Row,
-        r#"select rule_id, guild_id, creator_id, name, event_type, trigger_type, enabled,
-                  trigger_metadata as "trigger_metadata: Jsonb<TriggerMetadata>",
-                  actions as "actions: Jsonb<Vec<Action>>", exempt_roles, exempt_channels
-           from automod_rule where guild_id = $1 order by rule_id"#,
-        guild.to_db(),
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(rows.into_iter().map(Rule::from).collect())
 }
 
 /// Errors: 404; rules have no code of their own.
@@ -251,14 +198,6 @@ async fn append(db: &mut PgConnection, kind: EventKind, rule: &Rule) -> Result<E
     events::append(db, rule.guild_id, kind, vis, rule, None).await
 }
 
-fn visibility(intents: Intents) -> Visibility {
-    let scope = Scope::Permissions {
-        any_of: Permissions::MANAGE_GUILD,
-        channel: None,
-    };
-    Visibility::of(scope, intents)
-}
-
 /// Without actions: to block what the rule is about.
 ///
 /// Errors: 10004, 50001, 50013, 50035 (also for too many rules of the type).
@@ -301,7 +240,7 @@ async fn create_auto_moderation_rule(
         id: app.snowflakes.next()?,
         guild_id,
         creator_id: user.id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         event_type: body.event_type.unwrap_or(ON_MESSAGE),
         trigger_type,
         trigger_metadata: body
@@ -376,7 +315,7 @@ async fn update_auto_moderation_rule(
     let before = rule(&mut *tx, guild_id, rule_id).await?;
     let mut rule = before.clone();
     if let Some(name) = body.name {
-        rule.name = super::clean(&name);
+        rule.name = clean(&name);
     }
     rule.event_type = body.event_type.unwrap_or(rule.event_type);
     if let Some(metadata) = body.trigger_metadata {

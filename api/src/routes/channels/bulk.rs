@@ -10,7 +10,10 @@ use guildhall_shared::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{CHANNELS_MAX, category, overwrites, store};
+use super::{
+    overwrites,
+    stored::{CHANNELS_MAX, category, store},
+};
 use crate::{
     access::{self, ChannelAccess},
     app::App,

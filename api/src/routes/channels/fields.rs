@@ -1,25 +1,54 @@
 //! What requests say about channels: one form for all kinds, which each take what is theirs.
+//!
+//! Knows no other file of the routes: threads and DMs are changed by the same form.
 
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
     error_code::ErrorCode,
-    id::marker::{self, Tag},
+    id::marker::{self, Tag, Target},
     model::{Channel, ChannelKind, ChannelSettings, DefaultReaction, ForumTag, present},
+    permissions::{Overwrite, OverwriteKind},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{OVERWRITES_MAX, overwrites::OverwriteFields};
 use crate::{
     app::App,
     error::Result,
     form::{Fault, FormErrors},
-    routes::threads::AUTO_ARCHIVE_MINUTES,
+    text::clean,
 };
 
+/// Minutes after which a thread may archive itself.
+pub(crate) const AUTO_ARCHIVE_MINUTES: [u32; 4] = [60, 1440, 4320, 10_080];
+const OVERWRITES_MAX: usize = 100;
 const TAGS_MAX: usize = 20;
 /// Bits per second on a stage.
 const STAGE_BITRATE_MAX: u32 = 64_000;
+
+/// Settings that a channel of a kind has from its start.
+pub(crate) fn default_settings(kind: ChannelKind) -> ChannelSettings {
+    let mut settings = ChannelSettings::default();
+    if kind.has_messages() || kind.is_forum() {
+        settings.nsfw = Some(false);
+        settings.rate_limit_per_user = Some(0);
+    }
+    if kind.is_voice() {
+        settings.bitrate = Some(64_000);
+        settings.user_limit = Some(0);
+        settings.rtc_region = Some(None);
+    } else if kind.holds_threads() {
+        settings.topic = Some(None);
+        settings.last_pin_timestamp = (!kind.is_forum()).then_some(None);
+    }
+    if kind.is_forum() {
+        settings.available_tags = Some(Vec::new());
+        settings.default_reaction_emoji = Some(None);
+        settings.default_sort_order = Some(None);
+        settings.default_forum_layout = (kind == ChannelKind::FORUM).then_some(0);
+    }
+    settings
+}
 
 /// What a request says about a channel; absent fields stay as they are, null gives a field its
 /// first value back.
@@ -92,6 +121,30 @@ pub(crate) struct ChannelFields {
     pub(crate) icon: Option<Option<String>>,
 }
 
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[schema(as = OverwriteRequest)]
+pub(crate) struct OverwriteFields {
+    pub(super) id: Id<Target>,
+    #[serde(default, rename = "type")]
+    pub(super) kind: Option<OverwriteKind>,
+    #[serde(default)]
+    pub(super) allow: Permissions,
+    #[serde(default)]
+    pub(super) deny: Permissions,
+}
+
+impl OverwriteFields {
+    pub(super) fn of_kind(&self, kind: OverwriteKind) -> Overwrite {
+        Overwrite {
+            id: self.id,
+            kind,
+            allow: self.allow,
+            // What is both allowed and denied would be allowed anyway.
+            deny: self.deny - self.allow,
+        }
+    }
+}
+
 /// A tag as a request names it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[schema(as = ForumTagRequest)]
@@ -114,7 +167,7 @@ fn one_emoji(
     id: Option<Id<marker::Any>>,
     name: Option<&str>,
 ) -> (Option<Id<marker::Any>>, Option<String>) {
-    let name = name.filter(|_| id.is_none()).map(crate::routes::clean);
+    let name = name.filter(|_| id.is_none()).map(clean);
     (id, name.filter(|name| !name.is_empty()))
 }
 
@@ -286,7 +339,7 @@ impl ChannelFields {
                 Some(tag) => tag.id,
                 None => app.snowflakes.next()?,
             };
-            let name = crate::routes::clean(fields.name.as_deref().unwrap_or_default());
+            let name = clean(fields.name.as_deref().unwrap_or_default());
             if tags.iter().any(|tag| tag.name == name || tag.id == id) {
                 return Err(ErrorCode::TagNamesUnique.into());
             }
@@ -311,14 +364,12 @@ impl ChannelFields {
         if let Some(position) = self.position {
             channel.position = position.min(Channel::POSITION_MAX);
         }
-        let first = super::default_settings(kind);
+        let first = default_settings(kind);
         let settings = &mut channel.settings;
         let keep = |wanted: &Option<Option<String>>| -> Option<Option<String>> {
-            wanted.as_ref().map(|text| {
-                text.as_deref()
-                    .map(crate::routes::clean)
-                    .filter(|text| !text.is_empty())
-            })
+            wanted
+                .as_ref()
+                .map(|text| text.as_deref().map(clean).filter(|text| !text.is_empty()))
         };
         if kind.has_messages() || kind.is_forum() {
             set(&mut settings.nsfw, self.nsfw, first.nsfw);
@@ -383,7 +434,7 @@ fn set<T>(field: &mut Option<T>, wanted: Option<Option<T>>, first: Option<T>) {
 
 /// Text channels are lower case with dashes.
 pub(crate) fn clean_name(name: &str, kind: ChannelKind) -> String {
-    let name = crate::routes::clean(name);
+    let name = clean(name);
     if kind == ChannelKind::TEXT || kind == ChannelKind::ANNOUNCEMENT {
         let words: Vec<&str> = name.split_whitespace().collect();
         words.join("-").to_lowercase()

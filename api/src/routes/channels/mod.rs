@@ -2,34 +2,35 @@
 //! permissions.md › Hierarchy.
 
 mod bulk;
-mod fields;
+pub(crate) mod fields;
 mod overwrites;
+pub(crate) mod stored;
 mod voice_status;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
-    envelope::{Envelope, Visibility},
     error_code::ErrorCode,
-    gateway::{EventKind, Intents},
+    gateway::EventKind,
     id::marker::{self, Guild},
-    model::{AnyChannel, AuditAction, Channel, ChannelKind, ChannelSettings},
-    permissions::{Overwrite, changed_bits},
+    model::{AnyChannel, AuditAction, Channel, ChannelKind},
+    permissions::changed_bits,
 };
 use guildhall_store::voice::change;
 use serde::Deserialize;
-use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
+use sqlx::PgTransaction;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::fields::{ChannelFields, clean_name};
 use self::{
     bulk::{__path_bulk_update_guild_channels, bulk_update_guild_channels},
+    fields::{ChannelFields, default_settings},
     overwrites::{
         __path_delete_channel_permission_overwrite, __path_set_channel_permission_overwrite,
         are_same, audit_overwrites, check_overwrites, complete,
         delete_channel_permission_overwrite, set_channel_permission_overwrite, sync_children,
     },
+    stored::{CHANNELS_MAX, add_last_message, append, category, insert, store},
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},
 };
 use super::{dms, guilds, scheduled_events, stages, threads};
@@ -40,20 +41,10 @@ use crate::{
     auth::CurrentUser,
     collect,
     error::Result,
-    events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    http,
+    telemetry,
 };
-
-const CHANNELS_MAX: usize = 500;
-pub(super) const CATEGORY_CHANNELS_MAX: usize = 50;
-/// Code and message of the fault.
-pub(super) const CATEGORY_FULL: (&str, &str) = (
-    "CHANNEL_PARENT_MAX_CHANNELS",
-    "Maximum number of channels in category reached (50)",
-);
-const OVERWRITES_MAX: usize = 100;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -68,98 +59,6 @@ pub(crate) fn router() -> OpenApiRouter<App> {
             delete_channel_permission_overwrite
         ))
         .routes(routes!(update_voice_channel_status))
-}
-
-/// Settings that a channel of a kind has from its start.
-pub(super) fn default_settings(kind: ChannelKind) -> ChannelSettings {
-    let mut settings = ChannelSettings::default();
-    if kind.has_messages() || kind.is_forum() {
-        settings.nsfw = Some(false);
-        settings.rate_limit_per_user = Some(0);
-    }
-    if kind.is_voice() {
-        settings.bitrate = Some(64_000);
-        settings.user_limit = Some(0);
-        settings.rtc_region = Some(None);
-    } else if kind.holds_threads() {
-        settings.topic = Some(None);
-        settings.last_pin_timestamp = (!kind.is_forum()).then_some(None);
-    }
-    if kind.is_forum() {
-        settings.available_tags = Some(Vec::new());
-        settings.default_reaction_emoji = Some(None);
-        settings.default_sort_order = Some(None);
-        settings.default_forum_layout = (kind == ChannelKind::FORUM).then_some(0);
-    }
-    settings
-}
-
-/// Stores a new channel. The caller numbers its event.
-pub(super) async fn insert(db: &mut PgConnection, channel: &Channel) -> Result<()> {
-    sqlx::query!(
-        "insert into channel (channel_id, guild_id, kind, name, position, parent_id, overwrites,
-                              settings)
-         values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        channel.id.to_db(),
-        channel.guild_id.to_db(),
-        i16::from(channel.kind.0),
-        channel.name,
-        channel.position,
-        channel.parent_id.map(Id::to_db),
-        Jsonb(&channel.permission_overwrites) as Jsonb<&Vec<Overwrite>>,
-        Jsonb(&channel.settings) as Jsonb<&ChannelSettings>,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Stores a changed channel and numbers its CHANNEL_UPDATE.
-pub(super) async fn store(db: &mut PgConnection, channel: &Channel) -> Result<Envelope> {
-    sqlx::query!(
-        "update channel set kind = $2, name = $3, position = $4, parent_id = $5, overwrites = $6,
-                            settings = $7
-         where channel_id = $1",
-        channel.id.to_db(),
-        i16::from(channel.kind.0),
-        channel.name,
-        channel.position,
-        channel.parent_id.map(Id::to_db),
-        Jsonb(&channel.permission_overwrites) as Jsonb<&Vec<Overwrite>>,
-        Jsonb(&channel.settings) as Jsonb<&ChannelSettings>,
-    )
-    .execute(&mut *db)
-    .await?;
-    append(db, EventKind::ChannelUpdate, channel).await
-}
-
-async fn append(db: &mut PgConnection, kind: EventKind, channel: &Channel) -> Result<Envelope> {
-    let vis = Visibility::channel(channel.id, Intents::GUILDS);
-    events::append(db, channel.guild_id, kind, vis, channel, None).await
-}
-
-/// Adds what the access check does not read.
-async fn add_last_message(db: &mut PgConnection, channel: &mut Channel) -> Result<()> {
-    // Of a forum it is its newest post.
-    let last = if channel.kind.is_forum() {
-        sqlx::query_scalar!(
-            "select max(thread_id) from thread where parent_id = $1",
-            channel.id.to_db(),
-        )
-        .fetch_one(db)
-        .await?
-    } else if channel.kind.has_messages() {
-        sqlx::query_scalar!(
-            "select max(message_id) from message where channel_id = $1",
-            channel.id.to_db(),
-        )
-        .fetch_one(db)
-        .await?
-    } else {
-        return Ok(());
-    };
-    channel.last_message_id = Some(last.map(Id::from_db));
-    Ok(())
 }
 
 /// Of any kind; a thread carries the caller's membership. Errors: 10003, 50001.
@@ -316,33 +215,6 @@ async fn create_guild_channel(
     tx.commit().await?;
     app.publisher.publish(events);
     Ok((StatusCode::CREATED, Json(channel)))
-}
-
-/// The category that a channel of `kind` (`own`, if it exists) is to be in.
-///
-/// Errors: 50035 if it is none of the guild, or full.
-fn category(
-    channels: &[Channel],
-    parent: Id<marker::Channel>,
-    kind: ChannelKind,
-    own: Option<Id<marker::Channel>>,
-) -> Result<&Channel> {
-    let fault = |code, message: &'static str| {
-        FormErrors::one("parent_id", Fault::Other(code, message.into()))
-    };
-    let found = channels
-        .iter()
-        .find(|channel| channel.id == parent && channel.kind == ChannelKind::CATEGORY)
-        .filter(|_| kind != ChannelKind::CATEGORY)
-        .ok_or_else(|| fault("CHANNEL_PARENT_INVALID", "Not a category of this guild"))?;
-    let inside = channels
-        .iter()
-        .filter(|channel| channel.parent_id == Some(parent) && Some(channel.id) != own);
-    if inside.count() >= CATEGORY_CHANNELS_MAX {
-        let (code, message) = CATEGORY_FULL;
-        return Err(fault(code, message));
-    }
-    Ok(found)
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -519,7 +391,9 @@ async fn delete_guild_channel(
         events.extend(threads::delete_all_of(&mut tx, guild_id, channel_id).await?);
     }
     if channel.kind.is_voice() {
-        events.extend(change::empty_channel(&mut tx, guild_id, channel_id, http::trace()).await?);
+        events.extend(
+            change::empty_channel(&mut tx, guild_id, channel_id, telemetry::trace()).await?,
+        );
         events.extend(stages::close(&mut tx, guild_id, channel_id).await?);
         events.extend(scheduled_events::delete_of_channel(&mut tx, guild_id, channel_id).await?);
     }

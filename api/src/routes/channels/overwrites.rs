@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{add_last_message, store};
+use super::{
+    fields::OverwriteFields,
+    stored::{add_last_message, store},
+};
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
     app::App,
@@ -26,30 +29,6 @@ use crate::{
 
 /// Of one channel; a request lists fewer.
 const CHANNEL_OVERWRITES_MAX: usize = 1000;
-
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[schema(as = OverwriteRequest)]
-pub(crate) struct OverwriteFields {
-    pub(super) id: Id<Target>,
-    #[serde(default, rename = "type")]
-    pub(super) kind: Option<OverwriteKind>,
-    #[serde(default)]
-    pub(super) allow: Permissions,
-    #[serde(default)]
-    pub(super) deny: Permissions,
-}
-
-impl OverwriteFields {
-    fn of_kind(&self, kind: OverwriteKind) -> Overwrite {
-        Overwrite {
-            id: self.id,
-            kind,
-            allow: self.allow,
-            // What is both allowed and denied would be allowed anyway.
-            deny: self.deny - self.allow,
-        }
-    }
-}
 
 /// Whose id it is: what is no role is a member.
 fn kind_of(access: &GuildAccess, id: Id<Target>) -> OverwriteKind {

@@ -22,6 +22,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::FormErrors,
+    text::clean,
 };
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -76,10 +77,7 @@ pub(super) async fn update_voice_channel_status(
     if states.is_empty() {
         access.require(Permissions::MANAGE_CHANNELS)?;
     }
-    let status = body
-        .status
-        .flatten()
-        .map(|status| crate::routes::clean(&status));
+    let status = body.status.flatten().map(|status| clean(&status));
     let status = status.filter(|status| !status.is_empty());
     let before = access.channel.settings.status.clone();
     if status == before {

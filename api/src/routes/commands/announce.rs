@@ -7,10 +7,10 @@ use guildhall_shared::{
     id::marker,
 };
 use serde_json::json;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgConnection;
 
 use super::place::Place;
-use crate::{app::App, error::Result, events};
+use crate::{app::App, error::Result, events, integration};
 
 /// Guilds that are told of a changed global command by one query.
 const GUILDS_BATCH: i64 = 1000;
@@ -21,7 +21,7 @@ pub(super) async fn announce(db: &mut PgConnection, place: Place) -> Result<Opti
     let Some(guild) = place.guild else {
         return Ok(None);
     };
-    let bots = bots_of(&mut *db, guild).await?;
+    let bots = integration::bots_of(&mut *db, guild).await?;
     let (vis, body) = index_update(guild, bots);
     let kind = EventKind::GuildApplicationCommandIndexUpdate;
     events::append(db, guild, kind, vis, &body, None)
@@ -37,20 +37,6 @@ fn index_update(
     // For people only.
     vis.except = bots;
     (vis, json!({ "guild_id": guild }))
-}
-
-/// The bots of a guild, and those whose commands alone are there.
-pub(crate) async fn bots_of(
-    db: impl PgExecutor<'_>,
-    guild: Id<marker::Guild>,
-) -> Result<Vec<Id<marker::User>>> {
-    let bots = sqlx::query_scalar!(
-        "select application_id from integration where guild_id = $1",
-        guild.to_db(),
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(guildhall_store::ids_from_db(bots))
 }
 
 /// After the commit of a change: publishes its event, or tells all guilds in the background.

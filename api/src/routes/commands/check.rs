@@ -10,7 +10,7 @@ use super::input::{ChoiceInput, CommandInput, OptionInput};
 use crate::{
     error::Result,
     form::{Fault, FormErrors},
-    routes::clean,
+    text::clean,
 };
 
 const NAME_MAX: usize = 32;

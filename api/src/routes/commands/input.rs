@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use crate::{
     extract::{Form, null_is_default},
     form::{Fault, FormErrors},
-    routes::clean,
+    text::clean,
 };
 
 /// Commands of one request: as many as there may be in one place.

@@ -21,7 +21,6 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{
-    announce::bots_of,
     check::{check_choice_names, check_value},
     context::{CallContext, Presence, is_portable, is_usable_by_installer},
     index::{is_usable, is_usable_in_dm},

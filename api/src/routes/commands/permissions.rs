@@ -17,7 +17,6 @@ use utoipa::ToSchema;
 
 use super::{
     GuildCommandPath,
-    announce::bots_of,
     place::{require_application, require_in_guild},
     store::find,
 };
@@ -30,6 +29,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
+    integration,
 };
 
 const ENTRIES_MAX: usize = 100;
@@ -254,7 +254,7 @@ pub(super) async fn set_guild_application_command_permissions(
         guild_id,
         permissions: entries,
     };
-    let bots = bots_of(&mut *tx, guild_id).await?;
+    let bots = integration::bots_of(&mut *tx, guild_id).await?;
     let managers = Scope::Permissions {
         any_of: Permissions::MANAGE_GUILD,
         channel: None,

@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::recipients::leave_group;
-use super::{channels::ChannelFields, messages, relationships};
+use super::{channels::fields::ChannelFields, messages, relationships};
 use crate::{
     access::{self, Audience, Place, PrivateAccess},
     app::App,
@@ -35,6 +35,7 @@ use crate::{
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
     media::{ImageOf, store_optional_image},
+    text::clean,
 };
 
 /// People in a group DM.
@@ -452,7 +453,7 @@ pub(crate) async fn store_icon(
     if !matches!(&place, Place::Private(access) if access.kind == ChannelKind::GROUP_DM) {
         return Ok(None);
     }
-    store_optional_image(app, ImageOf::GroupIcon(id), "icon", &body.icon).await
+    store_optional_image(&app.media, ImageOf::GroupIcon(id), "icon", &body.icon).await
 }
 
 /// Name and picture of a group DM, by anybody in it. A DM of two has neither.
@@ -470,10 +471,7 @@ pub(crate) async fn update(
         return Err(ErrorCode::InvalidChannelType.into());
     }
     let name = match &body.name {
-        Some(name) => name
-            .as_deref()
-            .map(super::clean)
-            .filter(|name| !name.is_empty()),
+        Some(name) => name.as_deref().map(clean).filter(|name| !name.is_empty()),
         None => access.name.clone(),
     };
     let icon = icon.unwrap_or_else(|| access.icon.clone());

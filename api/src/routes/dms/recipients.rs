@@ -30,7 +30,8 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path},
     form::FormErrors,
-    routes::{clean, messages},
+    routes::messages,
+    text::clean,
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {

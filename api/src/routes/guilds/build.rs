@@ -18,7 +18,10 @@ use sqlx::types::Json as Jsonb;
 use utoipa::ToSchema;
 
 use super::{
-    super::{channels, members, roles},
+    super::{
+        channels::stored::{self, CATEGORY_CHANNELS_MAX, CATEGORY_FULL},
+        members, roles,
+    },
     by_id,
 };
 use crate::{
@@ -116,8 +119,8 @@ impl Plan {
             }
             let before = self.channels[..index].iter();
             let inside = before.filter(|other| other.parent.as_ref() == Some(parent));
-            if inside.count() >= channels::CATEGORY_CHANNELS_MAX {
-                let (code, message) = channels::CATEGORY_FULL;
+            if inside.count() >= CATEGORY_CHANNELS_MAX {
+                let (code, message) = CATEGORY_FULL;
                 form.add(at, Fault::Other(code, message.into()));
             }
         }
@@ -199,7 +202,7 @@ pub(crate) async fn build(
         roles::insert(&mut tx, id, role).await?;
     }
     for channel in &channels {
-        channels::insert(&mut tx, channel).await?;
+        stored::insert(&mut tx, channel).await?;
     }
     sqlx::query!(
         "insert into member (guild_id, user_id) values ($1, $2)",

@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    super::{channels, policies},
+    super::{
+        channels::fields::{clean_name, default_settings},
+        policies,
+    },
     build::{self, CHANNELS_MAX, ChannelPlan, Key, Plan, ROLES_MAX, RolePlan},
     update::check_levels,
 };
@@ -20,6 +23,7 @@ use crate::{
     extract::{Form, Json, null_is_default},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_image},
+    text::clean,
 };
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -163,9 +167,9 @@ impl NewChannel {
 
     fn plan(&self) -> ChannelPlan {
         let kind = self.kind();
-        let mut settings = channels::default_settings(kind);
+        let mut settings = default_settings(kind);
         if settings.topic.is_some() {
-            let topic = self.topic.as_deref().map(super::super::clean);
+            let topic = self.topic.as_deref().map(clean);
             settings.topic = Some(topic.filter(|topic| !topic.is_empty()));
         }
         for (field, value) in [
@@ -184,7 +188,7 @@ impl NewChannel {
         ChannelPlan {
             key: self.id.clone(),
             kind,
-            name: channels::clean_name(self.name.as_deref().unwrap_or_default(), kind),
+            name: clean_name(self.name.as_deref().unwrap_or_default(), kind),
             parent: self.parent_id.clone(),
             overwrites: self
                 .permission_overwrites
@@ -208,7 +212,7 @@ impl CreateGuild {
             .iter()
             .map(|role| RolePlan {
                 key: role.id.clone(),
-                name: super::super::clean(role.name.as_deref().unwrap_or("new role")),
+                name: clean(role.name.as_deref().unwrap_or("new role")),
                 permissions: role.permissions.unwrap_or_default(),
                 colors: RoleColors {
                     primary_color: role.color.unwrap_or_default(),
@@ -232,7 +236,7 @@ impl CreateGuild {
             (channels, self.system_channel_id.clone())
         };
         Plan {
-            name: super::super::clean(self.name.as_deref().unwrap_or_default()),
+            name: clean(self.name.as_deref().unwrap_or_default()),
             description: None,
             icon: None,
             settings: GuildSettings {
@@ -261,7 +265,7 @@ fn usual_channels() -> Vec<ChannelPlan> {
         name: name.to_owned(),
         parent: parent.map(|key| Key(key.to_owned())),
         overwrites: Vec::new(),
-        settings: channels::default_settings(kind),
+        settings: default_settings(kind),
     };
     vec![
         plan("text", ChannelKind::CATEGORY, "Text Channels", None),
@@ -290,7 +294,7 @@ pub(crate) async fn guild_create(
     policies::require_guild_creation(&app, &user)?;
     let id: Id<_> = app.snowflakes.next()?;
     let icon = match &body.icon {
-        Some(icon) => Some(store_image(&app, ImageOf::GuildIcon(id), "icon", icon).await?),
+        Some(icon) => Some(store_image(&app.media, ImageOf::GuildIcon(id), "icon", icon).await?),
         None => None,
     };
     let plan = Plan {

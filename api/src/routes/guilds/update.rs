@@ -23,6 +23,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     second_factor::{self, Shown},
+    text::clean,
 };
 
 /// Locales a guild can prefer.
@@ -195,14 +196,14 @@ impl Images {
             return Ok(Self::default());
         }
         access::guild(&app.db, user, guild, Permissions::MANAGE_GUILD).await?;
-        let store = store_optional_image;
+        let (store, media) = (store_optional_image, &app.media);
         let discovery = ImageOf::GuildDiscoverySplash(guild);
         Ok(Self {
-            icon: store(app, ImageOf::GuildIcon(guild), "icon", &body.icon).await?,
-            splash: store(app, ImageOf::GuildSplash(guild), "splash", &body.splash).await?,
-            discovery_splash: store(app, discovery, "discovery_splash", &body.discovery_splash)
+            icon: store(media, ImageOf::GuildIcon(guild), "icon", &body.icon).await?,
+            splash: store(media, ImageOf::GuildSplash(guild), "splash", &body.splash).await?,
+            discovery_splash: store(media, discovery, "discovery_splash", &body.discovery_splash)
                 .await?,
-            banner: store(app, ImageOf::GuildBanner(guild), "banner", &body.banner).await?,
+            banner: store(media, ImageOf::GuildBanner(guild), "banner", &body.banner).await?,
         })
     }
 
@@ -432,7 +433,6 @@ fn apply(body: UpdateGuild, guild: &mut Guild) {
             *field = value.unwrap_or(default);
         }
     }
-    let clean = super::super::clean;
     set(&mut guild.name, body.name.map(|name| clean(&name)));
     if let Some(description) = body.description {
         guild.description = description

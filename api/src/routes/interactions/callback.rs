@@ -32,11 +32,11 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path, Query, parse_form},
     form::{Fault, FormErrors},
-    media::{Files, Upload},
     routes::{
         applications, commands,
         messages::{self, EditForm, NewMessageForm, Request, Sender},
     },
+    upload::{Files, Upload},
 };
 
 const PONG: u8 = 1;

@@ -29,13 +29,13 @@ use crate::{
     error::Result,
     extract::Form,
     form::{Fault, FormErrors},
-    media::{AttachmentForm, Upload},
-    oauth,
+    integration, oauth,
     routes::{
         applications,
         commands::{CallContext, Presence},
-        dms, oauth2,
+        dms,
     },
+    upload::{Upload, attachments::AttachmentForm},
 };
 
 const NONCE_LENGTH_MAX: usize = 64;
@@ -152,7 +152,11 @@ pub(super) async fn interaction_create(
     let kind = Kind(body.kind.unwrap_or_default());
     let data = body.data.unwrap_or_default();
     let slots = &data.attachments;
-    under_data(files.claim_slots(&app, channel, caller.id, slots).await)?;
+    under_data(
+        files
+            .claim_slots(&app.media, channel, caller.id, slots)
+            .await,
+    )?;
     let resolved = Resolved::with_files(files.numbered(&app.media, channel, slots));
     let mut db = app.db.acquire().await?;
     let place = access::place(&mut db, &caller, channel, Permissions::VIEW_CHANNEL).await?;
@@ -171,10 +175,12 @@ pub(super) async fn interaction_create(
     let bot_place = place_of(&mut db, application.cast(), channel).await?;
     let presence = match (&bot_place, place.guild_id()) {
         (Some(_), _) => Presence::There,
-        (None, Some(guild)) => match oauth2::is_in_guild(&mut *db, guild, application).await? {
-            true => Presence::Commands,
-            false => Presence::Outside,
-        },
+        (None, Some(guild)) => {
+            match integration::is_in_guild(&mut *db, guild, application).await? {
+                true => Presence::Commands,
+                false => Presence::Outside,
+            }
+        }
         (None, None) => Presence::Outside,
     };
     let asked = Asked {

@@ -27,9 +27,9 @@ use crate::{
     error::{Error, Result},
     events,
     keys::Use,
-    media::Upload,
     outgoing::{Answer, Unreachable},
     signing::ApplicationKey,
+    upload::Upload,
 };
 
 /// Interactions that this process waits for the answers of; more are refused.

@@ -23,12 +23,12 @@ use crate::{
     app::App,
     error::Result,
     extract::{Json, Path},
-    media::{Files, Upload},
     routes::{
         applications,
         messages::{self, EditForm, NewMessageForm, Request, Sender},
         webhooks,
     },
+    upload::{Files, Upload},
 };
 
 /// Further messages of an application that only the user brought to the place.

@@ -22,12 +22,13 @@ use crate::{
     error::Result,
     events,
     form::{Fault, FormErrors},
-    media::{Files, Media},
+    media::Media,
     routes::{
         dms,
         messages::{self, EditForm, Request, Sender},
         polls, threads,
     },
+    upload::Files,
 };
 
 /// A message as somebody sees it.

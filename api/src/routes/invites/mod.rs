@@ -42,6 +42,7 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
     online,
+    text::{clean, random_code},
 };
 
 const INVITES_MAX: i64 = 1000;
@@ -322,7 +323,7 @@ async fn insert(
     guild_id: Id<Guild>,
     new: &New,
 ) -> Result<(Invite, Envelope)> {
-    let code = super::random_code(CODE_LENGTH);
+    let code = random_code(CODE_LENGTH);
     let created_at = OffsetDateTime::now_utc();
     let age = Duration::seconds(i64::from(new.max_age));
     let expires_at = (new.max_age > 0).then(|| created_at + age);
@@ -510,7 +511,7 @@ async fn invite_resolve(
     Query(query): Query<ResolveInvite>,
 ) -> Result<Json<Invite>> {
     let mut db = app.db.acquire().await?;
-    let mut invite = by_code(&mut db, &super::clean(&code)).await?;
+    let mut invite = by_code(&mut db, &clean(&code)).await?;
     invite.metadata = None;
     if let Some(id) = query.guild_scheduled_event_id {
         invite.guild_scheduled_event = event(&mut db, &invite, id).await?;
@@ -574,7 +575,7 @@ pub(crate) async fn accept(
     user: &guildhall_shared::model::User,
     code: &str,
 ) -> Result<(Accepted, Vec<Envelope>)> {
-    let code = super::clean(code);
+    let code = clean(code);
     let guild_id = by_code(&mut *db, &code).await?.guild_id;
     access::lock_realms(&mut *db, [realm(guild_id), realm(user.id)]).await?;
     // Again, now that nobody else can use it up.
@@ -669,7 +670,7 @@ async fn invite_revoke(
     Path(code): Path<String>,
     reason: Reason,
 ) -> Result<Json<Invite>> {
-    let code = super::clean(&code);
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
     let guild_id = by_code(&mut tx, &code).await?.guild_id;
     access::lock_realms(&mut tx, [realm(guild_id)]).await?;

@@ -29,6 +29,7 @@ use crate::{
     error::Result,
     extract::{Json, Path},
     form::{Fault, FormErrors},
+    text::clean,
 };
 
 /// Users of one invite.
@@ -68,7 +69,7 @@ pub(super) async fn get_invite_target_users(
 ) -> Result<Response> {
     let mut db = app.db.acquire().await?;
     let any_of = &[Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
-    let code = crate::routes::clean(&code);
+    let code = clean(&code);
     let invite = for_targets(&mut db, &user, &code, any_of).await?;
     let users = sqlx::query_scalar!(
         "select user_id from invite_target_user where code = $1 order by user_id",
@@ -105,7 +106,7 @@ pub(super) async fn update_invite_target_users(
     request: Request,
 ) -> Result<StatusCode> {
     let users = parse(&file(request).await?)?;
-    let code = crate::routes::clean(&code);
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
     let guild_id = by_code(&mut tx, &code).await?.guild_id;
     access::lock_realms(&mut tx, [realm(guild_id)]).await?;
@@ -226,7 +227,7 @@ pub(super) async fn get_invite_target_users_job_status(
 ) -> Result<Json<JobStatus>> {
     let mut db = app.db.acquire().await?;
     let any_of = &[Permissions::MANAGE_GUILD, Permissions::VIEW_AUDIT_LOG];
-    let code = crate::routes::clean(&code);
+    let code = clean(&code);
     let invite = for_targets(&mut db, &user, &code, any_of).await?;
     let row = sqlx::query!(
         "select status, total, processed, error, created_at, completed_at

@@ -21,14 +21,13 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::{Named, judge_name},
     error::Result,
     events,
     extract::Path,
-    http,
-    routes::{
-        automod::{self, Named},
-        incidents, messages, oauth2, roles,
-    },
+    integration,
+    routes::{automod, incidents, messages, roles},
+    telemetry,
 };
 
 /// Guilds a person can be in; bots: no limit.
@@ -118,7 +117,7 @@ pub(crate) async fn admit(
         nick: start.nick,
         roles: start.roles,
     };
-    let verdict = automod::judge_name(db, guild, named).await?;
+    let verdict = judge_name(db, guild, named).await?;
     let joined = sqlx::query!(
         // Who left in a timeout goes on with it.
         "with back as (
@@ -231,7 +230,7 @@ pub(crate) async fn remove(
         return Ok(Vec::new());
     };
     // Told while they still are a member.
-    let mut envelopes = voice::disconnect(db, guild, user.id, None, http::trace()).await?;
+    let mut envelopes = voice::disconnect(db, guild, user.id, None, telemetry::trace()).await?;
     let removed = sqlx::query!(
         "with gone as (
            delete from member where guild_id = $1 and user_id = $2
@@ -294,7 +293,7 @@ async fn remove_bot(
     for role in managed.into_iter().map(Id::from_db) {
         envelopes.extend(roles::delete(db, guild, role).await?);
     }
-    envelopes.extend(oauth2::remove_integration(db, guild, bot.id).await?);
+    envelopes.extend(integration::remove(db, guild, bot.id).await?);
     Ok(envelopes)
 }
 

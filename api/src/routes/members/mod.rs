@@ -35,6 +35,7 @@ use crate::{
     events,
     extract::{Form, Json, Path, Query},
     form::FormErrors,
+    text::clean,
 };
 
 /// Flag of an application that may list members (approved, or by its own setting).
@@ -160,7 +161,7 @@ async fn search_guild_members(
 ) -> Result<Json<Vec<Member>>> {
     let mut db = app.db.acquire().await?;
     access::guild(&mut *db, &user, guild_id, Permissions::empty()).await?;
-    let prefix = super::clean(query.query.as_deref().unwrap_or_default());
+    let prefix = clean(query.query.as_deref().unwrap_or_default());
     let found = search(&mut db, guild_id, &prefix, query.limit.unwrap_or(1)).await?;
     Ok(Json(found))
 }

@@ -12,7 +12,7 @@ use guildhall_shared::{
 use sqlx::PgConnection;
 
 use super::{find, remove};
-use crate::{access, app::App, error::Result, housekeeping::Rows};
+use crate::{access, app::App, error::Result, rows::Rows};
 
 /// Several looks of a gateway: who is not seen in this time has no session.
 const UNSEEN_SECONDS: f64 = 60.0;

@@ -21,15 +21,14 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::{NameVerdict, Named, judge_name},
     error::Result,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
-    http,
     media::{ImageOf, check_image, store_optional_image},
-    routes::{
-        automod::{self, NameVerdict, Named},
-        roles, voice,
-    },
+    routes::{automod, roles, voice},
+    telemetry,
+    text::clean,
 };
 
 /// Longest timeout.
@@ -248,7 +247,7 @@ impl Voice {
         target: Id<User>,
         reason: &Reason,
     ) -> Result<(Vec<Envelope>, Option<VoiceState>)> {
-        let (guild, trace) = (access.id, http::trace());
+        let (guild, trace) = (access.id, telemetry::trace());
         let entry = |action| Entry::new(guild, access.user, action, reason);
         let (mut events, mut elsewhere) = (Vec::new(), None);
         match self.goes_to {
@@ -342,7 +341,7 @@ async fn judge_nick(
     let held = access.base_of_member(named.user.id, member);
     let verdict = match held.contains(Permissions::MANAGE_GUILD) {
         true => NameVerdict::default(),
-        false => automod::judge_name(db, access.id, named).await?,
+        false => judge_name(db, access.id, named).await?,
     };
     member.flags = verdict.flags(member.flags);
     Ok(verdict)
@@ -363,7 +362,7 @@ pub(crate) async fn rename(
     };
     let mut verdict = NameVerdict::default();
     if let Some(named) = named(&member).filter(|named| named.nick.is_none()) {
-        verdict = automod::judge_name(db, guild, named).await?;
+        verdict = judge_name(db, guild, named).await?;
         if !verdict.is_clean() {
             let access = access::member(&mut *db, user, guild).await?;
             let held = access.base_of_member(user, &member);
@@ -400,7 +399,7 @@ fn named(member: &Member) -> Option<Named<'_>> {
 }
 
 fn clean_nick(nick: Option<String>) -> Option<String> {
-    nick.map(|nick| crate::routes::clean(&nick))
+    nick.map(|nick| clean(&nick))
         .filter(|nick| !nick.is_empty())
 }
 
@@ -509,9 +508,9 @@ async fn change_own(
         access::guild(&app.db, user, guild_id, Permissions::empty()).await?;
     }
     let of = ImageOf::MemberAvatar(guild_id, user.id);
-    let avatar = store_optional_image(app, of, "avatar", &body.avatar).await?;
+    let avatar = store_optional_image(&app.media, of, "avatar", &body.avatar).await?;
     let of = ImageOf::MemberBanner(guild_id, user.id);
-    let banner = store_optional_image(app, of, "banner", &body.banner).await?;
+    let banner = store_optional_image(&app.media, of, "banner", &body.banner).await?;
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, user, guild_id, Permissions::empty()).await?;
     let before = find(&mut tx, guild_id, user.id).await?;

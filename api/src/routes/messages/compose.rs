@@ -14,7 +14,7 @@ use super::{
     post::store_changes,
     request::{EditForm, NewMessageForm, Sender},
 };
-use crate::{app::App, error::Result, media::Files, routes::webhooks};
+use crate::{app::App, error::Result, routes::webhooks, upload::Files};
 
 /// What a request says of a message, and whose it is.
 pub(crate) struct Request<'a, F> {

@@ -36,10 +36,10 @@ use crate::{
     error::{Error, Result, json_bytes_response},
     extract::{Json, Path},
     form::{Fault, FormErrors},
-    http,
-    media::Upload,
     message_writer::{NewMessage, Outcome},
     routes::{automod, dms, threads},
+    telemetry,
+    upload::Upload,
 };
 
 /// How often a message is checked again because its guild changed meanwhile.
@@ -71,7 +71,7 @@ pub(super) async fn create_message(
     }: Upload<NewMessageForm>,
 ) -> Result<Response> {
     if !form.attachments.is_empty() {
-        let claimed = files.claim_slots(&app, channel_id, author.id, &form.attachments);
+        let claimed = files.claim_slots(&app.media, channel_id, author.id, &form.attachments);
         Box::pin(claimed).await?;
     }
     let id = app.snowflakes.next()?;
@@ -119,7 +119,7 @@ pub(super) async fn create_message(
             check_slowmode(&app, &author, &place, "slow").await?;
         }
         let texts = || all_texts(&message);
-        let verdict = automod::judge(&app, &app.db, &author, &place, texts).await?;
+        let verdict = app.automod.judge(&app.db, &author, &place, texts).await?;
         if verdict.blocks() {
             // Rules from memory may be out of date as well.
             if !std::mem::replace(&mut judged_anew, true) {
@@ -419,7 +419,7 @@ fn new_message(
         body,
         vis: place.visibility(Intents::GUILD_MESSAGES),
         alt,
-        trace: http::trace(),
+        trace: telemetry::trace(),
     })
 }
 

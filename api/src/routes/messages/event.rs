@@ -3,17 +3,14 @@
 use bytes::Bytes;
 use guildhall_shared::{
     Id,
-    envelope::{Alt, Envelope, Part},
-    gateway::{EventKind, Intents},
+    envelope::{Alt, Part},
     id::marker::Guild,
     model::{Member, Message},
 };
 use serde::Serialize;
-use sqlx::PgConnection;
 
 use super::sight::{is_read_by, readers};
 use crate::{
-    access::Audience,
     error::Result,
     routes::{polls, reactions},
 };
@@ -108,37 +105,6 @@ fn with_fields(object: &[u8], more: &[u8]) -> Bytes {
         }
         _ => Bytes::copy_from_slice(object),
     }
-}
-
-/// Which intents let an event about a message through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Topic {
-    Reactions,
-    Polls,
-    Pins,
-}
-
-impl Topic {
-    fn intents(self) -> Intents {
-        match self {
-            Self::Reactions => Intents::GUILD_MESSAGE_REACTIONS,
-            Self::Polls => Intents::GUILD_MESSAGE_POLLS,
-            Self::Pins => Intents::GUILDS,
-        }
-    }
-}
-
-/// Numbers an event about a message for those who may see the place it is in, which is
-/// locked (`access::place_for_change`): one event in a guild, one per participant in a
-/// private channel. The body's `guild_id` is left out where there is none.
-pub(crate) async fn tell_in(
-    db: &mut PgConnection,
-    audience: &Audience,
-    (kind, topic): (EventKind, Topic),
-    body: &impl Serialize,
-) -> Result<Vec<Envelope>> {
-    let vis = audience.visibility(topic.intents());
-    audience.append(db, kind, vis, body, None).await
 }
 
 #[cfg(test)]

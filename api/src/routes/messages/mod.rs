@@ -36,7 +36,6 @@ pub(crate) use self::{
     compose::{Request, compose, edit},
     content::Embed,
     create::{check_slowmode, create_join_message},
-    event::{Topic, tell_in},
     load::Persona,
     mentions::Mentioner,
     post::{announce_update_in, draft, post, post_in, store_changes},
@@ -54,14 +53,12 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::Verdict,
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
     form::FormErrors,
-    media::Upload,
-    routes::{
-        automod::{self, Verdict},
-        webhooks,
-    },
+    routes::{automod, webhooks},
+    upload::Upload,
 };
 
 /// Messages that one request deletes in bulk.
@@ -184,7 +181,9 @@ async fn update_message(
     }: Upload<EditForm>,
 ) -> Result<Json<Message>> {
     let slots = body.attachments.as_deref().unwrap_or_default();
-    files.claim_slots(&app, channel_id, user.id, slots).await?;
+    files
+        .claim_slots(&app.media, channel_id, user.id, slots)
+        .await?;
     let mut tx = app.db.begin().await?;
     let needed = Permissions::VIEW_CHANNEL;
     let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
@@ -217,7 +216,11 @@ async fn update_message(
     };
     edit(&app, &mut tx, request, &mut message).await?;
     let verdict = match body.changes_content(&files) {
-        true => automod::judge(&app, &mut *tx, &user, &place, || all_texts(&message)).await?,
+        true => {
+            app.automod
+                .judge(&mut *tx, &user, &place, || all_texts(&message))
+                .await?
+        }
         false => Verdict::default(),
     };
     if verdict.blocks() {

@@ -25,8 +25,11 @@ use crate::{
     error::Result,
     extract::{Form, null_is_default},
     form::{Fault, FormErrors},
-    media::{self, AttachmentForm, Files},
     routes::polls::NewPoll,
+    upload::{
+        Files,
+        attachments::{self, AttachmentForm},
+    },
 };
 
 const STICKERS_MAX: usize = 3;
@@ -266,7 +269,7 @@ impl NewMessageForm {
         let attachments = &message.attachments;
         components::link_media(&mut message.components, message.id, attachments, &mut form);
         form.finish()?;
-        media::link_embedded(message, &[]);
+        attachments::link_embedded(message, &[]);
         if message.flags & MessageFlags::IS_VOICE_MESSAGE != 0 {
             if self.needs_database() || self.forwards() {
                 return Err(ErrorCode::VoiceMessageContent.into());
@@ -414,7 +417,7 @@ impl EditForm {
         }
         // With a list of those that stay, what embeds showed goes.
         let shown = match self.attachments {
-            None => media::embedded(message),
+            None => attachments::embedded(message),
             Some(_) => Vec::new(),
         };
         if let Some(embeds) = &self.embeds {
@@ -441,7 +444,7 @@ impl EditForm {
             }
         }
         form.finish()?;
-        media::link_embedded(message, &shown);
+        attachments::link_embedded(message, &shown);
         if message.kind.is_written() && message.is_empty() {
             return Err(ErrorCode::EmptyMessage.into());
         }

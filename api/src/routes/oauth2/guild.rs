@@ -1,24 +1,21 @@
-//! An application in a guild: its bot, added with a role of its own, or its commands alone, and the
-//! integration that says so.
-//!
-//! The integration's id is the application's, which is the bot's.
+//! An application let into a guild: its bot, added with a role of its own, or its commands alone.
 
 use guildhall_shared::{
     Id, Permissions,
-    envelope::{Envelope, Visibility},
+    envelope::Envelope,
     error_code::ErrorCode,
-    gateway::{EventKind, Intents},
+    gateway::EventKind,
     id::marker,
     model::{Application, AuditAction, Role, RoleColors, RoleTags},
 };
 use serde_json::json;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::PgConnection;
 
 use crate::{
     app::App,
     audit::{self, Entry, Reason},
     error::Result,
-    events,
+    integration,
     routes::{
         members::{self, NewMember},
         roles,
@@ -26,8 +23,6 @@ use crate::{
 };
 
 const ROLES_MAX: i64 = 250;
-/// Type of an integration that is an application.
-const KIND: &str = "discord";
 
 /// Makes the bot a member; both heads are locked. Order: gateway.md › 18.
 pub(super) async fn add_bot(
@@ -78,12 +73,12 @@ pub(super) async fn add_bot(
     )
     .fetch_one(&mut *db)
     .await?;
-    let integration = integration(guild_id, application, role, &stored.scopes);
+    let integration = integration::body(guild_id, application, role, &stored.scopes);
     let kind = match stored.before {
         Some(_) => EventKind::IntegrationUpdate,
         None => EventKind::IntegrationCreate,
     };
-    told.extend(tell(db, guild_id, kind, &integration).await?);
+    told.extend(integration::tell(db, guild_id, kind, &integration).await?);
     told.extend(members::greet(app, db, guild_id, &member).await?);
     let added = Entry::new(guild_id, actor, AuditAction::BOT_ADD, reason);
     let added = added.target(application.bot.id);
@@ -129,8 +124,9 @@ pub(super) async fn add_commands(
     if added.rows_affected() == 0 {
         return add_scopes(app, db, guild_id, application, scopes, actor, reason).await;
     }
-    let integration = integration(guild_id, application, None, scopes);
-    let mut told = tell(db, guild_id, EventKind::IntegrationCreate, &integration).await?;
+    let integration = integration::body(guild_id, application, None, scopes);
+    let mut told =
+        integration::tell(db, guild_id, EventKind::IntegrationCreate, &integration).await?;
     let entry = created_entry(guild_id, actor, reason, application);
     told.extend(audit::append(app, db, entry).await?);
     Ok(told)
@@ -144,7 +140,7 @@ fn created_entry(
 ) -> Entry {
     Entry::new(guild_id, actor, AuditAction::INTEGRATION_CREATE, reason)
         .target(application.id)
-        .change("type", None, Some(json!(KIND)))
+        .change("type", None, Some(json!(integration::KIND)))
         .change("name", None, Some(json!(application.name)))
 }
 
@@ -189,27 +185,13 @@ pub(super) async fn add_scopes(
         return Ok(Vec::new());
     };
     let role = changed.role_id.map(Id::from_db);
-    let integration = integration(guild_id, application, role, &changed.scopes);
-    let mut told = tell(db, guild_id, EventKind::IntegrationUpdate, &integration).await?;
+    let integration = integration::body(guild_id, application, role, &changed.scopes);
+    let mut told =
+        integration::tell(db, guild_id, EventKind::IntegrationUpdate, &integration).await?;
     let (before, after) = (&changed.before, &changed.scopes);
     let entry = changed_entry(guild_id, actor, reason, application, before, after);
     told.extend(audit::append(app, db, entry).await?);
     Ok(told)
-}
-
-/// Numbers an integration's event and the one that says that some integration has changed.
-async fn tell(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    kind: EventKind,
-    integration: &serde_json::Value,
-) -> Result<Vec<Envelope>> {
-    let vis = || Visibility::realm(Intents::GUILD_INTEGRATIONS);
-    let first = events::append(&mut *db, guild, kind, vis(), integration, None).await?;
-    let kind = EventKind::GuildIntegrationsUpdate;
-    let body = json!({ "guild_id": guild });
-    let second = events::append(db, guild, kind, vis(), &body, None).await?;
-    Ok(vec![first, second])
 }
 
 /// The role that only this bot has. Errors: 30005.
@@ -248,86 +230,4 @@ async fn create_managed_role(
     };
     roles::insert(db, guild_id, &role).await?;
     Ok(role)
-}
-
-/// Whether an application is in a guild, with its bot or without.
-pub(crate) async fn is_in_guild(
-    db: impl PgExecutor<'_>,
-    guild: Id<marker::Guild>,
-    application: Id<marker::Application>,
-) -> Result<bool> {
-    let is_in = sqlx::query_scalar!(
-        r#"select exists (select from integration
-                          where guild_id = $1 and integration_id = $2) as "is!""#,
-        guild.to_db(),
-        application.to_db(),
-    )
-    .fetch_one(db)
-    .await?;
-    Ok(is_in)
-}
-
-/// The guilds that an application's commands are in, whether its bot is or not.
-pub(crate) async fn guild_ids(
-    db: impl PgExecutor<'_>,
-    application: Id<marker::Application>,
-) -> Result<Vec<Id<marker::Guild>>> {
-    let guilds = sqlx::query_scalar!(
-        "select guild_id from integration join guild using (guild_id) where application_id = $1",
-        application.to_db(),
-    )
-    .fetch_all(db)
-    .await?;
-    Ok(guildhall_store::ids_from_db(guilds))
-}
-
-/// Forgets that an application is in a guild, whose head is locked, and numbers the events that
-/// say so.
-pub(crate) async fn remove_integration(
-    db: &mut PgConnection,
-    guild: Id<marker::Guild>,
-    bot: Id<marker::User>,
-) -> Result<Vec<Envelope>> {
-    let gone = sqlx::query!(
-        "delete from integration where guild_id = $1 and integration_id = $2",
-        guild.to_db(),
-        bot.to_db(),
-    )
-    .execute(&mut *db)
-    .await?;
-    if gone.rows_affected() == 0 {
-        return Ok(Vec::new());
-    }
-    let body = json!({ "id": bot, "guild_id": guild, "application_id": bot });
-    tell(db, guild, EventKind::IntegrationDelete, &body).await
-}
-
-/// An integration as events carry it. Without a role none is named: Kord reads no null there.
-fn integration(
-    guild_id: Id<marker::Guild>,
-    application: &Application,
-    role: Option<Id<marker::Role>>,
-    scopes: &[String],
-) -> serde_json::Value {
-    let mut integration = json!({
-        "id": application.id,
-        "guild_id": guild_id,
-        "name": application.name,
-        "type": KIND,
-        "enabled": true,
-        "account": { "id": application.id, "name": application.name },
-        "application": {
-            "id": application.id,
-            "name": application.name,
-            "icon": application.icon,
-            "description": application.description,
-            "summary": "",
-            "bot": application.bot,
-        },
-        "scopes": scopes,
-    });
-    if let Some(role) = role {
-        integration["role_id"] = json!(role);
-    }
-    integration
 }

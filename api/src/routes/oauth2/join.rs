@@ -19,10 +19,8 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     oauth,
-    routes::{
-        clean,
-        members::{self, NewMember},
-    },
+    routes::members::{self, NewMember},
+    text::clean,
 };
 
 const ROLES_MAX: usize = 350;

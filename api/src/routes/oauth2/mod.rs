@@ -10,11 +10,7 @@ mod token;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{
-    guild::{guild_ids, is_in_guild, remove_integration},
-    install::is_installed,
-    token::forget_expired,
-};
+pub(crate) use self::{install::is_installed, token::forget_expired};
 use crate::app::App;
 
 pub(crate) fn router() -> OpenApiRouter<App> {

@@ -3,15 +3,13 @@
 //! `reaction` has a row per user and emoji, `reaction_count` what a list of messages shows.
 //! Both change together under the guild's head lock.
 
-mod emoji;
-
 use std::collections::BTreeMap;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
     error_code::ErrorCode,
-    gateway::EventKind,
+    gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, Message, User},
     model::{self, Member, PartialEmoji, Reaction, ReactionCounts, RelationshipKind},
 };
@@ -21,21 +19,19 @@ use sqlx::{PgConnection, PgExecutor};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::emoji::ReactionEmoji;
-pub(crate) use self::emoji::{custom_emoji, is_unicode_emoji};
 use crate::{
     access::{self, Place},
     app::App,
     auth::CurrentUser,
+    emoji::{ReactionEmoji, custom_emoji},
     error::Result,
     extract::{Form, Json, Path, Query, from_zero},
     form::{Fault, FormErrors},
-    routes::{
-        messages::{Topic, tell_in},
-        relationships,
-    },
+    routes::relationships,
 };
 
+/// Lets events of reactions through.
+const INTENTS: Intents = Intents::GUILD_MESSAGE_REACTIONS;
 /// Different emojis on one message.
 const EMOJIS_MAX: i64 = 20;
 
@@ -178,8 +174,8 @@ async fn add_my_message_reaction(
         burst_colors: burst.then(Vec::new),
         kind: u8::from(burst),
     };
-    let what = (EventKind::MessageReactionAdd, Topic::Reactions);
-    let events = tell_in(&mut tx, &audience, what, &body).await?;
+    let kind = EventKind::MessageReactionAdd;
+    let events = audience.tell(&mut tx, kind, INTENTS, &body).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)
@@ -423,8 +419,8 @@ async fn remove(
             burst_colors: None,
             kind: u8::from(burst),
         };
-        let what = (EventKind::MessageReactionRemove, Topic::Reactions);
-        events.extend(tell_in(&mut tx, &audience, what, &body).await?);
+        let kind = EventKind::MessageReactionRemove;
+        events.extend(audience.tell(&mut tx, kind, INTENTS, &body).await?);
     }
     tx.commit().await?;
     app.publisher.publish(events);
@@ -545,8 +541,7 @@ async fn clear(
             kind: 0,
         }),
     };
-    let what = (kind, Topic::Reactions);
-    let events = tell_in(&mut tx, &audience, what, &body).await?;
+    let events = audience.tell(&mut tx, kind, INTENTS, &body).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(StatusCode::NO_CONTENT)

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::holders::take_deleted;
-use super::{channels, emojis};
+use super::{channels::stored, emojis};
 use crate::{
     access::{self, GuildAccess, RoleInfo},
     app::App,
@@ -29,6 +29,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
+    text::clean,
 };
 
 const ROLES_MAX: usize = 250;
@@ -216,7 +217,7 @@ async fn store_icon(
     if body.icon.is_some() {
         access::guild(&app.db, user, guild, Permissions::MANAGE_ROLES).await?;
     }
-    store_optional_image(app, ImageOf::RoleIcon(role), "icon", &body.icon).await
+    store_optional_image(&app.media, ImageOf::RoleIcon(role), "icon", &body.icon).await
 }
 
 fn apply_icon(role: &mut Role, icon: Option<Option<String>>, emoji: &Option<Option<String>>) {
@@ -226,7 +227,7 @@ fn apply_icon(role: &mut Role, icon: Option<Option<String>>, emoji: &Option<Opti
     }
     if let Some(emoji) = emoji {
         role.icon = role.icon.take().filter(|_| emoji.is_none());
-        role.unicode_emoji = emoji.as_deref().map(super::clean);
+        role.unicode_emoji = emoji.as_deref().map(clean);
     }
 }
 
@@ -291,7 +292,7 @@ async fn create_guild_role(
 }
 
 fn clean_name(name: Option<String>) -> String {
-    name.map_or_else(|| "new role".to_owned(), |name| super::clean(&name))
+    name.map_or_else(|| "new role".to_owned(), |name| clean(&name))
 }
 
 /// Stores a new role. The caller numbers its event.
@@ -550,7 +551,7 @@ pub(crate) async fn delete(
         let before = overwrites.len();
         overwrites.retain(|overwrite| overwrite.id != role.cast());
         if overwrites.len() < before {
-            told.push(channels::store(&mut *db, &channel).await?);
+            told.push(stored::store(&mut *db, &channel).await?);
         }
     }
     told.extend(emojis::forget_role(db, guild, role).await?);

@@ -12,12 +12,12 @@ use guildhall_shared::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::clean;
 use crate::{
     error::Result,
     extract::Form,
     form::{Fault, FormErrors},
     media::check_image,
+    text::clean,
 };
 
 /// 2: for the guild only.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{super::commands::bots_of, body::check_ahead, for_change, visibility};
+use super::{body::check_ahead, for_change, visibility};
 use crate::{
     app::App,
     audit::{self, Entry, Reason},
@@ -25,6 +25,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    integration,
 };
 
 const EXCEPTIONS_MAX: usize = 100;
@@ -106,7 +107,7 @@ async fn announce(
     exception: &EventException,
 ) -> Result<Envelope> {
     let vis = Visibility {
-        except: bots_of(&mut *db, event.guild_id).await?,
+        except: integration::bots_of(&mut *db, event.guild_id).await?,
         ..visibility(event)
     };
     events::append(db, event.guild_id, kind, vis, exception, None).await

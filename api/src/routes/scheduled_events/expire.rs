@@ -9,7 +9,7 @@ use guildhall_shared::{
 use guildhall_store::scheduled_events::{Which, scheduled_events};
 
 use super::{super::stages, store};
-use crate::{access, app::App, error::Result, housekeeping::Rows};
+use crate::{access, app::App, error::Result, rows::Rows};
 
 /// Events of one round.
 const EVENTS_MAX: i64 = 200;

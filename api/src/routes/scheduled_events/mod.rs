@@ -351,7 +351,7 @@ async fn store_cover(
     if image.is_some() {
         access::guild(&app.db, user, guild_id, Permissions::empty()).await?;
     }
-    store_optional_image(app, ImageOf::EventCover(event), "image", image).await
+    store_optional_image(&app.media, ImageOf::EventCover(event), "image", image).await
 }
 
 /// The channel is of the right kind, and the caller may hold such an event there.

@@ -19,7 +19,6 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::emojis::require_own_expression;
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -29,7 +28,8 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::FormErrors,
-    media::StickerUpload,
+    text::clean,
+    upload::StickerUpload,
 };
 pub(crate) use file::StickerFile;
 
@@ -121,7 +121,7 @@ fn check_texts(
 }
 
 fn described(text: Option<&str>) -> Option<String> {
-    text.map(super::clean).filter(|text| !text.is_empty())
+    text.map(clean).filter(|text| !text.is_empty())
 }
 
 /// Who made it is for those who manage expressions.
@@ -271,9 +271,9 @@ async fn create_guild_sticker(
     }
     let sticker = Sticker {
         id,
-        name: super::clean(body.name.as_deref().unwrap_or_default()),
+        name: clean(body.name.as_deref().unwrap_or_default()),
         description: described(body.description.as_deref()),
-        tags: super::clean(body.tags.as_deref().unwrap_or_default()),
+        tags: clean(body.tags.as_deref().unwrap_or_default()),
         kind: Sticker::OF_GUILD,
         format_type: format,
         available: true,
@@ -341,13 +341,13 @@ async fn update_guild_sticker(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let mut sticker = find(&mut tx, Some(guild_id), sticker_id).await?;
-    require_own_expression(&access, sticker.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sticker.user.as_ref().map(|user| user.id))?;
     let before = logged(&sticker);
     if let Some(name) = &body.name {
-        sticker.name = super::clean(name);
+        sticker.name = clean(name);
     }
     if let Some(tags) = &body.tags {
-        sticker.tags = super::clean(tags);
+        sticker.tags = clean(tags);
     }
     if let Some(description) = &body.description {
         sticker.description = described(description.as_deref());
@@ -389,7 +389,7 @@ async fn delete_guild_sticker(
     let mut tx = app.db.begin().await?;
     let access = access::guild_for_change(&mut tx, &user, guild_id, Permissions::empty()).await?;
     let sticker = find(&mut tx, Some(guild_id), sticker_id).await?;
-    require_own_expression(&access, sticker.user.as_ref().map(|user| user.id))?;
+    access.require_own_expression(sticker.user.as_ref().map(|user| user.id))?;
     let id = sticker_id.to_db();
     sqlx::query!("delete from sticker where sticker_id = $1", id)
         .execute(&mut *tx)

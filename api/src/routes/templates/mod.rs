@@ -33,6 +33,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::FormErrors,
     media::{ImageOf, check_image, store_image},
+    text::{clean, random_code},
 };
 
 const CODE_LENGTH: usize = 12;
@@ -188,7 +189,7 @@ async fn get_guild_template(
     Path(code): Path<String>,
 ) -> Result<Json<Template>> {
     let mut db = app.db.acquire().await?;
-    Ok(Json(by_code(&mut db, &super::clean(&code)).await?))
+    Ok(Json(by_code(&mut db, &clean(&code)).await?))
 }
 
 #[derive(Debug, Deserialize, Default, ToSchema)]
@@ -224,12 +225,12 @@ async fn guild_create_from_template(
 ) -> Result<(StatusCode, Json<Guild>)> {
     user.require_human()?;
     policies::require_guild_creation(&app, &user)?;
-    let code = super::clean(&code);
+    let code = clean(&code);
     let template = by_code(&mut *app.db.acquire().await?, &code).await?;
-    let name = super::clean(body.name.as_deref().unwrap_or_default());
+    let name = clean(body.name.as_deref().unwrap_or_default());
     let id: Id<GuildMarker> = app.snowflakes.next()?;
     let icon = match &body.icon {
-        Some(icon) => Some(store_image(&app, ImageOf::GuildIcon(id), "icon", icon).await?),
+        Some(icon) => Some(store_image(&app.media, ImageOf::GuildIcon(id), "icon", icon).await?),
         None => None,
     };
     let plan = Plan {
@@ -310,15 +311,15 @@ async fn create_guild_template(
     let needed = Permissions::MANAGE_GUILD;
     access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
     let snapshot = now(&mut tx, guild_id).await?;
-    let code = super::random_code(CODE_LENGTH);
-    let description = body.description.map(|text| super::clean(&text));
+    let code = random_code(CODE_LENGTH);
+    let description = body.description.map(|text| clean(&text));
     let made = sqlx::query!(
         "insert into guild_template (code, guild_id, creator_id, name, description, snapshot)
          values ($1, $2, $3, $4, $5, $6) on conflict (guild_id) do nothing",
         code,
         guild_id.to_db(),
         user.id.to_db(),
-        super::clean(body.name.as_deref().unwrap_or_default()),
+        clean(body.name.as_deref().unwrap_or_default()),
         description.filter(|text| !text.is_empty()),
         Jsonb(&snapshot) as Jsonb<&Snapshot>,
     )
@@ -366,17 +367,17 @@ async fn update_guild_template(
     Path((guild_id, code)): Path<(Id<GuildMarker>, String)>,
     Json(body): Json<UpdateTemplate>,
 ) -> Result<Json<Template>> {
-    let code = super::clean(&code);
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
     access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
     let mut template = of_guild(&mut tx, guild_id, &code).await?;
     if let Some(name) = body.name {
-        template.name = super::clean(&name);
+        template.name = clean(&name);
     }
     if let Some(description) = body.description {
         template.description = description
-            .map(|text| super::clean(&text))
+            .map(|text| clean(&text))
             .filter(|text| !text.is_empty());
     }
     sqlx::query!(
@@ -403,7 +404,7 @@ async fn sync_guild_template(
     user: CurrentUser,
     Path((guild_id, code)): Path<(Id<GuildMarker>, String)>,
 ) -> Result<Json<Template>> {
-    let code = super::clean(&code);
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
     access::guild_for_change(&mut tx, &user, guild_id, needed).await?;
@@ -437,7 +438,7 @@ async fn delete_guild_template(
     user: CurrentUser,
     Path((guild_id, code)): Path<(Id<GuildMarker>, String)>,
 ) -> Result<Json<Template>> {
-    let code = super::clean(&code);
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
     let needed = Permissions::MANAGE_GUILD;
     access::guild_for_change(&mut tx, &user, guild_id, needed).await?;

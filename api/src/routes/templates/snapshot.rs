@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
 use utoipa::ToSchema;
 
 use crate::routes::{
-    channels,
+    channels::fields::default_settings,
     guilds::build::{ChannelPlan, Key, Plan, RolePlan},
 };
 
@@ -259,7 +259,7 @@ impl Snapshot {
 
 impl ChannelSnapshot {
     fn plan(self) -> ChannelPlan {
-        let first = channels::default_settings(self.kind);
+        let first = default_settings(self.kind);
         let tags = self.available_tags.unwrap_or_default().into_iter();
         let tags = tags.filter_map(|tag| {
             Some(ForumTag {

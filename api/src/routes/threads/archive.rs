@@ -19,7 +19,7 @@ use crate::{
     app::App,
     error::Result,
     events,
-    housekeeping::Rows,
+    rows::Rows,
 };
 
 /// Threads archived by one round of housekeeping.

@@ -16,10 +16,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::ToSchema;
 
-use super::{
-    AUTO_ARCHIVE_MINUTES, NewlyCreated, audience_of, load, load_as, members, require_room,
-    tell_members,
-};
+use super::{NewlyCreated, audience_of, load, load_as, members, require_room, tell_members};
 use crate::{
     access::{self, Audience, ChannelAccess, Place},
     app::App,
@@ -28,11 +25,13 @@ use crate::{
     error::Result,
     extract::{Form, Json, Path, null_is_default},
     form::{Fault, FormErrors},
-    media::{Files, Upload},
     routes::{
         automod,
+        channels::fields::AUTO_ARCHIVE_MINUTES,
         messages::{self, NewMessageForm},
     },
+    text::clean,
+    upload::{Files, Upload},
 };
 
 /// A message younger than this announces its thread by itself; older ones get a notice.
@@ -141,7 +140,7 @@ pub(crate) async fn post_of_webhook(
     let new = NewThread {
         id: app.snowflakes.next()?,
         kind: ChannelKind::PUBLIC_THREAD,
-        name: super::super::clean(name),
+        name: clean(name),
         owner: webhook,
         auto_archive_duration: None,
         rate_limit_per_user: None,
@@ -241,9 +240,12 @@ pub(super) async fn create_thread_from_message(
     if exists {
         return Err(ErrorCode::ThreadExists.into());
     }
-    let name = super::super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let place = Place::Channel(access.clone());
-    let verdict = automod::judge(&app, &mut *tx, &user, &place, || vec![&*name]).await?;
+    let verdict = app
+        .automod
+        .judge(&mut *tx, &user, &place, || vec![&*name])
+        .await?;
     if verdict.blocks() {
         tx.rollback().await?;
         automod::act(&app, &user, &place, &verdict, None).await?;
@@ -469,7 +471,7 @@ pub(super) async fn create_thread(
     Upload { body, mut files }: Upload<CreateThread>,
 ) -> Result<(StatusCode, Json<Created>)> {
     if let Some(message) = &body.message {
-        let claimed = files.claim_slots(&app, channel_id, user.id, message.attachments());
+        let claimed = files.claim_slots(&app.media, channel_id, user.id, message.attachments());
         claimed.await?;
     }
     let needed = Permissions::VIEW_CHANNEL;
@@ -499,12 +501,12 @@ pub(super) async fn create_thread(
         messages::compose(&app, &mut tx, request, &mut first).await?;
         posted = Some(first);
     }
-    let name = super::super::clean(&body.name.unwrap_or_default());
+    let name = clean(&body.name.unwrap_or_default());
     let texts = || {
         let first = posted.iter().flat_map(messages::all_texts);
         std::iter::once(&*name).chain(first).collect::<Vec<_>>()
     };
-    let verdict = automod::judge(&app, &mut *tx, &user, &place, texts).await?;
+    let verdict = app.automod.judge(&mut *tx, &user, &place, texts).await?;
     if verdict.blocks() {
         tx.rollback().await?;
         automod::act(&app, &user, &place, &verdict, None).await?;

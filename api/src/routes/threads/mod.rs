@@ -33,8 +33,6 @@ pub(crate) use self::{
 use self::{create::*, lists::*, members::*, search::*};
 use crate::{access::Audience, app::App, error::Result};
 
-/// Minutes after which a thread may archive itself.
-pub(crate) const AUTO_ARCHIVE_MINUTES: [u32; 4] = [60, 1440, 4320, 10_080];
 /// Threads of a guild that are not archived.
 const ACTIVE_MAX: i64 = 1000;
 /// People in a thread.

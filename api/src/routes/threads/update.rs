@@ -23,13 +23,11 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
+    automod::Verdict,
     collect,
     error::Result,
-    routes::{
-        automod::{self, Verdict},
-        channels::ChannelFields,
-        messages,
-    },
+    routes::{automod, channels::fields::ChannelFields, messages},
+    text::clean,
 };
 
 /// Changes what the body names of a thread.
@@ -77,7 +75,11 @@ pub(crate) async fn update_thread(
     }
     let place = Place::Thread(Box::new(access.clone()));
     let verdict = match wanted.name != before.name {
-        true => automod::judge(app, &mut *tx, user, &place, || vec![&*wanted.name]).await?,
+        true => {
+            app.automod
+                .judge(&mut *tx, user, &place, || vec![&*wanted.name])
+                .await?
+        }
         false => Verdict::default(),
     };
     if verdict.blocks() {
@@ -206,7 +208,7 @@ impl Wanted {
         };
         let name = body.name.as_ref().and_then(Option::as_deref);
         Ok(Self {
-            name: name.map_or_else(|| before.name.clone(), super::super::clean),
+            name: name.map_or_else(|| before.name.clone(), clean),
             archived: given_or(body.archived, was.archived, false),
             locked: given_or(body.locked, was.locked, false),
             invitable,

@@ -18,8 +18,8 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, avatar, body, by_token,
-    changed_avatar, check_token, github::GithubEvent, slack::SlackMessage, update,
+    INCOMING, UpdateWebhook, Viewer, Webhook, WebhookBody, apply, body, by_token, changed_avatar,
+    github::GithubEvent, slack::SlackMessage, update,
 };
 use crate::{
     access::{self, Audience},
@@ -27,12 +27,13 @@ use crate::{
     audit::Reason,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::{Files, Upload, read_after},
     routes::{
         interactions,
         messages::{self, Mentioner, NewMessageForm, Persona, Request, Sender},
         threads,
     },
+    text::clean,
+    upload::{Files, Upload, read_after},
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {
@@ -45,6 +46,17 @@ pub(super) fn router() -> OpenApiRouter<App> {
         ))
         .routes(routes!(execute_slack_compatible_webhook))
         .routes(routes!(execute_github_compatible_webhook))
+}
+
+/// Before a body is read: a webhook's own token, or one of an interaction that stands for it.
+///
+/// Errors: 10008, 10015, 50027.
+pub(super) async fn check_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
+    if interactions::is_token(token) {
+        return interactions::check_token(app, id, token).await;
+    }
+    by_token(&app.db, id, token).await?;
+    Ok(())
 }
 
 /// The webhook without its maker. Errors: 10015, 50027.
@@ -255,7 +267,9 @@ async fn execute(
     let picture = match form.avatar_url.as_deref().filter(|url| !url.is_empty()) {
         Some(address) => {
             by_token(&app.db, id, token).await?;
-            avatar::fetch(app, id, address).await?
+            app.pictures
+                .fetch(&app.outgoing, &app.media, id, address)
+                .await?
         }
         None => None,
     };
@@ -266,7 +280,7 @@ async fn execute(
     }
     let (audience, mut events) = destination(app, &mut tx, &webhook, thread, form).await?;
     let username = match &form.username {
-        Some(username) => crate::routes::clean(username),
+        Some(username) => clean(username),
         None => webhook.name.clone(),
     };
     let persona = Persona::new(username, picture.or(webhook.avatar.clone()));

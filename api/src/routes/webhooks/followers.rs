@@ -26,8 +26,8 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path},
     form::FormErrors,
-    housekeeping::Rows,
     routes::messages::{self, Persona},
+    rows::Rows,
 };
 
 /// Followers that one statement reads.

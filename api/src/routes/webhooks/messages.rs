@@ -16,20 +16,21 @@ use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Webhook, by_token, check_token, deliver_soon,
-    execute::{by_token_for_change, own_thread},
+    Webhook, by_token, deliver_soon,
+    execute::{by_token_for_change, check_token, own_thread},
 };
 use crate::{
     access::{self, Audience},
     app::App,
     error::Result,
     extract::{Form, Json, Path, Query},
-    media::{Media, Upload},
+    media::Media,
     routes::{
         interactions,
         messages::{self, EditForm, Mentioner, Request, Sender},
         threads,
     },
+    upload::Upload,
 };
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -4,7 +4,6 @@
 //! Whoever has the token may write: it is shown only to those who hold MANAGE_WEBHOOKS, and
 //! an application's webhooks show it only to the application's bot.
 
-mod avatar;
 mod execute;
 mod followers;
 mod github;
@@ -29,9 +28,8 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id, check_token};
+use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id};
 pub(crate) use self::{
-    avatar::Pictures,
     followers::{deliver_crossposts, deliver_soon, queue_copies},
     stored::{Webhook, by_token},
 };
@@ -46,6 +44,7 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, store_image},
     routes::messages::check_webhook_name,
+    text::{clean, random_code},
 };
 
 /// Of one channel.
@@ -190,9 +189,9 @@ async fn create_webhook(
         guild: access.guild.id,
         channel: channel_id,
         creator: Some(user.id),
-        name: super::clean(new.name.as_deref().unwrap_or_default()),
+        name: clean(new.name.as_deref().unwrap_or_default()),
         avatar,
-        token: Some(super::random_code(TOKEN_LENGTH)),
+        token: Some(random_code(TOKEN_LENGTH)),
         application: user.account.application.map(|(application, _)| application),
         source_guild: None,
         source_channel: None,
@@ -226,8 +225,9 @@ async fn store_avatar(
     id: Id<marker::Webhook>,
     avatar: Option<&str>,
 ) -> Result<Option<String>> {
+    let of = ImageOf::WebhookAvatar(id.cast());
     match avatar {
-        Some(avatar) => store_image(app, ImageOf::WebhookAvatar(id.cast()), "avatar", avatar)
+        Some(avatar) => store_image(&app.media, of, "avatar", avatar)
             .await
             .map(Some),
         None => Ok(None),
@@ -418,7 +418,7 @@ async fn changed_avatar(
 
 fn apply(webhook: &mut Webhook, change: &UpdateWebhook, avatar: Option<Option<String>>) {
     if let Some(name) = &change.name {
-        webhook.name = super::clean(name);
+        webhook.name = clean(name);
     }
     if let Some(avatar) = avatar {
         webhook.avatar = avatar;

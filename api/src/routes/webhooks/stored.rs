@@ -16,7 +16,6 @@ use crate::{
     app::App,
     error::{Error, Result},
     extract::Json,
-    routes::interactions,
 };
 
 /// A row of `webhook`.
@@ -133,17 +132,6 @@ pub(crate) async fn by_token(
         Some(own) if is_same(own, token) => Ok(webhook),
         Some(_) | None => Err(ErrorCode::InvalidWebhookToken.into()),
     }
-}
-
-/// Before a body is read: a webhook's own token, or one of an interaction that stands for it.
-///
-/// Errors: 10008, 10015, 50027.
-pub(super) async fn check_token(app: &App, id: Id<marker::Webhook>, token: &str) -> Result<()> {
-    if interactions::is_token(token) {
-        return interactions::check_token(app, id, token).await;
-    }
-    by_token(&app.db, id, token).await?;
-    Ok(())
 }
 
 /// Compares secrets in a time that does not tell how much of them is equal.

@@ -1,32 +1,39 @@
-//! A rule: what it is made of, and what a request may say of it.
+//! A rule: what it is made of, how it is stored, and what a request may say of it.
 
 use std::ops::RangeInclusive;
 
 use guildhall_shared::{
-    Id,
+    Id, Permissions,
+    envelope::{Scope, Visibility},
+    gateway::Intents,
     id::marker::{AutomodRule as RuleId, Channel, Guild, Role, User},
     model::present,
 };
+use guildhall_store::ids_from_db;
 use serde::{Deserialize, Serialize};
+use sqlx::{PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;
 
 use super::matcher::{self, Matcher};
-use crate::form::{Fault, FormErrors};
+use crate::{
+    error::Result,
+    form::{Fault, FormErrors},
+};
 
-pub(super) const KEYWORD: u8 = 1;
-pub(super) const SPAM: u8 = 3;
-pub(super) const PRESET: u8 = 4;
-pub(super) const MENTION_SPAM: u8 = 5;
-pub(super) const MEMBER_PROFILE: u8 = 6;
+pub(crate) const KEYWORD: u8 = 1;
+pub(crate) const SPAM: u8 = 3;
+pub(crate) const PRESET: u8 = 4;
+pub(crate) const MENTION_SPAM: u8 = 5;
+pub(crate) const MEMBER_PROFILE: u8 = 6;
 const TRIGGERS: [u8; 5] = [KEYWORD, SPAM, PRESET, MENTION_SPAM, MEMBER_PROFILE];
 
-pub(super) const BLOCK_MESSAGE: u8 = 1;
-pub(super) const SEND_ALERT: u8 = 2;
-pub(super) const TIMEOUT: u8 = 3;
-pub(super) const BLOCK_INTERACTION: u8 = 4;
+pub(crate) const BLOCK_MESSAGE: u8 = 1;
+pub(crate) const SEND_ALERT: u8 = 2;
+pub(crate) const TIMEOUT: u8 = 3;
+pub(crate) const BLOCK_INTERACTION: u8 = 4;
 
-pub(super) const ON_MESSAGE: u8 = 1;
-pub(super) const ON_MEMBER: u8 = 2;
+pub(crate) const ON_MESSAGE: u8 = 1;
+pub(crate) const ON_MEMBER: u8 = 2;
 
 const KEYWORDS_MAX: usize = 1000;
 const KEYWORD_LENGTH_MAX: usize = 60;
@@ -39,9 +46,9 @@ const EXEMPT_CHANNELS_MAX: usize = 50;
 const CUSTOM_MESSAGE_MAX: usize = 150;
 /// Seconds: 28 days.
 const TIMEOUT_MAX: i64 = 2_419_200;
-pub(super) const MENTIONS_MAX: u32 = 50;
+pub(crate) const MENTIONS_MAX: u32 = 50;
 
-pub(super) fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
+pub(crate) fn all(list: &Option<Vec<String>>) -> impl Iterator<Item = &str> {
     list.iter().flatten().map(String::as_str)
 }
 
@@ -55,19 +62,19 @@ pub(crate) struct TriggerMetadata {
     regex_patterns: Option<Vec<String>>,
     /// 1 profanity, 2 sexual content, 3 slurs.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) presets: Option<Vec<u8>>,
+    pub(crate) presets: Option<Vec<u8>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) allow_list: Option<Vec<String>>,
+    pub(crate) allow_list: Option<Vec<String>>,
     /// 0 to 50 in one message; 50 if not given, as none at all is what few want.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) mention_total_limit: Option<u32>,
+    pub(crate) mention_total_limit: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mention_raid_protection_enabled: Option<bool>,
 }
 
 impl TriggerMetadata {
     /// With every field of the trigger, and without those of others.
-    pub(super) fn of_type(self, trigger: u8) -> Self {
+    pub(crate) fn of_type(self, trigger: u8) -> Self {
         let none = Self::default();
         match trigger {
             KEYWORD | MEMBER_PROFILE => Self {
@@ -93,7 +100,7 @@ impl TriggerMetadata {
     }
 
     /// What looks for the keywords and patterns.
-    pub(super) fn words(&self) -> Matcher {
+    pub(crate) fn words(&self) -> Matcher {
         Matcher::words(
             all(&self.keyword_filter),
             all(&self.regex_patterns),
@@ -175,9 +182,9 @@ fn check_text(form: &mut FormErrors, path: &str, text: &str, allowed: RangeInclu
 pub(crate) struct Action {
     /// 1 block the message, 2 send an alert, 3 time out, 4 block interaction.
     #[serde(rename = "type")]
-    pub(super) kind: u8,
+    pub(crate) kind: u8,
     #[serde(default, deserialize_with = "crate::extract::null_is_default")]
-    pub(super) metadata: ActionMetadata,
+    pub(crate) metadata: ActionMetadata,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -185,10 +192,10 @@ pub(crate) struct Action {
 pub(crate) struct ActionMetadata {
     /// Where the alert goes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) channel_id: Option<Id<Channel>>,
+    pub(crate) channel_id: Option<Id<Channel>>,
     /// Of the timeout.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) duration_seconds: Option<i64>,
+    pub(crate) duration_seconds: Option<i64>,
     /// What the author of a blocked message is told.
     #[serde(skip_serializing_if = "Option::is_none")]
     custom_message: Option<String>,
@@ -197,19 +204,19 @@ pub(crate) struct ActionMetadata {
 /// A rule as it is stored, answered and sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Rule {
-    pub(super) id: Id<RuleId>,
-    pub(super) guild_id: Id<Guild>,
-    pub(super) creator_id: Id<User>,
-    pub(super) name: String,
+    pub(crate) id: Id<RuleId>,
+    pub(crate) guild_id: Id<Guild>,
+    pub(crate) creator_id: Id<User>,
+    pub(crate) name: String,
     /// 1 a message is sent, 2 a member joins or changes.
-    pub(super) event_type: u8,
+    pub(crate) event_type: u8,
     /// 1 keyword, 3 spam, 4 keyword preset, 5 mention spam, 6 member profile.
-    pub(super) trigger_type: u8,
-    pub(super) trigger_metadata: TriggerMetadata,
-    pub(super) actions: Vec<Action>,
-    pub(super) enabled: bool,
-    pub(super) exempt_roles: Vec<Id<Role>>,
-    pub(super) exempt_channels: Vec<Id<Channel>>,
+    pub(crate) trigger_type: u8,
+    pub(crate) trigger_metadata: TriggerMetadata,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) enabled: bool,
+    pub(crate) exempt_roles: Vec<Id<Role>>,
+    pub(crate) exempt_channels: Vec<Id<Channel>>,
 }
 
 impl Rule {
@@ -218,31 +225,87 @@ impl Rule {
     }
 }
 
+struct Row {
+    rule_id: i64,
+    guild_id: i64,
+    creator_id: i64,
+    name: String,
+    event_type: i16,
+    trigger_type: i16,
+    enabled: bool,
+    trigger_metadata: Jsonb<TriggerMetadata>,
+    actions: Jsonb<Vec<Action>>,
+    exempt_roles: Vec<i64>,
+    exempt_channels: Vec<i64>,
+}
+
+impl From<Row> for Rule {
+    fn from(row: Row) -> Self {
+        Self {
+            id: Id::from_db(row.rule_id),
+            guild_id: Id::from_db(row.guild_id),
+            creator_id: Id::from_db(row.creator_id),
+            name: row.name,
+            event_type: row.event_type as u8,
+            trigger_type: row.trigger_type as u8,
+            trigger_metadata: row.trigger_metadata.0,
+            actions: row.actions.0,
+            enabled: row.enabled,
+            exempt_roles: ids_from_db(row.exempt_roles),
+            exempt_channels: ids_from_db(row.exempt_channels),
+        }
+    }
+}
+
+/// The rules of a guild, oldest first.
+pub(crate) async fn rules(db: impl PgExecutor<'_>, guild: Id<Guild>) -> Result<Vec<Rule>> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select rule_id, guild_id, creator_id, name, event_type, trigger_type, enabled,
+                  trigger_metadata as "trigger_metadata: Jsonb<TriggerMetadata>",
+                  actions as "actions: Jsonb<Vec<Action>>", exempt_roles, exempt_channels
+           from automod_rule where guild_id = $1 order by rule_id"#,
+        guild.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Rule::from).collect())
+}
+
+/// Those who may manage rules and have one of `intents`.
+pub(crate) fn visibility(intents: Intents) -> Visibility {
+    let scope = Scope::Permissions {
+        any_of: Permissions::MANAGE_GUILD,
+        channel: None,
+    };
+    Visibility::of(scope, intents)
+}
+
 /// What a request says about a rule; absent fields stay as they are.
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
-pub(super) struct RuleFields {
+pub(crate) struct RuleFields {
     #[schema(min_length = 1, max_length = 100)]
-    pub(super) name: Option<String>,
-    pub(super) event_type: Option<u8>,
-    pub(super) trigger_type: Option<u8>,
-    pub(super) trigger_metadata: Option<TriggerMetadata>,
+    pub(crate) name: Option<String>,
+    pub(crate) event_type: Option<u8>,
+    pub(crate) trigger_type: Option<u8>,
+    pub(crate) trigger_metadata: Option<TriggerMetadata>,
     #[schema(max_items = 5)]
-    pub(super) actions: Option<Vec<Action>>,
+    pub(crate) actions: Option<Vec<Action>>,
     #[serde(deserialize_with = "present")]
-    pub(super) enabled: Option<Option<bool>>,
+    pub(crate) enabled: Option<Option<bool>>,
     /// Null: none.
     #[serde(deserialize_with = "present")]
     #[schema(max_items = 20)]
-    pub(super) exempt_roles: Option<Option<Vec<Id<Role>>>>,
+    pub(crate) exempt_roles: Option<Option<Vec<Id<Role>>>>,
     /// Null: none.
     #[serde(deserialize_with = "present")]
     #[schema(max_items = 50)]
-    pub(super) exempt_channels: Option<Option<Vec<Id<Channel>>>>,
+    pub(crate) exempt_channels: Option<Option<Vec<Id<Channel>>>>,
 }
 
 impl RuleFields {
-    pub(super) fn check_fields(&self, form: &mut FormErrors) {
+    pub(crate) fn check_fields(&self, form: &mut FormErrors) {
         if let Some(name) = &self.name {
             form.length("name", name, 1..=100);
         }

@@ -12,14 +12,14 @@ use crate::error::Result;
 
 /// An emoji as a path names it: `👍` or `name:id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ReactionEmoji {
+pub(crate) enum ReactionEmoji {
     Unicode(String),
     Custom(Id<Emoji>),
 }
 
 impl ReactionEmoji {
     /// Errors: 10014 (400) for what is no emoji.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         if let Some((name, id)) = text.trim_matches(['<', '>']).rsplit_once(':') {
             let name = name.trim_start_matches("a:").trim_start_matches(':');
             let is_name = !name.is_empty()
@@ -37,7 +37,7 @@ impl ReactionEmoji {
     }
 
     /// As `reaction.emoji` keeps it.
-    pub(super) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         match self {
             Self::Unicode(text) => text.replace('\u{FE0F}', ""),
             Self::Custom(id) => id.to_string(),

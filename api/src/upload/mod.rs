@@ -3,6 +3,8 @@
 //! Files stream into the store while they arrive; their rows are announced first, so that
 //! whatever becomes of the request they are shown by a row or collected.
 
+pub(crate) mod attachments;
+
 use std::{
     sync::{
         Arc,
@@ -21,16 +23,15 @@ use guildhall_shared::{Id, error_code::ErrorCode, id::marker::Attachment};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 use serde_json::{Map, Value};
 
-use super::{
-    File, Media, SLOT_SECONDS, SlotClaim,
-    files::LEASE,
-    sniff::{self, HEAD_BYTES},
-};
 use crate::{
     app::App,
     error::{Error, Result},
     extract::{Form, Json, is_urlencoded, parse_form},
     form::{Fault, FormErrors},
+    media::{
+        File, LEASE, Media, SLOT_SECONDS, SlotClaim, Writer,
+        sniff::{self, HEAD_BYTES},
+    },
 };
 
 /// Files of one request.
@@ -53,15 +54,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// ```ignore
 /// Upload { body, files }: Upload<CreateMessage>,
 /// // before the transaction: bytes that came through upload slots
-/// files.claim_slots(&app, channel_id, user.id, &body.attachments).await?;
+/// files.claim_slots(&app.media, channel_id, user.id, &body.attachments).await?;
 /// // `kept`: what an edited message has; empty for a new one. Needs ATTACH_FILES if there
 /// // are files (`files.is_empty()`).
 /// message.attachments = files.attach(&app.media, channel_id, &body.attachments, &kept)?;
 /// // after `message.embeds` are set: `attachment://name` becomes an address
-/// media::link_embedded(&mut message, &[]);
+/// attachments::link_embedded(&mut message, &[]);
 /// ```
 ///
-/// `T` holds `attachments: Vec<AttachmentForm>` and calls [`super::AttachmentForm::check_all`].
+/// `T` holds `attachments: Vec<AttachmentForm>` and calls [`attachments::AttachmentForm::check_all`].
 /// Stored files live as long as some message's row lists them; a request that fails leaves
 /// files that are collected.
 ///
@@ -76,17 +77,17 @@ pub(crate) struct Upload<T> {
 #[derive(Debug)]
 pub(crate) struct Received {
     /// The number in `files[n]`, by which the JSON refers to it.
-    pub(super) number: u64,
-    pub(super) id: Id<Attachment>,
+    number: u64,
+    id: Id<Attachment>,
     /// As the client calls it.
-    pub(super) filename: String,
-    pub(super) file: File,
+    filename: String,
+    file: File,
 }
 
 /// The files of a request. Those that no row shows when this is dropped are collected soon.
 pub(crate) struct Files {
     app: App,
-    pub(super) received: Vec<Received>,
+    received: Vec<Received>,
 }
 
 impl Files {
@@ -447,7 +448,7 @@ impl Media {
 struct Receiving {
     path: String,
     bytes_max: u64,
-    writer: super::files::Writer,
+    writer: Writer,
     size: u64,
     /// The beginning, for sniffing.
     head: Vec<u8>,

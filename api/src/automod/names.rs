@@ -5,18 +5,16 @@
 
 use guildhall_shared::{
     Id,
-    envelope::Envelope,
     id::marker::{Guild, Role},
     model::{Member, User},
 };
 use sqlx::PgConnection;
 
 use super::{
-    act::Deed,
     matcher::Found,
-    rule::{BLOCK_INTERACTION, ON_MEMBER, Rule},
+    rule::{self, Action, BLOCK_INTERACTION, ON_MEMBER, Rule},
 };
-use crate::{app::App, error::Result};
+use crate::error::Result;
 
 /// A member as the rules see one.
 #[derive(Debug, Clone, Copy)]
@@ -27,7 +25,7 @@ pub(crate) struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    fn shown(self) -> &'a str {
+    pub(crate) fn shown(self) -> &'a str {
         let named = self.nick.or(self.user.global_name.as_deref());
         named.unwrap_or(&self.user.username)
     }
@@ -44,11 +42,17 @@ impl NameVerdict {
 
     /// A member's flags after this.
     pub(crate) fn flags(&self, flags: u64) -> u64 {
-        let mut actions = self.0.iter().flat_map(|(rule, _)| &rule.actions);
-        match actions.any(|action| action.kind == BLOCK_INTERACTION) {
+        let mut actions = self.actions();
+        match actions.any(|(_, _, action)| action.kind == BLOCK_INTERACTION) {
             true => flags | Member::QUARANTINED,
             false => flags & !Member::QUARANTINED,
         }
+    }
+
+    pub(crate) fn actions(&self) -> impl Iterator<Item = (&Rule, &Found, &Action)> {
+        self.0
+            .iter()
+            .flat_map(|(rule, found)| rule.actions.iter().map(move |act| (rule, found, act)))
     }
 }
 
@@ -65,7 +69,7 @@ pub(crate) async fn judge_name(
         let mut exempt = rule.exempt_roles.iter();
         exempt.any(|role| *role == guild.cast() || named.roles.contains(role))
     };
-    let rules = super::rules(db, guild).await?.into_iter();
+    let rules = rule::rules(db, guild).await?.into_iter();
     let hits = rules
         .filter(|rule| rule.enabled && rule.event_type == ON_MEMBER && !is_exempt(rule))
         .filter_map(|rule| {
@@ -73,30 +77,4 @@ pub(crate) async fn judge_name(
             Some((rule, found))
         });
     Ok(NameVerdict(hits.collect()))
-}
-
-/// Does what the rules say about a name, flags apart: alerts, events, entries of the audit log.
-/// The guild's head is locked; publish what it returns after the commit.
-pub(crate) async fn act_on_name(
-    app: &App,
-    db: &mut PgConnection,
-    guild: Id<Guild>,
-    named: Named<'_>,
-    verdict: &NameVerdict,
-) -> Result<Vec<Envelope>> {
-    let mut deed = Deed {
-        app,
-        user: named.user,
-        guild,
-        channel: None,
-        text: named.shown(),
-        message: None,
-        events: Vec::new(),
-    };
-    for (rule, found) in &verdict.0 {
-        for action in &rule.actions {
-            deed.act(db, rule, found, action).await?;
-        }
-    }
-    Ok(deed.events)
 }
