@@ -1,6 +1,6 @@
 //! Op 14 and op 37: what a person's client looks at. Spec: gateway.md › Member list.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guildhall_shared::{
     Id,
@@ -9,6 +9,7 @@ use guildhall_shared::{
 };
 use simd_json::{
     OwnedValue,
+    owned::Object,
     prelude::{TypedScalarValue, ValueAsArray, ValueAsObject, ValueAsScalar, ValueObjectAccess},
 };
 
@@ -38,8 +39,7 @@ pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, Clo
         .get("subscriptions")
         .and_then(ValueAsObject::as_object)
         .ok_or(CloseCode::DecodeError)?;
-    let guilds = guilds.iter().map(|(guild, d)| {
-        let guild: Id<Guild> = guild.parse().map_err(|_| CloseCode::DecodeError)?;
+    let guilds = by_id(guilds)?.into_iter().map(|(guild, d)| {
         let is_empty = d.as_object().is_some_and(|fields| fields.is_empty());
         let command = match is_empty {
             true => WatchCommand {
@@ -50,10 +50,19 @@ pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, Clo
         };
         Ok((guild, command))
     });
-    let mut guilds = guilds.collect::<Result<Vec<_>, CloseCode>>()?;
-    // An object of many keys comes in any order.
-    guilds.sort_by_key(|&(guild, _)| guild);
-    Ok(guilds)
+    guilds.collect()
+}
+
+/// What an object has for each id, by ascending id: one of many keys comes in any order. An id that
+/// is written in several ways, `1` and `01`, counts once, as the last of them in order of texts.
+fn by_id<T>(object: &Object) -> Result<BTreeMap<Id<T>, &OwnedValue>, CloseCode> {
+    let mut entries: Vec<_> = object.iter().collect();
+    entries.sort_by_key(|&(key, _)| key);
+    let entries = entries.into_iter().map(|(key, value)| {
+        let id = key.parse().map_err(|_| CloseCode::DecodeError)?;
+        Ok((id, value))
+    });
+    entries.collect()
 }
 
 fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
@@ -65,13 +74,9 @@ fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
         None => None,
         Some(channels) => {
             let channels = channels.as_object().ok_or(CloseCode::DecodeError)?;
-            let channels = channels.iter().map(|(channel, ranges)| {
-                let channel: Id<Channel> = channel.parse().map_err(|_| CloseCode::DecodeError)?;
-                Ok((channel, blocks(ranges)?))
-            });
+            let channels = by_id(channels)?.into_iter();
+            let channels = channels.map(|(channel, ranges)| Ok((channel, blocks(ranges)?)));
             let mut channels = channels.collect::<Result<Vec<_>, CloseCode>>()?;
-            // An object of many keys comes in any order: which are left out is not left to that.
-            channels.sort_by_key(|&(channel, _)| channel);
             channels.truncate(CHANNELS_MAX);
             Some(channels)
         }
@@ -164,6 +169,20 @@ mod tests {
             .collect();
         let bulk = || read(37, json!({"subscriptions": many})).unwrap();
         assert_eq!(bulk(), bulk());
+    }
+
+    #[test]
+    fn an_id_written_in_two_ways_counts_once() {
+        let mut many: serde_json::Map<_, _> = (2..=40)
+            .map(|id: u32| (id.to_string(), json!({})))
+            .collect();
+        many.insert("01".to_owned(), json!({}));
+        let channels = json!({"2": [[0, 99]], "02": [[100, 199]]});
+        many.insert("1".to_owned(), json!({"channels": channels}));
+        let guilds = read(37, json!({"subscriptions": many})).unwrap();
+        assert_eq!(guilds.len(), 40);
+        let channels = guilds[0].1.channels.as_deref().unwrap();
+        assert_eq!(channels, [(Id::new(2).unwrap(), vec![0])]);
     }
 
     #[test]
