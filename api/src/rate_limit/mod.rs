@@ -8,7 +8,11 @@ mod invalid;
 pub(crate) mod layer;
 mod rules;
 
-use std::{fmt, net::IpAddr, time::Instant};
+use std::{
+    fmt,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use guildhall_redis::Connection;
 use guildhall_shared::keys;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use guildhall_shared::{
     Id,
     gateway::CloseCode,
-    id::marker::{Channel, Guild},
+    id::marker::Guild,
 };
 use simd_json::{
     OwnedValue,
