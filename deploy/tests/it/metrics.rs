@@ -85,8 +85,8 @@ fn every_metric_that_is_made_is_listed() {
 
 /// Files below a folder that put anything into a registry.
 fn registrations(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             registrations(&path, found);
             continue;
@@ -94,11 +94,9 @@ fn registrations(folder: &Path, found: &mut BTreeSet<String>) {
         if path.extension().is_none_or(|end| end != "rs") {
             continue;
         }
-        if fs::read_to_string(&path)
-            .unwrap()
-            .contains("registry.register(")
-        {
-            let file = path.strip_prefix(checkout()).unwrap();
+        let source = fs::read_to_string(&path).expect("a source file");
+        if source.contains("registry.register(") {
+            let file = path.strip_prefix(checkout()).expect("below the checkout");
             found.insert(file.to_str().expect("a plain path").to_owned());
         }
     }

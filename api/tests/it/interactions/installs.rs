@@ -281,7 +281,6 @@ async fn its_answers_are_for_its_user_alone_once_they_are_silenced_or_gone(db: P
 #[sqlx::test(migrations = "../migrations")]
 async fn an_answer_that_waits_is_for_its_user_alone_once_they_are_silenced(db: PgPool) {
     let world = World::new(db).await;
-    let app = &world.app;
     world.install(&world.bob).await.expect(200);
     let hi = json!({ "content": "hi" });
     for kind in [4, 5] {
