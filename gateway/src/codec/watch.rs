@@ -2,11 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guildhall_shared::{
-    Id,
-    gateway::CloseCode,
-    id::marker::Guild,
-};
+use guildhall_shared::{Id, gateway::CloseCode, id::marker::Guild};
 use simd_json::{
     OwnedValue,
     owned::Object,
