@@ -1,4 +1,4 @@
-//! Accounts: what state they are in, and what they may be called.
+//! Accounts: what state they are in, and which names, passwords and addresses they may have.
 //!
 //! Never checks who may change one: the routes do.
 

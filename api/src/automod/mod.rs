@@ -1,8 +1,8 @@
 //! Automod: what rules there are, and what they find in messages and names.
 //! Spec: objects.md › Auto moderation rule.
 //!
-//! [`mod@rule`] says what one is, [`matcher`] finds. Never does anything about what was found:
-//! that is `routes::automod`.
+//! [`mod@rule`] says what one is, [`matcher`] finds; [`judge`] asks a guild's rules about messages,
+//! [`names`] about names. Never does anything about what was found: that is `routes::automod`.
 
 mod judge;
 mod matcher;

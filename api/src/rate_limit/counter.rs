@@ -1,4 +1,5 @@
-//! Counts: in Redis, so that all API processes count together; alone while Redis is away.
+//! Counts: in Redis, so that all API processes count together; alone while Redis is away. And keys
+//! that only are there or not: in Redis alone.
 
 use std::{
     sync::{

@@ -1,8 +1,8 @@
 //! Wrong passwords at log-in: how many there may be, and from where.
 //!
 //! Whoever fails on purpose must not lock out the person whose name it is. So tries count by name
-//! and network; those from everywhere together count only where nobody has logged in from lately.
-//! All of it is in Redis and may vanish.
+//! and network. Those of a name from everywhere count together, too, but for networks that its
+//! account was logged in to from lately. All of it is in Redis and may vanish.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{app::App, error::Result, rate_limit::Limit, request};
 
 /// For one name, from one network.
 const FROM_ONE: Limit = Limit::per_seconds(10, 600);
-/// For one name, from all networks that are not known together.
+/// For one name, from all networks together that are not known to its account.
 const FROM_UNKNOWN: Limit = Limit::per_seconds(100, 3600);
 /// A network is known to an account for so long after a log-in.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);

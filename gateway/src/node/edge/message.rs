@@ -1,4 +1,4 @@
-//! What owners are told, and which of them.
+//! What an edge tells an owner, and which owner that is.
 
 use std::rc::Rc;
 
@@ -21,6 +21,7 @@ pub(crate) enum Server {
 /// Frames to send once the state is no longer borrowed.
 pub(super) type Outgoing = Vec<(Server, Message)>;
 
+/// What an owner is told of a realm, a user or a session.
 pub(super) enum Message {
     Sub(Sub),
     Unsub {
