@@ -1,5 +1,5 @@
-//! Counts: in Redis, so that all API processes count together; alone while Redis is away. And keys
-//! that only are there or not: in Redis alone.
+//! Counts: in Redis, so that all API processes count together; alone while Redis is away. And what
+//! was seen lately, in Redis alone.
 
 use std::{
     sync::{
@@ -49,6 +49,17 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
 end
 ";
 
+/// Puts `ARGV[1]` into the set `KEYS[1]`, where it stays for `ARGV[2]` seconds as one of the
+/// `ARGV[3]` newest.
+const REMEMBER: &str = r"
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[2]))
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1 - tonumber(ARGV[3]))
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+";
+
 /// Slower than this is as good as away.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(150);
 /// Pause before Redis is asked again after it failed.
@@ -58,6 +69,7 @@ pub(super) struct Counter {
     redis: Connection,
     script: redis::Script,
     take_back: redis::Script,
+    remember: redis::Script,
     /// Until then (ms since `started`) Redis is not asked again.
     redis_away_until_ms: AtomicU64,
     started: Instant,
@@ -71,6 +83,7 @@ impl Counter {
             redis,
             script: redis::Script::new(SCRIPT),
             take_back: redis::Script::new(TAKE_BACK),
+            remember: redis::Script::new(REMEMBER),
             redis_away_until_ms: AtomicU64::new(0),
             started: Instant::now(),
             local: Local::default(),
@@ -101,25 +114,26 @@ impl Counter {
         }
     }
 
-    /// Sets a key for a time; not while Redis is away.
-    pub(super) async fn set(&self, key: &str, lasts: Duration) {
+    /// Puts something into a set for a time, of which it keeps the newest; not while Redis is away.
+    pub(super) async fn remember(&self, set: &str, what: &str, lasts: Duration, newest: usize) {
         let in_redis = async {
             let mut redis = self.redis.clone();
-            let mut set = redis::cmd("SET");
-            set.arg(key).arg(1).arg("EX").arg(lasts.as_secs());
-            set.query_async::<()>(&mut redis).await
+            let mut call = self.remember.prepare_invoke();
+            call.key(set).arg(what).arg(lasts.as_secs()).arg(newest);
+            call.invoke_async::<()>(&mut redis).await
         };
         self.in_time(in_redis).await;
     }
 
-    /// Whether a key is set; `false` while Redis is away.
-    pub(super) async fn is_set(&self, key: &str) -> bool {
+    /// Whether something is in a set; `false` while Redis is away.
+    pub(super) async fn remembers(&self, set: &str, what: &str) -> bool {
         let in_redis = async {
             let mut redis = self.redis.clone();
-            let mut exists = redis::cmd("EXISTS");
-            exists.arg(key).query_async::<bool>(&mut redis).await
+            let mut score = redis::cmd("ZSCORE");
+            score.arg(set).arg(what);
+            score.query_async::<Option<f64>>(&mut redis).await
         };
-        self.in_time(in_redis).await.unwrap_or(false)
+        self.in_time(in_redis).await.flatten().is_some()
     }
 
     /// What Redis answers; `None` if it is away.

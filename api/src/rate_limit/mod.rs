@@ -119,16 +119,22 @@ impl Limiter {
         }
     }
 
-    /// Keeps in mind that something was; for all processes, if Redis is there.
-    pub(crate) async fn remember(&self, what: &str, lasts: Duration) {
+    /// Keeps in mind what was seen with somebody, of which the newest count; for all processes, if
+    /// Redis is there.
+    pub(crate) async fn remember(&self, who: &str, what: &str, lasts: Duration, newest: usize) {
         if self.mode != RateLimits::Off {
-            self.counter.set(&hidden("known", what), lasts).await;
+            let (set, what) = (hidden("known", who), digest(what));
+            self.counter.remember(&set, &what, lasts, newest).await;
         }
     }
 
-    /// Whether something was remembered lately. While Redis is away nothing was.
-    pub(crate) async fn remembers(&self, what: &str) -> bool {
-        self.mode != RateLimits::Off && self.counter.is_set(&hidden("known", what)).await
+    /// Whether something was seen with somebody lately. While Redis is away nothing was.
+    pub(crate) async fn remembers(&self, who: &str, what: &str) -> bool {
+        if self.mode == RateLimits::Off {
+            return false;
+        }
+        let (set, what) = (hidden("known", who), digest(what));
+        self.counter.remembers(&set, &what).await
     }
 
     async fn judge(&self, who: &str, bucket: &Bucket) -> Verdict {
@@ -178,6 +184,9 @@ impl Limiter {
 
 /// The key of something that is named: names and addresses are not kept in Redis as they are.
 fn hidden(kind: &str, what: &str) -> String {
-    let digest = hex::encode(&Sha256::digest(what.as_bytes())[..16]);
-    keys::rate_limit(&format!("{kind}:{digest}"))
+    keys::rate_limit(&format!("{kind}:{}", digest(what)))
+}
+
+fn digest(what: &str) -> String {
+    hex::encode(&Sha256::digest(what.as_bytes())[..16])
 }

@@ -183,13 +183,14 @@ async fn tried(what: &str, times: u32) {
     counted(&format!("try:{digest}"), times).await;
 }
 
-/// A name that no other test or run has, registered at this address.
-async fn registered(app: &TestApp, address: &str) -> String {
+/// A name that no other test or run has, registered at this address, and what its tries count by.
+async fn registered(app: &TestApp, address: &str) -> (String, String) {
     let name = format!("ada{}", rand::random::<u64>());
     let body = json!({ "username": name, "password": PASSWORD });
     let request = from(app, Method::POST, "/auth/register", address).json(&body);
-    app.send(request).await.expect(201);
-    name
+    let made = app.send(request).await.expect(201);
+    let whose = format!("u{}", made["user_id"].as_str().unwrap());
+    (name, whose)
 }
 
 async fn log_in(app: &TestApp, address: &str, name: &str, password: &str) -> Reply {
@@ -202,7 +203,7 @@ async fn log_in(app: &TestApp, address: &str, name: &str, password: &str) -> Rep
 async fn wrong_passwords_are_counted_by_name_from_anywhere(db: PgPool) {
     let app = behind_a_proxy(db).await;
     let name = format!("nobody{}", rand::random::<u64>());
-    tried(&format!("login:{name}"), 99).await;
+    tried(&format!("login:n{name}"), 99).await;
     let last = log_in(&app, &address(), &name, "wrong horse").await;
     last.expect_fault("login", "INVALID_LOGIN");
     let refused = log_in(&app, &address(), &name, "wrong horse").await;
@@ -214,8 +215,8 @@ async fn wrong_passwords_are_counted_by_name_from_anywhere(db: PgPool) {
 async fn who_fails_on_purpose_locks_nobody_out_of_where_they_log_in_from(db: PgPool) {
     let app = behind_a_proxy(db).await;
     let (home, abroad) = (address(), address());
-    let name = registered(&app, &home).await;
-    let all = format!("login:{name}");
+    let (name, whose) = registered(&app, &home).await;
+    let all = format!("login:{whose}");
     let from = async |address: &str| log_in(&app, address, &name, PASSWORD).await;
     tried(&all, 100).await;
     from(&abroad).await.expect(429);
@@ -233,8 +234,8 @@ async fn who_fails_on_purpose_locks_nobody_out_of_where_they_log_in_from(db: PgP
 async fn wrong_passwords_are_counted_by_name_and_network_and_right_ones_are_not(db: PgPool) {
     let app = behind_a_proxy(db).await;
     let (home, abroad) = (address(), address());
-    let name = registered(&app, &home).await;
-    tried(&format!("login-from:{}/{name}", network(&home)), 9).await;
+    let (name, whose) = registered(&app, &home).await;
+    tried(&format!("login-from:{}/{whose}", network(&home)), 9).await;
     for (from, password, status) in [
         (&home, PASSWORD, 200),
         (&home, PASSWORD, 200),
@@ -244,6 +245,24 @@ async fn wrong_passwords_are_counted_by_name_and_network_and_right_ones_are_not(
     ] {
         log_in(&app, from, &name, password).await.expect(status);
     }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn the_newest_fifty_networks_of_an_account_are_known(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let home = address();
+    let (name, whose) = registered(&app, &home).await;
+    let all = format!("login:{whose}");
+    for others in [49, 1] {
+        tried(&all, 100).await;
+        log_in(&app, &home, &name, "wrong horse").await.expect(400);
+        tried(&all, 0).await;
+        for _ in 0..others {
+            log_in(&app, &address(), &name, PASSWORD).await.expect(200);
+        }
+    }
+    tried(&all, 100).await;
+    log_in(&app, &home, &name, PASSWORD).await.expect(429);
 }
 
 /// Makes it an address that was refused so many times, with all of its /64.

@@ -1,8 +1,9 @@
 //! Wrong passwords at log-in: how many there may be, and from where.
 //!
-//! Whoever fails on purpose must not lock out the person whose name it is. So tries count by name
-//! and network. Those of a name from everywhere count together, too, but for networks that its
-//! account was logged in to from lately. All of it is in Redis and may vanish.
+//! Whoever fails on purpose must not lock out the person whose account it is. So tries count by
+//! account and network. Those of an account from everywhere count together, too, but for networks
+//! that it was logged in to from lately. A name that nobody has counts like an account. All of it
+//! is in Redis and may vanish.
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
 
@@ -11,12 +12,14 @@ use guildhall_shared::{Id, id::marker};
 
 use crate::{app::App, error::Result, rate_limit::Limit, request};
 
-/// For one name, from one network.
+/// For one account, from one network.
 const FROM_ONE: Limit = Limit::per_seconds(10, 600);
-/// For one name, from all networks together that are not known to its account.
+/// For one account, from all networks together that are not known to it.
 const FROM_UNKNOWN: Limit = Limit::per_seconds(100, 3600);
 /// A network is known to an account for so long after a log-in.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Networks of an account; older ones are forgotten.
+const KNOWN_MAX: usize = 50;
 
 /// Where a request comes from: an address, or the /64 around it.
 #[derive(Clone, Copy)]
@@ -45,11 +48,16 @@ pub(super) async fn count(
     network: Network,
 ) -> Result<Try> {
     let limiter = &app.limiter;
-    let mut counted = vec![format!("login-from:{}/{login}", network.0)];
+    let whose = match user {
+        Some(user) => format!("u{user}"),
+        None => format!("n{login}"),
+    };
+    let mut counted = vec![format!("login-from:{}/{whose}", network.0)];
     limiter.attempt(&counted[0], FROM_ONE).await?;
     // Asked for nobody too: names that there are answer no later than others.
-    if !limiter.remembers(&entered(user, network)).await {
-        let from_unknown = format!("login:{login}");
+    let known = networks_of(user);
+    if !limiter.remembers(&known, &network.0.to_string()).await {
+        let from_unknown = format!("login:{whose}");
         limiter.attempt(&from_unknown, FROM_UNKNOWN).await?;
         counted.push(from_unknown);
     }
@@ -67,11 +75,13 @@ impl Try {
 
 /// Somebody has logged in from there.
 pub(super) async fn remember(app: &App, user: Id<marker::User>, network: Network) {
-    let what = entered(Some(user), network);
-    app.limiter.remember(&what, KNOWN_FOR).await;
+    let known = networks_of(Some(user));
+    let network = network.0.to_string();
+    app.limiter
+        .remember(&known, &network, KNOWN_FOR, KNOWN_MAX)
+        .await;
 }
 
-fn entered(user: Option<Id<marker::User>>, network: Network) -> String {
-    let user = user.map_or(0, Id::get);
-    format!("entered:{user}/{}", network.0)
+fn networks_of(user: Option<Id<marker::User>>) -> String {
+    format!("networks:{}", user.map_or(0, Id::get))
 }
