@@ -199,13 +199,14 @@ pub fn decoders() -> Result<PathBuf> {
 }
 
 /// A Python in a folder of this name below `target`, which has the packages that are pinned;
-/// made anew when those change.
+/// made anew when those change or the folder was moved: programs in it name its path.
 ///
 /// Errors: Python is missing and cannot be installed from here, or a package is.
 pub(crate) fn python(name: &str, requirements: &str) -> Result<PathBuf> {
     let folder = target_folder().join(name);
     let program = folder.join("bin/python");
     let installed = folder.join("requirements.txt");
+    let requirements = format!("# in {}\n{requirements}", folder.display());
     if fs::read_to_string(&installed).is_ok_and(|installed| installed == requirements) {
         return Ok(program);
     }
@@ -227,7 +228,7 @@ pub(crate) fn python(name: &str, requirements: &str) -> Result<PathBuf> {
         }
     }
     let wanted = folder.join("wanted.txt");
-    fs::write(&wanted, requirements)?;
+    fs::write(&wanted, &requirements)?;
     let mut command = Command::new(&program);
     command
         .args(["-m", "pip", "install", "--quiet"])
