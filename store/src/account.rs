@@ -16,8 +16,6 @@ use crate::{
     private, user_of,
 };
 
-pub use crate::user::UserRow;
-
 /// The account behind a token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Account {

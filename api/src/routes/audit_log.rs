@@ -10,7 +10,7 @@ use guildhall_shared::{
     id::marker::{Any, AuditEntry as EntryId, Guild, User},
     model::{self, AuditAction, AuditChange, AuditEntry},
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, types::Json as Jsonb};

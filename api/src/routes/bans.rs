@@ -15,7 +15,7 @@ use guildhall_shared::{
     model::{self, AuditAction},
     shard::realm,
 };
-use guildhall_store::{account::UserRow, ids_from_db, ids_to_db, user_of};
+use guildhall_store::{ids_from_db, ids_to_db, user::UserRow, user_of};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};

@@ -9,7 +9,7 @@ use guildhall_shared::{
     model::{AuditAction, User},
     shard::realm,
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;

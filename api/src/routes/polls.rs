@@ -17,7 +17,7 @@ use guildhall_shared::{
         PollAnswerCount, PollMedia, PollResults,
     },
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};

@@ -12,7 +12,7 @@ use guildhall_shared::{
     id::marker,
     model::{Relationship, RelationshipKind, User},
 };
-use guildhall_store::{account::UserRow, personal};
+use guildhall_store::{personal, user::UserRow};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::PgConnection;

@@ -8,7 +8,7 @@ use guildhall_shared::{
     model::{self, GuildSettings, User, silenced_until},
     permissions::{self, MemberAccess},
 };
-use guildhall_store::account::{self as accounts, UserRow};
+use guildhall_store::{account as accounts, user::UserRow};
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use time::OffsetDateTime;

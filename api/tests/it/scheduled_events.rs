@@ -447,16 +447,21 @@ async fn a_stage_is_opened_renamed_and_closed(db: PgPool) {
     );
 }
 
+/// What makes an event on a stage.
+fn speech(stage: &str) -> Value {
+    json!({
+        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
+        "scheduled_start_time": in_hours(1),
+    })
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;
     let stage = channel(&app, &alice, hall, 13).await;
     let path = format!("/guilds/{}/scheduled-events", hall.id);
-    let body = json!({
-        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
-        "scheduled_start_time": in_hours(1),
-    });
+    let body = speech(&stage);
     app.post(&bob, &path, body.clone())
         .await
         .expect_error(403, 50013);
@@ -487,10 +492,7 @@ async fn a_deleted_event_closes_its_own_stage_only(db: PgPool) {
     let (alice, _, hall) = hall(&app).await;
     let stage = channel(&app, &alice, hall, 13).await;
     let path = format!("/guilds/{}/scheduled-events", hall.id);
-    let body = json!({
-        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
-        "scheduled_start_time": in_hours(1),
-    });
+    let body = speech(&stage);
     let begun = app.post(&alice, &path, body.clone()).await.expect(200);
     let later = app.post(&alice, &path, body).await.expect(200);
     let at = |event: &Value| format!("{path}/{}", event["id"].as_str().unwrap());
@@ -518,10 +520,7 @@ async fn an_event_that_has_opened_its_stage_stays_on_it(db: PgPool) {
     let stage = channel(&app, &alice, hall, 13).await;
     let other = channel(&app, &alice, hall, 13).await;
     let path = format!("/guilds/{}/scheduled-events", hall.id);
-    let body = json!({
-        "name": "Speech", "privacy_level": 2, "entity_type": 1, "channel_id": stage,
-        "scheduled_start_time": in_hours(1),
-    });
+    let body = speech(&stage);
     let made = app.post(&alice, &path, body.clone()).await.expect(200);
     let later = app.post(&alice, &path, body).await.expect(200);
     let at = |event: &Value| format!("{path}/{}", event["id"].as_str().unwrap());

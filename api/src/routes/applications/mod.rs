@@ -11,7 +11,7 @@ use guildhall_shared::{
     id::marker,
     model::{Application, ApplicationSettings, PublicApplication, User},
 };
-use guildhall_store::{account::UserRow, user_of};
+use guildhall_store::{user::UserRow, user_of};
 use serde::Deserialize;
 use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 use utoipa::ToSchema;

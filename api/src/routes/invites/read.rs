@@ -9,7 +9,7 @@ use guildhall_shared::{
     },
     permissions::Overwrite,
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use sqlx::{PgConnection, types::Json as Jsonb};
 use time::OffsetDateTime;
 

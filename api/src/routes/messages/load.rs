@@ -12,7 +12,7 @@ use guildhall_shared::{
     },
     model::{Message, MessageFlags, MessageKind, MessageReference, Poll, User},
 };
-use guildhall_store::{account::UserRow, ids_from_db, thread};
+use guildhall_store::{ids_from_db, thread, user::UserRow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{PgConnection, PgExecutor, types::Json};

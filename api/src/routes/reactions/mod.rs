@@ -13,7 +13,7 @@ use guildhall_shared::{
     id::marker::{Channel, Guild, Message, User},
     model::{self, Member, PartialEmoji, Reaction, ReactionCounts, RelationshipKind},
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgExecutor};
 use utoipa::IntoParams;

@@ -10,7 +10,7 @@ use guildhall_shared::{
     id::marker::{self, Guild},
     model::{Member, ScheduledEvent, User},
 };
-use guildhall_store::{account::UserRow, ids_to_db};
+use guildhall_store::{ids_to_db, user::UserRow};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};

@@ -10,7 +10,7 @@ use guildhall_shared::{
     id::marker::{self, Guild as GuildMarker},
     model::{Guild, User, present},
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, types::Json as Jsonb};
 use time::OffsetDateTime;

@@ -6,7 +6,7 @@ use guildhall_shared::{
     id::marker::{self, Application, Channel, Guild},
     model::User,
 };
-use guildhall_store::account::UserRow;
+use guildhall_store::user::UserRow;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
