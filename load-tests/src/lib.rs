@@ -15,5 +15,6 @@ pub mod readers;
 pub mod report;
 pub mod rest;
 pub mod stage;
+pub mod statistics;
 pub mod swarm;
 pub mod world;

@@ -44,7 +44,7 @@ use serde_json::json;
 use crate::{
     clients::BEAT_PERIOD,
     readers::{client_frame, payload_len},
-    report::quantile,
+    statistics::quantile,
 };
 
 /// Longest time for one command.

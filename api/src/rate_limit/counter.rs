@@ -136,6 +136,18 @@ impl Counter {
         self.in_time(in_redis).await.flatten().is_some()
     }
 
+    /// Empties a set; not while Redis is away.
+    pub(super) async fn forget(&self, set: &str) {
+        let in_redis = async {
+            let mut redis = self.redis.clone();
+            redis::cmd("DEL")
+                .arg(set)
+                .query_async::<()>(&mut redis)
+                .await
+        };
+        self.in_time(in_redis).await;
+    }
+
     /// What Redis answers; `None` if it is away.
     async fn in_time<T>(&self, asked: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
         let now_ms = self.started.elapsed().as_millis() as u64;

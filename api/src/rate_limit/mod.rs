@@ -137,6 +137,13 @@ impl Limiter {
         self.counter.remembers(&set, &what).await
     }
 
+    /// Forgets all that was seen with somebody.
+    pub(crate) async fn forget(&self, who: &str) {
+        if self.mode != RateLimits::Off {
+            self.counter.forget(&hidden("known", who)).await;
+        }
+    }
+
     async fn judge(&self, who: &str, bucket: &Bucket) -> Verdict {
         let mut windows = Vec::with_capacity(2);
         let is_global = bucket.owner != Owner::Token;

@@ -27,7 +27,13 @@ use crate::{
     form::{Fault, FormErrors},
     media::{ImageOf, check_image, store_optional_image},
     online,
-    routes::{account_work, auth::mail_verification},
+    routes::{
+        account_work,
+        auth::{
+            mail_verification,
+            tries::{self, Network},
+        },
+    },
     second_factor::{self, Shown},
     sessions::{self, Client},
     text::clean,
@@ -165,6 +171,7 @@ async fn update_my_user(
     State(app): State<App>,
     caller: CurrentUser,
     client: Client,
+    network: Network,
     shown: Shown,
     Json(body): Json<UpdateMyUser>,
 ) -> Result<Json<UpdatedUser>> {
@@ -242,6 +249,10 @@ async fn update_my_user(
     app.tokens.forget(caller.id);
     app.publisher.publish(events);
     account_work::tell_later(&app, &change);
+    if token.is_some() {
+        tries::forget(&app, caller.id).await;
+        tries::remember(&app, caller.id, network).await;
+    }
     if let Some(mail) = mail {
         app.mailer.send(mail);
     }

@@ -231,6 +231,24 @@ async fn who_fails_on_purpose_locks_nobody_out_of_where_they_log_in_from(db: PgP
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn with_a_new_password_only_where_it_was_changed_is_known(db: PgPool) {
+    let app = behind_a_proxy(db).await;
+    let (home, abroad) = (address(), address());
+    let (name, whose) = registered(&app, &abroad).await;
+    let ada = log_in(&app, &home, &name, PASSWORD).await.expect(200);
+    let body = json!({ "password": PASSWORD, "new_password": "a better horse" });
+    let request = from(&app, Method::PATCH, "/users/@me", &home)
+        .header("authorization", ada["token"].as_str().unwrap())
+        .json(&body);
+    app.send(request).await.expect(200);
+    tried(&format!("login:{whose}"), 100).await;
+    for (from, status) in [(&abroad, 429), (&home, 200)] {
+        let reply = log_in(&app, from, &name, "a better horse").await;
+        reply.expect(status);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn wrong_passwords_are_counted_by_name_and_network_and_right_ones_are_not(db: PgPool) {
     let app = behind_a_proxy(db).await;
     let (home, abroad) = (address(), address());

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use guildhall_shared::voice::VoiceSettings;
+use guildhall_shared::{secret::Secret, voice::VoiceSettings};
 
 use super::relay::auth::ClusterKey;
 use crate::{
@@ -17,8 +17,8 @@ pub struct Config {
     /// New on every start of the process; part of its sessions' ids.
     pub boot: u32,
     pub resume: ResumeLog,
-    pub database_url: String,
-    pub redis_url: String,
+    pub database_url: Secret,
+    pub redis_url: Secret,
     /// Where other gateways are let in; port 0 takes any free one.
     pub relay_listen: SocketAddr,
     /// `host:port` others reach it at; `None`: the bound address.

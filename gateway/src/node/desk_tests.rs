@@ -28,8 +28,8 @@ fn desk() -> Desk {
         node_id: "a".to_owned(),
         boot: BOOT,
         resume: ResumeLog::Async,
-        database_url: "postgres://127.0.0.1:1/none".to_owned(),
-        redis_url: "redis://127.0.0.1:1".to_owned(),
+        database_url: "postgres://127.0.0.1:1/none".to_owned().into(),
+        redis_url: "redis://127.0.0.1:1".to_owned().into(),
         relay_listen: ([127, 0, 0, 1], 0).into(),
         relay_advertise: None,
         relay_public: false,
@@ -44,9 +44,9 @@ fn desk() -> Desk {
         registry: Registry::new(),
     };
     let metrics = Metrics::register(&config.registry).unwrap();
-    let postgres: PgConnectOptions = config.database_url.parse().unwrap();
+    let postgres: PgConnectOptions = config.database_url.reveal().parse().unwrap();
     let db = pool::open(postgres, 1, PATIENCE);
-    let client = redis::client(&config.redis_url).unwrap();
+    let client = redis::client(config.redis_url.reveal()).unwrap();
     let commands = client.connection().unwrap();
     let ways = Ways {
         stored: Stored::Postgres(db.clone()),

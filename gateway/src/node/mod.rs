@@ -114,10 +114,14 @@ async fn serve(
         return Err(Error::PublicRelay(config.relay_listen));
     }
     let metrics = Metrics::register(&config.registry)?;
-    let postgres: PgConnectOptions = config.database_url.parse().map_err(Error::Database)?;
+    let postgres: PgConnectOptions = config
+        .database_url
+        .reveal()
+        .parse()
+        .map_err(Error::Database)?;
     let connections_max = config.db_connections_max.max(1);
     let db = pool::open(postgres, connections_max, database::PATIENCE);
-    let client = redis::client(&config.redis_url).map_err(Error::Redis)?;
+    let client = redis::client(config.redis_url.reveal()).map_err(Error::Redis)?;
     let commands = client.connection().map_err(Error::Redis)?;
     let listen = |source| Error::Listen {
         address: config.relay_listen,
@@ -129,7 +133,7 @@ async fn serve(
     let bound = listener.local_addr().map_err(listen)?;
 
     // Logs are long: what they take to read keeps nobody else waiting.
-    let logs = redis::client(&config.redis_url).map_err(Error::Redis)?;
+    let logs = redis::client(config.redis_url.reveal()).map_err(Error::Redis)?;
     let logs = logs.connection().map_err(Error::Redis)?;
     let ways = Ways {
         stored: Stored::Postgres(db.clone()),

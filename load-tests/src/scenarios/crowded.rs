@@ -17,6 +17,7 @@ use load_tests::{
     report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
+    statistics::quantile,
     world::{self, Account},
 };
 use serde_json::{Value, json};
@@ -155,7 +156,7 @@ impl Scene {
         took.sort_by(f64::total_cmp);
         report::line(
             "stored to received by all, p50",
-            format!("{:.0} ms", report::quantile(&took, 0.5)),
+            format!("{:.0} ms", quantile(&took, 0.5)),
         );
         self.end(before).await
     }

@@ -17,9 +17,10 @@ use load_tests::{
     context::TrueContext,
     crowd,
     process::{Process, machine},
-    report::{self, Aim, quantile},
+    report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
+    statistics::quantile,
     world::{self, Account},
 };
 use serde_json::{Value, json};

@@ -16,6 +16,7 @@ use load_tests::{
     report::{self, Aim},
     rest::{Rest, address},
     stage::{Stage, listening_intents, payload_len},
+    statistics::slope,
     world::{self, Account},
 };
 use serde_json::json;
@@ -27,10 +28,8 @@ const SPARE_FILES: u64 = 300;
 /// Sessions of each gateway before memory is looked at.
 const WARM_UP_SESSIONS: usize = 200;
 const SETTLE: Duration = Duration::from_secs(3);
-/// Most looks at memory that still falls, [`SETTLE`] apart: fewer than a session lasts without heartbeats.
-const LOOKS_MAX: usize = 10;
-/// Logins of one gateway at once; between two such portions all others' clients send heartbeats.
-const PORTION: usize = 4000;
+/// Portions in which a gateway is filled, with a look at the memory after each.
+const PORTIONS: usize = 8;
 
 /// Measures a guild over all gateways of a cluster. Loopback and a private cluster only: it makes
 /// accounts in the database by hand and writes to the event log as the API does.
@@ -118,10 +117,10 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
             .await?;
         *bots = rest;
     }
-    let before = memory_at_rest(&gateways).await?;
+    let mut looks = vec![(0.0, memory(&mut gateways).await?)];
 
     let started = Instant::now();
-    log_in(&mut gateways, 0, parts[0], intents).await?;
+    log_in(&mut gateways, 0, parts[0], intents, &mut looks).await?;
     let warm = WARM_UP_SESSIONS.min(each);
     let mut sessions = vec![warm; count];
     sessions[0] = each;
@@ -129,22 +128,17 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
         "the first is full after {:.0} s",
         started.elapsed().as_secs_f64()
     );
-    tokio::time::sleep(SETTLE).await;
     let one = rounds(config, &mut gateways, &sessions, &mut stage).await?;
     for place in 1..count {
-        log_in(&mut gateways, place, parts[place], intents).await?;
+        log_in(&mut gateways, place, parts[place], intents, &mut looks).await?;
         sessions[place] = each;
     }
     println!(
         "all are full after {:.0} s",
         started.elapsed().as_secs_f64()
     );
-    for gateway in &mut gateways {
-        gateway.clients.beat().await?;
-    }
-    let opened = (total - warm * count) as f64;
-    let after = memory_at_rest(&gateways).await?;
-    let grown = after.saturating_sub(before) as f64 / opened / 1024.0;
+    let (opened, after) = looks[looks.len() - 1];
+    let grown = (after - looks[0].1) / opened;
     let mut lags = Vec::new();
     for gateway in &gateways {
         lags.push(Lags::read(gateway.admin).await?);
@@ -161,8 +155,14 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     report::row(&what, ratio, " x", &aim);
     let aim = Aim::AtMost(IDLE_AIM_KB);
     report::section("Memory of an idle identified session");
-    report::aim("growth of all gateways' memory", grown, " KB", &aim);
-    report::row("  memory of an idle session there", grown, " KB", &aim);
+    let one_more = slope(&looks);
+    let what = "what one more takes of their anonymous memory";
+    report::aim(what, one_more, " KB", &aim);
+    report::row("  memory of an idle session there", one_more, " KB", &aim);
+    report::line(
+        "  growth over all after the first",
+        format!("{grown:.2} KB"),
+    );
     for (gateway, before) in gateways.iter().zip(&lags) {
         report::line("busy", Lags::read(gateway.admin).await?.since(before));
     }
@@ -170,19 +170,22 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Fills the gateway at a place of `gateways`.
+/// Fills the gateway at a place of `gateways`, with looks at the memory: sessions that were opened, KB.
 async fn log_in(
     gateways: &mut [Gateway],
     place: usize,
     bots: &[Account],
     intents: u32,
+    looks: &mut Vec<(f64, f64)>,
 ) -> Result<()> {
-    for bots in bots.chunks(PORTION) {
+    let mut opened = looks.last().map_or(0.0, |&(opened, _)| opened);
+    for bots in bots.chunks(bots.len().div_ceil(PORTIONS).max(1)) {
         let Gateway {
             clients, address, ..
         } = &mut gateways[place];
         clients.log_in(*address, bots, intents, 1).await?;
-        beat_if_due(gateways).await?;
+        opened += bots.len() as f64;
+        looks.push((opened, memory(gateways).await?));
     }
     Ok(())
 }
@@ -197,26 +200,20 @@ async fn beat_if_due(gateways: &mut [Gateway]) -> Result<()> {
     Ok(())
 }
 
-/// Bytes once they do not fall any more: what many logins take for a moment goes back later.
-async fn memory_at_rest(gateways: &[Gateway]) -> Result<u64> {
-    let mut before = anonymous_bytes(gateways)?;
-    for _ in 0..LOOKS_MAX {
-        tokio::time::sleep(SETTLE).await;
-        let now = anonymous_bytes(gateways)?;
-        let is_steady = now >= before / 100 * 99;
-        before = now;
-        if is_steady {
-            break;
+/// All gateways' anonymous memory in KB, when heartbeats have come.
+async fn memory(gateways: &mut [Gateway]) -> Result<f64> {
+    // What one acknowledges goes with the next.
+    for _ in 0..2 {
+        for gateway in gateways.iter_mut() {
+            gateway.clients.beat().await?;
         }
     }
-    Ok(before)
-}
-
-fn anonymous_bytes(gateways: &[Gateway]) -> Result<u64> {
-    gateways
+    tokio::time::sleep(SETTLE).await;
+    let bytes = gateways
         .iter()
         .map(|gateway| gateway.process.anonymous_bytes())
-        .sum()
+        .sum::<Result<u64>>()?;
+    Ok(bytes as f64 / 1024.0)
 }
 
 /// Microseconds of all gateways' CPU per delivery.

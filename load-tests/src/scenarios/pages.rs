@@ -7,8 +7,9 @@ use clap::Args;
 use futures_util::{SinkExt, StreamExt};
 use load_tests::{
     process::machine,
-    report::{self, Aim, quantile},
+    report::{self, Aim},
     rest::{Rest, address},
+    statistics::quantile,
     world::{self, Account},
 };
 use serde_json::{Value, json};

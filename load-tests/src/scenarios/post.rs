@@ -14,8 +14,9 @@ use clap::Args;
 use load_tests::{
     process::{Process, machine},
     readers::Listener,
-    report::{self, Aim, quantile},
+    report::{self, Aim},
     rest::{Rest, address},
+    statistics::quantile,
     world::{self, Account},
 };
 use serde_json::json;

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::{login, tries::Network};
+use super::{
+    login,
+    tries::{self, Network},
+};
 use crate::{
     access,
     account::{self, check_email, check_password},
@@ -360,6 +363,7 @@ pub(super) async fn auth_reset(
     tx.commit().await?;
     app.tokens.forget(user);
     app.publisher.publish(events);
+    tries::forget(&app, user).await;
     login::enter(&app, user, Some(&hash), &client, network)
         .await
         .map(Json)

@@ -5,7 +5,7 @@ mod login;
 mod mails;
 mod register;
 mod sessions;
-mod tries;
+pub(super) mod tries;
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 

@@ -23,7 +23,7 @@ const KNOWN_MAX: usize = 50;
 
 /// Where a request comes from: an address, or the /64 around it.
 #[derive(Clone, Copy)]
-pub(super) struct Network(IpAddr);
+pub(in crate::routes) struct Network(IpAddr);
 
 impl FromRequestParts<App> for Network {
     type Rejection = Infallible;
@@ -74,12 +74,17 @@ impl Try {
 }
 
 /// Somebody has logged in from there.
-pub(super) async fn remember(app: &App, user: Id<marker::User>, network: Network) {
+pub(in crate::routes) async fn remember(app: &App, user: Id<marker::User>, network: Network) {
     let known = networks_of(Some(user));
     let network = network.0.to_string();
     app.limiter
         .remember(&known, &network, KNOWN_FOR, KNOWN_MAX)
         .await;
+}
+
+/// The password is a new one: where somebody logged in with the old one is not known any more.
+pub(in crate::routes) async fn forget(app: &App, user: Id<marker::User>) {
+    app.limiter.forget(&networks_of(Some(user))).await;
 }
 
 fn networks_of(user: Option<Id<marker::User>>) -> String {

@@ -2,7 +2,7 @@
 //! slower for a while is slower for both.
 
 use anyhow::Result;
-use load_tests::{child::Helper, process::Process, stage::payload_len};
+use load_tests::{child::Helper, process::Process, stage::payload_len, statistics::median};
 
 use super::{PATIENCE, ROUND_PATIENCE, micros};
 
@@ -67,17 +67,6 @@ pub(super) fn against(floor: &[f64], gateway: &[f64]) -> f64 {
     median(beside.map(|(floor, gateway)| gateway / floor).collect())
 }
 
-/// 0 of none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let upper = values.len() / 2;
-    match values.get(upper) {
-        None => 0.0,
-        Some(&middle) if values.len() % 2 == 1 => middle,
-        Some(&middle) => f64::midpoint(values[upper - 1], middle),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,12 +77,5 @@ mod tests {
         let floor = [2.0, 2.0, 2.0, 4.0, 4.0, 4.0];
         let gateway = [3.0, 3.0, 4.5, 90.0, 6.0];
         assert!((against(&floor, &gateway) - 1.5).abs() < 1e-9);
-    }
-
-    #[test]
-    fn the_median_is_in_the_middle() {
-        assert_eq!(median(vec![]), 0.0);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
     }
 }

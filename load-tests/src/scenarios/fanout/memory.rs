@@ -5,10 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::Result;
 use guildhall_shared::gateway::Intents;
 use load_tests::{
-    child::Helper, process::Process, rest::address, stage::listening_intents, world::Account,
+    child::Helper, process::Process, rest::address, stage::listening_intents, statistics::slope,
+    world::Account,
 };
 
-use super::{Cast, Config, PATIENCE, floor::median};
+use super::{Cast, Config, PATIENCE};
 
 /// Sessions that open before memory is looked at: the guild, pools and buffers exist then.
 const WARM_UP_SESSIONS: usize = 50;
@@ -104,30 +105,4 @@ async fn look(gateway: Process, readers: &mut Helper) -> Result<f64> {
     readers.tell("beat").await?;
     tokio::time::sleep(SETTLE).await;
     Ok(gateway.anonymous_bytes()? as f64 / 1024.0)
-}
-
-/// Rise per unit: the median of the slopes between all pairs of points (Theil and Sen's), which few
-/// steps of an allocator do not move.
-fn slope(points: &[(f64, f64)]) -> f64 {
-    let pairs = points.iter().enumerate().flat_map(|(place, from)| {
-        let later = &points[place + 1..];
-        later
-            .iter()
-            .map(move |to| (to.1 - from.1) / (to.0 - from.0))
-    });
-    median(pairs.collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_step_does_not_move_the_slope() {
-        let points: Vec<(f64, f64)> = (0..=20)
-            .map(f64::from)
-            .map(|x| (x, 2.0 * x + if x > 16.0 { 50.0 } else { 0.0 }))
-            .collect();
-        assert!((slope(&points) - 2.0).abs() < 1e-9);
-    }
 }
