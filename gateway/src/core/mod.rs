@@ -116,6 +116,8 @@ pub struct Core {
     lacking: Vec<Subscription>,
     /// Realms whose owner could not be reached: asked for again at the next tick.
     unavailable: FxHashSet<Id<Realm>>,
+    /// Sessions for which owners are asked again in a moment.
+    behind: FxHashMap<Id<Realm>, Vec<SessionKey>>,
     /// Sessions that lack more of a realm, which is asked for when their clients have taken what they
     /// were told.
     lagging: FxHashSet<(Id<Realm>, SessionKey)>,
@@ -226,6 +228,7 @@ impl Core {
             subscriptions: Vec::new(),
             lacking: Vec::new(),
             unavailable: FxHashSet::default(),
+            behind: FxHashMap::default(),
             lagging: FxHashSet::default(),
             blurred: views::Blurred::default(),
             unsettled: views::Unsettled::default(),

@@ -1,6 +1,6 @@
 //! Realms of a core: subscribing, events, and what joining or leaving a guild means to a session.
 
-use std::{rc::Rc, sync::Arc};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use guildhall_shared::{
@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use serde::Deserialize;
 
 use super::{
-    Core, ready,
+    Core, clock, ready,
     sessions::dispatch_to,
     views::{may_leave, may_move},
 };
@@ -32,6 +32,8 @@ const DIRECT: Intents = Intents::DIRECT_MESSAGES
     .union(Intents::DIRECT_MESSAGE_REACTIONS)
     .union(Intents::DIRECT_MESSAGE_TYPING)
     .union(Intents::DIRECT_MESSAGE_POLLS);
+/// After an answer that is behind what was heard here.
+const BEHIND_PAUSE: Duration = Duration::from_millis(50);
 
 impl Core {
     /// Asks for the events after `from`, with the view of everyone here.
@@ -422,8 +424,11 @@ impl Core {
                 continue;
             }
             if position < have {
-                // Others here are further than this answer: ask again, up to where they are.
-                self.ask_from(realm, user, from);
+                // Others here are further than this answer: another one is needed, up to where they are.
+                if let Some(session) = self.sessions.get(slot as usize) {
+                    let key = session.key(slot);
+                    self.ask_in_a_moment(realm, key);
+                }
                 continue;
             }
             let first = replay.first().and_then(|event| event.position());
@@ -587,9 +592,12 @@ impl Core {
         }
         let is_old = hub.position().is_some_and(|have| have > position);
         self.snapshots.came(key, guild, body.len());
-        if is_old || !self.takes_snapshot(key.slot) {
-            // Events after the snapshot have gone by already, or will have when its client has room
-            // for it: take another one.
+        if is_old {
+            // Events after the snapshot have gone by already: another one is needed.
+            return self.ask_in_a_moment(realm, key);
+        }
+        if !self.takes_snapshot(key.slot) {
+            // They will have gone by when its client has room for it.
             return self.want_guild(key.slot, guild, arrival);
         }
         let session = self.sessions.get_mut(key.slot as usize);
@@ -693,6 +701,37 @@ impl Core {
             if let Some(position) = position {
                 self.sync(realm, position);
             }
+        }
+    }
+
+    /// The owner answered with less than what was heard here, of an owner before it: it is asked again
+    /// for this session, but not as often as it can answer, since it says the same until it has caught
+    /// up.
+    fn ask_in_a_moment(&mut self, realm: Id<Realm>, key: SessionKey) {
+        let keys = self.behind.entry(realm).or_default();
+        keys.push(key);
+        if keys.len() > 1 {
+            return;
+        }
+        self.spawn(move |core| async move {
+            tokio::time::sleep(BEHIND_PAUSE).await;
+            let mut core = core.borrow_mut();
+            core.now = clock::now();
+            for key in core.behind.remove(&realm).unwrap_or_default() {
+                core.ask_anew(realm, key);
+            }
+            core.flush();
+        });
+    }
+
+    /// Asks for what a session waits for in a realm, or lacks of it.
+    fn ask_anew(&mut self, realm: Id<Realm>, key: SessionKey) {
+        let guild: Id<Guild> = realm.cast();
+        let session = self.sessions.get(key.slot as usize);
+        let session = session.filter(|session| session.key(key.slot) == key);
+        match session.and_then(|session| session.guild_phase(guild)) {
+            Some(GuildPhase::Waiting(arrival)) => self.want_guild(key.slot, guild, arrival),
+            _ => self.ask_for_rest(realm, key),
         }
     }
 }

@@ -244,7 +244,9 @@ pub(super) fn may_move(event: &Envelope, user: Id<User>) -> bool {
     struct OfUser {
         id: Id<User>,
     }
-    if event.kind != EventKind::GuildMemberUpdate {
+    // Who comes was away: what tells of both is in the user's own realm, which may be behind.
+    let of_member = [EventKind::GuildMemberUpdate, EventKind::GuildMemberAdd];
+    if !of_member.contains(&event.kind) {
         return event.kind.moves_views();
     }
     let member: Result<OfMember, _> = serde_json::from_slice(&event.body);
