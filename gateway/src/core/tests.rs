@@ -1,5 +1,6 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
+mod behind;
 mod leaving;
 mod lost;
 mod portions;

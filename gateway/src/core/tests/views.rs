@@ -194,3 +194,26 @@ fn who_came_again_to_other_channels_than_the_snapshot_has_gets_the_guild_again()
         assert_eq!(told == ["GUILD_DELETE"], is_again, "{told:?}");
     }
 }
+
+/// Its user's own realm tells of both, but its owner cannot be reached as soon as the guild's can.
+#[test]
+fn who_was_kicked_and_came_again_before_they_return_gets_the_guild_again() {
+    let other = Id::new(user().get() + 1).unwrap();
+    for (comes, is_again) in [(user(), true), (other, false)] {
+        let mut bench = Bench::new(1);
+        let session = travelling(1);
+        let client = bench.resumes((session.record.id, session.s));
+        bench.arrived(&client, session);
+        bench.read(&client);
+        let mut added = Envelope::clone(&event(EventKind::GuildMemberAdd, 3));
+        let body = json!({"guild_id": guild(), "user": {"id": comes}});
+        added.body = body.to_string().into();
+        bench.answered(Subscribed {
+            replay: vec![event(EventKind::GuildEmojisUpdate, 2), Arc::new(added)],
+            ..answer(3)
+        });
+        let told = names(bench.read(&client));
+        let is_deleted = told.iter().any(|name| name == "GUILD_DELETE");
+        assert_eq!(is_deleted, is_again, "{comes}: {told:?}");
+    }
+}
