@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
@@ -10,6 +12,9 @@ use simulator::{Plan, ResumeLog, Sample, Settings, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A small cluster takes less than a second: virtual time may stand still in one that takes so long.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs clusters in virtual time and checks the invariants throughout.
 #[derive(Debug, Parser)]
@@ -87,15 +92,21 @@ fn large(arguments: &Arguments) -> Result<()> {
 /// Prints what all of them come to; a seed that fails can be run again alone.
 fn small(arguments: &Arguments) -> Result<()> {
     let next = AtomicU64::new(0);
-    let worker = || -> Result<Sum> {
+    let running: Vec<AtomicU64> = (0..arguments.threads.max(1))
+        .map(|_| AtomicU64::new(0))
+        .collect();
+    let worker = |own: &AtomicU64| -> Result<Sum> {
         let mut sum = Sum::default();
         loop {
             let nth = next.fetch_add(1, Ordering::Relaxed);
             if nth >= arguments.seeds {
+                own.store(0, Ordering::Relaxed);
                 return Ok(sum);
             }
+            let seed = arguments.seed + nth;
+            own.store(seed, Ordering::Relaxed);
             // Nobody begins another one once a seed has failed.
-            let report = run(&Settings::small(arguments.seed + nth))
+            let report = run(&Settings::small(seed))
                 .inspect_err(|_| next.store(arguments.seeds, Ordering::Relaxed))?;
             let (moves, needed) = report.moves();
             sum.moves += moves;
@@ -104,8 +115,15 @@ fn small(arguments: &Arguments) -> Result<()> {
         }
     };
     let sums: Result<Vec<Sum>> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..arguments.threads.max(1))
-            .map(|_| scope.spawn(worker))
+        // Dropped once all have ended, by a panic too.
+        let (_end, ended) = mpsc::channel();
+        scope.spawn({
+            let running = &running;
+            move || tell_slow(running, &ended)
+        });
+        let workers: Vec<_> = running
+            .iter()
+            .map(|own| scope.spawn(move || worker(own)))
             .collect();
         let joined = workers.into_iter();
         let joined = joined.map(|worker| worker.join().expect("a worker does not panic"));
@@ -127,6 +145,23 @@ fn small(arguments: &Arguments) -> Result<()> {
         all.longest_ms as f64 / 1_000.0
     );
     Ok(())
+}
+
+/// Names seeds that do not come to an end, until all have ended.
+fn tell_slow(running: &[AtomicU64], ended: &Receiver<()>) {
+    let mut before = Vec::new();
+    while ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        let now: Vec<u64> = running
+            .iter()
+            .map(|seed| seed.load(Ordering::Relaxed))
+            .collect();
+        for (now, before) in now.iter().zip(&before) {
+            if now == before && *now != 0 {
+                eprintln!("seed {now} takes more than {PATIENCE:?}");
+            }
+        }
+        before = now;
+    }
 }
 
 #[derive(Debug, Default)]
