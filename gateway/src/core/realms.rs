@@ -414,6 +414,7 @@ impl Core {
         let Some(have) = hub.position() else {
             return;
         };
+        let is_syncing = hub.is_syncing();
         for (slot, user, from) in self.returning(realm) {
             if !here.contains(&user) {
                 continue;
@@ -470,7 +471,9 @@ impl Core {
             let Some(session) = self.sessions.get_mut(slot as usize) else {
                 continue;
             };
-            let is_here = reached == have;
+            // While others here lack some as well, what its user sees is ahead of what has been told: what
+            // comes then is looked through as this was.
+            let is_here = reached == have && !is_syncing;
             if realm == shard::realm(user) {
                 session.home = (!is_here).then_some(reached);
             } else if let Some(GuildPhase::Returning(_)) = session.guild_phase(realm.cast()) {

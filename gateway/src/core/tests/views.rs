@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::*;
+use crate::bus::ClassId;
 
 /// A replay comes in portions, and each is an answer from the owner.
 #[test]
@@ -215,5 +216,46 @@ fn who_was_kicked_and_came_again_before_they_return_gets_the_guild_again() {
         let told = names(bench.read(&client));
         let is_deleted = told.iter().any(|name| name == "GUILD_DELETE");
         assert_eq!(is_deleted, is_again, "{comes}: {told:?}");
+    }
+}
+
+/// Others here lack what it lacks, and more than one answer holds: what its user sees is known from
+/// the first one on.
+#[test]
+fn who_returns_to_a_guild_that_is_caught_up_gets_it_again_where_the_view_moved() {
+    for (kind, is_again) in [
+        (EventKind::ChannelUpdate, true),
+        (EventKind::GuildEmojisUpdate, false),
+    ] {
+        let mut bench = Bench::new(1);
+        let stays = bench.identified();
+        bench.has_guild(&stays, 9);
+        bench.tell(ToCore::Event(event(EventKind::GuildEmojisUpdate, 20)));
+        let sees = |classes: Vec<ClassId>| ViewChange {
+            channels: Vec::new(),
+            users: vec![(user(), Some(classes))],
+        };
+        bench.tell(ToCore::View {
+            realm: shard::realm(guild()),
+            change: sees(vec![0, 1]),
+        });
+        let session = travelling(12);
+        let client = bench.resumes((session.record.id, session.s));
+        bench.arrived(&client, session);
+        bench.read(&client);
+        let answered = |bench: &mut Bench, replay: Vec<Arc<Envelope>>| {
+            bench.answered(Subscribed {
+                view: sees(vec![0, 1]),
+                replay,
+                ..answer(16)
+            });
+            names(bench.read(&client))
+        };
+        let update = |seq| event(EventKind::GuildEmojisUpdate, seq);
+        let told = answered(&mut bench, (10..=13).map(update).collect());
+        assert_eq!(told, ["GUILD_EMOJIS_UPDATE"]);
+        let told = answered(&mut bench, vec![update(14), event(kind, 15), update(16)]);
+        assert_eq!(told.len(), 3 + usize::from(is_again), "{told:?}");
+        assert_eq!(told.ends_with(&["GUILD_DELETE".to_owned()]), is_again);
     }
 }
