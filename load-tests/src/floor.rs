@@ -5,7 +5,8 @@
 //! same readers that drain the gateway's sockets.
 //!
 //! Commands: `frame <hex>`, `accept <connections>` (answered `accepted`), `send <frames>`
-//! (that many frames to every connection, one by one), `close`.
+//! (that many frames to every connection, one by one), `burst <frames>` (the same by one `send()` for
+//! each connection), `close`.
 
 use std::{
     io::{self, BufRead, ErrorKind, Write},
@@ -68,8 +69,12 @@ impl Floor {
             }
             "send" => {
                 for _ in 0..rest.parse::<usize>()? {
-                    self.send_to_all()?;
+                    self.send_to_all(&self.frame)?;
                 }
+            }
+            "burst" => {
+                let bytes = self.frame.repeat(rest.parse()?);
+                self.send_to_all(&bytes)?;
             }
             "close" => self.connections.clear(),
             _ => bail!("no such command: {word}"),
@@ -77,15 +82,15 @@ impl Floor {
         Ok(())
     }
 
-    fn send_to_all(&self) -> Result<()> {
+    fn send_to_all(&self, bytes: &[u8]) -> Result<()> {
         for mut stream in &self.connections {
-            match stream.write(&self.frame) {
-                Ok(sent) if sent == self.frame.len() => {}
+            match stream.write(bytes) {
+                Ok(sent) if sent == bytes.len() => {}
                 // The readers keep up with a burst, or the burst fits the socket's buffer; a
                 // server that waits for room is no floor.
-                Ok(_) => bail!("a socket took only a part of a frame"),
+                Ok(_) => bail!("a socket took only a part of what it was sent"),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    bail!("a socket had no room for a frame")
+                    bail!("a socket had no room")
                 }
                 Err(error) => return Err(error).context("a reader is gone"),
             }

@@ -153,6 +153,11 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
     ] {
         report::line(what, spread(&run.floor_us));
     }
+    let coalesced = against(&served.burst.floor_us, &served.burst.coalesced_us);
+    report::line(
+        "burst, all of it in one send()",
+        format!("{}: {coalesced:.3} F", spread(&served.burst.coalesced_us)),
+    );
     report::section("Gateway, CPU of all its threads per delivery");
     for (what, run, limit) in [
         ("one message outstanding", &served.one, ONE_AIM),
@@ -167,6 +172,10 @@ pub(crate) async fn run(config: &Config) -> Result<()> {
             " F",
             &Aim::AtMost(limit),
         );
+        if !run.coalesced_us.is_empty() {
+            let ratio = ratio / coalesced;
+            report::line("  against one send()", format!("{ratio:.2} x"));
+        }
         report::line("  by thread", &run.threads);
         report::line(
             "  stored to received by all",
@@ -340,6 +349,9 @@ struct Run {
     against_floor: f64,
     /// The floor's before, between and after the gateway's turns.
     floor_us: Vec<f64>,
+    /// The floor's beside each of the gateway's turns if it makes one `send()` of a burst; none of
+    /// messages one by one.
+    coalesced_us: Vec<f64>,
     threads: String,
     /// From the start of the storing transaction to the last delivery of a round; sorted.
     latencies_ms: Vec<f64>,
@@ -365,6 +377,7 @@ impl Ring {
         let floor_rounds = rounds.div_ceil(turns).div_ceil(share);
         let mut floor_us = vec![self.floor.rounds(floor_rounds, messages).await?];
         let (mut us, mut latencies_ms) = (Vec::new(), Vec::new());
+        let mut coalesced_us = Vec::new();
         let (mut total, mut sent) = (Duration::ZERO, 0);
         let mut threads = BTreeMap::<String, Duration>::new();
         let part = |turn: u16| u32::from(rounds) * u32::from(turn) / u32::from(turns);
@@ -392,6 +405,10 @@ impl Ring {
                 let before = threads_before.get(&name).copied().unwrap_or_default();
                 *threads.entry(name).or_default() += cpu.saturating_sub(before);
             }
+            if messages > 1 {
+                let rounds = part(turn + 1) - part(turn);
+                coalesced_us.push(self.floor.coalesced(rounds as u16, messages).await?);
+            }
             floor_us.push(self.floor.rounds(floor_rounds, messages).await?);
         }
         let threads: Vec<String> = threads
@@ -405,6 +422,7 @@ impl Ring {
             us_per_delivery: micros(total) / sent as f64,
             against_floor: against(&floor_us, &us),
             floor_us,
+            coalesced_us,
             threads: threads.join(", "),
             latencies_ms,
         })

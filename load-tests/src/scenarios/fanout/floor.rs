@@ -45,11 +45,20 @@ impl Floor {
 
     /// CPU per delivery, microseconds, of so many rounds; each waits for the one before.
     pub(super) async fn rounds(&mut self, rounds: u16, messages: u16) -> Result<f64> {
+        self.measure("send", rounds, messages).await
+    }
+
+    /// The same if all messages of a round go by one `send()` for each connection.
+    pub(super) async fn coalesced(&mut self, rounds: u16, messages: u16) -> Result<f64> {
+        self.measure("burst", rounds, messages).await
+    }
+
+    async fn measure(&mut self, command: &str, rounds: u16, messages: u16) -> Result<f64> {
         let before = self.usage.cpu()?;
         for _ in 0..rounds {
             self.sent += u64::from(messages) * self.connections;
             self.readers.tell(&format!("await {}", self.sent)).await?;
-            self.process.tell(&format!("send {messages}")).await?;
+            self.process.tell(&format!("{command} {messages}")).await?;
             self.readers.hear("done", ROUND_PATIENCE).await?;
         }
         let deliveries = f64::from(rounds) * f64::from(messages) * self.connections as f64;
