@@ -84,8 +84,9 @@ impl Layout {
 /// left goes to its standby, where the edges already are; any other homeless shard, and one
 /// whose standby is full, to its first choice on the ring that has room. The standby is the
 /// next choice on another node. A pin to a node that may not take the shard waits. Without an
-/// accepting node homeless shards have no owner. Last, shards go from nodes whose load is far
-/// above the others' to those below, within the same limits.
+/// accepting node a shard whose owner left goes to its standby if that one is cordoned, and any
+/// other homeless shard has no owner. Last, shards go from nodes whose load is far above the
+/// others' to those below, within the same limits.
 pub fn plan(seen: &Observed) -> Target {
     let mut nodes: Vec<&Node> = seen.nodes.iter().collect();
     nodes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
@@ -234,7 +235,7 @@ impl<'a> Draft<'a> {
     fn house_homeless(&mut self) {
         let accepting: Vec<Place> = self.accepting().collect();
         if accepting.is_empty() {
-            return;
+            return self.leave_to_standbys();
         }
         for shard in 0..self.owners.len() {
             if self.owners[shard].is_some() {
@@ -249,6 +250,21 @@ impl<'a> Draft<'a> {
                 .or_else(|| self.first_choice(id(shard)))
                 .or_else(|| self.emptiest(&accepting));
             if let Some(place) = place {
+                self.give(shard, place);
+            }
+        }
+    }
+
+    /// With no node that accepts: gives what is served no more to its standby, where the edges
+    /// already are, although that one is cordoned. An owner that drains serves its shards on.
+    fn leave_to_standbys(&mut self) {
+        for shard in 0..self.owners.len() {
+            let Assignment { owner, standby } = self.before[shard];
+            let serves = |owner| self.standing(owner) != Standing::Stopping;
+            if self.owners[shard].is_some() || owner.is_some_and(serves) {
+                continue;
+            }
+            if let Some(place) = standby.filter(|&it| self.standing(it) == Standing::Cordoned) {
                 self.give(shard, place);
             }
         }

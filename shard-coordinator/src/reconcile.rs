@@ -335,6 +335,8 @@ impl Reconciler {
         metrics.paused.set(flag(orders.pause.is_some()));
         metrics.moves_left.set(i64::from(step.left));
         if let Some(map) = &seen.previous {
+            let unowned = i64::try_from(map.unowned()).unwrap_or(i64::MAX);
+            metrics.shards_unowned.set(unowned);
             let balance = Balance::of(map, &orders.settings.nodes, &seen.loads);
             metrics.imbalance.set(i64::from(balance.shards_milli));
             let load = balance.load_milli.map_or(0, i64::from);

@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     pub(crate) shards_moved: IntCounter,
     pub(crate) steps: IntCounter,
     pub(crate) steps_timed_out: IntCounter,
+    pub(crate) shards_unowned: IntGauge,
     pub(crate) moves_left: IntGauge,
     pub(crate) plan_pending: IntGauge,
     pub(crate) paused: IntGauge,
@@ -123,6 +124,12 @@ impl Metrics {
                 "Steps that gateways had not followed after 5 s; the next one went ahead. \
                  Normal: 0.",
             ),
+            shards_unowned: gauge(
+                "coordinator_shards_unowned",
+                "Shards without an owner in the map in use: each gateway serves them to its own \
+                 clients; 0 of who does not lead. \
+                 Normal: 0.",
+            ),
             moves_left: gauge(
                 "coordinator_moves_left",
                 "Shards that are to move and wait for their turn; 0 of who does not lead. \
@@ -176,6 +183,7 @@ impl Metrics {
             Box::new(self.shards_moved.clone()),
             Box::new(self.steps.clone()),
             Box::new(self.steps_timed_out.clone()),
+            Box::new(self.shards_unowned.clone()),
             Box::new(self.moves_left.clone()),
             Box::new(self.plan_pending.clone()),
             Box::new(self.paused.clone()),
@@ -187,6 +195,7 @@ impl Metrics {
     /// What only a leader knows, others do not go on telling.
     pub(crate) fn follows(&self) {
         for of_leader in [
+            &self.shards_unowned,
             &self.moves_left,
             &self.plan_pending,
             &self.paused,

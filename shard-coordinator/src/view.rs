@@ -93,12 +93,11 @@ impl<'a> View<'a> {
     pub(crate) fn map(&self) -> Option<MapInfo> {
         let map = self.shown.map.as_ref()?;
         let balance = Balance::of(map, &self.settings.nodes, self.loads.by_shard());
-        let unowned = map.shards.iter().filter(|shard| shard.owner.is_none());
         Some(MapInfo {
             version: map.version,
             shards: number(map.shards.len()),
             nodes: number(map.nodes.len()),
-            unowned: number(unowned.count()),
+            unowned: number(map.unowned()),
             imbalance_milli: balance.shards_milli,
             load_imbalance_milli: balance.load_milli,
             drains: map.drains.clone(),

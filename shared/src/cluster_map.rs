@@ -42,7 +42,8 @@ pub struct Drain {
     pub over_ms: u64,
 }
 
-/// Who serves a shard. Both absent while no node accepts shards.
+/// Who serves a shard. Both absent while no node accepts shards and none that may keep them has
+/// this one: each gateway serves its realms to its own clients then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Assignment {
     #[serde(rename = "o")]
@@ -58,6 +59,12 @@ impl ClusterMap {
 
     pub fn standby(&self, shard: ShardId) -> Option<&str> {
         self.node(self.shards.get(usize::from(shard.0))?.standby)
+    }
+
+    /// Shards without an owner.
+    pub fn unowned(&self) -> usize {
+        let unowned = self.shards.iter().filter(|shard| shard.owner.is_none());
+        unowned.count()
     }
 
     /// Relay address of a node of this map.
@@ -211,6 +218,7 @@ mod tests {
         assert_eq!(again, map);
         assert_eq!(again.owner(ShardId(0)), Some("b"));
         assert_eq!(again.owner(ShardId(1)), None);
+        assert_eq!(again.unowned(), 1);
         assert_eq!(again.relay_addr("b"), Some("127.0.0.1:2"));
     }
 

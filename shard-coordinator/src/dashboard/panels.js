@@ -164,8 +164,8 @@ function detail(value) {
 
 export function drawWhy(why) {
   const shard = why.shard;
-  const parts = [`Guild ${why.guild} is in shard ${shardName(shard.shard)}, served by ${shard.owner ?? "no node"}`
-    + `${shard.standby ? `, standby ${shard.standby}` : ""}.`];
+  const parts = [`Guild ${why.guild} is in shard ${shardName(shard.shard)}, ${shard.owner ? `served by ${shard.owner}`
+    : "without an owner: each gateway serves it by itself"}${shard.standby ? `, standby ${shard.standby}` : ""}.`];
   if (why.last_move) {
     parts.push(`There since ${moment(why.last_move.at_ms)}, from ${why.last_move.from ?? "nowhere"}: ${cause(why.last_move.cause)}.`);
   }

@@ -134,9 +134,11 @@ proptest! {
                 prop_assert_ne!(Some(owner), map.standby(shard));
                 let node = of(&seen, owner).expect("the owner is live");
                 let kept = had.owner(shard) == Some(owner);
+                let left_to = had.standby(shard).filter(|_| !accepting);
                 match node.standing {
                     Standing::Accepting => {}
-                    Standing::Cordoned | Standing::Draining => prop_assert!(kept),
+                    Standing::Cordoned => prop_assert!(kept || left_to == Some(owner)),
+                    Standing::Draining => prop_assert!(kept),
                     Standing::Stopping => prop_assert!(false, "{} is on its way out", owner),
                 }
                 let standby = map.standby(shard).and_then(|id| of(&seen, id));
@@ -221,6 +223,29 @@ fn a_drain_without_a_node_that_accepts_waits() {
     let step = one_step(&seen, &[], Voluntary::Go);
     assert_eq!((step.moves.len(), step.left), (0, 8));
     assert_eq!(step.layout.shards, seen.previous.unwrap().shards);
+}
+
+#[test]
+fn where_no_node_accepts_a_drain_waits_and_what_stops_goes_to_its_cordoned_standby() {
+    let mut seen = settled(64, 2);
+    seen.nodes[0].standing = Standing::Draining;
+    seen.nodes[1].standing = Standing::Cordoned;
+    let before = seen.previous.clone().unwrap();
+    let shards = || (0..64).map(ShardId);
+    let waiting = shards().filter(|shard| before.owner(*shard) == Some("node-00"));
+    let waiting = waiting.count();
+    let step = one_step(&seen, &[], Voluntary::Go);
+    assert_eq!((step.moves.len(), step.left as usize), (0, waiting));
+    let map = step.layout.into_map(MapVersion::default());
+    assert!(shards().all(|shard| map.owner(shard) == before.owner(shard)));
+
+    seen.previous = Some(map);
+    seen.nodes[0].standing = Standing::Stopping;
+    let step = one_step(&seen, &[], Voluntary::Hold);
+    assert_eq!((step.moves.len(), step.left), (waiting, 0));
+    assert!(step.moves.iter().all(|go| go.cause == Cause::OwnerStopping));
+    let map = step.layout.into_map(MapVersion::default());
+    assert!(shards().all(|shard| map.owner(shard) == Some("node-01")));
 }
 
 #[test]

@@ -190,14 +190,21 @@ proptest! {
             let assignment = layout.shards[usize::from(shard.0)];
             let name = |place: u16| layout.nodes[usize::from(place)].as_str();
             let (owner, standby) = (assignment.owner.map(name), assignment.standby.map(name));
-            prop_assert!(owner.is_some() || !accepting, "{} has no owner", shard);
+            let (was, stood_by) = (before.owner(shard), before.standby(shard));
+            let is_served = was.is_some_and(|id| of(&seen, id).standing != Standing::Stopping);
+            let cordoned = stood_by.filter(|&id| of(&seen, id).standing == Standing::Cordoned);
+            let left_to = cordoned.filter(|_| !accepting && !is_served);
+            let may_be_unowned = !accepting && left_to.is_none();
+            prop_assert!(owner.is_some() || may_be_unowned, "{} has no owner", shard);
             prop_assert!(owner.is_none() || owner != standby);
             prop_assert!(owner.is_some() || standby.is_none());
-            for (id, had) in [(owner, before.owner(shard)), (standby, before.standby(shard))] {
+            for (id, had) in [(owner, [was, left_to]), (standby, [stood_by, None])] {
                 let Some(id) = id else { continue };
                 match of(&seen, id).standing {
                     Standing::Accepting => {}
-                    Standing::Cordoned => prop_assert_eq!(Some(id), had, "cordoned, yet new"),
+                    Standing::Cordoned => {
+                        prop_assert!(had.contains(&Some(id)), "{} is new on a cordoned node", shard);
+                    }
                     Standing::Draining | Standing::Stopping => prop_assert!(false, "{} is on a leaving node", shard),
                 }
             }
@@ -364,6 +371,62 @@ fn without_an_accepting_node_there_is_no_owner() {
     assert_eq!(nobody.shards, vec![Assignment::default(); 8]);
     cluster.nodes.clear();
     assert_eq!(plan(&cluster).shards, vec![Assignment::default(); 8]);
+}
+
+/// A settled cluster of three nodes, all of them cordoned since, and its map.
+fn all_cordoned() -> (Observed, ClusterMap) {
+    let mut cluster = seen(64, equal(3));
+    let first = plan(&cluster);
+    cluster = after(&cluster, first.clone());
+    for node in &mut cluster.nodes {
+        node.standing = Standing::Cordoned;
+    }
+    (cluster, as_map(first))
+}
+
+#[test]
+fn where_no_node_accepts_a_cordoned_standby_gets_what_its_owner_serves_no_more() {
+    let (cluster, before) = all_cordoned();
+    let mut stopping = cluster.clone();
+    stopping.nodes[0].standing = Standing::Stopping;
+    let mut dead = cluster;
+    dead.nodes.remove(0);
+    for left in [stopping, dead] {
+        let layout = plan(&left);
+        let map = as_map(layout.clone());
+        for shard in (0..64).map(ShardId) {
+            let expected = match before.owner(shard) {
+                Some("node-0000") => before.standby(shard),
+                owner => owner,
+            };
+            assert_eq!(map.owner(shard), expected, "{shard}");
+        }
+        assert_eq!(plan(&after(&left, layout.clone())), layout);
+    }
+}
+
+#[test]
+fn where_no_node_accepts_nothing_leaves_a_draining_owner_or_goes_to_a_draining_standby() {
+    let (mut cluster, before) = all_cordoned();
+    cluster.nodes[0].standing = Standing::Draining;
+    let map = as_map(plan(&cluster));
+    for shard in (0..64).map(ShardId) {
+        let owner = before.owner(shard).filter(|&id| id != "node-0000");
+        assert_eq!(map.owner(shard), owner, "{shard}");
+    }
+
+    cluster.nodes.remove(1);
+    let map = as_map(plan(&cluster));
+    let mut unowned = 0;
+    for shard in (0..64).map(ShardId) {
+        let expected = match (before.owner(shard), before.standby(shard)) {
+            (Some("node-0001"), Some("node-0002")) | (Some("node-0002"), _) => Some("node-0002"),
+            _ => None,
+        };
+        assert_eq!(map.owner(shard), expected, "{shard}");
+        unowned += usize::from(expected.is_none());
+    }
+    assert_eq!(map.unowned(), unowned);
 }
 
 #[test]

@@ -198,6 +198,39 @@ async fn a_node_that_never_settles_and_one_that_dies_do_not_stop_the_moves(db: P
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn with_all_nodes_cordoned_standbys_serve_on_and_what_has_none_is_counted(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 12).await;
+    let [dying, last] = cluster.start_gateways();
+    let coordinator = cluster.start_coordinator("one");
+    cluster.map_with(START, "the first map", both).await;
+    for node in ["gateway-1", "gateway-2"] {
+        let path = format!("nodes/{node}/cordon");
+        coordinator.does("POST", &path, Value::Null).await;
+    }
+    drop(dying);
+    let all = |map: &ClusterMap| owned(map, "gateway-2") == usize::from(SHARDS);
+    cluster.map_with(CHANGE, "the death", all).await;
+    coordinator
+        .metric("coordinator_shards_unowned 0", CHANGE)
+        .await;
+
+    last.report(|status| status.stopping = true);
+    let nobody = |map: &ClusterMap| map.unowned() == usize::from(SHARDS);
+    cluster.map_with(CHANGE, "the stop", nobody).await;
+    coordinator
+        .metric("coordinator_shards_unowned 256", CHANGE)
+        .await;
+    last.report(|status| status.stopping = false);
+    let path = "nodes/gateway-2/uncordon";
+    coordinator.does("POST", path, Value::Null).await;
+    cluster.map_with(CHANGE, "a node that accepts", all).await;
+    coordinator
+        .metric("coordinator_shards_unowned 0", CHANGE)
+        .await;
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn load_moves_shards_from_a_hot_node(db: PgPool) {
     let mut cluster = TestCluster::new(db, 8).await;
     let hot = cluster.start_gateway("gateway-1", "127.0.0.1:1");

@@ -172,7 +172,9 @@ fn why_text(why: &Why) -> String {
     lines.push(match (&shard.owner, &shard.standby) {
         (Some(owner), Some(standby)) => format!("served by {owner}, standby {standby}"),
         (Some(owner), None) => format!("served by {owner}, no standby"),
-        (None, _) => "served by no node: none accepts shards".to_owned(),
+        (None, _) => {
+            "without an owner, for no node takes it: each gateway serves it by itself".to_owned()
+        }
     });
     if let Some(moved) = &why.last_move {
         lines.push(format!(
@@ -188,12 +190,12 @@ fn why_text(why: &Why) -> String {
     if let Some(pin) = &shard.pin {
         lines.push(format!("pinned to {pin}"));
     }
-    lines.push(match (why.load, why.online) {
-        (Some(load), Some(online)) => {
-            format!("load {load}/min, {} online", count(online, "member"))
-        }
-        _ => "not among its node's busiest guilds".to_owned(),
-    });
+    if let (Some(load), Some(online)) = (why.load, why.online) {
+        let online = count(online, "member");
+        lines.push(format!("load {load}/min, {online} online"));
+    } else if shard.owner.is_some() {
+        lines.push("not among its node's busiest guilds".to_owned());
+    }
     if why.edges_total > 0 {
         lines.push(format!(
             "heard at {}: {}",
@@ -349,4 +351,42 @@ pub(crate) fn shard_moves(moves: &[Move]) -> String {
         ]);
     }
     table.to_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::Id;
+    use guildhall_shared::cluster_map::MapVersion;
+    use guildhall_shared::shard::ShardId;
+
+    use super::*;
+
+    #[test]
+    fn why_says_who_serves_a_guild_whose_shard_has_no_owner() {
+        let why = Why {
+            guild: Id::new(1_180_000_000_000_000_002).unwrap(),
+            shard: ShardInfo {
+                shard: ShardId(7),
+                owner: None,
+                standby: None,
+                pin: None,
+                load: None,
+            },
+            load: None,
+            online: None,
+            edges: Vec::new(),
+            edges_total: 0,
+            last_move: None,
+            node: None,
+            map: MapVersion {
+                term: 3,
+                version: 9,
+            },
+        };
+        let expected = "\
+guild 1180000000000000002 is in shard 0007, map 3.9
+without an owner, for no node takes it: each gateway serves it by itself
+";
+        assert_eq!(why_text(&why), expected);
+    }
 }
