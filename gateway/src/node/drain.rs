@@ -1,6 +1,9 @@
 //! An operator drains this node: its sessions are sent away, spread over the time that the map
 //! says, as long as another node would have them. The process stays, and takes whoever comes all
 //! the same; they are sent away later.
+//!
+//! When a drain began is told by Postgres' clock, which this machine's may be ahead of by more than
+//! the drain lasts. Who sees it begin counts from there by the steady clock alone.
 
 use std::{
     cell::Cell,
@@ -27,8 +30,12 @@ pub(crate) struct Drain {
     node: String,
     status: Arc<Status>,
     cores: Vec<CoreHandle>,
-    /// What is being followed.
+    /// What is being followed,
     order: Cell<Option<Order>>,
+    /// and over which time.
+    course: Cell<Option<Course>>,
+    /// Whether a map has named this node since the process began: what is new then begins now.
+    named: Cell<bool>,
     /// Whether every core knows of it.
     told: Cell<bool>,
     /// Whether it waits for a node that clients may go to.
@@ -44,6 +51,8 @@ impl Drain {
             status: config.status.clone(),
             cores,
             order: Cell::new(None),
+            course: Cell::new(None),
+            named: Cell::new(false),
             told: Cell::new(true),
             waits: Cell::new(false),
             late_at: Cell::new(None),
@@ -58,7 +67,14 @@ impl Drain {
         }
         let order = map.drains.get(&self.node).copied();
         self.status.set_draining(order.is_some());
-        if order == self.order.replace(order) && self.told.get() {
+        let was_named = self.named.replace(true);
+        if order != self.order.replace(order) {
+            let course = order.map(|order| match was_named {
+                true => Course::new(order, now),
+                false => Course::begun(order, now),
+            });
+            self.course.set(course);
+        } else if self.told.get() {
             return self.send_late_away(map, now);
         }
         if order.is_some() && !another_takes(map, &self.node) {
@@ -69,10 +85,8 @@ impl Drain {
             }
             return;
         }
-        let over = match self.waits.get() {
-            false => order.map(left),
-            true => order.map(left_after_waiting),
-        };
+        self.waits.set(false);
+        let over = self.course.get().map(|course| course.left(now));
         let late_at = over.and_then(|over| now.checked_add(over + LATE_PAUSE));
         self.late_at.set(late_at);
         match over {
@@ -94,10 +108,6 @@ impl Drain {
             }
         }
         self.told.set(told);
-        if told {
-            // Before that, whoever is told with the next look has waited as the others have.
-            self.waits.set(false);
-        }
     }
 
     /// Sends those away who have come since the last time, unless they could only come back.
@@ -120,17 +130,43 @@ pub(super) fn another_takes(map: &ClusterMap, node: &str) -> bool {
     map.nodes.iter().any(takes)
 }
 
-/// The rest of the time over which sessions leave.
-fn left(order: Order) -> Duration {
-    let until_ms = order.since_ms.saturating_add(order.over_ms);
-    // Never longer than was said, whatever the clocks say.
-    Duration::from_millis(until_ms.saturating_sub(clock::unix_ms()).min(order.over_ms))
+/// The time over which sessions leave.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    from: Instant,
+    over: Duration,
+    /// Whoever is told late, since nobody would have taken them before, or a core was too busy:
+    /// not all at once, unless that was said.
+    least: Duration,
 }
 
-/// The same where part of that time went by in waiting: not all at once, unless that was said.
-fn left_after_waiting(order: Order) -> Duration {
-    let said = Duration::from_millis(order.over_ms);
-    left(order).max(said.min(LATE_OVER))
+impl Course {
+    /// Of a drain that begins.
+    fn new(order: Order, now: Instant) -> Self {
+        let said = Duration::from_millis(order.over_ms);
+        Self {
+            from: now,
+            over: said,
+            least: said.min(LATE_OVER),
+        }
+    }
+
+    /// Of one that began before this process, as far as clocks can tell.
+    fn begun(order: Order, now: Instant) -> Self {
+        let until_ms = order.since_ms.saturating_add(order.over_ms);
+        // Never longer than was said, whatever they tell.
+        let left_ms = until_ms.saturating_sub(clock::unix_ms()).min(order.over_ms);
+        Self {
+            over: Duration::from_millis(left_ms),
+            ..Self::new(order, now)
+        }
+    }
+
+    /// The rest of it.
+    fn left(self, now: Instant) -> Duration {
+        let gone = now.saturating_duration_since(self.from);
+        self.over.saturating_sub(gone).max(self.least)
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +183,8 @@ mod tests {
             status: Arc::default(),
             cores: vec![core.clone()],
             order: Cell::new(None),
+            course: Cell::new(None),
+            named: Cell::new(false),
             told: Cell::new(true),
             waits: Cell::new(false),
             late_at: Cell::new(None),
@@ -281,13 +319,68 @@ mod tests {
             (104, &alone, vec![]),
             (105, &undone, vec![None]),
             // As it was said, where nobody had to wait.
-            (106, &both, vec![Some(Duration::ZERO)]),
+            (106, &both, vec![Some(Duration::from_secs(60))]),
         ] {
             drain.follow(map, start + Duration::from_secs(second));
             assert_eq!(told(&inbox), expected, "after {second} s");
             let draining = drain.status.is_draining();
             assert_eq!(draining, !map.drains.is_empty());
         }
+    }
+
+    /// As [`long_over`] with the other node, of a drain over so long.
+    fn over_s(seconds: u64) -> ClusterMap {
+        let (mut both, _) = long_over();
+        let order = Order {
+            since_ms: seconds,
+            over_ms: seconds * 1_000,
+        };
+        both.drains.insert(HERE.to_owned(), order);
+        both
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_drain_shorter_that_begins_here() {
+        let (drain, _core, inbox) = drain();
+        let start = Instant::now();
+        let at_rest = map(HERE, false);
+        let over = |seconds| vec![Some(Duration::from_secs(seconds))];
+        for (second, map, expected) in [
+            (0, &at_rest, vec![]),
+            (1, &over_s(60), over(60)),
+            (2, &over_s(60), vec![]),
+            // Another one in its place, and one that begins again, are new as well.
+            (3, &over_s(300), over(300)),
+            (4, &at_rest, vec![None]),
+            (5, &over_s(300), over(300)),
+            (6, &over_s(0), over(0)),
+        ] {
+            drain.follow(map, start + Duration::from_secs(second));
+            assert_eq!(told(&inbox), expected, "after {second} s");
+        }
+    }
+
+    #[test]
+    fn a_process_that_begins_in_a_drain_that_is_over_sends_nobody_away_all_at_once() {
+        for (seconds, expected) in [(300, 30), (10, 10), (0, 0)] {
+            let (drain, _core, inbox) = drain();
+            let now = Instant::now();
+            drain.follow(&ClusterMap::default(), now);
+            drain.follow(&over_s(seconds), now);
+            assert_eq!(told(&inbox), [Some(Duration::from_secs(expected))]);
+        }
+    }
+
+    #[test]
+    fn a_core_that_was_too_busy_hears_of_the_time_that_is_left() {
+        let (drain, core, inbox) = drain();
+        let start = Instant::now();
+        drain.follow(&map(HERE, false), start);
+        while core.send(ToCore::KeepClients).is_ok() {}
+        drain.follow(&over_s(60), start);
+        assert!(told(&inbox).iter().all(Option::is_none));
+        drain.follow(&over_s(60), start + Duration::from_secs(20));
+        assert_eq!(told(&inbox), [Some(Duration::from_secs(40))]);
     }
 
     #[test]
