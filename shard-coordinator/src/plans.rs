@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use guildhall_shared::cluster_map::{ClusterMap, MapVersion, NodeState, Nodes};
+use guildhall_shared::keys;
 use guildhall_shared::operator::{
     Change, Move, Outcome, PlanInfo, PlanRequest, PlanState, ProblemCode,
 };
@@ -27,6 +28,9 @@ use crate::settings::{self, Orders, Settings, World};
 const CHANGE_LOCK: i64 = i64::from_be_bytes(*b"guildctl");
 /// A step that settles as fast as gateways report takes about this long.
 const STEP_EXPECTED_MS: u64 = 1_000;
+/// What a gateway is behind with a drain at most: it looks at the map, and tells how many sessions
+/// are left, as often as it sends heartbeats.
+const DRAIN_BEHIND_MS: u64 = 2 * keys::NODE_HEARTBEAT_MS;
 /// Drafts and ended plans are forgotten after this many days, when another is made.
 const KEPT_DAYS: f64 = 30.0;
 
@@ -396,6 +400,37 @@ pub(crate) struct Finished<'a> {
     pub(crate) version: MapVersion,
 }
 
+/// Nodes that a plan drains.
+pub(crate) async fn drained_by(db: &PgPool, id: i64) -> Result<Vec<String>> {
+    let nodes = sqlx::query_scalar!(
+        r#"select change->>'node' as "node!"
+           from cluster_plan, jsonb_array_elements(changes) as list (change)
+           where plan_id = $1 and change->>'change' = 'drain'"#,
+        id,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(nodes)
+}
+
+/// Whether sessions are yet to leave any of these nodes that drain. Whoever stays when the time of
+/// the drain is over, or comes back, is not waited for.
+pub(crate) fn are_leaving(
+    drained: &[String],
+    settings: &Settings,
+    live: &Nodes,
+    now_ms: u64,
+) -> bool {
+    drained.iter().any(|id| {
+        let drain = settings.nodes.get(id).and_then(|setting| setting.drain);
+        let is_over = drain.is_none_or(|drain| {
+            let until_ms = drain.since_ms.saturating_add(drain.over_ms);
+            now_ms >= until_ms.saturating_add(DRAIN_BEHIND_MS)
+        });
+        !is_over && live.get(id).is_some_and(|status| status.sessions > 0)
+    })
+}
+
 /// A plan by its id.
 pub(crate) async fn read(db: &mut PgConnection, id: i64) -> Result<Option<PlanInfo>> {
     let row = sqlx::query!(
@@ -493,4 +528,54 @@ fn outcome(scene: &Scene, before: &Settings, after: &Settings) -> Option<Outcome
         seconds: u32::try_from(moves_ms.max(drain_ms).div_ceil(1_000)).unwrap_or(u32::MAX),
         moves: step.moves,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use guildhall_shared::cluster_map::{Drain, NodeStatus};
+
+    use super::*;
+    use crate::node::{NodeSetting, Weight};
+
+    fn live(sessions: u64) -> Nodes {
+        let status = json!({
+            "id": "a", "boot_id": "b", "relay_addr": "h:1", "gateway_url": "", "stopping": false,
+            "map": MapVersion::default(), "sessions": sessions, "realms_owned": 0,
+            "dispatches_per_s": 0, "at_ms": 0,
+        });
+        let status: NodeStatus = serde_json::from_value(status).unwrap();
+        Nodes::from([(status.id.clone(), status)])
+    }
+
+    #[test]
+    fn sessions_of_a_drain_are_leaving_until_they_have_left_or_its_time_is_over() {
+        let drained = ["a".to_owned()];
+        let mut settings = Settings::default();
+        let setting = NodeSetting {
+            weight: Weight::NORMAL,
+            state: NodeState::Draining,
+            drain: Some(Drain {
+                since_ms: 1_000,
+                over_ms: 60_000,
+            }),
+        };
+        settings.nodes.insert("a".to_owned(), setting);
+        let end_ms = 61_000 + DRAIN_BEHIND_MS;
+        assert!(are_leaving(&drained, &settings, &live(1), 1_000));
+        assert!(are_leaving(&drained, &settings, &live(1), end_ms - 1));
+        assert!(!are_leaving(&drained, &settings, &live(1), end_ms));
+        assert!(!are_leaving(&drained, &settings, &live(0), 1_000));
+        assert!(
+            !are_leaving(&drained, &settings, &Nodes::new(), 1_000),
+            "gone"
+        );
+        assert!(
+            !are_leaving(&[], &settings, &live(1), 1_000),
+            "a drain of before the plan"
+        );
+        assert!(
+            !are_leaving(&drained, &Settings::default(), &live(1), 1_000),
+            "the plan undrains it again"
+        );
+    }
 }

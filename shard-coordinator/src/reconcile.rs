@@ -202,7 +202,7 @@ impl Reconciler {
         self.journal
             .progress(lease.term, self.motion.progress())
             .await;
-        self.finish(&orders, &seen.nodes, &step).await
+        self.finish(&orders, &live, &seen.nodes, &step).await
     }
 
     fn step(&self, seen: &Observed, live: &Nodes, voluntary: Voluntary) -> Step {
@@ -362,7 +362,13 @@ impl Reconciler {
     }
 
     /// Ends what has come true: single moves and the plan that runs.
-    async fn finish(&self, orders: &Orders, nodes: &[Node], step: &Step) -> Result<()> {
+    async fn finish(
+        &self,
+        orders: &Orders,
+        live: &Nodes,
+        nodes: &[Node],
+        step: &Step,
+    ) -> Result<()> {
         let rests = step.left == 0 && !self.motion.is_under_way();
         let accepts = |id: &String| {
             let mut accepting = nodes
@@ -383,7 +389,10 @@ impl Reconciler {
             .filter(|(_, node)| !accepts(node))
             .map(named)
             .collect();
-        let plan = orders.plan.filter(|_| rests);
+        let plan = match orders.plan.filter(|_| rests) {
+            Some(id) => (!self.are_leaving(id, orders, live).await?).then_some(id),
+            None => None,
+        };
         if arrived.is_empty() && dropped.is_empty() && plan.is_none() {
             return Ok(());
         }
@@ -399,6 +408,15 @@ impl Reconciler {
         )
         .await
         .map_err(|_| Error::Silent("Postgres"))?
+    }
+
+    /// Whether sessions are yet to leave a node that this plan drains.
+    async fn are_leaving(&self, plan: i64, orders: &Orders, live: &Nodes) -> Result<bool> {
+        let drained = timeout(POSTGRES_ANSWER_MAX, plans::drained_by(&self.db, plan))
+            .await
+            .map_err(|_| Error::Silent("Postgres"))??;
+        let (settings, now_ms) = (&orders.settings, orders.now_ms);
+        Ok(plans::are_leaving(&drained, settings, live, now_ms))
     }
 }
 

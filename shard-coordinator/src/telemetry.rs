@@ -138,7 +138,7 @@ impl Metrics {
             plan_pending: gauge(
                 "coordinator_plan_pending",
                 "1 while a plan of an operator runs; 0 of who does not lead. \
-                 Normal: 0 but while shards move.",
+                 Normal: 0 but while shards move and sessions leave.",
             ),
             paused: gauge(
                 "coordinator_paused",

@@ -555,6 +555,8 @@ pub struct PlanInfo {
 pub enum PlanState {
     /// Changes nothing until it is applied.
     Draft,
+    /// Until its shards have moved, and the sessions have left the nodes that it drains or the time
+    /// for that is over.
     Applying,
     Done,
     Aborted,

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -125,6 +126,8 @@ impl TestCluster {
         let status = Arc::new(Mutex::new(status));
         let (mut redis, key) = (self.redis.clone(), keys::node(id));
         let reported = Arc::clone(&status);
+        let sessions_stay = Arc::new(AtomicBool::new(false));
+        let stay = Arc::clone(&sessions_stay);
         let beat = async move {
             let mut tick = tokio::time::interval(Duration::from_millis(TTL_MS / 5));
             loop {
@@ -136,7 +139,8 @@ impl TestCluster {
                     let mut status = reported.lock().unwrap();
                     let map = map.unwrap_or_default();
                     status.map = status.map.max(map.version); // never an older one
-                    if map.drains.contains_key(&status.id) {
+                    let drains = map.drains.contains_key(&status.id);
+                    if drains && !stay.load(Ordering::Relaxed) {
                         status.sessions = 0; // they leave at once
                     }
                     serde_json::to_string(&*status).unwrap()
@@ -148,6 +152,7 @@ impl TestCluster {
         };
         TestGateway {
             status,
+            sessions_stay,
             beat: tokio::spawn(beat),
         }
     }
@@ -407,6 +412,7 @@ pub(crate) fn both(map: &ClusterMap) -> bool {
 
 pub(crate) struct TestGateway {
     status: Arc<Mutex<NodeStatus>>,
+    sessions_stay: Arc<AtomicBool>,
     beat: JoinHandle<()>,
 }
 
@@ -414,6 +420,11 @@ impl TestGateway {
     /// Changes what it reports from its next heartbeat on.
     pub(crate) fn report(&self, change: impl FnOnce(&mut NodeStatus)) {
         change(&mut self.status.lock().unwrap());
+    }
+
+    /// Its sessions stay, drained or not, or leave at once when it drains.
+    pub(crate) fn keep_sessions(&self, stay: bool) {
+        self.sessions_stay.store(stay, Ordering::Relaxed);
     }
 
     /// Waits until it has this map.

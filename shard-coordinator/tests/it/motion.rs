@@ -173,6 +173,70 @@ async fn aborted_while(coordinator: &TestCoordinator, db: &PgPool, ends: &'stati
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_plan_that_drains_runs_until_the_sessions_have_left(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 13).await;
+    let gateways = cluster.start_gateways();
+    gateways[1].keep_sessions(true);
+    let coordinator = cluster.start_coordinator("one");
+    cluster.map_with(START, "the first map", both).await;
+    let gone = |map: &ClusterMap| owned(map, "gateway-2") == 0;
+
+    // All shards have left, and nothing is in motion.
+    let path = drains_by_plan(&coordinator, "gateway-2").await;
+    cluster.map_with(CHANGE, "the plan", gone).await;
+    two_rounds(&coordinator).await;
+    let plan = coordinator.does("GET", &path, Value::Null).await;
+    assert_eq!(plan["state"], "applying", "its sessions are yet to leave");
+    let cordon = "nodes/gateway-1/cordon";
+    let refused = coordinator.refuses("POST", cordon, Value::Null).await;
+    assert_eq!(refused, "409 plan_running");
+    coordinator.does("POST", "abort", Value::Null).await;
+    let back = |map: &ClusterMap| map.drains.is_empty() && both(map);
+    cluster.map_with(CHANGE, "the abort", back).await;
+    let plan = coordinator.does("GET", &path, Value::Null).await;
+    assert_eq!(plan["state"], "aborted");
+
+    // The next one is not held up by it; a pause holds shards, not sessions.
+    let path = drains_by_plan(&coordinator, "gateway-2").await;
+    cluster.map_with(CHANGE, "the second plan", gone).await;
+    coordinator.does("POST", "pause", Value::Null).await;
+    two_rounds(&coordinator).await;
+    let plan = coordinator.does("GET", &path, Value::Null).await;
+    assert_eq!(plan["state"], "applying");
+    gateways[1].keep_sessions(false);
+    let done = |plan: &Value| plan["state"] == "done";
+    coordinator.until(&path, CHANGE, done).await;
+    coordinator.stop().await;
+}
+
+/// Applies a plan that drains a node over ten minutes: its path.
+async fn drains_by_plan(coordinator: &TestCoordinator, node: &str) -> String {
+    let change = json!({ "change": "drain", "node": node, "over_s": 600 });
+    let changes = json!({ "changes": [change] });
+    let plan = coordinator.does("POST", "plan", changes).await;
+    let path = format!("plan/{}", plan["id"]);
+    let apply = format!("{path}/apply");
+    coordinator.does("POST", &apply, Value::Null).await;
+    path
+}
+
+/// Waits until a round has begun and come to its end.
+async fn two_rounds(coordinator: &TestCoordinator) {
+    let rounds = async || {
+        let metrics = coordinator.get("/metrics").await;
+        let mut lines = metrics.lines();
+        let count = lines.find_map(|line| line.strip_prefix("coordinator_plan_seconds_count "));
+        count.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let before = rounds().await;
+    until("two rounds", CHANGE, async || {
+        let now = rounds().await;
+        if now >= before + 2 { Ok(()) } else { Err(now) }
+    })
+    .await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_node_that_never_settles_and_one_that_dies_do_not_stop_the_moves(db: PgPool) {
     let mut cluster = TestCluster::new(db, 7).await;
     let stuck = cluster.start_busy_gateway("gateway-1", "127.0.0.1:1");

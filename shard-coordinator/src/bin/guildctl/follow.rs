@@ -4,7 +4,9 @@ use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
 use guildhall_shared::cluster_map::NodeState;
-use guildhall_shared::operator::{Moves, NodeInfo, NodesAnswer, PlanInfo, PlanState, ProblemCode};
+use guildhall_shared::operator::{
+    Change, Moves, NodeInfo, NodesAnswer, PlanInfo, PlanState, ProblemCode,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::client::{Ask, Client};
@@ -189,10 +191,33 @@ pub(crate) async fn plan(client: &Client, mut plan: PlanInfo) -> Result<PlanInfo
         if moves.progress.is_none() && plan.outcome.stuck > 0 {
             text += ", no other node takes shards";
         }
+        if plan.changes.iter().any(|change| drained(change).is_some()) {
+            let nodes: NodesAnswer = patiently(client, &Ask::get(["nodes"])).await?;
+            let left = count(sessions_left(&plan, &nodes.nodes), "session");
+            text += &format!(", {left} left on what drains");
+        }
         shown.show(all, done, &text);
         tokio::time::sleep(LOOK_EVERY).await;
         plan = patiently(client, &Ask::get(["plan".to_owned(), id.to_string()])).await?;
     }
+}
+
+/// The node that a change drains.
+fn drained(change: &Change) -> Option<&str> {
+    match change {
+        Change::Drain { node, .. } => Some(node),
+        _ => None,
+    }
+}
+
+/// Sessions of the nodes that a plan drains.
+fn sessions_left(plan: &PlanInfo, all: &[NodeInfo]) -> u64 {
+    let drains = |info: &&NodeInfo| {
+        let mut drained = plan.changes.iter().filter_map(drained);
+        drained.any(|node| node == info.id)
+    };
+    let of_node = |info: &NodeInfo| info.status.as_ref().map_or(0, |status| status.sessions);
+    all.iter().filter(drains).map(of_node).sum()
 }
 
 /// Whether it may go by: a coordinator that restarts, a database that fails over.
