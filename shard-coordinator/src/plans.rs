@@ -500,14 +500,16 @@ fn outcome(scene: &Scene, before: &Settings, after: &Settings) -> Option<Outcome
             .map_or(0, u64::from)
     };
 
-    let leaving = |id: &String| {
-        let drains = |settings: &Settings| {
-            let setting = settings.nodes.get(id);
-            setting.is_some_and(|setting| setting.state == NodeState::Draining)
-        };
-        drains(after) && !drains(before)
+    let drains = |id: &String, settings: &Settings| {
+        let setting = settings.nodes.get(id);
+        setting.is_some_and(|setting| setting.state == NodeState::Draining)
     };
+    let leaving = |id: &String| drains(id, after) && !drains(id, before);
     let gone = || scene.live().iter().filter(|(id, _)| leaving(id));
+    // Else gateways keep their clients, who could only come back.
+    let mut live = scene.live().iter();
+    let somebody_stays = live.any(|(id, status)| !status.stopping && !drains(id, after));
+    let sessions: u64 = gone().map(|(_, status)| status.sessions).sum();
     let drain_ms = gone()
         .filter_map(|(id, _)| after.nodes.get(id)?.drain)
         .map(|drain| drain.over_ms)
@@ -521,7 +523,7 @@ fn outcome(scene: &Scene, before: &Settings, after: &Settings) -> Option<Outcome
         imbalance_after_milli: then.shards_milli,
         load_imbalance_before_milli: now.load_milli,
         load_imbalance_after_milli: then.load_milli,
-        sessions: gone().map(|(_, status)| status.sessions).sum(),
+        sessions: if somebody_stays { sessions } else { 0 },
         stuck: step.left,
         events_per_s: step.moves.iter().map(load).sum::<u64>() / 60,
         steps,

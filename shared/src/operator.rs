@@ -572,14 +572,14 @@ pub struct Outcome {
     /// Absent while no node reports any load.
     pub load_imbalance_before_milli: Option<u32>,
     pub load_imbalance_after_milli: Option<u32>,
-    /// Sessions that are sent to other nodes (those of nodes that drain). A shard that moves
-    /// breaks none.
+    /// Sessions that are sent to other nodes: those of nodes that drain, and none if no node is left
+    /// that does not. A shard that moves breaks none.
     pub sessions: u64,
     /// Shards that are to leave their node and have nowhere to go, for no other node takes any.
     /// They stay, and the plan runs, until one does.
     #[serde(default)]
     pub stuck: u32,
-    /// Of the shards that move: events times subscribed nodes, per second.
+    /// Of the shards that move: copies of events (events times subscribed nodes) per second.
     pub events_per_s: u64,
     /// Steps the moves take; shards in which nothing is open move beside them.
     pub steps: u32,

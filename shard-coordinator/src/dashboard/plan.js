@@ -102,7 +102,7 @@ function drawPlan(made) {
     ["Time", `about ${grouped(outcome.seconds)} s`],
     ...(outcome.stuck > 0 ? [["Stuck", `${plural(outcome.stuck, "shard")}: no other node takes any`]] : []),
     ["Sessions", `${grouped(outcome.sessions)} are sent to other nodes`],
-    ["Events", `${grouped(outcome.events_per_s)} per second in the shards that move`],
+    ["Event copies", `${grouped(outcome.events_per_s)} per second in the shards that move`],
     ["By shards", change(outcome.imbalance_before_milli, outcome.imbalance_after_milli)],
   ];
   if (typeof outcome.load_imbalance_before_milli === "number") {

@@ -394,5 +394,6 @@ async fn a_plan_is_tried_first_and_goes_stale(db: PgPool) {
     let plan = coordinator.does("POST", "plan", drain).await;
     assert_eq!(plan["outcome"]["stuck"], SHARDS);
     assert_eq!(plan["outcome"]["moves"], json!([]));
+    assert_eq!(plan["outcome"]["sessions"], 0, "they could only come back");
     coordinator.stop().await;
 }

@@ -119,7 +119,7 @@ fn outcome_text(outcome: &Outcome) -> String {
         );
     }
     text + &format!(
-        "  sessions sent to other nodes: {}; events/s in the shards that move: {}\n",
+        "  sessions sent to other nodes: {}; event copies/s in the shards that move: {}\n",
         outcome.sessions, outcome.events_per_s,
     )
 }
@@ -193,7 +193,7 @@ plan 17 of alice, 2026-01-02 03:04:05Z, a draft
   drain gateway-1 over 60 s
   moves: 1 shard in 1 step, about 61 s
   imbalance 1.024 before, 1.000 after, by shards
-  sessions sent to other nodes: 42; events/s in the shards that move: 3
+  sessions sent to other nodes: 42; event copies/s in the shards that move: 3
 shard  from       to         because
 0007   gateway-1  gateway-2  its owner drains
 nothing has changed; do it with: guildctl apply 17
