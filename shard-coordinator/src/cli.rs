@@ -273,6 +273,7 @@ mod tests {
             relay_addrs: vec!["10.0.0.1:9".to_owned(), "10.0.0.2:9".to_owned()],
             shards: vec![both, both, Assignment::default()],
             drains: Default::default(),
+            stopping: Default::default(),
         }
     }
 

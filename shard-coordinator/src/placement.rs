@@ -47,6 +47,8 @@ pub struct Layout {
     pub shards: Vec<Assignment>,
     /// Nodes whose sessions leave.
     pub drains: BTreeMap<String, Drain>,
+    /// Nodes whose processes are leaving.
+    pub stopping: BTreeSet<String>,
 }
 
 /// Where every shard is to be in the end, and why some are.
@@ -65,6 +67,7 @@ impl Layout {
             relay_addrs: self.relay_addrs,
             shards: self.shards,
             drains: self.drains,
+            stopping: self.stopping,
         }
     }
 
@@ -74,6 +77,7 @@ impl Layout {
             && self.relay_addrs == map.relay_addrs
             && self.shards == map.shards
             && self.drains == map.drains
+            && self.stopping == map.stopping
     }
 }
 
@@ -105,6 +109,11 @@ pub fn plan(seen: &Observed) -> Target {
         drains: nodes
             .iter()
             .filter_map(|node| Some((node.id.clone(), node.drain?)))
+            .collect(),
+        stopping: nodes
+            .iter()
+            .filter(|node| node.standing == Standing::Stopping)
+            .map(|node| node.id.clone())
             .collect(),
     };
     Target { layout, for_load }

@@ -477,6 +477,7 @@ mod tests {
                 standby: None,
             }],
             drains: Default::default(),
+            stopping: Default::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The map (shard → owner and standby) and what nodes report of themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub struct ClusterMap {
     /// Nodes that send their sessions away, by id.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub drains: BTreeMap<String, Drain>,
+    /// Nodes whose processes are leaving, by id: they keep no client.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub stopping: BTreeSet<String>,
 }
 
 /// A node's sessions leave by RECONNECT, evenly spread over a time.
@@ -212,6 +215,7 @@ mod tests {
                 Assignment::default(),
             ],
             drains: BTreeMap::new(),
+            stopping: BTreeSet::from(["a".into()]),
         };
         let again: ClusterMap =
             serde_json::from_str(&serde_json::to_string(&map).unwrap()).unwrap();
@@ -220,6 +224,16 @@ mod tests {
         assert_eq!(again.owner(ShardId(1)), None);
         assert_eq!(again.unowned(), 1);
         assert_eq!(again.relay_addr("b"), Some("127.0.0.1:2"));
+    }
+
+    #[test]
+    fn maps_of_other_releases_are_read() {
+        let older = r#"{"term":1,"version":2,"nodes":[],"relay_addrs":[],"shards":[]}"#;
+        let map: ClusterMap = serde_json::from_str(older).unwrap();
+        assert!(map.drains.is_empty() && map.stopping.is_empty());
+        assert_eq!(serde_json::to_string(&map).unwrap(), older);
+        let newer = older.replace("}", r#","unheard_of":["a"]}"#);
+        assert_eq!(serde_json::from_str::<ClusterMap>(&newer).unwrap(), map);
     }
 
     #[test]

@@ -95,6 +95,8 @@ mod tests {
         let (core, inbox) = bus::inbox();
         let cut_off = CutOff::new(HERE.to_owned(), vec![core]);
         let (both, alone) = (map(&[HERE, "gateway-2"]), map(&[HERE]));
+        let mut other_stops = both.clone();
+        other_stops.stopping.insert("gateway-2".to_owned());
         let start = Instant::now();
         for (second, answers, map, sent) in [
             (0, true, &both, 0),
@@ -106,6 +108,7 @@ mod tests {
             (31, false, &both, 0),
             // Nobody else would take them.
             (32, false, &alone, 0),
+            (32, false, &other_stops, 0),
             (33, false, &both, 1),
             (34, false, &both, 0),
             (90, false, &both, 0),

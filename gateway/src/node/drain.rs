@@ -126,7 +126,8 @@ impl Drain {
 
 /// Whether a map has a node besides this one that its clients may go to.
 pub(super) fn another_takes(map: &ClusterMap, node: &str) -> bool {
-    let takes = |other: &String| other != node && !map.drains.contains_key(other);
+    let leaves = |other: &String| map.drains.contains_key(other) || map.stopping.contains(other);
+    let takes = |other: &String| other != node && !leaves(other);
     map.nodes.iter().any(takes)
 }
 
@@ -279,6 +280,8 @@ mod tests {
         let mut both_drained = both.clone();
         let order = both.drains[HERE];
         both_drained.drains.insert("gateway-9".to_owned(), order);
+        let mut other_stops = both.clone();
+        other_stops.stopping.insert("gateway-9".to_owned());
         let mut undone = both.clone();
         undone.drains.clear();
         let away = |seconds| vec![Some(Duration::from_secs(seconds))];
@@ -287,6 +290,7 @@ mod tests {
             (89, &both, vec![]),
             (90, &alone, vec![]),
             (91, &both_drained, vec![]),
+            (91, &other_stops, vec![]),
             (92, &both, away(30)),
             (94, &both, vec![]),
             (151, &both, vec![]),
@@ -307,11 +311,14 @@ mod tests {
         let mut both_drained = both.clone();
         let order = both.drains[HERE];
         both_drained.drains.insert("gateway-9".to_owned(), order);
+        let mut other_stops = both.clone();
+        other_stops.stopping.insert("gateway-9".to_owned());
         let mut undone = alone.clone();
         undone.drains.clear();
         for (second, map, expected) in [
             (0, &alone, vec![]),
             (1, &both_drained, vec![]),
+            (2, &other_stops, vec![]),
             (100, &alone, vec![]),
             (101, &both, vec![Some(LATE_OVER)]),
             (102, &both, vec![]),

@@ -356,6 +356,7 @@ impl World {
                 usize::from(SHARDS)
             ],
             drains: Default::default(),
+            stopping: Default::default(),
         };
         let json = serde_json::to_string(&map).unwrap();
         let mut redis = self.redis.clone();

@@ -450,6 +450,21 @@ fn a_new_relay_address_changes_the_layout_but_no_shard() {
 }
 
 #[test]
+fn a_node_that_begins_to_stop_changes_the_layout_though_it_has_no_shard() {
+    let mut cluster = seen(64, equal(3));
+    cluster.nodes[2].standing = Standing::Cordoned;
+    let first = plan(&cluster);
+    assert_eq!(loads(&first)[2], 0);
+    assert_eq!(first.stopping, BTreeSet::new());
+    cluster = after(&cluster, first.clone());
+    cluster.nodes[2].standing = Standing::Stopping;
+    let second = plan(&cluster);
+    assert_eq!(second.stopping, BTreeSet::from(["node-0002".to_owned()]));
+    assert_eq!(owners(&second), owners(&first));
+    assert!(!second.is_that_of(&as_map(first)));
+}
+
+#[test]
 fn a_map_of_a_large_cluster_is_balanced() {
     let layout = plan(&seen(16_384, equal(1_000)));
     let fullest = loads(&layout).into_iter().max();
@@ -537,6 +552,7 @@ fn layout_of(map: ClusterMap) -> Layout {
         relay_addrs: map.relay_addrs,
         shards: map.shards,
         drains: map.drains,
+        stopping: map.stopping,
     }
 }
 

@@ -236,6 +236,7 @@ async fn a_map_of_a_later_term_gives_way_only_to_a_later_one(db: PgPool) {
         relay_addrs: vec!["127.0.0.1:1".to_owned()],
         shards: vec![Default::default(); usize::from(SHARDS)],
         drains: Default::default(),
+        stopping: Default::default(),
     };
     let () = redis::cmd("SET")
         .arg(keys::MAP)
