@@ -70,6 +70,11 @@ impl App {
         media::collect(&self.media).await
     }
 
+    /// Collects what deleted channels have left.
+    pub async fn collect_channels(&self) -> Result<()> {
+        collect::run(&self.db).await
+    }
+
     /// Collects what deleted guilds have left.
     pub async fn collect_deleted_guilds(&self) -> Result<()> {
         collect::deleted_guilds(&self.db).await
