@@ -360,7 +360,10 @@ pub(crate) async fn audience_for_change_with(
                         where c.kind = 12 and m.thread_id = c.channel_id) as "members!",
                   array(select user_id from private_recipient r
                         where c.guild_id is null and r.channel_id = c.channel_id) as "recipients!"
-           from channel c where c.channel_id = $1"#,
+           from channel c where c.channel_id = $1
+             -- Threads of a deleted channel wait to be collected.
+             and (c.kind not in (10, 11, 12)
+                  or exists (select from channel p where p.channel_id = c.parent_id))"#,
         channel.to_db(),
     )
     .fetch_optional(db)

@@ -45,6 +45,8 @@ pub struct Shared {
     pub(crate) mailer: Mailer,
     /// Turns of those who work on forgotten passwords.
     pub(crate) forgotten: Arc<Semaphore>,
+    /// Turns of those who delete what banned people wrote.
+    pub(crate) purges: Arc<Semaphore>,
     pub(crate) media: Media,
     /// Background work that ends when the process does.
     pub(crate) tasks: TaskTracker,

@@ -25,7 +25,7 @@ use crate::{
     error::Result,
     events, media,
     routes::{
-        account_work, applications, interactions, members, mentions, messages, oauth2, polls,
+        account_work, applications, bans, interactions, members, mentions, messages, oauth2, polls,
         roles, scheduled_events, threads, voice, webhooks,
     },
     rows::Rows,
@@ -70,9 +70,19 @@ impl App {
         media::collect(&self.media).await
     }
 
+    /// Collects what deleted channels have left.
+    pub async fn collect_channels(&self) -> Result<()> {
+        collect::run(&self.db).await
+    }
+
     /// Collects what deleted guilds have left.
     pub async fn collect_deleted_guilds(&self) -> Result<()> {
         collect::deleted_guilds(&self.db).await
+    }
+
+    /// Goes on to delete what banned people wrote.
+    pub fn resume_purges(&self) {
+        bans::resume_purges(self);
     }
 
     /// Forgets old mentions.
@@ -124,6 +134,7 @@ async fn round(app: &App) {
     let deeds = forget_deeds(db, app.config.cluster_audit_days);
     step("forget what operators did", deeds).await;
     step("work on accounts", account_work::work(app)).await;
+    bans::resume_purges(app);
     step("expire invites", expire_invites(app)).await;
     step("take deleted roles", roles::take_deleted(app)).await;
     step("collect files", media::collect(&app.media)).await;

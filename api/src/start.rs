@@ -111,6 +111,7 @@ impl App {
             outgoing: Outgoing::new(config.outgoing_http).map_err(StartError::Outgoing)?,
             pictures: Pictures::default(),
             forgotten: routes::auth::forgotten_turns(),
+            purges: routes::bans::purge_turns(),
             mailer: Mailer::start(&config, &tasks, &stop)?,
             message_writer: MessageWriter::start(&db, &publisher, &tasks, &stop),
             access: AccessCache::default(),

@@ -116,7 +116,11 @@ pub(super) async fn read(
            left join thread t on t.thread_id = c.channel_id
            left join channel p on p.channel_id = t.parent_id
            left join thread_member tm on tm.thread_id = t.thread_id and tm.user_id = $1
-           where g.guild_id = coalesce($2, (select guild_id from channel where channel_id = $3))"#,
+           -- Threads of a deleted channel wait to be collected.
+           where g.guild_id = coalesce($2, (
+             select o.guild_id from channel o where o.channel_id = $3
+               and (o.kind not in (10, 11, 12)
+                    or exists (select from channel q where q.channel_id = o.parent_id))))"#,
         user.to_db(),
         guild.map(Id::to_db),
         channel.map(Id::to_db),

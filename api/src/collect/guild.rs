@@ -89,6 +89,7 @@ async fn collect(db: &PgPool, guild: Id<Guild>, statements: &mut usize) -> Resul
     empty_table!("member");
     empty_table!("silenced_leaver");
     empty_table!("ban");
+    empty_table!("ban_purge");
     empty_table!("role");
     empty_table!("voice_state");
     empty_table!("stage_instance");

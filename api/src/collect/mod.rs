@@ -2,7 +2,8 @@
 //!
 //! A guild's are [`guild`]'s. Whoever deletes a channel removes its row at once and puts it on the queue (`collect`);
 //! housekeeping deletes the rest in bounded statements. A table that keeps rows by
-//! `channel_id` without a foreign key gets its step in [`step`].
+//! `channel_id` without a foreign key gets its step in [`step`]. Threads of a channel that is gone
+//! are rows of `channel` still, which nobody gets at: [`step_of_threads`].
 
 mod guild;
 
@@ -12,12 +13,16 @@ use guildhall_shared::{
     Id,
     id::marker::{Channel, Guild},
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, PgTransaction};
 
-use crate::error::Result;
+use crate::{access, error::Result};
 
 /// `kind`: everything kept by channel_id.
 const CHANNEL: i16 = 1;
+/// `kind`: the threads of a channel.
+const THREADS: i16 = 2;
+/// Threads that one step deletes.
+const THREADS_MAX: i64 = 50;
 /// Rows of one table that one statement deletes.
 const ROWS_MAX: i64 = 1000;
 /// Statements of one round of housekeeping; the next one goes on.
@@ -36,17 +41,15 @@ pub(crate) async fn delete_channel(db: &mut PgConnection, channel: Id<Channel>) 
     Ok(())
 }
 
-/// [`delete_channel`] of all threads of a channel.
-pub(crate) async fn delete_threads_of(db: &mut PgConnection, parent: Id<Channel>) -> Result<()> {
+/// Queues the threads of a channel that is deleted in the same transaction; all are archived. `access`
+/// finds no thread without its channel.
+pub(crate) async fn threads_of(db: &mut PgConnection, parent: Id<Channel>) -> Result<()> {
     sqlx::query!(
-        "with gone as (
-           delete from channel where channel_id in (
-             select thread_id from thread where parent_id = $1)
-           returning channel_id
-         )
-         insert into collect (kind, id) select $2, channel_id from gone on conflict do nothing",
+        "insert into collect (kind, id)
+         select $2, $1::bigint where exists (select from thread where parent_id = $1)
+         on conflict do nothing",
         parent.to_db(),
-        CHANNEL,
+        THREADS,
     )
     .execute(db)
     .await?;
@@ -70,26 +73,32 @@ pub(crate) async fn of_guild(db: &mut PgConnection, guild: Id<Guild>) -> Result<
 /// One round: the oldest entries first, a bounded number of statements. What fails is put behind
 /// the others, so that it holds up none of them.
 pub(crate) async fn run(db: &PgPool) -> Result<()> {
-    let channels = sqlx::query_scalar!(
-        "select id from collect where kind = $1 order by at limit $2",
+    let entries = sqlx::query!(
+        "select kind, id from collect where kind in ($1, $2) order by at limit $3",
         CHANNEL,
+        THREADS,
         i64::from(STEPS_MAX),
     )
     .fetch_all(db)
     .await?;
     let mut steps = 0;
-    for channel in channels {
+    for entry in entries {
+        let (kind, channel) = (entry.kind, entry.id);
         loop {
             if steps >= STEPS_MAX {
                 return Ok(());
             }
             steps += 1;
-            match step(db, channel).await {
+            let done = match kind {
+                THREADS => step_of_threads(db, channel).await,
+                _ => step(db, channel).await,
+            };
+            match done {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
                     tracing::warn!(?error, channel, "what a channel left was not collected");
-                    postpone(db, channel).await?;
+                    postpone(db, kind, channel).await?;
                     break;
                 }
             }
@@ -98,10 +107,10 @@ pub(crate) async fn run(db: &PgPool) -> Result<()> {
     Ok(())
 }
 
-async fn postpone(db: &PgPool, channel: i64) -> Result<()> {
+async fn postpone(db: &PgPool, kind: i16, channel: i64) -> Result<()> {
     sqlx::query!(
         "update collect set at = now() where kind = $1 and id = $2",
-        CHANNEL,
+        kind,
         channel,
     )
     .execute(db)
@@ -109,18 +118,84 @@ async fn postpone(db: &PgPool, channel: i64) -> Result<()> {
     Ok(())
 }
 
-/// Deletes some rows of every table, and the entry with the last of them; true while there may be
-/// more. One process at a time: who finds another at it sees nothing left and is not to believe it.
-async fn step(db: &PgPool, channel: i64) -> Result<bool> {
-    let mut tx = db.begin().await?;
+/// Has an entry for this transaction alone: who deletes rows that another process is deleting sees
+/// nothing left and is not to believe it. False: another one is at it, or it is done.
+async fn take(db: &mut PgConnection, kind: i16, channel: i64) -> Result<bool> {
     let entry = sqlx::query_scalar!(
         "select id from collect where kind = $1 and id = $2 for update skip locked",
-        CHANNEL,
+        kind,
         channel,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(entry.is_some())
+}
+
+/// The end of a step, with the entry if it was the last one; true while there may be more.
+async fn finish(mut tx: PgTransaction<'_>, kind: i16, channel: i64, is_last: bool) -> Result<bool> {
+    if is_last {
+        sqlx::query!(
+            "delete from collect where kind = $1 and id = $2",
+            kind,
+            channel,
+        )
+        .execute(&mut *tx)
+        .await?;
+    }
+    tx.commit().await?;
+    Ok(!is_last)
+}
+
+/// Deletes some threads of a channel that is gone, as [`delete_channel`] does, and the entry with
+/// the last of them; true while there may be more. Their members go first, which may be many: under
+/// the guild's lock, as they do when somebody leaves the guild.
+async fn step_of_threads(db: &PgPool, parent: i64) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    let guild = sqlx::query_scalar!(
+        "select guild_id from thread where parent_id = $1 limit 1",
+        parent,
     )
     .fetch_optional(&mut *tx)
     .await?;
-    if entry.is_none() {
+    access::lock_realms(&mut tx, guild.map(Id::from_db)).await?;
+    if !take(&mut tx, THREADS, parent).await? {
+        return Ok(false);
+    }
+    let threads = sqlx::query_scalar!(
+        "select thread_id from thread where parent_id = $1 order by thread_id limit $2",
+        parent,
+        THREADS_MAX,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let members = sqlx::query!(
+        "delete from thread_member where ctid = any(array(
+           select ctid from thread_member where thread_id = any($1) limit $2))",
+        &threads,
+        ROWS_MAX,
+    )
+    .execute(&mut *tx)
+    .await?;
+    if members.rows_affected() == ROWS_MAX as u64 {
+        return finish(tx, THREADS, parent, false).await;
+    }
+    sqlx::query!(
+        "with gone as (delete from channel where channel_id = any($1) returning channel_id)
+         insert into collect (kind, id) select $2, channel_id from gone on conflict do nothing",
+        &threads,
+        CHANNEL,
+    )
+    .execute(&mut *tx)
+    .await?;
+    let is_last = (threads.len() as i64) < THREADS_MAX;
+    finish(tx, THREADS, parent, is_last).await
+}
+
+/// Deletes some rows of every table, and the entry with the last of them; true while there may be
+/// more.
+async fn step(db: &PgPool, channel: i64) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    if !take(&mut tx, CHANNEL, channel).await? {
         return Ok(false);
     }
     let most = sqlx::query_scalar!(
@@ -187,18 +262,7 @@ async fn step(db: &PgPool, channel: i64) -> Result<bool> {
     )
     .fetch_one(&mut *tx)
     .await?;
-    let is_last = most < ROWS_MAX;
-    if is_last {
-        sqlx::query!(
-            "delete from collect where kind = $1 and id = $2",
-            CHANNEL,
-            channel,
-        )
-        .execute(&mut *tx)
-        .await?;
-    }
-    tx.commit().await?;
-    Ok(!is_last)
+    finish(tx, CHANNEL, channel, most < ROWS_MAX).await
 }
 
 #[cfg(test)]
@@ -275,6 +339,50 @@ mod tests {
         other.rollback().await.unwrap();
         run(&db).await.unwrap();
         assert_eq!(left(&db, 3).await, [0; 4]);
+    }
+
+    #[sqlx::test(migrations = "../migrations")]
+    async fn threads_go_in_batches_and_their_members_before_them(db: PgPool) {
+        sqlx::raw_sql(
+            "insert into account (user_id, username)
+             select n, 'user-' || n from generate_series(1, 1100) n;
+             insert into guild (guild_id, name, owner_id) values (2, 'home', 1);
+             insert into realm_head (realm_id, shard) values (2, 0);
+             insert into member (guild_id, user_id) select 2, n from generate_series(1, 1100) n;
+             insert into channel (channel_id, guild_id, kind, parent_id)
+             select 10 + n, 2, 11, 3 from generate_series(1, 60) n;
+             insert into thread (thread_id, guild_id, parent_id, owner_id, archived,
+                                 auto_archive_minutes)
+             select 10 + n, 2, 3, 1, true, 60 from generate_series(1, 60) n;
+             insert into thread_member (thread_id, user_id, guild_id)
+             select 11, n, 2 from generate_series(1, 1100) n;",
+        )
+        .execute(&db)
+        .await
+        .unwrap();
+        let parent = Id::from_db(3);
+        threads_of(&mut db.acquire().await.unwrap(), parent)
+            .await
+            .unwrap();
+        // Threads, their members, entries of the queue.
+        let left = async || -> (i64, i64, i64) {
+            sqlx::query_as(
+                "select (select count(*) from thread), (select count(*) from thread_member),
+                        (select count(*) from collect)",
+            )
+            .fetch_one(&db)
+            .await
+            .unwrap()
+        };
+        assert_eq!(left().await, (60, 1100, 1));
+        assert!(step_of_threads(&db, 3).await.unwrap());
+        assert_eq!(left().await, (60, 100, 1));
+        assert!(step_of_threads(&db, 3).await.unwrap());
+        assert_eq!(left().await, (10, 0, 51));
+        assert!(!step_of_threads(&db, 3).await.unwrap());
+        assert_eq!(left().await, (0, 0, 60));
+        run(&db).await.unwrap();
+        assert_eq!(left().await, (0, 0, 0));
     }
 
     #[sqlx::test(migrations = "../migrations")]

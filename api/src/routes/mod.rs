@@ -6,7 +6,7 @@ mod attachments;
 mod audit_log;
 pub(crate) mod auth;
 pub(crate) mod automod;
-mod bans;
+pub(crate) mod bans;
 pub(crate) mod cdn;
 mod channels;
 mod commands;

@@ -18,6 +18,7 @@ use guildhall_shared::{
 use guildhall_store::{ids_from_db, ids_to_db};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
+use tokio::sync::oneshot;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -27,9 +28,10 @@ use crate::{
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
-    error::Result,
+    error::{Error, Result},
     extract::{Form, Json, Path, Query},
     form::{Fault, FormErrors},
+    telemetry::{self, TRACE},
 };
 
 const NEEDED: Permissions = Permissions::MANAGE_GUILD.union(Permissions::KICK_MEMBERS);
@@ -239,8 +241,8 @@ async fn preview_prune_guild(
     Ok(Json(Pruned { pruned }))
 }
 
-/// Removes them, a few per transaction, which all count in one entry of the audit log. Without a
-/// count the answer comes at once and the work goes on; a process that stops leaves the rest.
+/// Removes them, a few per transaction, which all count in one entry of the audit log. The work goes
+/// on when nobody waits for the count; a process that stops leaves the rest.
 ///
 /// Errors: 10004, 10011, 50001, 50013, 50035.
 #[utoipa::path(
@@ -262,17 +264,24 @@ async fn prune_guild(
         .map(|roles| roles.ids())
         .unwrap_or_default();
     let wanted = Wanted::new(&access, body.days, &roles)?;
-    if body.compute_prune_count == Some(false) {
-        let background = app.clone();
-        app.work.spawn(async move {
-            let work = prune(&background, &user, guild_id, &wanted, &reason);
-            if let Some(Err(error)) = background.stop.run_until_cancelled(work).await {
-                tracing::warn!(?error, "a prune ended early");
-            }
-        });
+    let (told, outcome) = oneshot::channel();
+    let outcome = (body.compute_prune_count != Some(false)).then_some(outcome);
+    let worker = app.clone();
+    let work = async move {
+        let pruned = prune(&worker, &user, guild_id, &wanted, &reason).await;
+        // The request did not wait, or no longer does.
+        if let Err(Err(error)) = told.send(pruned) {
+            tracing::warn!(?error, "a prune ended early");
+        }
+    };
+    app.work.spawn(TRACE.scope(telemetry::trace(), work));
+    let Some(outcome) = outcome else {
         return Ok(Json(Pruned { pruned: None }));
-    }
-    let pruned = Some(prune(&app, &user, guild_id, &wanted, &reason).await?);
+    };
+    let outcome = outcome
+        .await
+        .map_err(|_| Error::Internal("a prune panicked".to_owned()))?;
+    let pruned = Some(outcome?);
     Ok(Json(Pruned { pruned }))
 }
 
@@ -307,6 +316,10 @@ async fn remove_all(
 ) -> Result<i64> {
     let (mut count, mut after) = (0, 0);
     loop {
+        // Early enough that the entry still gets its event.
+        if app.work.is_closed() || app.stop.is_cancelled() {
+            return Err(Error::Unavailable("the process stops"));
+        }
         let access = access::guild(&app.db, user, guild_id, NEEDED).await?;
         let mut tx = app.db.begin().await?;
         let rest = after + 1..=i64::MAX;

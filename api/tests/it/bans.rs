@@ -1,7 +1,8 @@
 use guildhall_shared::{
     Permissions,
     envelope::{Scope, Visibility},
-    gateway::Intents,
+    gateway::{EventKind, Intents},
+    id::marker::Message,
 };
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -14,6 +15,11 @@ use crate::{
 
 fn ban_path(hall: TestGuild, user: &TestUser) -> String {
     format!("/guilds/{}/bans/{}", hall.id, user.id)
+}
+
+/// Until nothing is left to be deleted of what banned people wrote.
+async fn purged(app: &TestApp) {
+    app.until("select not exists (select from ban_purge)").await;
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -42,6 +48,7 @@ async fn a_ban_removes_the_member_and_their_messages_and_keeps_them_out(db: PgPo
         .header("x-audit-log-reason", "noise")
         .json(&json!({ "delete_message_seconds": 3600 }));
     app.send(request).await.expect(204);
+    purged(&app).await;
 
     let events = app.events(hall.id).await;
     let names: Vec<&str> = events.iter().map(|(name, _)| *name).collect();
@@ -120,11 +127,12 @@ async fn a_ban_leaves_what_a_thread_began_with(db: PgPool) {
         .request_by(&alice, reqwest::Method::PUT, &ban_path(hall, &bob))
         .json(&json!({ "delete_message_seconds": 3600 }));
     app.send(request).await.expect(204);
+    purged(&app).await;
 
-    let (name, purged) = app.events(hall.id).await.pop().unwrap();
+    let (name, told) = app.events(hall.id).await.pop().unwrap();
     assert_eq!(name, "MESSAGE_DELETE_BULK");
-    assert_eq!(purged["channel_id"], thread);
-    assert_eq!(purged["ids"], json!([sent[1]]));
+    assert_eq!(told["channel_id"], thread);
+    assert_eq!(told["ids"], json!([sent[1]]));
     let left = app.get(&alice, &inside).await.expect(200);
     let kind = |message: &Value| message["type"].clone();
     let kinds: Vec<Value> = left.as_array().unwrap().iter().map(kind).collect();
@@ -150,6 +158,7 @@ async fn what_to_delete_may_stand_in_the_query(db: PgPool) {
         .await
         .expect_fault("delete_message_seconds", "NUMBER_TYPE_MAX");
     ban("&delete_message_seconds=3600").await.expect(204);
+    purged(&app).await;
     assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
 }
 
@@ -292,6 +301,7 @@ async fn a_bulk_ban_that_breaks_off_deletes_what_the_banned_wrote(db: PgPool) {
     app.post(&alice, &path, wanted.clone())
         .await
         .expect_error(500, 0);
+    purged(&app).await;
     assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
     let (name, body) = app.events(hall.id).await.pop().unwrap();
     assert_eq!(
@@ -304,7 +314,7 @@ async fn a_bulk_ban_that_breaks_off_deletes_what_the_banned_wrote(db: PgPool) {
         "insert into message (message_id, channel_id, author_id, content)
          values ($1, $2, $3, 'late')",
     )
-    .bind(app.id::<guildhall_shared::id::marker::Message>().to_db())
+    .bind(app.id::<Message>().to_db())
     .bind(hall.general.to_db())
     .bind(bob.id.to_db())
     .execute(&app.db)
@@ -317,5 +327,97 @@ async fn a_bulk_ban_that_breaks_off_deletes_what_the_banned_wrote(db: PgPool) {
     let done = app.post(&alice, &path, wanted).await.expect(200);
     assert_eq!(done["banned_users"], json!([eve.id]));
     assert_eq!(done["failed_users"], json!([bob.id]));
+    purged(&app).await;
     assert_eq!(app.get(&alice, &messages).await.expect(200), json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_purge_goes_on_where_another_one_ended(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    // More than one step looks at lie before his.
+    let first = app.id::<Message>().to_db();
+    for (user, from, to) in [(&alice, 0_i64, 2099_i64), (&bob, 2100, 2349)] {
+        sqlx::query(
+            "insert into message (channel_id, message_id, author_id, content)
+             select $1, $2 + n, $3, 'noise' from generate_series($4::bigint, $5) n",
+        )
+        .bind(hall.general.to_db())
+        .bind(first)
+        .bind(user.id.to_db())
+        .bind(from)
+        .bind(to)
+        .execute(&app.db)
+        .await
+        .unwrap();
+    }
+    // The database fails in his second hundred.
+    let fails = format!(
+        "create function fail() returns trigger language plpgsql as
+           'begin raise exception ''no''; end';
+         create trigger fail before delete on message for each row
+           when (old.message_id = {}) execute function fail();",
+        first + 2250
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(fails))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let request = app
+        .request_by(&alice, reqwest::Method::PUT, &ban_path(hall, &bob))
+        .json(&json!({ "delete_message_seconds": 3600 }));
+    app.send(request).await.expect(204);
+    let kind = EventKind::MessageDeleteBulk;
+    app.until_told(hall.id, kind, 1).await;
+
+    sqlx::raw_sql(
+        "drop trigger fail on message;
+         update ban_purge set at = now() - interval '1 minute';",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    app.app.resume_purges();
+    purged(&app).await;
+    let told = app.until_told(hall.id, kind, 3).await;
+    let ids = |event: &Value| -> Vec<i64> {
+        let ids = event["ids"].as_array().unwrap().iter();
+        ids.map(|id| id.as_str().unwrap().parse().unwrap())
+            .collect()
+    };
+    let ids: Vec<Vec<i64>> = told.iter().map(ids).collect();
+    assert_eq!(ids.iter().map(Vec::len).collect::<Vec<_>>(), [100, 100, 50]);
+    let his: Vec<i64> = (first + 2100..first + 2350).collect();
+    assert_eq!(ids.concat(), his);
+    let left: i64 = sqlx::query_scalar("select count(*) from message")
+        .fetch_one(&app.db)
+        .await
+        .unwrap();
+    assert_eq!(left, 2100);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_purge_of_who_wrote_nothing_waits_for_nobody(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let messages = format!("/channels/{}/messages", hall.general);
+    let sent = app
+        .post(&alice, &messages, json!({ "content": "hi" }))
+        .await;
+    sent.expect(200);
+    let held = app.hold(hall.id).await;
+    sqlx::query(
+        "insert into ban_purge (guild_id, purge_id, user_ids, since_id, until_id, at)
+         values ($1, 1, array[$2], 1, $3, now() - interval '1 minute')",
+    )
+    .bind(hall.id.to_db())
+    .bind(bob.id.to_db())
+    .bind(app.id::<Message>().to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    app.app.resume_purges();
+    purged(&app).await;
+    held.rollback().await.unwrap();
+    assert_eq!(app.event_names(hall.id).await, ["MESSAGE_CREATE"]);
 }

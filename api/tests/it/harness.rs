@@ -7,7 +7,7 @@ use guildhall_api::{
     http::{self, Listeners},
 };
 use guildhall_shared::{
-    Id, Permissions, Timestamp, id::marker, snowflake::Snowflakes, token::Token,
+    Id, Permissions, Timestamp, gateway::EventKind, id::marker, snowflake::Snowflakes, token::Token,
 };
 use reqwest::{Method, StatusCode, header::HeaderMap, multipart::Form};
 use serde_json::{Value, json};
@@ -489,6 +489,36 @@ impl TestApp {
         let mut events = self.all_events(guild).await;
         events.retain(|(name, _)| *name == AUDIT);
         events.into_iter().map(|(_, body)| body).collect()
+    }
+
+    /// Until the log of a guild or user has so many events of a kind; their bodies. For what is done
+    /// after the answer.
+    pub(crate) async fn until_told<T>(
+        &self,
+        realm: Id<T>,
+        kind: EventKind,
+        count: usize,
+    ) -> Vec<Value> {
+        let started = Instant::now();
+        loop {
+            let bodies: Vec<Vec<u8>> = sqlx::query_scalar(
+                "select body from realm_event where realm_id = $1 and kind = $2 order by seq",
+            )
+            .bind(realm.to_db())
+            .bind(kind.number() as i16)
+            .fetch_all(&self.db)
+            .await
+            .unwrap();
+            if bodies.len() >= count {
+                let bodies = bodies.iter();
+                return bodies
+                    .map(|body| serde_json::from_slice(body).unwrap())
+                    .collect();
+            }
+            let told = bodies.len();
+            assert!(started.elapsed() < Duration::from_secs(60), "{told} events");
+            tokio::task::yield_now().await;
+        }
     }
 
     async fn all_events<T>(&self, realm: Id<T>) -> Vec<(&'static str, Value)> {

@@ -1,4 +1,5 @@
-use guildhall_shared::{Permissions, Timestamp};
+use guildhall_shared::{Permissions, Timestamp, gateway::EventKind};
+use reqwest::Method;
 use serde_json::json;
 use sqlx::PgPool;
 use time::Duration;
@@ -115,6 +116,47 @@ async fn a_prune_that_breaks_off_tells_how_many_it_removed(db: PgPool) {
     assert_eq!(log["audit_log_entries"].as_array().unwrap().len(), 1);
     assert_eq!(log["audit_log_entries"][0]["options"], removed);
     assert_eq!(app.event_names(hall.id).await.len(), 50);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_prune_goes_on_when_its_request_is_given_up(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, hall) = alone(&app).await;
+    for n in 0..55 {
+        let user = app.user(&format!("user-{n}")).await;
+        app.join(&user, hall).await;
+    }
+    sqlx::raw_sql(
+        "update account set created_at = now() - interval '100 days';
+         update member set joined_at = now() - interval '50 days';",
+    )
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let path = format!("/guilds/{}/prune", hall.id);
+    let held = app.hold(hall.id).await;
+    let request = app
+        .request_by(&alice, Method::POST, &path)
+        .json(&json!({ "compute_prune_count": true }));
+    let asked = tokio::spawn(async move { request.send().await });
+    app.until_somebody_waits().await;
+    asked.abort();
+    asked.await.unwrap_err();
+    // Its connection is closed before this one has its answer.
+    app.get(&alice, &path).await.expect(200);
+    held.rollback().await.unwrap();
+
+    let told = app
+        .until_told(hall.id, EventKind::GuildAuditLogEntryCreate, 1)
+        .await;
+    assert_eq!(
+        told[0]["options"],
+        json!({ "delete_member_days": "7", "members_removed": "55" })
+    );
+    assert_eq!(
+        app.event_names(hall.id).await,
+        vec!["GUILD_MEMBER_REMOVE"; 55]
+    );
 }
 
 #[sqlx::test(migrations = "../migrations")]

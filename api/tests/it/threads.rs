@@ -1,7 +1,7 @@
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::{Scope, Visibility},
-    gateway::Intents,
+    gateway::{EventKind, Intents},
     id::marker,
 };
 use serde_json::{Value, json};
@@ -470,6 +470,98 @@ async fn threads_go_with_moderators_and_with_their_channel(db: PgPool) {
         .await
         .unwrap();
     assert_eq!(queued, 3);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn threads_of_a_deleted_channel_are_gone_before_they_are_collected(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let eve = app.user("eve").await;
+    let open = create(&app, &bob, hall, 11).await;
+    let secret = create(&app, &bob, hall, 12).await;
+    let (guild, parent, his, hers) = (hall.id, hall.general, bob.id, alice.id);
+    let message: Id<marker::Message> = app.id();
+    let archived = format!(
+        "insert into channel (channel_id, guild_id, kind, name, parent_id)
+         select n, {guild}, 11, 'thread', {parent} from generate_series(1, 120) n;
+         insert into thread (thread_id, guild_id, parent_id, owner_id, archived,
+                             auto_archive_minutes)
+         select n, {guild}, {parent}, {his}, true, 60 from generate_series(1, 120) n;
+         insert into thread_member (thread_id, user_id, guild_id)
+         select n, {hers}, {guild} from generate_series(1, 120) n;
+         insert into message (channel_id, message_id, author_id, content)
+         values (7, {message}, {his}, 'hi')"
+    );
+    run(&app, archived).await;
+    // Threads, memberships, messages, what is queued.
+    let left = async || -> (i64, i64, i64, i64) {
+        sqlx::query_as(
+            "select (select count(*) from thread), (select count(*) from thread_member),
+                    (select count(*) from message where channel_id = 7),
+                    (select count(*) from collect)",
+        )
+        .fetch_one(&app.db)
+        .await
+        .unwrap()
+    };
+
+    let general = format!("/channels/{}", hall.general);
+    app.delete(&alice, &general).await.expect(200);
+    assert_eq!(left().await, (122, 122, 1, 2));
+    let events = app.events(hall.id).await;
+    let deleted: Vec<_> = events
+        .iter()
+        .filter(|(name, _)| name.ends_with("DELETE"))
+        .map(|(name, body)| (*name, body["id"].clone()))
+        .collect();
+    assert_eq!(
+        deleted,
+        [
+            ("THREAD_DELETE", open["id"].clone()),
+            ("THREAD_DELETE", secret["id"].clone()),
+            ("CHANNEL_DELETE", json!(hall.general)),
+        ]
+    );
+    let kind = EventKind::ThreadDelete;
+    let envelopes = log::envelopes(&app.db, hall.id).await;
+    let told: Vec<_> = envelopes.iter().filter(|told| told.kind == kind).collect();
+    let inside = Scope::Thread {
+        parent: hall.general,
+        members: vec![bob.id],
+    };
+    assert_eq!(told[1].vis, Visibility::of(inside, Intents::GUILDS));
+
+    for user in [&alice, &eve] {
+        app.get(user, "/channels/7").await.expect_error(404, 10003);
+    }
+    for thread in ["/channels/7".to_owned(), at(&open), at(&secret)] {
+        app.patch(&alice, &thread, json!({ "archived": false }))
+            .await
+            .expect_error(404, 10003);
+        let path = format!("{thread}/messages");
+        app.post(&alice, &path, json!({ "content": "hi" }))
+            .await
+            .expect_error(404, 10003);
+        app.put(&bob, &format!("{thread}/thread-members/@me"), json!({}))
+            .await
+            .expect_error(404, 10003);
+        app.delete(&alice, &thread).await.expect_error(404, 10003);
+    }
+    let path = format!("/guilds/{}/threads/active", hall.id);
+    let active = app.get(&bob, &path).await.expect(200);
+    assert_eq!(active["threads"], json!([]));
+    // Nor does the server itself find them.
+    let ban = format!("/guilds/{}/bans/{}", hall.id, bob.id);
+    app.put(&alice, &ban, json!({ "delete_message_seconds": 3600 }))
+        .await
+        .expect(204);
+    app.until("select not exists (select from ban_purge)").await;
+    let names = app.event_names(hall.id).await;
+    assert!(!names.contains(&"MESSAGE_DELETE_BULK"), "{names:?}");
+
+    app.app.collect_channels().await.unwrap();
+    app.app.collect_channels().await.unwrap();
+    assert_eq!(left().await, (0, 0, 0, 0));
 }
 
 #[sqlx::test(migrations = "../migrations")]

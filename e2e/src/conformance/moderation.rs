@@ -33,6 +33,12 @@ async fn bans(world: &World, book: &mut Book) {
         p.event(&[bot], "GUILD_MEMBER_REMOVE", of_guest).await;
         p.nobody_else(&[member, stranger], "GUILD_BAN_ADD", of_guest)
             .await;
+        // After the answer, in steps.
+        let of_said = |d: &Value| {
+            let ids = d["ids"].as_array();
+            ids.is_some_and(|ids| ids.iter().any(|id| *id == said))
+        };
+        p.event(&[owner, bot], "MESSAGE_DELETE_BULK", of_said).await;
         let gone = bot
             .rest
             .get(&format!("/channels/{}/messages/{said}", guild.lobby))

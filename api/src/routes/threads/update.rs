@@ -1,5 +1,6 @@
 //! Threads changed and deleted: the thread's part of update_channel and delete_channel.
 
+use bytes::Bytes;
 use guildhall_shared::{
     Id, Permissions,
     envelope::Envelope,
@@ -9,7 +10,7 @@ use guildhall_shared::{
     model::{AuditAction, ChannelKind, ChannelSettings, MessageKind, Thread},
     permissions::{ThreadChange, may_change_thread},
 };
-use guildhall_store::thread;
+use guildhall_store::thread::{self, Whose};
 use serde::Serialize;
 use sqlx::{PgConnection, PgTransaction, types::Json as Jsonb};
 
@@ -19,16 +20,20 @@ use super::{
     load, require_room, tell_thread,
 };
 use crate::{
-    access::{Place, ThreadAccess},
+    access::{Audience, Place, ThreadAccess},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
     automod::Verdict,
     collect,
     error::Result,
+    events,
     routes::{automod, channels::fields::ChannelFields, messages},
     text::clean,
 };
+
+/// Threads whose THREAD_DELETE is numbered by one statement, when their channel is deleted.
+const TOLD_AT_ONCE: usize = 50;
 
 /// Changes what the body names of a thread.
 ///
@@ -314,35 +319,53 @@ pub(crate) async fn delete_thread(
     Ok(thread)
 }
 
-/// Deletes the threads of a channel that is being deleted; tells of those that are not archived.
+/// Takes the threads of a channel that is being deleted out of sight; tells of those that were not
+/// archived. There may be many: their rows are collected later.
 pub(crate) async fn delete_all_of(
     db: &mut PgConnection,
     guild: Id<Guild>,
     parent: Id<Channel>,
 ) -> Result<Vec<Envelope>> {
-    let active = sqlx::query_scalar!(
-        "select thread_id from thread where guild_id = $1 and parent_id = $2 and not archived
-         order by thread_id",
+    let active = sqlx::query!(
+        r#"update thread t set archived = true
+           where t.guild_id = $1 and t.parent_id = $2 and not t.archived
+           returning t.thread_id as "thread_id!",
+                     (select c.kind from channel c where c.channel_id = t.thread_id) as "kind!""#,
         guild.to_db(),
         parent.to_db(),
     )
     .fetch_all(&mut *db)
     .await?;
-    let mut events = Vec::new();
-    for thread in thread::by_ids(&mut *db, &guildhall_store::ids_from_db(active)).await? {
-        let audience = audience_of(db, &thread).await?;
-        let body = ThreadDeleted {
-            id: thread.id,
-            guild_id: guild,
-            parent_id: parent,
-            kind: thread.kind,
-        };
-        let (kind, vis) = (
-            EventKind::ThreadDelete,
-            audience.visibility(Intents::GUILDS),
-        );
-        events.extend(audience.append(db, kind, vis, &body, None).await?);
+    let mut active: Vec<(Id<Channel>, ChannelKind)> = active
+        .iter()
+        .map(|row| (Id::from_db(row.thread_id), ChannelKind(row.kind as u8)))
+        .collect();
+    active.sort_unstable_by_key(|&(id, _)| id);
+    let mut told = Vec::new();
+    for some in active.chunks(TOLD_AT_ONCE) {
+        let private: Vec<Id<Channel>> = some
+            .iter()
+            .filter(|(_, kind)| *kind == ChannelKind::PRIVATE_THREAD)
+            .map(|&(id, _)| id)
+            .collect();
+        let members = thread::members(&mut *db, &private, Whose::Everybodys).await?;
+        let mut deleted = Vec::new();
+        for &(id, kind) in some {
+            let inside = members.iter().filter(|member| member.id == Some(id));
+            let inside = inside.filter_map(|member| member.user_id).collect();
+            let audience = Audience::of_thread(guild, id, kind, parent, inside);
+            let body = ThreadDeleted {
+                id,
+                guild_id: guild,
+                parent_id: parent,
+                kind,
+            };
+            let body = Bytes::from(serde_json::to_vec(&body)?);
+            deleted.push((audience.visibility(Intents::GUILDS), body));
+        }
+        let kind = EventKind::ThreadDelete;
+        told.extend(events::append_many(&mut *db, guild, kind, deleted).await?);
     }
-    collect::delete_threads_of(db, parent).await?;
-    Ok(events)
+    collect::threads_of(db, parent).await?;
+    Ok(told)
 }

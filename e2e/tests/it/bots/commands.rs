@@ -321,6 +321,10 @@ impl Evening {
         let bans = format!("/guilds/{guild}/bans/{bob}");
         let ban = self.owner.rest.get(&bans).await.ok();
         assert_eq!(ban["reason"], REASON);
+        let channel = self.guild.channel.as_str();
+        self.owner_sees
+            .dispatch("MESSAGE_DELETE_BULK", |d| d["channel_id"] == channel)
+            .await;
         let history = self.owner.rest.get(&path).await.ok();
         assert!(each(&history).all(|message| message["content"] != "noise"));
         let invites = format!("/channels/{}/invites", self.guild.channel);

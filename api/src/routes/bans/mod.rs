@@ -1,17 +1,16 @@
 //! Bans: who may not be in a guild. Spec: objects.md › Ban; permissions.md › Hierarchy.
 
+mod purge;
+
 use std::collections::BTreeSet;
 
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
-    Id, Permissions, Timestamp,
+    Id, Permissions,
     envelope::{Envelope, Scope, Visibility},
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
-    id::{
-        DISCORD_EPOCH_MS,
-        marker::{Channel, Guild, Message, User},
-    },
+    id::marker::{Guild, User},
     model::{self, AuditAction},
     shard::realm,
 };
@@ -21,7 +20,9 @@ use sqlx::PgConnection;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{members, messages};
+use self::purge::Purge;
+pub(crate) use self::purge::{purge_turns, resume_purges};
+use super::members;
 use crate::{
     access::{self, GuildAccess},
     account,
@@ -39,8 +40,6 @@ use crate::{
 const BULK_MAX: usize = 200;
 /// Seconds: a week.
 const DELETE_MESSAGES_MAX: i64 = 604_800;
-/// Messages deleted by one transaction, and told of by one MESSAGE_DELETE_BULK.
-const DELETE_BATCH: i64 = 100;
 /// Found by one search.
 const SEARCH_MAX: i64 = 100;
 
@@ -323,7 +322,8 @@ impl BanUser {
 }
 
 /// Also for who is no member; an application whose commands alone are in the guild leaves it. What
-/// the user wrote lately is deleted after the ban, in steps. Banning somebody again changes nothing.
+/// the user wrote lately is deleted after the answer, in steps. Banning somebody again changes nothing
+/// else.
 ///
 /// Errors: 10004, 10013, 50001, 50013, 50035.
 #[utoipa::path(
@@ -342,13 +342,16 @@ async fn ban_user_from_guild(
     Json(body): Json<BanUser>,
 ) -> Result<StatusCode> {
     let needed = Permissions::BAN_MEMBERS;
-    ban(&app, &user, guild_id, user_id, needed, &reason).await?;
     let seconds = body.delete_seconds().or(query.delete_seconds());
-    delete_messages(&app, guild_id, &[user_id], seconds.unwrap_or_default()).await?;
+    let purge = Purge::new(&app, guild_id, seconds.unwrap_or_default())?;
+    ban(&app, &user, guild_id, user_id, needed, &reason, purge).await?;
+    if let Some(purge) = purge {
+        purge::start(&app, purge);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Bans one user, in one transaction.
+/// Bans one user, in one transaction, which also queues the purge, even of who is banned already.
 ///
 /// Errors: 10004, 10013, 50001, 50013.
 async fn ban(
@@ -358,6 +361,7 @@ async fn ban(
     target: Id<User>,
     needed: Permissions,
     reason: &Reason,
+    purge: Option<Purge>,
 ) -> Result<()> {
     let mut tx = app.db.begin().await?;
     access::lock_realms(&mut tx, [realm(guild_id), realm(target)]).await?;
@@ -373,7 +377,11 @@ async fn ban(
     )
     .execute(&mut *tx)
     .await?;
+    if let Some(purge) = purge {
+        purge.queue(&mut tx, &[target]).await?;
+    }
     if banned.rows_affected() == 0 {
+        tx.commit().await?;
         return Ok(());
     }
     let mut events = vec![append(&mut tx, guild_id, EventKind::GuildBanAdd, &account).await?];
@@ -507,8 +515,8 @@ struct BulkBanned {
     failed_users: Vec<Id<User>>,
 }
 
-/// Each user by a transaction of its own; then what they wrote lately is deleted, also if the
-/// database fails on the way.
+/// Each user by a transaction of its own; after the answer what they wrote lately is deleted, also if
+/// the database fails on the way.
 ///
 /// Errors: 10004, 50001, 50013, 50035, 500000 if nobody was banned.
 #[utoipa::path(
@@ -537,6 +545,18 @@ async fn bulk_ban_users_from_guild(
     .fetch_all(&app.db)
     .await?;
     let known: Vec<Id<User>> = ids_from_db(known);
+    let purge = Purge::new(
+        &app,
+        guild_id,
+        body.delete_message_seconds.unwrap_or_default(),
+    )?;
+    // Of those banned before as well, as a single ban does it: it may be the same request again,
+    // after one that broke off.
+    if let Some(purge) = purge
+        && !known.is_empty()
+    {
+        purge.queue(&mut *app.db.acquire().await?, &known).await?;
+    }
     let (mut banned_users, mut failed_users) = (Vec::new(), Vec::new());
     let mut broken_off = None;
     for target in wanted {
@@ -544,7 +564,7 @@ async fn bulk_ban_users_from_guild(
             failed_users.push(target);
             continue;
         }
-        match ban(&app, &user, guild_id, target, needed, &reason).await {
+        match ban(&app, &user, guild_id, target, needed, &reason, purge).await {
             Ok(()) => banned_users.push(target),
             Err(error) if error.code().status() < 500 => failed_users.push(target),
             Err(error) => {
@@ -553,11 +573,9 @@ async fn bulk_ban_users_from_guild(
             }
         }
     }
-    // Of those banned before as well, as a single ban does it: it may be the same request again,
-    // after one that broke off.
-    let authors: Vec<Id<User>> = known.iter().chain(&banned_users).copied().collect();
-    let seconds = body.delete_message_seconds.unwrap_or_default();
-    delete_messages(&app, guild_id, &authors, seconds).await?;
+    if let Some(purge) = purge {
+        purge::start(&app, purge);
+    }
     if let Some(error) = broken_off {
         return Err(error);
     }
@@ -568,88 +586,4 @@ async fn bulk_ban_users_from_guild(
         banned_users,
         failed_users,
     }))
-}
-
-/// Body of MESSAGE_DELETE_BULK.
-#[derive(Serialize)]
-struct MessagesDeleted {
-    ids: Vec<Id<Message>>,
-    channel_id: Id<Channel>,
-    guild_id: Id<Guild>,
-}
-
-/// Deletes what users wrote in the last `seconds`, in all channels of the guild, a batch per
-/// transaction. A process that dies on the way leaves the rest.
-async fn delete_messages(
-    app: &App,
-    guild_id: Id<Guild>,
-    authors: &[Id<User>],
-    seconds: i64,
-) -> Result<()> {
-    if seconds == 0 || authors.is_empty() {
-        return Ok(());
-    }
-    let now_ms = (Timestamp::now().0.unix_timestamp_nanos() / 1_000_000) as u64;
-    let since_ms = now_ms.saturating_sub(seconds as u64 * 1000);
-    let since = (since_ms.saturating_sub(DISCORD_EPOCH_MS) << 22) as i64;
-    let channels = sqlx::query_scalar!(
-        "select channel_id from channel where guild_id = $1",
-        guild_id.to_db(),
-    )
-    .fetch_all(&app.db)
-    .await?;
-    for channel in channels {
-        loop {
-            match delete_batch(app, guild_id, Id::from_db(channel), authors, since).await {
-                Ok(true) => {}
-                Ok(false) => break,
-                // The channel was deleted meanwhile, and its messages with it.
-                Err(error) if error.code() == ErrorCode::UnknownChannel => break,
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether there may be more. What is not deletable (`MessageKind::is_deletable`) stays: a thread's
-/// first message was never counted, and of those that go nobody is told the kind.
-async fn delete_batch(
-    app: &App,
-    guild_id: Id<Guild>,
-    channel_id: Id<Channel>,
-    authors: &[Id<User>],
-    since: i64,
-) -> Result<bool> {
-    let mut tx = app.db.begin().await?;
-    let audience = access::audience_for_change(&mut tx, channel_id).await?;
-    let found = sqlx::query_scalar!(
-        "select message_id from message
-         where channel_id = $1 and message_id >= $2 and author_id = any($3)
-           and kind not between 1 and 5 and kind <> 21
-         order by message_id limit $4",
-        channel_id.to_db(),
-        since,
-        &ids_to_db(authors),
-        DELETE_BATCH,
-    )
-    .fetch_all(&mut *tx)
-    .await?;
-    if found.is_empty() {
-        return Ok(false);
-    }
-    let is_full = found.len() as i64 == DELETE_BATCH;
-    let ids: Vec<Id<Message>> = ids_from_db(found);
-    messages::delete_messages(&mut tx, channel_id, &ids).await?;
-    let body = MessagesDeleted {
-        ids,
-        channel_id,
-        guild_id,
-    };
-    let vis = audience.visibility(Intents::GUILD_MESSAGES);
-    let kind = EventKind::MessageDeleteBulk;
-    let events = audience.append(&mut tx, kind, vis, &body, None).await?;
-    tx.commit().await?;
-    app.publisher.publish(events);
-    Ok(is_full)
 }
