@@ -31,7 +31,7 @@ pub(crate) mod to_core;
 pub(crate) mod travel;
 mod voice;
 
-use std::{io, net::SocketAddr, pin::pin, rc::Rc};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc};
 
 use guildhall_store::pool;
 use sqlx::postgres::PgConnectOptions;
@@ -159,6 +159,7 @@ async fn serve(
         cores: cores.clone(),
         metrics: metrics.clone(),
         commands: commands.clone(),
+        namesake: RefCell::default(),
     });
 
     spawn_local(metrics.clone().watch_lag());
