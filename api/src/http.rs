@@ -15,7 +15,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use guildhall_shared::error_code::ErrorCode;
+use guildhall_shared::{error_code::ErrorCode, listen::is_public};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -290,8 +290,13 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Errors: an address that is taken, or not this machine's.
+    /// Errors: an address that is taken, or not this machine's; one for operators that everybody
+    /// could reach without `API_INTERNAL_PUBLIC`.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        let public = config.internal_listen.filter(|at| is_public(at.ip()));
+        if let Some(public) = public.filter(|_| !config.internal_public) {
+            return Err(StartError::PublicInternal(public));
+        }
         let public = listen(config.listen).map_err(StartError::Listen)?;
         let internal = config.internal_listen.map(listen).transpose();
         let internal = internal.map_err(StartError::InternalListen)?;
@@ -482,6 +487,24 @@ mod tests {
         assert!(refusal.starts_with("API_INTERNAL_LISTEN: "), "{refusal}");
         assert_eq!(refused(free, None), None);
         assert_eq!(refused(free, Some(free)), None);
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_operators_that_everybody_reaches_must_be_wanted() {
+        let given = "test --database-url=d --redis-url=r --gateway-url=ws://g --cluster-key=k";
+        let mut config = Settings::parse_from(given.split(' ')).config;
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.internal_listen = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let refusal = Listeners::open(&config)
+            .err()
+            .map(|error| error.to_string());
+        let refusal = refusal.expect("everybody can reach it");
+        assert!(
+            refusal.starts_with("API_INTERNAL_LISTEN: 0.0.0.0:0 can"),
+            "{refusal}"
+        );
+        config.internal_public = true;
+        assert!(Listeners::open(&config).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, ValueEnum};
 use guildhall_shared::{
     cluster_key::{ClusterKeys, require_long},
+    listen::is_public,
     secret::Secret,
     shard,
     voice::{self, VoiceSettings},
@@ -50,6 +51,11 @@ pub struct Config {
     /// Health, readiness and metrics.
     #[arg(long, env = "GATEWAY_ADMIN_LISTEN", default_value = "127.0.0.1:8091")]
     pub admin_listen: SocketAddr,
+
+    /// Lets GATEWAY_ADMIN_LISTEN be an address that everybody can reach. Nobody has to say who they
+    /// are there, and it is not encrypted.
+    #[arg(long, env = "GATEWAY_ADMIN_PUBLIC", default_value_t = false)]
+    pub admin_public: bool,
 
     /// Where other gateways connect; port 0 takes any free one.
     #[arg(long, env = "RELAY_LISTEN", default_value = "127.0.0.1:0")]
@@ -160,6 +166,21 @@ impl Config {
         self.url.as_deref().unwrap_or(&self.public_url)
     }
 
+    /// Whether operators may be answered where they are to be.
+    ///
+    /// # Errors
+    /// A listener that everybody could reach without `GATEWAY_ADMIN_PUBLIC`.
+    pub fn check_listen(&self) -> Result<(), String> {
+        if is_public(self.admin_listen.ip()) && !self.admin_public {
+            return Err(format!(
+                "GATEWAY_ADMIN_LISTEN {} can be reached by everybody; allow it with \
+                 GATEWAY_ADMIN_PUBLIC or choose a private address",
+                self.admin_listen
+            ));
+        }
+        Ok(())
+    }
+
     /// The cluster's keys.
     ///
     /// # Errors
@@ -244,6 +265,27 @@ mod tests {
     fn relay_key(config: &Config) -> Result<ClusterKey, String> {
         let keys = config.cluster_keys()?;
         Ok(ClusterKey::of_keys(keys).unwrap())
+    }
+
+    #[test]
+    fn a_listener_for_operators_that_everybody_reaches_must_be_wanted() {
+        for (listen, refused) in [
+            ("127.0.0.1:8091", false),
+            ("10.1.2.3:8091", false),
+            ("[::1]:8091", false),
+            ("0.0.0.0:8091", true),
+            ("[::]:8091", true),
+            ("203.0.113.5:8091", true),
+        ] {
+            let listen = format!("--admin-listen={listen}");
+            let checked = config(&[&listen]).check_listen();
+            assert_eq!(checked.is_err(), refused, "{listen}");
+            let names = |error: String| error.starts_with("GATEWAY_ADMIN_LISTEN ");
+            assert!(checked.err().is_none_or(names), "{listen}");
+            let wanted = config(&[&listen, "--admin-public"]);
+            assert_eq!(wanted.check_listen(), Ok(()));
+        }
+        assert_eq!(config(&[]).check_listen(), Ok(()));
     }
 
     #[test]

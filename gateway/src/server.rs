@@ -61,8 +61,9 @@ pub enum Error {
 /// Runs a gateway until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
-/// A setting that cannot work, an address that is taken.
+/// A setting that cannot work, an address that is taken, or public where it must not be.
 pub fn run(config: Config) -> Result<(), Error> {
+    config.check_listen().map_err(Error::Config)?;
     let registry = Registry::new();
     let metrics = Arc::new(CoreMetrics::new(&registry)?);
     let status = Arc::new(Status::default());

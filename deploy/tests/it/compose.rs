@@ -6,7 +6,7 @@ use deploy::settings::programs;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::{documents, read, shared, stop_seconds};
+use crate::{PRIVATE_LISTENERS, documents, may_listen, read, shared, stop_seconds};
 
 const FILE: &str = "deploy/docker-compose.yml";
 
@@ -173,15 +173,12 @@ fn what_only_operators_and_gateways_ask_is_not_published() {
         let published: Vec<String> = published
             .map(|published| port(published.as_str().expect("a port")))
             .collect();
-        for setting in [
-            "API_INTERNAL_LISTEN",
-            "GATEWAY_ADMIN_LISTEN",
-            "COORDINATOR_LISTEN",
-            "RELAY_LISTEN",
-        ] {
+        for (setting, switch) in PRIVATE_LISTENERS {
             if let Some(address) = service["environment"][setting].as_str() {
                 private += 1;
                 assert!(!published.contains(&port(address)), "{name}: {setting}");
+                let allowed = service["environment"][switch].as_str();
+                assert!(may_listen(address, allowed), "{name}: {switch}");
             }
         }
     }

@@ -6,7 +6,10 @@ use deploy::settings::{Program, programs};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{documents, monitoring::registered, read, shared, stop_seconds, success, tool};
+use crate::{
+    PRIVATE_LISTENERS, documents, may_listen, monitoring::registered, read, shared, stop_seconds,
+    success, tool,
+};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 
@@ -309,6 +312,26 @@ fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
             }
         }
         assert_eq!(ports.len(), 6, "{ports:?}");
+    });
+}
+
+#[test]
+fn programs_may_listen_where_they_are_told() {
+    let programs = programs();
+    each(|rendered| {
+        let mut private = 0;
+        for (container, program) in rendered.ours(&programs) {
+            let told = rendered.told(container);
+            for (setting, switch) in PRIVATE_LISTENERS {
+                let Some(&address) = told.get(setting) else {
+                    continue;
+                };
+                private += 1;
+                let allowed = told.get(switch).copied();
+                assert!(may_listen(address, allowed), "{}: {switch}", program.name);
+            }
+        }
+        assert!(private >= 4, "{private}");
     });
 }
 

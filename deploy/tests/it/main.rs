@@ -10,6 +10,7 @@ mod systemd;
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     process::{Command, Output},
     time::Duration,
 };
@@ -35,6 +36,21 @@ fn stop_seconds(program: &str) -> u64 {
         _ => Duration::ZERO,
     };
     limits.as_secs() + 5
+}
+
+/// Listeners for the cluster and for operators, and what lets each be where everybody can reach it.
+const PRIVATE_LISTENERS: [(&str, &str); 4] = [
+    ("API_INTERNAL_LISTEN", "API_INTERNAL_PUBLIC"),
+    ("GATEWAY_ADMIN_LISTEN", "GATEWAY_ADMIN_PUBLIC"),
+    ("RELAY_LISTEN", "RELAY_PUBLIC"),
+    ("COORDINATOR_LISTEN", "COORDINATOR_PUBLIC"),
+];
+
+/// Whether a program that is told so listens for its cluster and for operators: at all addresses of a
+/// container it has to be allowed.
+fn may_listen(address: &str, allowed: Option<&str>) -> bool {
+    let address: SocketAddr = address.parse().expect("an address");
+    !address.ip().is_unspecified() || allowed == Some("true")
 }
 
 /// Settings that more than one program reads.
