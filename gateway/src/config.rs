@@ -1,6 +1,6 @@
 //! Settings of a gateway, read once at start.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use guildhall_shared::{
@@ -10,6 +10,8 @@ use guildhall_shared::{
     shard,
     voice::{self, VoiceSettings},
 };
+
+use crate::server::STOP_OVER;
 
 /// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
 #[derive(Debug, Parser)]
@@ -104,6 +106,16 @@ pub struct Config {
         default_value_t = 1000
     )]
     pub connections_per_address_max: u32,
+
+    /// Milliseconds over which a gateway that stops sends its clients away. Those that have not gone
+    /// 6 s later are cut: what stops it has to wait for so long.
+    #[arg(
+        long,
+        env = "GATEWAY_STOP_OVER_MS",
+        default_value_t = STOP_OVER.as_millis() as u32,
+        value_parser = clap::value_parser!(u32).range(..=3_600_000)
+    )]
+    pub stop_over_ms: u32,
 
     /// Shards of the cluster; the same everywhere and for ever.
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX)))]
@@ -202,6 +214,11 @@ impl Config {
             .map_err(|error| error.to_string())?;
         let endpoint = self.voice_endpoint.clone();
         Ok(VoiceSettings::new(endpoint, key.unwrap_or_default()))
+    }
+
+    /// Over how long clients are sent away when the process stops.
+    pub fn stop_over(&self) -> Duration {
+        Duration::from_millis(u64::from(self.stop_over_ms))
     }
 
     /// Threads to start.

@@ -7,8 +7,8 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::{
-    PRIVATE_LISTENERS, documents, may_listen, monitoring::registered, read, shared, stop_seconds,
-    success, tool,
+    PRIVATE_LISTENERS, STOP_OVER_MS, documents, may_listen, monitoring::registered, read, shared,
+    stop_seconds, success, tool,
 };
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
@@ -446,7 +446,8 @@ fn pods_have_the_time_that_their_programs_take_to_stop() {
                 }
                 let pause = text(&container["lifecycle"]["preStop"]["exec"]["command"][1]);
                 let pause: u64 = pause.parse().unwrap_or(0);
-                let needs = pause + stop_seconds(text(&container["command"][0]));
+                let stop_over = rendered.told(container).get(STOP_OVER_MS).copied();
+                let needs = pause + stop_seconds(text(&container["command"][0]), stop_over);
                 let grace = pods.spec["terminationGracePeriodSeconds"].as_u64();
                 assert!(
                     grace.is_some_and(|grace| grace >= needs),
@@ -487,8 +488,17 @@ fn the_large_overlay_scales_gateways_by_their_connections() {
     let mut scalers = rendered.of("HorizontalPodAutoscaler");
     let scaler = scalers.find(|scaler| scaler["spec"]["scaleTargetRef"]["name"] == "gateway");
     let scaler = scaler.expect("gateways are scaled");
-    let metric = &scaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
-    assert_eq!(metric, "gateway_connections");
+    let pods = &scaler["spec"]["metrics"][0]["pods"];
+    assert_eq!(pods["metric"]["name"], "gateway_connections");
+    // All clients of a gateway that stops reconnect, and the others take only so many a second.
+    let thousands = text(&pods["target"]["averageValue"]).strip_suffix('k');
+    let thousands: u64 = thousands.expect("thousands").parse().unwrap();
+    let programs = programs();
+    let mut ours = rendered.ours(&programs).into_iter();
+    let gateway = ours.find(|(_, program)| program.name == "guildhall-gateway");
+    let (gateway, _) = gateway.expect("a gateway");
+    let over_ms: u64 = rendered.told(gateway)[STOP_OVER_MS].parse().unwrap();
+    assert!(thousands * 1_000_000 / over_ms <= 1_000, "{over_ms} ms");
 }
 
 #[test]

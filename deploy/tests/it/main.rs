@@ -26,13 +26,20 @@ fn read(path: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Seconds from SIGTERM to a program's end: its own limits, and some for what has none.
-fn stop_seconds(program: &str) -> u64 {
+/// What a gateway is told of the time in which its clients leave.
+const STOP_OVER_MS: &str = "GATEWAY_STOP_OVER_MS";
+
+/// Seconds from SIGTERM to a program's end: its own limits, and some for what has none. `stop_over_ms`:
+/// what it is told by [`STOP_OVER_MS`].
+fn stop_seconds(program: &str, stop_over_ms: Option<&str>) -> u64 {
     use guildhall_api::{app::WORK_GRACE, http::DRAIN_TIMEOUT};
-    use guildhall_gateway::server::{DRAIN_MAX, LEAVING_NOTICE};
+    use guildhall_gateway::server::{LEAVING_NOTICE, STAY_MAX, STOP_OVER};
+    let stop_over = stop_over_ms.map_or(STOP_OVER, |ms| {
+        Duration::from_millis(ms.parse().expect("milliseconds"))
+    });
     let limits = match program {
         "guildhall-api" => DRAIN_TIMEOUT + WORK_GRACE,
-        "guildhall-gateway" => LEAVING_NOTICE + DRAIN_MAX,
+        "guildhall-gateway" => LEAVING_NOTICE + stop_over + STAY_MAX,
         _ => Duration::ZERO,
     };
     limits.as_secs() + 5
