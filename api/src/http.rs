@@ -31,8 +31,8 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use tracing::Instrument;
 
 use crate::{
-    app::App, config::Config, error::Error, openapi, rate_limit, request::without_version, routes,
-    socket::Socket, start::StartError, telemetry::TRACE,
+    app::App, config::Config, deeds, error::Error, openapi, rate_limit, request::without_version,
+    routes, socket::Socket, start::StartError, telemetry::TRACE,
 };
 
 /// Larger bodies are answered 413, except on the routes that take images or files.
@@ -63,7 +63,12 @@ enum Callers {
 
 /// The routes of a listener.
 fn router(app: App, callers: Callers) -> Router {
-    let operators = || routes::meta::internal().method_not_allowed_fallback(method_not_allowed);
+    let operators = || {
+        let refusals = middleware::from_fn_with_state(app.clone(), deeds::record_refusals);
+        routes::meta::internal()
+            .method_not_allowed_fallback(method_not_allowed)
+            .route_layer(refusals)
+    };
     let router = match callers {
         Callers::Everybody => for_clients(&app).merge(operators()),
         Callers::Clients => for_clients(&app),
