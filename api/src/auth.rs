@@ -230,8 +230,14 @@ impl FromRequestParts<App> for Operator {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self> {
-        let token = parts
-            .headers
+        Self::of(app, &parts.headers)
+    }
+}
+
+impl Operator {
+    /// Errors: 401.
+    pub(crate) fn of(app: &App, headers: &HeaderMap) -> Result<Self> {
+        let token = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
             .ok_or(ErrorCode::Unauthorized)?;

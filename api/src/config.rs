@@ -76,6 +76,10 @@ pub struct Config {
     #[arg(long, env = "API_INTERNAL_LISTEN")]
     pub internal_listen: Option<SocketAddr>,
 
+    /// Lets `API_INTERNAL_LISTEN` be an address that everybody can reach. It is not encrypted.
+    #[arg(long, env = "API_INTERNAL_PUBLIC", default_value_t = false)]
+    pub internal_public: bool,
+
     /// Connections this process takes; more wait in the listen queue.
     #[arg(
         long,

@@ -179,6 +179,7 @@ impl IntoResponse for Error {
             tracing::error!(error = ?self, "request failed"); // logged once, here
         }
         let mut response = json_response(status, &self.body());
+        response.extensions_mut().insert(code);
         if let Self::Slowmode { retry_after } | Self::RateLimited { retry_after } = self {
             add_retry_headers(response.headers_mut(), retry_after, "user");
         }

@@ -15,7 +15,7 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
-use guildhall_shared::error_code::ErrorCode;
+use guildhall_shared::{error_code::ErrorCode, listen::is_public};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -31,8 +31,8 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use tracing::Instrument;
 
 use crate::{
-    app::App, config::Config, error::Error, openapi, rate_limit, request::without_version, routes,
-    socket::Socket, start::StartError, telemetry::TRACE,
+    app::App, config::Config, deeds, error::Error, openapi, rate_limit, request::without_version,
+    routes, socket::Socket, start::StartError, telemetry::TRACE,
 };
 
 /// Larger bodies are answered 413, except on the routes that take images or files.
@@ -63,7 +63,12 @@ enum Callers {
 
 /// The routes of a listener.
 fn router(app: App, callers: Callers) -> Router {
-    let operators = || routes::meta::internal().method_not_allowed_fallback(method_not_allowed);
+    let operators = || {
+        let refusals = middleware::from_fn_with_state(app.clone(), deeds::record_refusals);
+        routes::meta::internal()
+            .method_not_allowed_fallback(method_not_allowed)
+            .route_layer(refusals)
+    };
     let router = match callers {
         Callers::Everybody => for_clients(&app).merge(operators()),
         Callers::Clients => for_clients(&app),
@@ -290,8 +295,13 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// Errors: an address that is taken, or not this machine's.
+    /// Errors: an address that is taken, or not this machine's; one for operators that everybody
+    /// could reach without `API_INTERNAL_PUBLIC`.
     pub fn open(config: &Config) -> Result<Self, StartError> {
+        let public = config.internal_listen.filter(|at| is_public(at.ip()));
+        if let Some(public) = public.filter(|_| !config.internal_public) {
+            return Err(StartError::PublicInternal(public));
+        }
         let public = listen(config.listen).map_err(StartError::Listen)?;
         let internal = config.internal_listen.map(listen).transpose();
         let internal = internal.map_err(StartError::InternalListen)?;
@@ -482,6 +492,24 @@ mod tests {
         assert!(refusal.starts_with("API_INTERNAL_LISTEN: "), "{refusal}");
         assert_eq!(refused(free, None), None);
         assert_eq!(refused(free, Some(free)), None);
+    }
+
+    #[tokio::test]
+    async fn a_listener_for_operators_that_everybody_reaches_must_be_wanted() {
+        let given = "test --database-url=d --redis-url=r --gateway-url=ws://g --cluster-key=k";
+        let mut config = Settings::parse_from(given.split(' ')).config;
+        config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        config.internal_listen = Some(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let refusal = Listeners::open(&config)
+            .err()
+            .map(|error| error.to_string());
+        let refusal = refusal.expect("everybody can reach it");
+        assert!(
+            refusal.starts_with("API_INTERNAL_LISTEN: 0.0.0.0:0 can"),
+            "{refusal}"
+        );
+        config.internal_public = true;
+        assert!(Listeners::open(&config).is_ok());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The start of a process that serves, and why it may fail.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use guildhall_redis::{Client, Patience};
 use guildhall_shared::cluster_key::BadClusterKey;
@@ -77,6 +77,10 @@ pub enum StartError {
     Listen(std::io::Error),
     #[error("API_INTERNAL_LISTEN: {0}")]
     InternalListen(std::io::Error),
+    #[error(
+        "API_INTERNAL_LISTEN: {0} can be reached by everybody; allow it with API_INTERNAL_PUBLIC or choose a private address"
+    )]
+    PublicInternal(SocketAddr),
 }
 
 impl App {

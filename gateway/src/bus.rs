@@ -292,8 +292,10 @@ pub enum ToCore {
         realm: Id<Realm>,
         change: ViewChange,
     },
-    /// The process is leaving: send RECONNECT to every session, then close.
-    Drain,
+    /// The process is leaving: send RECONNECT to every session, spread over a time, then close.
+    Drain {
+        over: Duration,
+    },
 }
 
 /// A socket, and its place among those of this process and of its address.

@@ -1,14 +1,17 @@
 //! Settings of a gateway, read once at start.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
 use guildhall_shared::{
     cluster_key::{ClusterKeys, require_long},
+    listen::is_public,
     secret::Secret,
     shard,
     voice::{self, VoiceSettings},
 };
+
+use crate::server::STOP_OVER;
 
 /// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
 #[derive(Debug, Parser)]
@@ -50,6 +53,11 @@ pub struct Config {
     /// Health, readiness and metrics.
     #[arg(long, env = "GATEWAY_ADMIN_LISTEN", default_value = "127.0.0.1:8091")]
     pub admin_listen: SocketAddr,
+
+    /// Lets GATEWAY_ADMIN_LISTEN be an address that everybody can reach. Nobody has to say who they
+    /// are there, and it is not encrypted.
+    #[arg(long, env = "GATEWAY_ADMIN_PUBLIC", default_value_t = false)]
+    pub admin_public: bool,
 
     /// Where other gateways connect; port 0 takes any free one.
     #[arg(long, env = "RELAY_LISTEN", default_value = "127.0.0.1:0")]
@@ -98,6 +106,16 @@ pub struct Config {
         default_value_t = 1000
     )]
     pub connections_per_address_max: u32,
+
+    /// Milliseconds over which a gateway that stops sends its clients away. Those that have not gone
+    /// 6 s later are cut: what stops it has to wait for so long.
+    #[arg(
+        long,
+        env = "GATEWAY_STOP_OVER_MS",
+        default_value_t = STOP_OVER.as_millis() as u32,
+        value_parser = clap::value_parser!(u32).range(..=3_600_000)
+    )]
+    pub stop_over_ms: u32,
 
     /// Shards of the cluster; the same everywhere and for ever.
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX)))]
@@ -160,6 +178,21 @@ impl Config {
         self.url.as_deref().unwrap_or(&self.public_url)
     }
 
+    /// Whether operators may be answered where they are to be.
+    ///
+    /// # Errors
+    /// A listener that everybody could reach without `GATEWAY_ADMIN_PUBLIC`.
+    pub fn check_listen(&self) -> Result<(), String> {
+        if is_public(self.admin_listen.ip()) && !self.admin_public {
+            return Err(format!(
+                "GATEWAY_ADMIN_LISTEN {} can be reached by everybody; allow it with \
+                 GATEWAY_ADMIN_PUBLIC or choose a private address",
+                self.admin_listen
+            ));
+        }
+        Ok(())
+    }
+
     /// The cluster's keys.
     ///
     /// # Errors
@@ -181,6 +214,11 @@ impl Config {
             .map_err(|error| error.to_string())?;
         let endpoint = self.voice_endpoint.clone();
         Ok(VoiceSettings::new(endpoint, key.unwrap_or_default()))
+    }
+
+    /// Over how long clients are sent away when the process stops.
+    pub fn stop_over(&self) -> Duration {
+        Duration::from_millis(u64::from(self.stop_over_ms))
     }
 
     /// Threads to start.
@@ -244,6 +282,27 @@ mod tests {
     fn relay_key(config: &Config) -> Result<ClusterKey, String> {
         let keys = config.cluster_keys()?;
         Ok(ClusterKey::of_keys(keys).unwrap())
+    }
+
+    #[test]
+    fn a_listener_for_operators_that_everybody_reaches_must_be_wanted() {
+        for (listen, refused) in [
+            ("127.0.0.1:8091", false),
+            ("10.1.2.3:8091", false),
+            ("[::1]:8091", false),
+            ("0.0.0.0:8091", true),
+            ("[::]:8091", true),
+            ("203.0.113.5:8091", true),
+        ] {
+            let listen = format!("--admin-listen={listen}");
+            let checked = config(&[&listen]).check_listen();
+            assert_eq!(checked.is_err(), refused, "{listen}");
+            let names = |error: String| error.starts_with("GATEWAY_ADMIN_LISTEN ");
+            assert!(checked.err().is_none_or(names), "{listen}");
+            let wanted = config(&[&listen, "--admin-public"]);
+            assert_eq!(wanted.check_listen(), Ok(()));
+        }
+        assert_eq!(config(&[]).check_listen(), Ok(()));
     }
 
     #[test]

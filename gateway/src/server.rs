@@ -14,6 +14,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,8 +34,10 @@ use crate::{
 
 /// Between saying so in the heartbeat and sending clients away, so that shards can move first.
 pub const LEAVING_NOTICE: Duration = Duration::from_millis(500);
-/// Connections that do not go by themselves are cut after this long.
-pub const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Clients are sent away over so long, unless `GATEWAY_STOP_OVER_MS` says otherwise.
+pub const STOP_OVER: Duration = Duration::from_secs(4);
+/// Connections that do not go by themselves are cut so long after the last was to go.
+pub const STAY_MAX: Duration = Duration::from_secs(6);
 
 /// Why the gateway could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +64,9 @@ pub enum Error {
 /// Runs a gateway until SIGTERM or SIGINT, then drains it.
 ///
 /// # Errors
-/// A setting that cannot work, an address that is taken.
+/// A setting that cannot work, an address that is taken, or public where it must not be.
 pub fn run(config: Config) -> Result<(), Error> {
+    config.check_listen().map_err(Error::Config)?;
     let registry = Registry::new();
     let metrics = Arc::new(CoreMetrics::new(&registry)?);
     let status = Arc::new(Status::default());
@@ -125,11 +129,20 @@ pub fn run(config: Config) -> Result<(), Error> {
     };
     let served = runtime.block_on(serve(&config, &cores, &metrics, &status, &registry, ended));
     status.stop();
-    if served.is_ok() {
-        tracing::info!("leaving: clients are asked to reconnect");
-        thread::sleep(LEAVING_NOTICE);
-    }
-    drain(&cores, threads);
+    let over = match &served {
+        Ok(()) if !node.is_finished() => config.stop_over(),
+        // Clients get nothing new here, or not all of them do.
+        _ => config.stop_over().min(STOP_OVER),
+    };
+    // Operators are answered meanwhile.
+    runtime.block_on(async {
+        if served.is_ok() {
+            let over_ms = over.as_millis() as u64;
+            tracing::info!(over_ms, "leaving: clients are asked to reconnect");
+            sleep(LEAVING_NOTICE).await;
+        }
+        drain(&cores, threads, over).await;
+    });
     shutdown.cancel();
     let ended = node
         .join()
@@ -231,22 +244,22 @@ async fn serve(
     left
 }
 
-/// Sends every client away and waits for the cores to end.
-fn drain(cores: &[CoreHandle], threads: Vec<JoinHandle<io::Result<()>>>) {
-    let deadline = std::time::Instant::now() + DRAIN_MAX;
+/// Sends every client away, spread over a time, and waits for the cores to end.
+async fn drain(cores: &[CoreHandle], threads: Vec<JoinHandle<io::Result<()>>>, over: Duration) {
+    let deadline = Instant::now() + over + STAY_MAX;
     for (core, thread) in cores.iter().zip(&threads) {
-        let mut message = ToCore::Drain;
+        let mut message = ToCore::Drain { over };
         // A full inbox empties, unless its core hangs, or has ended.
         while let Err(back) = core.send(message)
             && !thread.is_finished()
-            && std::time::Instant::now() < deadline
+            && Instant::now() < deadline
         {
             message = back;
-            thread::sleep(Duration::from_millis(10));
+            sleep(Duration::from_millis(10)).await;
         }
     }
-    while !threads.iter().all(JoinHandle::is_finished) && std::time::Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(20));
+    while !threads.iter().all(JoinHandle::is_finished) && Instant::now() < deadline {
+        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -254,8 +267,8 @@ fn drain(cores: &[CoreHandle], threads: Vec<JoinHandle<io::Result<()>>>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_cores_that_live_are_drained_though_one_has_ended() {
+    #[tokio::test]
+    async fn the_cores_that_live_are_drained_though_one_has_ended() {
         let ((first, gone), (second, inbox)) = (bus::inbox(), bus::inbox());
         drop(gone);
         let ended = thread::spawn(|| Ok(()));
@@ -265,10 +278,15 @@ mod tests {
         let (told, tells) = std::sync::mpsc::channel();
         let lives = thread::spawn(move || {
             let message = inbox.messages.recv();
-            let _ = told.send(matches!(message, Ok(ToCore::Drain)));
+            let over = match message {
+                Ok(ToCore::Drain { over }) => Some(over),
+                _ => None,
+            };
+            let _ = told.send(over);
             Ok(())
         });
-        drain(&[first, second], vec![ended, lives]);
-        assert_eq!(tells.recv(), Ok(true));
+        let over = Duration::from_millis(700);
+        drain(&[first, second], vec![ended, lives], over).await;
+        assert_eq!(tells.recv(), Ok(Some(over)));
     }
 }

@@ -1,11 +1,12 @@
 //! Settings, read once at the start, and the connections they describe.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use guildhall_redis::{Client, Connection, Patience};
 use guildhall_shared::cluster_key::ClusterKeys;
+use guildhall_shared::listen::is_public;
 use guildhall_shared::secret::Secret;
 use guildhall_shared::shard::{SHARDS_DEFAULT, SHARDS_MAX};
 use guildhall_store::pool;
@@ -153,18 +154,6 @@ impl Config {
         };
         let client = Client::open(self.redis_url.reveal(), patience).map_err(bad)?;
         client.connection().map_err(bad)
-    }
-}
-
-/// Whether everybody in the world may reach an address, as far as it shows; as of a gateway's
-/// relay.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_public(IpAddr::V4(v4)),
-            None => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
-        },
     }
 }
 

@@ -10,6 +10,7 @@ pub mod error_code;
 pub mod gateway;
 pub mod id;
 pub mod keys;
+pub mod listen;
 pub mod model;
 pub mod online;
 mod openapi;

@@ -382,14 +382,15 @@ pub struct AuditEntry {
     pub at_ms: u64,
     /// An operator's name, or `coordinator/<id>`.
     pub who: String,
-    /// A word: that of the path (`cordon`, `plan_apply` …), `refused`, or what the coordinator
+    /// A word: that of the path (`login`, `cordon`, `plan_apply` …), `refused`, or what the coordinator
     /// did (`lead_taken`, `node_lost`, `node_joined`, `freeze`, `thaw`, `step`,
     /// `step_timed_out`, `plan_done`, `move_dropped`). Of deeds at the API: `registration`,
     /// `account_lock`, `account_unlock`, `password_reset`, `second_factor_remove`,
     /// `message_delete`, `guild_read`, `guild_delete`.
     pub action: String,
     /// What was asked for, as in [`Change`]; of a single change of a setting with `was`: what it
-    /// replaced. Of deeds at the API the ids of what they were done to.
+    /// replaced. Of what was refused `code`, `method` and `path`, and at the API `status`. Of deeds at
+    /// the API the ids of what they were done to.
     pub detail: serde_json::Value,
     /// Of the map in use then; 0 before the first, and of deeds at the API.
     pub version: MapVersion,

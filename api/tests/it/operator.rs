@@ -54,6 +54,13 @@ fn deed(action: &str, detail: Value) -> (String, Value) {
     (action.to_owned(), detail)
 }
 
+/// What the history says of a call that was refused, to a path below `/internal`.
+fn refused(status: u16, code: u32, method: &str, path: &str) -> (String, Value) {
+    let path = format!("/internal/{path}");
+    let detail = json!({ "status": status, "code": code, "method": method, "path": path });
+    deed("refused", detail)
+}
+
 fn registration(app: &TestApp, method: Method, token: &str) -> RequestBuilder {
     let url = format!("{}/internal/registration", app.origin);
     app.client.request(method, url).bearer_auth(token)
@@ -94,13 +101,18 @@ async fn locks_and_registration_are_in_the_history(db: PgPool) {
     let lock = format!("accounts/{}/lock", alice.id);
     operate(&app, Method::PUT, &lock).await.expect(204);
     operate(&app, Method::DELETE, &lock).await.expect(204);
-    // What was refused was not done.
+    // What is refused is not done, and written down all the same.
     operate(&app, Method::DELETE, &lock)
         .await
         .expect_error(404, 10013);
     operate(&app, Method::PUT, "accounts/1/lock")
         .await
         .expect_error(404, 10013);
+    operate(&app, Method::PATCH, "accounts/1/lock")
+        .await
+        .expect_error(405, 0);
+    let empty = registration(&app, Method::PUT, &token).json(&json!({}));
+    app.send(empty).await.expect(400);
     assert_eq!(
         deeds(&app).await,
         [
@@ -108,6 +120,10 @@ async fn locks_and_registration_are_in_the_history(db: PgPool) {
             deed("registration", json!({ "registration": "open" })),
             deed("account_lock", json!({ "user": alice.id })),
             deed("account_unlock", json!({ "user": alice.id })),
+            refused(404, 10013, "DELETE", &lock),
+            refused(404, 10013, "PUT", "accounts/1/lock"),
+            refused(405, 0, "PATCH", "accounts/1/lock"),
+            refused(400, 50035, "PUT", "registration"),
         ]
     );
 }
@@ -575,7 +591,6 @@ async fn what_operators_did_is_written_down_and_no_secret_or_text_of_it(db: PgPo
     operate(&app, Method::DELETE, &message).await.expect(204);
     operate(&app, Method::GET, &guild).await.expect(200);
     operate(&app, Method::DELETE, &guild).await.expect(204);
-    // What was refused was not done.
     operate(&app, Method::DELETE, &guild)
         .await
         .expect_error(404, 10004);
@@ -592,6 +607,7 @@ async fn what_operators_did_is_written_down_and_no_secret_or_text_of_it(db: PgPo
             deed("message_delete", of_message),
             deed("guild_read", json!({ "guild": hall.id })),
             deed("guild_delete", json!({ "guild": hall.id, "owner": bob.id })),
+            refused(404, 10004, "DELETE", &guild),
         ]
     );
     let logged = logs.text();

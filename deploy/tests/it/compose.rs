@@ -6,7 +6,7 @@ use deploy::settings::programs;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::{documents, read, shared, stop_seconds};
+use crate::{PRIVATE_LISTENERS, STOP_OVER_MS, documents, may_listen, read, shared, stop_seconds};
 
 const FILE: &str = "deploy/docker-compose.yml";
 
@@ -75,7 +75,8 @@ fn services_stop_in_their_own_time() {
         };
         let grace = service["stop_grace_period"].as_str().expect("a time");
         let grace: u64 = grace.trim_end_matches('s').parse().expect("seconds");
-        assert!(grace >= stop_seconds(&run), "{name}: {grace} s");
+        let stop_over = service["environment"][STOP_OVER_MS].as_str();
+        assert!(grace >= stop_seconds(&run, stop_over), "{name}: {grace} s");
     }
 }
 
@@ -173,15 +174,12 @@ fn what_only_operators_and_gateways_ask_is_not_published() {
         let published: Vec<String> = published
             .map(|published| port(published.as_str().expect("a port")))
             .collect();
-        for setting in [
-            "API_INTERNAL_LISTEN",
-            "GATEWAY_ADMIN_LISTEN",
-            "COORDINATOR_LISTEN",
-            "RELAY_LISTEN",
-        ] {
+        for (setting, switch) in PRIVATE_LISTENERS {
             if let Some(address) = service["environment"][setting].as_str() {
                 private += 1;
                 assert!(!published.contains(&port(address)), "{name}: {setting}");
+                let allowed = service["environment"][switch].as_str();
+                assert!(may_listen(address, allowed), "{name}: {switch}");
             }
         }
     }

@@ -6,7 +6,10 @@ use deploy::settings::{Program, programs};
 use regex::Regex;
 use serde_json::{Map, Value};
 
-use crate::{documents, monitoring::registered, read, shared, stop_seconds, success, tool};
+use crate::{
+    PRIVATE_LISTENERS, STOP_OVER_MS, documents, may_listen, monitoring::registered, read, shared,
+    stop_seconds, success, tool,
+};
 
 const FOLDERS: [&str; 3] = ["base", "overlays/small", "overlays/large"];
 
@@ -312,6 +315,26 @@ fn only_gateways_reach_the_relay_and_only_monitoring_what_operators_ask() {
     });
 }
 
+#[test]
+fn programs_may_listen_where_they_are_told() {
+    let programs = programs();
+    each(|rendered| {
+        let mut private = 0;
+        for (container, program) in rendered.ours(&programs) {
+            let told = rendered.told(container);
+            for (setting, switch) in PRIVATE_LISTENERS {
+                let Some(&address) = told.get(setting) else {
+                    continue;
+                };
+                private += 1;
+                let allowed = told.get(switch).copied();
+                assert!(may_listen(address, allowed), "{}: {switch}", program.name);
+            }
+        }
+        assert!(private >= 4, "{private}");
+    });
+}
+
 /// No ingress has to keep anything back: it leads to ports of clients alone.
 #[test]
 fn what_operators_ask_of_the_api_is_not_at_its_public_port() {
@@ -423,7 +446,8 @@ fn pods_have_the_time_that_their_programs_take_to_stop() {
                 }
                 let pause = text(&container["lifecycle"]["preStop"]["exec"]["command"][1]);
                 let pause: u64 = pause.parse().unwrap_or(0);
-                let needs = pause + stop_seconds(text(&container["command"][0]));
+                let stop_over = rendered.told(container).get(STOP_OVER_MS).copied();
+                let needs = pause + stop_seconds(text(&container["command"][0]), stop_over);
                 let grace = pods.spec["terminationGracePeriodSeconds"].as_u64();
                 assert!(
                     grace.is_some_and(|grace| grace >= needs),
@@ -464,8 +488,17 @@ fn the_large_overlay_scales_gateways_by_their_connections() {
     let mut scalers = rendered.of("HorizontalPodAutoscaler");
     let scaler = scalers.find(|scaler| scaler["spec"]["scaleTargetRef"]["name"] == "gateway");
     let scaler = scaler.expect("gateways are scaled");
-    let metric = &scaler["spec"]["metrics"][0]["pods"]["metric"]["name"];
-    assert_eq!(metric, "gateway_connections");
+    let pods = &scaler["spec"]["metrics"][0]["pods"];
+    assert_eq!(pods["metric"]["name"], "gateway_connections");
+    // All clients of a gateway that stops reconnect, and the others take only so many a second.
+    let thousands = text(&pods["target"]["averageValue"]).strip_suffix('k');
+    let thousands: u64 = thousands.expect("thousands").parse().unwrap();
+    let programs = programs();
+    let mut ours = rendered.ours(&programs).into_iter();
+    let gateway = ours.find(|(_, program)| program.name == "guildhall-gateway");
+    let (gateway, _) = gateway.expect("a gateway");
+    let over_ms: u64 = rendered.told(gateway)[STOP_OVER_MS].parse().unwrap();
+    assert!(thousands * 1_000_000 / over_ms <= 1_000, "{over_ms} ms");
 }
 
 #[test]

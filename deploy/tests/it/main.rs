@@ -10,6 +10,7 @@ mod systemd;
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     process::{Command, Output},
     time::Duration,
 };
@@ -25,16 +26,38 @@ fn read(path: &str) -> String {
     fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// Seconds from SIGTERM to a program's end: its own limits, and some for what has none.
-fn stop_seconds(program: &str) -> u64 {
+/// What a gateway is told of the time in which its clients leave.
+const STOP_OVER_MS: &str = "GATEWAY_STOP_OVER_MS";
+
+/// Seconds from SIGTERM to a program's end: its own limits, and some for what has none. `stop_over_ms`:
+/// what it is told by [`STOP_OVER_MS`].
+fn stop_seconds(program: &str, stop_over_ms: Option<&str>) -> u64 {
     use guildhall_api::{app::WORK_GRACE, http::DRAIN_TIMEOUT};
-    use guildhall_gateway::server::{DRAIN_MAX, LEAVING_NOTICE};
+    use guildhall_gateway::server::{LEAVING_NOTICE, STAY_MAX, STOP_OVER};
+    let stop_over = stop_over_ms.map_or(STOP_OVER, |ms| {
+        Duration::from_millis(ms.parse().expect("milliseconds"))
+    });
     let limits = match program {
         "guildhall-api" => DRAIN_TIMEOUT + WORK_GRACE,
-        "guildhall-gateway" => LEAVING_NOTICE + DRAIN_MAX,
+        "guildhall-gateway" => LEAVING_NOTICE + stop_over + STAY_MAX,
         _ => Duration::ZERO,
     };
     limits.as_secs() + 5
+}
+
+/// Listeners for the cluster and for operators, and what lets each be where everybody can reach it.
+const PRIVATE_LISTENERS: [(&str, &str); 4] = [
+    ("API_INTERNAL_LISTEN", "API_INTERNAL_PUBLIC"),
+    ("GATEWAY_ADMIN_LISTEN", "GATEWAY_ADMIN_PUBLIC"),
+    ("RELAY_LISTEN", "RELAY_PUBLIC"),
+    ("COORDINATOR_LISTEN", "COORDINATOR_PUBLIC"),
+];
+
+/// Whether a program that is told so listens for its cluster and for operators: at all addresses of a
+/// container it has to be allowed.
+fn may_listen(address: &str, allowed: Option<&str>) -> bool {
+    let address: SocketAddr = address.parse().expect("an address");
+    !address.ip().is_unspecified() || allowed == Some("true")
 }
 
 /// Settings that more than one program reads.

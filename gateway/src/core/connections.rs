@@ -37,10 +37,10 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(5);
 /// A socket that takes nothing for this long is cut; the session may be resumed.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
-/// A core's clients are sent away in so many steps, this long apart; few of them all at once.
-const DRAIN_STEPS: usize = 40;
+/// A core that is to end sends its clients away in steps so long apart.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
-const DRAIN_AT_ONCE: usize = 64;
+/// So many clients take all of the time that they have; fewer go as fast, and are through sooner.
+const DRAIN_FEW: usize = 2560;
 
 /// One WebSocket connection.
 pub(super) struct Connection {
@@ -635,8 +635,8 @@ impl Core {
         }
     }
 
-    /// Asks every client to reconnect, then closes.
-    pub(super) fn drain(&mut self) {
+    /// Asks every client to reconnect, spread over a time, then closes.
+    pub(super) fn drain(&mut self, over: Duration) {
         self.draining = true;
         self.now = clock::now();
         let slots: Vec<SessionSlot> = self
@@ -645,7 +645,7 @@ impl Core {
             .map(|(slot, _)| slot as SessionSlot)
             .collect();
         // All at once would come back all at once, to the nodes that stay.
-        let step = slots.len().div_ceil(DRAIN_STEPS).max(DRAIN_AT_ONCE);
+        let step = drain_step(slots.len(), over);
         let (now, later) = slots.split_at(slots.len().min(step));
         now.iter().for_each(|&slot| self.send_away(slot));
         if !later.is_empty() {
@@ -695,5 +695,35 @@ impl Core {
 
     pub(super) fn core_id(&self) -> CoreId {
         self.config.id
+    }
+}
+
+/// How many of its clients a core that is to end sends away in one step.
+fn drain_step(clients: usize, over: Duration) -> usize {
+    let steps = (over.as_millis() / DRAIN_PAUSE.as_millis()).max(1) as usize;
+    clients.div_ceil(steps).max(DRAIN_FEW / steps).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_sent_away_over_the_time_that_is_set_and_few_of_them_sooner() {
+        for (clients, over_ms, step) in [
+            (10, 4_000, 64),
+            (2_560, 4_000, 64),
+            (10_000, 4_000, 250),
+            (10, 60_000, 4),
+            (2_700, 60_000, 5),
+            (60_000, 60_000, 100),
+            (10, 600_000, 1),
+            (10_000, 0, 10_000),
+            (10_000, 100, 10_000),
+            (0, 4_000, 64),
+        ] {
+            let over = Duration::from_millis(over_ms);
+            assert_eq!(drain_step(clients, over), step, "{clients} over {over:?}");
+        }
     }
 }

@@ -284,7 +284,7 @@ impl Core {
                 }
             }
             ToCore::View { realm, change } => self.view(realm, change),
-            ToCore::Drain => self.drain(),
+            ToCore::Drain { over } => self.drain(over),
         }
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Metrics {
     pub(crate) map_read_at_s: IntGauge,
     /// Realms on their way to another owner.
     pub(crate) realms_moving: IntGauge,
+    /// Heartbeats of another process that has this node's id.
+    pub(crate) id_shared: IntCounter,
     /// Bytes that wait for links to other nodes.
     pub(crate) link_queue_bytes: IntGauge,
     /// 1 while the database answers, 1 while Redis brings events.
@@ -183,6 +185,12 @@ impl Metrics {
                 "Realms with sessions here that another node serves than the one that should. \
                  Normal: 0 but for seconds while shards move.",
             )?,
+            id_shared: IntCounter::new(
+                "node_id_shared_total",
+                "Heartbeats of another live gateway that were found in Redis under this one's \
+                 NODE_ID. \
+                 Normal: 0.",
+            )?,
             link_queue_bytes: IntGauge::new(
                 "node_link_queue_bytes",
                 "Bytes that wait for links to other gateways, over all of them. \
@@ -222,6 +230,7 @@ impl Metrics {
             Box::new(self.map_version.clone()),
             Box::new(self.map_read_at_s.clone()),
             Box::new(self.realms_moving.clone()),
+            Box::new(self.id_shared.clone()),
             Box::new(self.postgres_up.clone()),
             Box::new(self.redis_up.clone()),
         ]

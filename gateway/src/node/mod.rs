@@ -31,8 +31,9 @@ pub(crate) mod to_core;
 pub(crate) mod travel;
 mod voice;
 
-use std::{io, net::SocketAddr, pin::pin, rc::Rc};
+use std::{cell::RefCell, io, net::SocketAddr, pin::pin, rc::Rc};
 
+use guildhall_shared::listen::is_public;
 use guildhall_store::pool;
 use sqlx::postgres::PgConnectOptions;
 use tokio::{
@@ -50,7 +51,6 @@ use self::{
     identify::Identifier,
     metrics::Metrics,
     parts::{Parts, Ways},
-    relay::server,
     start_limits::StartLimits,
     stored::Stored,
     voice::Voice,
@@ -110,7 +110,7 @@ async fn serve(
     requests: mpsc::Receiver<ToNode>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    if server::is_public(config.relay_listen.ip()) && !config.relay_public {
+    if is_public(config.relay_listen.ip()) && !config.relay_public {
         return Err(Error::PublicRelay(config.relay_listen));
     }
     let metrics = Metrics::register(&config.registry)?;
@@ -159,6 +159,7 @@ async fn serve(
         cores: cores.clone(),
         metrics: metrics.clone(),
         commands: commands.clone(),
+        namesake: RefCell::default(),
     });
 
     spawn_local(metrics.clone().watch_lag());

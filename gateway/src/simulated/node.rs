@@ -27,7 +27,7 @@ use crate::{
     core::{self, Core, CoreConfig},
     gate::Gate,
     node::{REQUESTS_MAX, simulated::Node},
-    server::{DRAIN_MAX, LEAVING_NOTICE},
+    server::{LEAVING_NOTICE, STAY_MAX, STOP_OVER},
     telemetry::CoreMetrics,
     wire::MESSAGE_BYTES_MAX,
 };
@@ -166,8 +166,8 @@ async fn live(
     }
     sleep(LEAVING_NOTICE).await;
     accepting.abort();
-    let _ = core.send(ToCore::Drain);
-    let _ = timeout(DRAIN_MAX, living).await;
+    let _ = core.send(ToCore::Drain { over: STOP_OVER });
+    let _ = timeout(STOP_OVER + STAY_MAX, living).await;
     node.ship().await;
 }
 

@@ -23,7 +23,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::time::timeout;
 
@@ -177,7 +177,7 @@ impl Admin {
         let path: Vec<&str> = asked.path.iter().map(String::as_str).collect();
         match (&asked.method, &path[..]) {
             (&Method::POST, ["login"]) => return self.log_in(asked).await,
-            (&Method::POST, ["logout"]) => return log_out(asked),
+            (&Method::POST, ["logout"]) => return self.log_out(asked).await,
             _ => {}
         }
         let caller = Caller::of(self.key.as_ref(), &asked.headers, SystemTime::now())?;
@@ -189,9 +189,16 @@ impl Admin {
             self.record_refusal(&caller, asked, &refusal).await?;
             return Err(refusal);
         }
-        match &asked.method {
-            &Method::GET => self.read(&caller, asked, &path).await,
-            _ => self.operate(&caller, asked, &path).await,
+        if asked.method == Method::GET {
+            return self.read(&caller, asked, &path).await;
+        }
+        match self.operate(&caller, asked, &path).await {
+            // What failed may have been done, and is then in the history already.
+            Err(refusal) if refusal.0.code.status() < 500 => {
+                self.record_refusal(&caller, asked, &refusal).await?;
+                Err(refusal)
+            }
+            done => done,
         }
     }
 
@@ -325,15 +332,31 @@ impl Admin {
         let Login { token } = asked.json()?;
         let now = SystemTime::now();
         let (claims, cookie) = caller::log_in(self.key.as_ref(), &token, &asked.headers, now)?;
-        let deed = Deed {
-            who: &claims.sub,
-            action: "login",
-            detail: json!({ "scope": claims.scope }),
-            version: self.version().await,
-        };
-        audit::record(&mut *self.db.acquire().await?, deed).await?;
+        let detail = json!({ "scope": claims.scope });
+        self.record(&claims.sub, "login", detail).await?;
         let response = answer(StatusCode::OK, &caller::me(&claims));
         Ok(with_cookie(response, &cookie))
+    }
+
+    async fn log_out(&self, asked: &Asked) -> Result<Response<Body>> {
+        // Whose token is not valid any more may go, too: nobody knows who that is.
+        let caller = Caller::of(self.key.as_ref(), &asked.headers, SystemTime::now()).ok();
+        if let Err(refusal) = caller::need_header(&asked.headers) {
+            if let Some(caller) = &caller {
+                self.record_refusal(caller, asked, &refusal).await?;
+            }
+            return Err(refusal);
+        }
+        if let Some(caller) = &caller
+            && let Err(error) = self.record(&caller.claims.sub, "logout", json!({})).await
+        {
+            // Nobody stays logged in for that.
+            tracing::warn!(%error, "a log-out is not in the history");
+        }
+        let mut response = reply(StatusCode::NO_CONTENT, JSON, Bytes::new());
+        response.headers_mut().remove(hyper::header::CONTENT_TYPE);
+        let cookie = caller::log_out(&asked.headers);
+        Ok(with_cookie(response.map(Either::Left), &cookie))
     }
 
     async fn record_refusal(
@@ -342,14 +365,21 @@ impl Admin {
         asked: &Asked,
         refusal: &Refusal,
     ) -> Result<()> {
+        let detail = json!({
+            "code": refusal.0.code,
+            "method": asked.method.as_str(),
+            "path": asked.written,
+        });
+        self.record(&caller.claims.sub, "refused", detail).await?;
+        Ok(())
+    }
+
+    /// Writes down what changes nothing in the cluster.
+    async fn record(&self, who: &str, action: &str, detail: Value) -> RoundResult<()> {
         let deed = Deed {
-            who: &caller.claims.sub,
-            action: "refused",
-            detail: json!({
-                "code": refusal.0.code,
-                "method": asked.method.as_str(),
-                "path": asked.written,
-            }),
+            who,
+            action,
+            detail,
             version: self.version().await,
         };
         audit::record(&mut *self.db.acquire().await?, deed).await?;
@@ -461,14 +491,6 @@ impl Admin {
 fn without_moves(mut plan: PlanInfo) -> PlanInfo {
     plan.outcome.moves.clear();
     plan
-}
-
-fn log_out(asked: &Asked) -> Result<Response<Body>> {
-    caller::need_header(&asked.headers)?;
-    let mut response = reply(StatusCode::NO_CONTENT, JSON, Bytes::new());
-    response.headers_mut().remove(hyper::header::CONTENT_TYPE);
-    let cookie = caller::log_out(&asked.headers);
-    Ok(with_cookie(response.map(Either::Left), &cookie))
 }
 
 fn with_cookie(mut response: Response<Body>, cookie: &str) -> Response<Body> {

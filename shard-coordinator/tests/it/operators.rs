@@ -94,11 +94,21 @@ async fn only_who_has_a_token_is_answered_and_only_so_far(db: PgPool) {
     let ours = format!("{cookie}{ours}");
     let done = coordinator.request("POST", path, &ours, None).await;
     assert_eq!(code(done), "200 fine");
+    let refused = coordinator.request("POST", "logout", &cookie, None).await;
+    assert_eq!(code(refused), "403 header_missing");
+    let done = coordinator.request("POST", "logout", &ours, None).await;
+    assert_eq!(code(done), "204 fine");
+    // Nobody knows who this was.
+    let header = "x-guildhall: 1\r\n";
+    let done = coordinator.request("POST", "logout", header, None).await;
+    assert_eq!(code(done), "204 fine");
 
     let actions = actions(&cluster).await;
     assert_eq!(
         by_ann(&actions),
-        ["refused", "refused", "login", "refused", "cordon"]
+        [
+            "refused", "refused", "login", "refused", "cordon", "refused", "logout"
+        ]
     );
     assert!(
         actions.contains(&("coordinator/one".to_owned(), "lead_taken".to_owned()))
@@ -207,11 +217,33 @@ async fn every_change_shows_in_the_map_and_in_the_history(db: PgPool) {
     }
 
     let actions = actions(&cluster).await;
+    let mut done = by_ann(&actions);
+    done.retain(|action| *action != "refused");
     let expected = [
         "weight", "pin", "unpin", "move", "cordon", "drain", "undrain",
     ];
-    assert_eq!(by_ann(&actions), expected);
-    let was = "select detail->'was' from cluster_audit where who = 'ann' order by audit_id";
+    assert_eq!(done, expected);
+    let refused = "select concat_ws(' ', detail->>'code', detail->>'method', detail->>'path')
+                   from cluster_audit where who = 'ann' and action = 'refused' order by audit_id";
+    let refused: Vec<String> = sqlx::query_scalar(refused)
+        .fetch_all(&cluster.db)
+        .await
+        .unwrap();
+    assert_eq!(
+        refused,
+        [
+            "shard_pinned POST moves",
+            "unknown_node POST nodes/nobody/drain",
+            "unknown_shard PUT pins/256",
+            "bad_request PUT nodes/gateway-1/weight",
+            "bad_request PUT nodes/gateway-1/weight",
+            "nothing_to_abort POST abort",
+            "method_not_allowed DELETE nodes",
+            "method_not_allowed DELETE guilds",
+        ]
+    );
+    let was = "select detail->'was' from cluster_audit
+               where who = 'ann' and action <> 'refused' order by audit_id";
     let was: Vec<Option<Value>> = sqlx::query_scalar(was)
         .fetch_all(&cluster.db)
         .await

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{core::live, session::lifecycle::Lifecycle};
+use crate::{core::live, server::STOP_OVER, session::lifecycle::Lifecycle};
 
 #[test]
 fn who_was_not_sent_away_before_the_drain_was_undone_stays() {
@@ -72,7 +72,7 @@ fn the_loop_of_a_drained_core_ends_once_its_last_client_has_gone() {
         .unwrap();
     LocalSet::new().block_on(&runtime, async {
         let living = spawn_local(live(core.clone(), inbox));
-        node.send(ToCore::Drain).unwrap();
+        node.send(ToCore::Drain { over: STOP_OVER }).unwrap();
         while !core.borrow().is_closing(client.connection) {
             sleep(Duration::from_millis(10)).await;
         }
@@ -93,7 +93,7 @@ fn a_drained_core_stays_until_the_node_has_taken_what_it_leaves() {
     bench
         .core
         .dispatch_body(slot, EventKind::GuildUpdate, b"{}");
-    bench.tell(ToCore::Drain);
+    bench.tell(ToCore::Drain { over: STOP_OVER });
     bench.core.connection_ended(client.connection);
     bench.core.flush();
     assert!(!bench.core.is_drained());
@@ -104,13 +104,25 @@ fn a_drained_core_stays_until_the_node_has_taken_what_it_leaves() {
     assert!(bench.core.is_drained());
 }
 
+#[test]
+fn clients_of_a_core_that_ends_have_the_time_that_was_set() {
+    for (over, gone) in [(STOP_OVER, 20), (Duration::from_secs(600), 1)] {
+        let mut bench = Bench::new(1);
+        let clients: Vec<Client> = (0..20).map(|_| bench.identified()).collect();
+        bench.tell(ToCore::Drain { over });
+        let closing = |client: &&Client| bench.core.is_closing(client.connection);
+        // The others wait for their turn.
+        assert_eq!(clients.iter().filter(closing).count(), gone, "{over:?}");
+    }
+}
+
 /// Their handshakes were under way, or another core has sent them.
 #[test]
 fn who_comes_to_a_drained_core_is_greeted_and_sent_away() {
     let mut bench = Bench::new(1);
     let before = bench.identified();
     let reached = bench.reached(&before);
-    bench.tell(ToCore::Drain);
+    bench.tell(ToCore::Drain { over: STOP_OVER });
     bench.core.connection_ended(before.connection);
     let client = bench.connect();
     let Socket::Script(script) = &*client.socket else {

@@ -1,11 +1,6 @@
 //! The owner's side of the links: accepts edges that know the cluster key.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
@@ -34,17 +29,6 @@ use crate::{
 const CONNECTIONS_MAX: usize = 2048;
 /// Pause after a failed accept (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Whether everybody in the world may reach an address, as far as it shows.
-pub(crate) fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => !(v4.is_loopback() || v4.is_private() || v4.is_link_local()),
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => is_public(IpAddr::V4(v4)),
-            None => !(v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local()),
-        },
-    }
-}
 
 pub(crate) struct Server {
     pub(crate) node: String,
@@ -190,27 +174,5 @@ impl Server {
         let proof = handshake.listener_proof(proven);
         writer.write_all(&Frame::Proof(proof).encode()).await?;
         Ok(hello.node)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn public_is_what_others_can_reach() {
-        for public in ["0.0.0.0", "8.8.8.8", "::", "2001:db8::1", "::ffff:8.8.8.8"] {
-            assert!(is_public(public.parse().unwrap()), "{public}");
-        }
-        for private in [
-            "127.0.0.1",
-            "10.1.2.3",
-            "192.168.0.1",
-            "::1",
-            "fd00::1",
-            "fe80::1",
-        ] {
-            assert!(!is_public(private.parse().unwrap()), "{private}");
-        }
     }
 }

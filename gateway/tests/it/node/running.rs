@@ -40,16 +40,23 @@ impl Node {
 
     /// One where people have to wait between two IDENTIFYs.
     pub(super) fn start_limited(world: &World, id: &str, redis_url: &str) -> Self {
-        Self::launch(world, id, redis_url, "key", RateLimits::On)
+        Self::launch(world, (id, boot_of(id)), redis_url, "key", RateLimits::On)
+    }
+
+    /// Another start under the name of one that runs.
+    pub(super) fn start_namesake(world: &World, id: &str) -> Self {
+        let boot = boot_of(id) + 1_000_000;
+        let redis_url = &world.redis_url;
+        Self::launch(world, (id, boot), redis_url, "key", RateLimits::Off)
     }
 
     pub(super) fn start_with(world: &World, id: &str, redis_url: &str, key: &str) -> Self {
-        Self::launch(world, id, redis_url, key, RateLimits::Off)
+        Self::launch(world, (id, boot_of(id)), redis_url, key, RateLimits::Off)
     }
 
     fn launch(
         world: &World,
-        id: &str,
+        (id, boot): (&str, u32),
         redis_url: &str,
         key: &str,
         rate_limits: RateLimits,
@@ -61,7 +68,7 @@ impl Node {
         let shutdown = CancellationToken::new();
         let config = node::Config {
             node_id: id.to_owned(),
-            boot: boot_of(id),
+            boot,
             resume: ResumeLog::Async,
             database_url: world.url.clone().into(),
             redis_url: redis_url.to_owned().into(),
