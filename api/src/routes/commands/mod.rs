@@ -26,7 +26,7 @@ pub(crate) use self::{
     index::{is_usable, is_usable_in_dm},
     permissions::rules,
     place::require_application,
-    store::find,
+    store::{by_ids, find},
 };
 use self::{
     input::{BulkInput, CommandInput},
