@@ -44,6 +44,7 @@ codes! {
     UnknownApplicationCommand = 10063, 404, "Unknown application command";
     UnknownInteraction = 10062, 404, "Unknown interaction";
     UnknownCommandPermissions = 10066, 404, "Unknown application command permissions";
+    DailyCommandCreates = 30034, 429, "Max number of daily application command creates has been reached (200)";
     MaximumCommands = 30032, 400, "Maximum number of application commands reached (100)";
     CommandNameExists = 40041, 400, "An application command with that name already exists";
     InteractionAcknowledged = 40060, 400, "Interaction has already been acknowledged.";
