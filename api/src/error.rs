@@ -30,6 +30,12 @@ pub enum Error {
     /// Too many attempts at something that is counted besides the buckets.
     #[error("You are being rate limited.")]
     RateLimited { retry_after: Duration },
+    /// There may be no more of something for a while, however requests are spread.
+    #[error("{}", .code.message())]
+    Exhausted {
+        code: ErrorCode,
+        retry_after: Duration,
+    },
     /// 60003: the second factor must be shown first, with this ticket, at `/mfa/finish`.
     #[error("{}", ErrorCode::SecondFactorRequired.message())]
     SecondFactorRequired { ticket: String },
@@ -134,7 +140,7 @@ impl Error {
     /// The code behind it. No `_` arm: a new variant does not compile before it has its code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Code(code) | Self::WrongToken(code) => *code,
+            Self::Code(code) | Self::WrongToken(code) | Self::Exhausted { code, .. } => *code,
             Self::Form(_) => ErrorCode::InvalidFormBody,
             Self::Slowmode { .. } => ErrorCode::SlowmodeRateLimit,
             Self::RateLimited { .. } => ErrorCode::TooManyRequests,
@@ -152,7 +158,7 @@ impl Error {
             Self::Slowmode { retry_after } => {
                 body["retry_after"] = json!(retry_after.as_secs_f64())
             }
-            Self::RateLimited { retry_after } => {
+            Self::RateLimited { retry_after } | Self::Exhausted { retry_after, .. } => {
                 body["retry_after"] = json!(retry_after.as_secs_f64());
                 body["global"] = json!(false);
             }
@@ -180,7 +186,10 @@ impl IntoResponse for Error {
         }
         let mut response = json_response(status, &self.body());
         response.extensions_mut().insert(code);
-        if let Self::Slowmode { retry_after } | Self::RateLimited { retry_after } = self {
+        if let Self::Slowmode { retry_after }
+        | Self::RateLimited { retry_after }
+        | Self::Exhausted { retry_after, .. } = self
+        {
             add_retry_headers(response.headers_mut(), retry_after, "user");
         }
         if let Self::WrongToken(_) = self {

@@ -136,6 +136,7 @@ async fn round(app: &App) {
     step("work on accounts", account_work::work(app)).await;
     bans::resume_purges(app);
     step("expire invites", expire_invites(app)).await;
+    step("forget invites to groups", forget_group_invites(db)).await;
     step("take deleted roles", roles::take_deleted(app)).await;
     step("collect files", media::collect(&app.media)).await;
     step("store who was seen", app.seen.store(db)).await;
@@ -319,7 +320,7 @@ async fn forget_deeds(db: &PgPool, days: u16) -> Result<()> {
     Ok(())
 }
 
-/// Deletes expired invites, each with its INVITE_DELETE.
+/// Deletes expired invites to guilds, each with its INVITE_DELETE.
 async fn expire_invites(app: &App) -> Result<()> {
     let expired = sqlx::query!(
         "select code, guild_id from invite where expires_at < now() limit $1",
@@ -332,6 +333,18 @@ async fn expire_invites(app: &App) -> Result<()> {
         let expired = expire_invite(app, &invite.code, Id::from_db(invite.guild_id));
         rows.done(expired.await)?;
     }
+    Ok(())
+}
+
+/// Deletes expired invites to group DMs, of which no event tells.
+async fn forget_group_invites(db: &PgPool) -> Result<()> {
+    sqlx::query!(
+        "delete from group_invite where code in (
+           select code from group_invite where expires_at < now() order by expires_at limit $1)",
+        INVITES_MAX,
+    )
+    .execute(db)
+    .await?;
     Ok(())
 }
 
@@ -511,6 +524,10 @@ mod tests {
              values ('old', 2, 3, 1, 0, now() - interval '1 second'),
                     ('new', 2, 3, 1, 0, now() + interval '1 hour'),
                     ('ever', 2, 3, 0, 0, null);
+             insert into channel (channel_id, kind) values (4, 3);
+             insert into group_invite (channel_id, code, inviter_id, max_age, expires_at)
+             values (4, 'past', 1, 1, now() - interval '1 second'),
+                    (4, 'to come', 1, 1, now() + interval '1 hour');
              insert into message_nonce (channel_id, author_id, nonce, message_id, at)
              values (3, 1, 'old', 4, now() - interval '11 minutes'), (3, 1, 'new', 5, now());",
         )
@@ -520,10 +537,13 @@ mod tests {
 
         expire_invites(&app).await.unwrap();
         expire_invites(&app).await.unwrap();
+        forget_group_invites(&db).await.unwrap();
         forget_nonces(&db).await.unwrap();
 
         let codes = sqlx::query_scalar!("select code from invite order by code");
         assert_eq!(codes.fetch_all(&db).await.unwrap(), ["ever", "new"]);
+        let codes = sqlx::query_scalar!("select code from group_invite");
+        assert_eq!(codes.fetch_all(&db).await.unwrap(), ["to come"]);
         let nonces = sqlx::query_scalar!("select nonce from message_nonce");
         assert_eq!(nonces.fetch_all(&db).await.unwrap(), ["new"]);
         let kinds = sqlx::query_scalar!("select kind from realm_event where realm_id = 2");

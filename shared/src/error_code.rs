@@ -44,6 +44,7 @@ codes! {
     UnknownApplicationCommand = 10063, 404, "Unknown application command";
     UnknownInteraction = 10062, 404, "Unknown interaction";
     UnknownCommandPermissions = 10066, 404, "Unknown application command permissions";
+    DailyCommandCreates = 30034, 429, "Max number of daily application command creates has been reached (200)";
     MaximumCommands = 30032, 400, "Maximum number of application commands reached (100)";
     CommandNameExists = 40041, 400, "An application command with that name already exists";
     InteractionAcknowledged = 40060, 400, "Interaction has already been acknowledged.";
@@ -115,6 +116,7 @@ codes! {
     MessageTooOld = 50034, 400, "A message provided was too old to bulk delete";
     InvalidFormBody = 50035, 400, "Invalid Form Body";
     InvalidApiVersion = 50041, 400, "Invalid API version";
+    SoundTooLong = 50124, 400, "The provided file duration exceeds maximum of 5.2 seconds";
     InvalidAsset = 50046, 400, "Invalid file uploaded";
     InvalidMessageType = 50068, 400, "Invalid message type";
     SystemWebhook = 50073, 400, "Cannot modify a system webhook";
@@ -164,6 +166,7 @@ codes! {
     ThreadLocked = 160005, 400, "Thread is locked";
     MaximumThreads = 160006, 400, "Maximum number of active threads reached";
     MaximumAnnouncementThreads = 160007, 400, "Maximum number of active announcement threads reached";
+    StickerTooLong = 170007, 400, "Sticker animation duration exceeds maximum of 5 seconds";
     BlockedByAutomod = 200_000, 400, "Message was blocked by automatic moderation";
     BulkBanFailed = 500_000, 400, "Failed to ban users";
     StageOpen = 150006, 400, "The Stage is already open";

@@ -11,26 +11,29 @@ use guildhall_shared::{
 };
 use sqlx::{PgConnection, types::Json};
 
-use crate::{Result, user::creator_of};
+use crate::{Result, ids_to_db, user::creator_of};
 
 /// Which events of a guild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Which<'a> {
     /// Scheduled or active ones.
     Open,
     One(Id<marker::ScheduledEvent>),
+    /// Those of these that are there.
+    Any(&'a [Id<marker::ScheduledEvent>]),
 }
 
 /// Events of a guild by id, each with its creator.
 pub async fn scheduled_events(
     db: &mut PgConnection,
     guild: Id<marker::Guild>,
-    which: Which,
+    which: Which<'_>,
     with_user_count: bool,
 ) -> Result<Vec<ScheduledEvent>> {
-    let one = match which {
+    let named = match which {
         Which::Open => None,
-        Which::One(id) => Some(id.to_db()),
+        Which::One(id) => Some(vec![id.to_db()]),
+        Which::Any(ids) => Some(ids_to_db(ids)),
     };
     let rows = sqlx::query!(
         r#"select e.event_id, e.guild_id, e.channel_id, e.creator_id, e.name, e.description,
@@ -44,11 +47,11 @@ pub async fn scheduled_events(
                   a.discriminator as "discriminator?", a.global_name, a.avatar, a.banner,
                   a.accent_color, a.bot as "bot?", a.public_flags as "public_flags?"
            from scheduled_event e left join account a on a.user_id = e.creator_id
-           where e.guild_id = $1 and case when $2::bigint is null then e.status in (1, 2)
-                                          else e.event_id = $2 end
+           where e.guild_id = $1 and case when $2::bigint[] is null then e.status in (1, 2)
+                                          else e.event_id = any($2) end
            order by e.event_id"#,
         guild.to_db(),
-        one,
+        named.as_deref(),
         with_user_count,
     )
     .fetch_all(&mut *db)

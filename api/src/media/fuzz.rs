@@ -1,6 +1,6 @@
 //! See [`crate::fuzz`].
 
-use super::{images, sign, sniff as sniffing};
+use super::{images, length, sign, sniff as sniffing};
 
 /// Decoded size up to which a data URI is read.
 const IMAGE_BYTES_MAX: usize = 1000;
@@ -20,6 +20,9 @@ pub(crate) fn sniff(name: &str, head: &[u8]) {
     );
     let content_type = sniffing::content_type(head, &clean);
     assert!(content_type.contains('/'), "{content_type}");
+    if let Some(lasts) = length::sound_length(content_type, head) {
+        assert!(!lasts.is_zero(), "a sound of nothing");
+    }
     if let Some((width, height)) = sniffing::dimensions(head) {
         assert!(
             u64::from(width) * u64::from(height) > 0,

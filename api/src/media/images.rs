@@ -1,5 +1,7 @@
 //! Images of users, guilds and what is theirs: from a data URI in a request to a hash in a row.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose};
 use bytes::Bytes;
 use guildhall_shared::{
@@ -84,6 +86,8 @@ pub(crate) struct Image {
     pub(crate) width: u32,
     pub(crate) height: u32,
     pub(crate) animated: bool,
+    /// All its frames, once.
+    pub(crate) lasts: Duration,
 }
 
 impl Image {
@@ -203,6 +207,7 @@ pub(crate) async fn inspect(media: &Media, bytes: Vec<u8>) -> Result<Option<Imag
         width: found.width,
         height: found.height,
         animated: found.animated,
+        lasts: found.lasts,
     }))
 }
 

@@ -9,6 +9,7 @@
 mod files;
 pub(crate) mod fuzz;
 mod images;
+mod length;
 mod render;
 mod sign;
 pub(crate) mod sniff;
@@ -25,6 +26,7 @@ pub(crate) use self::{
         Image, ImageOf, check_image, decode_data_uri, inspect, is_kept, parse_image, store_fetched,
         store_image, store_optional_image, too_large,
     },
+    length::sound_length,
     render::{Format, Variant},
     sign::{SLOT_SECONDS, Signed, SlotClaim, sanitize},
     sniff::{is_inline, sniff_type},

@@ -3,7 +3,7 @@
 //! Never hands out bytes of an uploader's still image as they came: what is encoded anew has
 //! no metadata and is nothing but an image.
 
-use std::{io::Cursor, sync::Arc};
+use std::{io::Cursor, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fast_image_resize::{PixelType, Resizer, images::Image as Pixels};
@@ -181,6 +181,8 @@ pub(super) struct Inspected {
     pub(super) width: u32,
     pub(super) height: u32,
     pub(super) animated: bool,
+    /// All its frames, once.
+    pub(super) lasts: Duration,
 }
 
 /// Whether it begins as an image of a kind that is taken.
@@ -192,13 +194,14 @@ pub(super) fn is_image(bytes: &[u8]) -> bool {
 pub(super) fn inspect(bytes: &[u8]) -> Option<Inspected> {
     let (format, content_type) = known_format(bytes)?;
     let still = decode_still(bytes, format)?;
-    let mut count = 0;
+    let (mut count, mut lasts) = (0, Duration::ZERO);
     if let Some(frames) = frames(bytes, format) {
         let mut pixels = 0;
         for frame in frames {
             let frame = frame.ok()?;
             let (width, height) = frame.buffer().dimensions();
             pixels += u64::from(width) * u64::from(height);
+            lasts += Duration::from(frame.delay());
             count += 1;
             if pixels > PIXELS_MAX || count > FRAMES_MAX {
                 return None;
@@ -210,6 +213,7 @@ pub(super) fn inspect(bytes: &[u8]) -> Option<Inspected> {
         width: still.width(),
         height: still.height(),
         animated: count > 1,
+        lasts,
     })
 }
 
@@ -379,7 +383,8 @@ mod tests {
     #[test]
     fn stills_become_every_format_and_keep_their_shape() {
         let source = png(100, 50);
-        assert_eq!(inspect(&source).map(|found| found.animated), Some(false));
+        let found = inspect(&source).unwrap();
+        assert_eq!((found.animated, found.lasts), (false, Duration::ZERO));
         for format in [Format::Png, Format::Jpeg, Format::Webp, Format::Gif] {
             let size = Some(32);
             let bytes = encode_variant(&source, Variant { format, size }).unwrap();
@@ -392,7 +397,9 @@ mod tests {
     #[test]
     fn what_moves_goes_on_moving_as_gif_only() {
         let source = gif(3);
-        assert_eq!(inspect(&source).map(|found| found.animated), Some(true));
+        let found = inspect(&source).unwrap();
+        assert!(found.animated);
+        assert_eq!(found.lasts, Duration::from_millis(150));
         assert_eq!(inspect(&gif(1)).map(|found| found.animated), Some(false));
         let moves = |format| {
             let size = Some(16);

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -42,6 +42,22 @@ end
 return counts
 ";
 
+/// Adds `ARGV[1]` to `KEYS[1]`, or nothing if that were above the maximum `ARGV[2]`; the window is
+/// `ARGV[3]` ms. Gives whether it was added (1 or 0), and the remaining ms.
+const SPEND: &str = r"
+local used = tonumber(redis.call('GET', KEYS[1]) or '0')
+local left = redis.call('PTTL', KEYS[1])
+if left < 0 then
+  left = tonumber(ARGV[3])
+end
+if used + tonumber(ARGV[1]) > tonumber(ARGV[2]) then
+  return {0, left}
+end
+redis.call('INCRBY', KEYS[1], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], left)
+return {1, left}
+";
+
 /// One less in `KEYS[1]`, if its window still runs.
 const TAKE_BACK: &str = r"
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -68,6 +84,7 @@ const REDIS_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Counter {
     redis: Connection,
     script: redis::Script,
+    spend: redis::Script,
     take_back: redis::Script,
     remember: redis::Script,
     /// Until then (ms since `started`) Redis is not asked again.
@@ -82,6 +99,7 @@ impl Counter {
         Self {
             redis,
             script: redis::Script::new(SCRIPT),
+            spend: redis::Script::new(SPEND),
             take_back: redis::Script::new(TAKE_BACK),
             remember: redis::Script::new(REMEMBER),
             redis_away_until_ms: AtomicU64::new(0),
@@ -99,6 +117,28 @@ impl Counter {
         }
         self.metrics.rate_limit_fallbacks.inc();
         self.local.count(windows, Instant::now())
+    }
+
+    /// Counts so much at once in a window; nothing where it is too much, which gives the time until
+    /// the window starts anew.
+    pub(super) async fn spend(&self, key: &str, amount: u32, limit: Limit) -> Result<(), Duration> {
+        let in_redis = async {
+            let mut redis = self.redis.clone();
+            let mut call = self.spend.prepare_invoke();
+            call.key(key)
+                .arg(amount)
+                .arg(limit.requests)
+                .arg(limit.window.as_millis() as u64);
+            call.invoke_async::<(u64, u64)>(&mut redis).await
+        };
+        match self.in_time(in_redis).await {
+            Some((0, left_ms)) => Err(Duration::from_millis(left_ms)),
+            Some(_) => Ok(()),
+            None => {
+                self.metrics.rate_limit_fallbacks.inc();
+                self.local.spend(key, amount, limit, Instant::now())
+            }
+        }
     }
 
     /// Undoes one count of a window that still runs.
@@ -186,12 +226,16 @@ impl Counter {
 /// Windows remembered while Redis is away; more forget the others.
 const LOCAL_WINDOWS_MAX: usize = 65_536;
 
+/// When a window ends, and how much was counted in it.
+type Windows = FxHashMap<String, (Instant, u32)>;
+
 /// The same counting in this process alone.
 #[derive(Debug, Default)]
-struct Local(Mutex<FxHashMap<String, (Instant, u32)>>);
+struct Local(Mutex<Windows>);
 
 impl Local {
-    fn count(&self, asked: &[(String, Limit)], now: Instant) -> Vec<Count> {
+    /// With room for more.
+    fn windows(&self, now: Instant) -> MutexGuard<'_, Windows> {
         let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if windows.len() >= LOCAL_WINDOWS_MAX {
             windows.retain(|_, (end, _)| *end > now);
@@ -199,6 +243,26 @@ impl Local {
                 windows.clear();
             }
         }
+        windows
+    }
+
+    fn spend(&self, key: &str, amount: u32, limit: Limit, now: Instant) -> Result<(), Duration> {
+        let mut windows = self.windows(now);
+        let fresh = (now + limit.window, 0);
+        let (end, used) = windows.entry(key.to_owned()).or_insert(fresh);
+        if *end <= now {
+            (*end, *used) = fresh;
+        }
+        let after = used.saturating_add(amount);
+        if after > limit.requests {
+            return Err(*end - now);
+        }
+        *used = after;
+        Ok(())
+    }
+
+    fn count(&self, asked: &[(String, Limit)], now: Instant) -> Vec<Count> {
+        let mut windows = self.windows(now);
         let mut counts = Vec::new();
         for (key, limit) in asked {
             let fresh = (now + limit.window, 0);
@@ -256,5 +320,18 @@ mod tests {
         }
         let counts = local.count(&windows(), later);
         assert_eq!((counts[0].used, counts[1].used), (2, 1));
+    }
+
+    #[test]
+    fn what_is_too_much_at_once_is_not_counted() {
+        let (local, now) = (Local::default(), Instant::now());
+        let limit = Limit::per_seconds(5, 10);
+        let spend = |amount, now| local.spend("a", amount, limit, now);
+        assert_eq!(spend(3, now), Ok(()));
+        let later = now + Duration::from_secs(4);
+        assert_eq!(spend(3, later), Err(Duration::from_secs(6)));
+        assert_eq!(spend(2, later), Ok(()));
+        assert_eq!(spend(1, later), Err(Duration::from_secs(6)));
+        assert_eq!(spend(5, now + limit.window), Ok(()));
     }
 }

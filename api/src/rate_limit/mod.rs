@@ -15,7 +15,7 @@ use std::{
 };
 
 use guildhall_redis::Connection;
-use guildhall_shared::keys;
+use guildhall_shared::{error_code::ErrorCode, keys};
 use sha2::{Digest, Sha256};
 
 use self::{
@@ -117,6 +117,27 @@ impl Limiter {
         if self.mode != RateLimits::Off {
             self.counter.take_back(&hidden("try", what)).await;
         }
+    }
+
+    /// Counts `amount` of something of which a window holds only so much, over all processes: all
+    /// of it, or nothing where it is too much. `what` holds whose it is.
+    ///
+    /// Errors: `code`, a 429.
+    pub(crate) async fn spend(
+        &self,
+        what: &str,
+        amount: u32,
+        limit: Limit,
+        code: ErrorCode,
+    ) -> Result<()> {
+        if self.mode == RateLimits::Off {
+            return Ok(());
+        }
+        let spent = self.counter.spend(&hidden("spent", what), amount, limit);
+        spent.await.map_err(|retry_after| {
+            self.metrics.rate_limited.inc();
+            Error::Exhausted { code, retry_after }
+        })
     }
 
     /// Keeps in mind what was seen with somebody, of which the newest count; for all processes, if

@@ -8,15 +8,23 @@ use axum::extract::State;
 use guildhall_shared::{
     Id, Permissions,
     id::marker::{Any, AuditEntry as EntryId, Guild, User},
-    model::{self, AuditAction, AuditChange, AuditEntry},
+    model::{self, AuditAction, AuditChange, AuditEntry, Command, ScheduledEvent, Thread},
 };
-use guildhall_store::user::UserRow;
+use guildhall_store::{
+    scheduled_events::{Which, scheduled_events},
+    thread,
+    user::UserRow,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+use super::{
+    commands,
+    integrations::{self, PartialIntegration},
+    webhooks::{self, WebhookBody},
+};
 use crate::{
     access,
     app::App,
@@ -26,6 +34,38 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::FormErrors,
 };
+
+/// Actions whose targets are in a list of the reply.
+const ON_WEBHOOKS: [AuditAction; 3] = [
+    AuditAction::WEBHOOK_CREATE,
+    AuditAction::WEBHOOK_UPDATE,
+    AuditAction::WEBHOOK_DELETE,
+];
+const ON_INTEGRATIONS: [AuditAction; 3] = [
+    AuditAction::INTEGRATION_CREATE,
+    AuditAction::INTEGRATION_UPDATE,
+    AuditAction::INTEGRATION_DELETE,
+];
+/// What befalls a single date has the event for its target.
+const ON_SCHEDULED_EVENTS: [AuditAction; 6] = [
+    AuditAction::GUILD_SCHEDULED_EVENT_CREATE,
+    AuditAction::GUILD_SCHEDULED_EVENT_UPDATE,
+    AuditAction::GUILD_SCHEDULED_EVENT_DELETE,
+    AuditAction::GUILD_SCHEDULED_EVENT_EXCEPTION_CREATE,
+    AuditAction::GUILD_SCHEDULED_EVENT_EXCEPTION_UPDATE,
+    AuditAction::GUILD_SCHEDULED_EVENT_EXCEPTION_DELETE,
+];
+const ON_THREADS: [AuditAction; 3] = [
+    AuditAction::THREAD_CREATE,
+    AuditAction::THREAD_UPDATE,
+    AuditAction::THREAD_DELETE,
+];
+const ON_COMMANDS: [AuditAction; 1] = [AuditAction::APPLICATION_COMMAND_PERMISSION_UPDATE];
+const ON_AUTOMOD_RULES: [AuditAction; 3] = [
+    AuditAction::AUTO_MODERATION_RULE_CREATE,
+    AuditAction::AUTO_MODERATION_RULE_UPDATE,
+    AuditAction::AUTO_MODERATION_RULE_DELETE,
+];
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list_guild_audit_log_entries))
@@ -56,21 +96,24 @@ impl Form for ListEntries {
     }
 }
 
-/// Entries with what they speak of, as far as it is still there.
+/// Entries with what they speak of, as far as it is still there, each by id.
 #[derive(Serialize, ToSchema)]
 struct AuditLog {
     audit_log_entries: Vec<AuditEntry>,
     /// Actors and targets.
     users: Vec<model::User>,
-    integrations: Vec<Value>,
-    webhooks: Vec<Value>,
-    guild_scheduled_events: Vec<Value>,
-    threads: Vec<Value>,
-    application_commands: Vec<Value>,
+    integrations: Vec<PartialIntegration>,
+    /// Without their tokens.
+    webhooks: Vec<WebhookBody>,
+    guild_scheduled_events: Vec<ScheduledEvent>,
+    threads: Vec<Thread>,
+    application_commands: Vec<Command>,
     auto_moderation_rules: Vec<Rule>,
 }
 
-/// VIEW_AUDIT_LOG. Errors: 10004, 50001, 50013, 50035.
+/// VIEW_AUDIT_LOG. What entries speak of is shown to whoever reads them, in whatever channel it is.
+///
+/// Errors: 10004, 50001, 50013, 50035.
 #[utoipa::path(
     get,
     path = "/guilds/{guild_id}/audit-logs",
@@ -88,19 +131,46 @@ async fn list_guild_audit_log_entries(
     access::guild(&mut *db, &user, guild_id, Permissions::VIEW_AUDIT_LOG).await?;
     let entries = entries(&mut db, guild_id, &query).await?;
     let users = users(&mut db, &entries).await?;
-    let targets: BTreeSet<Id<Any>> = entries.iter().filter_map(|entry| entry.target_id).collect();
-    let mut rules = rules(&mut *db, guild_id).await?;
-    rules.retain(|rule| targets.contains(&rule.id().cast()));
+    let integrations = targets(&entries, &ON_INTEGRATIONS);
+    let integrations = integrations::partial(&mut db, guild_id, &integrations).await?;
+    let webhooks = targets(&entries, &ON_WEBHOOKS);
+    let webhooks = webhooks::without_tokens(&app, &mut db, guild_id, &webhooks).await?;
+    let events = targets(&entries, &ON_SCHEDULED_EVENTS);
+    let events = match events.as_slice() {
+        [] => Vec::new(),
+        events => scheduled_events(&mut db, guild_id, Which::Any(events), false).await?,
+    };
+    let threads = thread::by_ids(&mut *db, &targets(&entries, &ON_THREADS)).await?;
+    let commands = targets(&entries, &ON_COMMANDS);
+    let commands = commands::by_ids(&mut *db, guild_id, &commands).await?;
+    let rule_ids = targets(&entries, &ON_AUTOMOD_RULES);
+    let rules = match rule_ids.as_slice() {
+        [] => Vec::new(),
+        ids => {
+            let mut rules = rules(&mut *db, guild_id).await?;
+            rules.retain(|rule| ids.contains(&rule.id()));
+            rules
+        }
+    };
     Ok(Json(AuditLog {
         audit_log_entries: entries,
         users,
-        integrations: Vec::new(),
-        webhooks: Vec::new(),
-        guild_scheduled_events: Vec::new(),
-        threads: Vec::new(),
-        application_commands: Vec::new(),
+        integrations,
+        webhooks,
+        guild_scheduled_events: events,
+        threads,
+        application_commands: commands,
         auto_moderation_rules: rules,
     }))
+}
+
+/// What entries of these actions are about, each once, ascending.
+fn targets<T>(entries: &[AuditEntry], actions: &[AuditAction]) -> Vec<Id<T>> {
+    let about = entries
+        .iter()
+        .filter(|entry| actions.contains(&entry.action_type));
+    let ids: BTreeSet<Id<Any>> = about.filter_map(|entry| entry.target_id).collect();
+    ids.into_iter().map(Id::cast).collect()
 }
 
 struct Row {

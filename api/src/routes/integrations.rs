@@ -9,7 +9,7 @@ use guildhall_shared::{
     model::{AuditAction, User},
     shard::realm,
 };
-use guildhall_store::user::UserRow;
+use guildhall_store::{ids_to_db, user::UserRow};
 use serde::Serialize;
 use sqlx::PgConnection;
 use utoipa::ToSchema;
@@ -70,12 +70,45 @@ struct IntegrationApplication {
     bot: User,
 }
 
-/// A guild's integrations by id; all, or one.
-pub(crate) async fn read(
+/// As much of an integration as the audit log shows.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct PartialIntegration {
+    id: Id<marker::Integration>,
+    name: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    account: Account,
+    application_id: Id<marker::Application>,
+}
+
+/// Those of these that a guild has, by id.
+pub(crate) async fn partial(
     db: &mut PgConnection,
     guild: Id<Guild>,
-    one: Option<Id<marker::Integration>>,
+    ids: &[Id<marker::Integration>],
+) -> Result<Vec<PartialIntegration>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = read(db, guild, Some(ids)).await?;
+    let partial = found.into_iter().map(|whole| PartialIntegration {
+        id: whole.id,
+        name: whole.name,
+        kind: whole.kind,
+        account: whole.account,
+        application_id: whole.application.id,
+    });
+    Ok(partial.collect())
+}
+
+/// A guild's integrations by id: the first of all, or those of `only` that are there.
+async fn read(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    only: Option<&[Id<marker::Integration>]>,
 ) -> Result<Vec<Integration>> {
+    let limit = only.map_or(LIST_MAX, |ids| ids.len() as i64);
+    let only = only.map(ids_to_db);
     let rows = sqlx::query!(
         r#"select i.integration_id, i.application_id, i.role_id, i.scopes, p.name, p.icon,
                   p.description, b.user_id, b.username, b.discriminator, b.global_name, b.avatar,
@@ -88,11 +121,11 @@ pub(crate) async fn read(
            join application p using (application_id)
            join account b on b.user_id = i.application_id
            left join account a on a.user_id = i.user_id
-           where i.guild_id = $1 and ($2::bigint is null or i.integration_id = $2)
+           where i.guild_id = $1 and ($2::bigint[] is null or i.integration_id = any($2))
            order by i.integration_id limit $3"#,
         guild.to_db(),
-        one.map(Id::to_db),
-        LIST_MAX,
+        only.as_deref(),
+        limit,
     )
     .fetch_all(db)
     .await?;
@@ -186,7 +219,9 @@ async fn delete_guild_integration(
     let bot: Id<marker::User> = integration_id.cast();
     access::lock_realms(&mut tx, [realm(guild_id), realm(bot)]).await?;
     access::guild(&mut *tx, &user, guild_id, Permissions::MANAGE_GUILD).await?;
-    let found = read(&mut tx, guild_id, Some(integration_id)).await?.pop();
+    let found = read(&mut tx, guild_id, Some(&[integration_id]))
+        .await?
+        .pop();
     let integration = found.ok_or(ErrorCode::UnknownIntegration)?;
     let member = guildhall_store::guild::member(&mut *tx, guild_id, bot).await?;
     let mut envelopes = match member {

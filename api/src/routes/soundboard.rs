@@ -1,5 +1,7 @@
 //! Sounds of guilds, and playing them in voice channels. Spec: objects.md › Soundboard sound.
 
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id, Permissions,
@@ -32,6 +34,7 @@ use crate::{
 
 const SOUNDS_MAX: usize = 8;
 const FILE_BYTES_MAX: usize = 512 << 10;
+const LENGTH_MAX: Duration = Duration::from_millis(5200);
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -61,7 +64,7 @@ struct CreateSound {
     emoji_id: Option<Id<marker::Emoji>>,
     /// A unicode emoji.
     emoji_name: Option<String>,
-    /// `data:audio/ogg;base64,…`: MP3 or Ogg, at most 512 KiB.
+    /// `data:audio/ogg;base64,…`: MP3, or Ogg with Vorbis or Opus; at most 512 KiB and 5.2 seconds.
     #[schema(required)]
     sound: Option<String>,
 }
@@ -264,7 +267,7 @@ async fn get_guild_soundboard_sound(
 
 /// CREATE_GUILD_EXPRESSIONS; 8 of a guild.
 ///
-/// Errors: 10004, 30045, 50001, 50013, 50035.
+/// Errors: 10004, 30045, 50001, 50013, 50035, 50124.
 #[utoipa::path(
     post,
     path = "/guilds/{guild_id}/soundboard-sounds",
@@ -325,13 +328,18 @@ async fn create_guild_soundboard_sound(
     Ok((StatusCode::CREATED, Json(sound)))
 }
 
-/// Keeps the bytes of a new sound. Errors: 50035 for what is neither MP3 nor Ogg.
+/// Keeps the bytes of a new sound.
+///
+/// Errors: 50035 for what is neither MP3 nor Ogg with Vorbis or Opus, 50124 for what plays too long.
 async fn keep_sound(app: &App, id: Id<marker::Sound>, data_uri: &str) -> Result<()> {
     let bytes = media::decode_data_uri("sound", data_uri, FILE_BYTES_MAX)?;
     let content_type = media::sniff_type(&bytes);
-    if !matches!(content_type, "audio/mpeg" | "audio/ogg") {
+    let Some(lasts) = media::sound_length(content_type, &bytes) else {
         let fault = Fault::Other("AUDIO_INVALID", "Invalid audio file".into());
         return Err(FormErrors::one("sound", fault));
+    };
+    if lasts > LENGTH_MAX {
+        return Err(ErrorCode::SoundTooLong.into());
     }
     let file = File {
         path: format!("soundboard-sounds/{id}"),

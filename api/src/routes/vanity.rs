@@ -145,6 +145,7 @@ async fn take(db: &mut PgConnection, guild: Id<Guild>, code: &str) -> Result<()>
     let taken = sqlx::query!(
         "insert into vanity_url (guild_id, code)
          select $1, $2 where not exists (select from invite where code = $2)
+                         and not exists (select from group_invite where code = $2)
          on conflict (guild_id) do update
          set code = excluded.code,
              uses = case when lower(vanity_url.code) = lower(excluded.code)

@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::{conformance::conforms, harness::TestApp, log};
+use crate::{conformance::conforms, harness::TestApp, log, scheduled_events::picnic};
 
 #[sqlx::test(migrations = "../migrations")]
 async fn every_change_is_in_the_log_with_its_reason_and_what_differs(db: PgPool) {
@@ -198,6 +198,92 @@ async fn every_change_is_in_the_log_with_its_reason_and_what_differs(db: PgPool)
         .expect_error(401, 0);
     app.grant(&bob, hall, Permissions::VIEW_AUDIT_LOG).await;
     app.get(&bob, &path).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_entries_speak_of_is_listed_while_it_is_there(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let bob = app.user("bob").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let hall = app.guild(&alice, "hall").await;
+    app.join(&bob, hall).await;
+    app.grant(&bob, hall, Permissions::VIEW_AUDIT_LOG).await;
+    let general = format!("/channels/{}", hall.general);
+    let guild = format!("/guilds/{}", hall.id);
+    let make = async |path: &str, body: Value, status: u16| {
+        let made = app.post(&alice, path, body).await.expect(status);
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let webhooks = format!("{general}/webhooks");
+    let webhook = make(&webhooks, json!({ "name": "Herald" }), 200).await;
+    let threads = format!("{general}/threads");
+    let thread = make(&threads, json!({ "name": "Aside", "type": 12 }), 201).await;
+    let events = format!("{guild}/scheduled-events");
+    let event = make(&events, picnic(), 200).await;
+    let added = format!("/oauth2/authorize?client_id={}&scope=bot", bot.id);
+    let body = json!({ "authorize": true, "guild_id": hall.id, "permissions": "0" });
+    app.post(&alice, &added, body).await.expect(200);
+    let commands = format!("/applications/{}/guilds/{}/commands", bot.id, hall.id);
+    let command = json!({ "name": "ping", "description": "answers" });
+    let command = app.post(&bot, &commands, command).await.expect(201);
+    let command = command["id"].as_str().unwrap();
+    let rules = format!("{commands}/{command}/permissions");
+    let rule = json!({ "permissions": [{ "id": bob.id, "type": 2, "permission": true }] });
+    app.put(&alice, &rules, rule).await.expect(200);
+
+    // Bob is in no thread and manages no webhooks.
+    let path = format!("{guild}/audit-logs");
+    let all = app.get(&bob, &path).await.expect(200);
+    conforms("list_guild_audit_log_entries", 200, &all);
+    let lists = [
+        ("webhooks", &webhook[..]),
+        ("threads", &thread[..]),
+        ("guild_scheduled_events", &event[..]),
+        ("application_commands", command),
+    ];
+    for (list, wanted) in lists {
+        assert_eq!(all[list].as_array().unwrap().len(), 1, "{list}");
+        assert_eq!(all[list][0]["id"], wanted, "{list}");
+    }
+    assert_eq!(
+        all["integrations"],
+        json!([{
+            "id": bot.id, "name": "Ping", "type": "discord",
+            "account": { "id": bot.id, "name": "Ping" }, "application_id": bot.id,
+        }])
+    );
+    let shown = &all["webhooks"][0];
+    assert_eq!(shown["name"], "Herald");
+    assert_eq!((shown.get("token"), shown.get("url")), (None, None));
+    assert_eq!(all["threads"][0]["name"], "Aside");
+
+    // A bot that came is a user, though the integration has the same id.
+    let came = app.get(&bob, &format!("{path}?action_type=28")).await;
+    let came = came.expect(200);
+    assert_eq!(came["audit_log_entries"][0]["target_id"], json!(bot.id));
+    assert_eq!(came["integrations"], json!([]));
+
+    let gone = format!("{commands}/{command}");
+    app.delete(&bot, &gone).await.expect(204);
+    for (path, status) in [
+        (format!("/webhooks/{webhook}"), 204),
+        (format!("/channels/{thread}"), 200),
+        (format!("{events}/{event}"), 204),
+        (format!("{guild}/integrations/{}", bot.id), 204),
+    ] {
+        app.delete(&alice, &path).await.expect(status);
+    }
+    let all = app.get(&bob, &path).await.expect(200);
+    let entries = all["audit_log_entries"].as_array().unwrap();
+    for action in [50, 52, 80, 82, 100, 102, 110, 112, 121] {
+        let has = entries.iter().any(|entry| entry["action_type"] == action);
+        assert!(has, "{action} is in the log");
+    }
+    let lists = lists.map(|(list, _)| list).into_iter();
+    for list in lists.chain(["integrations"]) {
+        assert_eq!(all[list], json!([]), "{list}");
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -1,11 +1,12 @@
 //! Application commands, their permissions and the index of them.
 
+use guildhall_api::config::RateLimits;
 use guildhall_shared::Permissions;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
 use crate::{
-    conformance::conforms,
+    conformance::{conforms, libraries_read},
     harness::{TestApp, assert_fault},
 };
 
@@ -369,4 +370,44 @@ async fn a_guild_says_who_may_use_a_command(db: PgPool) {
     app.put(&bob, &whole, none).await.expect(200);
     let seen = app.get(&bob, &index).await.expect(200);
     assert_eq!(seen["application_commands"], json!([]));
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn two_hundred_commands_of_a_place_are_new_in_a_day(db: PgPool) {
+    let app = TestApp::with(db, |config| config.rate_limits = RateLimits::On).await;
+    let alice = app.user("alice").await;
+    let bot = app.bot(&alice, "Ping").await;
+    let guild = app.guild(&alice, "home").await;
+    app.join(&bot, guild).await;
+    let global = format!("/applications/{}/commands", bot.id);
+    let in_guild = format!("/applications/{}/guilds/{}/commands", bot.id, guild.id);
+    let command = |name: String| json!({ "name": name, "description": "x" });
+    let set = async |prefix: &str, count: u32| {
+        let commands = (0..count).map(|n| command(format!("{prefix}{n}")));
+        let commands: Vec<Value> = commands.collect();
+        app.put(&bot, &global, json!(commands)).await
+    };
+    set("a", 100).await.expect(200);
+    set("b", 95).await.expect(200);
+    // Those that are there already are not new.
+    set("b", 95).await.expect(200);
+    let known = app.post(&bot, &global, command("b0".to_owned())).await;
+    known.expect(200);
+    // All of them or none.
+    set("c", 6).await.expect_error(429, 30034);
+    set("c", 5).await.expect(200);
+
+    let refused = app.post(&bot, &global, command("d0".to_owned())).await;
+    assert_eq!(refused.headers["x-ratelimit-scope"], "user");
+    assert!(refused.headers.contains_key("via"));
+    assert!(refused.headers.contains_key("retry-after"));
+    let body = refused.expect_error(429, 30034);
+    libraries_read("rate limit", &body);
+    let wait = body["retry_after"].as_f64().unwrap();
+    assert!(wait > 0.0 && wait <= 86_400.0, "{wait}");
+    let list = app.get(&bot, &global).await.expect(200);
+    assert_eq!(list.as_array().unwrap().len(), 5);
+    // A guild's count by themselves.
+    let made = app.post(&bot, &in_guild, command("d0".to_owned())).await;
+    made.expect(201);
 }

@@ -1,4 +1,5 @@
 use guildhall_shared::{envelope::Visibility, gateway::Intents};
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
@@ -418,4 +419,167 @@ async fn a_refused_message_opens_no_dm(db: PgPool) {
     assert_eq!(app.event_names(bob.id).await, before);
     let open = app.get(&bob, "/users/@me/channels").await.expect(200);
     assert_eq!(open, json!([]));
+}
+
+/// A group of Alice's with these, and the path of its invites.
+async fn group(app: &TestApp, alice: &TestUser, others: &[&TestUser]) -> (Value, String) {
+    let others: Vec<_> = others.iter().map(|user| user.id).collect();
+    let body = json!({ "recipients": others });
+    let made = app.post(alice, "/users/@me/channels", body).await;
+    let made = made.expect(200);
+    let invites = format!("{}/invites", at(&made));
+    (made, invites)
+}
+
+async fn invite(app: &TestApp, by: &TestUser, invites: &str, body: Value) -> String {
+    let made = app.post(by, invites, body).await.expect(200);
+    conforms("create_channel_invite", 200, &made);
+    assert_eq!(made["type"], 1);
+    assert_eq!(made["inviter"]["id"], json!(by.id));
+    format!("/invites/{}", made["code"].as_str().unwrap())
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn an_invite_brings_a_stranger_into_a_group(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, bot) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let (group, invites) = group(&app, &alice, &[&bob, &carol]).await;
+    app.patch(&alice, &at(&group), json!({ "name": "Us" }))
+        .await
+        .expect(200);
+    let one = invite(&app, &bob, &invites, json!({ "max_age": 600 })).await;
+    assert_eq!(
+        invite(&app, &bob, &invites, json!({ "max_age": 600 })).await,
+        one
+    );
+    let unique = json!({ "max_age": 600, "unique": true });
+    assert_ne!(invite(&app, &bob, &invites, unique).await, one);
+    let other = invite(&app, &carol, &invites, json!({ "max_age": 600 })).await;
+    assert_ne!(other, one);
+    for (age, fault) in [(0, "NUMBER_TYPE_MIN"), (604_801, "NUMBER_TYPE_MAX")] {
+        app.post(&bob, &invites, json!({ "max_age": age }))
+            .await
+            .expect_fault("max_age", fault);
+    }
+    for outsider in [&stranger, &bot] {
+        app.post(outsider, &invites, json!({}))
+            .await
+            .expect_error(404, 10003);
+        app.get(outsider, &invites).await.expect_error(404, 10003);
+    }
+    let uses = async || {
+        let list = app.get(&carol, &invites).await.expect(200);
+        conforms("list_channel_invites", 200, &list);
+        let list = list.as_array().unwrap();
+        list.iter()
+            .map(|one| one["uses"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(uses().await, [0, 0, 0]);
+
+    let shown = app.request(Method::GET, &format!("{one}?with_counts=true"));
+    let shown = app.send(shown).await.expect(200);
+    conforms("invite_resolve", 200, &shown);
+    let channel = &shown["channel"];
+    assert_eq!(
+        (&channel["id"], &channel["name"]),
+        (&group["id"], &json!("Us"))
+    );
+    assert_eq!(channel["recipients"].as_array().unwrap().len(), 3);
+    assert_eq!(shown["approximate_member_count"], 3);
+    assert_eq!((shown.get("guild"), shown.get("uses")), (None, None));
+
+    app.post(&bot, &one, json!({}))
+        .await
+        .expect_error(403, 20001);
+    let taken = app.post(&stranger, &one, json!({})).await.expect(200);
+    assert_eq!(taken["new_member"], true);
+    assert_eq!(taken["channel"]["id"], group["id"]);
+    assert_eq!(
+        app.event_names(stranger.id).await,
+        ["CHANNEL_CREATE", "MESSAGE_CREATE"]
+    );
+    for user in [&alice, &bob, &carol] {
+        let events = app.events(user.id).await;
+        let [.., (added, who), (said, notice)] = &events[..] else {
+            panic!("two events");
+        };
+        assert_eq!((*added, *said), ("CHANNEL_RECIPIENT_ADD", "MESSAGE_CREATE"));
+        assert_eq!(who["user"]["id"], json!(stranger.id));
+        assert_eq!(notice["type"], 1);
+        assert_eq!(notice["author"]["id"], json!(stranger.id));
+        assert_eq!(notice["mentions"][0]["id"], json!(stranger.id));
+    }
+    let read = app.get(&stranger, &at(&group)).await.expect(200);
+    assert_eq!(read["recipients"].as_array().unwrap().len(), 3);
+    assert_eq!(uses().await, [1, 0, 0]);
+
+    let again = app.post(&stranger, &one, json!({})).await.expect(200);
+    assert_eq!(again["new_member"], false);
+    assert_eq!(app.event_names(stranger.id).await.len(), 2);
+    assert_eq!(uses().await, [1, 0, 0]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_owns_a_group_or_made_an_invite_to_it_takes_it_back(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, carol, _) = friends(&app).await;
+    let stranger = app.user("stranger").await;
+    let (group, invites) = group(&app, &alice, &[&bob, &carol]).await;
+    let first = invite(&app, &bob, &invites, json!({})).await;
+    app.delete(&carol, &first).await.expect_error(403, 50013);
+    app.delete(&stranger, &first).await.expect_error(404, 10003);
+    for who in [&bob, &alice] {
+        let one = invite(&app, &bob, &invites, json!({})).await;
+        let revoked = app.delete(who, &one).await.expect(200);
+        conforms("invite_revoke", 200, &revoked);
+        app.get(&alice, &one).await.expect_error(404, 10006);
+        app.post(&stranger, &one, json!({}))
+            .await
+            .expect_error(404, 10006);
+    }
+
+    // Who is taken out does not come back by what they made themselves.
+    let own = invite(&app, &bob, &invites, json!({})).await;
+    let other = invite(&app, &carol, &invites, json!({})).await;
+    let out = format!("{}/recipients/{}", at(&group), bob.id);
+    app.delete(&alice, &out).await.expect(204);
+    app.post(&bob, &own, json!({}))
+        .await
+        .expect_error(404, 10006);
+    app.get(&bob, &other).await.expect(200);
+
+    relate(&app, &carol, &stranger, 2).await;
+    app.post(&stranger, &other, json!({}))
+        .await
+        .expect_error(404, 10006);
+    sqlx::query("update group_invite set expires_at = now() - interval '1 second'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.post(&bob, &other, json!({}))
+        .await
+        .expect_error(404, 10006);
+    assert!(app.events(stranger.id).await.is_empty());
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_invite_leads_into_a_full_group(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let alice = app.user("alice").await;
+    let late = app.user("late").await;
+    let mut friends = Vec::new();
+    for n in 0..9 {
+        let friend = app.user(&format!("friend{n}")).await;
+        befriend(&app, &alice, &friend).await;
+        friends.push(friend);
+    }
+    let friends: Vec<&TestUser> = friends.iter().collect();
+    let (_, invites) = group(&app, &alice, &friends).await;
+    let one = invite(&app, &alice, &invites, json!({})).await;
+    app.post(&late, &one, json!({}))
+        .await
+        .expect_error(400, 30004);
+    assert!(app.events(late.id).await.is_empty());
 }

@@ -19,7 +19,8 @@ fn in_hours(hours: i64) -> Timestamp {
     Timestamp(now + time::Duration::hours(hours))
 }
 
-fn picnic() -> Value {
+/// An event elsewhere.
+pub(crate) fn picnic() -> Value {
     json!({
         "name": "Picnic", "privacy_level": 2, "entity_type": 3,
         "scheduled_start_time": in_hours(1), "scheduled_end_time": in_hours(2),

@@ -10,11 +10,30 @@ use crate::{
     media::data_uri,
 };
 
-/// The beginning of an Ogg file.
-fn ogg() -> Vec<u8> {
-    let mut bytes = b"OggS\0\x02".to_vec();
-    bytes.resize(64, 0);
-    bytes
+/// Ogg with Opus that plays so long.
+fn ogg(ms: u64) -> Vec<u8> {
+    let page = |flags: u8, position: u64, body: &[u8]| {
+        let mut page = b"OggS\0".to_vec();
+        page.push(flags);
+        page.extend(position.to_le_bytes());
+        page.extend([0; 12]);
+        page.extend([1, body.len() as u8]);
+        page.extend(body);
+        page
+    };
+    [
+        page(2, 0, b"OpusHead\x01\x01\0\0\x80\xBB\0\0\0\0\0"),
+        page(0, 0, b"OpusTags"),
+        page(4, 48 * ms, b"sound"),
+    ]
+    .concat()
+}
+
+/// MPEG-1 layer III frames of 26 milliseconds, silent.
+fn mp3(frames: usize) -> Vec<u8> {
+    let mut frame = vec![0; 417];
+    frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
+    frame.repeat(frames)
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -23,7 +42,7 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
     let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
     let body = json!({
-        "name": "horn", "volume": 0.5, "emoji_name": "📯", "sound": data_uri(&ogg()),
+        "name": "horn", "volume": 0.5, "emoji_name": "📯", "sound": data_uri(&ogg(1000)),
     });
     let made = app.post(&alice, &path, body).await.expect(201);
     conforms("create_guild_soundboard_sound", 201, &made);
@@ -31,15 +50,15 @@ async fn a_guilds_sounds_are_made_played_back_changed_and_removed(db: PgPool) {
         (&made["volume"], &made["emoji_name"]),
         (&json!(0.5), &json!("📯"))
     );
-    let mp3 = json!({ "name": "beep", "sound": data_uri(b"ID3\x03\0\0\0\0\0\0\0\0") });
-    app.post(&alice, &path, mp3).await.expect(201);
+    let beep = json!({ "name": "beep", "sound": data_uri(&mp3(4)) });
+    app.post(&alice, &path, beep).await.expect(201);
     let listed = app.get(&alice, &path).await.expect(200);
     conforms("list_guild_soundboard_sounds", 200, &listed);
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);
     let id = made["sound_id"].as_str().unwrap();
     let response = app.fetch(&format!("/soundboard-sounds/{id}")).await;
     assert_eq!(response.headers()["content-type"], "audio/ogg");
-    assert_eq!(response.bytes().await.unwrap(), ogg());
+    assert_eq!(response.bytes().await.unwrap(), ogg(1000));
 
     let one = format!("{path}/{id}");
     conforms(
@@ -81,7 +100,7 @@ async fn wrong_sounds_are_refused(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, guild) = alone(&app).await;
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
-    let sound = data_uri(&ogg());
+    let sound = data_uri(&ogg(1000));
     for (body, at, code) in [
         (json!({ "sound": sound }), "name", "BASE_TYPE_REQUIRED"),
         (json!({ "name": "horn" }), "sound", "BASE_TYPE_REQUIRED"),
@@ -110,6 +129,17 @@ async fn wrong_sounds_are_refused(db: PgPool) {
             "sound",
             "AUDIO_INVALID",
         ),
+        // How long they are cannot be told.
+        (
+            json!({ "name": "horn", "sound": data_uri(b"ID3\x03\0\0\0\0\0\0\0\0") }),
+            "sound",
+            "AUDIO_INVALID",
+        ),
+        (
+            json!({ "name": "horn", "sound": data_uri(&ogg(0)) }),
+            "sound",
+            "AUDIO_INVALID",
+        ),
         (
             json!({ "name": "horn", "sound": data_uri(&vec![0; (512 << 10) + 1]) }),
             "sound",
@@ -120,7 +150,15 @@ async fn wrong_sounds_are_refused(db: PgPool) {
     }
     let stranger = app.user("stranger").await;
     app.get(&stranger, &path).await.expect_error(403, 50001);
-    for index in 0..8 {
+    for long in [ogg(5201), mp3(200)] {
+        let body = json!({ "name": "horn", "sound": data_uri(&long) });
+        app.post(&alice, &path, body).await.expect_error(400, 50124);
+    }
+    for short in [ogg(5200), mp3(199)] {
+        let body = json!({ "name": "horn", "sound": data_uri(&short) });
+        app.post(&alice, &path, body).await.expect(201);
+    }
+    for index in 0..6 {
         let body = json!({ "name": format!("horn{index}"), "sound": sound });
         app.post(&alice, &path, body).await.expect(201);
     }
@@ -140,7 +178,7 @@ async fn only_who_is_connected_and_heard_plays_a_sound(db: PgPool) {
         .await
         .unwrap();
     let path = format!("/guilds/{}/soundboard-sounds", guild.id);
-    let body = json!({ "name": "horn", "sound": data_uri(&ogg()) });
+    let body = json!({ "name": "horn", "sound": data_uri(&ogg(1000)) });
     let sound = app.post(&alice, &path, body).await.expect(201);
     let play = format!("/channels/{voice}/send-soundboard-sound");
     let body = json!({ "sound_id": sound["sound_id"] });

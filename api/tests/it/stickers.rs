@@ -20,6 +20,36 @@ async fn create(app: &TestApp, user: &TestUser, path: &str, form: Form) -> Reply
     app.upload(user, Method::POST, path, form).await
 }
 
+/// Two frames that are shown so long each.
+fn apng(frame_ms: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = ::png::Encoder::new(&mut bytes, 8, 8);
+    encoder.set_color(::png::ColorType::Rgba);
+    encoder.set_depth(::png::BitDepth::Eight);
+    encoder.set_animated(2, 0).unwrap();
+    encoder.set_frame_delay(frame_ms, 1000).unwrap();
+    let mut writer = encoder.write_header().unwrap();
+    for shade in [10, 200] {
+        writer.write_image_data(&[shade; 8 * 8 * 4]).unwrap();
+    }
+    writer.finish().unwrap();
+    bytes
+}
+
+/// As [`apng`].
+fn slow_gif(frame_ms: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
+    for shade in [10, 200] {
+        let picture = image::RgbaImage::from_pixel(8, 8, image::Rgba([shade, 0, 0, 255]));
+        let delay = image::Delay::from_numer_denom_ms(frame_ms, 1);
+        let frame = image::Frame::from_parts(picture, 0, 0, delay);
+        encoder.encode_frame(frame).unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
 fn form(bytes: Vec<u8>) -> Form {
     Form::new()
         .text("name", "wave")
@@ -105,12 +135,20 @@ async fn wrong_stickers_are_refused(db: PgPool) {
     let path = format!("/guilds/{}/stickers", guild.id);
     let mut bomb = png(1, 1);
     bomb[16..24].copy_from_slice(&[0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30]);
-    for bad in [Vec::new(), b"<html>".to_vec(), bomb, b"{\"v\":1}".to_vec()] {
+    // How long it plays is not told.
+    let endless = br#"{"v":"5.5.2","fr":60,"layers":[]}"#.to_vec();
+    let page = b"<html>".to_vec();
+    for bad in [Vec::new(), page, bomb, b"{\"v\":1}".to_vec(), endless] {
         let reply = create(&app, &alice, &path, form(bad)).await;
         reply.expect_error(400, 50046);
     }
     let reply = create(&app, &alice, &path, form(png(321, 1))).await;
     reply.expect_fault("file", "STICKER_DIMENSIONS_INVALID");
+    let lottie = br#"{"v":"5.5.2","fr":60,"ip":0,"op":301,"layers":[]}"#.to_vec();
+    for long in [apng(2501), slow_gif(2510), lottie] {
+        let reply = create(&app, &alice, &path, form(long)).await;
+        reply.expect_error(400, 170007);
+    }
     let reply = create(&app, &alice, &path, form(vec![0; (512 << 10) + 1])).await;
     reply.expect_fault("file", "BINARY_TYPE_MAX_SIZE");
     let reply = create(&app, &alice, &path, Form::new().text("name", "x")).await;
@@ -126,7 +164,9 @@ async fn wrong_stickers_are_refused(db: PgPool) {
     app.everyone_may(guild, Permissions::VIEW_CHANNEL).await;
     let reply = create(&app, &bob, &path, form(png(9, 9))).await;
     reply.expect_error(403, 50013);
-    for _ in 0..5 {
+    let moving = create(&app, &alice, &path, form(apng(2500))).await;
+    assert_eq!(moving.expect(201)["format_type"], 2);
+    for _ in 0..4 {
         create(&app, &alice, &path, form(png(9, 9)))
             .await
             .expect(201);

@@ -242,9 +242,58 @@ async fn groups(world: &World, book: &mut Book) {
         );
     })
     .await;
+    group_invites(world, book, &group).await;
     for person in [stranger, member, owner] {
         person.rest.delete(&format!("/channels/{group}")).await;
     }
+}
+
+/// The same operations as for guilds.
+async fn group_invites(world: &World, book: &mut Book, group: &str) {
+    let [owner, member, stranger, bot] = world.people();
+    let invites = format!("/channels/{group}/invites");
+    let mut code = String::new();
+    book.prove("create_channel_invite", async |p: &mut Proof| {
+        let invite = p.answers(member.rest.post(&invites, &json!({"max_age": 600})).await);
+        code = text(&invite["code"]);
+        p.acts(invite["type"] == 1, "it leads to a group");
+        p.refuses(bot.rest.post(&invites, &json!({})).await, 404, 10003);
+        p.faults(
+            member.rest.post(&invites, &json!({"max_age": 0})).await,
+            "max_age",
+            "NUMBER_TYPE_MIN",
+        );
+    })
+    .await;
+    let one = format!("/invites/{code}");
+    book.prove("list_channel_invites", async |p: &mut Proof| {
+        let list = p.answers(owner.rest.get(&invites).await);
+        p.acts(list.to_string().contains(&code), "it is listed");
+        p.refuses(bot.rest.get(&invites).await, 404, 10003);
+    })
+    .await;
+    book.prove("invite_resolve", async |p: &mut Proof| {
+        let read = p.answers(bot.rest.get(&one).await);
+        p.acts(read["channel"]["id"] == group, "the group is told");
+    })
+    .await;
+    book.prove("invite_accept", async |p: &mut Proof| {
+        let guest = world.newcomer().await;
+        let taken = p.answers(guest.rest.post(&one, &json!({})).await);
+        p.acts(taken["new_member"] == true, "who takes it is new");
+        let is_it = |d: &Value| d["channel_id"] == group && d["user"]["id"] == guest.id.as_str();
+        p.event(&[owner, member, stranger], "CHANNEL_RECIPIENT_ADD", is_it)
+            .await;
+        p.nobody_else(&[bot], "CHANNEL_RECIPIENT_ADD", is_it).await;
+        guest.rest.delete(&format!("/channels/{group}")).await;
+    })
+    .await;
+    book.prove("invite_revoke", async |p: &mut Proof| {
+        p.refuses(stranger.rest.delete(&one).await, 403, 50013);
+        p.answers(owner.rest.delete(&one).await);
+        p.acts(bot.rest.get(&one).await.code() == 10006, "it is gone");
+    })
+    .await;
 }
 
 async fn threads(world: &World, book: &mut Book) {

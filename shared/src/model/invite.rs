@@ -45,6 +45,41 @@ pub struct Invite {
     pub is_vanity: bool,
 }
 
+/// An invite to a group DM (type 1).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GroupInvite {
+    #[serde(rename = "type")]
+    pub kind: u8,
+    pub code: String,
+    pub inviter: User,
+    pub expires_at: Timestamp,
+    pub channel: InviteGroup,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approximate_member_count: Option<u64>,
+    #[serde(default, flatten, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<InviteMetadata>,
+}
+
+/// An invite of either kind, as REST answers carry it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum AnyInvite {
+    Guild(Box<Invite>),
+    Group(Box<GroupInvite>),
+}
+
+impl From<Invite> for AnyInvite {
+    fn from(invite: Invite) -> Self {
+        Self::Guild(Box::new(invite))
+    }
+}
+
+impl From<GroupInvite> for AnyInvite {
+    fn from(invite: GroupInvite) -> Self {
+        Self::Group(Box::new(invite))
+    }
+}
+
 /// A role that comes with an invite.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteRole {
@@ -60,7 +95,7 @@ pub struct InviteRole {
     pub unicode_emoji: Option<String>,
 }
 
-/// What only those who manage invites see.
+/// What only those who manage invites see, or are in the group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct InviteMetadata {
     pub uses: u32,
@@ -97,4 +132,27 @@ pub struct InviteChannel {
     #[serde(rename = "type")]
     pub kind: ChannelKind,
     pub name: String,
+}
+
+/// The group DM of an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InviteGroup {
+    pub id: Id<marker::Channel>,
+    #[serde(rename = "type")]
+    pub kind: ChannelKind,
+    /// Null: shown by its recipients' names.
+    pub name: Option<String>,
+    /// 32 lower-case hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icon: Option<String>,
+    /// Everybody in it, by id.
+    pub recipients: Vec<InviteRecipient>,
+}
+
+/// Somebody in the group DM of an invite.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InviteRecipient {
+    pub id: Id<marker::User>,
+    pub username: String,
+    pub avatar: Option<String>,
 }

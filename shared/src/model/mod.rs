@@ -32,7 +32,10 @@ pub use command::{
 };
 pub use expression::{Emoji, SoundboardSound, StandardSticker, Sticker, StickerFormat};
 pub use guild::{GatewayGuild, Guild, GuildSettings, UnavailableGuild};
-pub use invite::{Invite, InviteChannel, InviteGuild, InviteMetadata, InviteRole};
+pub use invite::{
+    AnyInvite, GroupInvite, Invite, InviteChannel, InviteGroup, InviteGuild, InviteMetadata,
+    InviteRecipient, InviteRole,
+};
 pub use member::{Member, Role, RoleColors, RoleTags, silenced_until};
 pub use message::{
     Message, MessageFlags, MessageKind, MessageReference, PartialEmoji, Poll, PollAnswer,

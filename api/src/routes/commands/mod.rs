@@ -26,7 +26,7 @@ pub(crate) use self::{
     index::{is_usable, is_usable_in_dm},
     permissions::rules,
     place::require_application,
-    store::find,
+    store::{by_ids, find},
 };
 use self::{
     input::{BulkInput, CommandInput},
@@ -111,7 +111,7 @@ async fn list_application_commands(
 
 /// 201 for a new command; 200 where kind and name were there: it is replaced.
 ///
-/// Errors: 20002, 20012, 30032, 50035.
+/// Errors: 20002, 20012, 30032, 30034, 50035.
 #[utoipa::path(
     post,
     path = "/applications/{application_id}/commands",
@@ -127,7 +127,7 @@ async fn create_application_command(
     create_at(&app, &caller, Place::global(application_id), body).await
 }
 
-/// Replaces every global command. Errors: 20002, 20012, 30032, 50035.
+/// Replaces every global command. Errors: 20002, 20012, 30032, 30034, 50035.
 #[utoipa::path(
     put,
     path = "/applications/{application_id}/commands",
@@ -211,7 +211,7 @@ async fn list_guild_application_commands(
 
 /// 201 for a new command; 200 where kind and name were there: it is replaced.
 ///
-/// Errors: 10004, 20002, 20012, 30032, 50001, 50035.
+/// Errors: 10004, 20002, 20012, 30032, 30034, 50001, 50035.
 #[utoipa::path(
     post,
     path = "/applications/{application_id}/guilds/{guild_id}/commands",
@@ -230,7 +230,7 @@ async fn create_guild_application_command(
 
 /// Replaces every command of the application in the guild.
 ///
-/// Errors: 10004, 20002, 20012, 30032, 50001, 50035.
+/// Errors: 10004, 20002, 20012, 30032, 30034, 50001, 50035.
 #[utoipa::path(
     put,
     path = "/applications/{application_id}/guilds/{guild_id}/commands",

@@ -27,7 +27,11 @@ use crate::{
     error::{Result, json_response},
     extract::Json,
     form::{Fault, FormErrors},
+    rate_limit::Limit,
 };
+
+/// New commands of a place; one that takes the place of another of its name is none.
+const NEW_DAILY: Limit = Limit::per_seconds(200, 24 * 3600);
 
 /// Whose commands: an application's global ones, or those it has in one guild.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +76,17 @@ impl Place {
         .await?
         .ok_or(ErrorCode::UnknownApplication)?;
         Ok(())
+    }
+
+    /// Counts new commands that are about to be stored. Errors: 30034.
+    async fn count_new(self, app: &App, new: usize) -> Result<()> {
+        if new == 0 {
+            return Ok(());
+        }
+        let guild = self.guild.map_or(0, Id::get);
+        let what = format!("commands:{}/{guild}", self.application);
+        let code = ErrorCode::DailyCommandCreates;
+        app.limiter.spend(&what, new as u32, NEW_DAILY, code).await
     }
 }
 
@@ -180,6 +195,7 @@ pub(super) async fn create_at(
     check::whole(&command)?;
     commands.push(command.clone());
     check_counts(&commands)?;
+    place.count_new(app, usize::from(known.is_none())).await?;
     store(&mut tx, &command).await?;
     let event = announce(&mut tx, place).await?;
     tx.commit().await?;
@@ -305,6 +321,9 @@ pub(super) async fn bulk_set_at(
         after.push(command);
     }
     check_counts(&after)?;
+    let is_new = |new: &&Command| before.iter().all(|old| old.id != new.id);
+    let new = after.iter().filter(is_new).count();
+    place.count_new(app, new).await?;
     if before != after {
         let gone: Vec<i64> = before
             .iter()

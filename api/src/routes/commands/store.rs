@@ -6,6 +6,7 @@ use guildhall_shared::{
     id::marker,
     model::{Command, CommandBody, CommandKind},
 };
+use guildhall_store::ids_to_db;
 use sqlx::{PgConnection, PgExecutor, types::Json as Jsonb};
 
 use super::place::Place;
@@ -72,6 +73,30 @@ pub(crate) async fn find(
     .await?
     .ok_or(ErrorCode::UnknownApplicationCommand)?;
     Ok(row.into())
+}
+
+/// Those of these that can be used in a guild, by id.
+pub(crate) async fn by_ids(
+    db: impl PgExecutor<'_>,
+    guild: Id<marker::Guild>,
+    ids: &[Id<marker::Command>],
+) -> Result<Vec<Command>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as!(
+        CommandRow,
+        r#"select command_id, application_id, guild_id, kind, name, version,
+                  body as "body: Jsonb<CommandBody>"
+           from application_command
+           where command_id = any($1) and (guild_id is null or guild_id = $2)
+           order by command_id"#,
+        &ids_to_db(ids),
+        guild.to_db(),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Command::from).collect())
 }
 
 /// Errors: 10063, also for a command of another place.

@@ -24,7 +24,7 @@ use sqlx::{PgConnection, PgTransaction};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::recipients::leave_group;
+pub(crate) use self::recipients::{add, leave_group, lock_with};
 use super::{channels::fields::ChannelFields, messages, relationships};
 use crate::{
     access::{self, Audience, Place, PrivateAccess},

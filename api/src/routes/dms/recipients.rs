@@ -64,6 +64,14 @@ pub(super) async fn remove(
     )
     .execute(&mut *db)
     .await?;
+    // Or they would come back by what they made themselves.
+    sqlx::query!(
+        "delete from group_invite where channel_id = $1 and inviter_id = $2",
+        access.id.to_db(),
+        target.id.to_db(),
+    )
+    .execute(&mut *db)
+    .await?;
     told.extend(gone);
     let rest: Vec<_> = access
         .participants()
@@ -213,17 +221,38 @@ async fn add_group_dm_user(
         app.publisher.publish(told);
         return Ok((StatusCode::CREATED, Json(channel)).into_response());
     }
-    if access.recipients.len() >= RECIPIENTS_MAX {
+    let nick = body.nick.as_deref().map(clean);
+    let (inside, nick): (Vec<_>, _) = (access.participants().collect(), nick.as_deref());
+    let by = user.user();
+    let told = add(&app, &mut tx, by, channel_id, &inside, &target, nick).await?;
+    tx.commit().await?;
+    app.publisher.publish(told);
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Takes somebody into a group DM with those `inside`; they and the group are locked, see
+/// [`lock_with`]. Publish what it returns after the commit.
+///
+/// Errors: 30004.
+pub(crate) async fn add(
+    app: &App,
+    db: &mut PgConnection,
+    by: &User,
+    group: Id<marker::Channel>,
+    inside: &[Id<marker::User>],
+    target: &User,
+    nick: Option<&str>,
+) -> Result<Vec<Envelope>> {
+    if inside.len() >= RECIPIENTS_MAX {
         return Err(ErrorCode::MaximumRecipients.into());
     }
-    let nick = body.nick.as_deref().map(clean);
     sqlx::query!(
         "insert into private_recipient (channel_id, user_id, nick) values ($1, $2, $3)",
-        channel_id.to_db(),
-        user_id.to_db(),
+        group.to_db(),
+        target.id.to_db(),
         nick,
     )
-    .execute(&mut *tx)
+    .execute(&mut *db)
     .await?;
     // What was said before is not new to who comes now.
     sqlx::query!(
@@ -232,38 +261,35 @@ async fn add_group_dm_user(
          on conflict (user_id, channel_id) do update
          set last_message_id = greatest(s.last_message_id, excluded.last_message_id),
              mention_count = 0, counted_to = 0",
-        channel_id.to_db(),
-        user_id.to_db(),
+        group.to_db(),
+        target.id.to_db(),
     )
-    .execute(&mut *tx)
+    .execute(&mut *db)
     .await?;
     let added = RecipientChange {
-        channel_id,
-        user: &target,
-        nick: nick.as_deref(),
+        channel_id: group,
+        user: target,
+        nick,
     };
+    let those_inside = inside.iter().copied();
+    let audience = Audience::of_private(group, ChannelKind::GROUP_DM, those_inside.clone());
     let vis = Visibility::realm(Intents::empty());
     let kind = EventKind::ChannelRecipientAdd;
-    let mut told = access
-        .audience()
-        .append(&mut tx, kind, vis, &added, None)
-        .await?;
-    told.extend(tell_one(&mut tx, EventKind::ChannelCreate, channel_id, user_id).await?);
+    let mut told = audience.append(&mut *db, kind, vis, &added, None).await?;
+    told.extend(tell_one(&mut *db, EventKind::ChannelCreate, group, target.id).await?);
     let kind = MessageKind::RECIPIENT_ADD;
     let notice = Message {
         mentions: vec![target.clone()],
-        ..messages::draft(&app, channel_id, user.user().clone(), kind)?
+        ..messages::draft(app, group, by.clone(), kind)?
     };
-    let everyone = access.participants().chain([user_id]);
-    let audience = Audience::of_private(channel_id, access.kind, everyone);
-    told.extend(messages::post_in(&mut tx, &audience, None, &notice).await?);
-    tx.commit().await?;
-    app.publisher.publish(told);
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let everyone = those_inside.chain([target.id]);
+    let audience = Audience::of_private(group, ChannelKind::GROUP_DM, everyone);
+    told.extend(messages::post_in(db, &audience, None, &notice).await?);
+    Ok(told)
 }
 
 /// Locks a private channel and the heads of its participants and of one more user, ascending.
-async fn lock_with(
+pub(crate) async fn lock_with(
     db: &mut PgConnection,
     channel: Id<marker::Channel>,
     user: Id<marker::User>,

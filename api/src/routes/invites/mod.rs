@@ -1,5 +1,8 @@
 //! Invites: made, shown, taken, revoked. Spec: objects.md › Invite.
+//!
+//! Those to group DMs are [`groups`]'s.
 
+mod groups;
 mod read;
 mod targets;
 
@@ -10,7 +13,7 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker::{Application, Channel, Guild, Role, ScheduledEvent, User},
-    model::{AuditAction, ChannelKind, Invite},
+    model::{AnyInvite, AuditAction, ChannelKind, Invite},
     shard::realm,
 };
 use guildhall_store::{
@@ -33,7 +36,7 @@ use self::{
 };
 use super::{members, roles};
 use crate::{
-    access,
+    access::{self, Place},
     app::App,
     audit::{self, Entry, Reason},
     auth::CurrentUser,
@@ -73,7 +76,7 @@ fn without_counts(mut invite: Invite) -> Invite {
 #[derive(Debug, Deserialize, Default, ToSchema)]
 #[serde(default)]
 struct CreateInvite {
-    /// Seconds, at most a week; 0: for ever. A day if not given.
+    /// Seconds, at most a week; 0: for ever, not for group DMs. A day if not given.
     max_age: Option<u32>,
     /// At most 100; 0: no limit.
     max_uses: Option<u32>,
@@ -161,14 +164,14 @@ struct InviteCreate<'a> {
 }
 
 /// Unless `unique`, one of the caller's with the same settings is given again. MANAGE_ROLES to
-/// give roles along.
+/// give roles along. Of a group DM everybody in it makes invites, of which only `max_age` is heeded.
 ///
-/// Errors: 10003, 10011, 30016, 50001, 50013, 50024, 50028, 50035.
+/// Errors: 10003, 10011, 30016, 50001, 50003 for a DM of two, 50013, 50024, 50028, 50035.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/invites",
     tag = "Invites",
-    responses((status = 200, body = Invite))
+    responses((status = 200, body = AnyInvite))
 )]
 async fn create_channel_invite(
     State(app): State<App>,
@@ -176,12 +179,21 @@ async fn create_channel_invite(
     Path(channel_id): Path<Id<Channel>>,
     reason: Reason,
     Json(body): Json<CreateInvite>,
-) -> Result<Json<Invite>> {
+) -> Result<Json<AnyInvite>> {
     let max_age = body.max_age.unwrap_or(MAX_AGE_DEFAULT);
     let role_ids = body.role_ids.as_ref().map_or_else(Vec::new, RoleIds::ids);
     let mut tx = app.db.begin().await?;
-    let needed = Permissions::CREATE_INSTANT_INVITE;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let needed = Permissions::VIEW_CHANNEL;
+    let place = access::place_for_change(&mut tx, &user, channel_id, needed).await?;
+    let access = match place {
+        Place::Channel(access) => access,
+        Place::Thread(_) => return Err(ErrorCode::InvalidChannelType.into()),
+        Place::Private(access) => {
+            let invite = groups::create(tx, &user, &access, &body).await?;
+            return Ok(Json(invite.into()));
+        }
+    };
+    access.require(Permissions::CREATE_INSTANT_INVITE)?;
     if access.channel.kind == ChannelKind::CATEGORY || access.channel.kind.is_thread() {
         return Err(ErrorCode::InvalidChannelType.into());
     }
@@ -208,7 +220,7 @@ async fn create_channel_invite(
         let known = read(&mut tx, Of::Channel(channel_id)).await?;
         for same in known.into_iter().filter(|invite| new.is_like(invite)) {
             if !is_targeted(&mut tx, &same.code).await? {
-                return Ok(Json(without_counts(same)));
+                return Ok(Json(without_counts(same).into()));
             }
         }
     }
@@ -228,7 +240,7 @@ async fn create_channel_invite(
     events.extend(audit::append(&app, &mut tx, entry).await?);
     tx.commit().await?;
     app.publisher.publish(events);
-    Ok(Json(without_counts(invite)))
+    Ok(Json(without_counts(invite).into()))
 }
 
 /// Whether only those of its list take an invite.
@@ -439,23 +451,35 @@ fn visibility(channel: Id<Channel>) -> Visibility {
     Visibility::of(scope, Intents::GUILD_INVITES)
 }
 
-/// Errors: 10003, 50001, 50013.
+/// For who manages the channel, and for everybody in a group DM.
+///
+/// Errors: 10003, 50001, 50003 for a DM of two, 50013, 50024.
 #[utoipa::path(
     get,
     path = "/channels/{channel_id}/invites",
     tag = "Invites",
-    responses((status = 200, body = Vec<Invite>))
+    responses((status = 200, body = Vec<AnyInvite>))
 )]
 async fn list_channel_invites(
     State(app): State<App>,
     user: CurrentUser,
     Path(channel_id): Path<Id<Channel>>,
-) -> Result<Json<Vec<Invite>>> {
+) -> Result<Json<Vec<AnyInvite>>> {
     let mut db = app.db.acquire().await?;
-    let needed = Permissions::MANAGE_CHANNELS;
-    access::channel(&mut db, &user, channel_id, needed).await?;
+    let needed = Permissions::VIEW_CHANNEL;
+    let place = access::place(&mut db, &user, channel_id, needed).await?;
+    let access = match place {
+        Place::Channel(access) => access,
+        Place::Thread(_) => return Err(ErrorCode::InvalidChannelType.into()),
+        Place::Private(access) => {
+            let invites = groups::list(&mut db, &access).await?;
+            return Ok(Json(invites.into_iter().map(AnyInvite::from).collect()));
+        }
+    };
+    access.require(Permissions::MANAGE_CHANNELS)?;
     let invites = read(&mut db, Of::Channel(channel_id)).await?;
-    Ok(Json(invites.into_iter().map(without_counts).collect()))
+    let invites = invites.into_iter().map(without_counts);
+    Ok(Json(invites.map(AnyInvite::from).collect()))
 }
 
 /// Their uses are shown with MANAGE_GUILD; VIEW_AUDIT_LOG shows the rest.
@@ -503,15 +527,22 @@ impl Form for ResolveInvite {}
     path = "/invites/{code}",
     tag = "Invites",
     params(ResolveInvite),
-    responses((status = 200, body = Invite))
+    responses((status = 200, body = AnyInvite))
 )]
 async fn invite_resolve(
     State(app): State<App>,
     Path(code): Path<String>,
     Query(query): Query<ResolveInvite>,
-) -> Result<Json<Invite>> {
+) -> Result<Json<AnyInvite>> {
+    let code = clean(&code);
     let mut db = app.db.acquire().await?;
-    let mut invite = by_code(&mut db, &clean(&code)).await?;
+    if let Some(mut invite) = groups::by_code(&mut db, &code).await? {
+        invite.metadata = None;
+        let count = invite.channel.recipients.len() as u64;
+        invite.approximate_member_count = query.with_counts.then_some(count);
+        return Ok(Json(invite.into()));
+    }
+    let mut invite = by_code(&mut db, &code).await?;
     invite.metadata = None;
     if let Some(id) = query.guild_scheduled_event_id {
         invite.guild_scheduled_event = event(&mut db, &invite, id).await?;
@@ -521,7 +552,7 @@ async fn invite_resolve(
     } else {
         invite = without_counts(invite);
     }
-    Ok(Json(invite))
+    Ok(Json(invite.into()))
 }
 
 /// An event of the invite's guild that everybody sees who takes the invite: one that takes place
@@ -541,12 +572,12 @@ async fn event(
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Accepted {
     #[serde(flatten)]
-    invite: Invite,
+    invite: AnyInvite,
     new_member: bool,
 }
 
-/// Errors: 10006 also for who is not among its target users and while the guild lets nobody in,
-/// 20001, 30001, 40007.
+/// Errors: 10006 also for who is not among its target users or whom the inviter to a group DM
+/// blocks, and while the guild lets nobody in, 20001, 30001, 30004, 40007.
 #[utoipa::path(
     post,
     path = "/invites/{code}",
@@ -559,14 +590,24 @@ async fn invite_accept(
     Path(code): Path<String>,
 ) -> Result<Json<Accepted>> {
     user.require_human()?;
+    let code = clean(&code);
     let mut tx = app.db.begin().await?;
-    let (accepted, events) = accept(&app, &mut tx, user.user(), &code).await?;
+    let (accepted, events) = match groups::by_code(&mut tx, &code).await? {
+        Some(mut invite) => {
+            let accepting = groups::accept(&app, &mut tx, user.user(), &invite);
+            let (new_member, events) = accepting.await?;
+            invite.metadata = None;
+            let invite = invite.into();
+            (Accepted { invite, new_member }, events)
+        }
+        None => accept(&app, &mut tx, user.user(), &code).await?,
+    };
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(Json(accepted))
 }
 
-/// Makes somebody a member by an invite; the events are to be published after the commit.
+/// Makes somebody a member by an invite to a guild; the events are to be published after the commit.
 ///
 /// Errors: 10006, 30001, 40007.
 pub(crate) async fn accept(
@@ -584,7 +625,7 @@ pub(crate) async fn accept(
     let temporary = metadata.is_some_and(|metadata| metadata.temporary);
     let already = guildhall_store::guild::member(&mut *db, guild_id, user.id).await?;
     if already.is_some() {
-        let new_member = false;
+        let (invite, new_member) = (invite.into(), false);
         return Ok((Accepted { invite, new_member }, Vec::new()));
     }
     check_invited(&mut *db, &invite, user.id).await?;
@@ -612,7 +653,7 @@ pub(crate) async fn accept(
             events.push(delete(db, &invite).await?);
         }
     }
-    let new_member = true;
+    let (invite, new_member) = (invite.into(), true);
     Ok((Accepted { invite, new_member }, events))
 }
 
@@ -655,23 +696,29 @@ async fn delete(db: &mut PgConnection, invite: &Invite) -> Result<Envelope> {
     events::append(db, invite.guild_id, kind, vis, &body, None).await
 }
 
-/// For who made it, who manages its channel, and who manages its guild.
+/// For who made it, who manages its channel, and who manages its guild or owns the group DM.
 ///
-/// Errors: 10006, 50001, 50013.
+/// Errors: 10003 for who is not in the group DM, 10006, 50001, 50013.
 #[utoipa::path(
     delete,
     path = "/invites/{code}",
     tag = "Invites",
-    responses((status = 200, body = Invite))
+    responses((status = 200, body = AnyInvite))
 )]
 async fn invite_revoke(
     State(app): State<App>,
     user: CurrentUser,
     Path(code): Path<String>,
     reason: Reason,
-) -> Result<Json<Invite>> {
+) -> Result<Json<AnyInvite>> {
     let code = clean(&code);
     let mut tx = app.db.begin().await?;
+    if let Some(mut invite) = groups::by_code(&mut tx, &code).await? {
+        groups::revoke(&mut tx, &user, &invite).await?;
+        tx.commit().await?;
+        invite.metadata = None;
+        return Ok(Json(invite.into()));
+    }
     let guild_id = by_code(&mut tx, &code).await?.guild_id;
     access::lock_realms(&mut tx, [realm(guild_id)]).await?;
     let mut invite = by_code(&mut tx, &code).await?;
@@ -694,7 +741,7 @@ async fn invite_revoke(
     tx.commit().await?;
     app.publisher.publish(events);
     invite.metadata = None;
-    Ok(Json(without_counts(invite)))
+    Ok(Json(without_counts(invite).into()))
 }
 
 fn inviter(invite: &Invite) -> Option<Id<User>> {

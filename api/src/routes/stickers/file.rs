@@ -1,5 +1,7 @@
 //! Files of stickers: what they may be, and how they are kept.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use guildhall_shared::{Id, error_code::ErrorCode, id::marker, model::StickerFormat};
 use serde::Deserialize;
@@ -13,6 +15,8 @@ use crate::{
 const BYTES_MAX: usize = 512 << 10;
 /// Width and height of a picture at most.
 const SIDE_MAX: u32 = 320;
+/// What an animation plays at most.
+const LENGTH_MAX: Duration = Duration::from_secs(5);
 
 /// A file that can be a sticker.
 pub(crate) struct StickerFile {
@@ -31,12 +35,13 @@ impl StickerFile {
         format!("stickers/{id}")
     }
 
-    /// PNG, animated PNG, GIF or Lottie. Errors: 50035 at `file` for too large ones, 50046.
+    /// PNG, animated PNG, GIF or Lottie. Errors: 50035 at `file` for too large ones, 50046, 170007.
     pub(crate) async fn inspect(media: &Media, bytes: Vec<u8>) -> Result<Self> {
         if bytes.len() > BYTES_MAX {
             return Err(media::too_large("file", BYTES_MAX));
         }
-        if is_lottie(&bytes) {
+        if let Some(lasts) = lottie_length(&bytes) {
+            check_length(lasts)?;
             return Ok(Self {
                 format: StickerFormat::LOTTIE,
                 content: Content::Lottie(bytes.into()),
@@ -55,6 +60,7 @@ impl StickerFile {
             let fault = Fault::Other("STICKER_DIMENSIONS_INVALID", message.into());
             return Err(FormErrors::one("file", fault));
         }
+        check_length(image.lasts)?;
         let content = Content::Picture(image);
         Ok(Self { format, content })
     }
@@ -85,16 +91,34 @@ impl StickerFile {
     }
 }
 
-/// A vector animation: JSON with layers and a frame rate.
-fn is_lottie(bytes: &[u8]) -> bool {
+/// Errors: 170007.
+fn check_length(lasts: Duration) -> Result<()> {
+    if lasts > LENGTH_MAX {
+        return Err(ErrorCode::StickerTooLong.into());
+    }
+    Ok(())
+}
+
+/// How long a vector animation plays: JSON with layers, a frame rate, its first frame and its last.
+/// `None` for what is none.
+fn lottie_length(bytes: &[u8]) -> Option<Duration> {
     #[derive(Deserialize)]
     struct Lottie {
         #[serde(rename = "v")]
         _version: String,
         #[serde(rename = "fr")]
-        _frame_rate: f64,
+        frame_rate: f64,
+        #[serde(rename = "ip")]
+        first: f64,
+        #[serde(rename = "op")]
+        last: f64,
         #[serde(rename = "layers")]
         _layers: Vec<serde::de::IgnoredAny>,
     }
-    bytes.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<Lottie>(bytes).is_ok()
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let lottie: Lottie = serde_json::from_slice(bytes).ok()?;
+    let seconds = (lottie.last - lottie.first) / lottie.frame_rate;
+    Duration::try_from_secs_f64(seconds).ok()
 }

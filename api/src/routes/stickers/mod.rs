@@ -61,7 +61,7 @@ struct CreateSticker {
     tags: Option<String>,
     /// None, or 2 to 100 characters.
     description: Option<String>,
-    /// PNG, animated PNG, GIF or Lottie, at most 512 KiB and 320 × 320.
+    /// PNG, animated PNG, GIF or Lottie, at most 512 KiB, 320 × 320 and 5 seconds.
     #[schema(required, content_media_type = "application/octet-stream")]
     file: Option<String>,
 }
@@ -245,7 +245,7 @@ async fn get_sticker(
 
 /// CREATE_GUILD_EXPRESSIONS; a form with `name`, `tags`, `description` and `file`.
 ///
-/// Errors: 10004, 30039, 50001, 50013, 50035, 50046 for a file that is no sticker.
+/// Errors: 10004, 30039, 50001, 50013, 50035, 50046 for a file that is no sticker, 170007.
 #[utoipa::path(
     post,
     path = "/guilds/{guild_id}/stickers",
@@ -303,7 +303,7 @@ async fn create_guild_sticker(
     Ok((StatusCode::CREATED, Json(sticker)))
 }
 
-/// Checks a form and keeps its file. Errors: 50035, 50046.
+/// Checks a form and keeps its file. Errors: 50035, 50046, 170007.
 async fn keep_file(
     app: &App,
     upload: StickerUpload,

@@ -28,10 +28,10 @@ use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::stored::{Row, Viewer, WebhookBody, bodies, body, by_id};
+use self::stored::{Row, Viewer, bodies, body, by_id};
 pub(crate) use self::{
     followers::{deliver_crossposts, deliver_soon, queue_copies},
-    stored::{Webhook, by_token},
+    stored::{Webhook, WebhookBody, by_token, without_tokens},
 };
 use crate::{
     access::{self, ChannelAccess},

@@ -6,7 +6,7 @@ use guildhall_shared::{
     id::marker::{self, Application, Channel, Guild},
     model::User,
 };
-use guildhall_store::user::UserRow;
+use guildhall_store::{ids_to_db, user::UserRow};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgExecutor};
@@ -70,7 +70,7 @@ impl From<Row> for Webhook {
 /// A webhook as it goes out.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Webhook)]
-pub(super) struct WebhookBody {
+pub(crate) struct WebhookBody {
     id: Id<marker::Webhook>,
     /// 1 incoming, 2 channel follower.
     #[serde(rename = "type")]
@@ -102,6 +102,8 @@ pub(super) enum Viewer {
     Member(Id<marker::User>),
     /// Whoever has the token.
     Token,
+    /// Somebody who reads of them: no token is shown.
+    Reader,
 }
 
 pub(super) async fn by_id(
@@ -157,7 +159,7 @@ pub(super) async fn bodies(
         .collect();
     let creators = match viewer {
         Viewer::Token => Vec::new(),
-        Viewer::Member(_) => {
+        Viewer::Member(_) | Viewer::Reader => {
             sqlx::query_as!(
                 UserRow,
                 "select a.user_id, a.username, a.discriminator, a.global_name, a.avatar, a.banner,
@@ -194,6 +196,7 @@ pub(super) async fn bodies(
         });
         let token = webhook.token.filter(|_| match viewer {
             Viewer::Token => true,
+            Viewer::Reader => false,
             Viewer::Member(user) => webhook
                 .application
                 .is_none_or(|application| application.get() == user.get()),
@@ -225,6 +228,30 @@ pub(super) async fn bodies(
         }
     });
     Ok(bodies.collect())
+}
+
+/// Those of these that a guild has, by id, for somebody who need not hold MANAGE_WEBHOOKS.
+pub(crate) async fn without_tokens(
+    app: &App,
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    ids: &[Id<marker::Webhook>],
+) -> Result<Vec<WebhookBody>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = sqlx::query_as!(
+        Row,
+        "select webhook_id, kind, guild_id, channel_id, creator_id, name, avatar, token,
+                application_id, source_guild_id, source_channel_id
+         from webhook where webhook_id = any($1) and guild_id = $2 order by webhook_id",
+        &ids_to_db(ids),
+        guild.to_db(),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    let webhooks = rows.into_iter().map(Webhook::from).collect();
+    bodies(app, db, Viewer::Reader, webhooks).await
 }
 
 pub(super) async fn body(
