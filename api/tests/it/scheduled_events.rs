@@ -242,6 +242,71 @@ async fn people_say_that_they_are_interested(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_is_no_member_any_more_is_not_interested(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let other = app.guild(&alice, "Other").await;
+    app.join(&bob, other).await;
+    let make = async |guild: TestGuild| {
+        let path = format!("/guilds/{}/scheduled-events", guild.id);
+        let made = app.post(&alice, &path, picnic()).await.expect(200);
+        format!("{path}/{}", made["id"].as_str().unwrap())
+    };
+    let (one, elsewhere) = (make(hall).await, make(other).await);
+    let interested = async |event: &str| {
+        let with_count = format!("{event}?with_user_count=true");
+        let read = app.get(&alice, &with_count).await.expect(200);
+        let users = app.get(&alice, &format!("{event}/users")).await.expect(200);
+        let counts = format!("{event}/users/counts");
+        let counts = app.get(&alice, &counts).await.expect(200);
+        let count = read["user_count"].as_u64().unwrap();
+        assert_eq!(counts["guild_scheduled_event_count"], count);
+        assert_eq!(users.as_array().unwrap().len() as u64, count);
+        count
+    };
+    for event in [&one, &elsewhere] {
+        app.put(&alice, &format!("{event}/users/@me"), json!({}))
+            .await
+            .expect(200);
+    }
+    app.put(&bob, &format!("{elsewhere}/users/@me"), json!({}))
+        .await
+        .expect(200);
+    for way in ["leave", "kick", "ban"] {
+        app.put(&bob, &format!("{one}/users/@me"), json!({}))
+            .await
+            .expect(200);
+        assert_eq!(interested(&one).await, 2, "{way}");
+        let before = app.events(hall.id).await.len();
+        let gone = match way {
+            "leave" => {
+                let path = format!("/users/@me/guilds/{}", hall.id);
+                app.delete(&bob, &path).await
+            }
+            "kick" => {
+                let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+                app.delete(&alice, &path).await
+            }
+            _ => {
+                let path = format!("/guilds/{}/bans/{}", hall.id, bob.id);
+                app.put(&alice, &path, json!({})).await
+            }
+        };
+        gone.expect(204);
+        assert_eq!(interested(&one).await, 1, "{way}");
+        // That they are gone says it.
+        let names = app.event_names(hall.id).await;
+        assert!(names[before..].contains(&"GUILD_MEMBER_REMOVE"), "{way}");
+        let remove = "GUILD_SCHEDULED_EVENT_USER_REMOVE";
+        assert!(!names[before..].contains(&remove), "{way}");
+        if way != "ban" {
+            app.join(&bob, hall).await;
+        }
+    }
+    assert_eq!(interested(&elsewhere).await, 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_recurring_event_has_exceptions_and_a_next_date(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

@@ -21,6 +21,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::users::forget_user;
 use self::{
     body::{CreateEvent, UpdateEvent},
     exceptions::{
