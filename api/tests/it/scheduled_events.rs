@@ -543,12 +543,37 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
     assert_eq!(open["guild_scheduled_event_id"], made["id"]);
     assert_eq!(open["topic"], "Speech");
     assert_eq!(started["entity_id"], open["id"]);
+    let events = app.events(hall.id).await;
+    let [.., (first, opened), (second, said), (third, _)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*first, opened), ("STAGE_INSTANCE_CREATE", &open));
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(27)));
+    assert_eq!(said["content"], "Speech");
+    assert_eq!(said["author"]["id"], alice.id.to_string());
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_UPDATE");
     app.patch(&alice, &one, json!({ "status": 3 }))
         .await
         .expect(200);
     app.get(&bob, &format!("/stage-instances/{stage}"))
         .await
         .expect_error(404, 10067);
+    let events = app.events(hall.id).await;
+    let [.., (first, closed), (second, said), (third, _)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*first, closed), ("STAGE_INSTANCE_DELETE", &open));
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(28)));
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_UPDATE");
+    let audit = app.audit(hall.id).await;
+    for action in [83, 85] {
+        let mut of_stage = audit.iter();
+        let entry = of_stage.find(|entry| entry["action_type"] == action);
+        let entry = entry.unwrap();
+        assert_eq!(entry["target_id"], open["id"]);
+        assert_eq!(entry["user_id"], alice.id.to_string());
+        assert_eq!(entry["options"]["channel_id"], stage);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -570,12 +595,15 @@ async fn a_deleted_event_closes_its_own_stage_only(db: PgPool) {
     app.delete(&alice, &at(&begun)).await.expect(204);
     app.get(&alice, &stage).await.expect_error(404, 10067);
     let events = app.events(hall.id).await;
-    let [.., (first, closed), (second, gone)] = events.as_slice() else {
+    let [.., (first, closed), (second, said), (third, gone)] = events.as_slice() else {
         panic!("{events:?}");
     };
     assert_eq!((*first, closed), ("STAGE_INSTANCE_DELETE", &open));
-    assert_eq!(*second, "GUILD_SCHEDULED_EVENT_DELETE");
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(28)));
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_DELETE");
     assert_eq!(gone["id"], begun["id"]);
+    let audit = app.audit(hall.id).await;
+    assert!(audit.iter().any(|entry| entry["action_type"] == 85));
 }
 
 #[sqlx::test(migrations = "../migrations")]
