@@ -14,7 +14,7 @@ use guildhall_store::{
     voice,
 };
 use serde::Deserialize;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -28,6 +28,7 @@ use crate::{
     events,
     extract::{Form, Json, Path},
     form::{Fault, FormErrors},
+    rows::Rows,
     text::clean,
 };
 
@@ -37,6 +38,8 @@ pub(crate) const MODERATOR: Permissions = Permissions::MANAGE_CHANNELS
     .union(Permissions::MOVE_MEMBERS);
 /// Of guilds only; public stages (1) are no more.
 const PRIVACY_GUILD: u8 = 2;
+/// Silent stages of one round.
+const SILENT_MAX: i64 = 200;
 
 pub(crate) fn router() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -236,7 +239,8 @@ impl Form for CreateStage {
     }
 }
 
-/// For moderators of the stage.
+/// For moderators of the stage. It is closed once nobody has spoken on it for five minutes, one of a
+/// scheduled event with the event.
 ///
 /// Errors: 10003, 10070, 50001, 50013, 50024, 50035, 50091, 150006.
 #[utoipa::path(
@@ -399,4 +403,53 @@ async fn delete_stage_instance(
     tx.commit().await?;
     app.publisher.publish(envelopes);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Closes stages on which nobody has spoken for minutes, each in a transaction of its own.
+pub(crate) async fn close_silent(app: &App) -> Result<()> {
+    let mut rows = Rows::default();
+    for (guild, channel) in silent(&app.db, None).await? {
+        rows.done(close_one(app, guild, channel).await)?;
+    }
+    Ok(())
+}
+
+/// Stages on which nobody has spoken for minutes: any, or that of the channel if it is such a one. A
+/// scheduled event's ends with the event. A deleted guild has none.
+async fn silent(
+    db: impl PgExecutor<'_>,
+    channel: Option<Id<Channel>>,
+) -> Result<Vec<(Id<Guild>, Id<Channel>)>> {
+    let rows = sqlx::query!(
+        "select s.guild_id, s.channel_id from stage_instance s
+         where ($1::bigint is null or s.channel_id = $1)
+           and s.silent_since < now() - interval '5 minutes'
+           and not exists (select from voice_state v
+                           where v.channel_id = s.channel_id and not v.suppress)
+           and not exists (select from scheduled_event e
+                           where e.event_id = s.event_id and e.status = 2)
+           and exists (select from guild g where g.guild_id = s.guild_id)
+         order by s.silent_since limit $2",
+        channel.map(Id::to_db),
+        SILENT_MAX,
+    )
+    .fetch_all(db)
+    .await?;
+    let places = rows
+        .into_iter()
+        .map(|row| (Id::from_db(row.guild_id), Id::from_db(row.channel_id)));
+    Ok(places.collect())
+}
+
+async fn close_one(app: &App, guild: Id<Guild>, channel: Id<Channel>) -> Result<()> {
+    let mut tx = app.db.begin().await?;
+    access::lock_realms(&mut tx, [guild.cast()]).await?;
+    // Somebody speaks by now, or another process was quicker.
+    if silent(&mut *tx, Some(channel)).await?.is_empty() {
+        return Ok(());
+    }
+    let closed = close(&mut tx, guild, channel).await?;
+    tx.commit().await?;
+    app.publisher.publish(closed);
+    Ok(())
 }

@@ -552,6 +552,15 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
     assert_eq!(said["content"], "Speech");
     assert_eq!(said["author"]["id"], alice.id.to_string());
     assert_eq!(*third, "GUILD_SCHEDULED_EVENT_UPDATE");
+    // However silent it is, it ends with the event.
+    sqlx::query("update stage_instance set silent_since = now() - interval '6 minutes'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.app.close_silent_stages().await.unwrap();
+    app.get(&bob, &format!("/stage-instances/{stage}"))
+        .await
+        .expect(200);
     app.patch(&alice, &one, json!({ "status": 3 }))
         .await
         .expect(200);
