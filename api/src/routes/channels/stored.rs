@@ -74,6 +74,25 @@ pub(super) async fn append(
     events::append(db, channel.guild_id, kind, vis, channel, None).await
 }
 
+/// The overwrites of the category that a channel is in; none if it is in none.
+pub(super) async fn overwrites_above(
+    db: &mut PgConnection,
+    channel: &Channel,
+) -> Result<Vec<Overwrite>> {
+    let Some(parent) = channel.parent_id else {
+        return Ok(Vec::new());
+    };
+    let above = sqlx::query_scalar!(
+        r#"select overwrites as "overwrites: Jsonb<Vec<Overwrite>>" from channel
+           where guild_id = $1 and channel_id = $2"#,
+        channel.guild_id.to_db(),
+        parent.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(above.map(|above| above.0).unwrap_or_default())
+}
+
 /// Adds what the access check does not read.
 pub(super) async fn add_last_message(db: &mut PgConnection, channel: &mut Channel) -> Result<()> {
     // Of a forum it is its newest post.
