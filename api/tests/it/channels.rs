@@ -581,6 +581,28 @@ async fn limits_are_those_of_the_kind(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_guild_has_fifty_categories_at_most(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    sqlx::query(
+        "insert into channel (channel_id, guild_id, kind, name)
+         select n, $1, 4, 'category' from generate_series(1, 50) n",
+    )
+    .bind(hall.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let another = json!({ "name": "Rooms", "type": 4 });
+    app.post(&alice, &channels, another.clone())
+        .await
+        .expect_fault("type", "GUILD_MAX_CATEGORIES");
+    create(&app, &alice, hall, json!({ "name": "room" })).await;
+    app.delete(&alice, "/channels/1").await.expect(200);
+    create(&app, &alice, hall, another).await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn what_postgres_does_not_take_is_not_kept(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;

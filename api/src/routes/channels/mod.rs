@@ -31,7 +31,10 @@ use self::{
         delete_channel_permission_overwrite, may_give, set_channel_permission_overwrite,
         sync_children,
     },
-    stored::{CHANNELS_MAX, add_last_message, append, category, insert, overwrites_above, store},
+    stored::{
+        CHANNELS_MAX, add_last_message, append, category, insert, overwrites_above,
+        require_room_for_category, store,
+    },
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},
 };
 use super::{dms, guilds, scheduled_events, stages, threads};
@@ -167,6 +170,9 @@ async fn create_guild_channel(
         return Err(ErrorCode::MaximumChannels.into());
     }
     let kind = body.kind.unwrap_or(ChannelKind::TEXT);
+    if kind == ChannelKind::CATEGORY {
+        require_room_for_category(&others)?;
+    }
     body.check_bitrate(kind)?;
     let parent = body.parent_id.flatten();
     let parent = parent
