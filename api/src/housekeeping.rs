@@ -26,7 +26,7 @@ use crate::{
     events, media,
     routes::{
         account_work, applications, bans, interactions, members, mentions, messages, oauth2, polls,
-        roles, scheduled_events, threads, voice, webhooks,
+        roles, scheduled_events, stages, threads, voice, webhooks,
     },
     rows::Rows,
     second_factor, tickets,
@@ -95,6 +95,11 @@ impl App {
         scheduled_events::expire::move_on(self).await
     }
 
+    /// Closes stages on which nobody speaks.
+    pub async fn close_silent_stages(&self) -> Result<()> {
+        stages::close_silent(self).await
+    }
+
     /// Archives threads in which nobody writes.
     pub async fn archive_threads(&self) -> Result<()> {
         threads::archive_idle(self).await
@@ -142,6 +147,7 @@ async fn round(app: &App) {
     step("store who was seen", app.seen.store(db)).await;
     step("end stale voice", voice::end_stale(app)).await;
     step("move events on", scheduled_events::expire::move_on(app)).await;
+    step("close silent stages", stages::close_silent(app)).await;
     step("forget audit entries", audit::forget_old(db)).await;
     step("forget mentions", mentions::forget_old(db)).await;
     let removed = members::temporary::remove_unseen(app);

@@ -418,8 +418,9 @@ pub fn changed_bits(before: &[Overwrite], after: &[Overwrite]) -> Permissions {
     })
 }
 
-/// What a member must hold in the guild to change a channel's overwrites so, besides MANAGE_ROLES
-/// in the channel: the bits that change, unless an overwrite there gives MANAGE_ROLES to them.
+/// What a member must hold, in the guild or in the channel's category, to change the channel's
+/// overwrites so, besides MANAGE_ROLES in the channel: the bits that change, unless an overwrite
+/// there gives MANAGE_ROLES to them.
 pub fn overwrites_need(
     guild: Id<Guild>,
     member: MemberAccess<'_>,

@@ -133,8 +133,9 @@ impl Limiter {
         if self.mode == RateLimits::Off {
             return Ok(());
         }
-        let spent = self.counter.spend(&hidden("spent", what), amount, limit);
-        spent.await.map_err(|retry_after| {
+        let key = hidden("spent", what);
+        let spent = self.counter.spend(&key, amount, limit).await;
+        spent.map_err(|retry_after| {
             self.metrics.rate_limited.inc();
             Error::Exhausted { code, retry_after }
         })

@@ -43,7 +43,7 @@ pub(crate) mod search;
 mod settings;
 mod sinks;
 mod soundboard;
-mod stages;
+pub(crate) mod stages;
 pub(crate) mod stickers;
 mod templates;
 pub(crate) mod threads;

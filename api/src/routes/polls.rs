@@ -32,7 +32,7 @@ use crate::{
     error::{Error, Result},
     extract::{Form, Json, Path, Query, from_zero, null_is_default},
     form::{Fault, FormErrors},
-    routes::messages,
+    routes::{messages, threads},
     rows::Rows,
 };
 
@@ -629,8 +629,20 @@ async fn end_one(
     }) else {
         return Ok(());
     };
-    let events = finalize(app, &mut tx, &audience, &mut message).await?;
+    let mut events = wake(&mut tx, &audience).await?;
+    events.extend(finalize(app, &mut tx, &audience, &mut message).await?);
     tx.commit().await?;
     app.publisher.publish(events);
     Ok(())
+}
+
+/// The result wakes an archived thread, as any message does. Beside as many active ones as a guild
+/// may have it stays asleep, and the poll ends all the same.
+async fn wake(db: &mut PgConnection, audience: &Audience) -> Result<Vec<Envelope>> {
+    match threads::wake(db, audience).await {
+        Err(Error::Code(ErrorCode::MaximumThreads | ErrorCode::MaximumAnnouncementThreads)) => {
+            Ok(Vec::new())
+        }
+        woken => woken,
+    }
 }

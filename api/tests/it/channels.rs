@@ -282,6 +282,52 @@ async fn overwrites_hold_only_bits_that_the_giver_has(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn overwrites_also_hold_bits_that_the_giver_has_in_the_category(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let manager = Permissions::MANAGE_ROLES | Permissions::MANAGE_CHANNELS;
+    app.grant(&bob, hall, manager).await;
+    let bit = Permissions::MANAGE_MESSAGES;
+    let own = json!([{ "id": bob.id, "type": 1, "allow": bit }]);
+    let rooms = json!({ "name": "Rooms", "type": 4, "permission_overwrites": own });
+    let rooms = create(&app, &alice, hall, rooms).await;
+    let inside = json!({ "name": "inside", "parent_id": rooms["id"], "permission_overwrites": [] });
+    let inside = create(&app, &alice, hall, inside).await;
+    let outside = create(&app, &alice, hall, json!({ "name": "outside" })).await;
+
+    let of_everyone = |channel: &Value| format!("{}/permissions/{}", at(channel), hall.id);
+    let allow = json!({ "type": 0, "allow": bit });
+    app.put(&bob, &of_everyone(&outside), allow.clone())
+        .await
+        .expect_error(403, 50013);
+    app.put(&bob, &of_everyone(&inside), allow)
+        .await
+        .expect(204);
+    app.delete(&bob, &of_everyone(&inside)).await.expect(204);
+
+    let given = json!([{ "id": hall.id, "type": 0, "allow": bit }]);
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let mut new = json!({ "name": "new", "permission_overwrites": given });
+    app.post(&bob, &channels, new.clone())
+        .await
+        .expect_error(403, 50013);
+    new["parent_id"] = rooms["id"].clone();
+    app.post(&bob, &channels, new).await.expect(201);
+
+    // What counts is the category that a channel will be in.
+    let mut change = json!({ "permission_overwrites": given });
+    app.patch(&bob, &at(&outside), change.clone())
+        .await
+        .expect_error(403, 50013);
+    change["parent_id"] = rooms["id"].clone();
+    app.patch(&bob, &at(&outside), change).await.expect(200);
+    let moves = json!([
+        { "id": hall.general, "parent_id": rooms["id"], "lock_permissions": true },
+    ]);
+    app.patch(&bob, &channels, moves).await.expect(204);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn an_overwrite_is_of_the_kind_that_its_target_is(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;
@@ -532,6 +578,28 @@ async fn limits_are_those_of_the_kind(db: PgPool) {
     app.patch(&alice, &general, long)
         .await
         .expect_fault("topic", "BASE_TYPE_MAX_LENGTH");
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_guild_has_fifty_categories_at_most(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    sqlx::query(
+        "insert into channel (channel_id, guild_id, kind, name)
+         select n, $1, 4, 'category' from generate_series(1, 50) n",
+    )
+    .bind(hall.id.to_db())
+    .execute(&app.db)
+    .await
+    .unwrap();
+    let channels = format!("/guilds/{}/channels", hall.id);
+    let another = json!({ "name": "Rooms", "type": 4 });
+    app.post(&alice, &channels, another.clone())
+        .await
+        .expect_fault("type", "GUILD_MAX_CATEGORIES");
+    create(&app, &alice, hall, json!({ "name": "room" })).await;
+    app.delete(&alice, "/channels/1").await.expect(200);
+    create(&app, &alice, hall, another).await;
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -533,5 +533,15 @@ async fn a_new_guilds_channels_are_as_those_made_later(db: PgPool) {
     app.post(&alice, "/guilds", full(51))
         .await
         .expect_fault("channels.50.parent_id", "CHANNEL_PARENT_MAX_CHANNELS");
+    let categories = |count: usize| {
+        let categories = vec![json!({ "name": "a", "type": 4 }); count];
+        json!({ "name": "Hall", "channels": categories })
+    };
+    app.post(&alice, "/guilds", categories(51))
+        .await
+        .expect_fault("channels.50.type", "GUILD_MAX_CATEGORIES");
+    app.post(&alice, "/guilds", categories(50))
+        .await
+        .expect(201);
     app.post(&alice, "/guilds", full(50)).await.expect(201);
 }

@@ -189,6 +189,69 @@ async fn nobody_votes_in_an_archived_thread(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_result_wakes_an_archived_thread_if_there_is_room(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, _, hall) = hall(&app).await;
+    // The names of what is told when a poll in an archived thread ends; whether it still is archived.
+    let end_one = async || {
+        let threads = format!("/channels/{}/threads", hall.general);
+        let body = json!({ "name": "x", "type": 11 });
+        let thread = app.post(&alice, &threads, body).await.expect(201);
+        let thread = format!("/channels/{}", thread["id"].as_str().unwrap());
+        let messages = format!("{thread}/messages");
+        let sent = app.post(&alice, &messages, poll(false)).await.expect(200);
+        app.patch(&alice, &thread, json!({ "archived": true }))
+            .await
+            .expect(200);
+        sqlx::query("update poll set expires_at = now() - interval '1 second'")
+            .execute(&app.db)
+            .await
+            .unwrap();
+        // As many others as there may be are active, if the test has made them.
+        sqlx::query("update thread set archived = false where thread_id <= 1000")
+            .execute(&app.db)
+            .await
+            .unwrap();
+        let before = app.events(hall.id).await.len();
+        app.app.end_polls().await.unwrap();
+        let message = format!("{messages}/{}", sent["id"].as_str().unwrap());
+        let ended = app.get(&alice, &message).await.expect(200);
+        assert_eq!(ended["poll"]["results"]["is_finalized"], true);
+        let read = app.get(&alice, &thread).await.expect(200);
+        let names = app.event_names(hall.id).await;
+        let is_archived = read["thread_metadata"]["archived"] == true;
+        (names[before..].to_vec(), is_archived)
+    };
+    let (told, is_archived) = end_one().await;
+    assert_eq!(
+        told,
+        [
+            "THREAD_UPDATE",
+            "THREAD_MEMBER_UPDATE",
+            "MESSAGE_UPDATE",
+            "MESSAGE_CREATE"
+        ]
+    );
+    assert!(!is_archived);
+
+    let (guild, parent, owner) = (hall.id, hall.general, alice.id);
+    let others = format!(
+        "insert into channel (channel_id, guild_id, kind, name, parent_id)
+         select n, {guild}, 11, 'thread', {parent} from generate_series(1, 1000) n;
+         insert into thread (thread_id, guild_id, parent_id, owner_id, archived,
+                             auto_archive_minutes)
+         select n, {guild}, {parent}, {owner}, true, 60 from generate_series(1, 1000) n"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(others))
+        .execute(&app.db)
+        .await
+        .unwrap();
+    let (told, is_archived) = end_one().await;
+    assert_eq!(told, ["MESSAGE_UPDATE", "MESSAGE_CREATE"]);
+    assert!(is_archived);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_poll_that_cannot_be_ended_holds_up_no_other(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, hall) = hall(&app).await;

@@ -243,6 +243,71 @@ async fn people_say_that_they_are_interested(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn who_is_no_member_any_more_is_not_interested(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let other = app.guild(&alice, "Other").await;
+    app.join(&bob, other).await;
+    let make = async |guild: TestGuild| {
+        let path = format!("/guilds/{}/scheduled-events", guild.id);
+        let made = app.post(&alice, &path, picnic()).await.expect(200);
+        format!("{path}/{}", made["id"].as_str().unwrap())
+    };
+    let (one, elsewhere) = (make(hall).await, make(other).await);
+    let interested = async |event: &str| {
+        let with_count = format!("{event}?with_user_count=true");
+        let read = app.get(&alice, &with_count).await.expect(200);
+        let users = app.get(&alice, &format!("{event}/users")).await.expect(200);
+        let counts = format!("{event}/users/counts");
+        let counts = app.get(&alice, &counts).await.expect(200);
+        let count = read["user_count"].as_u64().unwrap();
+        assert_eq!(counts["guild_scheduled_event_count"], count);
+        assert_eq!(users.as_array().unwrap().len() as u64, count);
+        count
+    };
+    for event in [&one, &elsewhere] {
+        app.put(&alice, &format!("{event}/users/@me"), json!({}))
+            .await
+            .expect(200);
+    }
+    app.put(&bob, &format!("{elsewhere}/users/@me"), json!({}))
+        .await
+        .expect(200);
+    for way in ["leave", "kick", "ban"] {
+        app.put(&bob, &format!("{one}/users/@me"), json!({}))
+            .await
+            .expect(200);
+        assert_eq!(interested(&one).await, 2, "{way}");
+        let before = app.events(hall.id).await.len();
+        let gone = match way {
+            "leave" => {
+                let path = format!("/users/@me/guilds/{}", hall.id);
+                app.delete(&bob, &path).await
+            }
+            "kick" => {
+                let path = format!("/guilds/{}/members/{}", hall.id, bob.id);
+                app.delete(&alice, &path).await
+            }
+            _ => {
+                let path = format!("/guilds/{}/bans/{}", hall.id, bob.id);
+                app.put(&alice, &path, json!({})).await
+            }
+        };
+        gone.expect(204);
+        assert_eq!(interested(&one).await, 1, "{way}");
+        // That they are gone says it.
+        let names = app.event_names(hall.id).await;
+        assert!(names[before..].contains(&"GUILD_MEMBER_REMOVE"), "{way}");
+        let remove = "GUILD_SCHEDULED_EVENT_USER_REMOVE";
+        assert!(!names[before..].contains(&remove), "{way}");
+        if way != "ban" {
+            app.join(&bob, hall).await;
+        }
+    }
+    assert_eq!(interested(&elsewhere).await, 2);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_recurring_event_has_exceptions_and_a_next_date(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;
@@ -479,12 +544,46 @@ async fn an_event_on_a_stage_opens_and_closes_it(db: PgPool) {
     assert_eq!(open["guild_scheduled_event_id"], made["id"]);
     assert_eq!(open["topic"], "Speech");
     assert_eq!(started["entity_id"], open["id"]);
+    let events = app.events(hall.id).await;
+    let [.., (first, opened), (second, said), (third, _)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*first, opened), ("STAGE_INSTANCE_CREATE", &open));
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(27)));
+    assert_eq!(said["content"], "Speech");
+    assert_eq!(said["author"]["id"], alice.id.to_string());
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_UPDATE");
+    // However silent it is, it ends with the event.
+    sqlx::query("update stage_instance set silent_since = now() - interval '6 minutes'")
+        .execute(&app.db)
+        .await
+        .unwrap();
+    app.app.close_silent_stages().await.unwrap();
+    app.get(&bob, &format!("/stage-instances/{stage}"))
+        .await
+        .expect(200);
     app.patch(&alice, &one, json!({ "status": 3 }))
         .await
         .expect(200);
     app.get(&bob, &format!("/stage-instances/{stage}"))
         .await
         .expect_error(404, 10067);
+    let events = app.events(hall.id).await;
+    let [.., (first, closed), (second, said), (third, _)] = events.as_slice() else {
+        panic!("{events:?}");
+    };
+    assert_eq!((*first, closed), ("STAGE_INSTANCE_DELETE", &open));
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(28)));
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_UPDATE");
+    let audit = app.audit(hall.id).await;
+    for action in [83, 85] {
+        let mut of_stage = audit.iter();
+        let entry = of_stage.find(|entry| entry["action_type"] == action);
+        let entry = entry.unwrap();
+        assert_eq!(entry["target_id"], open["id"]);
+        assert_eq!(entry["user_id"], alice.id.to_string());
+        assert_eq!(entry["options"]["channel_id"], stage);
+    }
 }
 
 #[sqlx::test(migrations = "../migrations")]
@@ -506,12 +605,15 @@ async fn a_deleted_event_closes_its_own_stage_only(db: PgPool) {
     app.delete(&alice, &at(&begun)).await.expect(204);
     app.get(&alice, &stage).await.expect_error(404, 10067);
     let events = app.events(hall.id).await;
-    let [.., (first, closed), (second, gone)] = events.as_slice() else {
+    let [.., (first, closed), (second, said), (third, gone)] = events.as_slice() else {
         panic!("{events:?}");
     };
     assert_eq!((*first, closed), ("STAGE_INSTANCE_DELETE", &open));
-    assert_eq!(*second, "GUILD_SCHEDULED_EVENT_DELETE");
+    assert_eq!((*second, &said["type"]), ("MESSAGE_CREATE", &json!(28)));
+    assert_eq!(*third, "GUILD_SCHEDULED_EVENT_DELETE");
     assert_eq!(gone["id"], begun["id"]);
+    let audit = app.audit(hall.id).await;
+    assert!(audit.iter().any(|entry| entry["action_type"] == 85));
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -1,6 +1,11 @@
 //! Voice states over REST. Joining is the gateway's (op 4); here the store does it.
 
-use guildhall_shared::{Id, Permissions, gateway::EventKind, id::marker::Channel};
+use guildhall_shared::{
+    Id, Permissions,
+    envelope::Visibility,
+    gateway::{EventKind, Intents},
+    id::marker::Channel,
+};
 use guildhall_store::voice::change::{self, Connected, Wanted};
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -98,6 +103,72 @@ async fn one_is_in_one_channel_of_a_guild_at_a_time(db: PgPool) {
         (*name, &body["channel_id"]),
         ("VOICE_STATE_UPDATE", &Value::Null)
     );
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_stage_on_which_nobody_speaks_for_minutes_is_closed(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let stage = channel(&app, &alice, hall, json!({ "name": "Stage", "type": 13 })).await;
+    let room = channel(&app, &alice, hall, json!({ "name": "Room", "type": 2 })).await;
+    let body = json!({ "channel_id": stage, "topic": "Talk" });
+    let opened = app.post(&alice, "/stage-instances", body).await.expect(200);
+    let path = format!("/stage-instances/{stage}");
+    let minutes_pass = async || {
+        sqlx::query("update stage_instance set silent_since = silent_since - interval '6 minutes'")
+            .execute(&app.db)
+            .await
+            .unwrap();
+    };
+    let stays = async |when: &str| {
+        app.app.close_silent_stages().await.unwrap();
+        let status = app.get(&bob, &path).await.status;
+        assert_eq!(status, 200, "{when}");
+    };
+    stays("just opened").await;
+    let own = format!("/guilds/{}/voice-states/@me", hall.id);
+    let other = format!("/guilds/{}/voice-states/{}", hall.id, bob.id);
+    for way in ["down", "away", "out"] {
+        join(&app, &bob, hall, &wanted(stage, "s")).await;
+        app.patch(&alice, &other, json!({ "suppress": false }))
+            .await
+            .expect(204);
+        minutes_pass().await;
+        stays("somebody speaks").await;
+        match way {
+            "down" => {
+                let down = json!({ "suppress": true });
+                app.patch(&bob, &own, down).await.expect(204);
+            }
+            "away" => {
+                join(&app, &bob, hall, &wanted(room, "s")).await;
+            }
+            _ => {
+                let mut tx = app.db.begin().await.unwrap();
+                let left = change::disconnect(&mut tx, hall.id, bob.id, None, 0).await;
+                left.unwrap();
+                tx.commit().await.unwrap();
+            }
+        }
+        stays(way).await;
+    }
+
+    // Who only listens keeps none open.
+    join(&app, &bob, hall, &wanted(stage, "s")).await;
+    minutes_pass().await;
+    // Two processes do it once.
+    let (first, second) =
+        tokio::join!(app.app.close_silent_stages(), app.app.close_silent_stages());
+    first.and(second).unwrap();
+    app.get(&bob, &path).await.expect_error(404, 10067);
+    let mut events = app.events(hall.id).await;
+    events.retain(|(name, _)| *name == "STAGE_INSTANCE_DELETE");
+    assert_eq!(events, [("STAGE_INSTANCE_DELETE", opened)]);
+    let vis = Visibility::channel(stage, Intents::GUILDS);
+    let newest = log::newest(&app, hall.id).await;
+    assert_eq!(newest, ("STAGE_INSTANCE_DELETE", vis));
+    let audit = app.audit(hall.id).await;
+    assert!(audit.iter().all(|entry| entry["action_type"] != 85));
 }
 
 #[sqlx::test(migrations = "../migrations")]

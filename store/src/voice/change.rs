@@ -202,6 +202,11 @@ pub async fn put(
     )
     .execute(&mut *db)
     .await?;
+    let spoke = before.first().filter(|before| !before.suppress);
+    let spoke = spoke.and_then(|before| before.channel_id);
+    if let Some(stage) = spoke.filter(|&from| from != channel || state.suppress) {
+        note_silence(&mut *db, guild_id, stage).await?;
+    }
     let (state, mut events) = announce(&mut *db, guild_id, channel, state, trace).await?;
     if left != Some(channel) {
         for channel in left.into_iter().chain([channel]) {
@@ -252,6 +257,23 @@ async fn begin_or_end(
     let kind = EventKind::VoiceChannelStartTimeUpdate;
     let event = events::append(db, guild_id, kind, vis, body.into(), None, trace).await?;
     Ok(Some(event))
+}
+
+/// Notes when somebody stops speaking in a channel: housekeeping closes stages on which nobody has
+/// spoken for minutes.
+async fn note_silence(
+    db: &mut PgConnection,
+    guild_id: Id<Guild>,
+    channel: Id<Channel>,
+) -> Result<()> {
+    sqlx::query!(
+        "update stage_instance set silent_since = now() where guild_id = $1 and channel_id = $2",
+        guild_id.to_db(),
+        channel.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
 }
 
 /// A gateway's sign of life for its sessions.
@@ -309,6 +331,9 @@ async fn leave(
     let Some(channel) = state.channel_id.take() else {
         return Ok(Vec::new());
     };
+    if !state.suppress {
+        note_silence(&mut *db, guild_id, channel).await?;
+    }
     state.suppress = false;
     state.request_to_speak_timestamp = None;
     let (_, mut events) = announce(&mut *db, guild_id, channel, state, trace).await?;

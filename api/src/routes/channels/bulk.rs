@@ -111,7 +111,8 @@ pub(super) async fn bulk_update_guild_channels(
         {
             let wanted = parent.permission_overwrites.clone();
             if wanted != channel.permission_overwrites {
-                overwrites::check_overwrites(&own, &wanted)?;
+                // They are those of the category that it will be in.
+                overwrites::check_overwrites(&own, &wanted, &wanted)?;
                 channel.permission_overwrites = wanted;
             }
         }

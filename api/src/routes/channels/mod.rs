@@ -28,9 +28,13 @@ use self::{
     overwrites::{
         __path_delete_channel_permission_overwrite, __path_set_channel_permission_overwrite,
         are_same, audit_overwrites, check_overwrites, complete,
-        delete_channel_permission_overwrite, set_channel_permission_overwrite, sync_children,
+        delete_channel_permission_overwrite, may_give, set_channel_permission_overwrite,
+        sync_children,
     },
-    stored::{CHANNELS_MAX, add_last_message, append, category, insert, store},
+    stored::{
+        CHANNELS_MAX, add_last_message, append, category, insert, overwrites_above,
+        require_room_for_category, store,
+    },
     voice_status::{__path_update_voice_channel_status, update_voice_channel_status},
 };
 use super::{dms, guilds, scheduled_events, stages, threads};
@@ -166,6 +170,9 @@ async fn create_guild_channel(
         return Err(ErrorCode::MaximumChannels.into());
     }
     let kind = body.kind.unwrap_or(ChannelKind::TEXT);
+    if kind == ChannelKind::CATEGORY {
+        require_room_for_category(&others)?;
+    }
     body.check_bitrate(kind)?;
     let parent = body.parent_id.flatten();
     let parent = parent
@@ -178,7 +185,8 @@ async fn create_guild_channel(
                 access.require(Permissions::MANAGE_ROLES)?;
             }
             let bits = changed_bits(&[], &wanted);
-            access.require(bits)?;
+            let above = parent.map(|parent| parent.permission_overwrites.as_slice());
+            access.require_one_of(may_give(&access, above.unwrap_or_default()), &[bits])?;
             if bits.contains(Permissions::MANAGE_ROLES) {
                 access.require(Permissions::ADMINISTRATOR)?;
             }
@@ -304,7 +312,8 @@ async fn update_guild_channel(
     if let Some(wanted) = &body.permission_overwrites {
         let wanted = complete(&access.guild, wanted.as_deref().unwrap_or_default())?;
         if !are_same(&channel.permission_overwrites, &wanted) {
-            check_overwrites(&access, &wanted)?;
+            let above = overwrites_above(&mut tx, &channel).await?;
+            check_overwrites(&access, &above, &wanted)?;
         }
         channel.permission_overwrites = wanted;
     }

@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use super::{
     fields::OverwriteFields,
-    stored::{add_last_message, store},
+    stored::{add_last_message, overwrites_above, store},
 };
 use crate::{
     access::{self, ChannelAccess, GuildAccess},
@@ -66,14 +66,25 @@ pub(super) fn are_same(before: &[Overwrite], after: &[Overwrite]) -> bool {
     before.len() == after.len() && before.iter().all(|overwrite| after.contains(overwrite))
 }
 
-/// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed
-/// bits held in the guild, unless an overwrite here gives MANAGE_ROLES to the caller.
+/// What the caller may give and take by overwrites of a channel: the bits that they hold in the
+/// guild or in the channel's category. `above`: the category's overwrites, none without one.
+pub(super) fn may_give(guild: &GuildAccess, above: &[Overwrite]) -> Permissions {
+    guild.base() | guild.in_channel(ChannelKind::CATEGORY, above)
+}
+
+/// Whether the caller may change the overwrites so: MANAGE_ROLES here, and the changed bits among
+/// those that they [`may_give`], unless an overwrite here gives MANAGE_ROLES to the caller.
 ///
 /// Errors: 50013, 60003.
-pub(super) fn check_overwrites(access: &ChannelAccess, after: &[Overwrite]) -> Result<()> {
+pub(super) fn check_overwrites(
+    access: &ChannelAccess,
+    above: &[Overwrite],
+    after: &[Overwrite],
+) -> Result<()> {
     access.require(Permissions::MANAGE_ROLES)?;
     let (guild, before) = (&access.guild, &access.channel.permission_overwrites);
-    guild.require(overwrites_need(guild.id, guild.access(), before, after))
+    let needed = overwrites_need(guild.id, guild.access(), before, after);
+    guild.require_one_of(may_give(guild, above), &[needed])
 }
 
 /// Gives a category's new overwrites to the channels in it that had its old ones.
@@ -236,7 +247,8 @@ async fn change_overwrites(
     wanted: Vec<Overwrite>,
     reason: &Reason,
 ) -> Result<StatusCode> {
-    check_overwrites(&access, &wanted)?;
+    let above = overwrites_above(&mut tx, &access.channel).await?;
+    check_overwrites(&access, &above, &wanted)?;
     let mut channel = access.channel.clone();
     channel.permission_overwrites = wanted;
     add_last_message(&mut tx, &mut channel).await?;

@@ -20,10 +20,17 @@ use crate::{
 
 pub(super) const CHANNELS_MAX: usize = 500;
 pub(crate) const CATEGORY_CHANNELS_MAX: usize = 50;
+/// Of one guild.
+pub(crate) const CATEGORIES_MAX: usize = 50;
 /// Code and message of the fault.
 pub(crate) const CATEGORY_FULL: (&str, &str) = (
     "CHANNEL_PARENT_MAX_CHANNELS",
     "Maximum number of channels in category reached (50)",
+);
+/// The same of the fault at the `type` of one category too many.
+pub(crate) const TOO_MANY_CATEGORIES: (&str, &str) = (
+    "GUILD_MAX_CATEGORIES",
+    "Maximum number of categories in guild reached (50)",
 );
 
 /// Stores a new channel. The caller numbers its event.
@@ -74,6 +81,25 @@ pub(super) async fn append(
     events::append(db, channel.guild_id, kind, vis, channel, None).await
 }
 
+/// The overwrites of the category that a channel is in; none if it is in none.
+pub(super) async fn overwrites_above(
+    db: &mut PgConnection,
+    channel: &Channel,
+) -> Result<Vec<Overwrite>> {
+    let Some(parent) = channel.parent_id else {
+        return Ok(Vec::new());
+    };
+    let above = sqlx::query_scalar!(
+        r#"select overwrites as "overwrites: Jsonb<Vec<Overwrite>>" from channel
+           where guild_id = $1 and channel_id = $2"#,
+        channel.guild_id.to_db(),
+        parent.to_db(),
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(above.map(|above| above.0).unwrap_or_default())
+}
+
 /// Adds what the access check does not read.
 pub(super) async fn add_last_message(db: &mut PgConnection, channel: &mut Channel) -> Result<()> {
     // Of a forum it is its newest post.
@@ -95,6 +121,17 @@ pub(super) async fn add_last_message(db: &mut PgConnection, channel: &mut Channe
         return Ok(());
     };
     channel.last_message_id = Some(last.map(Id::from_db));
+    Ok(())
+}
+
+/// Before another category comes to these channels. Errors: 50035.
+pub(super) fn require_room_for_category(channels: &[Channel]) -> Result<()> {
+    let categories = channels.iter();
+    let categories = categories.filter(|channel| channel.kind == ChannelKind::CATEGORY);
+    if categories.count() >= CATEGORIES_MAX {
+        let (code, message) = TOO_MANY_CATEGORIES;
+        return Err(FormErrors::one("type", Fault::Other(code, message.into())));
+    }
     Ok(())
 }
 

@@ -19,7 +19,9 @@ use utoipa::ToSchema;
 
 use super::{
     super::{
-        channels::stored::{self, CATEGORY_CHANNELS_MAX, CATEGORY_FULL},
+        channels::stored::{
+            self, CATEGORIES_MAX, CATEGORY_CHANNELS_MAX, CATEGORY_FULL, TOO_MANY_CATEGORIES,
+        },
         members, roles,
     },
     by_id,
@@ -99,7 +101,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Placeholders that name nothing in the plan, or two things, and categories that are too full.
+    /// Placeholders that name nothing in the plan, or two things, and categories that are too full
+    /// or too many.
     pub(crate) fn check(&self, form: &mut FormErrors) {
         let roles = self.roles.iter().map(|plan| plan.key.as_ref());
         check_distinct("roles", roles, form);
@@ -107,6 +110,13 @@ impl Plan {
         check_distinct("channels", channels, form);
         let categories = self.channels.iter().filter(|plan| plan.is_category());
         let categories: Vec<&Key> = categories.filter_map(|plan| plan.key.as_ref()).collect();
+        let numbered = self.channels.iter().enumerate();
+        let categories_at = numbered.filter(|(_, plan)| plan.is_category());
+        for (index, _) in categories_at.skip(CATEGORIES_MAX) {
+            let (code, message) = TOO_MANY_CATEGORIES;
+            let fault = Fault::Other(code, message.into());
+            form.add(format!("channels.{index}.type"), fault);
+        }
         for (index, channel) in self.channels.iter().enumerate() {
             let fits = |parent| !channel.is_category() && categories.contains(&parent);
             let Some(parent) = &channel.parent else {

@@ -26,7 +26,7 @@ use crate::{
     events,
     extract::Path,
     integration,
-    routes::{automod, incidents, messages, roles},
+    routes::{automod, incidents, messages, roles, scheduled_events},
     telemetry,
 };
 
@@ -218,7 +218,8 @@ pub(crate) async fn check_guild_count(db: &mut PgConnection, user: Id<User>) -> 
 }
 
 /// Ends a membership: kicked, banned, pruned or left. A bot's own role and its integration
-/// go with it; a timeout stays, for when they come back.
+/// go with it, as does what events they are interested in; a timeout stays, for when they come
+/// back.
 ///
 /// The heads of guild and user must be locked. Publish what it returns after the commit.
 pub(crate) async fn remove(
@@ -250,6 +251,7 @@ pub(crate) async fn remove(
     if removed.rows_affected() == 0 {
         return Ok(envelopes);
     }
+    scheduled_events::forget_user(db, guild, user.id).await?;
     let mut vis = visibility();
     vis.except.push(user.id);
     let body = MemberRemove {

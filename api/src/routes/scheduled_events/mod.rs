@@ -21,6 +21,7 @@ use sqlx::{PgConnection, types::Json as Jsonb};
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub(crate) use self::users::forget_user;
 use self::{
     body::{CreateEvent, UpdateEvent},
     exceptions::{
@@ -38,7 +39,7 @@ use self::{
         list_guild_scheduled_event_users,
     },
 };
-use super::stages;
+use super::stages::{self, NewStage};
 use crate::{
     access::{self, GuildAccess},
     app::App,
@@ -419,7 +420,7 @@ async fn get_guild_scheduled_event(
 /// Its maker's, or with MANAGE_EVENTS anybody's. A stage event that starts opens its stage; one
 /// that ends closes it.
 ///
-/// Errors: 10003, 10004, 10070, 50001, 50013, 50035, 50091, 180000.
+/// Errors: 10003, 10004, 10070, 50001, 50013, 50035, 50091, 150006, 180000.
 #[utoipa::path(
     patch,
     path = "/guilds/{guild_id}/scheduled-events/{guild_scheduled_event_id}",
@@ -452,7 +453,7 @@ async fn update_guild_scheduled_event(
     }
     let mut envelopes = Vec::new();
     if after.status != before.status && after.entity_type == EventEntity::STAGE {
-        envelopes.extend(change_stage(&app, &mut tx, &user, &before, &mut after).await?);
+        envelopes.extend(change_stage(&app, &mut tx, &user, &before, &mut after, &reason).await?);
     }
     envelopes.extend(store(&mut tx, &after).await?);
     let action = AuditAction::GUILD_SCHEDULED_EVENT_UPDATE;
@@ -472,28 +473,44 @@ async fn change_stage(
     user: &CurrentUser,
     before: &ScheduledEvent,
     event: &mut ScheduledEvent,
+    reason: &Reason,
 ) -> Result<Vec<Envelope>> {
     let Some(channel) = event.channel_id else {
         return Ok(Vec::new());
     };
     if event.status != EventStatus::ACTIVE {
-        return Ok(close_stage(db, before).await?.into_iter().collect());
+        return close_stage(app, db, user, before, reason).await;
     }
     let access = access::channel(&mut *db, user, channel, stages::MODERATOR).await?;
-    let (stage, opened) = stages::open(app, db, &access, &event.name, Some(event.id)).await?;
+    let new = NewStage {
+        topic: &event.name,
+        event: Some(event.id),
+        mention_everyone: false,
+    };
+    let (stage, opened) = stages::open(app, db, user, &access, new, reason).await?;
     event.entity_id = Some(stage.id.cast());
-    Ok(vec![opened])
+    Ok(opened)
 }
 
 /// Closes the stage that an event takes place on. One that has not begun has none: what is open in
 /// its channel is another's.
-async fn close_stage(db: &mut PgConnection, event: &ScheduledEvent) -> Result<Option<Envelope>> {
+async fn close_stage(
+    app: &App,
+    db: &mut PgConnection,
+    user: &CurrentUser,
+    event: &ScheduledEvent,
+    reason: &Reason,
+) -> Result<Vec<Envelope>> {
     let is_on_stage =
         event.entity_type == EventEntity::STAGE && event.status == EventStatus::ACTIVE;
-    match event.channel_id.filter(|_| is_on_stage) {
-        Some(channel) => stages::close(db, event.guild_id, channel).await,
-        None => Ok(None),
-    }
+    let Some(channel) = event.channel_id.filter(|_| is_on_stage) else {
+        return Ok(Vec::new());
+    };
+    let Some(stage) = stages::of_channel(&mut *db, event.guild_id, channel).await? else {
+        return Ok(Vec::new());
+    };
+    let access = access::channel(&mut *db, user, channel, stages::MODERATOR).await?;
+    stages::end(app, db, user, &access, &stage, reason).await
 }
 
 /// A stage event that is active closes its stage. Errors: 10004, 10070, 50001, 50013.
@@ -511,8 +528,7 @@ async fn delete_guild_scheduled_event(
 ) -> Result<StatusCode> {
     let mut tx = app.db.begin().await?;
     let (_, event) = for_change(&mut tx, &user, guild_id, event_id).await?;
-    let closed = close_stage(&mut tx, &event).await?;
-    let mut envelopes: Vec<Envelope> = closed.into_iter().collect();
+    let mut envelopes = close_stage(&app, &mut tx, &user, &event, &reason).await?;
     envelopes.push(delete(&mut tx, &event).await?);
     let action = AuditAction::GUILD_SCHEDULED_EVENT_DELETE;
     let entry = Entry::new(guild_id, user.id, action, &reason)

@@ -349,3 +349,21 @@ pub(super) async fn delete_guild_scheduled_event_user(
     app.publisher.publish([told]);
     Ok(StatusCode::NO_CONTENT)
 }
+
+/// Who is no longer a member is interested in none of the guild's events. Nobody is told: that the
+/// member is gone says it. The guild's head is locked.
+pub(crate) async fn forget_user(
+    db: &mut PgConnection,
+    guild: Id<Guild>,
+    user: Id<marker::User>,
+) -> Result<()> {
+    sqlx::query!(
+        "delete from scheduled_event_user u using scheduled_event e
+         where u.user_id = $2 and e.event_id = u.event_id and e.guild_id = $1",
+        guild.to_db(),
+        user.to_db(),
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
