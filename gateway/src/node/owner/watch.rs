@@ -1,9 +1,9 @@
 //! People's sessions that look at a guild's lists of members, and at single members.
 //! Spec: gateway.md › Member list (op 14, op 37).
 //!
-//! Pure. One list for each class of channels that somebody looks at, whoever that is; it
-//! follows events and presences, and is told at the same tick as these. Who watches comes
-//! from the edges, which say it again to a new owner.
+//! Pure. One list for each class of channels that somebody looks at, whoever that is, and one for all
+//! that everybody sees; it follows events and presences, and is told at the same tick as these. Who
+//! watches comes from the edges, which say it again to a new owner.
 
 mod shapes;
 
@@ -36,6 +36,8 @@ use crate::{ask::Watch, bus::ClassId, names::Address};
 
 /// Members of a guild up to which its lists show who is offline.
 const OFFLINE_MEMBERS_MAX: u64 = 1000;
+/// `id` of the list of channels that everybody sees.
+const EVERYONE: &str = "everyone";
 /// Lists filled again in one flush, after a change that may touch all of them; the rest follows
 /// in the next ones. One with 20,000 members takes a few milliseconds.
 pub(crate) const FILLS_MAX: usize = 8;
@@ -56,7 +58,7 @@ pub(crate) struct Watchers {
     sessions: BTreeMap<Watcher, Session>,
     /// The sessions of each user.
     of_user: FxHashMap<Id<User>, BTreeSet<Watcher>>,
-    lists: BTreeMap<ClassId, List>,
+    lists: BTreeMap<ListKey, List>,
     /// Who follows a member, wherever that stands in a list.
     followers: BTreeMap<Id<User>, BTreeSet<Watcher>>,
     /// Hoisted roles as the lists have them, and whether offline members are shown.
@@ -67,7 +69,7 @@ pub(crate) struct Watchers {
     /// What all rows show may have changed.
     renew: bool,
     /// Lists that are to be filled again, and whether what all their rows show has changed.
-    unfilled: BTreeMap<ClassId, bool>,
+    unfilled: BTreeMap<ListKey, bool>,
     /// Members whose rows may have changed.
     touched: BTreeSet<Id<User>>,
 }
@@ -76,8 +78,22 @@ pub(crate) struct Watchers {
 struct Session {
     user: Id<User>,
     watch: Watch,
-    /// The blocks it looks at, by class.
-    looks: BTreeMap<ClassId, BTreeSet<u32>>,
+    /// The blocks it looks at.
+    looks: Looks,
+}
+
+/// Blocks of lists.
+type Looks = BTreeMap<ListKey, BTreeSet<u32>>;
+
+/// Which list it is. No two have one name: a client would follow both as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ListKey {
+    /// Of channels that everybody sees, whatever class they are in.
+    Everyone,
+    /// Of private threads in such channels, which have a name of their own.
+    Private(ClassId),
+    /// Of channels that some do not see, and of all threads in them.
+    Class(ClassId),
 }
 
 #[derive(Debug, Default)]
@@ -250,19 +266,17 @@ impl Watchers {
         }
         let touched = std::mem::take(&mut self.touched);
         let stale = std::mem::take(&mut self.stale);
-        let renamed: Vec<ClassId> = match stale {
+        let renamed: Vec<ListKey> = match stale {
             true => {
                 let lists = self.lists.iter();
-                let renamed = lists.filter(|(class, list)| name_of(guild, **class) != list.id);
-                renamed.map(|(&class, _)| class).collect()
+                let renamed = lists.filter(|(key, list)| key.name(guild) != list.id);
+                renamed.map(|(&key, _)| key).collect()
             }
             false => Vec::new(),
         };
         let is_elsewhere = |session: &Session| {
             wanted(guild, session.user, &session.watch) != session.looks
-                || renamed
-                    .iter()
-                    .any(|class| session.looks.contains_key(class))
+                || renamed.iter().any(|key| session.looks.contains_key(key))
         };
         let candidates: BTreeSet<Watcher> = match stale {
             true => self.sessions.keys().copied().collect(),
@@ -286,8 +300,8 @@ impl Watchers {
         if stale {
             self.follow_guild(guild);
             let renew = std::mem::take(&mut self.renew);
-            for &class in self.lists.keys() {
-                *self.unfilled.entry(class).or_default() |= renew;
+            for &key in self.lists.keys() {
+                *self.unfilled.entry(key).or_default() |= renew;
             }
         }
         let mut fills = Vec::new();
@@ -303,8 +317,8 @@ impl Watchers {
         for user in touched {
             let seen = guild.seen_by(user).unwrap_or_default();
             let place = place(guild, presences, &self.hoisted, self.with_offline, user);
-            for (class, list) in &mut self.lists {
-                let place = place.clone().filter(|_| sees(&seen, *class));
+            for (key, list) in &mut self.lists {
+                let place = place.clone().filter(|_| key.has(&seen));
                 list.members.put(user, place);
             }
         }
@@ -321,26 +335,26 @@ impl Watchers {
     }
 
     /// Fills these lists anew; with each comes whether what all its rows show has changed.
-    fn fill(&mut self, guild: &GuildState, presences: &Presences, lists: &[(ClassId, bool)]) {
+    fn fill(&mut self, guild: &GuildState, presences: &Presences, lists: &[(ListKey, bool)]) {
         if lists.is_empty() {
             return;
         }
-        let is_of = |seen: &Seen| lists.iter().any(|(class, _)| sees(seen, *class));
+        let is_of = |seen: &Seen| lists.iter().any(|(key, _)| key.has(seen));
         let all = standings(guild, presences, &self.hoisted, self.with_offline, is_of);
-        for (class, renew) in lists {
-            let Some(list) = self.lists.get_mut(class) else {
+        for (key, renew) in lists {
+            let Some(list) = self.lists.get_mut(key) else {
                 continue;
             };
-            let those = all.iter().filter(|one| sees(&one.seen, *class));
+            let those = all.iter().filter(|one| key.has(&one.seen));
             let members = those.map(|one| (one.user, one.group, one.name.clone()));
             let groups = groups(&self.hoisted, self.with_offline);
             list.members.fill(groups, members, *renew);
         }
     }
 
-    fn look_away(&mut self, watcher: Watcher, looks: &BTreeMap<ClassId, BTreeSet<u32>>) {
-        for (class, blocks) in looks {
-            let Some(list) = self.lists.get_mut(class) else {
+    fn look_away(&mut self, watcher: Watcher, looks: &Looks) {
+        for (key, blocks) in looks {
+            let Some(list) = self.lists.get_mut(key) else {
                 continue;
             };
             for block in blocks {
@@ -354,7 +368,7 @@ impl Watchers {
                 }
             }
             if list.blocks.is_empty() {
-                self.lists.remove(class);
+                self.lists.remove(key);
             }
         }
     }
@@ -368,7 +382,7 @@ impl Watchers {
         out: &mut Vec<Notice>,
     ) {
         // Who looks at the same blocks gets the same bytes.
-        let mut alike: BTreeMap<(ClassId, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
+        let mut alike: BTreeMap<(ListKey, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
         for &watcher in watchers {
             let Some(session) = self.sessions.get_mut(&watcher) else {
                 continue;
@@ -380,18 +394,18 @@ impl Watchers {
             }
         }
         let mut new = Vec::new();
-        for (class, _) in alike.keys() {
-            self.lists.entry(*class).or_insert_with(|| {
-                new.push((*class, false));
+        for (key, _) in alike.keys() {
+            self.lists.entry(*key).or_insert_with(|| {
+                new.push((*key, false));
                 List {
-                    id: name_of(guild, *class),
+                    id: key.name(guild),
                     ..List::default()
                 }
             });
         }
         self.fill(guild, presences, &new);
-        for ((class, blocks), to) in alike {
-            let Some(list) = self.lists.get_mut(&class) else {
+        for ((key, blocks), to) in alike {
+            let Some(list) = self.lists.get_mut(&key) else {
                 continue;
             };
             let mut ops = Vec::new();
@@ -467,14 +481,49 @@ impl List {
     }
 }
 
-/// The blocks that a session looks at and may see, by class.
-fn wanted(guild: &GuildState, user: Id<User>, watch: &Watch) -> BTreeMap<ClassId, BTreeSet<u32>> {
-    let mut wanted: BTreeMap<ClassId, BTreeSet<u32>> = BTreeMap::new();
+impl ListKey {
+    /// The list of a channel of this class, or of a thread in it.
+    fn of(guild: &GuildState, class: ClassId, is_private: bool) -> Self {
+        let overwrites = guild.classes.overwrites(class).unwrap_or_default();
+        match (is_open(guild.everyone_views(), overwrites), is_private) {
+            (false, _) => Self::Class(class),
+            (true, true) => Self::Private(class),
+            (true, false) => Self::Everyone,
+        }
+    }
+
+    /// Whether a member who sees this is in it.
+    fn has(self, seen: &Seen) -> bool {
+        match self {
+            Self::Everyone | Self::Private(_) => true,
+            Self::Class(class) => sees(seen, class),
+        }
+    }
+
+    /// As clients know it.
+    fn name(self, guild: &GuildState) -> String {
+        match self {
+            Self::Everyone => EVERYONE.to_owned(),
+            Self::Private(class) | Self::Class(class) => {
+                hashed(guild.classes.overwrites(class).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// The blocks that a session looks at and may see.
+fn wanted(guild: &GuildState, user: Id<User>, watch: &Watch) -> Looks {
+    let mut wanted = Looks::new();
     let seen = guild.seen_by(user).unwrap_or_default();
-    for (channel, blocks) in &watch.channels {
+    let looked_at = watch
+        .channels
+        .iter()
+        .filter(|(_, blocks)| !blocks.is_empty());
+    for (channel, blocks) in looked_at {
         let parent = guild.threads.parent(*channel).unwrap_or(*channel);
         if let Some(class) = guild.classes.of(parent).filter(|class| sees(&seen, *class)) {
-            wanted.entry(class).or_default().extend(blocks);
+            let list = ListKey::of(guild, class, guild.threads.is_private(*channel));
+            wanted.entry(list).or_default().extend(blocks);
         }
     }
     wanted
@@ -547,20 +596,14 @@ fn place(
     Some((group, name.into()))
 }
 
-/// The name of a class's list.
-fn name_of(guild: &GuildState, class: ClassId) -> String {
-    let overwrites = guild.classes.overwrites(class);
-    list_id(guild.everyone_views(), overwrites.unwrap_or_default())
+/// Whether everybody sees channels with these overwrites.
+fn is_open(everyone_views: bool, overwrites: &[Overwrite]) -> bool {
+    let denies = |overwrite: &Overwrite| overwrite.deny.contains(Permissions::VIEW_CHANNEL);
+    everyone_views && !overwrites.iter().any(denies)
 }
 
-/// A list's name: `everyone`, or a hash of what its channels' overwrites say of viewing.
-pub(crate) fn list_id(everyone_views: bool, overwrites: &[Overwrite]) -> String {
-    let denied = overwrites
-        .iter()
-        .any(|overwrite| overwrite.deny.contains(Permissions::VIEW_CHANNEL));
-    if everyone_views && !denied {
-        return "everyone".to_owned();
-    }
+/// The name of any list but that of all: a hash of what its channels' overwrites say of viewing.
+fn hashed(overwrites: &[Overwrite]) -> String {
     let mut parts: Vec<String> = overwrites
         .iter()
         .filter_map(|overwrite| {
@@ -636,11 +679,13 @@ mod tests {
             deny,
         };
         let none = Permissions::empty();
-        assert_eq!(list_id(true, &[]), "everyone");
-        assert_eq!(list_id(true, &[overwrite(2, view, none)]), "everyone");
+        assert!(is_open(true, &[]));
+        assert!(is_open(true, &[overwrite(2, view, none)]));
+        assert!(!is_open(false, &[overwrite(2, view, none)]));
         let hidden = [overwrite(2, view, none), overwrite(1, none, view)];
+        assert!(!is_open(true, &hidden));
         let name = murmur3(b"allow:2,deny:1").to_string();
-        assert_eq!(list_id(true, &hidden), name);
-        assert_eq!(list_id(false, &[]), murmur3(b"").to_string());
+        assert_eq!(hashed(&hidden), name);
+        assert_eq!(hashed(&[]), murmur3(b"").to_string());
     }
 }

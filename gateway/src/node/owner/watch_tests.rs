@@ -19,7 +19,7 @@ use super::{
     presence::SETTLE,
     realm::{Effect, Realm},
     realm_tests::{
-        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member,
+        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member, thread,
     },
     to_edge::EdgeId,
     watch::{FILLS_MAX, Notice},
@@ -244,6 +244,40 @@ fn a_hidden_channels_list_is_for_those_who_see_it() {
 }
 
 #[test]
+fn channels_that_everybody_sees_have_one_list_and_private_threads_in_them_another() {
+    let mut realm = hall();
+    let shown = Overwrite {
+        id: id(MODS),
+        kind: OverwriteKind::Role,
+        allow: Permissions::VIEW_CHANNEL,
+        deny: Permissions::empty(),
+    };
+    let also_open = serde_json::to_value(channel(202, vec![shown])).unwrap();
+    apply(&mut realm, EventKind::ChannelCreate, &also_open);
+    for (number, parent, kind) in [(300, OPEN, 11), (301, OPEN, 12), (302, STAFF, 12)] {
+        let body = thread(number, parent, kind, false);
+        apply(&mut realm, EventKind::ThreadCreate, &body);
+    }
+    let mut names = |channels: &[u64]| -> Vec<Value> {
+        let channels = channels.iter().map(|&channel| (id(channel), vec![0]));
+        let looks = Watch {
+            channels: channels.collect(),
+            members: Vec::new(),
+        };
+        let effects = watch(&mut realm, OWNER, looks);
+        let told = noticed(&effects, OWNER, EventKind::GuildMemberListUpdate);
+        told.into_iter()
+            .map(|update| update["id"].clone())
+            .collect()
+    };
+    assert_eq!(names(&[OPEN, 202, 300]), ["everyone"]);
+    let private = names(&[301]);
+    assert_eq!(private.len(), 1);
+    assert_ne!(private, ["everyone"]);
+    assert_eq!(names(&[STAFF, 302]), names(&[302]));
+}
+
+#[test]
 fn many_lists_are_filled_again_a_few_at_a_time() {
     let mut realm = hall();
     show(&mut realm, EDGE, MOD, Status::Online);
@@ -253,8 +287,8 @@ fn many_lists_are_filled_again_a_few_at_a_time() {
         let overwrite = Overwrite {
             id: id(number + 100),
             kind: OverwriteKind::Role,
-            allow: Permissions::VIEW_CHANNEL,
-            deny: Permissions::empty(),
+            allow: Permissions::empty(),
+            deny: Permissions::VIEW_CHANNEL,
         };
         let body = serde_json::to_value(channel(number, vec![overwrite])).unwrap();
         apply(&mut realm, EventKind::ChannelCreate, &body);
