@@ -3,7 +3,8 @@
 //!
 //! Pure. One list for each class of channels that somebody looks at, whoever that is, and one for all
 //! that everybody sees; it follows events and presences, and is told at the same tick as these. Who
-//! watches comes from the edges, which say it again to a new owner.
+//! watches comes from the edges, which say it again to a new owner: all who do are noted first, and
+//! answered together.
 
 mod shapes;
 
@@ -38,9 +39,15 @@ use crate::{ask::Watch, bus::ClassId, names::Address};
 const OFFLINE_MEMBERS_MAX: u64 = 1000;
 /// `id` of the list of channels that everybody sees.
 const EVERYONE: &str = "everyone";
-/// Lists filled again in one flush, after a change that may touch all of them; the rest follows
-/// in the next ones. One with 20,000 members takes a few milliseconds.
+/// Lists filled in one go, as they are new or after a change that may touch all of them; the rest
+/// follows. One with 20,000 members takes a few milliseconds.
 pub(crate) const FILLS_MAX: usize = 8;
+/// Sessions answered in one go, and bytes of what they are told: the body that exceeds them is the
+/// last.
+const ANSWERED_MAX: usize = 2000;
+pub(crate) const ANSWER_BYTES: usize = 1024 * 1024;
+/// Bytes of changes told in one flush; whoever they are too many for is shown the list anew.
+const TOLD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A session of an edge.
 pub(crate) type Watcher = (EdgeId, Address);
@@ -58,6 +65,8 @@ pub(crate) struct Watchers {
     sessions: BTreeMap<Watcher, Session>,
     /// The sessions of each user.
     of_user: FxHashMap<Id<User>, BTreeSet<Watcher>>,
+    /// Those who wait to be shown lists: all they look at, or what of it is lacking.
+    due: BTreeSet<Watcher>,
     lists: BTreeMap<ListKey, List>,
     /// Who follows a member, wherever that stands in a list.
     followers: BTreeMap<Id<User>, BTreeSet<Watcher>>,
@@ -78,7 +87,7 @@ pub(crate) struct Watchers {
 struct Session {
     user: Id<User>,
     watch: Watch,
-    /// The blocks it looks at.
+    /// The blocks that it is told of.
     looks: Looks,
 }
 
@@ -122,38 +131,42 @@ impl Watchers {
     pub(crate) fn set(
         &mut self,
         guild: &GuildState,
-        presences: &Presences,
         watcher: Watcher,
         user: Id<User>,
         watch: Option<Watch>,
-        out: &mut Vec<Notice>,
     ) {
-        // Whoever comes gets the rows as they are: nothing may wait to be told.
-        if self.is_due() {
-            self.flush(guild, presences, &[], out);
-        }
-        self.remove(watcher);
         let Some(watch) = watch.filter(|_| guild.members.contains_key(&user)) else {
-            return;
+            return self.remove(watcher);
         };
         if self.sessions.is_empty() {
             self.follow_guild(guild);
         }
+        // The lists stay: mostly it goes on to look at them.
+        self.look_away(watcher);
+        self.forget(watcher);
         for &member in watch.members.iter().filter(|member| **member != user) {
             self.followers.entry(member).or_default().insert(watcher);
         }
         let session = Session {
             user,
             watch,
-            looks: BTreeMap::new(),
+            looks: Looks::new(),
         };
         self.sessions.insert(watcher, session);
         self.of_user.entry(user).or_default().insert(watcher);
-        self.look(guild, presences, &[watcher], out);
+        self.due.insert(watcher);
     }
 
-    /// A session is gone, or looks at something else.
+    /// A session is gone, or looks at nothing.
     pub(crate) fn remove(&mut self, watcher: Watcher) {
+        self.look_away(watcher);
+        self.forget(watcher);
+        self.due.remove(&watcher);
+        self.drop_unseen();
+    }
+
+    /// Takes out a session that is told of no list any more.
+    fn forget(&mut self, watcher: Watcher) {
         let Some(session) = self.sessions.remove(&watcher) else {
             return;
         };
@@ -171,7 +184,6 @@ impl Watchers {
                 }
             }
         }
-        self.look_away(watcher, &session.looks);
     }
 
     pub(crate) fn remove_users(&mut self, edge: EdgeId, users: &[Id<User>]) {
@@ -238,17 +250,24 @@ impl Watchers {
         waits && !self.is_empty()
     }
 
-    /// Tells of everything that has changed since the last flush. `told` are the users whose
-    /// presence has.
+    /// Whether sessions wait to be shown lists, on edges that take more now.
+    pub(crate) fn is_asked(&self, has_room: impl Fn(EdgeId) -> bool) -> bool {
+        self.due.iter().any(|watcher| has_room(watcher.0))
+    }
+
+    /// Tells of everything that has changed since the last flush; how many lists were filled for it.
+    /// `told` are the users whose presence has. Those whose edges take no more now, or who see other
+    /// lists than before, wait to be shown theirs.
     pub(crate) fn flush(
         &mut self,
         guild: &GuildState,
         presences: &Presences,
         told: &[Told],
+        has_room: &impl Fn(EdgeId) -> bool,
         out: &mut Vec<Notice>,
-    ) {
+    ) -> usize {
         if self.is_empty() {
-            return;
+            return 0;
         }
         for told in told {
             self.touched.insert(told.user);
@@ -274,9 +293,18 @@ impl Watchers {
             }
             false => Vec::new(),
         };
-        let is_elsewhere = |session: &Session| {
-            wanted(guild, session.user, &session.watch) != session.looks
-                || renamed.iter().any(|key| session.looks.contains_key(key))
+        let is_elsewhere = |watcher: &Watcher| {
+            let Some(session) = self.sessions.get(watcher) else {
+                return false;
+            };
+            let wanted = wanted(guild, session.user, &session.watch);
+            let mut looks = session.looks.iter();
+            let differs = match self.due.contains(watcher) {
+                // The rest follows.
+                true => looks.any(|(key, blocks)| wanted.get(key) != Some(blocks)),
+                false => wanted != session.looks,
+            };
+            differs || renamed.iter().any(|key| session.looks.contains_key(key))
         };
         let candidates: BTreeSet<Watcher> = match stale {
             true => self.sessions.keys().copied().collect(),
@@ -286,19 +314,15 @@ impl Watchers {
             }
         };
         // Whoever may no longer see a list hears nothing more of it.
-        let moved = candidates.into_iter().filter(|watcher| {
-            let session = self.sessions.get(watcher);
-            session.is_some_and(is_elsewhere)
-        });
-        let moved: Vec<Watcher> = moved.collect();
-        for &watcher in &moved {
-            if let Some(session) = self.sessions.get_mut(&watcher) {
-                let looks = std::mem::take(&mut session.looks);
-                self.look_away(watcher, &looks);
-            }
+        let moved: Vec<Watcher> = candidates.into_iter().filter(is_elsewhere).collect();
+        for watcher in moved {
+            self.look_away(watcher);
+            self.due.insert(watcher);
         }
         if stale {
             self.follow_guild(guild);
+            // They would have to be filled again.
+            self.lists.retain(|_, list| !list.blocks.is_empty());
             let renew = std::mem::take(&mut self.renew);
             for &key in self.lists.keys() {
                 *self.unfilled.entry(key).or_default() |= renew;
@@ -322,11 +346,20 @@ impl Watchers {
                 list.members.put(user, place);
             }
         }
-        for list in self.lists.values_mut() {
-            list.tell(guild, presences, out);
+        let (mut bytes, mut late) = (0, Vec::new());
+        for (&key, list) in &mut self.lists {
+            let left = list.tell(guild, presences, has_room, &mut bytes, out);
+            late.extend(left.into_iter().map(|watcher| (key, watcher)));
         }
-        // Whoever sees another list than before begins with its rows as they are.
-        self.look(guild, presences, &moved, out);
+        for (key, watcher) in late {
+            let looks = self.sessions.get_mut(&watcher);
+            let blocks = looks.and_then(|session| session.looks.remove(&key));
+            if let (Some(blocks), Some(list)) = (blocks, self.lists.get_mut(&key)) {
+                list.leave(watcher, &blocks);
+                self.due.insert(watcher);
+            }
+        }
+        fills.len()
     }
 
     fn follow_guild(&mut self, guild: &GuildState) {
@@ -352,82 +385,133 @@ impl Watchers {
         }
     }
 
-    fn look_away(&mut self, watcher: Watcher, looks: &Looks) {
-        for (key, blocks) in looks {
-            let Some(list) = self.lists.get_mut(key) else {
-                continue;
-            };
-            for block in blocks {
-                let Some(watchers) = list.blocks.get_mut(block) else {
-                    continue;
-                };
-                watchers.remove(&watcher);
-                if watchers.is_empty() {
-                    list.blocks.remove(block);
-                    list.members.leave(*block);
-                }
-            }
-            if list.blocks.is_empty() {
-                self.lists.remove(key);
+    /// A session is told of nothing, for now. Lists that nobody is told of stay until all are shown
+    /// what they look at.
+    fn look_away(&mut self, watcher: Watcher) {
+        let Some(session) = self.sessions.get_mut(&watcher) else {
+            return;
+        };
+        for (key, blocks) in std::mem::take(&mut session.looks) {
+            if let Some(list) = self.lists.get_mut(&key) {
+                list.leave(watcher, &blocks);
             }
         }
     }
 
-    /// These sessions begin to look at what they want and may see.
-    fn look(
+    fn drop_unseen(&mut self) {
+        if self.due.is_empty() {
+            self.lists.retain(|_, list| !list.blocks.is_empty());
+        }
+    }
+
+    /// Shows lists to sessions that look at something else than before, or see something else: to
+    /// some of them, if that is a lot, and to those whose edges take more now.
+    pub(crate) fn answer(
         &mut self,
         guild: &GuildState,
         presences: &Presences,
-        watchers: &[Watcher],
+        has_room: &impl Fn(EdgeId) -> bool,
         out: &mut Vec<Notice>,
     ) {
+        let mut fills = FILLS_MAX;
+        // Whoever comes gets the rows as they are: nothing may wait to be told.
+        if self.is_due() {
+            fills -= self.flush(guild, presences, &[], has_room, out);
+        }
+        let asking = self.due.iter().copied();
+        let asking = asking.filter(|watcher| has_room(watcher.0));
+        let asking: Vec<Watcher> = asking.take(ANSWERED_MAX).collect();
         // Who looks at the same blocks gets the same bytes.
         let mut alike: BTreeMap<(ListKey, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
-        for &watcher in watchers {
-            let Some(session) = self.sessions.get_mut(&watcher) else {
+        for &watcher in &asking {
+            let Some(session) = self.sessions.get(&watcher) else {
                 continue;
             };
-            let looks = wanted(guild, session.user, &session.watch);
-            session.looks.clone_from(&looks);
-            for looks in looks {
-                alike.entry(looks).or_default().push(watcher);
+            for (key, blocks) in wanted(guild, session.user, &session.watch) {
+                if session.looks.get(&key) != Some(&blocks) {
+                    alike.entry((key, blocks)).or_default().push(watcher);
+                }
             }
         }
-        let mut new = Vec::new();
-        for (key, _) in alike.keys() {
-            self.lists.entry(*key).or_insert_with(|| {
-                new.push((*key, false));
-                List {
-                    id: key.name(guild),
-                    ..List::default()
-                }
-            });
+        let lacking = alike.keys().map(|(key, _)| *key);
+        let lacking = lacking.filter(|key| !self.lists.contains_key(key));
+        let lacking: BTreeSet<ListKey> = lacking.collect();
+        let new: Vec<(ListKey, bool)> = lacking
+            .into_iter()
+            .take(fills)
+            .map(|key| (key, false))
+            .collect();
+        for (key, _) in &new {
+            let list = List {
+                id: key.name(guild),
+                ..List::default()
+            };
+            self.lists.insert(*key, list);
         }
         self.fill(guild, presences, &new);
+        let (mut bytes, mut late) = (0, BTreeSet::new());
         for ((key, blocks), to) in alike {
-            let Some(list) = self.lists.get_mut(&key) else {
+            let list = self.lists.get_mut(&key);
+            let Some(list) = list.filter(|_| bytes < ANSWER_BYTES) else {
+                late.extend(to);
                 continue;
             };
+            for watcher in &to {
+                let session = self.sessions.get_mut(watcher);
+                let before = session.and_then(|of| of.looks.insert(key, blocks.clone()));
+                if let Some(before) = before {
+                    list.leave(*watcher, &before);
+                }
+            }
             let mut ops = Vec::new();
             for block in blocks {
                 ops.push(op_json(guild, presences, &list.members.look_at(block)));
                 list.blocks.entry(block).or_default().extend(&to);
             }
             let ops: Vec<&RawValue> = ops.iter().map(|op| &**op).collect();
+            let body = list.update(guild, presences, &ops);
+            bytes += body.len();
             out.push(Notice {
                 to,
                 kind: EventKind::GuildMemberListUpdate,
-                body: list.update(guild, presences, &ops),
+                body,
             });
         }
+        for watcher in asking.iter().filter(|watcher| !late.contains(*watcher)) {
+            self.due.remove(watcher);
+        }
+        self.drop_unseen();
     }
 }
 
 impl List {
-    fn tell(&mut self, guild: &GuildState, presences: &Presences, out: &mut Vec<Notice>) {
+    /// A session is told of these blocks no longer.
+    fn leave(&mut self, watcher: Watcher, blocks: &BTreeSet<u32>) {
+        for block in blocks {
+            let Some(watchers) = self.blocks.get_mut(block) else {
+                continue;
+            };
+            watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.blocks.remove(block);
+                self.members.leave(*block);
+            }
+        }
+    }
+
+    /// Tells of what has changed; to whom it could not be told. `bytes`: how many were told.
+    fn tell(
+        &mut self,
+        guild: &GuildState,
+        presences: &Presences,
+        has_room: &impl Fn(EdgeId) -> bool,
+        bytes: &mut usize,
+        out: &mut Vec<Notice>,
+    ) -> Vec<Watcher> {
+        let mut left = Vec::new();
         let changed = self.members.flush();
         if changed.is_empty() {
-            return;
+            return left;
         }
         // Mostly all look at the first block: who looks at the same blocks gets the same bytes.
         let mut of_watcher: Vec<(Watcher, usize)> = Vec::new();
@@ -448,14 +532,22 @@ impl List {
         });
         let changed: Vec<Vec<Box<RawValue>>> = changed.collect();
         for (places, to) in alike {
+            let is_told = |watcher: &Watcher| *bytes < TOLD_BYTES && has_room(watcher.0);
+            let (to, late): (Vec<Watcher>, Vec<Watcher>) = to.into_iter().partition(is_told);
+            left.extend(late);
+            if to.is_empty() {
+                continue;
+            }
             let ops = places.iter().flat_map(|&place| &changed[place]);
             let ops: Vec<&RawValue> = ops.map(|op| &**op).collect();
             let (kind, body) = (
                 EventKind::GuildMemberListUpdate,
                 self.update(guild, presences, &ops),
             );
+            *bytes += body.len();
             out.push(Notice { to, kind, body });
         }
+        left
     }
 
     /// `d` of a GUILD_MEMBER_LIST_UPDATE.
