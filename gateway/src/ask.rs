@@ -17,6 +17,13 @@ pub struct Watch {
     pub members: Vec<Id<User>>,
 }
 
+impl Watch {
+    /// How many blocks it is.
+    pub fn blocks(&self) -> usize {
+        self.channels.iter().map(|(_, blocks)| blocks.len()).sum()
+    }
+}
+
 /// A session looks at something else in a guild; without a watch at nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchChange {

@@ -127,6 +127,8 @@ pub struct Core {
     /// Users whose view changed a moment ago: were this the last of this core, or of an owner, nobody
     /// would know what they were told of it.
     unsettled: views::Unsettled,
+    /// Sessions that look at more than they are shown at once.
+    looking: VecDeque<SessionKey>,
     node: mpsc::Sender<ToNode>,
     parser: Parser,
     scratch: Box<[u8]>,
@@ -232,6 +234,7 @@ impl Core {
             lagging: FxHashSet::default(),
             blurred: views::Blurred::default(),
             unsettled: views::Unsettled::default(),
+            looking: VecDeque::new(),
             node,
             scratch: vec![0; connection::READ_BYTES].into_boxed_slice(),
             generation: 0,
@@ -412,6 +415,7 @@ impl Core {
         self.tick_asks();
         self.tick_snapshots();
         self.tick_watches();
+        self.tick_looking();
         self.report_load();
         self.tick_unread();
         self.flush();

@@ -125,6 +125,7 @@ impl Core {
             status: Status::Online,
             doing: None,
             watches: Vec::new(),
+            looks: None,
             connection: Some(connection),
             detached_at: None,
             resumed: false,

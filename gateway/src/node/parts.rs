@@ -140,6 +140,7 @@ impl Parts {
         spawn_local(feed.run(owner.clone()));
         spawn_local(check::run(owner.clone(), status));
         spawn_local(owner.clone().announce());
+        spawn_local(owner.clone().answer_watches());
         spawn_local(owner.clone().keep_online());
         spawn_local(owner.sweep());
         spawn_local(edge.tend());

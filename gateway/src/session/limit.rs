@@ -1,4 +1,4 @@
-//! How many commands a client may send.
+//! How many commands a client may send, and how much one kind of them may bring.
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,11 @@ pub const COMMANDS_MAX: u16 = 120;
 pub const FRAMES_MAX: u16 = 1200;
 /// Length of the window the commands are counted in.
 pub const WINDOW: Duration = Duration::from_secs(60);
+/// Blocks of member lists that a session is shown anew in [`BLOCKS_WINDOW`]: all that it can look at
+/// in a guild. A command of a few bytes brings hundreds of kilobytes of them.
+pub const BLOCKS_MAX: u32 = 50;
+/// See [`BLOCKS_MAX`].
+pub const BLOCKS_WINDOW: Duration = Duration::from_secs(10);
 
 /// Counts the commands and other frames of one connection in fixed windows.
 #[derive(Debug, Clone, Copy)]
@@ -46,9 +51,48 @@ impl CommandLimit {
     }
 }
 
+/// Counts the blocks of member lists that a session is shown: as many as may be at once, and then
+/// evenly.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockLimit {
+    /// What was taken counts until then.
+    even_at: Instant,
+}
+
+impl BlockLimit {
+    pub fn new(now: Instant) -> Self {
+        Self { even_at: now }
+    }
+
+    /// Counts blocks; false, and none, if they are too many now.
+    pub fn take(&mut self, now: Instant, blocks: usize) -> bool {
+        let blocks = blocks.min(BLOCKS_MAX as usize) as u32;
+        let even_at = self.even_at.max(now) + BLOCKS_WINDOW / BLOCKS_MAX * blocks;
+        let fits = even_at.saturating_duration_since(now) <= BLOCKS_WINDOW;
+        if fits {
+            self.even_at = even_at;
+        }
+        fits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blocks_may_be_taken_at_once_and_then_evenly() {
+        let t0 = Instant::now();
+        let mut limit = BlockLimit::new(t0);
+        assert!(limit.take(t0, 20) && limit.take(t0, 30) && limit.take(t0, 0));
+        assert!(!limit.take(t0, 1));
+        let later = t0 + BLOCKS_WINDOW / BLOCKS_MAX * 3;
+        assert!(!limit.take(later, 4));
+        assert!(limit.take(later, 3) && !limit.take(later, 1));
+        // More than there is at any time counts as all.
+        assert!(!limit.take(later + BLOCKS_WINDOW / 2, 1000));
+        assert!(limit.take(later + BLOCKS_WINDOW, 1000));
+    }
 
     #[test]
     fn a_window_holds_120_commands() {

@@ -25,7 +25,7 @@ use crate::{
     dispatch::Dispatch,
     identity::Identity,
     names::{Seat, SessionId, SessionKey, SessionSlot},
-    session::{presence::Doing, replay::Replay},
+    session::{limit::BlockLimit, presence::Doing, replay::Replay},
 };
 
 /// Bytes of bodies kept for RESUME, and bytes that may wait for a slow socket.
@@ -65,6 +65,8 @@ pub struct Session {
     pub doing: Option<Box<Doing>>,
     /// What a person's client looks at, what it named last at the end.
     pub watches: Vec<(Id<Guild>, Watch)>,
+    /// How much of that it was shown lately, once it was.
+    pub looks: Option<Box<Looks>>,
     /// Slot of the connection, while there is one.
     pub connection: Option<SessionSlot>,
     /// Since when there is none.
@@ -98,6 +100,27 @@ pub enum GuildPhase {
     Present,
     /// The session comes from another core: it has the guild, and its events up to here.
     Returning(Position),
+}
+
+/// What a session is shown of member lists.
+#[derive(Debug)]
+pub struct Looks {
+    pub limit: BlockLimit,
+    /// Guilds in which it is to be shown what it looks at when that is not too much any more, what it
+    /// named last at the end.
+    pub later: Vec<Id<Guild>>,
+    /// It is in the line of those who wait for that.
+    pub in_line: bool,
+}
+
+impl Looks {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            limit: BlockLimit::new(now),
+            later: Vec::new(),
+            in_line: false,
+        }
+    }
 }
 
 /// Why a guild comes to a session.

@@ -98,6 +98,7 @@ impl SessionRecord {
             status: self.status,
             doing: Doing::resumed(self.activities, now),
             watches: self.watches,
+            looks: None,
             connection: None,
             detached_at: Some(now),
             resumed: true,

@@ -1,6 +1,52 @@
 //! What sessions look at.
 
 use super::*;
+use crate::session::limit::{BLOCKS_MAX, BLOCKS_WINDOW};
+
+#[test]
+fn who_looks_at_more_than_may_be_shown_at_once_is_shown_the_newest_later() {
+    let mut session = travelling(1);
+    session.record.bot = false;
+    let mut bench = Bench::new(1);
+    let client = bench.resumes((session.record.id, session.s));
+    bench.arrived(&client, session);
+    bench.answered(answer(1));
+    let say = |bench: &mut Bench, channels: Value| {
+        let d = json!({"guild_id": guild(), "channels": channels});
+        bench.say(&client, &json!({"op": 14, "d": d}).to_string());
+    };
+    let all: serde_json::Map<String, Value> = (1..=10)
+        .map(|channel: u64| (channel.to_string(), json!([[0, 499]])))
+        .collect();
+    say(&mut bench, Value::Object(all.clone()));
+    let told = bench.watches().into_iter().flatten();
+    let told: Vec<usize> = told.map(|watch| watch.blocks()).collect();
+    assert_eq!(told, [BLOCKS_MAX as usize]);
+    let one = |channel: u64| Watch {
+        channels: vec![(Id::new(channel).unwrap(), vec![0])],
+        members: Vec::new(),
+    };
+    say(&mut bench, json!({"11": [[0, 99]]}));
+    say(&mut bench, json!({"12": [[0, 99]]}));
+    bench.core.tick();
+    assert!(bench.watches().is_empty());
+    clock::forward(BLOCKS_WINDOW / BLOCKS_MAX);
+    bench.core.tick();
+    assert_eq!(bench.watches(), [Some(one(12))]);
+    // Who looks away is heard at once, and that is the end of it.
+    say(&mut bench, Value::Object(all));
+    assert!(bench.watches().is_empty());
+    let nothing = json!({"op": 37, "d": {"subscriptions": {(guild().to_string()): {}}}});
+    bench.say(&client, &nothing.to_string());
+    assert_eq!(bench.watches(), [None]);
+    clock::forward(BLOCKS_WINDOW);
+    bench.core.tick();
+    assert!(bench.watches().is_empty());
+    assert!(bench.core.looking.is_empty());
+    // It may look again.
+    say(&mut bench, json!({"11": [[0, 99]]}));
+    assert_eq!(bench.watches(), [Some(one(11))]);
+}
 
 #[test]
 fn what_a_session_looks_at_is_bounded_and_what_it_named_last_counts() {

@@ -1,6 +1,7 @@
-//! Tells of presences that have changed: at most once per user and tick, in slices.
+//! Tells of presences that have changed: at most once per user and tick, in slices. Shows sessions
+//! the lists that they look at.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use guildhall_shared::{Id, id::marker::Realm as RealmMarker};
 use tokio::{task::yield_now, time::sleep};
@@ -8,7 +9,8 @@ use tokio::{task::yield_now, time::sleep};
 use super::{EdgeId, Owner, realm::Realm};
 use crate::{ask::WatchChange, bus::PresenceChange, clock};
 
-/// Changes of one user within this time are told as one, or not at all if they cancel out.
+/// Changes of one user within this time are told as one, or not at all if they cancel out; sessions
+/// that look at something else within this time are answered together.
 const TICK: Duration = Duration::from_millis(200);
 /// Users told of before others on this thread have their turn.
 const SLICE_USERS: usize = 250;
@@ -35,15 +37,65 @@ impl Owner {
         }
     }
 
-    /// A session of an edge looks at something else in a guild.
+    /// A session of an edge looks at something else in a guild: it is shown that when others have had
+    /// their turn, or at the next tick if somebody was within this one.
     pub(crate) fn watch(&self, edge: EdgeId, change: WatchChange) {
-        let (id, mut effects) = (change.guild.cast(), Vec::new());
+        let id = change.guild.cast();
         if let Some(entry) = self.state.borrow_mut().realms.get_mut(&id)
             && let Some(realm) = &mut entry.realm
         {
-            realm.watch(edge, change, &mut effects);
+            realm.watch(edge, change);
+        }
+        self.watches_may_be_due(id);
+    }
+
+    fn watches_may_be_due(&self, id: Id<RealmMarker>) {
+        let mut state = self.state.borrow_mut();
+        let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
+        if realm.is_some_and(|realm| realm.is_asked(|_| true)) {
+            state.watches_due.insert(id);
+            self.watch_due.notify_one();
+        }
+    }
+
+    /// Shows sessions what they look at, as long as the task lives.
+    pub(crate) async fn answer_watches(self: Rc<Self>) {
+        loop {
+            self.watch_due.notified().await;
+            // Those that come with it are answered with it.
+            yield_now().await;
+            let due = std::mem::take(&mut self.state.borrow_mut().watches_due);
+            let mut due: VecDeque<Id<RealmMarker>> = due.into_iter().collect();
+            while let Some(id) = due.pop_front() {
+                if self.answer_realm(id) {
+                    due.push_back(id);
+                } else {
+                    // For edges without room.
+                    self.watches_may_be_due(id);
+                }
+                yield_now().await;
+            }
+            sleep(TICK).await;
+        }
+    }
+
+    /// Some of a realm's sessions; whether more of them can be answered now.
+    fn answer_realm(&self, id: Id<RealmMarker>) -> bool {
+        let has_room = |edge| self.has_room(edge);
+        let mut effects = Vec::new();
+        {
+            let mut state = self.state.borrow_mut();
+            let entry = state.realms.get_mut(&id);
+            let Some(realm) = entry.and_then(|entry| entry.realm.as_mut()) else {
+                return false;
+            };
+            realm.answer_watches(&has_room, &mut effects);
         }
         self.deliver(id, &[], effects);
+        self.presences_may_be_due(id);
+        let state = self.state.borrow();
+        let realm = state.realms.get(&id).and_then(|entry| entry.realm.as_ref());
+        realm.is_some_and(|realm| realm.is_asked(has_room))
     }
 
     pub(super) fn presences_may_be_due(&self, id: Id<RealmMarker>) {
@@ -82,7 +134,8 @@ impl Owner {
                 return 0;
             };
             effects = Vec::new();
-            let told = realm.tell_presences(clock::now(), &mut effects);
+            let has_room = |edge| self.has_room(edge);
+            let told = realm.tell_presences(clock::now(), &has_room, &mut effects);
             count = told.len();
             edges = realm.edges().collect::<Vec<_>>();
             let news = count > 0 || !effects.is_empty();
@@ -92,6 +145,7 @@ impl Owner {
         }
         self.deliver(id, &edges, effects);
         self.presences_may_be_due(id);
+        self.watches_may_be_due(id);
         count
     }
 }

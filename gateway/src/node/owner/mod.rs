@@ -106,6 +106,8 @@ pub(crate) struct Owner {
     loads: Loads,
     /// There are realms to flush the presences of.
     presence_due: Notify,
+    /// There are sessions to show what they look at.
+    watch_due: Notify,
     people: People,
 }
 
@@ -115,6 +117,8 @@ struct State {
     realms: HashMap<Id<RealmMarker>, Box<Entry>, FxBuildHasher>,
     /// Realms with presences that were not told yet.
     presences_due: BTreeSet<Id<RealmMarker>>,
+    /// Realms with sessions that were not shown yet what they look at.
+    watches_due: BTreeSet<Id<RealmMarker>>,
     /// Realms and edges with a task that answers subscriptions in their turn.
     turns: BTreeSet<(Id<RealmMarker>, EdgeId)>,
     /// Last number given to an edge or to a waiting subscription.
@@ -137,6 +141,7 @@ impl Owner {
             state: RefCell::default(),
             loads: Loads::new(shards),
             presence_due: Notify::new(),
+            watch_due: Notify::new(),
             people: People::default(),
         })
     }
@@ -418,6 +423,14 @@ impl Owner {
             Some(Peer::Local(_)) | None => return,
         };
         outbox.room().await;
+    }
+
+    /// Whether not a lot is still to be written to an edge.
+    fn has_room(&self, edge: EdgeId) -> bool {
+        match self.peers.borrow().get(&edge) {
+            Some(Peer::Remote(outbox)) => outbox.has_room(),
+            Some(Peer::Local(_)) | None => true,
+        }
     }
 
     /// Sends a realm's effects; an event is encoded once for all links, and what comes one after

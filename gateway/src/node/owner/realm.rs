@@ -151,7 +151,7 @@ impl Realm {
     pub(crate) fn take_over(&mut self, old: &mut Self) -> Vec<(EdgeId, ViewChange)> {
         self.presences = std::mem::take(&mut old.presences);
         self.curious = std::mem::take(&mut old.curious);
-        self.watchers = old.watchers.take();
+        self.watchers = old.watchers.take().filter(|_| self.guild.is_some());
         if let Some(watchers) = &mut self.watchers {
             watchers.renew();
         }

@@ -147,6 +147,12 @@ impl Threads {
         self.threads.get(&thread).map(|thread| thread.parent_id)
     }
 
+    /// Whether an active thread is for those who are in it.
+    pub(crate) fn is_private(&self, thread: Id<Channel>) -> bool {
+        let thread = self.threads.get(&thread);
+        thread.is_some_and(|thread| thread.kind == ChannelKind::PRIVATE_THREAD)
+    }
+
     /// The channels that have active threads.
     pub(crate) fn parents(&self) -> BTreeSet<Id<Channel>> {
         let threads = self.threads.values();

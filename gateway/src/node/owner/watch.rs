@@ -1,9 +1,10 @@
 //! People's sessions that look at a guild's lists of members, and at single members.
 //! Spec: gateway.md › Member list (op 14, op 37).
 //!
-//! Pure. One list for each class of channels that somebody looks at, whoever that is; it
-//! follows events and presences, and is told at the same tick as these. Who watches comes
-//! from the edges, which say it again to a new owner.
+//! Pure. One list for each class of channels that somebody looks at, whoever that is, and one for all
+//! that everybody sees; it follows events and presences, and is told at the same tick as these. Who
+//! watches comes from the edges, which say it again to a new owner: all who do are noted first, and
+//! answered together.
 
 mod shapes;
 
@@ -36,9 +37,17 @@ use crate::{ask::Watch, bus::ClassId, names::Address};
 
 /// Members of a guild up to which its lists show who is offline.
 const OFFLINE_MEMBERS_MAX: u64 = 1000;
-/// Lists filled again in one flush, after a change that may touch all of them; the rest follows
-/// in the next ones. One with 20,000 members takes a few milliseconds.
+/// `id` of the list of channels that everybody sees.
+const EVERYONE: &str = "everyone";
+/// Lists filled in one go, as they are new or after a change that may touch all of them; the rest
+/// follows. One with 20,000 members takes a few milliseconds.
 pub(crate) const FILLS_MAX: usize = 8;
+/// Sessions answered in one go, and bytes of what they are told: the body that exceeds them is the
+/// last.
+const ANSWERED_MAX: usize = 2000;
+pub(crate) const ANSWER_BYTES: usize = 1024 * 1024;
+/// Bytes of changes told in one flush; whoever they are too many for is shown the list anew.
+const TOLD_BYTES: usize = 4 * 1024 * 1024;
 
 /// A session of an edge.
 pub(crate) type Watcher = (EdgeId, Address);
@@ -56,7 +65,9 @@ pub(crate) struct Watchers {
     sessions: BTreeMap<Watcher, Session>,
     /// The sessions of each user.
     of_user: FxHashMap<Id<User>, BTreeSet<Watcher>>,
-    lists: BTreeMap<ClassId, List>,
+    /// Those who wait to be shown lists: all they look at, or what of it is lacking.
+    due: BTreeSet<Watcher>,
+    lists: BTreeMap<ListKey, List>,
     /// Who follows a member, wherever that stands in a list.
     followers: BTreeMap<Id<User>, BTreeSet<Watcher>>,
     /// Hoisted roles as the lists have them, and whether offline members are shown.
@@ -67,7 +78,7 @@ pub(crate) struct Watchers {
     /// What all rows show may have changed.
     renew: bool,
     /// Lists that are to be filled again, and whether what all their rows show has changed.
-    unfilled: BTreeMap<ClassId, bool>,
+    unfilled: BTreeMap<ListKey, bool>,
     /// Members whose rows may have changed.
     touched: BTreeSet<Id<User>>,
 }
@@ -76,8 +87,22 @@ pub(crate) struct Watchers {
 struct Session {
     user: Id<User>,
     watch: Watch,
-    /// The blocks it looks at, by class.
-    looks: BTreeMap<ClassId, BTreeSet<u32>>,
+    /// The blocks that it is told of.
+    looks: Looks,
+}
+
+/// Blocks of lists.
+type Looks = BTreeMap<ListKey, BTreeSet<u32>>;
+
+/// Which list it is. No two have one name: a client would follow both as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ListKey {
+    /// Of channels that everybody sees, whatever class they are in.
+    Everyone,
+    /// Of private threads in such channels, which have a name of their own.
+    Private(ClassId),
+    /// Of channels that some do not see, and of all threads in them.
+    Class(ClassId),
 }
 
 #[derive(Debug, Default)]
@@ -106,38 +131,42 @@ impl Watchers {
     pub(crate) fn set(
         &mut self,
         guild: &GuildState,
-        presences: &Presences,
         watcher: Watcher,
         user: Id<User>,
         watch: Option<Watch>,
-        out: &mut Vec<Notice>,
     ) {
-        // Whoever comes gets the rows as they are: nothing may wait to be told.
-        if self.is_due() {
-            self.flush(guild, presences, &[], out);
-        }
-        self.remove(watcher);
         let Some(watch) = watch.filter(|_| guild.members.contains_key(&user)) else {
-            return;
+            return self.remove(watcher);
         };
         if self.sessions.is_empty() {
             self.follow_guild(guild);
         }
+        // The lists stay: mostly it goes on to look at them.
+        self.look_away(watcher);
+        self.forget(watcher);
         for &member in watch.members.iter().filter(|member| **member != user) {
             self.followers.entry(member).or_default().insert(watcher);
         }
         let session = Session {
             user,
             watch,
-            looks: BTreeMap::new(),
+            looks: Looks::new(),
         };
         self.sessions.insert(watcher, session);
         self.of_user.entry(user).or_default().insert(watcher);
-        self.look(guild, presences, &[watcher], out);
+        self.due.insert(watcher);
     }
 
-    /// A session is gone, or looks at something else.
+    /// A session is gone, or looks at nothing.
     pub(crate) fn remove(&mut self, watcher: Watcher) {
+        self.look_away(watcher);
+        self.forget(watcher);
+        self.due.remove(&watcher);
+        self.drop_unseen();
+    }
+
+    /// Takes out a session that is told of no list any more.
+    fn forget(&mut self, watcher: Watcher) {
         let Some(session) = self.sessions.remove(&watcher) else {
             return;
         };
@@ -155,7 +184,6 @@ impl Watchers {
                 }
             }
         }
-        self.look_away(watcher, &session.looks);
     }
 
     pub(crate) fn remove_users(&mut self, edge: EdgeId, users: &[Id<User>]) {
@@ -222,17 +250,24 @@ impl Watchers {
         waits && !self.is_empty()
     }
 
-    /// Tells of everything that has changed since the last flush. `told` are the users whose
-    /// presence has.
+    /// Whether sessions wait to be shown lists, on edges that take more now.
+    pub(crate) fn is_asked(&self, has_room: impl Fn(EdgeId) -> bool) -> bool {
+        self.due.iter().any(|watcher| has_room(watcher.0))
+    }
+
+    /// Tells of everything that has changed since the last flush; how many lists were filled for it.
+    /// `told` are the users whose presence has. Those whose edges take no more now, or who see other
+    /// lists than before, wait to be shown theirs.
     pub(crate) fn flush(
         &mut self,
         guild: &GuildState,
         presences: &Presences,
         told: &[Told],
+        has_room: &impl Fn(EdgeId) -> bool,
         out: &mut Vec<Notice>,
-    ) {
+    ) -> usize {
         if self.is_empty() {
-            return;
+            return 0;
         }
         for told in told {
             self.touched.insert(told.user);
@@ -250,19 +285,26 @@ impl Watchers {
         }
         let touched = std::mem::take(&mut self.touched);
         let stale = std::mem::take(&mut self.stale);
-        let renamed: Vec<ClassId> = match stale {
+        let renamed: Vec<ListKey> = match stale {
             true => {
                 let lists = self.lists.iter();
-                let renamed = lists.filter(|(class, list)| name_of(guild, **class) != list.id);
-                renamed.map(|(&class, _)| class).collect()
+                let renamed = lists.filter(|(key, list)| key.name(guild) != list.id);
+                renamed.map(|(&key, _)| key).collect()
             }
             false => Vec::new(),
         };
-        let is_elsewhere = |session: &Session| {
-            wanted(guild, session.user, &session.watch) != session.looks
-                || renamed
-                    .iter()
-                    .any(|class| session.looks.contains_key(class))
+        let is_elsewhere = |watcher: &Watcher| {
+            let Some(session) = self.sessions.get(watcher) else {
+                return false;
+            };
+            let wanted = wanted(guild, session.user, &session.watch);
+            let mut looks = session.looks.iter();
+            let differs = match self.due.contains(watcher) {
+                // The rest follows.
+                true => looks.any(|(key, blocks)| wanted.get(key) != Some(blocks)),
+                false => wanted != session.looks,
+            };
+            differs || renamed.iter().any(|key| session.looks.contains_key(key))
         };
         let candidates: BTreeSet<Watcher> = match stale {
             true => self.sessions.keys().copied().collect(),
@@ -272,22 +314,18 @@ impl Watchers {
             }
         };
         // Whoever may no longer see a list hears nothing more of it.
-        let moved = candidates.into_iter().filter(|watcher| {
-            let session = self.sessions.get(watcher);
-            session.is_some_and(is_elsewhere)
-        });
-        let moved: Vec<Watcher> = moved.collect();
-        for &watcher in &moved {
-            if let Some(session) = self.sessions.get_mut(&watcher) {
-                let looks = std::mem::take(&mut session.looks);
-                self.look_away(watcher, &looks);
-            }
+        let moved: Vec<Watcher> = candidates.into_iter().filter(is_elsewhere).collect();
+        for watcher in moved {
+            self.look_away(watcher);
+            self.due.insert(watcher);
         }
         if stale {
             self.follow_guild(guild);
+            // They would have to be filled again.
+            self.lists.retain(|_, list| !list.blocks.is_empty());
             let renew = std::mem::take(&mut self.renew);
-            for &class in self.lists.keys() {
-                *self.unfilled.entry(class).or_default() |= renew;
+            for &key in self.lists.keys() {
+                *self.unfilled.entry(key).or_default() |= renew;
             }
         }
         let mut fills = Vec::new();
@@ -303,16 +341,25 @@ impl Watchers {
         for user in touched {
             let seen = guild.seen_by(user).unwrap_or_default();
             let place = place(guild, presences, &self.hoisted, self.with_offline, user);
-            for (class, list) in &mut self.lists {
-                let place = place.clone().filter(|_| sees(&seen, *class));
+            for (key, list) in &mut self.lists {
+                let place = place.clone().filter(|_| key.has(&seen));
                 list.members.put(user, place);
             }
         }
-        for list in self.lists.values_mut() {
-            list.tell(guild, presences, out);
+        let (mut bytes, mut late) = (0, Vec::new());
+        for (&key, list) in &mut self.lists {
+            let left = list.tell(guild, presences, has_room, &mut bytes, out);
+            late.extend(left.into_iter().map(|watcher| (key, watcher)));
         }
-        // Whoever sees another list than before begins with its rows as they are.
-        self.look(guild, presences, &moved, out);
+        for (key, watcher) in late {
+            let looks = self.sessions.get_mut(&watcher);
+            let blocks = looks.and_then(|session| session.looks.remove(&key));
+            if let (Some(blocks), Some(list)) = (blocks, self.lists.get_mut(&key)) {
+                list.leave(watcher, &blocks);
+                self.due.insert(watcher);
+            }
+        }
+        fills.len()
     }
 
     fn follow_guild(&mut self, guild: &GuildState) {
@@ -321,99 +368,150 @@ impl Watchers {
     }
 
     /// Fills these lists anew; with each comes whether what all its rows show has changed.
-    fn fill(&mut self, guild: &GuildState, presences: &Presences, lists: &[(ClassId, bool)]) {
+    fn fill(&mut self, guild: &GuildState, presences: &Presences, lists: &[(ListKey, bool)]) {
         if lists.is_empty() {
             return;
         }
-        let is_of = |seen: &Seen| lists.iter().any(|(class, _)| sees(seen, *class));
+        let is_of = |seen: &Seen| lists.iter().any(|(key, _)| key.has(seen));
         let all = standings(guild, presences, &self.hoisted, self.with_offline, is_of);
-        for (class, renew) in lists {
-            let Some(list) = self.lists.get_mut(class) else {
+        for (key, renew) in lists {
+            let Some(list) = self.lists.get_mut(key) else {
                 continue;
             };
-            let those = all.iter().filter(|one| sees(&one.seen, *class));
+            let those = all.iter().filter(|one| key.has(&one.seen));
             let members = those.map(|one| (one.user, one.group, one.name.clone()));
             let groups = groups(&self.hoisted, self.with_offline);
             list.members.fill(groups, members, *renew);
         }
     }
 
-    fn look_away(&mut self, watcher: Watcher, looks: &BTreeMap<ClassId, BTreeSet<u32>>) {
-        for (class, blocks) in looks {
-            let Some(list) = self.lists.get_mut(class) else {
-                continue;
-            };
-            for block in blocks {
-                let Some(watchers) = list.blocks.get_mut(block) else {
-                    continue;
-                };
-                watchers.remove(&watcher);
-                if watchers.is_empty() {
-                    list.blocks.remove(block);
-                    list.members.leave(*block);
-                }
-            }
-            if list.blocks.is_empty() {
-                self.lists.remove(class);
+    /// A session is told of nothing, for now. Lists that nobody is told of stay until all are shown
+    /// what they look at.
+    fn look_away(&mut self, watcher: Watcher) {
+        let Some(session) = self.sessions.get_mut(&watcher) else {
+            return;
+        };
+        for (key, blocks) in std::mem::take(&mut session.looks) {
+            if let Some(list) = self.lists.get_mut(&key) {
+                list.leave(watcher, &blocks);
             }
         }
     }
 
-    /// These sessions begin to look at what they want and may see.
-    fn look(
+    fn drop_unseen(&mut self) {
+        if self.due.is_empty() {
+            self.lists.retain(|_, list| !list.blocks.is_empty());
+        }
+    }
+
+    /// Shows lists to sessions that look at something else than before, or see something else: to
+    /// some of them, if that is a lot, and to those whose edges take more now.
+    pub(crate) fn answer(
         &mut self,
         guild: &GuildState,
         presences: &Presences,
-        watchers: &[Watcher],
+        has_room: &impl Fn(EdgeId) -> bool,
         out: &mut Vec<Notice>,
     ) {
+        let mut fills = FILLS_MAX;
+        // Whoever comes gets the rows as they are: nothing may wait to be told.
+        if self.is_due() {
+            fills -= self.flush(guild, presences, &[], has_room, out);
+        }
+        let asking = self.due.iter().copied();
+        let asking = asking.filter(|watcher| has_room(watcher.0));
+        let asking: Vec<Watcher> = asking.take(ANSWERED_MAX).collect();
         // Who looks at the same blocks gets the same bytes.
-        let mut alike: BTreeMap<(ClassId, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
-        for &watcher in watchers {
-            let Some(session) = self.sessions.get_mut(&watcher) else {
+        let mut alike: BTreeMap<(ListKey, BTreeSet<u32>), Vec<Watcher>> = BTreeMap::new();
+        for &watcher in &asking {
+            let Some(session) = self.sessions.get(&watcher) else {
                 continue;
             };
-            let looks = wanted(guild, session.user, &session.watch);
-            session.looks.clone_from(&looks);
-            for looks in looks {
-                alike.entry(looks).or_default().push(watcher);
+            for (key, blocks) in wanted(guild, session.user, &session.watch) {
+                if session.looks.get(&key) != Some(&blocks) {
+                    alike.entry((key, blocks)).or_default().push(watcher);
+                }
             }
         }
-        let mut new = Vec::new();
-        for (class, _) in alike.keys() {
-            self.lists.entry(*class).or_insert_with(|| {
-                new.push((*class, false));
-                List {
-                    id: name_of(guild, *class),
-                    ..List::default()
-                }
-            });
+        let lacking = alike.keys().map(|(key, _)| *key);
+        let lacking = lacking.filter(|key| !self.lists.contains_key(key));
+        let lacking: BTreeSet<ListKey> = lacking.collect();
+        let new: Vec<(ListKey, bool)> = lacking
+            .into_iter()
+            .take(fills)
+            .map(|key| (key, false))
+            .collect();
+        for (key, _) in &new {
+            let list = List {
+                id: key.name(guild),
+                ..List::default()
+            };
+            self.lists.insert(*key, list);
         }
         self.fill(guild, presences, &new);
-        for ((class, blocks), to) in alike {
-            let Some(list) = self.lists.get_mut(&class) else {
+        let (mut bytes, mut late) = (0, BTreeSet::new());
+        for ((key, blocks), to) in alike {
+            let list = self.lists.get_mut(&key);
+            let Some(list) = list.filter(|_| bytes < ANSWER_BYTES) else {
+                late.extend(to);
                 continue;
             };
+            for watcher in &to {
+                let session = self.sessions.get_mut(watcher);
+                let before = session.and_then(|of| of.looks.insert(key, blocks.clone()));
+                if let Some(before) = before {
+                    list.leave(*watcher, &before);
+                }
+            }
             let mut ops = Vec::new();
             for block in blocks {
                 ops.push(op_json(guild, presences, &list.members.look_at(block)));
                 list.blocks.entry(block).or_default().extend(&to);
             }
             let ops: Vec<&RawValue> = ops.iter().map(|op| &**op).collect();
+            let body = list.update(guild, presences, &ops);
+            bytes += body.len();
             out.push(Notice {
                 to,
                 kind: EventKind::GuildMemberListUpdate,
-                body: list.update(guild, presences, &ops),
+                body,
             });
         }
+        for watcher in asking.iter().filter(|watcher| !late.contains(*watcher)) {
+            self.due.remove(watcher);
+        }
+        self.drop_unseen();
     }
 }
 
 impl List {
-    fn tell(&mut self, guild: &GuildState, presences: &Presences, out: &mut Vec<Notice>) {
+    /// A session is told of these blocks no longer.
+    fn leave(&mut self, watcher: Watcher, blocks: &BTreeSet<u32>) {
+        for block in blocks {
+            let Some(watchers) = self.blocks.get_mut(block) else {
+                continue;
+            };
+            watchers.remove(&watcher);
+            if watchers.is_empty() {
+                self.blocks.remove(block);
+                self.members.leave(*block);
+            }
+        }
+    }
+
+    /// Tells of what has changed; to whom it could not be told. `bytes`: how many were told.
+    fn tell(
+        &mut self,
+        guild: &GuildState,
+        presences: &Presences,
+        has_room: &impl Fn(EdgeId) -> bool,
+        bytes: &mut usize,
+        out: &mut Vec<Notice>,
+    ) -> Vec<Watcher> {
+        let mut left = Vec::new();
         let changed = self.members.flush();
         if changed.is_empty() {
-            return;
+            return left;
         }
         // Mostly all look at the first block: who looks at the same blocks gets the same bytes.
         let mut of_watcher: Vec<(Watcher, usize)> = Vec::new();
@@ -434,14 +532,22 @@ impl List {
         });
         let changed: Vec<Vec<Box<RawValue>>> = changed.collect();
         for (places, to) in alike {
+            let is_told = |watcher: &Watcher| *bytes < TOLD_BYTES && has_room(watcher.0);
+            let (to, late): (Vec<Watcher>, Vec<Watcher>) = to.into_iter().partition(is_told);
+            left.extend(late);
+            if to.is_empty() {
+                continue;
+            }
             let ops = places.iter().flat_map(|&place| &changed[place]);
             let ops: Vec<&RawValue> = ops.map(|op| &**op).collect();
             let (kind, body) = (
                 EventKind::GuildMemberListUpdate,
                 self.update(guild, presences, &ops),
             );
+            *bytes += body.len();
             out.push(Notice { to, kind, body });
         }
+        left
     }
 
     /// `d` of a GUILD_MEMBER_LIST_UPDATE.
@@ -467,14 +573,49 @@ impl List {
     }
 }
 
-/// The blocks that a session looks at and may see, by class.
-fn wanted(guild: &GuildState, user: Id<User>, watch: &Watch) -> BTreeMap<ClassId, BTreeSet<u32>> {
-    let mut wanted: BTreeMap<ClassId, BTreeSet<u32>> = BTreeMap::new();
+impl ListKey {
+    /// The list of a channel of this class, or of a thread in it.
+    fn of(guild: &GuildState, class: ClassId, is_private: bool) -> Self {
+        let overwrites = guild.classes.overwrites(class).unwrap_or_default();
+        match (is_open(guild.everyone_views(), overwrites), is_private) {
+            (false, _) => Self::Class(class),
+            (true, true) => Self::Private(class),
+            (true, false) => Self::Everyone,
+        }
+    }
+
+    /// Whether a member who sees this is in it.
+    fn has(self, seen: &Seen) -> bool {
+        match self {
+            Self::Everyone | Self::Private(_) => true,
+            Self::Class(class) => sees(seen, class),
+        }
+    }
+
+    /// As clients know it.
+    fn name(self, guild: &GuildState) -> String {
+        match self {
+            Self::Everyone => EVERYONE.to_owned(),
+            Self::Private(class) | Self::Class(class) => {
+                hashed(guild.classes.overwrites(class).unwrap_or_default())
+            }
+        }
+    }
+}
+
+/// The blocks that a session looks at and may see.
+fn wanted(guild: &GuildState, user: Id<User>, watch: &Watch) -> Looks {
+    let mut wanted = Looks::new();
     let seen = guild.seen_by(user).unwrap_or_default();
-    for (channel, blocks) in &watch.channels {
+    let looked_at = watch
+        .channels
+        .iter()
+        .filter(|(_, blocks)| !blocks.is_empty());
+    for (channel, blocks) in looked_at {
         let parent = guild.threads.parent(*channel).unwrap_or(*channel);
         if let Some(class) = guild.classes.of(parent).filter(|class| sees(&seen, *class)) {
-            wanted.entry(class).or_default().extend(blocks);
+            let list = ListKey::of(guild, class, guild.threads.is_private(*channel));
+            wanted.entry(list).or_default().extend(blocks);
         }
     }
     wanted
@@ -547,20 +688,14 @@ fn place(
     Some((group, name.into()))
 }
 
-/// The name of a class's list.
-fn name_of(guild: &GuildState, class: ClassId) -> String {
-    let overwrites = guild.classes.overwrites(class);
-    list_id(guild.everyone_views(), overwrites.unwrap_or_default())
+/// Whether everybody sees channels with these overwrites.
+fn is_open(everyone_views: bool, overwrites: &[Overwrite]) -> bool {
+    let denies = |overwrite: &Overwrite| overwrite.deny.contains(Permissions::VIEW_CHANNEL);
+    everyone_views && !overwrites.iter().any(denies)
 }
 
-/// A list's name: `everyone`, or a hash of what its channels' overwrites say of viewing.
-pub(crate) fn list_id(everyone_views: bool, overwrites: &[Overwrite]) -> String {
-    let denied = overwrites
-        .iter()
-        .any(|overwrite| overwrite.deny.contains(Permissions::VIEW_CHANNEL));
-    if everyone_views && !denied {
-        return "everyone".to_owned();
-    }
+/// The name of any list but that of all: a hash of what its channels' overwrites say of viewing.
+fn hashed(overwrites: &[Overwrite]) -> String {
     let mut parts: Vec<String> = overwrites
         .iter()
         .filter_map(|overwrite| {
@@ -636,11 +771,13 @@ mod tests {
             deny,
         };
         let none = Permissions::empty();
-        assert_eq!(list_id(true, &[]), "everyone");
-        assert_eq!(list_id(true, &[overwrite(2, view, none)]), "everyone");
+        assert!(is_open(true, &[]));
+        assert!(is_open(true, &[overwrite(2, view, none)]));
+        assert!(!is_open(false, &[overwrite(2, view, none)]));
         let hidden = [overwrite(2, view, none), overwrite(1, none, view)];
+        assert!(!is_open(true, &hidden));
         let name = murmur3(b"allow:2,deny:1").to_string();
-        assert_eq!(list_id(true, &hidden), name);
-        assert_eq!(list_id(false, &[]), murmur3(b"").to_string());
+        assert_eq!(hashed(&hidden), name);
+        assert_eq!(hashed(&[]), murmur3(b"").to_string());
     }
 }

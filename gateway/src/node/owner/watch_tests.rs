@@ -19,10 +19,10 @@ use super::{
     presence::SETTLE,
     realm::{Effect, Realm},
     realm_tests::{
-        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member,
+        ALICE, EDGE, HALL, MOD, MODS, OPEN, OWNER, STAFF, apply, channel, hall, id, member, thread,
     },
     to_edge::EdgeId,
-    watch::{FILLS_MAX, Notice},
+    watch::{ANSWER_BYTES, FILLS_MAX, Notice},
 };
 use crate::{
     ask::{Watch, WatchChange},
@@ -62,25 +62,47 @@ fn show(realm: &mut Realm, edge: EdgeId, user: u64, status: Status) {
     realm.show_change(edge, &change);
 }
 
+const HAS_ROOM: fn(EdgeId) -> bool = |_| true;
+const HAS_NONE: fn(EdgeId) -> bool = |_| false;
+
+/// A tick, and all that comes of it.
 fn flush(realm: &mut Realm) -> Vec<Effect> {
     let mut out = Vec::new();
-    realm.tell_presences(Instant::now(), &mut out);
+    realm.tell_presences(Instant::now(), &HAS_ROOM, &mut out);
+    answer(realm, &mut out);
     out
 }
 
-fn watch(realm: &mut Realm, user: u64, watch: Watch) -> Vec<Effect> {
+/// All sessions are shown what they look at; in how many goes.
+fn answer(realm: &mut Realm, out: &mut Vec<Effect>) -> usize {
+    let mut goes = 0;
+    while realm.is_asked(HAS_ROOM) {
+        realm.answer_watches(&HAS_ROOM, out);
+        goes += 1;
+    }
+    goes
+}
+
+/// A session of a user looks at something, and waits to be shown it.
+fn look(realm: &mut Realm, user: u64, slot: u64, watch: Option<Watch>) {
     let session = SessionKey {
-        slot: user as u32,
+        slot: slot as u32,
         generation: 1,
     };
     let change = WatchChange {
         guild: id(HALL),
         from: Address { core: 0, session },
         user: id(user),
-        watch: Some(watch),
+        watch,
     };
+    realm.watch(EDGE, change);
+}
+
+/// The session in a user's own slot looks at something, and is shown it.
+fn watch(realm: &mut Realm, user: u64, watch: Watch) -> Vec<Effect> {
+    look(realm, user, user, Some(watch));
     let mut out = Vec::new();
-    realm.watch(EDGE, change, &mut out);
+    answer(realm, &mut out);
     out
 }
 
@@ -91,7 +113,7 @@ fn list(channel: u64, blocks: &[u32]) -> Watch {
     }
 }
 
-/// What the sessions of a user are told of one kind.
+/// What the session in a slot, by which users have theirs, is told of one kind.
 fn noticed(effects: &[Effect], user: u64, kind: EventKind) -> Vec<Value> {
     let is_for = |notice: &&Notice| {
         let mut to = notice.to.iter();
@@ -170,7 +192,11 @@ fn those_who_come_from_another_owner_are_known_already() {
     subscribe(&mut realm, 2, &[(MOD, Status::Online)], true);
     flush(&mut realm);
     let mut out = Vec::new();
-    realm.tell_presences(Instant::now() + Duration::from_secs(60), &mut out);
+    realm.tell_presences(
+        Instant::now() + Duration::from_secs(60),
+        &HAS_ROOM,
+        &mut out,
+    );
     assert_eq!(out.len(), 1);
     assert!(realm.presences.of(id(ALICE)).is_offline());
 }
@@ -244,6 +270,40 @@ fn a_hidden_channels_list_is_for_those_who_see_it() {
 }
 
 #[test]
+fn channels_that_everybody_sees_have_one_list_and_private_threads_in_them_another() {
+    let mut realm = hall();
+    let shown = Overwrite {
+        id: id(MODS),
+        kind: OverwriteKind::Role,
+        allow: Permissions::VIEW_CHANNEL,
+        deny: Permissions::empty(),
+    };
+    let also_open = serde_json::to_value(channel(202, vec![shown])).unwrap();
+    apply(&mut realm, EventKind::ChannelCreate, &also_open);
+    for (number, parent, kind) in [(300, OPEN, 11), (301, OPEN, 12), (302, STAFF, 12)] {
+        let body = thread(number, parent, kind, false);
+        apply(&mut realm, EventKind::ThreadCreate, &body);
+    }
+    let mut names = |channels: &[u64]| -> Vec<Value> {
+        let channels = channels.iter().map(|&channel| (id(channel), vec![0]));
+        let looks = Watch {
+            channels: channels.collect(),
+            members: Vec::new(),
+        };
+        let effects = watch(&mut realm, OWNER, looks);
+        let told = noticed(&effects, OWNER, EventKind::GuildMemberListUpdate);
+        told.into_iter()
+            .map(|update| update["id"].clone())
+            .collect()
+    };
+    assert_eq!(names(&[OPEN, 202, 300]), ["everyone"]);
+    let private = names(&[301]);
+    assert_eq!(private.len(), 1);
+    assert_ne!(private, ["everyone"]);
+    assert_eq!(names(&[STAFF, 302]), names(&[302]));
+}
+
+#[test]
 fn many_lists_are_filled_again_a_few_at_a_time() {
     let mut realm = hall();
     show(&mut realm, EDGE, MOD, Status::Online);
@@ -253,8 +313,8 @@ fn many_lists_are_filled_again_a_few_at_a_time() {
         let overwrite = Overwrite {
             id: id(number + 100),
             kind: OverwriteKind::Role,
-            allow: Permissions::VIEW_CHANNEL,
-            deny: Permissions::empty(),
+            allow: Permissions::empty(),
+            deny: Permissions::VIEW_CHANNEL,
         };
         let body = serde_json::to_value(channel(number, vec![overwrite])).unwrap();
         apply(&mut realm, EventKind::ChannelCreate, &body);
@@ -265,8 +325,12 @@ fn many_lists_are_filled_again_a_few_at_a_time() {
         members: Vec::new(),
     };
     let kind = EventKind::GuildMemberListUpdate;
-    let told = noticed(&watch(&mut realm, ALICE, looks), ALICE, kind);
-    assert_eq!(told.len(), channels.len());
+    look(&mut realm, ALICE, ALICE, Some(looks));
+    let mut told = Vec::new();
+    realm.answer_watches(&HAS_ROOM, &mut told);
+    assert_eq!(noticed(&told, ALICE, kind).len(), FILLS_MAX);
+    answer(&mut realm, &mut told);
+    assert_eq!(noticed(&told, ALICE, kind).len(), channels.len());
     let mut role = serde_json::to_value(&realm.guild_state().unwrap().guild.roles[1]).unwrap();
     role["hoist"] = json!(true);
     let body = json!({"guild_id": HALL.to_string(), "role": role});
@@ -277,6 +341,135 @@ fn many_lists_are_filled_again_a_few_at_a_time() {
     assert!(realm.is_due());
     assert_eq!(noticed(&flush(&mut realm), ALICE, kind).len(), 2);
     assert!(!realm.is_due());
+}
+
+/// Members who join until there are a few whole blocks.
+fn crowd(realm: &mut Realm) {
+    for user in 1000..1700 {
+        let body = serde_json::to_value(member(user, &[])).unwrap();
+        apply(realm, EventKind::GuildMemberAdd, &body);
+    }
+}
+
+fn notices(effects: &[Effect]) -> Vec<&Notice> {
+    let notices = effects.iter().map(|effect| match effect {
+        Effect::Notice(notice) => notice,
+        other => panic!("{other:?}"),
+    });
+    notices.collect()
+}
+
+#[test]
+fn those_who_look_at_the_same_are_shown_it_together() {
+    let mut realm = hall();
+    for slot in 0..3000 {
+        // What each says last counts.
+        look(&mut realm, ALICE, slot, Some(list(OPEN, &[1])));
+        look(&mut realm, ALICE, slot, Some(list(OPEN, &[0])));
+    }
+    look(&mut realm, ALICE, 5, None);
+    let mut out = Vec::new();
+    let goes = answer(&mut realm, &mut out);
+    let notices = notices(&out);
+    assert_eq!(notices.len(), goes);
+    assert!(notices.windows(2).all(|two| two[0].body == two[1].body));
+    let to = notices.iter().flat_map(|notice| &notice.to);
+    let mut slots: Vec<u32> = to.map(|(_, address)| address.session.slot).collect();
+    slots.sort_unstable();
+    let expected: Vec<u32> = (0..3000).filter(|slot| *slot != 5).collect();
+    assert_eq!(slots, expected);
+    assert!(!realm.is_asked(HAS_ROOM));
+}
+
+#[test]
+fn much_that_differs_is_shown_in_portions() {
+    let mut realm = hall();
+    crowd(&mut realm);
+    for slot in 0..40 {
+        let blocks: Vec<u32> = (0..6).filter(|block| slot >> block & 1 == 1).collect();
+        look(&mut realm, ALICE, slot, Some(list(OPEN, &blocks)));
+    }
+    let (mut goes, mut all) = (0, Vec::new());
+    while realm.is_asked(HAS_ROOM) {
+        let mut out = Vec::new();
+        realm.answer_watches(&HAS_ROOM, &mut out);
+        let bodies = notices(&out).into_iter().map(|notice| notice.body.len());
+        let bodies: Vec<usize> = bodies.collect();
+        let (last, before) = bodies.split_last().unwrap();
+        assert!(before.iter().sum::<usize>() < ANSWER_BYTES, "{last}");
+        goes += 1;
+        all.extend(out);
+    }
+    assert!(goes > 1);
+    let kind = EventKind::GuildMemberListUpdate;
+    for slot in 0..40u64 {
+        let told = noticed(&all, slot, kind);
+        let ops = told
+            .iter()
+            .flat_map(|update| update["ops"].as_array().unwrap());
+        assert_eq!(ops.count() as u32, slot.count_ones(), "{slot}");
+    }
+}
+
+#[test]
+fn the_list_stays_while_the_only_one_who_looks_at_it_scrolls() {
+    let mut realm = hall();
+    crowd(&mut realm);
+    let kind = EventKind::GuildMemberListUpdate;
+    let groups = |realm: &mut Realm, blocks: &[u32]| {
+        let told = noticed(&watch(realm, ALICE, list(OPEN, blocks)), ALICE, kind);
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0]["ops"].as_array().unwrap().len(), blocks.len());
+        told[0]["groups"].clone()
+    };
+    groups(&mut realm, &[0, 1]);
+    // A list that is there is told of it at the tick; one that is filled has it already.
+    show(&mut realm, EDGE, MOD, Status::Online);
+    let offline = json!([{"id": "offline", "count": 703}]);
+    assert_eq!(groups(&mut realm, &[0, 2]), offline);
+    assert_eq!(groups(&mut realm, &[3]), offline);
+    look(&mut realm, ALICE, ALICE, None);
+    let with_one = json!([{"id": "online", "count": 1}, {"id": "offline", "count": 702}]);
+    assert_eq!(groups(&mut realm, &[0]), with_one);
+}
+
+#[test]
+fn an_edge_without_room_is_shown_all_of_it_when_it_has_some() {
+    let mut realm = hall();
+    crowd(&mut realm);
+    let kind = EventKind::GuildMemberListUpdate;
+    look(&mut realm, ALICE, ALICE, Some(list(OPEN, &[0, 1])));
+    let mut out = Vec::new();
+    for _ in 0..2 {
+        assert!(realm.is_asked(HAS_ROOM) && !realm.is_asked(HAS_NONE));
+        realm.answer_watches(&HAS_NONE, &mut out);
+        realm.tell_presences(Instant::now(), &HAS_NONE, &mut out);
+        assert!(noticed(&out, ALICE, kind).is_empty());
+    }
+    look(&mut realm, ALICE, ALICE, Some(list(OPEN, &[0])));
+    answer(&mut realm, &mut out);
+    let told = noticed(&out, ALICE, kind);
+    let [update] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(update["ops"].as_array().unwrap().len(), 1);
+    // A change that cannot be told is in what it is shown then.
+    out.clear();
+    show(&mut realm, EDGE, MOD, Status::Online);
+    realm.tell_presences(Instant::now(), &HAS_NONE, &mut out);
+    assert!(noticed(&out, ALICE, kind).is_empty());
+    let told = noticed(&flush(&mut realm), ALICE, kind);
+    let [update] = &told[..] else {
+        panic!("{told:?}");
+    };
+    let sync = &update["ops"][0];
+    assert_eq!(sync["op"], "SYNC");
+    let online = json!({"group": {"id": "online", "count": 1}});
+    assert_eq!(sync["items"][0], online);
+    // And goes on from there.
+    show(&mut realm, EDGE, MOD, Status::Idle);
+    let told = noticed(&flush(&mut realm), ALICE, kind);
+    assert_eq!(told[0]["ops"][0]["op"], "UPDATE");
 }
 
 #[test]
@@ -328,6 +521,10 @@ enum Step {
     Nick(usize, Option<u8>),
     Hoist(bool),
     Leave(usize),
+    /// The client asks for its rows again.
+    Look,
+    /// A tick at which the edge takes no more.
+    Crowded,
     Flush,
 }
 
@@ -338,6 +535,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0usize..4, prop::option::of(0u8..4)).prop_map(|(user, nick)| Step::Nick(user, nick)),
         1 => any::<bool>().prop_map(Step::Hoist),
         1 => (0usize..4).prop_map(Step::Leave),
+        1 => Just(Step::Look),
+        1 => Just(Step::Crowded),
         5 => Just(Step::Flush),
     ]
 }
@@ -401,6 +600,13 @@ proptest! {
                     }
                 }
                 Step::Leave(_) => {}
+                Step::Look => look(&mut realm, OWNER, OWNER, Some(list(OPEN, &[0]))),
+                Step::Crowded => {
+                    let mut told = Vec::new();
+                    realm.tell_presences(Instant::now(), &HAS_NONE, &mut told);
+                    realm.answer_watches(&HAS_NONE, &mut told);
+                    prop_assert!(noticed(&told, OWNER, kind).is_empty());
+                }
                 Step::Flush => {
                     for update in noticed(&flush(&mut realm), OWNER, kind) {
                         follow_ops(&mut rows, &update);

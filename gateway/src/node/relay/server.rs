@@ -6,7 +6,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
-    task::spawn_local,
+    task::{spawn_local, yield_now},
     time::{sleep, timeout},
 };
 
@@ -29,6 +29,9 @@ use crate::{
 const CONNECTIONS_MAX: usize = 2048;
 /// Pause after a failed accept (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Of what sessions look at, taken before others on this thread have their turn: after a move all of
+/// a guild's comes at once.
+const SLICE_WATCHES: usize = 500;
 
 pub(crate) struct Server {
     pub(crate) node: String,
@@ -93,6 +96,7 @@ impl Server {
         tracing::info!(node.id = %node, "an edge linked");
         let _linked = self.metrics.linked();
         let read = async {
+            let mut watches: usize = 0;
             loop {
                 match reader.next(FRAME_BYTES_MAX, SILENCE_MAX).await? {
                     Frame::Sub(subs) => self.subscribe(edge, subs, &outbox).await,
@@ -102,7 +106,14 @@ impl Server {
                         moved,
                     } => self.owner.unsubscribe(edge, realm, &users, moved),
                     Frame::Presence(changes) => self.owner.presence(edge, changes),
-                    Frame::Watch(change) => self.owner.watch(edge, *change),
+                    Frame::Watch(change) => {
+                        // Answered later, and as far as there is room.
+                        self.owner.watch(edge, *change);
+                        watches += 1;
+                        if watches.is_multiple_of(SLICE_WATCHES) {
+                            yield_now().await;
+                        }
+                    }
                     Frame::Ask(ask) => {
                         // An answer can be large.
                         outbox.room().await;

@@ -61,8 +61,13 @@ impl Realm {
     }
 
     /// Tells edges that want to know of users that show something else, and a person's
-    /// clients of their sessions; returns those users.
-    pub(crate) fn tell_presences(&mut self, now: Instant, out: &mut Vec<Effect>) -> Vec<Told> {
+    /// clients of their sessions; returns those users. `has_room`: an edge takes more now.
+    pub(crate) fn tell_presences(
+        &mut self,
+        now: Instant,
+        has_room: &impl Fn(EdgeId) -> bool,
+        out: &mut Vec<Effect>,
+    ) -> Vec<Told> {
         let told = self.presences.flush(now);
         if let Some(guild) = &self.guild {
             for told in told.iter().filter(|_| !self.curious.is_empty()) {
@@ -86,7 +91,7 @@ impl Realm {
         }
         if let (Some(watchers), Some(guild)) = (&mut self.watchers, &self.guild) {
             let mut notices = Vec::new();
-            watchers.flush(guild, &self.presences, &told, &mut notices);
+            watchers.flush(guild, &self.presences, &told, has_room, &mut notices);
             out.extend(notices.into_iter().map(Effect::Notice));
         }
         if self.presences.take_sessions_changed() && self.presences.is_person() {
@@ -98,8 +103,9 @@ impl Realm {
         told
     }
 
-    /// A session of an edge looks at something else; nothing if its user is not on the edge.
-    pub(crate) fn watch(&mut self, edge: EdgeId, change: WatchChange, out: &mut Vec<Effect>) {
+    /// A session of an edge looks at something else, which it is shown by
+    /// [`answer_watches`](Self::answer_watches); nothing if its user is not on the edge.
+    pub(crate) fn watch(&mut self, edge: EdgeId, change: WatchChange) {
         let Some(guild) = &self.guild else { return };
         let known = self.edges.get(&edge);
         let known = known.is_some_and(|users| users.contains_key(&change.user));
@@ -108,19 +114,29 @@ impl Realm {
             return;
         }
         let watchers = self.watchers.get_or_insert_default();
-        let (watcher, mut notices) = ((edge, change.from), Vec::new());
-        watchers.set(
-            guild,
-            &self.presences,
-            watcher,
-            change.user,
-            watch,
-            &mut notices,
-        );
+        watchers.set(guild, (edge, change.from), change.user, watch);
         if watchers.is_empty() {
             self.watchers = None;
         }
-        out.extend(notices.into_iter().map(Effect::Notice));
+    }
+
+    /// Shows sessions what they look at: as many as are shown it in one go.
+    pub(crate) fn answer_watches(
+        &mut self,
+        has_room: &impl Fn(EdgeId) -> bool,
+        out: &mut Vec<Effect>,
+    ) {
+        if let (Some(watchers), Some(guild)) = (&mut self.watchers, &self.guild) {
+            let mut notices = Vec::new();
+            watchers.answer(guild, &self.presences, has_room, &mut notices);
+            out.extend(notices.into_iter().map(Effect::Notice));
+        }
+    }
+
+    /// Whether sessions wait to be shown what they look at, on edges that take more now.
+    pub(crate) fn is_asked(&self, has_room: impl Fn(EdgeId) -> bool) -> bool {
+        let watchers = self.watchers.as_ref();
+        watchers.is_some_and(|watchers| watchers.is_asked(has_room))
     }
 
     /// Whether there are presences or rows of lists to tell of, now or later.

@@ -22,6 +22,8 @@ use guildhall_shared::{
 use guildhall_store::guild::Snapshot;
 use serde_json::{Value, json};
 
+pub(super) use self::threads::thread;
+
 use super::{
     guild::GuildState,
     realm::{Effect, Realm},

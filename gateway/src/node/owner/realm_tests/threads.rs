@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) fn thread(thread: u64, parent: u64, kind: u8, archived: bool) -> Value {
+pub(in crate::node::owner) fn thread(thread: u64, parent: u64, kind: u8, archived: bool) -> Value {
     json!({
         "id": thread.to_string(), "type": kind, "guild_id": HALL.to_string(),
         "parent_id": parent.to_string(), "owner_id": ALICE.to_string(), "name": "aside",
