@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{
     Core, clock, ready,
     sessions::dispatch_to,
-    views::{may_leave, may_move},
+    views::{came, may_leave, may_move},
 };
 use crate::{
     bus::{Subscribed, Subscriber, Subscription, ToNode},
@@ -446,8 +446,13 @@ impl Core {
             let may_be_wrong = |event: &Envelope| {
                 may_move(event, user) || may_leave(event) && hub.hides(event, user, intents)
             };
-            let mut missed = replay.iter().filter(|event| event.position() > Some(from));
-            if missed.any(|event| may_be_wrong(event)) {
+            let missed = || replay.iter().filter(|event| event.position() > Some(from));
+            if missed().any(|event| came(event, user)) {
+                // Of what happened while they were away it has seen nothing, here or where it was.
+                self.lost(realm, vec![slot]);
+                continue;
+            }
+            if missed().any(|event| may_be_wrong(event)) {
                 self.blur_session(realm, slot);
             }
             let Some(hub) = self.hub.get_mut(realm) else {

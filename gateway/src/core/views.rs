@@ -236,6 +236,20 @@ pub(super) fn may_leave(event: &Envelope) -> bool {
 
 /// Whether a user may see other channels since an event.
 pub(super) fn may_move(event: &Envelope, user: Id<User>) -> bool {
+    match event.kind {
+        EventKind::GuildMemberUpdate => is_about(event, user),
+        kind => kind.moves_views(),
+    }
+}
+
+/// Whether a user came into the guild by an event: they were away, and what tells of both is in their
+/// own realm, which may be behind.
+pub(super) fn came(event: &Envelope, user: Id<User>) -> bool {
+    event.kind == EventKind::GuildMemberAdd && is_about(event, user)
+}
+
+/// Whether an event's member is this user.
+fn is_about(event: &Envelope, user: Id<User>) -> bool {
     #[derive(Deserialize)]
     struct OfMember {
         user: OfUser,
@@ -243,11 +257,6 @@ pub(super) fn may_move(event: &Envelope, user: Id<User>) -> bool {
     #[derive(Deserialize)]
     struct OfUser {
         id: Id<User>,
-    }
-    // Who comes was away: what tells of both is in the user's own realm, which may be behind.
-    let of_member = [EventKind::GuildMemberUpdate, EventKind::GuildMemberAdd];
-    if !of_member.contains(&event.kind) {
-        return event.kind.moves_views();
     }
     let member: Result<OfMember, _> = serde_json::from_slice(&event.body);
     member.is_ok_and(|member| member.user.id == user)
