@@ -52,8 +52,8 @@ const CHECKS_MAX: usize = 6;
 ///
 /// What few messages need is boxed: the future is moved several times for each of them.
 ///
-/// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159,
-/// 50160, 50161, 50173, 50278, 50600, 160002, 160005, 160006, 160007, 160014, 200000, 520004.
+/// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50009, 50013, 50035, 50068, 50081,
+/// 50159, 50160, 50161, 50173, 50278, 50600, 160002, 160005, 160006, 160007, 160014, 200000, 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -94,7 +94,7 @@ pub(super) async fn create_message(
     for _ in 0..CHECKS_MAX {
         let place = app.access.place(&app.db, &author, channel_id).await;
         let place = place.and_then(|place| {
-            check_sending(&place, needed)?;
+            check_sending(&app, &author, &place, needed)?;
             Ok(place)
         });
         // A refusal from memory may be out of date too: then ask again, without it.
@@ -103,7 +103,7 @@ pub(super) async fn create_message(
             Err(_) => {
                 app.access.forget(&author, channel_id);
                 let place = app.access.place(&app.db, &author, channel_id).await?;
-                check_sending(&place, needed)?;
+                check_sending(&app, &author, &place, needed)?;
                 place
             }
         };
@@ -271,8 +271,13 @@ async fn claim_nonce(
     Ok(None)
 }
 
-/// Errors: 40058, 50001, 50007, 50008, 50013, 60003, 160005.
-fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
+/// Errors: 40058, 50001, 50007, 50008, 50009, 50013, 60003, 160005.
+fn check_sending(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    needed: Permissions,
+) -> Result<()> {
     let needed = place.sending() | needed;
     place.require(Permissions::VIEW_CHANNEL)?;
     if place.kind().is_forum() {
@@ -282,6 +287,9 @@ fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
         return Err(ErrorCode::NonTextChannel.into());
     }
     place.require(needed)?;
+    if let Some(guild) = place.guild() {
+        guild.require_verified(&app.mailer, author)?;
+    }
     place.require_unlocked()
 }
 

@@ -196,8 +196,8 @@ pub(super) fn check_durations(
     }
 }
 
-/// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50013, 50021, 50024,
-/// 50035, 160004, 160006, 160007, 200000.
+/// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50009, 50013, 50021,
+/// 50024, 50035, 160004, 160006, 160007, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/{message_id}/threads",
@@ -220,6 +220,7 @@ pub(super) async fn create_thread_from_message(
 
     let mut tx = app.db.begin().await?;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    access.guild.require_verified(&app.mailer, &user)?;
     let kind = match access.channel.kind {
         ChannelKind::TEXT => ChannelKind::PUBLIC_THREAD,
         ChannelKind::ANNOUNCEMENT => ChannelKind::ANNOUNCEMENT_THREAD,
@@ -454,8 +455,8 @@ pub(super) struct Created {
     message: Option<Message>,
 }
 
-/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006 and 160007 beside
-/// 1000 active threads of the guild, 200000.
+/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50009, 50013, 50024, 50035, 160006 and 160007
+/// beside 1000 active threads of the guild, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/threads",
@@ -485,6 +486,7 @@ pub(super) async fn create_thread(
 
     let mut tx = app.db.begin().await?;
     let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    access.guild.require_verified(&app.mailer, &user)?;
     let (kind, applied_tags) = body.check_at(&access, &files)?;
     let in_forum = access.channel.kind.is_forum();
     let place = Place::Channel(access.clone());
