@@ -10,6 +10,7 @@
 mod cache;
 mod place;
 mod read;
+mod verification;
 
 use guildhall_shared::{
     Id, Permissions, Timestamp,
@@ -57,6 +58,8 @@ pub(crate) struct GuildAccess {
     /// The guild asks its moderators for a second factor, and the caller (of a bot: its owner)
     /// has none. `state_seq` covers the guild's half of it only.
     pub(crate) lacks_factor: bool,
+    /// 0 to 4; see [`Self::require_verified`].
+    pub(crate) verification_level: u8,
     /// The membership of `user`, without its user object.
     pub(crate) member: Member,
 }

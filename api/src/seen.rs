@@ -50,7 +50,7 @@ impl Seen {
         std::mem::take(&mut today.fresh)
     }
 
-    /// Housekeeping.
+    /// Housekeeping. Of who has deleted their account since, nothing is stored.
     pub(crate) async fn store(&self, db: &PgPool) -> Result<()> {
         let fresh = self.take();
         for some in fresh.chunks(STORE_MAX) {
@@ -59,7 +59,10 @@ impl Seen {
             ids.dedup();
             sqlx::query!(
                 "insert into account_seen (user_id, seen_on)
-                 select user_id, (now() at time zone 'utc')::date from unnest($1::bigint[]) user_id
+                 select s.user_id, (now() at time zone 'utc')::date
+                 from unnest($1::bigint[]) as s (user_id)
+                 where not exists (
+                   select from account a where a.user_id = s.user_id and a.state = 3)
                  on conflict (user_id) do update set seen_on = excluded.seen_on
                  where account_seen.seen_on < excluded.seen_on",
                 &ids,

@@ -104,6 +104,7 @@ codes! {
     EmptyMessage = 50006, 400, "Cannot send an empty message";
     CannotSendToUser = 50007, 403, "Cannot send messages to this user";
     NonTextChannel = 50008, 400, "Cannot send messages in a non-text channel";
+    VerificationLevelTooHigh = 50009, 403, "Channel verification level is too high";
     VanityTaken = 50020, 400, "Invite code was either invalid or taken";
     MissingPermissions = 50013, 403, "Missing Permissions";
     InvalidWebhookToken = 50027, 401, "Invalid Webhook Token";

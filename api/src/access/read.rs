@@ -21,6 +21,7 @@ pub(super) struct AccessRow {
     owner_id: i64,
     state_seq: i64,
     lacks_factor: bool,
+    verification_level: i32,
     role_ids: Vec<i64>,
     role_positions: Vec<i32>,
     role_permissions: Vec<i64>,
@@ -78,6 +79,8 @@ pub(super) async fn read(
                       where f.user_id = coalesce((select a.owner_id from application a
                                                   where a.application_id = $1), $1)
                     ) as "lacks_factor!",
+                  coalesce((g.settings ->> 'verification_level')::int, 0)
+                    as "verification_level!",
                   r.ids as "role_ids!", r.positions as "role_positions!",
                   r.permissions as "role_permissions!", r.managed as "role_managed!",
                   r.mentionable as "role_mentionable!",
@@ -185,6 +188,7 @@ impl AccessRow {
             roles,
             user,
             lacks_factor: self.lacks_factor,
+            verification_level: self.verification_level as u8,
             member,
         };
         let Some(id) = self.channel_id.map(Id::from_db) else {

@@ -13,7 +13,7 @@ use guildhall_shared::{
 use guildhall_store::account as accounts;
 use sqlx::PgConnection;
 
-use super::{dms, members, relationships};
+use super::{dms, members, notes, relationships};
 use crate::{
     access,
     account::{self, DELETED_USER},
@@ -166,7 +166,7 @@ async fn add_job(db: &mut PgConnection, user: Id<marker::User>, job: Job) -> Res
 const GUILDS_AT_ONCE: i64 = 20;
 /// Rows of one step.
 const ROWS_AT_ONCE: i64 = 500;
-/// Relationships of one step.
+/// Others of one step, each of whom is told.
 const OTHERS_AT_ONCE: i64 = 50;
 /// Jobs looked at in one round.
 const JOBS_AT_ONCE: i64 = 20;
@@ -297,10 +297,20 @@ async fn append_member_update(
 }
 
 /// One step; false when there is none left.
+///
+/// What was theirs alone goes, and what ties others to them: memberships, with the threads and voice
+/// channels they were in; group DMs; relationships; notes, their own and those about them;
+/// settings; read states and mentions; what events they are interested in; the day they were last
+/// seen. Tokens, grants, tickets and the second factor have gone with [`bury`].
+///
+/// What others read stays, by a deleted user: messages, reactions, votes, threads, DMs of two. So does
+/// what is a guild's: bans, timeouts (to their end), invites and whom they are for, what somebody made
+/// there (webhooks, emojis, events, rules, …) and the audit log; and applications, whose bots others have.
 async fn erase_some(app: &App, user: Id<marker::User>) -> Result<bool> {
     if leave_some_guilds(app, user).await?
         || dms::leave_group(app, user).await?
         || relationships::erase_some(app, user, OTHERS_AT_ONCE).await?
+        || notes::erase_some(app, user, OTHERS_AT_ONCE).await?
         || erase_some_rows(app, user).await?
     {
         return Ok(true);
@@ -343,7 +353,8 @@ async fn leave_some_guilds(app: &App, user: Id<marker::User>) -> Result<bool> {
     Ok(true)
 }
 
-/// What nobody else is told of.
+/// What nobody is told of. That they are interested in no event any more follows from their having
+/// left the guild.
 async fn erase_some_rows(app: &App, user: Id<marker::User>) -> Result<bool> {
     let notes = sqlx::query!(
         "delete from user_note where (user_id, about_id) in (
@@ -361,8 +372,38 @@ async fn erase_some_rows(app: &App, user: Id<marker::User>) -> Result<bool> {
     )
     .execute(&app.db)
     .await?;
-    sqlx::query!("delete from user_settings where user_id = $1", user.to_db())
-        .execute(&app.db)
-        .await?;
-    Ok(notes.rows_affected() + settings.rows_affected() > 0)
+    let read = sqlx::query!(
+        "delete from read_state where (user_id, channel_id) in (
+           select user_id, channel_id from read_state where user_id = $1 limit $2)",
+        user.to_db(),
+        ROWS_AT_ONCE,
+    )
+    .execute(&app.db)
+    .await?;
+    let mentions = sqlx::query!(
+        "delete from user_mention where (user_id, message_id) in (
+           select user_id, message_id from user_mention where user_id = $1 limit $2)",
+        user.to_db(),
+        ROWS_AT_ONCE,
+    )
+    .execute(&app.db)
+    .await?;
+    let interests = sqlx::query!(
+        "delete from scheduled_event_user where (event_id, exception_id, user_id) in (
+           select event_id, exception_id, user_id from scheduled_event_user
+           where user_id = $1 limit $2)",
+        user.to_db(),
+        ROWS_AT_ONCE,
+    )
+    .execute(&app.db)
+    .await?;
+    sqlx::query!(
+        "with seen as (delete from account_seen where user_id = $1)
+         delete from user_settings where user_id = $1",
+        user.to_db(),
+    )
+    .execute(&app.db)
+    .await?;
+    let gone = [notes, settings, read, mentions, interests];
+    Ok(gone.iter().any(|gone| gone.rows_affected() > 0))
 }

@@ -17,7 +17,7 @@ use crate::{
     extract::{Form, Json, Path},
     form::FormErrors,
     oauth,
-    routes::account_work,
+    routes::{account_work, auth::tries},
     second_factor::{self, Shown},
     sessions::{self, Which},
     tickets,
@@ -146,6 +146,7 @@ async fn user_delete(
     }
     app.publisher.publish(events);
     account_work::work_in_background(&app);
+    tries::forget(&app, caller.id).await;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -163,7 +163,7 @@ pub(crate) async fn forget_old(db: &PgPool) -> Result<()> {
          ), unread as (
            select g.user_id, g.channel_id, count(*)::int as count, max(g.message_id) as newest
            from gone g
-           join account a on a.user_id = g.user_id and not a.bot
+           join account a on a.user_id = g.user_id and not a.bot and a.state <> 3
            -- Calls of everyone are counted without these rows.
            join message m on m.channel_id = g.channel_id and m.message_id = g.message_id
                          and m.author_id <> g.user_id and not m.mention_everyone

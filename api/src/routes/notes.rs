@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::{extract::State, http::StatusCode};
 use guildhall_shared::{
     Id,
-    envelope::Visibility,
+    envelope::{Envelope, Visibility},
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
     id::marker,
@@ -14,11 +14,12 @@ use guildhall_shared::{
 use guildhall_store::personal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::PgConnection;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    access,
+    access, account,
     app::App,
     auth::CurrentUser,
     error::Result,
@@ -130,7 +131,7 @@ async fn user_note_put(
         let stored = sqlx::query!(
             "insert into user_note (user_id, about_id, note)
              select $1, user_id, $3 from account
-             where user_id = $2
+             where user_id = $2 and state <> 3
                and (select count(*) from user_note where user_id = $1 and about_id <> $2) < $4
              on conflict (user_id, about_id) do update set note = excluded.note",
             caller.id.to_db(),
@@ -141,19 +142,56 @@ async fn user_note_put(
         .execute(&mut *tx)
         .await?;
         if stored.rows_affected() == 0 {
-            let exists = crate::account::state(&mut tx, user_id).await?.is_some();
-            return Err(if exists {
-                ErrorCode::BadRequest.into()
-            } else {
-                ErrorCode::UnknownUser.into()
-            });
+            account::require_not_deleted(&mut tx, user_id).await?;
+            return Err(ErrorCode::BadRequest.into());
         }
     }
-    let body = json!({ "id": user_id, "note": note });
-    let vis = Visibility::realm(Intents::empty());
-    let kind = EventKind::UserNoteUpdate;
-    let event = events::append(&mut tx, caller.id, kind, vis, &body, None).await?;
+    let event = append_update(&mut tx, caller.id, user_id, &note).await?;
     tx.commit().await?;
     app.publisher.publish([event]);
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Numbers USER_NOTE_UPDATE for who wrote the note. Their realm's head is locked.
+async fn append_update(
+    db: &mut PgConnection,
+    writer: Id<marker::User>,
+    about: Id<marker::User>,
+    note: &str,
+) -> Result<Envelope> {
+    let body = json!({ "id": about, "note": note });
+    let vis = Visibility::realm(Intents::empty());
+    events::append(db, writer, EventKind::UserNoteUpdate, vis, &body, None).await
+}
+
+/// Erases what others noted about somebody whose account is deleted, of so many at once; they are
+/// told. False when there is none left.
+pub(super) async fn erase_some(app: &App, about: Id<marker::User>, at_once: i64) -> Result<bool> {
+    let writers = sqlx::query_scalar!(
+        "select user_id from user_note where about_id = $1 limit $2",
+        about.to_db(),
+        at_once,
+    )
+    .fetch_all(&app.db)
+    .await?;
+    if writers.is_empty() {
+        return Ok(false);
+    }
+    let mut tx = app.db.begin().await?;
+    let realms = writers.iter().map(|&writer| Id::from_db(writer));
+    access::lock_realms(&mut tx, realms).await?;
+    let erased = sqlx::query_scalar!(
+        "delete from user_note where about_id = $1 and user_id = any ($2) returning user_id",
+        about.to_db(),
+        &writers,
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let mut events = Vec::new();
+    for writer in erased {
+        events.push(append_update(&mut tx, Id::from_db(writer), about, "").await?);
+    }
+    tx.commit().await?;
+    app.publisher.publish(events);
+    Ok(true)
 }

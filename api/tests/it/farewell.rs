@@ -151,6 +151,246 @@ async fn a_deleted_account_leaves_its_messages_and_nothing_else(db: PgPool) {
     .expect_error(404, 10013);
 }
 
+/// What columns with an account's id are called; of others a foreign key tells.
+const NAMES: [&str; 13] = [
+    "about_id",
+    "author_id",
+    "bot_id",
+    "creator_id",
+    "high_id",
+    "inviter_id",
+    "low_id",
+    "other_id",
+    "owner_id",
+    "realm_id",
+    "target_id",
+    "target_user_id",
+    "user_id",
+];
+
+/// Where a deleted account is no longer: `account_work` and what it calls see to that.
+const ERASED: [&str; 23] = [
+    "account_job.user_id",
+    "account_mfa.user_id",
+    "account_seen.user_id",
+    "account_ticket.user_id",
+    "auth_token.user_id",
+    // Of a group DM, which is given on.
+    "channel.owner_id",
+    "group_invite.inviter_id",
+    "member.user_id",
+    "oauth2_code.user_id",
+    "oauth2_grant.user_id",
+    "oauth2_token.user_id",
+    "read_state.user_id",
+    "relationship.other_id",
+    "relationship.user_id",
+    "scheduled_event_user.user_id",
+    "temporary_member.user_id",
+    "thread_member.user_id",
+    "user_guild_settings.user_id",
+    "user_mention.user_id",
+    "user_note.about_id",
+    "user_note.user_id",
+    "user_settings.user_id",
+    "voice_state.user_id",
+];
+
+/// Where it may be: what others read or have, and what goes by its age.
+const KEPT: [&str; 33] = [
+    "account.user_id",
+    "application.application_id",
+    "application.owner_id",
+    "application_command_permission.target_id",
+    "audit_entry.target_id",
+    "audit_entry.user_id",
+    "automod_rule.creator_id",
+    "ban.user_id",
+    "emoji.creator_id",
+    "guild.owner_id",
+    "guild_template.creator_id",
+    "integration.user_id",
+    "interaction.user_id",
+    "invite.inviter_id",
+    "invite.target_user_id",
+    "invite_target_user.user_id",
+    "message.author_id",
+    "message_nonce.author_id",
+    "message_search.author_id",
+    "poll_vote.user_id",
+    "private_pair.high_id",
+    "private_pair.low_id",
+    // Of DMs of two.
+    "private_recipient.user_id",
+    "reaction.user_id",
+    "realm_event.realm_id",
+    "realm_head.realm_id",
+    "role.bot_id",
+    "scheduled_event.creator_id",
+    "silenced_leaver.user_id",
+    "soundboard_sound.creator_id",
+    "sticker.creator_id",
+    "thread.owner_id",
+    "webhook.creator_id",
+];
+
+/// Every column of every table that may hold an account's id, as `table.column`.
+async fn columns_of_accounts(app: &TestApp) -> Vec<String> {
+    sqlx::query_scalar(
+        "select t.relname::text || '.' || c.attname::text
+         from pg_attribute c join pg_class t on t.oid = c.attrelid
+         where t.relnamespace = 'public'::regnamespace and t.relkind in ('r', 'p')
+           and not t.relispartition and c.attnum > 0 and not c.attisdropped
+           and c.atttypid = 'bigint'::regtype
+           and (c.attname::text = any ($1)
+                or exists (select from pg_constraint f
+                           where f.contype = 'f' and f.conrelid = t.oid
+                             and f.confrelid = 'account'::regclass and c.attnum = any (f.conkey)))
+         order by 1",
+    )
+    .bind(NAMES.map(str::to_owned).to_vec())
+    .fetch_all(&app.db)
+    .await
+    .unwrap()
+}
+
+/// Those of the columns in which somebody is.
+async fn places_of(app: &TestApp, columns: &[String], user: &TestUser) -> Vec<String> {
+    let mut found = Vec::new();
+    for column in columns {
+        let (table, name) = column.split_once('.').unwrap();
+        let ask = format!(
+            "select exists (select from {table} where {name} = {})",
+            user.id
+        );
+        let is_there: bool = sqlx::query_scalar(sqlx::AssertSqlSafe(ask))
+            .fetch_one(&app.db)
+            .await
+            .unwrap();
+        if is_there {
+            found.push(column.clone());
+        }
+    }
+    found
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn of_every_table_it_is_decided_what_becomes_of_a_deleted_account(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let columns = columns_of_accounts(&app).await;
+    for column in &columns {
+        let is_in = |list: &[&str]| list.contains(&column.as_str());
+        assert!(
+            is_in(&ERASED) != is_in(&KEPT),
+            "{column}: does it go with an account or stay?"
+        );
+    }
+    for listed in ERASED.iter().chain(&KEPT) {
+        assert!(
+            columns.iter().any(|column| column == listed),
+            "{listed} is not there"
+        );
+    }
+
+    let alice = register(&app, "alice").await;
+    let (bob, carol) = (app.user("bob").await, app.user("carol").await);
+    let bot = app.bot(&bob, "helper").await;
+    let guild = app.guild(&bob, "home").await;
+    app.join(&alice, guild).await;
+    for friend in [&bob, &carol] {
+        for (one, other) in [(&alice, friend), (friend, &alice)] {
+            let path = format!("/users/@me/relationships/{}", other.id);
+            app.put(one, &path, json!({})).await.expect(204);
+        }
+    }
+    let group = json!({ "recipients": [bob.id, carol.id] });
+    app.post(&alice, "/users/@me/channels", group)
+        .await
+        .expect(200);
+    let general = format!("/channels/{}", guild.general);
+    let hello = json!({ "content": "hello" });
+    app.post(&alice, &format!("{general}/messages"), hello)
+        .await
+        .expect(200);
+    let thread = json!({ "name": "talk", "type": 11 });
+    app.post(&alice, &format!("{general}/threads"), thread)
+        .await
+        .expect(201);
+    for statement in [
+        "insert into account_seen (user_id, seen_on) values ($1, current_date)
+         on conflict do nothing",
+        r"insert into account_ticket (ticket_hash, user_id, purpose, expires_at)
+          values ('\x01', $1, 1, now() + interval '1 hour')",
+        "insert into oauth2_grant (grant_id, user_id, application_id, scopes)
+         values (1, $1, $3, '{}')",
+        r"insert into oauth2_code (code_hash, application_id, user_id, scopes, redirect_uri,
+                                   expires_at)
+          values ('\x01', $3, $1, '{}', '', now() + interval '1 hour')",
+        r"insert into oauth2_token (token_hash, application_id, user_id, scopes, expires_at,
+                                    forget_at)
+          values ('\x01', $3, $1, '{}', now() + interval '1 hour', now() + interval '1 hour')",
+        "insert into user_settings (user_id, settings) values ($1, '{}') on conflict do nothing",
+        "insert into user_guild_settings (user_id, guild_id, settings) values ($1, $4, '{}')",
+        "insert into user_note (user_id, about_id, note) values ($1, $2, 'x'), ($2, $1, 'x')",
+        "insert into read_state (user_id, channel_id) values ($1, $5) on conflict do nothing",
+        "insert into user_mention (user_id, message_id, channel_id) values ($1, 1, $5)",
+        "insert into temporary_member (guild_id, user_id, seen_at) values ($4, $1, now())",
+        "insert into voice_state (guild_id, user_id, channel_id, session_id, alive_until)
+         values ($4, $1, $5, 's', now() + interval '1 hour')",
+        "insert into scheduled_event (event_id, guild_id, creator_id, name, starts_at, ends_at,
+                                      entity_type, location)
+         values (1, $4, $1, 'e', now() + interval '1 day', now() + interval '2 days', 3, 'here')",
+        "insert into scheduled_event_user (event_id, user_id) values (1, $1)",
+        "insert into reaction (channel_id, message_id, emoji, burst, user_id)
+         values ($5, 1, 'x', false, $1)",
+    ] {
+        sqlx::query(statement)
+            .bind(alice.id.to_db())
+            .bind(bob.id.to_db())
+            .bind(bot.id.to_db())
+            .bind(guild.id.to_db())
+            .bind(guild.general.to_db())
+            .execute(&app.db)
+            .await
+            .unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+    let before = places_of(&app, &columns, &alice).await;
+    for erased in ERASED {
+        // There is one while an account is erased; who has a second factor shows it first.
+        let is_apart = ["account_job.user_id", "account_mfa.user_id"].contains(&erased);
+        assert!(
+            is_apart || before.iter().any(|place| place == erased),
+            "nothing to erase from {erased}"
+        );
+    }
+
+    app.post(&alice, "/users/@me/delete", json!({ "password": PASSWORD }))
+        .await
+        .expect(204);
+    worked_off(&app).await;
+    let after = places_of(&app, &columns, &alice).await;
+    for place in &after {
+        assert!(KEPT.contains(&place.as_str()), "still in {place}");
+    }
+    for kept in [
+        "account.user_id",
+        "message.author_id",
+        "reaction.user_id",
+        "scheduled_event.creator_id",
+        "thread.owner_id",
+    ] {
+        assert!(after.iter().any(|place| place == kept), "not in {kept}");
+    }
+    let told = app.events(bob.id).await;
+    let told = told.iter().find(|(name, _)| *name == "USER_NOTE_UPDATE");
+    let (_, note) = told.unwrap();
+    assert_eq!(note, &json!({ "id": alice.id, "note": "" }));
+    let note = format!("/users/@me/notes/{}", alice.id);
+    app.put(&bob, &note, json!({ "note": "gone" }))
+        .await
+        .expect_error(404, 10013);
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn an_operator_locks_and_unlocks_an_account(db: PgPool) {
     let app = TestApp::new(db).await;

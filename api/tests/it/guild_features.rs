@@ -7,7 +7,8 @@ use sqlx::PgPool;
 
 use crate::{
     conformance::conforms,
-    harness::{TestApp, alone, hall},
+    harness::{Reply, TestApp, TestGuild, TestUser, alone, hall},
+    mail_server::MailServer,
 };
 
 #[sqlx::test(migrations = "../migrations")]
@@ -126,6 +127,96 @@ async fn features_follow_who_may_change_them(db: PgPool) {
     app.get(&eve, &format!("/guilds/{}/preview", other.id))
         .await
         .expect_error(404, 10004);
+}
+
+/// Says something in the guild's first channel.
+async fn speak(app: &TestApp, user: &TestUser, hall: TestGuild) -> Reply {
+    let path = format!("/channels/{}/messages", hall.general);
+    app.post(user, &path, json!({ "content": "hi" })).await
+}
+
+async fn set_level(app: &TestApp, owner: &TestUser, hall: TestGuild, level: u8) {
+    let body = json!({ "verification_level": level });
+    app.patch(owner, &format!("/guilds/{}", hall.id), body)
+        .await
+        .expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_verification_level_holds_back_people_without_a_role(db: PgPool) {
+    let mails = MailServer::start().await;
+    let url = mails.url.clone();
+    let app = TestApp::with(db, |config| config.mail.smtp_url = Some(url.into())).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let (carol, dan) = (app.old_user("carol").await, app.user("dan").await);
+    let bot = app.bot(&alice, "helper").await;
+    for user in [&carol, &dan, &bot] {
+        app.join(user, hall).await;
+    }
+    sqlx::query("update account set verified = true where user_id = any ($1)")
+        .bind(vec![carol.id.to_db(), dan.id.to_db()])
+        .execute(&app.db)
+        .await
+        .unwrap();
+
+    // An address.
+    set_level(&app, &alice, hall, 1).await;
+    speak(&app, &bob, hall).await.expect_error(403, 50009);
+    let threads = format!("/channels/{}/threads", hall.general);
+    app.post(&bob, &threads, json!({ "name": "talk", "type": 11 }))
+        .await
+        .expect_error(403, 50009);
+    for may in [&dan, &carol, &alice, &bot] {
+        speak(&app, may, hall).await.expect(200);
+    }
+    let message = speak(&app, &carol, hall).await.expect(200);
+    let id = message["id"].as_str().unwrap();
+    let about_it = format!("/channels/{}/messages/{id}/threads", hall.general);
+    app.post(&bob, &about_it, json!({ "name": "talk" }))
+        .await
+        .expect_error(403, 50009);
+    // An account older than five minutes.
+    set_level(&app, &alice, hall, 2).await;
+    speak(&app, &dan, hall).await.expect_error(403, 50009);
+    for may in [&carol, &alice, &bot] {
+        speak(&app, may, hall).await.expect(200);
+    }
+    // A membership longer than ten minutes, also where a telephone would be asked for.
+    set_level(&app, &alice, hall, 3).await;
+    speak(&app, &carol, hall).await.expect_error(403, 50009);
+    sqlx::query("update member set joined_at = now() - interval '11 minutes' where user_id = $1")
+        .bind(carol.id.to_db())
+        .execute(&app.db)
+        .await
+        .unwrap();
+    for level in [3, 4] {
+        set_level(&app, &alice, hall, level).await;
+        for may in [&carol, &alice, &bot] {
+            speak(&app, may, hall).await.expect(200);
+        }
+    }
+
+    app.grant(&bob, hall, Permissions::empty()).await;
+    speak(&app, &bob, hall).await.expect(200);
+    app.post(&bob, &threads, json!({ "name": "talk", "type": 11 }))
+        .await
+        .expect(201);
+    speak(&app, &dan, hall).await.expect_error(403, 50009);
+    let member = format!("/guilds/{}/members/{}", hall.id, dan.id);
+    app.patch(&alice, &member, json!({ "flags": 4 }))
+        .await
+        .expect(200);
+    speak(&app, &dan, hall).await.expect(200);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn no_address_is_asked_for_where_no_mails_leave(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    set_level(&app, &alice, hall, 1).await;
+    speak(&app, &bob, hall).await.expect(200);
+    set_level(&app, &alice, hall, 2).await;
+    speak(&app, &bob, hall).await.expect_error(403, 50009);
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -301,11 +301,17 @@ impl TestApp {
 
     /// An account without a password, logged in.
     pub(crate) async fn user(&self, name: &str) -> TestUser {
-        self.account(name, false).await
+        self.account(self.id(), name, false).await
     }
 
-    async fn account(&self, name: &str, bot: bool) -> TestUser {
-        let id: Id<marker::User> = self.id();
+    /// The same, with an account that is ten minutes old.
+    pub(crate) async fn old_user(&self, name: &str) -> TestUser {
+        let now = self.id::<marker::User>().get();
+        let then = Id::new(now - (600_000 << 22)).unwrap();
+        self.account(then, name, false).await
+    }
+
+    async fn account(&self, id: Id<marker::User>, name: &str, bot: bool) -> TestUser {
         let mut secret = [7; 32];
         secret[..8].copy_from_slice(&id.get().to_le_bytes());
         let token = Token::mint(id, id.created_ms(), secret);
@@ -334,7 +340,7 @@ impl TestApp {
 
     /// An application's bot, logged in. The application's id is the bot's.
     pub(crate) async fn bot(&self, owner: &TestUser, name: &str) -> TestUser {
-        let bot = self.account(name, true).await;
+        let bot = self.account(self.id(), name, true).await;
         sqlx::query(
             "insert into application (application_id, owner_id, name, flags, verify_key)
              values ($1, $2, $3, $4, $5)",

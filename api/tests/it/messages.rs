@@ -506,6 +506,59 @@ async fn slowmode_holds_people_back_but_no_bots(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn slowmode_holds_back_nobody_who_repeats_a_message(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&alice, &general, json!({ "rate_limit_per_user": 60 }))
+        .await
+        .expect(200);
+    let body = |nonce: &str| json!({ "content": "once", "nonce": nonce, "enforce_nonce": true });
+    let messages = path(hall.general);
+    let first = app.post(&bob, &messages, body("n")).await.expect(200);
+    let again = app.post(&bob, &messages, body("n")).await.expect(200);
+    assert_eq!((&again["id"], &again["nonce"]), (&first["id"], &json!("n")));
+    app.post(&bob, &messages, body("m"))
+        .await
+        .expect_error(429, 20016);
+    let loose = json!({ "content": "once", "nonce": "n" });
+    app.post(&bob, &messages, loose)
+        .await
+        .expect_error(429, 20016);
+    let names = app.event_names(hall.id).await;
+    assert_eq!(names, ["CHANNEL_UPDATE", "MESSAGE_CREATE"]);
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn who_is_refused_waits_for_nothing(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, hall) = hall(&app).await;
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&alice, &general, json!({ "rate_limit_per_user": 60 }))
+        .await
+        .expect(200);
+    let rule = json!({
+        "name": "cats", "event_type": 1, "trigger_type": 1, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["cat"] }, "actions": [{ "type": 1 }],
+    });
+    let rules = format!("/guilds/{}/auto-moderation/rules", hall.id);
+    app.post(&alice, &rules, rule).await.expect(200);
+    let messages = path(hall.general);
+    for _ in 0..2 {
+        app.post(&bob, &messages, json!({ "content": "a cat" }))
+            .await
+            .expect_error(400, 200_000);
+    }
+    send(&app, &bob, hall.general, "a dog").await;
+    // Who is held back gives nothing back.
+    for _ in 0..2 {
+        app.post(&bob, &messages, json!({ "content": "a bird" }))
+            .await
+            .expect_error(429, 20016);
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn typing_is_not_numbered(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, bob, hall) = hall(&app).await;

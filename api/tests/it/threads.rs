@@ -735,6 +735,41 @@ async fn slowmode_holds_back_threads_of_messages_too(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_refused_thread_holds_back_no_other(db: PgPool) {
+    let app = TestApp::new(db).await;
+    let (alice, bob, _, hall) = hall(&app).await;
+    let general = format!("/channels/{}", hall.general);
+    app.patch(&alice, &general, json!({ "rate_limit_per_user": 60 }))
+        .await
+        .expect(200);
+    let messages = format!("{general}/messages");
+    let sent = app.post(&alice, &messages, json!({ "content": "one" }));
+    let sent = sent.await.expect(200);
+    let about_it = format!("{messages}/{}/threads", sent["id"].as_str().unwrap());
+    let name = || json!({ "name": "About it" });
+    app.post(&alice, &about_it, name()).await.expect(201);
+    app.post(&bob, &about_it, name())
+        .await
+        .expect_error(400, 160_004);
+
+    let rule = json!({
+        "name": "cats", "event_type": 1, "trigger_type": 1, "enabled": true,
+        "trigger_metadata": { "keyword_filter": ["cat"] }, "actions": [{ "type": 1 }],
+    });
+    let rules = format!("/guilds/{}/auto-moderation/rules", hall.id);
+    app.post(&alice, &rules, rule).await.expect(200);
+    let threads = format!("{general}/threads");
+    let talk = |name: &str| json!({ "name": name, "type": 11 });
+    app.post(&bob, &threads, talk("a cat"))
+        .await
+        .expect_error(400, 200_000);
+    app.post(&bob, &threads, talk("a dog")).await.expect(201);
+    app.post(&bob, &threads, talk("a bird"))
+        .await
+        .expect_error(429, 20016);
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_forum_pins_one_post(db: PgPool) {
     let app = TestApp::new(db).await;
     let (alice, _, _, hall) = hall(&app).await;

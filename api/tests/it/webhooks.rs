@@ -456,6 +456,13 @@ async fn other_services_write_in_their_own_forms(db: PgPool) {
     let slack = json!({ "text": "hi", "attachments": [{ "title": "T", "color": "#00ff00" }] });
     let ok = anonymously(&app, Method::POST, &format!("{url}/slack"), slack).await;
     assert_eq!(ok.expect(200), "ok");
+    for (wait, answer) in [("true", json!("ok")), ("false", Value::Null)] {
+        let slack = format!("{url}/slack?wait={wait}");
+        let reply = anonymously(&app, Method::POST, &slack, json!({ "text": "hi" })).await;
+        let body = reply.expect(200);
+        conforms("execute_slack_compatible_webhook", 200, &body);
+        assert_eq!(body, answer, "wait={wait}");
+    }
     let github = app
         .request(Method::POST, &format!("{url}/github"))
         .header("x-github-event", "issues")
@@ -466,8 +473,8 @@ async fn other_services_write_in_their_own_forms(db: PgPool) {
     let events = app.events(hall.id).await;
     let embed = |n: usize| &events[n].1["embeds"][0];
     assert_eq!(embed(1)["color"], 0x00FF00);
-    assert_eq!(embed(2)["title"], "[a/b] Issue opened: #3 Broken");
-    assert_eq!(embed(2)["author"]["name"], "octo");
+    assert_eq!(embed(4)["title"], "[a/b] Issue opened: #3 Broken");
+    assert_eq!(embed(4)["author"]["name"], "octo");
 }
 
 #[sqlx::test(migrations = "../migrations")]

@@ -162,7 +162,7 @@ impl World {
         self.bot.rest.post(&path, &form).await.id()
     }
 
-    /// Makes [`World::guild`] a community.
+    /// Makes [`World::guild`] a community, in which who has verified no address may write, too.
     pub async fn make_community(&self) {
         let lobby = &self.guild.lobby;
         let form = json!({
@@ -170,6 +170,8 @@ impl World {
             "rules_channel_id": lobby, "public_updates_channel_id": lobby,
         });
         let path = format!("/guilds/{}", self.guild.id);
+        self.owner.rest.patch(&path, &form).await;
+        let form = json!({"verification_level": 0});
         self.owner.rest.patch(&path, &form).await;
     }
 

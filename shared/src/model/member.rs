@@ -33,6 +33,8 @@ pub struct Member {
 }
 
 impl Member {
+    /// Flag: a moderator has let the member off the guild's verification level.
+    pub const BYPASSES_VERIFICATION: u64 = 1 << 2;
     /// Flag: automod found the member's name forbidden.
     pub const QUARANTINED: u64 = 1 << 7;
 

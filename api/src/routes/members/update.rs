@@ -35,8 +35,8 @@ use crate::{
 const TIMEOUT_MAX: Duration = Duration::days(28);
 const ROLES_MAX: usize = 350;
 const NICK_LENGTH_MAX: usize = 32;
-/// BYPASSES_VERIFICATION, the one flag that moderators set.
-const FLAGS_EDITABLE: u64 = 1 << 2;
+/// The one flag that moderators set.
+const FLAGS_EDITABLE: u64 = Member::BYPASSES_VERIFICATION;
 
 /// What is to change; null gives a field its first value back.
 #[derive(Debug, Deserialize, Default, ToSchema)]

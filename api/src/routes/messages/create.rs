@@ -1,6 +1,6 @@
 //! New messages: what a request may say, the check of whether it may, the writer's job.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     extract::State,
@@ -12,21 +12,21 @@ use guildhall_shared::{
     error_code::ErrorCode,
     gateway::Intents,
     id::marker::{self, Channel, Guild},
-    keys,
     model::{Member, Message, MessageFlags, MessageKind, MessageReference},
 };
 use guildhall_store::account;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{
     components::linked_files,
-    content::Nonce,
+    content::{Mentions, Nonce},
     event::{answer, as_nobody, bodies_of},
     load::{self, Extra},
     mentions::{Mentioner, resolve_mentions},
     post::{self, post_in},
     request::{NewMessageForm, Reference, Sender, snapshot},
     sight::{sees_content, shown_to},
+    slowmode::{self, Slowed, Wait},
     texts::all_texts,
 };
 use crate::{
@@ -52,8 +52,8 @@ const CHECKS_MAX: usize = 6;
 ///
 /// What few messages need is boxed: the future is moved several times for each of them.
 ///
-/// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50013, 50035, 50068, 50081, 50159,
-/// 50160, 50161, 50173, 50278, 50600, 160002, 160005, 160006, 160007, 160014, 200000, 520004.
+/// Errors: 10003, 20016, 40058, 50001, 50006, 50007, 50008, 50009, 50013, 50035, 50068, 50081,
+/// 50159, 50160, 50161, 50173, 50278, 50600, 160002, 160005, 160006, 160007, 160014, 200000, 520004.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages",
@@ -82,55 +82,101 @@ pub(super) async fn create_message(
         let mut db = Box::pin(app.db.acquire()).await?;
         Box::pin(form.fill_from_database(&mut db, &mut draft)).await?;
     }
-    let mentions = form.mentions(Sender::User, &draft);
-    let nonce = form.nonce.as_ref();
-    let enforced = nonce.filter(|_| form.enforce_nonce).map(Nonce::key);
+    let enforced = form.nonce.as_ref().filter(|_| form.enforce_nonce);
     let mut needed = form.needed();
     if !files.is_empty() {
         needed |= Permissions::ATTACH_FILES;
     }
+    let sending = Sending {
+        mentions: form.mentions(Sender::User, &draft),
+        enforced: enforced.map(Nonce::key),
+        form: &form,
+        draft,
+        needed,
+    };
+    let mut wait = None;
+    let sent = send(&app, &mut author, &sending, &mut wait).await;
+    if let Some(wait) = wait {
+        Box::pin(wait.give_back(&app)).await;
+    }
+    sent
+}
+
+/// What is to be sent, once it is checked at its place.
+struct Sending<'a> {
+    form: &'a NewMessageForm,
+    draft: Message,
+    mentions: Mentions,
+    /// What tells an enforced nonce from others.
+    enforced: Option<String>,
+    needed: Permissions,
+}
+
+/// Checks a message and stores it; the answer is that message, or the first one of its nonce.
+/// A wait that is left in `wait` was begun for nothing.
+async fn send(
+    app: &App,
+    author: &mut CurrentUser,
+    sending: &Sending<'_>,
+    wait: &mut Option<Wait>,
+) -> Result<Response> {
+    let Sending {
+        form,
+        draft,
+        enforced,
+        needed,
+        ..
+    } = sending;
+    let (id, channel_id, needed) = (draft.id, draft.channel_id, *needed);
     let (mut slowmode_passed, mut readied, mut judged_anew) = (false, false, false);
 
     for _ in 0..CHECKS_MAX {
-        let place = app.access.place(&app.db, &author, channel_id).await;
+        let place = app.access.place(&app.db, author, channel_id).await;
         let place = place.and_then(|place| {
-            check_sending(&place, needed)?;
+            check_sending(app, author, &place, needed)?;
             Ok(place)
         });
         // A refusal from memory may be out of date too: then ask again, without it.
         let place = match place {
             Ok(place) => place,
             Err(_) => {
-                app.access.forget(&author, channel_id);
-                let place = app.access.place(&app.db, &author, channel_id).await?;
-                check_sending(&place, needed)?;
+                app.access.forget(author, channel_id);
+                let place = app.access.place(&app.db, author, channel_id).await?;
+                check_sending(app, author, &place, needed)?;
                 place
             }
         };
         form.check_at(&app.db, &place, author.id).await?;
         let mut message = draft.clone();
         if let Some(reference) = &form.message_reference {
-            Box::pin(refer(&app, &author, &place, reference, &mut message)).await?;
+            Box::pin(refer(app, author, &place, reference, &mut message)).await?;
         }
         if message.is_empty() {
             return Err(ErrorCode::EmptyMessage.into());
         }
         if !std::mem::replace(&mut slowmode_passed, true) {
-            check_slowmode(&app, &author, &place, "slow").await?;
+            *wait = match slowmode::begin(app, author, &place, Slowed::Messages).await {
+                Ok(begun) => begun,
+                // Who repeats a message sends none.
+                Err(refused) => {
+                    let first = Box::pin(repeated(app, author, &place, sending)).await?;
+                    return first.ok_or(refused);
+                }
+            };
         }
         let texts = || all_texts(&message);
-        let verdict = app.automod.judge(&app.db, &author, &place, texts).await?;
+        let verdict = app.automod.judge(&app.db, author, &place, texts).await?;
         if verdict.blocks() {
             // Rules from memory may be out of date as well.
             if !std::mem::replace(&mut judged_anew, true) {
-                app.access.forget(&author, channel_id);
+                app.access.forget(author, channel_id);
                 continue;
             }
-            Box::pin(automod::act(&app, &author, &place, &verdict, None)).await?;
+            Box::pin(automod::act(app, author, &place, &verdict, None)).await?;
         }
         // Last of all that may change a place: what is refused wakes no thread and opens no DM.
-        if !std::mem::replace(&mut readied, true) && make_ready(&app, &author, &place).await? {
-            app.access.forget(&author, channel_id);
+        if !std::mem::replace(&mut readied, true) && make_ready(app, author, &place).await? {
+            app.access.forget(author, channel_id);
             continue;
         }
         let answered = message.referenced_message.as_ref();
@@ -139,7 +185,8 @@ pub(super) async fn create_message(
             .filter(|answered| answered.webhook_id.is_none())
             .map(|answered| answered.author.clone());
         let mentioner = Mentioner::Caller(&place);
-        let found = resolve_mentions(&app.db, mentioner, &mentions, replied_to.as_ref()).await?;
+        let found =
+            resolve_mentions(&app.db, mentioner, &sending.mentions, replied_to.as_ref()).await?;
         message.mentions = found.users;
         message.mention_roles = found.roles;
         message.mention_everyone = found.everyone;
@@ -147,39 +194,37 @@ pub(super) async fn create_message(
         // Somebody else's text may be in what it answers.
         let answers = matches!(message.referenced_message, Some(Some(_)));
         let shown = (author.bot && answers).then(|| {
-            let shown = shown_to(&author, place.guild_id(), message.clone());
+            let shown = shown_to(author, place.guild_id(), message.clone());
             answer(&shown)
         });
         let shown = shown.transpose()?;
         let outcome = match message.poll {
             // A poll has rows of its own, which the writer does not know.
             Some(_) => {
-                let stored = store_alone(&app, &author, &place, &message, enforced.as_deref());
+                let stored = store_alone(app, author, &place, &message, enforced.as_deref());
                 Box::pin(stored).await?
             }
             None => {
-                let new = new_message(&place, &author, (message, &json), enforced.clone())?;
+                let new = new_message(&place, author, (message, &json), enforced.clone())?;
                 app.message_writer.store(new).await?
             }
         };
         match outcome {
             Outcome::Stored => {
+                *wait = None;
                 if !verdict.is_clean() {
-                    let acted = automod::act_after(&app, &author, &place, &verdict, Some(id));
+                    let acted = automod::act_after(app, author, &place, &verdict, Some(id));
                     Box::pin(acted).await;
                 }
                 return Ok(json_bytes_response(shown.unwrap_or(json)));
             }
             Outcome::Duplicate(first) => {
-                let mut first = Box::pin(earlier(&app, author.id, channel_id, first)).await?;
-                first.nonce = nonce.map(Nonce::to_json);
-                let shown = shown_to(&author, place.guild_id(), first);
-                return Ok(Json(shown).into_response());
+                return Box::pin(earlier(app, author, &place, form, first)).await;
             }
             Outcome::Stale => {
                 // A thread may have been archived meanwhile.
                 readied = false;
-                app.access.forget(&author, channel_id);
+                app.access.forget(author, channel_id);
                 app.tokens.forget(author.id);
                 let account = Box::pin(account::by_token(&app.db, author.token)).await?;
                 author.account = Arc::new(account.ok_or(ErrorCode::Unauthorized)?);
@@ -189,16 +234,40 @@ pub(super) async fn create_message(
     Err(Error::Unavailable("the guild keeps changing"))
 }
 
-/// The message that has the nonce of a new one. Errors: 10008 if it was deleted since.
+/// The answer to who sends once more what was stored before; `None` if it is new.
+///
+/// Errors: 10008 if it was deleted since.
+async fn repeated(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    sending: &Sending<'_>,
+) -> Result<Option<Response>> {
+    let Some(nonce) = sending.enforced.as_deref() else {
+        return Ok(None);
+    };
+    let Some(first) = of_nonce(&app.db, place.id(), author.id, nonce).await? else {
+        return Ok(None);
+    };
+    let answer = earlier(app, author, place, sending.form, first).await?;
+    Ok(Some(answer))
+}
+
+/// The answer that is the message which has the nonce of a new one. Errors: 10008 if it was deleted
+/// since.
 async fn earlier(
     app: &App,
-    reader: Id<marker::User>,
-    channel: Id<Channel>,
-    id: Id<marker::Message>,
-) -> Result<Message> {
+    author: &CurrentUser,
+    place: &Place,
+    form: &NewMessageForm,
+    first: Id<marker::Message>,
+) -> Result<Response> {
     let mut db = app.db.acquire().await?;
-    let found = load::message(&app.media, &mut db, reader, channel, id).await?;
-    found.ok_or_else(|| ErrorCode::UnknownMessage.into())
+    let first = load::message(&app.media, &mut db, author.id, place.id(), first).await?;
+    let mut first = first.ok_or(ErrorCode::UnknownMessage)?;
+    first.nonce = form.nonce.as_ref().map(Nonce::to_json);
+    let shown = shown_to(author, place.guild_id(), first);
+    Ok(Json(shown).into_response())
 }
 
 /// Wakes a thread and joins it; opens a private channel for all. True if the place has changed.
@@ -245,24 +314,16 @@ async fn claim_nonce(
     message: &Message,
     nonce: &str,
 ) -> Result<Option<Id<marker::Message>>> {
-    let (channel, author) = (message.channel_id.to_db(), message.author.id.to_db());
-    let first = sqlx::query_scalar!(
-        "select message_id from message_nonce
-         where channel_id = $1 and author_id = $2 and nonce = $3",
-        channel,
-        author,
-        nonce,
-    )
-    .fetch_optional(&mut *db)
-    .await?;
-    if let Some(first) = first {
-        return Ok(Some(Id::from_db(first)));
+    let (channel, author) = (message.channel_id, message.author.id);
+    let first = of_nonce(&mut *db, channel, author, nonce).await?;
+    if first.is_some() {
+        return Ok(first);
     }
     sqlx::query!(
         "insert into message_nonce (channel_id, author_id, nonce, message_id)
          values ($1, $2, $3, $4)",
-        channel,
-        author,
+        channel.to_db(),
+        author.to_db(),
         nonce,
         message.id.to_db(),
     )
@@ -271,8 +332,32 @@ async fn claim_nonce(
     Ok(None)
 }
 
-/// Errors: 40058, 50001, 50007, 50008, 50013, 60003, 160005.
-fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
+/// The message that has an enforced nonce.
+async fn of_nonce(
+    db: impl PgExecutor<'_>,
+    channel: Id<Channel>,
+    author: Id<marker::User>,
+    nonce: &str,
+) -> Result<Option<Id<marker::Message>>> {
+    let found = sqlx::query_scalar!(
+        "select message_id from message_nonce
+         where channel_id = $1 and author_id = $2 and nonce = $3",
+        channel.to_db(),
+        author.to_db(),
+        nonce,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found.map(Id::from_db))
+}
+
+/// Errors: 40058, 50001, 50007, 50008, 50009, 50013, 60003, 160005.
+fn check_sending(
+    app: &App,
+    author: &CurrentUser,
+    place: &Place,
+    needed: Permissions,
+) -> Result<()> {
     let needed = place.sending() | needed;
     place.require(Permissions::VIEW_CHANNEL)?;
     if place.kind().is_forum() {
@@ -282,35 +367,10 @@ fn check_sending(place: &Place, needed: Permissions) -> Result<()> {
         return Err(ErrorCode::NonTextChannel.into());
     }
     place.require(needed)?;
+    if let Some(guild) = place.guild() {
+        guild.require_verified(&app.mailer, author)?;
+    }
     place.require_unlocked()
-}
-
-/// Waits of people (not bots) in channels with slowmode, kept in Redis; with Redis away
-/// nobody waits. What is slowed down bears its own name: messages, new threads. Errors: 20016.
-pub(crate) async fn check_slowmode(
-    app: &App,
-    author: &CurrentUser,
-    place: &Place,
-    what: &str,
-) -> Result<()> {
-    let seconds = place.slowmode_seconds();
-    let exempt = Permissions::BYPASS_SLOWMODE;
-    if seconds == 0 || author.bot || place.permissions().contains(exempt) {
-        return Ok(());
-    }
-    let key = keys::rate_limit(&format!("{what}:{}:{}", place.id(), author.id));
-    let mut redis = app.redis.clone();
-    let mut wait = redis::pipe();
-    wait.cmd("SET").arg(&key).arg(1).arg("NX").arg("EX");
-    wait.arg(seconds).cmd("PTTL").arg(&key);
-    let asked: redis::RedisResult<(Option<String>, i64)> =
-        Box::pin(wait.query_async(&mut redis)).await;
-    match asked {
-        Ok((None, left_ms)) if left_ms > 0 => Err(Error::Slowmode {
-            retry_after: Duration::from_millis(left_ms as u64),
-        }),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 /// Makes a message the answer to another one, or the forward of one.

@@ -11,6 +11,7 @@ mod post;
 mod remove;
 mod request;
 mod sight;
+pub(crate) mod slowmode;
 mod stickers;
 mod texts;
 mod voice;
@@ -35,7 +36,7 @@ pub(crate) use self::{
     components::{find_custom_id, parse_select},
     compose::{Request, compose, edit},
     content::Embed,
-    create::{check_slowmode, create_join_message},
+    create::create_join_message,
     load::Persona,
     mentions::Mentioner,
     post::{announce_update_in, draft, post, post_in, store_changes},

@@ -28,7 +28,10 @@ use crate::{
     routes::{
         automod,
         channels::fields::AUTO_ARCHIVE_MINUTES,
-        messages::{self, NewMessageForm},
+        messages::{
+            self, NewMessageForm,
+            slowmode::{self, Slowed},
+        },
     },
     text::clean,
     upload::{Files, Upload},
@@ -196,8 +199,8 @@ pub(super) fn check_durations(
     }
 }
 
-/// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50013, 50021, 50024,
-/// 50035, 160004, 160006, 160007, 200000.
+/// The thread's id is the message's. Errors: 10003, 10008, 20016, 50001, 50009, 50013, 50021,
+/// 50024, 50035, 160004, 160006, 160007, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/messages/{message_id}/threads",
@@ -216,10 +219,28 @@ pub(super) async fn create_thread_from_message(
     let access = access::channel(&mut db, &user, channel_id, needed).await?;
     drop(db);
     // Nobody holds the guild's lock while Redis is asked.
-    messages::check_slowmode(&app, &user, &Place::Channel(access), "slowthread").await?;
+    let place = Place::Channel(access);
+    let wait = slowmode::begin(&app, &user, &place, Slowed::Threads).await?;
+    let of = (channel_id, message_id);
+    let made = make_from_message(&app, &user, of, &reason, body).await;
+    if let Some(wait) = wait.filter(|_| made.is_err()) {
+        wait.give_back(&app).await;
+    }
+    Ok((StatusCode::CREATED, Json(made?)))
+}
 
+/// [`create_thread_from_message`] in a transaction.
+async fn make_from_message(
+    app: &App,
+    user: &CurrentUser,
+    (channel_id, message_id): (Id<Channel>, Id<marker::Message>),
+    reason: &Reason,
+    body: FromMessage,
+) -> Result<Thread> {
+    let needed = Permissions::CREATE_PUBLIC_THREADS;
     let mut tx = app.db.begin().await?;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    access.guild.require_verified(&app.mailer, user)?;
     let kind = match access.channel.kind {
         ChannelKind::TEXT => ChannelKind::PUBLIC_THREAD,
         ChannelKind::ANNOUNCEMENT => ChannelKind::ANNOUNCEMENT_THREAD,
@@ -244,11 +265,11 @@ pub(super) async fn create_thread_from_message(
     let place = Place::Channel(access.clone());
     let verdict = app
         .automod
-        .judge(&mut *tx, &user, &place, || vec![&*name])
+        .judge(&mut *tx, user, &place, || vec![&*name])
         .await?;
     if verdict.blocks() {
         tx.rollback().await?;
-        automod::act(&app, &user, &place, &verdict, None).await?;
+        automod::act(app, user, &place, &verdict, None).await?;
         return Err(ErrorCode::BlockedByAutomod.into());
     }
     let new = NewThread {
@@ -263,7 +284,7 @@ pub(super) async fn create_thread_from_message(
     };
     let member = &access.guild.member;
     let (thread, mut events) = insert(&mut tx, &access.channel, new, Some(member)).await?;
-    events.extend(tell_owner_joined(&mut tx, &user, member, &thread).await?);
+    events.extend(tell_owner_joined(&mut tx, user, member, &thread).await?);
     starter.flags |= MessageFlags::HAS_THREAD;
     sqlx::query!(
         "update message set flags = flags | $3 where channel_id = $1 and message_id = $2",
@@ -281,7 +302,7 @@ pub(super) async fn create_thread_from_message(
         messages::announce_update_in(&mut tx, &in_parent, author.as_ref(), &starter).await?,
     );
     let mut first = messages::draft(
-        &app,
+        app,
         thread.id,
         user.user().clone(),
         MessageKind::THREAD_STARTER,
@@ -299,14 +320,14 @@ pub(super) async fn create_thread_from_message(
     let in_thread = audience_of(&mut tx, &thread).await?;
     events.extend(messages::post_in(&mut tx, &in_thread, Some(member), &first).await?);
     if is_old {
-        events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
+        events.extend(tell_parent(app, &mut tx, user, &access, &thread).await?);
     }
-    events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
+    events.extend(audit_created(app, &mut tx, user, &thread, reason).await?);
     let thread = load_as(&mut tx, thread.id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
-    automod::act_after(&app, &user, &place, &verdict, None).await;
-    Ok((StatusCode::CREATED, Json(thread)))
+    automod::act_after(app, user, &place, &verdict, None).await;
+    Ok(thread)
 }
 
 async fn tell_owner_joined(
@@ -454,8 +475,8 @@ pub(super) struct Created {
     message: Option<Message>,
 }
 
-/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50013, 50024, 50035, 160006 and 160007 beside
-/// 1000 active threads of the guild, 200000.
+/// Errors: 10003, 20016, 40066, 40067, 50001, 50006, 50009, 50013, 50024, 50035, 160006 and 160007
+/// beside 1000 active threads of the guild, 200000.
 #[utoipa::path(
     post,
     path = "/channels/{channel_id}/threads",
@@ -481,10 +502,26 @@ pub(super) async fn create_thread(
     body.check_at(&access, &files)?;
     // Nobody holds the guild's lock while Redis is asked.
     let place = Place::Channel(access);
-    messages::check_slowmode(&app, &user, &place, "slowthread").await?;
+    let wait = slowmode::begin(&app, &user, &place, Slowed::Threads).await?;
+    let made = make(&app, &user, channel_id, &reason, (body, files)).await;
+    if let Some(wait) = wait.filter(|_| made.is_err()) {
+        wait.give_back(&app).await;
+    }
+    Ok((StatusCode::CREATED, Json(made?)))
+}
 
+/// [`create_thread`] in a transaction.
+async fn make(
+    app: &App,
+    user: &CurrentUser,
+    channel_id: Id<Channel>,
+    reason: &Reason,
+    (body, files): (CreateThread, Files),
+) -> Result<Created> {
+    let needed = Permissions::VIEW_CHANNEL;
     let mut tx = app.db.begin().await?;
-    let access = access::channel_for_change(&mut tx, &user, channel_id, needed).await?;
+    let access = access::channel_for_change(&mut tx, user, channel_id, needed).await?;
+    access.guild.require_verified(&app.mailer, user)?;
     let (kind, applied_tags) = body.check_at(&access, &files)?;
     let in_forum = access.channel.kind.is_forum();
     let place = Place::Channel(access.clone());
@@ -498,7 +535,7 @@ pub(super) async fn create_thread(
             form,
             files: &files,
         };
-        messages::compose(&app, &mut tx, request, &mut first).await?;
+        messages::compose(app, &mut tx, request, &mut first).await?;
         posted = Some(first);
     }
     let name = clean(&body.name.unwrap_or_default());
@@ -506,10 +543,10 @@ pub(super) async fn create_thread(
         let first = posted.iter().flat_map(messages::all_texts);
         std::iter::once(&*name).chain(first).collect::<Vec<_>>()
     };
-    let verdict = app.automod.judge(&mut *tx, &user, &place, texts).await?;
+    let verdict = app.automod.judge(&mut *tx, user, &place, texts).await?;
     if verdict.blocks() {
         tx.rollback().await?;
-        automod::act(&app, &user, &place, &verdict, None).await?;
+        automod::act(app, user, &place, &verdict, None).await?;
         return Err(ErrorCode::BlockedByAutomod.into());
     }
     let new = NewThread {
@@ -528,22 +565,21 @@ pub(super) async fn create_thread(
         let audience = audience_of(&mut tx, &thread).await?;
         events.extend(messages::post_in(&mut tx, &audience, Some(member), first).await?);
     }
-    events.extend(tell_owner_joined(&mut tx, &user, member, &thread).await?);
+    events.extend(tell_owner_joined(&mut tx, user, member, &thread).await?);
     if kind != ChannelKind::PRIVATE_THREAD && !in_forum {
-        events.extend(tell_parent(&app, &mut tx, &user, &access, &thread).await?);
+        events.extend(tell_parent(app, &mut tx, user, &access, &thread).await?);
     }
-    events.extend(audit_created(&app, &mut tx, &user, &thread, &reason).await?);
+    events.extend(audit_created(app, &mut tx, user, &thread, reason).await?);
     let mut thread = load(&mut tx, id).await?;
     thread.member = members::of(&mut tx, id, user.id).await?;
     tx.commit().await?;
     app.publisher.publish(events);
     let message = posted.as_ref().map(|first| first.id);
-    automod::act_after(&app, &user, &place, &verdict, message).await;
-    let created = Created {
+    automod::act_after(app, user, &place, &verdict, message).await;
+    Ok(Created {
         thread,
         message: posted,
-    };
-    Ok((StatusCode::CREATED, Json(created)))
+    })
 }
 
 /// The tags asked for, if the caller may use them and they are enough.

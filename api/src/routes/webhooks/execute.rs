@@ -149,7 +149,7 @@ pub(super) async fn by_token_for_change(
 #[into_params(parameter_in = Query)]
 #[serde(default)]
 pub(super) struct ExecuteQuery {
-    /// Whether the answer is the message.
+    /// Whether the answer is the message; in Slack's form, where it is if nothing is said, `"ok"`.
     wait: Option<bool>,
     /// A thread in the webhook's channel.
     thread_id: Option<Id<Channel>>,
@@ -199,7 +199,7 @@ async fn execute_webhook(
 }
 
 /// Writes what Slack's form of a message says, as JSON or as a form with it in `payload` or in
-/// fields of its own; answers `"ok"`, as Slack does. Files are passed over.
+/// fields of its own; answers `"ok"`, as Slack does, or null with wait=false. Files are passed over.
 ///
 /// Errors: 10003, 10015, 50006, 50027, 50035.
 #[utoipa::path(
@@ -209,20 +209,20 @@ async fn execute_webhook(
     security(()),
     params(ExecuteQuery),
     request_body = SlackMessage,
-    responses((status = 200, body = String))
+    responses((status = 200, body = Option<String>))
 )]
 async fn execute_slack_compatible_webhook(
     State(app): State<App>,
     Path((webhook_id, token)): Path<(Id<marker::Webhook>, String)>,
     Query(query): Query<ExecuteQuery>,
     request: axum::extract::Request,
-) -> Result<Json<&'static str>> {
+) -> Result<Json<Option<&'static str>>> {
     let check = check_token(&app, webhook_id, &token);
     let Upload { body: slack, .. } = Upload::<SlackMessage>::after(check, request, &app).await?;
     let form = slack.into_form()?;
     let (of, files) = ((webhook_id, token.as_str()), Files::none(&app));
     execute(&app, of, query.thread_id, &form, &files).await?;
-    Ok(Json("ok"))
+    Ok(Json(query.wait.unwrap_or(true).then_some("ok")))
 }
 
 /// Writes what GitHub tells by `X-GitHub-Event`; events nobody wants to read are passed over.
