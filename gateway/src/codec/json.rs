@@ -13,7 +13,7 @@ use simd_json::{
 
 use super::{
     command::{Command, Identify, Resume, VoiceCommand},
-    ids::{id, id_of},
+    ids::{guilds_of, id},
     presence::presence,
     questions, watch,
 };
@@ -200,7 +200,7 @@ fn sounds(d: &OwnedValue) -> Result<Command, CloseCode> {
         .get("guild_ids")
         .and_then(ValueAsArray::as_array)
         .ok_or(CloseCode::DecodeError)?;
-    let guilds: Option<Vec<_>> = guilds.iter().map(id_of).collect();
+    let guilds = guilds_of(guilds.as_slice());
     guilds.map(Command::Sounds).ok_or(CloseCode::DecodeError)
 }
 
@@ -315,7 +315,8 @@ mod tests {
     #[test]
     fn op_31_names_guilds() {
         let sounds = |d: serde_json::Value| read(json!({"op": 31, "d": d}));
-        let Ok(Command::Sounds(guilds)) = sounds(json!({"guild_ids": ["1", 2]})) else {
+        // Each once: every answer is a whole soundboard.
+        let Ok(Command::Sounds(guilds)) = sounds(json!({"guild_ids": ["1", 2, "2", 1]})) else {
             panic!("no question about sounds");
         };
         assert_eq!(guilds.iter().map(|id| id.get()).collect::<Vec<_>>(), [1, 2]);

@@ -301,6 +301,48 @@ async fn what_is_known_of_channels_is_told_to_who_sees_them(db: PgPool) {
     }
 }
 
+/// One count is for all who wait for one of the same class, and for nobody who does not see it.
+#[sqlx::test(migrations = "../migrations")]
+async fn each_of_many_is_told_how_many_see_a_channel(db: PgPool) {
+    let world = World::new(db).await;
+    let hidden = world.make_voice(1, world.hidden(), json!({})).await;
+    let voice = world.make_voice(2, json!([]), json!({})).await;
+    let node = Node::start(&world, "a");
+    node.enter(world.subscription(&[world.member, world.owner], None))
+        .await;
+    let asker = |user| Asker {
+        user,
+        bot: false,
+        ..world.asker(&node)
+    };
+    let asked = [
+        (world.owner, world.open, 2),
+        (world.owner, hidden, 1),
+        (world.member, hidden, 0),
+        (world.member, voice, 2),
+        (world.owner, hidden, 1),
+        (world.owner, voice, 2),
+    ];
+    for (number, (user, channel, _)) in (1_000_000..).zip(asked) {
+        let question = Question::MemberCount { channel };
+        asker(user).send(number, question).await;
+    }
+    for (number, (_, channel, count)) in (1_000_000..).zip(asked) {
+        let ToCore::Tell {
+            answers: Some(answers),
+            dispatches,
+            ..
+        } = node.next().await
+        else {
+            panic!("no answer");
+        };
+        assert_eq!(answers.number, number);
+        let body: Value = serde_json::from_slice(&dispatches[0].1).unwrap();
+        assert_eq!(body["channel_id"], channel.to_string());
+        assert_eq!(body["member_count"], count, "{number}");
+    }
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
     let world = World::new(db).await;
