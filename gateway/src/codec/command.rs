@@ -72,6 +72,8 @@ pub struct WatchCommand {
     /// Blocks of a hundred rows of the lists beside these channels.
     pub channels: Option<Vec<(Id<Channel>, Vec<u32>)>>,
     pub members: Option<Vec<Id<User>>>,
+    /// It wants to know the guild's active threads.
+    pub threads: bool,
 }
 
 /// An activity as its client says it; not all of it is shown of a bot.

@@ -29,6 +29,7 @@ use super::{
     presence::Presences,
     searches::{Count, Counts, Searches},
     snapshot,
+    threads::ThreadListSync,
     view::sees,
 };
 use crate::{
@@ -225,6 +226,16 @@ impl Owner {
                     EventKind::PassiveUpdateV1,
                     &in_voice(guild, ask.user),
                 ))
+            }),
+            Question::Threads => self.of_guild(ask, |Known { guild, .. }| {
+                let seen = guild.seen_by(ask.user).unwrap_or_default();
+                let is_seen = |channel| {
+                    let class = guild.classes.of(channel);
+                    class.is_some_and(|class| sees(&seen, class))
+                };
+                let threads = guild.threads_seen_by(ask.user, Timestamp::now(), is_seen);
+                let d = ThreadListSync::new(ask.guild, None, threads);
+                Some(Answer::new(EventKind::ThreadListSync, &d))
             }),
         }
     }
