@@ -62,6 +62,8 @@ pub enum Question {
     ChannelInfo(ChannelFields),
     /// Asked by the core itself: PASSIVE_UPDATE_V1 with all who are in voice.
     VoiceStates,
+    /// Op 14 and 37 with `threads`: THREAD_LIST_SYNC with all active ones that are seen.
+    Threads,
 }
 
 /// Which members, and how the answer is to look.

@@ -85,10 +85,15 @@ pub enum Variant {
     Part(usize),
 }
 
+/// What users' sessions have besides, and nobody can ask for: THREAD_MEMBERS_UPDATE about others comes
+/// with GUILD_MEMBERS to bots, and to users like anything else of threads that they see.
+const OF_USERS: Intents = Intents::from_bits_retain(1 << 31);
+
 /// Intents of a user's session, which names none: everything but presences and members,
 /// of which users get what they subscribe to.
 pub fn user_intents() -> Intents {
-    Intents::all().difference(Intents::GUILD_PRESENCES.union(Intents::GUILD_MEMBERS))
+    let subscribed = Intents::GUILD_PRESENCES.union(Intents::GUILD_MEMBERS);
+    Intents::all().difference(subscribed).union(OF_USERS)
 }
 
 impl Hub {
@@ -167,11 +172,13 @@ impl Hub {
         };
         let vis = &event.vis;
         let seq = event.position().map_or(u64::MAX, |position| position.seq);
-        let mask = vis.intents.bits();
         // Who is told regardless of the mask, of a thread's members only with GUILDS.
-        let own_mask = match event.kind {
-            EventKind::ThreadMembersUpdate => Intents::GUILDS.bits(),
-            _ => 0,
+        let (mask, own_mask) = match event.kind {
+            EventKind::ThreadMembersUpdate => {
+                let of_others = vis.intents.union(OF_USERS);
+                (of_others.bits(), Intents::GUILDS.bits())
+            }
+            _ => (vis.intents.bits(), 0),
         };
         let needs_content = event.alt.is_some();
         // Few and rare: looked up once per event instead of once per session.

@@ -120,13 +120,24 @@ fn members_of_threads_come_with_guilds_to_oneself_and_with_guild_members_to_othe
     let vis = Visibility::channel(id(5), Intents::GUILD_MEMBERS);
     let mut joined = event(8, vis);
     joined.kind = EventKind::ThreadMembersUpdate;
-    assert_eq!(recipients(&hub, &joined), [(3, Variant::Full)]);
+    let slots = |joined: &Envelope| -> Vec<SessionSlot> {
+        let recipients = recipients(&hub, joined);
+        recipients.into_iter().map(|(slot, _)| slot).collect()
+    };
+    // Slot 2 is a person's.
+    assert_eq!(slots(&joined), [2, 3]);
     joined.vis.regardless = vec![id(10)];
-    let slots: Vec<_> = recipients(&hub, &joined)
-        .into_iter()
-        .map(|(slot, _)| slot)
-        .collect();
-    assert_eq!(slots, [0, 1, 3, 5]);
+    assert_eq!(slots(&joined), [0, 1, 2, 3, 5]);
+    // Nor do bots get it that have asked for all that people have.
+    let mut hub = self::hub();
+    let realm = hub.get_mut(id(1)).unwrap();
+    let asked = Intents::all() - Intents::GUILD_MEMBERS - Intents::GUILD_PRESENCES;
+    realm.attach(id(10), 3, asked, 7);
+    joined.vis.regardless.clear();
+    assert_eq!(recipients(&hub, &joined), [(2, Variant::Full)]);
+    // Others of members are not for people.
+    joined.kind = EventKind::GuildMemberAdd;
+    assert_eq!(recipients(&hub, &joined), []);
 }
 
 #[test]

@@ -16,10 +16,12 @@ use crate::names::Seat;
 #[derive(Debug, Clone)]
 pub struct IdentifyRequest {
     pub token: Token,
-    /// `None`: not given, as user clients do.
+    /// `None`: not given, as user clients do, or unfit.
     pub intents: Option<Intents>,
-    /// Bot shard `(id, count)`, already checked for `id < count`.
+    /// Bot shard `(id, count)`, `id < count`.
     pub shard: (u32, u32),
+    /// How to refuse whoever it is, whose shard (4010) or intents (4013) were none.
+    pub unfit: Option<CloseCode>,
 }
 
 /// Who identified.

@@ -203,6 +203,10 @@ impl Causes<'_> {
                 }
             }
         }
+        let d = json!({"guild_id": guild.id, "typing": true, "threads": true});
+        member.session.send(&json!({"op": 14, "d": d}));
+        let of_all = |d: &Value| d["channel_ids"].is_null() && has_it(d);
+        self.emitted(member, name, of_all).await;
         owner.rest.delete(&own).await.ok();
         let path = format!("/channels/{thread}");
         self.membership(&thread).await;

@@ -386,7 +386,8 @@ async fn thread_members(world: &World, book: &mut Book) {
         |d: &Value| d["removed_member_ids"] == json!([member.id]) && d["id"] == thread.as_str();
     book.prove("join_thread", async |p: &mut Proof| {
         p.answers(member.rest.put(&format!("{path}/@me"), &json!({})).await);
-        p.event(&[bot], "THREAD_MEMBERS_UPDATE", added).await;
+        p.event(&[owner, member, bot], "THREAD_MEMBERS_UPDATE", added)
+            .await;
         p.nobody_else(&[stranger], "THREAD_MEMBERS_UPDATE", added)
             .await;
         p.acts(
@@ -439,7 +440,8 @@ async fn thread_members(world: &World, book: &mut Book) {
     .await;
     book.prove("leave_thread", async |p: &mut Proof| {
         p.answers(member.rest.delete(&format!("{path}/@me")).await);
-        p.event(&[bot], "THREAD_MEMBERS_UPDATE", removed).await;
+        p.event(&[owner, member, bot], "THREAD_MEMBERS_UPDATE", removed)
+            .await;
         p.acts(
             bot.rest.get(&one).await.code() == 10007,
             "the member is not in it",
@@ -457,7 +459,8 @@ async fn thread_members(world: &World, book: &mut Book) {
             bot.rest.get(&one).await.status == 200,
             "the member is in it",
         );
-        p.event(&[bot], "THREAD_MEMBERS_UPDATE", added).await;
+        p.event(&[owner, member, bot], "THREAD_MEMBERS_UPDATE", added)
+            .await;
         p.refuses(stranger.rest.put(&one, &json!({})).await, 403, 50001);
     })
     .await;
@@ -468,7 +471,8 @@ async fn thread_members(world: &World, book: &mut Book) {
             50013,
         );
         p.answers(bot.rest.delete(&one).await);
-        p.event(&[bot], "THREAD_MEMBERS_UPDATE", removed).await;
+        p.event(&[owner, member, bot], "THREAD_MEMBERS_UPDATE", removed)
+            .await;
         p.acts(
             bot.rest.get(&one).await.code() == 10007,
             "the member is not in it",

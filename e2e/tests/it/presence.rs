@@ -329,6 +329,10 @@ async fn people_look_at_lists_that_follow_presences_roles_and_owners() {
     );
     told(&looking, &guest.id, Some(&guild.id), "online").await;
     assert_eq!(rows(&looking, &guild.id)[1], row(&guest, "dnd"));
+    let path = format!("/guilds/{}/members/{}", guild.id, guest.id);
+    owner.rest.delete(&path).await.ok();
+    let is_gone = |d: &Value| d["user"]["id"] == guest.id.as_str();
+    looking.dispatch("GUILD_MEMBER_REMOVE", is_gone).await;
     looking.assert_clean();
     coming.assert_clean();
 }

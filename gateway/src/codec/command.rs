@@ -17,8 +17,8 @@ pub enum Command {
     Heartbeat(Option<u64>),
     Identify(Box<Identify>),
     Resume(Box<Resume>),
-    /// Op 2 or 6 of another shape; how to close then: 4002, 4004 for a token without a token's form,
-    /// 4010 for a bad `shard`, 4013 for bad `intents`. Who has identified already is told that first.
+    /// Op 2 or 6 of another shape; how to close then: 4002, 4004 for a token without a token's form.
+    /// Who has identified already is told that first.
     Unfit(CloseCode),
     /// Op 3.
     Presence(Box<PresenceCommand>),
@@ -43,10 +43,13 @@ pub enum Command {
 #[derive(Debug, Clone)]
 pub struct Identify {
     pub token: Token,
-    /// `None`: not given. Unknown bits are refused before this is made.
+    /// `None`: not given, or with unknown bits or no integer.
     pub intents: Option<Intents>,
-    /// `(id, count)`, `id < count`; `None`: not given.
+    /// `(id, count)`, `id < count`; `None`: not given, or no such pair.
     pub shard: Option<(u32, u32)>,
+    /// How to close for a bad `shard` (4010), else for bad `intents` (4013): once the token is known to
+    /// be somebody's, as that is checked before.
+    pub unfit: Option<CloseCode>,
     /// 50 to 250.
     pub large_threshold: Option<u16>,
     /// Of user clients; none if not given.
@@ -72,6 +75,8 @@ pub struct WatchCommand {
     /// Blocks of a hundred rows of the lists beside these channels.
     pub channels: Option<Vec<(Id<Channel>, Vec<u32>)>>,
     pub members: Option<Vec<Id<User>>>,
+    /// It wants to know the guild's active threads.
+    pub threads: bool,
 }
 
 /// An activity as its client says it; not all of it is shown of a bot.

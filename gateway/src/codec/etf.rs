@@ -81,13 +81,20 @@ enum Ids {
     No,
     Text,
     List,
+    /// Activities and their parties: what they call `id` is no snowflake, though it may be written in
+    /// digits alone.
+    Activities,
 }
 
 impl Ids {
-    fn of_key(key: &str) -> Self {
+    /// `within`: what is known of the object that has the key.
+    fn of_key(key: &str, within: Self) -> Self {
         match key {
             // What applications or services name as they like.
             "custom_id" | "session_id" | "sync_id" => Self::No,
+            "activities" => Self::Activities,
+            "party" if within == Self::Activities => Self::Activities,
+            "id" if within == Self::Activities => Self::No,
             "id" => Self::Text,
             "roles" | "mention_roles" => Self::List,
             _ if key.ends_with("_id") => Self::Text,
@@ -99,6 +106,7 @@ impl Ids {
     fn of_elements(self) -> Self {
         match self {
             Self::List => Self::Text,
+            Self::Activities => Self::Activities,
             Self::Text | Self::No => Self::No,
         }
     }
@@ -161,7 +169,7 @@ impl<'de> Visitor<'de> for Term<'_> {
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         let id = match self.ids {
             Ids::Text => id_number(text),
-            Ids::No | Ids::List => None,
+            Ids::No | Ids::List | Ids::Activities => None,
         };
         match id {
             Some(id) => put_integer(self.out, false, id),
@@ -187,11 +195,11 @@ impl<'de> Visitor<'de> for Term<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        let out = self.out;
+        let (out, within) = (self.out, self.ids);
         let at = out.len();
         out.extend_from_slice(&[tag::MAP, 0, 0, 0, 0]);
         let mut count = 0u32;
-        while let Some(ids) = entries.next_key_seed(Key { out })? {
+        while let Some(ids) = entries.next_key_seed(Key { out, within })? {
             entries.next_value_seed(Term { out, ids })?;
             count += 1;
         }
@@ -203,6 +211,7 @@ impl<'de> Visitor<'de> for Term<'_> {
 /// Writes a key, and says what its value is.
 struct Key<'a> {
     out: &'a mut Vec<u8>,
+    within: Ids,
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
@@ -222,7 +231,7 @@ impl Visitor<'_> for Key<'_> {
 
     fn visit_str<E>(self, key: &str) -> Result<Ids, E> {
         put_binary(self.out, key.as_bytes());
-        Ok(Ids::of_key(key))
+        Ok(Ids::of_key(key, self.within))
     }
 }
 

@@ -111,6 +111,30 @@ fn ids_are_integers_but_not_what_people_name_so() {
 }
 
 #[test]
+fn activities_and_their_parties_have_ids_that_are_texts() {
+    let snowflake = "1100000000000000123";
+    let activity = json!({
+        "id": "1234567890123456", "name": "chess", "type": 0, "application_id": snowflake,
+        "party": {"id": "12345678901", "size": [1, 2]}, "emoji": {"id": snowflake, "name": "x"},
+    });
+    let presence = json!({"user": {"id": snowflake}, "activities": [activity, activity]});
+    let value = json!({"presences": [presence], "party": {"id": snowflake}});
+    let read = read_by_oracle(&term(&value));
+    let number = json!(1_100_000_000_000_000_123u64);
+    let presence = &read["presences"][0];
+    assert_eq!(presence["user"]["id"], number);
+    for place in 0..2 {
+        let told = &presence["activities"][place];
+        assert_eq!(told["id"], activity["id"]);
+        assert_eq!(told["party"]["id"], activity["party"]["id"]);
+        assert_eq!(told["party"]["size"], json!([1, 2]));
+        assert_eq!(told["application_id"], number);
+        assert_eq!(told["emoji"]["id"], number);
+    }
+    assert_eq!(read["party"]["id"], number);
+}
+
+#[test]
 fn an_identify_reads_as_its_json_does() {
     let identify = |shard: Oracle, intents: Oracle| {
         let d = json!({"token": "MQ.b.c", "properties": {"os": "linux"}, "compress": true});

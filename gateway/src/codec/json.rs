@@ -13,7 +13,7 @@ use simd_json::{
 
 use super::{
     command::{Command, Identify, Resume, VoiceCommand},
-    ids::{id, id_of},
+    ids::{guilds_of, id},
     presence::presence,
     questions, watch,
 };
@@ -117,25 +117,6 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
         Some(given) => Some(Box::new(presence(given)?)),
         None => None,
     };
-    // In the order of the protocol's checks: the token's form, the shard, the intents.
-    let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
-    let shard = match d.get("shard") {
-        None => None,
-        Some(shard) if shard.is_null() => None,
-        Some(shard) => Some(bot_shard(shard).ok_or(CloseCode::InvalidShard)?),
-    };
-    let intents = match d.get("intents") {
-        None => None,
-        Some(intents) if intents.is_null() => None,
-        Some(intents) => Some(
-            intents
-                .as_u64()
-                .and_then(|bits| u32::try_from(bits).ok())
-                .map(|bits| bits & !INTENTS_WITHOUT_EVENTS)
-                .and_then(Intents::from_bits)
-                .ok_or(CloseCode::InvalidIntents)?,
-        ),
-    };
     let large_threshold = match d.get("large_threshold") {
         None => None,
         Some(value) if value.is_null() => None,
@@ -158,10 +139,18 @@ fn identify(d: &OwnedValue) -> Result<Identify, CloseCode> {
         Some(value) if value.is_null() => false,
         Some(value) => value.as_bool().ok_or(CloseCode::DecodeError)?,
     };
+    // In the order of the protocol's checks: what is malformed, the token, the shard, the intents.
+    let token = Token::parse(token).ok_or(CloseCode::AuthenticationFailed)?;
+    let given = |key: &str| d.get(key).filter(|value| !value.is_null());
+    let shard = given("shard").map(|shard| bot_shard(shard).ok_or(CloseCode::InvalidShard));
+    let intents = given("intents").map(|bits| intents(bits).ok_or(CloseCode::InvalidIntents));
+    let (shard, intents) = (shard.transpose(), intents.transpose());
+    let unfit = shard.err().or(intents.err());
     Ok(Identify {
         token,
-        intents,
-        shard,
+        intents: intents.unwrap_or_default(),
+        shard: shard.unwrap_or_default(),
+        unfit,
         large_threshold,
         capabilities,
         compress,
@@ -200,8 +189,14 @@ fn sounds(d: &OwnedValue) -> Result<Command, CloseCode> {
         .get("guild_ids")
         .and_then(ValueAsArray::as_array)
         .ok_or(CloseCode::DecodeError)?;
-    let guilds: Option<Vec<_>> = guilds.iter().map(id_of).collect();
+    let guilds = guilds_of(guilds.as_slice());
     guilds.map(Command::Sounds).ok_or(CloseCode::DecodeError)
+}
+
+/// `None`: unknown bits, or no bits at all.
+fn intents(value: &OwnedValue) -> Option<Intents> {
+    let bits = u32::try_from(value.as_u64()?).ok()?;
+    Intents::from_bits(bits & !INTENTS_WITHOUT_EVENTS)
 }
 
 fn bot_shard(value: &OwnedValue) -> Option<(u32, u32)> {
@@ -315,7 +310,8 @@ mod tests {
     #[test]
     fn op_31_names_guilds() {
         let sounds = |d: serde_json::Value| read(json!({"op": 31, "d": d}));
-        let Ok(Command::Sounds(guilds)) = sounds(json!({"guild_ids": ["1", 2]})) else {
+        // Each once: every answer is a whole soundboard.
+        let Ok(Command::Sounds(guilds)) = sounds(json!({"guild_ids": ["1", 2, "2", 1]})) else {
             panic!("no question about sounds");
         };
         assert_eq!(guilds.iter().map(|id| id.get()).collect::<Vec<_>>(), [1, 2]);
@@ -378,15 +374,15 @@ mod tests {
                 json!({"token": "nonsense"}),
                 CloseCode::AuthenticationFailed,
             ),
-            (json!({"shard": [1, 1]}), CloseCode::InvalidShard),
-            (json!({"shard": [0, 0]}), CloseCode::InvalidShard),
-            (json!({"shard": [0]}), CloseCode::InvalidShard),
-            (json!({"shard": ["0", "1"]}), CloseCode::InvalidShard),
-            (json!({"shard": [-1, 1]}), CloseCode::InvalidShard),
-            (json!({"intents": 1 << 18}), CloseCode::InvalidIntents),
-            (json!({"intents": "1"}), CloseCode::InvalidIntents),
-            (json!({"intents": -1}), CloseCode::InvalidIntents),
-            (json!({"intents": 1u64 << 40}), CloseCode::InvalidIntents),
+            (json!({"token": 5, "shard": [1, 1]}), CloseCode::DecodeError),
+            (
+                json!({"token": "nonsense", "compress": 1}),
+                CloseCode::DecodeError,
+            ),
+            (
+                json!({"token": "nonsense", "shard": [1, 1]}),
+                CloseCode::AuthenticationFailed,
+            ),
         ] {
             assert_eq!(identify_with(extra.clone()).unwrap_err(), code, "{extra}");
         }
@@ -401,6 +397,31 @@ mod tests {
             parse(&mut deep.into_bytes()).unwrap_err(),
             CloseCode::DecodeError
         );
+    }
+
+    /// Whose the token is comes before both, and only the node knows.
+    #[test]
+    fn a_bad_shard_and_bad_intents_are_told_behind_the_token() {
+        for (extra, code) in [
+            (json!({"shard": [1, 1]}), CloseCode::InvalidShard),
+            (json!({"shard": [0, 0]}), CloseCode::InvalidShard),
+            (json!({"shard": [0]}), CloseCode::InvalidShard),
+            (json!({"shard": ["0", "1"]}), CloseCode::InvalidShard),
+            (json!({"shard": [-1, 1]}), CloseCode::InvalidShard),
+            (
+                json!({"shard": [1, 1], "intents": -1}),
+                CloseCode::InvalidShard,
+            ),
+            (json!({"intents": 1 << 18}), CloseCode::InvalidIntents),
+            (json!({"intents": "1"}), CloseCode::InvalidIntents),
+            (json!({"intents": -1}), CloseCode::InvalidIntents),
+            (json!({"intents": 1u64 << 40}), CloseCode::InvalidIntents),
+        ] {
+            let Ok(Command::Identify(identify)) = identify_with(extra.clone()) else {
+                panic!("no IDENTIFY: {extra}");
+            };
+            assert_eq!(identify.unfit, Some(code), "{extra}");
+        }
     }
 
     #[test]
@@ -420,6 +441,7 @@ mod tests {
             panic!("a valid IDENTIFY");
         };
         assert_eq!(identify.shard, Some((1, 2)));
+        assert_eq!(identify.unfit, None);
         assert_eq!(identify.large_threshold, Some(250));
         assert_eq!(identify.intents, Some(Intents::GUILDS));
         assert_eq!(identify.capabilities, Capabilities::all());

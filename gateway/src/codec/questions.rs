@@ -9,12 +9,15 @@ use simd_json::{
 
 use super::{
     command::{Command, MembersCommand},
-    ids::{id, id_of},
+    ids::{guilds_of, id, id_of},
 };
 use crate::ask::{ChannelFields, Question, Wanted, Wish};
 
 /// Longest nonce, in bytes, that is echoed; a longer one counts as none.
 const NONCE_BYTES_MAX: usize = 32;
+/// Guilds that can be asked about at once, which is as many as a person may be in; further ones are
+/// left out.
+const GUILDS_MAX: usize = 200;
 /// Users that can be asked for by id at once.
 const USER_IDS_MAX: usize = 100;
 /// Members that a prefix finds, at most.
@@ -118,8 +121,9 @@ fn guild(d: &OwnedValue) -> Option<Id<Guild>> {
 fn guilds(value: &OwnedValue) -> Result<Vec<Id<Guild>>, CloseCode> {
     let one = std::slice::from_ref(value);
     let list = value.as_array().map_or(one, |list| list.as_slice());
-    let ids: Option<Vec<_>> = list.iter().map(id_of).collect();
-    ids.ok_or(CloseCode::DecodeError)
+    let mut guilds = guilds_of(list).ok_or(CloseCode::DecodeError)?;
+    guilds.truncate(GUILDS_MAX);
+    Ok(guilds)
 }
 
 /// One user, or a list. What cannot be an id comes back as it was.
@@ -209,6 +213,18 @@ mod tests {
     fn no_guild_may_be_asked_about() {
         let none = json!({"guild_id": [], "query": "", "limit": 0, "user_ids": null});
         assert!(members(none).guilds.is_empty());
+    }
+
+    #[test]
+    fn a_guild_that_is_named_again_is_asked_about_once() {
+        let of = |guilds: Vec<u64>| {
+            let asked = members(json!({"guild_id": guilds, "query": "x", "limit": 0})).guilds;
+            asked.iter().map(|guild| guild.get()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(vec![7; 700]), [7]);
+        assert_eq!(of(vec![7, 5, 7, 6, 5]), [7, 5, 6]);
+        let first: Vec<u64> = (1..=GUILDS_MAX as u64).collect();
+        assert_eq!(of((1..=500).collect()), first);
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub(super) fn bulk(d: &OwnedValue) -> Result<Vec<(Id<Guild>, WatchCommand)>, Clo
             true => WatchCommand {
                 channels: Some(Vec::new()),
                 members: Some(Vec::new()),
+                threads: false,
             },
             false => watch(d)?,
         };
@@ -89,7 +90,12 @@ fn watch(d: &OwnedValue) -> Result<WatchCommand, CloseCode> {
             )
         }
     };
-    Ok(WatchCommand { channels, members })
+    let threads = d.get("threads").and_then(ValueAsScalar::as_bool);
+    Ok(WatchCommand {
+        channels,
+        members,
+        threads: threads.unwrap_or_default(),
+    })
 }
 
 /// The blocks that ranges of rows, both ends included, lie in.
@@ -149,6 +155,14 @@ mod tests {
             .unwrap()
             .remove(0);
         assert_eq!(typing, WatchCommand::default());
+        for (threads, asked) in [
+            (json!(true), true),
+            (json!(false), false),
+            (json!(null), false),
+        ] {
+            let d = json!({"guild_id": "1", "threads": threads});
+            assert_eq!(read(14, d).unwrap().remove(0).1.threads, asked);
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use guildhall_shared::{
     gateway::{CloseCode, EventKind, Opcode},
     id::marker::{Guild, User},
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{CHUNKS_WAITING_MAX, Core};
 use crate::{
@@ -48,6 +48,9 @@ pub(super) struct Asks {
     /// When all members of a guild were last asked for. At most one for each guild of each
     /// session, forgotten when it no longer matters.
     whole_lists: FxHashMap<(SessionKey, Id<Guild>), Instant>,
+    /// Guilds whose threads sessions have asked for: clients say again and again that they want them,
+    /// and hear of every change after the first answer.
+    threads: FxHashMap<SessionKey, FxHashSet<Id<Guild>>>,
     last_number: u32,
 }
 
@@ -159,6 +162,17 @@ impl Core {
         });
         line.waiting.push_back((guild, question));
         asks.ready.push(key);
+    }
+
+    /// Asks for the threads of a guild that the session has, unless it has asked before.
+    pub(super) fn ask_threads(&mut self, slot: SessionSlot, guild: Id<Guild>) {
+        let Some(session) = self.sessions.get(slot as usize) else {
+            return;
+        };
+        let asked = self.asks.threads.entry(session.key(slot)).or_default();
+        if asked.insert(guild) {
+            self.ask(slot, guild, Question::Threads);
+        }
     }
 
     /// Asks what can be asked now. Called at every flush.
@@ -277,6 +291,7 @@ impl Core {
     /// A session is over, and with it what it wanted to know.
     pub(super) fn forget_asks(&mut self, key: SessionKey) {
         self.asks.lines.remove(&key);
+        self.asks.threads.remove(&key);
     }
 
     /// Dispatches that the node or an owner made for one session.

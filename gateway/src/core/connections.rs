@@ -296,6 +296,7 @@ impl Core {
             token,
             intents,
             shard,
+            unfit,
             large_threshold,
             capabilities,
             compress,
@@ -314,6 +315,7 @@ impl Core {
             token,
             intents,
             shard: shard.unwrap_or((0, 1)),
+            unfit,
         };
         self.outbox.push_back(ToNode::Identify {
             core: self.config.id,

@@ -99,7 +99,9 @@ impl Core {
             let session = sessions.get(slot as usize);
             let is_own = |session: &Session| shard::realm(session.user) == event.realm;
             let first_shard_only = is_private || is_of_guilds && session.is_some_and(is_own);
-            if first_shard_only && session.is_some_and(|session| session.shard.0 != 0) {
+            // People have no shards, whatever their clients say.
+            let on_other_shard = |session: &Session| session.bot && session.shard.0 != 0;
+            if first_shard_only && session.is_some_and(on_other_shard) {
                 return;
             }
             if is_end {

@@ -581,6 +581,41 @@ fn who_leaves_a_guild_before_it_came_is_not_told_of_its_end() {
 }
 
 #[test]
+fn private_channels_are_the_first_shards_of_bots_and_every_sessions_of_people() {
+    for (bot, of, hears) in [
+        (true, (0, 2), true),
+        (true, (1, 2), false),
+        (false, (0, 2), true),
+        (false, (1, 2), true),
+    ] {
+        let mut session = travelling(1);
+        session.record.bot = bot;
+        session.record.shard = of;
+        session.record.intents |= Intents::DIRECT_MESSAGES.bits();
+        let mut bench = Bench::new(1);
+        let client = bench.resumes((session.record.id, session.s));
+        bench.arrived(&client, session);
+        bench.answered(Subscribed {
+            realm: shard::realm(user()),
+            ..answer(1)
+        });
+        bench.read(&client);
+        let message = Envelope {
+            realm: shard::realm(user()),
+            vis: Visibility {
+                intents: Intents::DIRECT_MESSAGES,
+                ..Visibility::users(vec![user()])
+            },
+            ..Envelope::clone(&event(EventKind::MessageCreate, 2))
+        };
+        bench.tell(ToCore::Event(Arc::new(message)));
+        let told = names(bench.read(&client));
+        let is_message = |name: &String| name == "MESSAGE_CREATE";
+        assert_eq!(told.iter().any(is_message), hears, "bot: {bot}, {of:?}");
+    }
+}
+
+#[test]
 fn who_comes_from_far_back_takes_the_guild_from_nobody_else() {
     let mut bench = Bench::new(1);
     let stays = bench.identified();

@@ -27,11 +27,18 @@ impl Core {
     /// Op 14 and 37. Of guilds that the session is not in, nothing is shown.
     pub(super) fn watch(&mut self, slot: SessionSlot, commands: Vec<(Id<Guild>, WatchCommand)>) {
         for (guild, command) in commands {
-            let Some(session) = self.sessions.get_mut(slot as usize) else {
+            let Some(session) = self.sessions.get(slot as usize) else {
                 return;
             };
             let Some(phase) = session.guild_phase(guild).filter(|_| !session.bot) else {
                 continue;
+            };
+            // A GUILD_CREATE that is still to come has them.
+            if command.threads && phase == GuildPhase::Present {
+                self.ask_threads(slot, guild);
+            }
+            let Some(session) = self.sessions.get_mut(slot as usize) else {
+                return;
             };
             session.recorded_at = None;
             let place = session

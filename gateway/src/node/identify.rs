@@ -83,6 +83,8 @@ struct Client {
     intents: Option<Intents>,
     /// Bot shard `(id, count)`.
     shard: (u32, u32),
+    /// How to refuse it whoever it is.
+    unfit: Option<CloseCode>,
 }
 
 /// Whose a token is.
@@ -134,6 +136,7 @@ impl Identifier {
             token: request.token.hash(),
             intents: request.intents,
             shard: request.shard,
+            unfit: request.unfit,
         };
         self.at_work.set(self.at_work.get() + 1);
         if self.at_work.get() > AT_WORK_MAX {
@@ -262,7 +265,12 @@ impl Identifier {
         for (client, bot) in bots {
             let all = &bot.standing.guilds;
             let flags = bot.application.map_or(0, |(_, flags)| flags);
-            match allowed(all, client.shard, client.intents, flags) {
+            let allowed = match client.unfit {
+                Some(code @ CloseCode::InvalidShard) => Err(code),
+                // Bad intents are none, which comes behind a shard with too much.
+                _ => allowed(all, client.shard, client.intents, flags),
+            };
+            match allowed {
                 Ok(guilds) => {
                     starts.push(Start {
                         bot: bot.user.user.id,
@@ -290,9 +298,16 @@ impl Identifier {
 
     /// Lets those people in whose turn it is.
     async fn admit(self: &Rc<Self>, people: Vec<(Client, Id<User>)>) {
-        let ids: Vec<Id<User>> = people.iter().map(|&(_, id)| id).collect();
+        let mut fit = Vec::with_capacity(people.len());
+        for (client, id) in people {
+            match client.unfit {
+                Some(code) => self.refuse(&client, code),
+                None => fit.push((client, id)),
+            }
+        }
+        let ids: Vec<Id<User>> = fit.iter().map(|&(_, id)| id).collect();
         let turns = self.limits.take_turns_of(&ids).await;
-        for ((client, id), taken) in people.into_iter().zip(turns) {
+        for ((client, id), taken) in fit.into_iter().zip(turns) {
             if taken {
                 spawn_local(self.clone().person(client, id));
             } else {

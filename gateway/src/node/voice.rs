@@ -32,8 +32,8 @@ use crate::{
     names::CoreId,
 };
 
-/// Requests of one user in one guild that wait for their turn; more are dropped: a client that
-/// asks faster than Postgres answers asks again.
+/// Requests of one user in one guild that wait for their turn. When there are more, the newest of each
+/// session alone has a place: how it was in voice before that is nobody's matter.
 const WAITING_MAX: usize = 16;
 /// Time between signs of life: a third of [`change::ALIVE_SECONDS`].
 const ALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -78,11 +78,7 @@ impl Voice {
         let key = (request.command.guild, request.user);
         let mut lines = self.lines.borrow_mut();
         if let Some(line) = lines.get_mut(&key) {
-            // The end of a session is never dropped: nobody would ask again.
-            if line.len() < WAITING_MAX || request.ended {
-                line.push_back((core, request));
-            }
-            return;
+            return wait(line, core, request);
         }
         lines.insert(key, Line::new());
         drop(lines);
@@ -229,5 +225,84 @@ impl Voice {
                 tracing::warn!(%error, "voice states were not kept alive");
             }
         }
+    }
+}
+
+/// A request takes the last place in a line: none is dropped, since clients do not ask again. If the
+/// line is full, what its session asked for before makes way.
+fn wait(line: &mut Line, core: CoreId, request: VoiceRequest) {
+    if line.len() >= WAITING_MAX {
+        let is_before = |(_, before): &(CoreId, VoiceRequest)| {
+            before.session_id == request.session_id && !before.ended
+        };
+        if let Some(place) = line.iter().rposition(is_before) {
+            line.remove(place);
+        }
+    }
+    line.push_back((core, request));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{codec::VoiceCommand, names::SessionKey};
+
+    fn id<T>(id: u64) -> Id<T> {
+        Id::new(id).unwrap()
+    }
+
+    fn request(session: u32, channel: Option<u64>) -> VoiceRequest {
+        VoiceRequest {
+            session: SessionKey {
+                slot: session,
+                generation: 1,
+            },
+            session_id: session.to_string(),
+            user: id(1),
+            command: VoiceCommand {
+                guild: id(2),
+                channel: channel.map(id),
+                self_mute: false,
+                self_deaf: false,
+                self_video: false,
+            },
+            ended: false,
+        }
+    }
+
+    /// The channels that a session asks for, in order.
+    fn asked(line: &Line, session: u32) -> Vec<Option<u64>> {
+        let of = line
+            .iter()
+            .filter(|(_, request)| request.session.slot == session);
+        of.map(|(_, request)| request.command.channel.map(Id::get))
+            .collect()
+    }
+
+    #[test]
+    fn what_a_session_asks_for_last_is_never_lost() {
+        let mut line = Line::new();
+        for channel in 1..=40 {
+            wait(&mut line, 0, request(1, Some(channel)));
+        }
+        wait(&mut line, 0, request(1, None));
+        assert_eq!(line.len(), WAITING_MAX);
+        assert_eq!(asked(&line, 1).last(), Some(&None));
+        // Others of the user's have a place each, behind what was asked before.
+        for channel in 1..=40 {
+            wait(&mut line, 1, request(2, Some(channel)));
+        }
+        assert_eq!(line.len(), WAITING_MAX + 1);
+        assert_eq!(asked(&line, 2), [Some(40)]);
+        let ended = VoiceRequest {
+            ended: true,
+            ..request(2, None)
+        };
+        wait(&mut line, 1, ended);
+        wait(&mut line, 0, request(1, Some(7)));
+        assert_eq!(line.len(), WAITING_MAX + 1);
+        assert_eq!(asked(&line, 2), [None]);
+        assert_eq!(asked(&line, 1).last(), Some(&Some(7)));
+        assert!(line.iter().any(|(_, request)| request.ended));
     }
 }

@@ -190,6 +190,7 @@ mod tests {
             token,
             intents: None,
             shard: None,
+            unfit: None,
             large_threshold: None,
             capabilities: Default::default(),
             compress: false,
@@ -287,7 +288,7 @@ mod tests {
     fn a_second_identify_is_that_however_malformed() {
         let t0 = Instant::now();
         let unfit = |code| Input::Command(Ok(Command::Unfit(code)));
-        for code in [CloseCode::DecodeError, CloseCode::InvalidIntents] {
+        for code in [CloseCode::DecodeError, CloseCode::AuthenticationFailed] {
             let first = Lifecycle::new(t0).handle(t0, unfit(code));
             assert_eq!(closed_with(first), Some(code));
             for is_live in [false, true] {

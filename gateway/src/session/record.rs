@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Arrival, Session, presence::Doing, replay::Replay};
 use crate::{
     ask::Watch,
+    hub,
     names::{Seat, SessionId},
 };
 
@@ -89,7 +90,11 @@ impl SessionRecord {
             token: self.token,
             bot: self.bot,
             seat: self.seat,
-            intents: Intents::from_bits_retain(self.intents),
+            // A gateway of another version may have given people others.
+            intents: match self.bot {
+                true => Intents::from_bits_retain(self.intents),
+                false => hub::user_intents(),
+            },
             shard: self.shard,
             large_threshold: self.large_threshold,
             capabilities: Capabilities::from_bits_retain(self.capabilities),

@@ -152,7 +152,7 @@ struct AddedMember {
 }
 
 /// Numbers the THREAD_MEMBERS_UPDATE about one user who is in the thread now, or no longer:
-/// for who sees the thread and has GUILD_MEMBERS, and for that user.
+/// for who sees the thread, of bots those with GUILD_MEMBERS, and for that user.
 async fn tell_members(
     db: &mut PgConnection,
     thread: &Thread,

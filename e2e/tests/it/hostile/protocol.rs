@@ -127,6 +127,13 @@ async fn order_and_identity_are_checked() {
         client.identify(token, None).await;
         assert_eq!(client.ended().await, End::Closed(4004), "token {token:.20}");
     }
+    // Whatever else is wrong with it.
+    let mut frame = client::identify(&forged, Some(1), None);
+    for (key, bad) in [("shard", json!([2, 2])), ("intents", json!(-1))] {
+        frame["d"][key] = bad;
+        let end = end_after(&cluster, &[&frame.to_string()]).await;
+        assert_eq!(end, End::Closed(4004), "{key}");
+    }
 
     let url = &cluster.gateways[0].direct_url;
     for query in ["/?v=5&encoding=json", "/?v=99", "/?v=x"] {

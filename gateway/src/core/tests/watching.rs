@@ -1,7 +1,10 @@
 //! What sessions look at.
 
 use super::*;
-use crate::session::limit::{BLOCKS_MAX, BLOCKS_WINDOW};
+use crate::{
+    ask::{Answers, Question},
+    session::limit::{BLOCKS_MAX, BLOCKS_WINDOW},
+};
 
 #[test]
 fn who_looks_at_more_than_may_be_shown_at_once_is_shown_the_newest_later() {
@@ -72,5 +75,51 @@ fn what_a_session_looks_at_is_bounded_and_what_it_named_last_counts() {
         let watched = bench.core.sessions[slot].watches.iter();
         let watched: Vec<Id<Guild>> = watched.map(|(guild, _)| *guild).collect();
         assert_eq!(watched, guilds[looks - kept..looks]);
+    }
+}
+
+#[test]
+fn a_session_of_a_person_asks_for_a_guilds_threads_once() {
+    let numbers = |bench: &mut Bench| -> Vec<u32> {
+        let asked = bench.asked().into_iter();
+        let asks = asked.filter_map(|request| match request {
+            ToNode::Ask(ask) if ask.question == Question::Threads => Some(ask.number),
+            _ => None,
+        });
+        asks.collect()
+    };
+    for (bot, times) in [(false, 1), (true, 0)] {
+        let mut session = travelling(1);
+        session.record.bot = bot;
+        let mut bench = Bench::new(1);
+        let client = bench.resumes((session.record.id, session.s));
+        bench.arrived(&client, session);
+        bench.answered(answer(1));
+        let one = json!({"guild_id": guild(), "typing": true, "threads": true});
+        let of_guild = json!({"typing": true, "threads": true});
+        let nothing = json!({"subscriptions": {(guild().to_string()): {}}});
+        let again = json!({"subscriptions": {(guild().to_string()): of_guild}});
+        bench.say(&client, &json!({"op": 14, "d": one}).to_string());
+        let asked = numbers(&mut bench);
+        assert_eq!(asked.len(), times, "bot: {bot}");
+        for number in asked {
+            let session = bench.session(&client);
+            let answers = Answers {
+                number,
+                ends: Vec::new(),
+            };
+            bench.tell(ToCore::Tell {
+                session,
+                answers: Some(answers),
+                dispatches: vec![(EventKind::ThreadListSync, Bytes::from_static(b"{}"))],
+            });
+        }
+        let mut told = names(bench.read(&client));
+        told.retain(|name| name == "THREAD_LIST_SYNC");
+        assert_eq!(told.len(), times, "bot: {bot}");
+        for d in [nothing, again] {
+            bench.say(&client, &json!({"op": 37, "d": d}).to_string());
+            assert!(numbers(&mut bench).is_empty(), "bot: {bot}");
+        }
     }
 }

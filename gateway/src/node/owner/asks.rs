@@ -16,6 +16,7 @@ use guildhall_shared::{
     gateway::{EventKind, Intents},
     id::marker::{Channel, Guild, User},
     model::{Member, PresenceView, VoiceState},
+    permissions::Overwrite,
 };
 use rustc_hash::FxHashSet;
 use serde::Serialize;
@@ -23,10 +24,18 @@ use serde_json::{Value, value::RawValue};
 use tokio::task::{spawn_local, yield_now};
 
 use super::{
-    EdgeId, FromOwner, Owner, guild::GuildState, presence::Presences, snapshot, view::sees,
+    EdgeId, FromOwner, Owner,
+    guild::GuildState,
+    presence::Presences,
+    searches::{Count, Counts, Searches},
+    snapshot,
+    threads::ThreadListSync,
+    view::sees,
 };
 use crate::{
     ask::{Answers, Ask, ChannelFields, Members, Part, Question, Wanted, Wish},
+    bus::ClassId,
+    clock,
     names::Address,
     node::relay::frame::Tell,
 };
@@ -53,6 +62,8 @@ pub(super) struct Questions {
     of: FxHashSet<(EdgeId, Address, u32)>,
     /// A task answers them.
     working: bool,
+    searches: Searches,
+    counts: Counts,
 }
 
 #[derive(Serialize)]
@@ -164,6 +175,7 @@ impl Owner {
                 match &next {
                     Some((edge, ask)) => {
                         questions.of.remove(&(*edge, ask.from, ask.number));
+                        questions.counts.next();
                     }
                     None => questions.working = false,
                 }
@@ -215,6 +227,16 @@ impl Owner {
                     &in_voice(guild, ask.user),
                 ))
             }),
+            Question::Threads => self.of_guild(ask, |Known { guild, .. }| {
+                let seen = guild.seen_by(ask.user).unwrap_or_default();
+                let is_seen = |channel| {
+                    let class = guild.classes.of(channel);
+                    class.is_some_and(|class| sees(&seen, class))
+                };
+                let threads = guild.threads_seen_by(ask.user, Timestamp::now(), is_seen);
+                let d = ThreadListSync::new(ask.guild, None, threads);
+                Some(Answer::new(EventKind::ThreadListSync, &d))
+            }),
         }
     }
 
@@ -235,26 +257,36 @@ impl Owner {
             .flatten()
     }
 
-    /// Looks at all members, by their ids, until told to stop.
+    /// Looks at all members, by their ids, until told to stop. `None` if the asker is no member, or has
+    /// had too many looked at.
     async fn each_member(
         &self,
         ask: &Ask,
         mut look: impl FnMut(Known<'_>, Id<User>, &Member) -> ControlFlow<()>,
     ) -> Option<()> {
+        let now = clock::now();
+        let may = self.questions.borrow_mut().searches.may(now, ask.user);
+        if !may {
+            return None;
+        }
         let mut from = Bound::Unbounded;
         loop {
+            let mut looked_at = 0;
             let seen = self.of_guild(ask, |known| {
                 let mut last = None;
                 let slice = known.guild.members.range((from, Bound::Unbounded));
                 for (&user, member) in slice.take(SLICE_MEMBERS) {
                     last = Some(user);
+                    looked_at += 1;
                     if look(known, user, member).is_break() {
                         return Some(None);
                     }
                 }
                 Some(last)
-            })?;
-            let Some(last) = seen else { return Some(()) };
+            });
+            let questions = &self.questions;
+            questions.borrow_mut().searches.add(ask.user, looked_at);
+            let Some(last) = seen? else { return Some(()) };
             from = Bound::Excluded(last);
             yield_now().await;
         }
@@ -303,26 +335,59 @@ impl Owner {
     }
 
     async fn member_count(&self, ask: &Ask, channel: Id<Channel>) -> Option<Answer> {
-        let (now, mut count, mut online) = (Timestamp::now(), 0, 0);
-        let view = Permissions::VIEW_CHANNEL;
+        let nobody = Count {
+            members: 0,
+            online: 0,
+        };
+        let overwrites = self.of_guild(ask, |Known { guild, .. }| {
+            let class = class_seen(guild, ask.user, channel);
+            Some(class.map(|class| guild.classes.overwrites(class).unwrap_or_default().to_vec()))
+        })?;
+        let count = match overwrites {
+            Some(overwrites) => self.count(ask, channel, overwrites).await?,
+            // It costs nothing to ask about what one does not see.
+            None => nobody,
+        };
+        self.of_guild(ask, |Known { guild, .. }| {
+            let may = class_seen(guild, ask.user, channel).is_some();
+            let Count { members, online } = if may { count } else { nobody };
+            let d = MemberCount {
+                guild_id: ask.guild,
+                channel_id: channel,
+                member_count: members,
+                presence_count: online,
+            };
+            Some(Answer::new(EventKind::ChannelMemberCountUpdate, &d))
+        })
+    }
+
+    /// Who sees a channel, which has these overwrites; counted once for all who wait for it.
+    async fn count(
+        &self,
+        ask: &Ask,
+        channel: Id<Channel>,
+        overwrites: Vec<Overwrite>,
+    ) -> Option<Count> {
+        let waited = {
+            let questions = self.questions.borrow();
+            if let Some(count) = questions.counts.of(ask.guild, &overwrites) {
+                return Some(count);
+            }
+            questions.waiting.len()
+        };
+        let (mut members, mut online) = (0, 0);
         self.each_member(ask, |known, user, _| {
-            if known.guild.holds(user, view, Some(channel), now) {
-                count += 1;
+            if class_seen(known.guild, user, channel).is_some() {
+                members += 1;
                 online += u64::from(known.presences.is_online(user));
             }
             ControlFlow::Continue(())
         })
         .await?;
-        self.of_guild(ask, |Known { guild, .. }| {
-            let may = guild.holds(ask.user, view, Some(channel), now);
-            let d = MemberCount {
-                guild_id: ask.guild,
-                channel_id: channel,
-                member_count: if may { count } else { 0 },
-                presence_count: if may { online } else { 0 },
-            };
-            Some(Answer::new(EventKind::ChannelMemberCountUpdate, &d))
-        })
+        let count = Count { members, online };
+        let mut questions = self.questions.borrow_mut();
+        questions.counts.put(ask.guild, overwrites, count, waited);
+        Some(count)
     }
 }
 
@@ -491,6 +556,13 @@ fn in_voice(guild: &GuildState, user: Id<User>) -> InVoice<'_> {
         members: users.filter_map(|user| guild.members.get(&user)).collect(),
         voice_states,
     }
+}
+
+/// The class of a channel, if a user sees it.
+fn class_seen(guild: &GuildState, user: Id<User>, channel: Id<Channel>) -> Option<ClassId> {
+    let class = guild.classes.of(channel)?;
+    let seen = guild.seen_by(user)?;
+    sees(&seen, class).then_some(class)
 }
 
 fn seen_channels(

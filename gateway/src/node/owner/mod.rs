@@ -25,6 +25,7 @@ mod realm;
 #[cfg(test)]
 mod realm_tests;
 mod replay;
+mod searches;
 mod snapshot;
 mod sorted;
 mod status;

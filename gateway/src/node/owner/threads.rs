@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use guildhall_shared::{
     Id, Permissions, Timestamp,
     gateway::EventKind,
-    id::marker::{Channel, Message, User},
+    id::marker::{Channel, Guild, Message, User},
     model::{ChannelKind, MessageKind, Thread, ThreadMember},
 };
 use rustc_hash::FxHashSet;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Members that a thread counts; the API counts no further.
 const MEMBERS_COUNTED_MAX: usize = 50;
@@ -204,6 +204,35 @@ impl Threads {
             })
         });
         seen.collect()
+    }
+}
+
+/// `d` of a THREAD_LIST_SYNC.
+#[derive(Serialize)]
+pub(super) struct ThreadListSync<'a> {
+    guild_id: Id<Guild>,
+    /// Whose threads these are; `None`: all channels'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_ids: Option<&'a [Id<Channel>]>,
+    threads: Vec<Thread>,
+    /// Those of the reader.
+    members: Vec<ThreadMember>,
+}
+
+impl<'a> ThreadListSync<'a> {
+    /// `threads`: those that the reader sees, each with their own membership.
+    pub(super) fn new(
+        guild_id: Id<Guild>,
+        channel_ids: Option<&'a [Id<Channel>]>,
+        threads: Vec<Thread>,
+    ) -> Self {
+        let members = threads.iter().filter_map(|thread| thread.member.clone());
+        Self {
+            guild_id,
+            channel_ids,
+            members: members.collect(),
+            threads,
+        }
     }
 }
 

@@ -233,12 +233,18 @@ impl Watchers {
         (self.stale, self.renew) = (true, true);
     }
 
-    /// Tells those who follow a member that it has changed.
-    pub(crate) fn member_updated(&self, user: Id<User>, body: &Bytes, out: &mut Vec<Notice>) {
+    /// Tells those who follow a member that it has changed, or is gone.
+    pub(crate) fn tell_followers(
+        &self,
+        user: Id<User>,
+        kind: EventKind,
+        body: &Bytes,
+        out: &mut Vec<Notice>,
+    ) {
         if let Some(followers) = self.followers.get(&user) {
             out.push(Notice {
                 to: followers.iter().copied().collect(),
-                kind: EventKind::GuildMemberUpdate,
+                kind,
                 body: body.clone(),
             });
         }

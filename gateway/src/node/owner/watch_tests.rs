@@ -497,6 +497,36 @@ fn who_follows_a_member_hears_of_it() {
     );
 }
 
+#[test]
+fn who_follows_a_member_hears_once_that_it_is_gone() {
+    let mut realm = hall();
+    let kind = EventKind::GuildMemberRemove;
+    for follower in [OWNER, ALICE] {
+        let follow = Watch {
+            channels: Vec::new(),
+            members: vec![id(MOD)],
+        };
+        watch(&mut realm, follower, follow);
+    }
+    let itself = Watch {
+        channels: vec![(id(OPEN), vec![0])],
+        members: vec![id(MOD), id(ALICE)],
+    };
+    watch(&mut realm, MOD, itself);
+    let gone = |user: u64| json!({"guild_id": HALL.to_string(), "user": {"id": user.to_string()}});
+    let mut effects = apply(&mut realm, kind, &gone(MOD));
+    effects.extend(flush(&mut realm));
+    for follower in [OWNER, ALICE] {
+        assert_eq!(noticed(&effects, follower, kind), [gone(MOD)]);
+    }
+    // Who is gone is told GUILD_DELETE, and nothing more of others.
+    assert_eq!(noticed(&effects, MOD, kind), Vec::<Value>::new());
+    let effects = apply(&mut realm, kind, &gone(ALICE));
+    for nobody in [OWNER, MOD, ALICE] {
+        assert_eq!(noticed(&effects, nobody, kind), Vec::<Value>::new());
+    }
+}
+
 /// Rows as a client has them.
 fn follow_ops(rows: &mut Vec<Value>, update: &Value) {
     for op in update["ops"].as_array().unwrap() {

@@ -27,7 +27,7 @@ use crate::{
 
 /// What the frames mean: raised by every change that another version would not understand. Gateways
 /// of different versions have no links; each serves its clients itself then.
-pub(crate) const VERSION: u16 = 7;
+pub(crate) const VERSION: u16 = 8;
 /// Largest frame; a larger one resets the link.
 pub(crate) const FRAME_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Largest frame of a peer that has not proven itself.

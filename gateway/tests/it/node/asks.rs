@@ -301,6 +301,48 @@ async fn what_is_known_of_channels_is_told_to_who_sees_them(db: PgPool) {
     }
 }
 
+/// One count is for all who wait for one of the same class, and for nobody who does not see it.
+#[sqlx::test(migrations = "../migrations")]
+async fn each_of_many_is_told_how_many_see_a_channel(db: PgPool) {
+    let world = World::new(db).await;
+    let hidden = world.make_voice(1, world.hidden(), json!({})).await;
+    let voice = world.make_voice(2, json!([]), json!({})).await;
+    let node = Node::start(&world, "a");
+    node.enter(world.subscription(&[world.member, world.owner], None))
+        .await;
+    let asker = |user| Asker {
+        user,
+        bot: false,
+        ..world.asker(&node)
+    };
+    let asked = [
+        (world.owner, world.open, 2),
+        (world.owner, hidden, 1),
+        (world.member, hidden, 0),
+        (world.member, voice, 2),
+        (world.owner, hidden, 1),
+        (world.owner, voice, 2),
+    ];
+    for (number, (user, channel, _)) in (1_000_000..).zip(asked) {
+        let question = Question::MemberCount { channel };
+        asker(user).send(number, question).await;
+    }
+    for (number, (_, channel, count)) in (1_000_000..).zip(asked) {
+        let ToCore::Tell {
+            answers: Some(answers),
+            dispatches,
+            ..
+        } = node.next().await
+        else {
+            panic!("no answer");
+        };
+        assert_eq!(answers.number, number);
+        let body: Value = serde_json::from_slice(&dispatches[0].1).unwrap();
+        assert_eq!(body["channel_id"], channel.to_string());
+        assert_eq!(body["member_count"], count, "{number}");
+    }
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
     let world = World::new(db).await;
@@ -339,6 +381,71 @@ async fn who_is_in_voice_is_told_to_who_sees_where(db: PgPool) {
         let users: Vec<_> = states.iter().map(|state| &state["user_id"]).collect();
         assert_eq!(json!(users), json!(seen));
         assert!(states[0].get("member").is_none() && states[0].get("guild_id").is_none());
+    }
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn active_threads_are_told_to_who_sees_them(db: PgPool) {
+    let world = World::new(db).await;
+    let hidden = world.make_voice(1, world.hidden(), json!({})).await;
+    let node = Node::start(&world, "a");
+    node.enter(world.subscription(&[world.member, world.owner], None))
+        .await;
+    let named = |behind: u64| Id::<Channel>::new(world.open.get() + behind).unwrap();
+    let (public, joined, private, below) = (named(10), named(11), named(12), named(13));
+    let threads = [
+        (public, world.open, 11),
+        (joined, world.open, 12),
+        (private, world.open, 12),
+        (below, hidden, 11),
+    ];
+    let mut events = Vec::new();
+    for (thread, parent, kind) in threads {
+        let body = json!({
+            "id": thread, "type": kind, "guild_id": world.guild, "parent_id": parent,
+            "owner_id": world.owner, "name": "aside", "last_message_id": null, "flags": 0,
+            "rate_limit_per_user": 0, "message_count": 0, "member_count": 1,
+            "total_message_sent": 0,
+            "thread_metadata": {
+                "archived": false, "auto_archive_duration": 60, "locked": false,
+                "archive_timestamp": "2026-01-01T00:00:00.000000+00:00",
+            },
+        });
+        events.push((EventKind::ThreadCreate, body));
+    }
+    let joins = json!({
+        "id": joined, "guild_id": world.guild, "member_count": 1,
+        "added_members": [{
+            "id": joined, "user_id": world.member, "flags": 0,
+            "join_timestamp": "2026-01-01T00:00:00.000000+00:00",
+        }],
+    });
+    events.push((EventKind::ThreadMembersUpdate, joins));
+    for (kind, body) in events {
+        let vis = Visibility::realm(Intents::GUILDS);
+        let event = world.store(kind, vis, &body).await;
+        world.publish(&event).await;
+        node.event().await;
+    }
+    for (user, seen, joined) in [
+        (world.member, vec![public, joined], vec![joined]),
+        (world.owner, vec![public, joined, private, below], vec![]),
+    ] {
+        let asker = Asker {
+            user,
+            bot: false,
+            ..world.asker(&node)
+        };
+        let (_, kind, body) = asker.ask(Question::Threads).await;
+        assert_eq!(kind, EventKind::ThreadListSync);
+        assert_eq!(body["guild_id"], world.guild.to_string());
+        assert!(body.get("channel_ids").is_none(), "of all channels");
+        let ids = |key: &str| -> Value {
+            let list = body[key].as_array().unwrap();
+            list.iter().map(|one| one["id"].clone()).collect()
+        };
+        assert_eq!(ids("threads"), json!(seen));
+        assert_eq!(ids("members"), json!(joined));
     }
 }
 

@@ -102,6 +102,31 @@ async fn clients_that_identify_at_once_are_each_told_their_own(db: PgPool) {
 }
 
 #[sqlx::test(migrations = "../migrations")]
+async fn a_token_is_known_before_shard_and_intents_count(db: PgPool) {
+    let world = World::new(db).await;
+    let node = Node::start(&world, "a");
+    let bot = world.make_bot(7).await;
+    let person = world.make_token(world.owner, 8).await;
+    let wrong = Token::mint(world.member, 1_767_323_045_678, [9; 32]);
+    for code in [CloseCode::InvalidShard, CloseCode::InvalidIntents] {
+        for (token, refused) in [
+            (&wrong, CloseCode::AuthenticationFailed),
+            (&bot, code),
+            (&person, code),
+        ] {
+            let client = session(3);
+            node.identify_with(client, token, None, Some(code)).await;
+            let told = node.identified().await.map(|identity| identity.token);
+            assert_eq!(told, Err(Refused::Close(refused)));
+        }
+    }
+    // It cost them none of their starts.
+    let guilds = Some(Intents::GUILDS);
+    node.identify_as(session(3), &bot, guilds).await;
+    assert!(node.identified().await.is_ok());
+}
+
+#[sqlx::test(migrations = "../migrations")]
 async fn a_person_who_identifies_too_soon_is_let_in_at_their_next_turn(db: PgPool) {
     let world = World::new(db).await;
     world.without_bots().await;

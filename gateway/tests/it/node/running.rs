@@ -10,7 +10,7 @@ use guildhall_gateway::{
     node::{self, ClusterKey},
     status::Status,
 };
-use guildhall_shared::voice::VoiceSettings;
+use guildhall_shared::{gateway::CloseCode, voice::VoiceSettings};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -140,10 +140,22 @@ impl Node {
         token: &Token,
         intents: Option<Intents>,
     ) {
+        self.identify_with(session, token, intents, None).await;
+    }
+
+    /// Identifies with something that is no shard, or no intents.
+    pub(super) async fn identify_with(
+        &self,
+        session: SessionKey,
+        token: &Token,
+        intents: Option<Intents>,
+        unfit: Option<CloseCode>,
+    ) {
         let request = IdentifyRequest {
             token: token.clone(),
             intents,
             shard: (0, 1),
+            unfit,
         };
         let identify = ToNode::Identify {
             core: 0,

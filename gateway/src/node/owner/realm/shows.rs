@@ -165,9 +165,10 @@ impl Realm {
             | EventKind::GuildMemberRemove => {
                 let Some(user) = user_of(event) else { return };
                 watchers.applied(guild, Touched::Member(user));
-                if event.kind == EventKind::GuildMemberUpdate {
+                // That somebody comes is told to no person but themselves.
+                if event.kind != EventKind::GuildMemberAdd {
                     let mut notices = Vec::new();
-                    watchers.member_updated(user, &event.body, &mut notices);
+                    watchers.tell_followers(user, event.kind, &event.body, &mut notices);
                     out.extend(notices.into_iter().map(Effect::Notice));
                 }
             }

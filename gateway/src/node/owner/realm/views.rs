@@ -7,8 +7,8 @@ use guildhall_shared::{
     Id, Timestamp,
     envelope::{Durability, Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
-    id::marker::{Channel, Guild, User},
-    model::{self, Thread, ThreadMember, VoiceState},
+    id::marker::{Channel, User},
+    model::{self, VoiceState},
 };
 use rustc_hash::FxHashMap;
 
@@ -18,7 +18,7 @@ use crate::{
     node::owner::{
         guild::{Gone, Touched},
         moves::{Audience, Gathering, Moves, Regarded},
-        threads::Sight,
+        threads::{Sight, ThreadListSync},
         view::{Moved, Seen, sees},
     },
 };
@@ -83,13 +83,6 @@ impl Realm {
     /// Tells who gained channels of the active threads that they see there: once all who see the
     /// same ones and are in none of them.
     fn sync_threads(&self, moves: &Moves, out: &mut Vec<Effect>) {
-        #[derive(serde::Serialize)]
-        struct ThreadListSync<'a> {
-            guild_id: Id<Guild>,
-            channel_ids: &'a [Id<Channel>],
-            threads: Vec<Thread>,
-            members: Vec<ThreadMember>,
-        }
         let Some(guild) = &self.guild else { return };
         if moves.gained.is_empty() {
             return;
@@ -134,14 +127,11 @@ impl Realm {
                 if threads.is_empty() {
                     continue;
                 }
-                let members = threads.iter().filter_map(|thread| thread.member.clone());
-                let body = serde_json::to_vec(&ThreadListSync {
-                    guild_id: guild.guild.id,
-                    channel_ids: &regarded.gained,
-                    members: members.collect(),
-                    threads,
-                });
-                let Ok(body) = body else { continue };
+                let gained = Some(&regarded.gained[..]);
+                let d = ThreadListSync::new(guild.guild.id, gained, threads);
+                let Ok(body) = serde_json::to_vec(&d) else {
+                    continue;
+                };
                 syncs.push((audience, body.into()));
             }
         }
