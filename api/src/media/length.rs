@@ -335,12 +335,12 @@ mod tests {
         assert_eq!(mp3_samples(&mp3(1)), Some(1152));
         assert_eq!(mp3_samples(&mp3(199)), Some(199 * 1152));
         // MPEG-2.5 at 8 kbit/s and 8 kHz.
-        let mut slow = vec![0; 72];
+        let mut slow = [0; 72];
         slow[..3].copy_from_slice(&[0xFF, 0xE3, 0x18]);
         let lasts = sound_length("audio/mpeg", &slow.repeat(100)).unwrap();
         assert_eq!(lasts, Duration::from_millis(7200));
         // Layer I at 32 kbit/s and 48 kHz.
-        let mut first = vec![0; 32];
+        let mut first = [0; 32];
         first[..3].copy_from_slice(&[0xFF, 0xFF, 0x14]);
         let lasts = sound_length("audio/mpeg", &first.repeat(100)).unwrap();
         assert_eq!(lasts, Duration::from_millis(800));
