@@ -13,6 +13,9 @@ use guildhall_shared::{
 
 use crate::server::STOP_OVER;
 
+/// A thread's share of [`Config::replay_bytes_max`] is no less: more than two bots may have waiting.
+const OWN_BYTES_MIN: u64 = 32 << 20;
+
 /// Gateway node of a Guildhall cluster: WebSocket sessions, and the realms of its shards.
 #[derive(Debug, Parser)]
 #[command(name = "guildhall-gateway", version)]
@@ -117,6 +120,12 @@ pub struct Config {
     )]
     pub stop_over_ms: u32,
 
+    /// Bytes of what was made for one session alone (READY, GUILD_CREATE, answers) that this node
+    /// keeps for RESUME; each thread has its share, at least 32 MiB. Above it the accounts that hold
+    /// most lose their oldest events: a RESUME from before gets op 9.
+    #[arg(long, env = "GATEWAY_REPLAY_BYTES_MAX", default_value_t = 512 << 20)]
+    pub replay_bytes_max: u64,
+
     /// Shards of the cluster; the same everywhere and for ever.
     #[arg(long, env = "CLUSTER_SHARDS", default_value_t = shard::SHARDS_DEFAULT, value_parser = clap::value_parser!(u16).range(1..=i64::from(shard::SHARDS_MAX)))]
     pub shards: u16,
@@ -219,6 +228,12 @@ impl Config {
     /// Over how long clients are sent away when the process stops.
     pub fn stop_over(&self) -> Duration {
         Duration::from_millis(u64::from(self.stop_over_ms))
+    }
+
+    /// Bytes of what was made for one session alone that a thread keeps.
+    pub fn own_bytes_max(&self) -> usize {
+        let share = self.replay_bytes_max / self.threads() as u64;
+        usize::try_from(share.max(OWN_BYTES_MIN)).unwrap_or(usize::MAX)
     }
 
     /// Threads to start.
@@ -331,6 +346,15 @@ mod tests {
                 assert!(error.starts_with(name), "{error}");
                 assert!(!error.contains(OLD), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn threads_share_what_is_kept_for_resume_and_have_enough_each() {
+        for (bytes, cores, each) in [(1 << 30, 4, 256 << 20), (1 << 20, 1, 32 << 20)] {
+            let bytes = format!("--replay-bytes-max={bytes}");
+            let config = config(&[&bytes, &format!("--cores={cores}")]);
+            assert_eq!(config.own_bytes_max(), each);
         }
     }
 

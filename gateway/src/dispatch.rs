@@ -7,8 +7,10 @@
 
 mod head;
 mod layout;
+mod own;
 
 pub use layout::{Layout, Layouts, Shape};
+pub use own::Tally;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -25,6 +27,7 @@ use crate::{
     format::{Compression, Encoding, Format},
 };
 use head::Head;
+use own::Counted;
 
 /// Chained forms of one body, each with its own predecessor: sessions of one guild share
 /// one, those in several guilds may see other orders.
@@ -35,7 +38,7 @@ const CHAINED_SHARE: usize = 4;
 /// window of either stream. Longer bodies gain little.
 const CHAINED_BYTES_MAX: usize = 16 * 1024;
 
-/// One dispatch of one core, shared by all sessions that get it.
+/// One dispatch of one core, shared by all sessions that get it, or made for one of them.
 #[derive(Debug)]
 pub struct Dispatch {
     pub kind: EventKind,
@@ -43,6 +46,8 @@ pub struct Dispatch {
     pub body: Bytes,
     /// When this core got it.
     pub at: Instant,
+    /// It is one session's alone.
+    own: Option<Counted>,
     /// Stays with the body: slow sockets and RESUME need it again. Each form is about as
     /// long as the body at most, and there are few.
     forms: OnceCell<Box<Forms>>,
@@ -87,8 +92,25 @@ impl Dispatch {
             kind,
             body: Bytes::copy_from_slice(body),
             at,
+            own: None,
             forms: OnceCell::new(),
         })
+    }
+
+    /// For one session alone, which has all of its memory to itself: `tally` counts it.
+    pub fn own(kind: EventKind, body: &[u8], at: Instant, tally: &Tally) -> Rc<Self> {
+        Rc::new(Self {
+            kind,
+            body: Bytes::copy_from_slice(body),
+            at,
+            own: Some(tally.count(size_of::<Self>() + body.len())),
+            forms: OnceCell::new(),
+        })
+    }
+
+    /// Bytes that one session alone keeps with it; 0 if it may be others', too.
+    pub fn own_bytes(&self) -> usize {
+        self.own.as_ref().map_or(0, Counted::bytes)
     }
 
     fn forms(&self) -> &Forms {

@@ -50,6 +50,7 @@ pub fn run(address: SocketAddr, bound: impl FnOnce(SocketAddr)) -> io::Result<()
         metrics: Arc::new(metrics),
         resume: ResumeLog::Async,
         message_bytes_max: MESSAGE_BYTES_MAX,
+        own_bytes_max: usize::MAX,
         echo: true,
     };
     let _core: JoinHandle<io::Result<()>> =

@@ -20,7 +20,8 @@ pub const LABELS: &[(&str, &str)] = &[
     ),
     (
         "queue",
-        "`replay`: kept for RESUME. `unsent`: of these, what sockets have still to take",
+        "`replay`: kept for RESUME. `unsent`: of these, what sockets have still to take. `own`: of \
+         these, what was made for one session alone (READY, GUILD_CREATE, answers), with what holds it",
     ),
     (
         "source",

@@ -97,6 +97,7 @@ pub fn run(config: Config) -> Result<(), Error> {
             metrics: metrics.clone(),
             resume: config.resume,
             message_bytes_max: wire::MESSAGE_BYTES_MAX,
+            own_bytes_max: config.own_bytes_max(),
             #[cfg(feature = "echo")]
             echo: false,
         };

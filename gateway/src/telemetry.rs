@@ -32,6 +32,7 @@ pub struct CoreMetrics {
     queue_bytes: IntGaugeVec,
     replay_bytes: IntGauge,
     unsent_bytes: IntGauge,
+    own_bytes: IntGauge,
 }
 
 /// What came of a RESUME.
@@ -79,6 +80,8 @@ pub struct Sizes {
     pub replay_bytes: u64,
     /// Of these, bodies that sockets have still to take.
     pub unsent_bytes: u64,
+    /// Of those kept for RESUME, what was made for one session alone.
+    pub own_bytes: u64,
 }
 
 /// A histogram of how long a thread was busy with one thing, milliseconds.
@@ -90,7 +93,7 @@ pub(crate) fn lag_histogram(name: &str, help: &str) -> prometheus::Result<Histog
 
 thread_local! {
     /// What this core last added to the gauges.
-    static SIZES: [Cell<i64>; 5] = const { [const { Cell::new(0) }; 5] };
+    static SIZES: [Cell<i64>; 6] = const { [const { Cell::new(0) }; 6] };
 }
 
 impl CoreMetrics {
@@ -151,7 +154,8 @@ impl CoreMetrics {
                 "gateway_queue_bytes",
                 "Bodies of events that sessions hold. One that several sessions hold counts for \
                  each, so they take less memory than this. \
-                 Normal: `replay` follows sessions and events; `unsent` is a small part of it.",
+                 Normal: `replay` follows sessions and events; `unsent` is a small part of it; `own` \
+                 is below GATEWAY_REPLAY_BYTES_MAX.",
             ),
             &["queue"],
         )?;
@@ -206,6 +210,7 @@ impl CoreMetrics {
             )?,
             replay_bytes: queue_bytes.with_label_values(&["replay"]),
             unsent_bytes: queue_bytes.with_label_values(&["unsent"]),
+            own_bytes: queue_bytes.with_label_values(&["own"]),
             queue_bytes,
         })
     }
@@ -237,6 +242,7 @@ impl CoreMetrics {
                 (&self.realms, sizes.realms as u64),
                 (&self.replay_bytes, sizes.replay_bytes),
                 (&self.unsent_bytes, sizes.unsent_bytes),
+                (&self.own_bytes, sizes.own_bytes),
             ];
             for ((gauge, now), last) in gauges.into_iter().zip(last) {
                 let now = now as i64;

@@ -533,7 +533,7 @@ impl Core {
     }
 
     /// A client reads too slowly: its connection ends, its session may be resumed from the replay.
-    fn fall_behind(&mut self, slot: SessionSlot) {
+    pub(super) fn fall_behind(&mut self, slot: SessionSlot) {
         self.config.metrics.slow_readers.inc();
         if let Some(key) = self.connection_key(slot) {
             self.close(key, CloseCode::UnknownError);
@@ -588,6 +588,12 @@ impl Core {
             Wrote::Broken => connection.stream.shutdown(Shutdown::Both),
         }
         false
+    }
+
+    /// Whether something waits for room in a connection's socket.
+    pub(super) fn is_stalled(&self, slot: SessionSlot) -> bool {
+        let connection = self.connections.get(slot as usize);
+        connection.is_some_and(|connection| connection.out.stalled_since().is_some())
     }
 
     /// Bytes of a session's dispatches that its connection has not laid out for its socket.

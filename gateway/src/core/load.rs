@@ -70,6 +70,7 @@ impl Core {
             realms: self.hub.realms(),
             replay_bytes,
             unsent_bytes,
+            own_bytes: self.budget.tally.bytes() as u64,
         }
     }
 

@@ -4,6 +4,7 @@
 //! idle means a batch of one, load makes batches grow. No task, channel or lock per delivery.
 
 mod asks;
+mod budget;
 mod clock;
 mod connections;
 mod doubt;
@@ -91,6 +92,8 @@ pub struct CoreConfig {
     /// [`MESSAGE_BYTES_MAX`](crate::wire::MESSAGE_BYTES_MAX) everywhere but in tests of the WebSocket
     /// itself.
     pub message_bytes_max: usize,
+    /// Bytes of what was dispatched to one session alone that this core keeps for RESUME.
+    pub own_bytes_max: usize,
     /// Sends every message back and does nothing else.
     #[cfg(feature = "echo")]
     pub echo: bool,
@@ -142,6 +145,7 @@ pub struct Core {
     busy: load::Busy,
     asks: asks::Asks,
     snapshots: snapshots::Snapshots,
+    budget: budget::Budget,
     log: delivery::Writer,
     /// Of those who wait for the log, if anybody does.
     held: Option<travel::Held>,
@@ -245,6 +249,7 @@ impl Core {
             busy: load::Busy::new(),
             asks: asks::Asks::default(),
             snapshots: snapshots::Snapshots::default(),
+            budget: budget::Budget::default(),
             log: delivery::Writer::default(),
             doubt: doubt::Doubt::default(),
             unread: unread::Unread::new(clock::now()),
@@ -327,6 +332,7 @@ impl Core {
         }
         // Layouts hold dispatches alive.
         self.layouts.clear();
+        self.keep_budget();
         if self.dirty.is_empty() && self.dirty.capacity() > KEPT_CAPACITY {
             self.dirty = VecDeque::new();
         }
@@ -416,6 +422,7 @@ impl Core {
         self.tick_snapshots();
         self.tick_watches();
         self.tick_looking();
+        self.tick_budget();
         self.report_load();
         self.tick_unread();
         self.flush();

@@ -327,7 +327,7 @@ impl Core {
 
     /// Dispatches something made for one session alone.
     pub(super) fn dispatch_body(&mut self, slot: SessionSlot, kind: EventKind, body: &[u8]) {
-        let dispatch = Dispatch::new(kind, body, self.now);
+        let dispatch = Dispatch::own(kind, body, self.now, &self.budget.tally);
         self.dispatch(slot, &dispatch);
     }
 
@@ -355,7 +355,7 @@ impl Core {
         kind: EventKind,
         body: &[u8],
     ) -> Numbered {
-        let dispatch = Dispatch::new(kind, body, self.now);
+        let dispatch = Dispatch::own(kind, body, self.now, &self.budget.tally);
         self.number(slot, &dispatch)
     }
 

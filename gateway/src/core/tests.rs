@@ -1,6 +1,7 @@
 //! Cores without sockets, clock and node, which are told one thing after the other.
 
 mod behind;
+mod budget;
 mod leaving;
 mod lost;
 mod portions;
@@ -131,7 +132,12 @@ impl Bench {
     /// A client that has sent IDENTIFY, and what it is answered.
     fn identifies(&mut self) -> (Client, ToCore) {
         let client = self.connect();
-        self.say(&client, &model::identify());
+        let answer = self.identifies_over(&client);
+        (client, answer)
+    }
+
+    fn identifies_over(&mut self, client: &Client) -> ToCore {
+        self.say(client, &model::identify());
         let asked = self.asked().into_iter().find_map(|request| match request {
             ToNode::Identify {
                 session, request, ..
@@ -140,7 +146,7 @@ impl Bench {
         });
         let (session, identity) = asked.unwrap();
         let result = Ok(Box::new(identity));
-        (client, ToCore::Identified { session, result })
+        ToCore::Identified { session, result }
     }
 
     fn identified(&mut self) -> Client {

@@ -255,7 +255,8 @@ impl Core {
         let bytes_max = session.replay_bytes_max();
         let mut is_held = false;
         for (kind, body) in dispatches {
-            let dispatch = Dispatch::new(kind, &body, self.now);
+            // With others it was perhaps shared where it comes from, here it is not.
+            let dispatch = Dispatch::own(kind, &body, self.now, &self.budget.tally);
             session.replay.push(dispatch, bytes_max, || s);
             // This core's log knows nothing of the session before it tells its state.
             is_held |= self.held.is_some() && session.replay.hold(self.log.number());

@@ -29,6 +29,7 @@ use crate::{
     ask::Question,
     bus::ClassId,
     dispatch::Dispatch,
+    hub::RealmHub,
     names::SessionSlot,
     session::{GuildPhase, Session},
 };
@@ -36,17 +37,21 @@ use crate::{
 const TOLD_EVERY: Duration = Duration::from_secs(30);
 /// Channels, and users in voice, filed between two rounds; further ones are left out of the next.
 const FILED_MAX: usize = 10_000;
+/// Sessions looked at at one tick, once for each realm that there is news of; at some hundred
+/// nanoseconds each, as one event of a large guild takes. The other realms have their turn a tick later.
+const LOOKS_MAX: usize = 20_000;
 
 /// What happened since the last round.
 #[derive(Debug)]
 pub(super) struct Unread {
+    /// When the newest round began.
     told: Instant,
+    /// Realms that it has still to tell of.
+    due: Vec<Id<Realm>>,
     channels: Filed<Id<Channel>, Newest>,
     /// For those who read a newer form alone.
     voices: Filed<Id<User>, Voice>,
 }
-
-type ByRealm<K, V> = FxHashMap<Id<Realm>, FxHashMap<K, V>>;
 
 /// News of one kind.
 #[derive(Debug)]
@@ -54,7 +59,7 @@ struct Filed<K, V> {
     /// Whether any session of this core is told of it.
     read: bool,
     count: usize,
-    by_realm: ByRealm<K, V>,
+    by_realm: FxHashMap<Id<Realm>, FxHashMap<K, V>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -78,11 +83,11 @@ struct Voice {
     lost_by: Vec<Arc<[Id<User>]>>,
 }
 
-/// What a round tells of.
+/// What a round tells of one realm.
 #[derive(Debug)]
-struct Round {
-    channels: ByRealm<Id<Channel>, Newest>,
-    voices: ByRealm<Id<User>, Voice>,
+struct News {
+    channels: FxHashMap<Id<Channel>, Newest>,
+    voices: FxHashMap<Id<User>, Voice>,
 }
 
 /// How a session is told.
@@ -145,6 +150,7 @@ impl Unread {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             told: now,
+            due: Vec::new(),
             channels: Filed::new(),
             voices: Filed::new(),
         }
@@ -162,8 +168,7 @@ impl Unread {
 
     /// What was filed of a realm may not be the newest any more.
     pub(super) fn forget(&mut self, realm: Id<Realm>) {
-        self.channels.forget(realm);
-        self.voices.forget(realm);
+        self.take(realm);
     }
 
     fn note_message(&mut self, event: &Envelope) {
@@ -232,10 +237,22 @@ impl Unread {
         }
     }
 
-    fn take(&mut self) -> Round {
-        Round {
-            channels: self.channels.take(),
-            voices: self.voices.take(),
+    /// Begins a round, once all of the one before is told and it is time.
+    fn begin(&mut self, now: Instant) {
+        if !self.due.is_empty() || now.duration_since(self.told) < TOLD_EVERY {
+            return;
+        }
+        self.told = now;
+        let (channels, voices) = (&self.channels.by_realm, &self.voices.by_realm);
+        let of_voices = voices.keys().filter(|realm| !channels.contains_key(*realm));
+        self.due = channels.keys().chain(of_voices).copied().collect();
+    }
+
+    /// What was filed of a realm, up to now: views and positions are looked at as they are now, too.
+    fn take(&mut self, realm: Id<Realm>) -> News {
+        News {
+            channels: self.channels.take(realm),
+            voices: self.voices.take(realm),
         }
     }
 }
@@ -253,7 +270,8 @@ impl<K: Eq + Hash, V> Filed<K, V> {
     fn set_read(&mut self, read: bool) {
         self.read = read;
         if !read {
-            self.take();
+            self.count = 0;
+            self.by_realm = FxHashMap::default();
         }
     }
 
@@ -269,14 +287,10 @@ impl<K: Eq + Hash, V> Filed<K, V> {
         }
     }
 
-    fn forget(&mut self, realm: Id<Realm>) {
-        let gone = self.by_realm.remove(&realm);
-        self.count -= gone.map_or(0, |gone| gone.len());
-    }
-
-    fn take(&mut self) -> ByRealm<K, V> {
-        self.count = 0;
-        std::mem::take(&mut self.by_realm)
+    fn take(&mut self, realm: Id<Realm>) -> FxHashMap<K, V> {
+        let taken = self.by_realm.remove(&realm).unwrap_or_default();
+        self.count -= taken.len();
+        taken
     }
 }
 
@@ -323,16 +337,15 @@ impl Form {
     }
 }
 
-impl Round {
-    fn tells_of(&self, realm: Id<Realm>) -> bool {
-        self.channels.contains_key(&realm) || self.voices.contains_key(&realm)
+impl News {
+    fn is_empty(&self) -> bool {
+        self.channels.is_empty() && self.voices.is_empty()
     }
 
     /// Whether somebody in voice went out of a user's sight: others who see the same channels now
     /// may not have seen them before.
-    fn has_lost(&self, realm: Id<Realm>, user: Id<User>) -> bool {
-        let voices = self.voices.get(&realm);
-        voices.is_some_and(|voices| voices.values().any(|voice| voice.is_lost_by(user)))
+    fn has_lost(&self, user: Id<User>) -> bool {
+        self.voices.values().any(|voice| voice.is_lost_by(user))
     }
 
     /// What a user is told of a guild.
@@ -344,8 +357,7 @@ impl Round {
         sees: impl Fn(Id<Channel>) -> bool,
         now: Instant,
     ) -> Telling {
-        let realm: Id<Realm> = guild.cast();
-        let channels = self.channels.get(&realm).into_iter().flatten();
+        let channels = self.channels.iter();
         let channels = channels.filter(|(_, newest)| sees(newest.seen_as));
         let channels = channels.filter_map(|(&id, newest)| {
             Some(UnreadChannel {
@@ -359,7 +371,7 @@ impl Round {
         let mut members: Vec<&Member> = Vec::new();
         let mut removed: Vec<Id<User>> = Vec::new();
         if form != Form::Unread {
-            for (&id, voice) in self.voices.get(&realm).into_iter().flatten() {
+            for (&id, voice) in &self.voices {
                 match &voice.state {
                     Some(state) if state.channel_id.is_some_and(&sees) => {
                         updated.push(state);
@@ -419,15 +431,29 @@ impl Core {
         let newer = first.into_iter().chain(forms).any(|of| of != Form::Unread);
         self.unread.channels.set_read(first.is_some());
         self.unread.voices.set_read(newer);
-        if self.now.duration_since(self.unread.told) < TOLD_EVERY {
-            return;
+        self.unread.begin(self.now);
+        self.tell_unread(LOOKS_MAX);
+    }
+
+    /// Goes on with a round until about so many sessions were looked at.
+    fn tell_unread(&mut self, looks_max: usize) {
+        let mut looked = 0;
+        while looked < looks_max
+            && let Some(realm) = self.unread.due.pop()
+        {
+            looked += self.tell_unread_of(realm);
         }
-        self.unread.told = self.now;
-        let round = self.unread.take();
-        if round.channels.is_empty() && round.voices.is_empty() {
-            return;
-        }
-        for (slot, guild, telling) in self.tellings(&round) {
+    }
+
+    /// One realm's news; returns how many sessions were looked at.
+    fn tell_unread_of(&mut self, realm: Id<Realm>) -> usize {
+        let news = self.unread.take(realm);
+        let Some(hub) = self.hub.get(realm).filter(|_| !news.is_empty()) else {
+            return 1;
+        };
+        let slots = hub.all_sessions();
+        let guild: Id<Guild> = realm.cast();
+        for (slot, telling) in self.tellings(hub, guild, &news, &slots) {
             if let Some(dispatch) = telling.dispatch {
                 self.dispatch(slot, &dispatch);
             }
@@ -435,45 +461,47 @@ impl Core {
                 self.ask(slot, guild, Question::VoiceStates);
             }
         }
+        slots.len()
     }
 
-    /// What a round tells to whom.
-    fn tellings(&self, round: &Round) -> Vec<(SessionSlot, Id<Guild>, Telling)> {
-        let mut made: FxHashMap<(Id<Guild>, Form, &[ClassId]), Telling> = FxHashMap::default();
+    /// What is told to whom of a guild's sessions.
+    fn tellings(
+        &self,
+        hub: &RealmHub,
+        guild: Id<Guild>,
+        news: &News,
+        slots: &[SessionSlot],
+    ) -> Vec<(SessionSlot, Telling)> {
+        let mut made: FxHashMap<(Form, &[ClassId]), Telling> = FxHashMap::default();
         let mut tellings = Vec::new();
-        for (slot, session) in &self.sessions {
+        for &slot in slots {
             // Who is not connected gets the messages when they resume.
-            let form = Form::of(session).filter(|_| session.connection.is_some());
-            let Some(form) = form else { continue };
-            let (slot, user) = (slot as SessionSlot, session.user);
-            for &(guild, phase) in &session.guilds {
-                let realm: Id<Realm> = guild.cast();
-                if !round.tells_of(realm) || phase != GuildPhase::Present {
-                    continue;
-                }
-                if session.watches.iter().any(|(known, _)| *known == guild) {
-                    continue;
-                }
-                let Some(hub) = self.hub.get(realm) else {
-                    continue;
-                };
-                // Whose snapshot is newer than what has come here knows better.
-                if hub.reached(user, slot) != hub.position() {
-                    continue;
-                }
-                let make = || {
-                    let sees = |channel| hub.sees(user, channel);
-                    round.telling(form, guild, user, sees, self.now)
-                };
-                let telling = if form != Form::Unread && round.has_lost(realm, user) {
-                    make()
-                } else {
-                    let alike = (guild, form, hub.classes_of(user));
-                    made.entry(alike).or_insert_with(make).clone()
-                };
-                if telling.dispatch.is_some() || telling.asks {
-                    tellings.push((slot, guild, telling));
-                }
+            let session = self.sessions.get(slot as usize);
+            let session = session.filter(|session| session.connection.is_some());
+            let Some((session, form)) = session.and_then(|of| Some((of, Form::of(of)?))) else {
+                continue;
+            };
+            let looks = session.watches.iter().any(|(known, _)| *known == guild);
+            if looks || session.guild_phase(guild) != Some(GuildPhase::Present) {
+                continue;
+            }
+            let user = session.user;
+            // Whose snapshot is newer than what has come here knows better.
+            if hub.reached(user, slot) != hub.position() {
+                continue;
+            }
+            let make = || {
+                let sees = |channel| hub.sees(user, channel);
+                news.telling(form, guild, user, sees, self.now)
+            };
+            let telling = if form != Form::Unread && news.has_lost(user) {
+                make()
+            } else {
+                let alike = (form, hub.classes_of(user));
+                made.entry(alike).or_insert_with(make).clone()
+            };
+            if telling.dispatch.is_some() || telling.asks {
+                tellings.push((slot, telling));
             }
         }
         tellings

@@ -135,10 +135,10 @@ fn who_sees_where_somebody_is_or_was_in_voice_is_told() {
         for (seq, (channel, scope)) in (1..).zip(&steps) {
             unread.note(&voice(seq, *channel, scope.clone()));
         }
-        let round = unread.take();
+        let news = unread.take(realm());
         let telling = |form| {
             let sees = |channel: Id<Channel>| channel != id(6);
-            round.telling(form, guild(), id(3), sees, Instant::now())
+            news.telling(form, guild(), id(3), sees, Instant::now())
         };
         let told = telling(Form::V2).dispatch;
         let d: Value = told.map_or(Value::Null, |told| {
@@ -155,8 +155,8 @@ fn who_sees_where_somebody_is_or_was_in_voice_is_told() {
     let mut unread = Unread::new(Instant::now());
     unread.voices.set_read(true);
     unread.note(&voice(1, None, Scope::Users([id::<User>(20)].into())));
-    let round = unread.take();
-    let own = round.telling(Form::V2, guild(), id(20), |_| true, Instant::now());
+    let news = unread.take(realm());
+    let own = news.telling(Form::V2, guild(), id(20), |_| true, Instant::now());
     assert!(own.dispatch.is_none(), "one's own is where one is");
 }
 
@@ -190,6 +190,11 @@ impl World {
 
     /// A person's client, which has the guild.
     fn client(&mut self, capabilities: Capabilities) -> Client {
+        self.client_in(capabilities, &[guild()])
+    }
+
+    /// The same with other guilds.
+    fn client_in(&mut self, capabilities: Capabilities, guilds: &[Id<Guild>]) -> Client {
         let socket = Rc::new(Socket::Script(Script::with_room(usize::MAX)));
         let connection = self
             .core
@@ -206,20 +211,33 @@ impl World {
             } => {
                 let mut identity = model::identity(&request);
                 identity.user.user.bot = false;
+                identity.guilds = guilds.to_vec();
                 let result = Ok(Box::new(identity));
                 Some(ToCore::Identified { session, result })
             }
             _ => None,
         });
         self.tell(identified.unwrap());
-        self.has_guild(&client, 1);
+        for &guild in guilds {
+            self.has(&client, guild, 1);
+        }
         client
     }
 
     /// The guild's owner, at a number.
     fn answers(&mut self, seq: u64, lost: bool, snapshots: Vec<(SessionKey, Bytes)>) {
+        self.answers_of(guild(), seq, lost, snapshots);
+    }
+
+    fn answers_of(
+        &mut self,
+        guild: Id<Guild>,
+        seq: u64,
+        lost: bool,
+        snapshots: Vec<(SessionKey, Bytes)>,
+    ) {
         self.tell(ToCore::Subscribed(Box::new(Subscribed {
-            realm: realm(),
+            realm: guild.cast(),
             position: Position { era: 1, seq },
             view: ViewChange {
                 channels: vec![(id(5), Some(0)), (id(6), Some(1))],
@@ -233,11 +251,15 @@ impl World {
     }
 
     fn has_guild(&mut self, client: &Client, seq: u64) {
+        self.has(client, guild(), seq);
+    }
+
+    fn has(&mut self, client: &Client, guild: Id<Guild>, seq: u64) {
         let connection = self.core.connection(client.connection).unwrap();
         let slot = connection.session.unwrap();
         let key = self.core.sessions[slot as usize].key(slot);
-        let body = json!({"id": guild(), "voice_states": [], "members": [], "threads": []});
-        self.answers(seq, false, vec![(key, body.to_string().into())]);
+        let body = json!({"id": guild, "voice_states": [], "members": [], "threads": []});
+        self.answers_of(guild, seq, false, vec![(key, body.to_string().into())]);
     }
 
     fn happens(&mut self, event: Envelope) {
@@ -366,4 +388,56 @@ fn what_was_filed_before_a_loss_is_not_told_after_it() {
     world.happens(message(10, 5, Scope::Channel(id(5))));
     world.round();
     assert_eq!(world.told(&client).len(), 1);
+}
+
+#[test]
+fn what_is_more_than_one_tick_looks_at_is_told_at_the_next_as_it_is_then() {
+    let mut world = World::new();
+    let guilds = [guild(), id(78 << 22), id(79 << 22)];
+    let client = world.client_in(Capabilities::empty(), &guilds);
+    world.core.tick();
+    let post_in_all = |world: &mut World, number: u64| {
+        for guild in guilds {
+            world.happens(Envelope {
+                realm: guild.cast(),
+                ..message(number, 5, Scope::Channel(id(5)))
+            });
+        }
+    };
+    post_in_all(&mut world, 2);
+    // Before its time a round does not begin.
+    world.core.unread.begin(world.core.now);
+    world.core.tell_unread(1);
+    world.core.flush();
+    assert!(world.told(&client).is_empty());
+
+    clock::forward(TOLD_EVERY);
+    world.core.unread.begin(clock::now());
+    let mut told: Vec<(Id<Guild>, Value)> = Vec::new();
+    for number in 3..6 {
+        world.core.tell_unread(1);
+        world.core.flush();
+        let of_one = world.told(&client);
+        let [(_, d)] = &of_one[..] else {
+            panic!("{of_one:?}");
+        };
+        let guild: Id<Guild> = serde_json::from_value(d["guild_id"].clone()).unwrap();
+        let newest = d["channel_unread_updates"][0]["last_message_id"].clone();
+        told.push((guild, newest));
+        // What comes before a guild's turn is told with the rest of it, what comes later by the next
+        // round.
+        post_in_all(&mut world, number);
+        assert_eq!(world.core.unread.due.len(), 5 - number as usize);
+        world.core.unread.begin(clock::now());
+    }
+    let newest: Vec<&Value> = told.iter().map(|(_, newest)| newest).collect();
+    assert_eq!(newest, ["2", "3", "4"]);
+    told.sort_by_key(|(guild, _)| *guild);
+    let of: Vec<Id<Guild>> = told.iter().map(|(guild, _)| *guild).collect();
+    assert_eq!(of, guilds);
+    world.core.tell_unread(1);
+    world.core.flush();
+    assert!(world.told(&client).is_empty());
+    world.round();
+    assert_eq!(world.told(&client).len(), 3);
 }

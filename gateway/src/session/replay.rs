@@ -11,13 +11,15 @@ use crate::dispatch::Dispatch;
 /// A session may be resumed this long after its socket broke, and dispatches are kept this long.
 pub const RESUME_WINDOW: Duration = Duration::from_secs(180);
 
-/// The newest dispatches of a session. Bodies are shared with all other sessions; only the
-/// references are the session's own.
+/// The newest dispatches of a session. Bodies of events are shared with all other sessions; only the
+/// references, and what was made for it alone, are the session's own.
 #[derive(Debug, Default)]
 pub struct Replay {
     dispatches: VecDeque<Rc<Dispatch>>,
     /// Sum of the bodies' lengths.
     bytes: usize,
+    /// Sum of what those take that are this session's alone.
+    own_bytes: usize,
     /// The same over all bodies ever pushed.
     pushed_bytes: u64,
     /// `s` of the newest dispatch; 0 before the first.
@@ -50,6 +52,7 @@ impl Replay {
     pub fn push(&mut self, dispatch: Rc<Dispatch>, bytes_max: usize, sent_s: impl FnOnce() -> u64) {
         self.last_s += 1;
         self.bytes += dispatch.body.len();
+        self.own_bytes += dispatch.own_bytes();
         self.pushed_bytes += dispatch.body.len() as u64;
         let now = dispatch.at;
         self.dispatches.push_back(dispatch);
@@ -74,6 +77,24 @@ impl Replay {
         if self.dispatches.capacity() > 64 && self.dispatches.len() < self.dispatches.capacity() / 4
         {
             self.dispatches.shrink_to_fit();
+        }
+    }
+
+    /// Lets go of the oldest until no more than `own_bytes_max` of what is this session's alone is left,
+    /// but never of dispatches after `keep_after` (not written to the socket yet), nor of any that
+    /// makes no room.
+    pub fn let_go_of_own(&mut self, own_bytes_max: usize, keep_after: u64) {
+        while self.own_bytes > own_bytes_max {
+            let mut dispatches = self.dispatches.iter();
+            let Some(before) = dispatches.position(|dispatch| dispatch.own_bytes() > 0) else {
+                return;
+            };
+            if self.first_s() + before as u64 > keep_after {
+                return;
+            }
+            for _ in 0..=before {
+                self.drop_oldest();
+            }
         }
     }
 
@@ -108,6 +129,11 @@ impl Replay {
     /// Bytes of all bodies held.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes held that are this session's alone.
+    pub fn own_bytes(&self) -> usize {
+        self.own_bytes
     }
 
     /// All dispatches after `s`, oldest first; `None` if some of them are gone or `s` was never reached.
@@ -172,6 +198,7 @@ impl Replay {
     fn drop_oldest(&mut self) {
         if let Some(dispatch) = self.dispatches.pop_front() {
             self.bytes -= dispatch.body.len();
+            self.own_bytes -= dispatch.own_bytes();
         }
     }
 }
@@ -182,6 +209,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dispatch::Tally;
 
     /// Of a session that has no connection.
     fn push(replay: &mut Replay, bytes: usize, now: Instant) {
@@ -217,6 +245,95 @@ mod tests {
                 None => prop_assert!(ask > replay.last_s() || ask + 1 < replay.first_s()),
             }
         }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Shared(usize),
+        Own(usize),
+        /// The socket takes one more.
+        Write,
+        Acknowledge,
+        Wait(u64),
+        LetGo(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0usize..400).prop_map(Step::Shared),
+            4 => (0usize..400).prop_map(Step::Own),
+            6 => Just(Step::Write),
+            1 => Just(Step::Acknowledge),
+            1 => (0u64..100).prop_map(Step::Wait),
+            2 => (0usize..2000).prop_map(Step::LetGo),
+        ]
+    }
+
+    proptest! {
+        /// Whatever a replay lets go of and why, what it has for itself is counted, once, and goes
+        /// from its beginning on, as far as it was written.
+        #[test]
+        fn what_is_a_sessions_own_is_counted_for_as_long_as_it_is_held(
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let (mut now, mut sent_s) = (Instant::now(), 0);
+            let (mut replay, tally) = (Replay::default(), Tally::default());
+            for step in steps {
+                match step {
+                    Step::Shared(bytes) => {
+                        let body = vec![b'x'; bytes];
+                        let shared = Dispatch::new(EventKind::MessageCreate, &body, now);
+                        replay.push(shared, 3000, || sent_s);
+                    }
+                    Step::Own(bytes) => {
+                        let body = vec![b'x'; bytes];
+                        let own = Dispatch::own(EventKind::GuildCreate, &body, now, &tally);
+                        prop_assert!(own.own_bytes() > bytes);
+                        replay.push(own, 3000, || sent_s);
+                    }
+                    Step::Write => sent_s = replay.last_s().min(sent_s + 1),
+                    Step::Acknowledge => replay.acknowledge(sent_s),
+                    Step::Wait(seconds) => {
+                        now += Duration::from_secs(seconds);
+                        replay.sweep(now, sent_s);
+                    }
+                    Step::LetGo(own_bytes_max) => {
+                        replay.let_go_of_own(own_bytes_max, sent_s);
+                        let written = (sent_s + 1).saturating_sub(replay.first_s());
+                        let mut written = replay.dispatches.range(..written as usize);
+                        let has_own = written.any(|dispatch| dispatch.own_bytes() > 0);
+                        prop_assert!(replay.own_bytes() <= own_bytes_max || !has_own);
+                    }
+                }
+                let held: usize = replay.dispatches.iter().map(|of| of.own_bytes()).sum();
+                prop_assert_eq!((replay.own_bytes(), tally.bytes()), (held, held));
+                prop_assert!(replay.after(sent_s).is_some(), "what waits for the socket stays");
+            }
+            drop(replay);
+            prop_assert_eq!(tally.bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn no_more_is_let_go_of_than_makes_room() {
+        let (now, tally) = (Instant::now(), Tally::default());
+        let mut replay = Replay::default();
+        let own = || Dispatch::own(EventKind::GuildCreate, &[b'x'; 50], now, &tally);
+        let each = own().own_bytes();
+        for _ in 0..2 {
+            push(&mut replay, 20, now);
+            replay.push(own(), 1000, || u64::MAX);
+        }
+        push(&mut replay, 20, now);
+        replay.let_go_of_own(2 * each, u64::MAX);
+        assert_eq!(replay.first_s(), 1);
+        replay.let_go_of_own(2 * each - 1, u64::MAX);
+        assert_eq!((replay.first_s(), replay.own_bytes()), (3, each));
+        // The next one was not written, and without it nothing is gained.
+        replay.let_go_of_own(0, 3);
+        assert_eq!(replay.first_s(), 3);
+        replay.let_go_of_own(0, 4);
+        assert_eq!((replay.first_s(), replay.own_bytes()), (5, 0));
     }
 
     #[test]

@@ -144,6 +144,7 @@ async fn live(
         metrics: Arc::new(metrics),
         resume: setup.resume,
         message_bytes_max: MESSAGE_BYTES_MAX,
+        own_bytes_max: usize::MAX,
         #[cfg(feature = "echo")]
         echo: false,
     };

@@ -18,6 +18,9 @@ use crate::id::{
 
 /// Activities of one user that others are shown, over all sessions; the rest is left out.
 pub const ACTIVITIES_MAX: usize = 8;
+/// Bytes of activities in one list of a user's own sessions: about what one session may say. Each of
+/// them may say as much, and all of them get every list; the rest is left out.
+const SESSIONS_BYTES_MAX: usize = 16 << 10;
 
 /// What a client runs on: a key of `client_status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,12 +327,29 @@ pub struct SessionState {
 }
 
 impl SessionState {
-    /// As the user's own clients read it.
-    pub fn view(&self) -> SessionView<'_> {
+    /// As the user's own clients read a list of them: all sessions, and of what they do as much as
+    /// there is room for.
+    pub fn views<'a>(sessions: impl IntoIterator<Item = &'a Self>) -> Vec<SessionView<'a>> {
+        let mut room = SESSIONS_BYTES_MAX;
+        let sessions = sessions.into_iter();
+        sessions.map(|session| session.view(&mut room)).collect()
+    }
+
+    /// `room`: bytes of activities that may still be told.
+    fn view(&self, room: &mut usize) -> SessionView<'_> {
+        let all = self.activities.as_deref().map_or(&[][..], Vec::as_slice);
+        let fits = |activity: &&Activity| match room.checked_sub(activity.json.get().len()) {
+            Some(left) => {
+                *room = left;
+                true
+            }
+            None => false,
+        };
+        let told = all.iter().take_while(fits).count();
         SessionView {
             session_id: hex::encode(self.id),
             status: self.status,
-            activities: self.activities.as_deref().map_or(&[], Vec::as_slice),
+            activities: &all[..told],
             client_info: ClientInfo {
                 client: self.platform,
                 os: "other",
@@ -470,6 +490,35 @@ mod tests {
         assert_eq!(view["status"], "offline");
         assert_eq!(view["activities"], json!([]));
         assert_eq!(view["client_status"], json!({}));
+    }
+
+    #[test]
+    fn of_many_sessions_that_do_a_lot_a_list_tells_no_more_than_of_one() {
+        let long = Activity::new(1, {
+            let json = json!({"name": "x".repeat(SESSIONS_BYTES_MAX / 4), "type": 0});
+            RawValue::from_string(json.to_string()).unwrap()
+        });
+        let of = |number: u8, activities: &[Activity]| SessionState {
+            id: [number; 16],
+            status: Status::Online,
+            platform: Platform::Web,
+            activities: Some(Arc::new(activities.to_vec())),
+        };
+        let mut sessions = vec![of(0, &[activity(7), long.clone()])];
+        sessions.extend((1..50).map(|number| of(number, &[long.clone(), activity(7)])));
+        let told = |sessions: &[SessionState]| -> Vec<usize> {
+            let views = SessionState::views(sessions);
+            let views = views.iter().map(|view| serde_json::to_value(view).unwrap());
+            let told = views.map(|view| view["activities"].as_array().map_or(0, Vec::len));
+            told.collect()
+        };
+        let few = told(&sessions[..2]);
+        assert_eq!(few, [2, 2]);
+        let all = told(&sessions);
+        assert_eq!(all.len(), 50, "each session is told of");
+        assert_eq!((&all[..4], all[49]), (&[2, 2, 2, 0][..], 0));
+        let bytes = serde_json::to_vec(&SessionState::views(&sessions)).unwrap();
+        assert!(bytes.len() < SESSIONS_BYTES_MAX + 50 * 200);
     }
 
     #[test]

@@ -47,6 +47,8 @@ use crate::{
 };
 
 pub(super) const TOKEN: &str = "MTA.aaaa.bbbb";
+/// Less than READY takes.
+const OWN_BYTES_FEW: usize = 400;
 /// More than a session may be behind.
 const FLOOD: u64 = 4200;
 
@@ -127,6 +129,7 @@ pub(super) fn core(boot: u32, resume: ResumeLog) -> (Core, mpsc::Receiver<ToNode
         metrics: Arc::new(CoreMetrics::new(&Registry::new()).unwrap()),
         resume,
         message_bytes_max: MESSAGE_BYTES_MAX,
+        own_bytes_max: usize::MAX,
         #[cfg(feature = "echo")]
         echo: false,
     };
@@ -169,7 +172,8 @@ impl World {
         }
         self.node.boots += 1;
         let boot = self.node.boots;
-        let (core, requests) = core(boot, self.node.resume);
+        let (mut core, requests) = core(boot, self.node.resume);
+        core.config.own_bytes_max = self.core.config.own_bytes_max;
         self.turn_to(Former {
             boot,
             core,
@@ -368,12 +372,16 @@ proptest! {
     #[test]
     fn a_client_gets_the_log_exactly_or_starts_anew(
         sync in any::<bool>(),
+        keeps_little in any::<bool>(),
         steps in prop::collection::vec(step(), 1..250),
         after in prop::option::weighted(0.25, prop::collection::vec(step(), 0..50)),
     ) {
         let after = after.into_iter().map(|after| [vec![Step::Delete], after].concat());
         let steps: Vec<Step> = steps.into_iter().chain(after.flatten()).collect();
         let mut world = World::new(if sync { ResumeLog::Sync } else { ResumeLog::Async });
+        if keeps_little {
+            world.core.config.own_bytes_max = OWN_BYTES_FEW;
+        }
         for step in &steps {
             world.take(step);
             let expected = world.client.expected(&world.node.log);

@@ -350,7 +350,7 @@ impl<'a> Person<'a> {
     fn sessions(&self) -> Vec<SessionView<'a>> {
         let others = self.identity.sessions.iter();
         let others = others.filter(|other| other.id != self.own.id);
-        others.chain([self.own]).map(SessionState::view).collect()
+        SessionState::views(others.chain([self.own]))
     }
 
     /// Whether guilds are to be taken apart at all.

@@ -95,7 +95,7 @@ impl Realm {
             out.extend(notices.into_iter().map(Effect::Notice));
         }
         if self.presences.take_sessions_changed() && self.presences.is_person() {
-            let sessions: Vec<_> = self.presences.sessions().map(SessionState::view).collect();
+            let sessions = SessionState::views(self.presences.sessions());
             let vis = Visibility::realm(Intents::empty());
             let event = self.ephemeral(EventKind::SessionsReplace, vis, &sessions);
             out.extend(event.map(Effect::Event));
