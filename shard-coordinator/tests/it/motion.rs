@@ -345,6 +345,54 @@ async fn what_was_paused_stays_so_under_the_next_leader_until_it_is_told_to_go_o
     follower.stop().await;
 }
 
+/// Paused, so that the move has not arrived when its node is cordoned. One whose shard was there
+/// before is over as any other.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_move_whose_node_takes_no_more_shards_is_dropped_and_written_down(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 8).await;
+    let _gateways = cluster.start_busy_gateways();
+    let coordinator = cluster.start_coordinator("one");
+    let first = cluster.map_with(START, "the first map", both).await;
+    let shard_of = |node: &str| {
+        let mut shards = (0..SHARDS).map(ShardId);
+        let shard = shards.find(|shard| first.owner(*shard) == Some(node));
+        shard.unwrap()
+    };
+    // To the emptier one, which then has nothing to give back.
+    let (from, to) = match owned(&first, "gateway-1") < owned(&first, "gateway-2") {
+        true => ("gateway-2", "gateway-1"),
+        false => ("gateway-1", "gateway-2"),
+    };
+    let (away, there) = (shard_of(from), shard_of(to));
+    coordinator.does("POST", "pause", Value::Null).await;
+    coordinator.metric("coordinator_paused 1", CHANGE).await;
+    let request = json!({ "shards": [away, there], "to": to });
+    coordinator.does("POST", "moves", request).await;
+    coordinator.metric("coordinator_moves_left 1", CHANGE).await;
+    let moves = coordinator.does("GET", "moves", Value::Null).await;
+    assert_eq!(moves["requested"].as_array().unwrap().len(), 2);
+
+    coordinator
+        .does("POST", &format!("nodes/{to}/cordon"), Value::Null)
+        .await;
+    let over = |moves: &Value| moves["requested"] == json!([]);
+    coordinator.until("moves", CHANGE, over).await;
+    let history = coordinator.does("GET", "history", Value::Null).await;
+    let rows = history["entries"].as_array().unwrap();
+    let dropped: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["action"] == "move_dropped")
+        .collect();
+    let [dropped] = &dropped[..] else {
+        panic!("one was dropped, not {dropped:?}");
+    };
+    assert_eq!(dropped["who"], "coordinator/one");
+    assert_eq!(dropped["detail"], json!({ "moves": [[away, to]] }));
+    let after = cluster.map().await.unwrap();
+    assert_eq!(moved(&first, &after), 0);
+    coordinator.stop().await;
+}
+
 #[sqlx::test(migrations = "../migrations")]
 async fn load_moves_shards_from_a_hot_node(db: PgPool) {
     let mut cluster = TestCluster::new(db, 8).await;
