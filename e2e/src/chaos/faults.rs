@@ -85,7 +85,7 @@ fn lock_of(locks: &Locks, fault: Fault) -> Arc<tokio::sync::Mutex<()>> {
         | Fault::FailOverRedis
         | Fault::OldRedis => "Redis".to_owned(),
         Fault::RestartPostgres | Fault::KillPostgres => "Postgres".to_owned(),
-        Fault::Drain(_) | Fault::Pin(_) => "placement".to_owned(),
+        Fault::Drain(_) | Fault::Pin(_) | Fault::Move(_) => "placement".to_owned(),
     };
     Arc::clone(lock(locks).entry(name).or_default())
 }
@@ -99,15 +99,15 @@ fn touches(fault: Fault) -> Touches {
         | Fault::Reset(Member::Gateway(gateway), _)
         | Fault::Lossy(Member::Gateway(gateway))
         | Fault::Slow(Member::Gateway(gateway), _)
-        | Fault::Stop(gateway)
-        | Fault::Drain(gateway)
-        | Fault::Pin(gateway) => Touches::Gateway(gateway),
+        | Fault::Stop(gateway) => Touches::Gateway(gateway),
+        Fault::Drain(gateway) => Touches::Clients(gateway),
         Fault::FlushRedis
         | Fault::PauseRedis
         | Fault::EmptyRedis
         | Fault::FailOverRedis
         | Fault::OldRedis => Touches::Redis,
         Fault::RestartPostgres | Fault::KillPostgres => Touches::Postgres,
+        // No session ends because shards move.
         _ => Touches::Other,
     }
 }
@@ -201,14 +201,24 @@ async fn strike(stage: &Arc<Stage>, one: Planned) -> Result<()> {
             start_with(&stage.postgres, start_postgres).await
         }
         Fault::Drain(gateway) => {
-            stage.place(Placement::State(gateway, "draining")).await?;
+            stage.place(Placement::Drained(gateway)).await?;
+            // As a load balancer once /ready says 503. Sockets that are open stay.
+            let doors = stage.gateways[gateway].ways(Line::Public);
+            doors.iter().for_each(|door| door.refuse());
             sleep(lasts).await;
-            stage.place(Placement::State(gateway, "active")).await
+            let undrained = stage.place(Placement::Undrained(gateway)).await;
+            doors.iter().for_each(|door| door.accept());
+            undrained
         }
         Fault::Pin(gateway) => {
             stage.place(Placement::Pinned(gateway)).await?;
             sleep(lasts).await;
             stage.place(Placement::NothingPinned).await
+        }
+        Fault::Move(gateway) => {
+            stage.place(Placement::Moved(gateway)).await?;
+            sleep(lasts).await;
+            stage.place(Placement::NoMoves).await
         }
     }
 }

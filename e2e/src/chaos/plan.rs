@@ -71,10 +71,12 @@ pub(super) enum Fault {
     /// Fast shutdown, and started again.
     RestartPostgres,
     KillPostgres,
-    /// A gateway's shards go elsewhere, and may come back at the end.
+    /// A gateway's shards and sessions go elsewhere, and may come back at the end.
     Drain(usize),
     /// Shards are pinned to a gateway, until the end.
     Pin(usize),
+    /// Shards go to a gateway, as many as do until the end.
+    Move(usize),
 }
 
 /// A fault with its time.
@@ -112,7 +114,7 @@ impl Fault {
             | Self::FailOverRedis
             | Self::OldRedis => Target::Redis,
             Self::RestartPostgres | Self::KillPostgres => Target::Postgres,
-            Self::Drain(_) | Self::Pin(_) => Target::Placement,
+            Self::Drain(_) | Self::Pin(_) | Self::Move(_) => Target::Placement,
         }
     }
 }
@@ -189,7 +191,8 @@ fn draw(rng: &mut StdRng, targets: Targets) -> (Fault, Duration) {
         96..99 => (Fault::RestartPostgres, short / 2),
         99..101 => (Fault::KillPostgres, short / 2),
         101..104 => (Fault::Drain(gateway), middling),
-        104..107 => (Fault::Pin(gateway), middling),
+        104 => (Fault::Pin(gateway), middling),
+        105..107 => (Fault::Move(gateway), middling),
         _ => (Fault::Duel, Duration::from_secs(15)),
     }
 }
@@ -236,6 +239,7 @@ impl fmt::Display for Fault {
             Self::KillPostgres => f.write_str("kill -9 of Postgres"),
             Self::Drain(gateway) => write!(f, "drain of gateway {gateway}"),
             Self::Pin(gateway) => write!(f, "shards pinned to gateway {gateway}"),
+            Self::Move(gateway) => write!(f, "shards moved to gateway {gateway}"),
         }
     }
 }

@@ -29,14 +29,23 @@ const PLACEMENT_PAUSE: Duration = Duration::from_millis(200);
 /// Slices of realms.
 pub(super) const SHARDS: u16 = 64;
 
+/// Sessions of a gateway that is drained leave over so long.
+const DRAIN_OVER: Duration = Duration::from_secs(4);
+
 /// What an operator says about placement.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Placement {
-    /// A gateway's state, as in `cluster_node`.
-    State(usize, &'static str),
+    /// A gateway's shards and sessions leave.
+    Drained(usize),
+    /// Nothing is set for a gateway.
+    Undrained(usize),
     /// Every third shard is pinned to a gateway.
     Pinned(usize),
     NothingPinned,
+    /// Every third shard is to go to a gateway once.
+    Moved(usize),
+    /// What has not moved by now stays.
+    NoMoves,
 }
 
 /// One process and its ways.
@@ -212,7 +221,8 @@ impl Stage {
         }
     }
 
-    /// Changes placement as an operator does; repeats it while Postgres is away.
+    /// Changes placement as an operator does, by the rows that the operators' API writes: a
+    /// coordinator that is broken now could not be asked. Repeats it while Postgres is away.
     pub(super) async fn place(&self, change: Placement) -> Result<()> {
         let mut last = Ok(());
         for _ in 0..PLACEMENT_ATTEMPTS {
@@ -227,12 +237,18 @@ impl Stage {
 
     async fn try_place(&self, change: Placement) -> Result<()> {
         match change {
-            Placement::State(gateway, state) => sqlx::query(
-                "insert into cluster_node (node_id, state) values ($1, $2)
-                 on conflict (node_id) do update set state = excluded.state",
+            Placement::Drained(gateway) => sqlx::query(
+                "insert into cluster_node (node_id, state, drain_since, drain_over_ms)
+                 values ($1, 'draining', now(), $2)
+                 on conflict (node_id) do update
+                 set state = excluded.state, drain_since = excluded.drain_since,
+                     drain_over_ms = excluded.drain_over_ms",
             )
             .bind(node_id(gateway))
-            .bind(state),
+            .bind(DRAIN_OVER.as_millis() as i64),
+            Placement::Undrained(gateway) => {
+                sqlx::query("delete from cluster_node where node_id = $1").bind(node_id(gateway))
+            }
             Placement::Pinned(gateway) => sqlx::query(
                 "insert into cluster_pin (shard, node_id)
                  select shard, $1 from generate_series(0, $2, 3) shard
@@ -241,6 +257,14 @@ impl Stage {
             .bind(node_id(gateway))
             .bind(i32::from(SHARDS) - 1),
             Placement::NothingPinned => sqlx::query("delete from cluster_pin"),
+            Placement::Moved(gateway) => sqlx::query(
+                "insert into cluster_move (shard, node_id)
+                 select shard, $1 from generate_series(1, $2, 3) shard
+                 on conflict (shard) do update set node_id = excluded.node_id",
+            )
+            .bind(node_id(gateway))
+            .bind(i32::from(SHARDS) - 1),
+            Placement::NoMoves => sqlx::query("delete from cluster_move"),
         }
         .execute(&self.db)
         .await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result, ensure};
 use guildhall_shared::{
     cluster_map::{ClusterMap, MapVersion},
-    operator::{Moves, PREFIX, Scope},
+    operator::{Moves, NodesAnswer, PREFIX, Scope},
 };
 use reqwest::Method;
 use serde::Serialize;
@@ -63,6 +63,23 @@ impl Cluster {
         wait::until("the end of the moves", async || {
             let moves = self.moves().await.ok()?;
             is_over(&moves).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until a gateway has neither shards nor sessions, as `guildctl drain --wait` does.
+    ///
+    /// # Panics
+    /// If that never happens.
+    pub async fn emptied(&self, gateway: usize) {
+        let id = &self.gateways[gateway].node;
+        let what = format!("{id} without shards and sessions");
+        wait::until(&what, async || {
+            let answer = self.operate(Method::GET, "nodes", None::<&Value>).await;
+            let NodesAnswer { nodes } = serde_json::from_value(answer.ok()?).ok()?;
+            let node = nodes.into_iter().find(|node| node.id == *id)?;
+            let sessions = node.status?.sessions;
+            (node.shards_owned == 0 && sessions == 0).then_some(())
         })
         .await;
     }

@@ -7,7 +7,7 @@
 //! repeated, reordered, leaked) is counted apart. `docs/figures.md` says what each row means.
 
 mod crowd;
-mod drain;
+pub mod drain;
 mod ear;
 mod edge_kill;
 mod feed;

@@ -9,6 +9,7 @@ mod bots;
 mod canaries;
 mod conformance;
 mod crowd;
+mod drain;
 mod encodings;
 mod faults;
 mod hostile;

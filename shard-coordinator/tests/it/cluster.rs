@@ -7,10 +7,8 @@ use guildhall_shared::keys;
 use guildhall_shared::shard::ShardId;
 use sqlx::PgPool;
 
-use crate::harness::{SHARDS, START, TestCluster, owned};
+use crate::harness::{SHARDS, START, TAKE_OVER, TestCluster, leader_first, owned};
 
-/// Design: the next leader acts within 8 s; its first round follows.
-const TAKE_OVER: Duration = Duration::from_secs(10);
 /// A change that waits for a heartbeat to expire and a round.
 const CHANGE: Duration = Duration::from_secs(5);
 
@@ -32,11 +30,7 @@ async fn one_of_two_leads_and_the_other_takes_over(db: PgPool) {
         .await;
     assert_eq!(cluster.term().await, 1);
     assert_eq!(first.version.term, 1);
-    let (leader, follower) = match (one.leads().await, two.leads().await) {
-        (true, false) => (one, two),
-        (false, true) => (two, one),
-        both => panic!("exactly one leads, not {both:?}"),
-    };
+    let (leader, follower) = leader_first(one, two).await;
     for coordinator in [&leader, &follower] {
         assert!(coordinator.get("/ready").await.starts_with("HTTP/1.1 200"));
         assert!(coordinator.get("/health").await.starts_with("HTTP/1.1 200"));

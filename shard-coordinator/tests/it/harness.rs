@@ -27,6 +27,8 @@ pub(crate) const SHARDS: u16 = 256;
 pub(crate) const CLUSTER_KEY: &str = "a cluster key for tests, long enough";
 /// A first map: the lead, and time to hear every node.
 pub(crate) const START: Duration = Duration::from_secs(6);
+/// Design: the next leader acts within 8 s; its first round follows.
+pub(crate) const TAKE_OVER: Duration = Duration::from_secs(10);
 /// A heartbeat's life here; shorter than a real one's, so that tests are.
 const TTL_MS: u64 = 1_500;
 /// Between two looks at something that cannot wake a test.
@@ -359,6 +361,18 @@ impl TestCoordinator {
             String::from_utf8_lossy(&reply).into_owned()
         };
         tokio::task::spawn_blocking(ask).await.unwrap()
+    }
+}
+
+/// The one of two that leads, and the other.
+pub(crate) async fn leader_first(
+    one: TestCoordinator,
+    two: TestCoordinator,
+) -> (TestCoordinator, TestCoordinator) {
+    match (one.leads().await, two.leads().await) {
+        (true, false) => (one, two),
+        (false, true) => (two, one),
+        both => panic!("exactly one leads, not {both:?}"),
     }
 }
 

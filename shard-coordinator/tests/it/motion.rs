@@ -7,12 +7,75 @@ use guildhall_shared::shard::ShardId;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 
-use crate::harness::{SHARDS, START, TestCluster, TestCoordinator, both, owned, until};
+use crate::harness::{
+    SHARDS, START, TAKE_OVER, TestCluster, TestCoordinator, TestGateway, both, leader_first, owned,
+    until,
+};
 
 /// A change that waits for a round, or for a step before it.
 const CHANGE: Duration = Duration::from_secs(8);
 /// Sixteen steps, each a heartbeat and a glance.
 const STEPS: Duration = Duration::from_secs(60);
+
+/// A plan of two coordinators in the middle of a step, which goes on for as long as `gateways[0]`
+/// has realms on their way.
+struct Midway {
+    gateways: [TestGateway; 2],
+    leader: TestCoordinator,
+    follower: TestCoordinator,
+    /// The map before it.
+    first: ClusterMap,
+    /// Of the plan, for [`TestCoordinator::ask`].
+    path: String,
+}
+
+impl Midway {
+    /// `gateway-2` is drained.
+    async fn new(cluster: &mut TestCluster) -> Self {
+        let gateways = cluster.start_busy_gateways();
+        let one = cluster.start_coordinator("one");
+        let two = cluster.start_coordinator("two");
+        let first = cluster.map_with(START, "the first map", both).await;
+        let (leader, follower) = leader_first(one, two).await;
+        let change = json!({ "change": "drain", "node": "gateway-2", "over_s": 0 });
+        let plan = follower
+            .does("POST", "plan", json!({ "changes": [change] }))
+            .await;
+        let path = format!("plan/{}", plan["id"]);
+        gateways[0].report(|status| status.realms_moving = 3);
+        follower
+            .does("POST", &format!("{path}/apply"), Value::Null)
+            .await;
+        let in_motion = |moves: &Value| {
+            let shards = moves["progress"]["in_motion"].as_array();
+            shards.is_some_and(|shards| !shards.is_empty())
+        };
+        follower.until("moves", CHANGE, in_motion).await;
+        Self {
+            gateways,
+            leader,
+            follower,
+            first,
+            path,
+        }
+    }
+}
+
+/// Who did this, in the order in which it was done.
+async fn who_did(db: &PgPool, action: &str) -> Vec<String> {
+    let rows = "select who from cluster_audit where action = $1 order by audit_id";
+    let rows = sqlx::query_scalar(rows).bind(action);
+    rows.fetch_all(db).await.unwrap()
+}
+
+/// The plan was ended once, by another coordinator than the one that led first; who led.
+async fn done_by_the_other(db: &PgPool) -> Vec<String> {
+    let leaders = who_did(db, "lead_taken").await;
+    let (first, last) = (leaders.first().unwrap(), leaders.last().unwrap());
+    assert_ne!(first, last);
+    assert_eq!(who_did(db, "plan_done").await, [last.as_str()]);
+    leaders
+}
 
 fn moved(before: &ClusterMap, after: &ClusterMap) -> usize {
     let shards = (0..SHARDS).map(ShardId);
@@ -291,6 +354,139 @@ async fn with_all_nodes_cordoned_standbys_serve_on_and_what_has_none_is_counted(
     coordinator
         .metric("coordinator_shards_unowned 0", CHANGE)
         .await;
+    coordinator.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn a_plan_whose_leader_is_killed_is_finished_by_the_other(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 5).await;
+    let Midway {
+        gateways,
+        leader,
+        follower,
+        first,
+        path,
+    } = Midway::new(&mut cluster).await;
+    leader.kill().await;
+    let next_term = |map: &ClusterMap| map.version.term > first.version.term;
+    let taken = cluster.map_with(TAKE_OVER, "a map of the next term", next_term);
+    let taken = taken.await;
+    assert!(
+        (1..owned(&first, "gateway-2")).contains(&owned(&taken, "gateway-2")),
+        "it was killed in the middle"
+    );
+    assert!(taken.drains.contains_key("gateway-2"));
+    let plan = follower.does("GET", &path, Value::Null).await;
+    assert_eq!(plan["state"], "applying");
+
+    gateways[0].report(|status| status.realms_moving = 0);
+    let done = |plan: &Value| plan["state"] == "done";
+    follower.until(&path, STEPS, done).await;
+    let end = cluster.map().await.unwrap();
+    assert_eq!(owned(&end, "gateway-1"), usize::from(SHARDS));
+    let leaders = done_by_the_other(&cluster.db).await;
+    let steps = who_did(&cluster.db, "step").await;
+    assert!(leaders.iter().all(|leader| steps.contains(leader)));
+    let most = "select max((detail->>'in_motion')::int) from cluster_audit where action = 'step'";
+    let most: Option<i32> = sqlx::query_scalar(most)
+        .fetch_one(&cluster.db)
+        .await
+        .unwrap();
+    assert_eq!(most, Some(8), "under both, eight at a time");
+    follower.stop().await;
+}
+
+#[sqlx::test(migrations = "../migrations")]
+async fn what_was_paused_stays_so_under_the_next_leader_until_it_is_told_to_go_on(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 7).await;
+    let Midway {
+        gateways,
+        leader,
+        follower,
+        first,
+        path,
+    } = Midway::new(&mut cluster).await;
+    leader.does("POST", "pause", Value::Null).await;
+    leader.metric("coordinator_paused 1", CHANGE).await;
+    gateways[0].report(|status| status.realms_moving = 0);
+    let settled = |moves: &Value| moves["progress"]["in_motion"] == json!([]);
+    follower.until("moves", CHANGE, settled).await;
+    let held = cluster.map().await.unwrap();
+    leader.kill().await;
+
+    let next_term = |map: &ClusterMap| map.version.term > first.version.term;
+    let taken = cluster.map_with(TAKE_OVER, "a map of the next term", next_term);
+    let taken = taken.await;
+    assert_eq!(moved(&held, &taken), 0, "a take-over moves nothing");
+    follower.metric("coordinator_paused 1", CHANGE).await;
+    // All follow it, so nothing but the pause holds the next step; and a round is seen that could
+    // have made it.
+    for gateway in &gateways {
+        gateway.has(taken.version, CHANGE).await;
+    }
+    let _third = cluster.start_busy_gateway("gateway-3", "127.0.0.1:3");
+    let joined = |map: &ClusterMap| map.nodes.len() == 3;
+    let joined = cluster.map_with(CHANGE, "a third node", joined).await;
+    assert_eq!(moved(&held, &joined), 0, "paused, nothing moves");
+    assert!(owned(&joined, "gateway-2") > 0);
+    let moves = follower.does("GET", "moves", Value::Null).await;
+    assert_eq!(moves["paused"]["by"], "ann");
+    assert_eq!(moves["plan"]["state"], "applying");
+
+    follower.does("POST", "resume", Value::Null).await;
+    let done = |plan: &Value| plan["state"] == "done";
+    follower.until(&path, STEPS, done).await;
+    let end = cluster.map().await.unwrap();
+    assert_eq!(owned(&end, "gateway-2"), 0);
+    done_by_the_other(&cluster.db).await;
+    follower.stop().await;
+}
+
+/// Paused, so that the move has not arrived when its node is cordoned. One whose shard was there
+/// before is over as any other.
+#[sqlx::test(migrations = "../migrations")]
+async fn a_move_whose_node_takes_no_more_shards_is_dropped_and_written_down(db: PgPool) {
+    let mut cluster = TestCluster::new(db, 8).await;
+    let _gateways = cluster.start_busy_gateways();
+    let coordinator = cluster.start_coordinator("one");
+    let first = cluster.map_with(START, "the first map", both).await;
+    let shard_of = |node: &str| {
+        let mut shards = (0..SHARDS).map(ShardId);
+        let shard = shards.find(|shard| first.owner(*shard) == Some(node));
+        shard.unwrap()
+    };
+    // To the emptier one, which then has nothing to give back.
+    let (from, to) = match owned(&first, "gateway-1") < owned(&first, "gateway-2") {
+        true => ("gateway-2", "gateway-1"),
+        false => ("gateway-1", "gateway-2"),
+    };
+    let (away, there) = (shard_of(from), shard_of(to));
+    coordinator.does("POST", "pause", Value::Null).await;
+    coordinator.metric("coordinator_paused 1", CHANGE).await;
+    let request = json!({ "shards": [away, there], "to": to });
+    coordinator.does("POST", "moves", request).await;
+    coordinator.metric("coordinator_moves_left 1", CHANGE).await;
+    let moves = coordinator.does("GET", "moves", Value::Null).await;
+    assert_eq!(moves["requested"].as_array().unwrap().len(), 2);
+
+    coordinator
+        .does("POST", &format!("nodes/{to}/cordon"), Value::Null)
+        .await;
+    let over = |moves: &Value| moves["requested"] == json!([]);
+    coordinator.until("moves", CHANGE, over).await;
+    let history = coordinator.does("GET", "history", Value::Null).await;
+    let rows = history["entries"].as_array().unwrap();
+    let dropped: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["action"] == "move_dropped")
+        .collect();
+    let [dropped] = &dropped[..] else {
+        panic!("one was dropped, not {dropped:?}");
+    };
+    assert_eq!(dropped["who"], "coordinator/one");
+    assert_eq!(dropped["detail"], json!({ "moves": [[away, to]] }));
+    let after = cluster.map().await.unwrap();
+    assert_eq!(moved(&first, &after), 0);
     coordinator.stop().await;
 }
 

@@ -200,6 +200,9 @@ pub struct Trouble {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Touches {
     Gateway(usize),
+    /// A gateway that is well and sends its clients away: each of their sessions resumes at
+    /// another one, so it explains no op 9.
+    Clients(usize),
     Redis,
     Postgres,
     /// Not what sessions live on.

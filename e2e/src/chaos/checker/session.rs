@@ -92,6 +92,10 @@ struct Walk<'a> {
     home: Option<usize>,
     /// Was asked last.
     asked: Option<usize>,
+    /// All that were asked since the session last went on: any of them may have taken it.
+    tried: BTreeSet<usize>,
+    /// Was being drained when it sent the client away, which has not gone on since.
+    drained_by: Option<usize>,
     /// Last sign of life of the session.
     last_sign: Millis,
     /// When what is looked at came.
@@ -112,6 +116,8 @@ pub(super) fn check(of: &SessionHistory, history: &History, logs: &Logs, verdict
         s: None,
         home: None,
         asked: None,
+        tried: BTreeSet::new(),
+        drained_by: None,
         last_sign: 0,
         now: 0,
     };
@@ -130,9 +136,13 @@ impl Walk<'_> {
         let at = record.at;
         self.now = at;
         match &record.what {
-            What::Opened { node } => self.asked = Some(*node),
+            What::Opened { node } => {
+                self.asked = Some(*node);
+                self.tried.insert(*node);
+            }
             What::Ready { s, node, pictures } => {
                 self.verdict.readies += 1;
+                self.went_on();
                 self.close_all();
                 self.s = None;
                 self.count_s(*s, "READY");
@@ -144,6 +154,11 @@ impl Walk<'_> {
             }
             What::Resumed { s } => {
                 self.verdict.resumed += 1;
+                if let Some(before) = self.went_on()
+                    && Some(before) != self.asked
+                {
+                    self.verdict.drained_resumed += 1;
+                }
                 self.home = self.asked;
                 self.count_s(*s, "RESUMED");
                 self.last_sign = at;
@@ -165,10 +180,11 @@ impl Walk<'_> {
             }
             What::Refused => {
                 self.refused(at);
+                self.went_on();
                 self.s = None;
             }
             What::NotNow => {}
-            What::SentAway => self.verdict.sent_away += 1,
+            What::SentAway => self.sent_away(at),
             What::Ended { code } => {
                 *self.verdict.ends.entry(code.unwrap_or(0)).or_default() += 1;
                 if let Some(code @ (4004 | 4010..=4014)) = code {
@@ -382,16 +398,37 @@ impl Walk<'_> {
             .unwrap_or_default()
     }
 
+    /// The client has a session again, or is to begin a new one; the gateway that sent it away
+    /// before, if that was being drained.
+    fn went_on(&mut self) -> Option<usize> {
+        self.tried.clear();
+        self.drained_by.take()
+    }
+
+    /// op 7.
+    fn sent_away(&mut self, at: Millis) {
+        self.verdict.sent_away += 1;
+        let Some(by) = self.asked else { return };
+        let mut troubles = self.history.troubles.iter();
+        let drained = troubles.any(|trouble| {
+            trouble.touches == Touches::Clients(by) && trouble.from <= at && at <= trouble.to
+        });
+        if drained {
+            self.verdict.drained += 1;
+            self.drained_by = Some(by);
+        }
+    }
+
     /// op 9: it must have been a fault.
     fn refused(&mut self, at: Millis) {
         self.verdict.refused += 1;
         let since = self.last_sign.saturating_sub(AFTERMATH_MS);
         let concerns = |touches: Touches| match touches {
             Touches::Gateway(node) if Some(node) == self.home => 4,
-            Touches::Gateway(node) if Some(node) == self.asked => 3,
+            Touches::Gateway(node) if self.tried.contains(&node) => 3,
             Touches::Redis => 2,
             Touches::Postgres => 1,
-            Touches::Gateway(_) | Touches::Other => 0,
+            Touches::Gateway(_) | Touches::Clients(_) | Touches::Other => 0,
         };
         let troubles = self.history.troubles.iter();
         let cause = troubles
@@ -406,7 +443,7 @@ impl Walk<'_> {
             None => {
                 let text = format!(
                     "at {at}, session of gateway {:?}, asked {:?}, alive until {}",
-                    self.home, self.asked, self.last_sign
+                    self.home, self.tried, self.last_sign
                 );
                 self.find(Kind::UnexplainedRefusal, text);
             }

@@ -413,9 +413,65 @@ fn an_op_9_needs_a_fault() {
         assert!(verdict.is_clean(), "{verdict}");
         assert_eq!(verdict.refused_by.get("a fault"), Some(&1));
     }
-    for touches in [Touches::Gateway(2), Touches::Other] {
+    for touches in [
+        Touches::Gateway(2),
+        Touches::Clients(0),
+        Touches::Clients(1),
+        Touches::Other,
+    ] {
         assert_eq!(refused(touches).count(Kind::UnexplainedRefusal), 1);
     }
+}
+
+/// Whoever was asked before may have taken the session, and gone with it.
+#[test]
+fn a_fault_of_each_gateway_that_was_asked_explains_an_op_9() {
+    for (fault_at, unexplained) in [(1, 0), (2, 0), (3, 1)] {
+        let (mut run, _) = three();
+        for node in [1, 2] {
+            run.record(10_500, What::Opened { node });
+            run.record(10_600, What::Ended { code: None });
+        }
+        run.record(10_700, What::Refused);
+        run.alive = false;
+        run.troubles.push(Trouble {
+            from: 10_500,
+            to: 10_600,
+            label: "a fault".into(),
+            touches: Touches::Gateway(fault_at),
+        });
+        let verdict = run.check();
+        assert_eq!(verdict.count(Kind::UnexplainedRefusal), unexplained);
+    }
+}
+
+#[test]
+fn who_is_drained_away_is_counted_and_is_to_resume_elsewhere() {
+    let drained = |next: usize| {
+        let (mut run, [first, _, third]) = three();
+        run.record(9_000, What::Opened { node: 0 });
+        run.deliver(first);
+        run.troubles.push(Trouble {
+            from: 10_000,
+            to: 14_000,
+            label: "drain of gateway 0".into(),
+            touches: Touches::Clients(0),
+        });
+        run.record(12_000, What::SentAway);
+        run.record(12_000, What::Ended { code: None });
+        run.record(12_500, What::Opened { node: next });
+        let s = run.next_s();
+        run.record(12_600, What::Resumed { s });
+        run.deliver_at(12_700, third);
+        // Not by the drain: it is over.
+        run.record(15_000, What::SentAway);
+        let verdict = run.check();
+        assert!(verdict.is_clean(), "{verdict}");
+        assert_eq!((verdict.sent_away, verdict.drained), (2, 1));
+        verdict.drained_resumed
+    };
+    assert_eq!(drained(1), 1);
+    assert_eq!(drained(0), 0);
 }
 
 #[test]

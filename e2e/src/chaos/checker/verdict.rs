@@ -115,7 +115,12 @@ pub struct Verdict {
     pub snapshots: u64,
     pub readies: u64,
     pub resumed: u64,
+    /// op 7.
     pub sent_away: u64,
+    /// Of them from gateways that were being drained.
+    pub drained: u64,
+    /// Of those whose client next got RESUMED, and at another gateway.
+    pub drained_resumed: u64,
     /// op 9 in answer to RESUME.
     pub refused: u64,
     /// The same by the fault that explains it.
@@ -179,6 +184,8 @@ impl fmt::Display for Verdict {
             ("READY", self.readies),
             ("RESUMED", self.resumed),
             ("op 7", self.sent_away),
+            ("of them by a drain", self.drained),
+            ("of those RESUMED elsewhere", self.drained_resumed),
             ("op 9 to RESUME", self.refused),
         ];
         writeln!(f, "| figure | |\n|---|---|")?;
