@@ -341,8 +341,8 @@ async fn of_every_table_it_is_decided_what_becomes_of_a_deleted_account(db: PgPo
                                       entity_type, location)
          values (1, $4, $1, 'e', now() + interval '1 day', now() + interval '2 days', 3, 'here')",
         "insert into scheduled_event_user (event_id, user_id) values (1, $1)",
-        "insert into group_invite (channel_id, code, inviter_id)
-         select channel_id, 'group', $1 from channel where owner_id = $1",
+        "insert into group_invite (channel_id, code, inviter_id, max_age, expires_at)
+         select channel_id, 'group', $1, 60, now() + interval '1 hour' from channel where owner_id = $1",
         "insert into reaction (channel_id, message_id, emoji, burst, user_id)
          values ($5, 1, 'x', false, $1)",
     ] {
