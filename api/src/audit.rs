@@ -10,10 +10,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::{Envelope, Scope, Visibility},
     gateway::{EventKind, Intents},
-    id::{
-        DISCORD_EPOCH_MS,
-        marker::{Any, Guild, User},
-    },
+    id::marker::{Any, Guild, User},
     model::{AuditAction, AuditChange, AuditEntry, audit_changes},
 };
 use serde::Serialize;
@@ -26,6 +23,7 @@ use crate::{
     error::{Error, Result},
     events,
     form::{Fault, FormErrors},
+    snowflakes::first_id_at,
 };
 
 const REASON_LENGTH_MAX: usize = 512;
@@ -299,12 +297,6 @@ async fn count_up(db: &mut PgConnection, entry: &Entry) -> Result<bool> {
     .execute(db)
     .await?;
     Ok(counted.rows_affected() > 0)
-}
-
-/// The smallest snowflake of a moment, as Postgres keeps it.
-fn first_id_at(at: time::OffsetDateTime) -> i64 {
-    let ms = (at.unix_timestamp_nanos() / 1_000_000) as u64;
-    (ms.saturating_sub(DISCORD_EPOCH_MS) << 22) as i64
 }
 
 /// Deletes entries past their time, in small steps.

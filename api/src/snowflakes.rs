@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use guildhall_shared::{Id, Timestamp, snowflake};
+use guildhall_shared::{Id, Timestamp, id::DISCORD_EPOCH_MS, snowflake};
 use sqlx::PgPool;
+use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Result};
@@ -17,6 +18,12 @@ const LEASE: Duration = Duration::from_secs(30);
 /// Ids stop this long before the database would give the number away.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 const RENEW_INTERVAL: Duration = Duration::from_secs(8);
+
+/// The least snowflake of a moment, as Postgres keeps it.
+pub(crate) fn first_id_at(at: OffsetDateTime) -> i64 {
+    let ms = (at.unix_timestamp_nanos() / 1_000_000) as u64;
+    (ms.saturating_sub(DISCORD_EPOCH_MS) << 22) as i64
+}
 
 /// One moment by two clocks: the steady one stands still while the machine sleeps, the other one may
 /// be set.

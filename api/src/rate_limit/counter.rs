@@ -248,11 +248,7 @@ impl Local {
 
     fn spend(&self, key: &str, amount: u32, limit: Limit, now: Instant) -> Result<(), Duration> {
         let mut windows = self.windows(now);
-        let fresh = (now + limit.window, 0);
-        let (end, used) = windows.entry(key.to_owned()).or_insert(fresh);
-        if *end <= now {
-            (*end, *used) = fresh;
-        }
+        let (end, used) = running(&mut windows, key, limit, now);
         let after = used.saturating_add(amount);
         if after > limit.requests {
             return Err(*end - now);
@@ -265,11 +261,7 @@ impl Local {
         let mut windows = self.windows(now);
         let mut counts = Vec::new();
         for (key, limit) in asked {
-            let fresh = (now + limit.window, 0);
-            let (end, used) = windows.entry(key.clone()).or_insert(fresh);
-            if *end <= now {
-                (*end, *used) = fresh;
-            }
+            let (end, used) = running(&mut windows, key, *limit, now);
             *used += 1;
             counts.push(Count {
                 used: *used,
@@ -288,6 +280,21 @@ impl Local {
             *used = used.saturating_sub(1);
         }
     }
+}
+
+/// The window of a key that runs now, begun if there is none.
+fn running<'a>(
+    windows: &'a mut Windows,
+    key: &str,
+    limit: Limit,
+    now: Instant,
+) -> &'a mut (Instant, u32) {
+    let fresh = (now + limit.window, 0);
+    let window = windows.entry(key.to_owned()).or_insert(fresh);
+    if window.0 <= now {
+        *window = fresh;
+    }
+    window
 }
 
 #[cfg(test)]

@@ -7,10 +7,7 @@ use guildhall_shared::{
     Id, Permissions, Timestamp,
     envelope::Visibility,
     gateway::{EventKind, Intents},
-    id::{
-        DISCORD_EPOCH_MS,
-        marker::{self, Channel, Guild},
-    },
+    id::marker::{self, Channel, Guild},
     model::Message,
 };
 use serde::Deserialize;
@@ -29,6 +26,7 @@ use crate::{
     extract::{Form, Json, Path, Query},
     form::FormErrors,
     routes::messages,
+    snowflakes::first_id_at,
 };
 
 /// Mentions are listed this long.
@@ -150,8 +148,7 @@ async fn user_mention_delete(
 /// Forgets mentions past their time, the oldest first, a bounded number at once. Those that
 /// a person has not read yet stay in the count of their read state.
 pub(crate) async fn forget_old(db: &PgPool) -> Result<()> {
-    let oldest = (Timestamp::now().0 - KEEP).unix_timestamp_nanos() / 1_000_000;
-    let oldest = ((oldest as u64).saturating_sub(DISCORD_EPOCH_MS) << 22) as i64;
+    let oldest = first_id_at(Timestamp::now().0 - KEEP);
     sqlx::query!(
         "with old as materialized (
            select user_id, message_id from user_mention

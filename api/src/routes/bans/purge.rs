@@ -11,17 +11,21 @@ use guildhall_shared::{
     envelope::Envelope,
     error_code::ErrorCode,
     gateway::{EventKind, Intents},
-    id::{
-        DISCORD_EPOCH_MS,
-        marker::{Any, Channel, Guild, Message, User},
-    },
+    id::marker::{Any, Guild, Message, User},
 };
 use guildhall_store::{ids_from_db, ids_to_db};
-use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
+use time::Duration;
 use tokio::sync::Semaphore;
 
-use crate::{access, app::App, error::Result, routes::messages, rows::Rows};
+use crate::{
+    access,
+    app::App,
+    error::Result,
+    routes::messages::{self, MessageDeleteBulk},
+    rows::Rows,
+    snowflakes::first_id_at,
+};
 
 /// Messages deleted by one step, and told of by one MESSAGE_DELETE_BULK.
 const DELETE_BATCH: i64 = 100;
@@ -32,7 +36,7 @@ const CHANNELS_AT_ONCE: usize = 500;
 /// Purges that a process works on at a time; more stay on the queue.
 const AT_ONCE: usize = 4;
 /// The clocks of processes, which messages have their ids from, are not so far apart.
-const CLOCKS_APART_MS: u64 = 10_000;
+const CLOCKS_APART: Duration = Duration::seconds(10);
 
 /// What is to be deleted of those whom one request bans.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +56,7 @@ impl Purge {
         Ok(Some(Self {
             guild,
             id: app.snowflakes.next()?,
-            since: first_id_at(now_ms().saturating_sub(seconds as u64 * 1000)),
+            since: first_id_at(Timestamp::now().0 - Duration::seconds(seconds)),
         }))
     }
 
@@ -69,21 +73,12 @@ impl Purge {
             self.id.to_db(),
             &ids_to_db(authors),
             self.since,
-            first_id_at(now_ms() + CLOCKS_APART_MS),
+            first_id_at(Timestamp::now().0 + CLOCKS_APART),
         )
         .execute(db)
         .await?;
         Ok(())
     }
-}
-
-fn now_ms() -> u64 {
-    (Timestamp::now().0.unix_timestamp_nanos() / 1_000_000) as u64
-}
-
-/// The least snowflake of a moment, as Postgres keeps it.
-fn first_id_at(ms: u64) -> i64 {
-    (ms.saturating_sub(DISCORD_EPOCH_MS) << 22) as i64
 }
 
 /// Turns of those who work on purges.
@@ -152,14 +147,6 @@ enum Step {
     Done,
     /// Another process is at the purge, or it has started over, or its guild is gone.
     Lost,
-}
-
-/// Body of MESSAGE_DELETE_BULK.
-#[derive(Serialize)]
-struct MessagesDeleted {
-    ids: Vec<Id<Message>>,
-    channel_id: Id<Channel>,
-    guild_id: Id<Guild>,
 }
 
 impl Job {
@@ -337,10 +324,10 @@ impl Job {
             return Ok(Vec::new());
         }
         ids.sort_unstable();
-        let body = MessagesDeleted {
+        let body = MessageDeleteBulk {
             ids,
             channel_id,
-            guild_id: Id::from_db(self.guild_id),
+            guild_id: Some(Id::from_db(self.guild_id)),
         };
         let kind = EventKind::MessageDeleteBulk;
         audience

@@ -327,12 +327,14 @@ impl Form for BulkDelete {
     }
 }
 
+/// Body of MESSAGE_DELETE_BULK.
 #[derive(Serialize)]
-struct MessageDeleteBulk {
-    ids: Vec<Id<marker::Message>>,
-    channel_id: Id<Channel>,
+pub(super) struct MessageDeleteBulk {
+    pub(super) ids: Vec<Id<marker::Message>>,
+    pub(super) channel_id: Id<Channel>,
+    /// Absent in private channels.
     #[serde(skip_serializing_if = "Option::is_none")]
-    guild_id: Option<Id<Guild>>,
+    pub(super) guild_id: Option<Id<Guild>>,
 }
 
 /// Ids that are no messages are passed over.

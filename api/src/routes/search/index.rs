@@ -8,15 +8,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use guildhall_shared::{
     Id, Timestamp,
-    id::{
-        DISCORD_EPOCH_MS,
-        marker::{Channel, Message as MessageMarker},
-    },
+    id::marker::{Channel, Message as MessageMarker},
     model::Message,
 };
 use sqlx::{Connection, PgConnection};
 
-use crate::{app::App, error::Result, media::Media, routes::messages};
+use crate::{app::App, error::Result, media::Media, routes::messages, snowflakes::first_id_at};
 
 /// Messages that one request indexes before it says that the index is behind.
 const REQUEST_MAX: i64 = 2000;
@@ -97,9 +94,7 @@ async fn finish(app: &App, channels: &[Id<Channel>]) -> Result<()> {
 
 /// The largest id of a message that no older one can come before any more.
 fn settled() -> i64 {
-    let now_ms = (Timestamp::now().0.unix_timestamp_nanos() / 1_000_000) as u64;
-    let ms = now_ms.saturating_sub(SETTLED_AFTER.as_millis() as u64);
-    (ms.saturating_sub(DISCORD_EPOCH_MS) << 22) as i64
+    first_id_at(Timestamp::now().0 - SETTLED_AFTER)
 }
 
 /// Those of the channels that have settled messages without a row.
